@@ -1,0 +1,162 @@
+"""Ops: what stands in a slot, as a value with a canonical text.
+
+An op is the unit that is profiled: its key is the row name in a latency table. The key holds the kind, the
+shapes and the attributes; data type, batch and threads belong to the recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hwnas.errors import InvalidValue, UnknownName
+
+Shape = tuple[int, ...]
+Attribute = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation with its shapes, without the batch axis.
+
+    Attributes:
+        kind: a key of `KINDS`.
+        input: shape of the input, ``(channels, height, width)``.
+        output: shape of the output, ``(channels, height, width)`` or ``(features,)``.
+        attributes: name and value of each attribute, sorted by name.
+    """
+
+    kind: str
+    input: Shape
+    output: Shape
+    attributes: tuple[tuple[str, Attribute], ...]
+
+    def __getitem__(self, name: str) -> Attribute:
+        """The value of an attribute."""
+        return dict(self.attributes)[name]
+
+    def number(self, name: str) -> int:
+        """The value of an attribute that is a whole number."""
+        value = self[name]
+        assert isinstance(value, int), (name, value)
+        return value
+
+    @property
+    def key(self) -> str:
+        """Canonical text, e.g. ``mbconv 24x40x40>40x20x20 act=relu expand=1 kernel=5 mid=96 se=1 skip=0 stride=2``."""
+        shapes = f"{'x'.join(map(str, self.input))}>{'x'.join(map(str, self.output))}"
+        return " ".join([self.kind, shapes, *(f"{name}={value}" for name, value in self.attributes)])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolutions and linear layers for one image."""
+        return KINDS[self.kind].macs(self)
+
+    @property
+    def params(self) -> int:
+        """Learned numbers (weights, biases, BN scale and shift)."""
+        return KINDS[self.kind].params(self)
+
+
+def make_op(kind: str, input_: Shape, output: Shape, **attributes: Attribute) -> Op:
+    """An op with its attributes in canonical order.
+
+    Raises:
+        UnknownName: `kind` is not in `KINDS`.
+        InvalidValue: the attributes are not those of the kind.
+    """
+    if kind not in KINDS:
+        raise UnknownName("op kind", kind, KINDS)
+    if set(attributes) != KINDS[kind].attributes:
+        raise InvalidValue(
+            f"op kind {kind!r} has the attributes {sorted(KINDS[kind].attributes)}, not {sorted(attributes)}"
+        )
+    return Op(kind, input_, output, tuple(sorted(attributes.items())))
+
+
+def parse_op(key: str) -> Op:
+    """The op of a key: the inverse of `Op.key`.
+
+    Raises:
+        InvalidValue: the text is not the key of an op.
+    """
+    try:
+        kind, shapes, *pairs = key.split(" ")
+        input_, output = (tuple(int(n) for n in side.split("x")) for side in shapes.split(">"))
+        attributes = {name: int(value) if value.isdigit() else value for name, value in (p.split("=") for p in pairs)}
+        op = make_op(kind, input_, output, **attributes)
+    except (ValueError, UnknownName, InvalidValue) as error:
+        raise InvalidValue(f"{key!r} is not the key of an op: {error}") from error
+    if op.key != key:
+        raise InvalidValue(f"{key!r} is not in canonical form; it should be {op.key!r}")
+    return op
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of a kind of op without building it."""
+
+    attributes: frozenset[str]
+    macs: Callable[[Op], int]
+    params: Callable[[Op], int]
+
+
+def squeeze_width(mid: int) -> int:
+    """Width of a squeeze-and-excitation bottleneck over `mid` channels (MobileNetV3: a quarter, divisible by 8)."""
+    return make_divisible(mid // 4)
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `value`, at least `divisor` and not below 90% of it (MobileNetV2)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def _area(shape: Shape) -> int:
+    return math.prod(shape[1:])
+
+
+def _conv_macs(op: Op) -> int:
+    return op.input[0] * op.output[0] * op.number("kernel") ** 2 * _area(op.output)
+
+
+def _conv_params(op: Op) -> int:
+    return op.input[0] * op.output[0] * op.number("kernel") ** 2 + 2 * op.output[0]
+
+
+def _mbconv_macs(op: Op) -> int:
+    mid = op.number("mid")
+    expand = op.number("expand") * op.input[0] * mid * _area(op.input)
+    depthwise = mid * op.number("kernel") ** 2 * _area(op.output)
+    squeeze = op.number("se") * 2 * mid * squeeze_width(mid)
+    return expand + depthwise + squeeze + mid * op.output[0] * _area(op.output)
+
+
+def _mbconv_params(op: Op) -> int:
+    mid, squeeze = op.number("mid"), squeeze_width(op.number("mid"))
+    expand = op.number("expand") * (op.input[0] * mid + 2 * mid)
+    depthwise = mid * op.number("kernel") ** 2 + 2 * mid
+    excite = op.number("se") * (2 * mid * squeeze + mid + squeeze)
+    return expand + depthwise + excite + mid * op.output[0] + 2 * op.output[0]
+
+
+def _classifier_macs(op: Op) -> int:
+    hidden = op.number("hidden")
+    return op.input[0] * hidden + hidden * op.output[0]
+
+
+def _classifier_params(op: Op) -> int:
+    return _classifier_macs(op) + op.output[0]
+
+
+KINDS: dict[str, Kind] = {
+    # convolution, BN, activation
+    "conv": Kind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params),
+    # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` leaves the first 1x1 out
+    "mbconv": Kind(
+        frozenset({"mid", "kernel", "stride", "act", "expand", "se", "skip"}), _mbconv_macs, _mbconv_params
+    ),
+    # mean over the image, linear without bias, activation, linear
+    "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params),
+}

@@ -1,0 +1,324 @@
+"""Variables, slots, archs and spaces: the idea that everything else hangs on.
+
+A space is a set of categorical variables and an ordered list of slots. A slot reads a few variables and says
+which op stands there, or none. An arch is one value for each variable. Whatever is a sum over slots (latency,
+MACs, parameters, an additive accuracy model) is a `SlotSum` and can be evaluated in batches, differentiated and
+searched exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.errors import InvalidValue, UnknownName
+from hwnas.spaces.ops import Op
+from hwnas.spaces.slotsum import SlotSum
+
+if TYPE_CHECKING:
+    import networkx as nx
+
+Codes = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variable:
+    """A categorical variable.
+
+    Attributes:
+        name: a Python identifier, e.g. ``kernel_2_3`` (stage 2, block 3; counted from 1).
+        values: the choices, ascending.
+        requires: name of another variable and the least value of it at which this one matters. The kernel of a
+            third block requires a depth of 3; at depth 2 it has no effect.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    requires: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """A place in the network.
+
+    Attributes:
+        name: e.g. ``stage2.block3``.
+        group: the slots that share a context factor in the latency model, e.g. ``stage2``.
+        variables: names of the variables it reads, the axes of its cost array.
+        op: from the values of those variables, in that order, to the op, or None where nothing stands here.
+    """
+
+    name: str
+    group: str
+    variables: tuple[str, ...]
+    op: Callable[..., Op | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Arch(Mapping[str, int]):
+    """One value for each variable of a space: an immutable, hashable mapping.
+
+    Variables that do not matter (see `Variable.requires`) hold their first value, so archs that describe the same
+    network are equal.
+    """
+
+    space: str
+    items_: tuple[tuple[str, int], ...]
+
+    def __getitem__(self, name: str) -> int:
+        for key, value in self.items_:
+            if key == name:
+                return value
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self.items_)
+
+    def __len__(self) -> int:
+        return len(self.items_)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A search space.
+
+    Attributes:
+        name: its name in `hwnas.spaces.SPACES`.
+        variables: the categorical variables, in the order of a code's columns.
+        slots: the places of the network, in the order of execution.
+        classes: number of classes that the last slot tells apart.
+        in_channels: channels of the input image.
+    """
+
+    name: str
+    variables: tuple[Variable, ...]
+    slots: tuple[Slot, ...]
+    classes: int
+    in_channels: int
+
+    @cached_property
+    def column(self) -> dict[str, int]:
+        """Name of a variable -> its column in a matrix of codes."""
+        return {variable.name: i for i, variable in enumerate(self.variables)}
+
+    def variable(self, name: str) -> Variable:
+        """The variable of that name.
+
+        Raises:
+            UnknownName: there is none.
+        """
+        if name not in self.column:
+            raise UnknownName(f"variable of {self.name}", name, self.column)
+        return self.variables[self.column[name]]
+
+    # -- size, restriction -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def size(self) -> int:
+        """Number of different networks (assignments that differ only in variables that do not matter count once)."""
+        children: dict[str, list[Variable]] = {}
+        for variable in self.variables:
+            if variable.requires:
+                children.setdefault(variable.requires[0], []).append(variable)
+
+        def count(variable: Variable) -> int:
+            """Assignments of a variable and of those that depend on it."""
+            dependents = children.get(variable.name, [])
+            return sum(
+                math.prod(count(d) for d in dependents if d.requires and value >= d.requires[1])
+                for value in variable.values
+            )
+
+        return math.prod(count(variable) for variable in self.variables if variable.requires is None)
+
+    def fix(self, **choices: int | Iterable[int]) -> Space:
+        """The same space with fewer choices.
+
+        The codes keep their columns; a column's numbers then count the remaining values.
+
+        Args:
+            choices: name of a variable -> the value or values that remain.
+
+        Raises:
+            UnknownName: no such variable.
+            InvalidValue: no value left, or a value that the variable does not have.
+        """
+        variables = list(self.variables)
+        for name, choice in choices.items():
+            variable = self.variable(name)
+            wanted = {choice} if isinstance(choice, int) else set(choice)
+            if not wanted or not wanted <= set(variable.values):
+                raise InvalidValue(
+                    f"{name} of {self.name} cannot be {', '.join(map(str, sorted(wanted - set(variable.values)))) or 'empty'}; "
+                    f"choose from {', '.join(map(str, variable.values))}"
+                )
+            kept = tuple(value for value in variable.values if value in wanted)
+            variables[self.column[name]] = replace(variable, values=kept)
+        return replace(self, variables=tuple(variables))
+
+    @property
+    def choices(self) -> dict[str, list[int]]:
+        """Name of a variable -> its values: what tells a restricted space from the whole one."""
+        return {variable.name: list(variable.values) for variable in self.variables}
+
+    # -- codes and archs -------------------------------------------------------------------------------------------
+
+    def sample(self, n: int, *, seed: int) -> Codes:
+        """Random networks, each variable drawn uniformly and independently (as once-for-all does).
+
+        Args:
+            n: how many.
+            seed: of `numpy.random.default_rng`; the same seed gives the same networks.
+
+        Returns:
+            ``(n, variables)``: index of each variable's value, 0 where the variable does not matter.
+
+        Raises:
+            InvalidValue: `n` is negative.
+        """
+        if n < 0:
+            raise InvalidValue(f"the number of networks must be at least 0, not {n}")
+        rng = np.random.default_rng(seed)
+        columns = [rng.integers(len(v.values), size=n, dtype=np.uint8) for v in self.variables]
+        return self.canonical(np.stack(columns, axis=1))
+
+    def canonical(self, codes: Codes) -> Codes:
+        """The codes with 0 wherever a variable does not matter, so that equal rows are equal networks.
+
+        Raises:
+            InvalidValue: not a ``(n, variables)`` matrix of existing choices.
+        """
+        if codes.ndim != 2 or codes.shape[1] != len(self.variables) or codes.dtype != np.uint8:
+            raise InvalidValue(
+                f"codes of {self.name} are a uint8 matrix (n, {len(self.variables)}), not {codes.dtype} {codes.shape}"
+            )
+        limits = np.array([len(v.values) for v in self.variables])
+        if (codes >= limits).any():
+            row, column = np.argwhere(codes >= limits)[0]
+            raise InvalidValue(
+                f"row {row}: {self.variables[column].name} has {limits[column]} choices, there is no index "
+                f"{codes[row, column]}"
+            )
+        out = codes.copy()
+        for i, variable in enumerate(self.variables):
+            if variable.requires:
+                j = self.column[variable.requires[0]]
+                matters = np.array(self.variables[j].values) >= variable.requires[1]
+                out[~matters[codes[:, j]], i] = 0
+        return out
+
+    def encode(self, archs: Sequence[Arch]) -> Codes:
+        """Archs -> their codes, ``(len(archs), variables)``.
+
+        Raises:
+            InvalidValue: an arch of another space, or with a value outside this (perhaps restricted) space.
+        """
+        codes = np.zeros((len(archs), len(self.variables)), np.uint8)
+        for row, arch in enumerate(archs):
+            if arch.space != self.name or set(arch) != set(self.column):
+                raise InvalidValue(f"an arch of {arch.space} is not an arch of {self.name}")
+            for i, variable in enumerate(self.variables):
+                value = arch[variable.name]
+                if value in variable.values:
+                    codes[row, i] = variable.values.index(value)
+                elif variable.requires is None or arch[variable.requires[0]] >= variable.requires[1]:
+                    raise InvalidValue(
+                        f"{variable.name} is {value}, which is not among {', '.join(map(str, variable.values))}"
+                    )
+        return self.canonical(codes)
+
+    def decode(self, codes: Codes) -> list[Arch]:
+        """Codes ``(n, variables)`` -> n archs, in canonical form.
+
+        Raises:
+            InvalidValue: not codes of this space.
+        """
+        names = [v.name for v in self.variables]
+        values = [v.values for v in self.variables]
+        return [
+            Arch(self.name, tuple(zip(names, (v[c] for v, c in zip(values, row, strict=True)), strict=True)))
+            for row in self.canonical(codes)
+        ]
+
+    def arch(self, values: Mapping[str, int]) -> Arch:
+        """The arch with these values, checked and in canonical form.
+
+        Raises:
+            InvalidValue: a variable is missing, unknown, or has a value outside the space.
+        """
+        if set(values) != set(self.column):
+            missing, extra = set(self.column) - set(values), set(values) - set(self.column)
+            raise InvalidValue(
+                f"an arch of {self.name} gives one value to each variable; "
+                f"missing: {sorted(missing) or 'none'}, unknown: {sorted(extra) or 'none'}"
+            )
+        return self.decode(self.encode([Arch(self.name, tuple((n, values[n]) for n in self.column))]))[0]
+
+    @property
+    def smallest(self) -> Arch:
+        """The arch with the first value of every variable."""
+        return self.decode(np.zeros((1, len(self.variables)), np.uint8))[0]
+
+    @property
+    def largest(self) -> Arch:
+        """The arch with the last value of every variable."""
+        return self.decode(np.array([[len(v.values) - 1 for v in self.variables]], np.uint8))[0]
+
+    # -- ops -------------------------------------------------------------------------------------------------------
+
+    def ops(self, arch: Mapping[str, int]) -> list[tuple[Slot, Op]]:
+        """The slots in which something stands under an arch, with their ops, in the order of execution."""
+        found = ((slot, slot.op(*(arch[name] for name in slot.variables))) for slot in self.slots)
+        return [(slot, op) for slot, op in found if op is not None]
+
+    def slot_ops(self, slot: Slot) -> npt.NDArray[np.object_]:
+        """Every op that a slot may hold: an array of `Op` or None with one axis a variable the slot reads."""
+        values = [self.variable(name).values for name in slot.variables]
+        ops = np.empty([len(v) for v in values], dtype=object)
+        for index in np.ndindex(*ops.shape):
+            ops[index] = slot.op(*(v[i] for v, i in zip(values, index, strict=True)))
+        return ops
+
+    @cached_property
+    def distinct_ops(self) -> tuple[Op, ...]:
+        """Every op that may stand in any slot, each once, in the order of the slots: what has to be profiled."""
+        return tuple(dict.fromkeys(op for slot in self.slots for op in self.slot_ops(slot).flat if op is not None))
+
+    def graph(self, arch: Mapping[str, int]) -> nx.DiGraph[str]:
+        """The network as a graph: a node a slot (attributes ``op``, ``macs``, ``params``), an edge a tensor (``shape``)."""
+        import networkx as nx
+
+        graph: nx.DiGraph[str] = nx.DiGraph(space=self.name, arch=dict(arch))
+        before: tuple[Slot, Op] | None = None
+        for slot, op in self.ops(arch):
+            graph.add_node(slot.name, op=op, macs=op.macs, params=op.params)
+            if before is not None:
+                graph.add_edge(before[0].name, slot.name, shape=op.input)
+            before = (slot, op)
+        return graph
+
+    def slot_sum(self, cost: Callable[[Op], float]) -> SlotSum:
+        """The sum over slots of a cost of ops; nothing costs nothing where no op stands."""
+        table = {op: float(cost(op)) for op in self.distinct_ops} | {None: 0.0}
+        arrays = []
+        for slot in self.slots:
+            ops = self.slot_ops(slot)
+            arrays.append(np.array([table[op] for op in ops.flat], np.float64).reshape(ops.shape))
+        axes = tuple(tuple(self.column[name] for name in slot.variables) for slot in self.slots)
+        return SlotSum(constant=0.0, axes=axes, arrays=tuple(arrays))
+
+    @cached_property
+    def macs(self) -> SlotSum:
+        """Multiply-accumulates of networks, from their codes."""
+        return self.slot_sum(lambda op: op.macs)
+
+    @cached_property
+    def params(self) -> SlotSum:
+        """Parameter counts of networks, from their codes."""
+        return self.slot_sum(lambda op: op.params)
