@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +34,6 @@ class SlotSum:
     def per_slot(self, codes: npt.NDArray[np.uint8]) -> Floats:
         """The terms: codes ``(n, variables)`` -> ``(n, slots)``; a row plus the constant sums to the value."""
         return np.stack([_gather(codes, a, t) for a, t in zip(self.axes, self.arrays, strict=True)], axis=1)
-
-    def scaled(self, factors: Sequence[float], constant: float) -> SlotSum:
-        """The same sum with one factor a slot and another constant."""
-        arrays = tuple(array * factor for array, factor in zip(self.arrays, factors, strict=True))
-        return replace(self, constant=constant, arrays=arrays)
 
 
 def _gather(codes: npt.NDArray[np.uint8], axes: tuple[int, ...], array: Floats) -> Floats:

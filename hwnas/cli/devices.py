@@ -1,0 +1,132 @@
+"""`hwnas devices`: which devices are known, and which one this host is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.errors import InvalidValue, OutputError
+from hwnas.targets import catalog
+from hwnas.targets.device import Device, checked_name
+from hwnas.targets.files import write_whole
+from hwnas.targets.host import detect_host
+from hwnas.targets.toml import toml_text
+
+app = typer.Typer(help="List, show, detect and check devices.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of a device; 'this' is the present host.", metavar="NAME")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command("list")
+def list_devices(as_json: AsJson = False) -> None:
+    """List the known devices and say which ones this host is."""
+    host, files = detect_host(), catalog.devices()
+    known = [(device, not device.differences(host)) for device in map(catalog.load_device, files)]
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": device.name,
+                    "kind": device.kind,
+                    "description": device.description,
+                    "file": str(files[device.name]),
+                    "this_host": is_host,
+                }
+                for device, is_host in known
+            ]
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "kind", "description", "this host")
+    for device, is_host in known:
+        table.add_row(device.name, device.kind, device.description, "yes" if is_host else "")
+    Console().print(table)
+    if not any(is_host for _, is_host in known):
+        typer.echo("None of them is this host; `hwnas devices detect --save` adds it.")
+
+
+@app.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Print a device's spec."""
+    device = _device(name)
+    if as_json:
+        _print_json(_document(device))
+    else:
+        typer.echo(toml_text(device), nl=False)
+
+
+@app.command()
+def detect(
+    save: Annotated[
+        bool, typer.Option("--save", help="Write it where hwnas finds it ($HWNAS_HOME).")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write it to this .toml file; the device is named after it.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite a file that says something else.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a spec of the present host."""
+    if save and out:
+        raise InvalidValue(f"give --save or --out, not both (--out is {str(out)!r})")
+    device = catalog.detected_device(detect_host())
+    if out:
+        if out.suffix != ".toml":
+            raise InvalidValue(
+                f"--out is {str(out)!r}; it should be a file that ends in .toml, e.g. {device.name}.toml"
+            )
+        try:
+            device = device.model_copy(update={"name": checked_name(out.stem)})
+        except ValueError as error:
+            raise InvalidValue(f"--out is {str(out)!r}; {error}") from error
+    path = catalog.home() / "devices" / f"{device.name}.toml" if save else out
+    text = toml_text(device)
+    if path:
+        if path.is_file() and path.read_bytes() != text.encode() and not force:
+            raise OutputError(
+                f"{path} exists and says something else; --force overwrites it, --out FILE writes elsewhere"
+            )
+        write_whole(path, text)
+    if as_json:
+        _print_json({"device": _document(device), "file": str(path) if path else None})
+    else:
+        typer.echo(text, nl=False)
+        if path:
+            typer.echo(f"wrote {path}", err=True)
+
+
+@app.command()
+def check(name: Name, as_json: AsJson = False) -> None:
+    """Say whether this host is that device, and what differs; exit code 1 if it is not."""
+    device = _device(name)
+    differences = device.differences(detect_host())
+    if as_json:
+        _print_json({"device": device.name, "this_host": not differences, "differences": differences})
+    elif differences:
+        typer.echo(f"This host is not {device.name}:")
+        for difference in differences:
+            typer.echo(f"  {difference}")
+    else:
+        typer.echo(f"This host is {device.name}.")
+    if differences:
+        raise typer.Exit(1)
+
+
+def _device(name: str) -> Device:
+    return catalog.this_device() if name == "this" else catalog.load_device(name)
+
+
+def _document(device: Device) -> dict[str, object]:
+    return device.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2))

@@ -1,0 +1,50 @@
+"""Datasets: what networks are trained and judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hwnas.data.base import Data, Split
+from hwnas.data.digits import ClutteredDigits
+from hwnas.data.images import Images
+from hwnas.errors import InvalidValue, UnknownName
+
+__all__ = ["DATASETS", "ClutteredDigits", "Data", "Images", "Split", "open_data"]
+
+
+def _open_digits(path: Path | None, seed: int) -> Data:
+    if path is not None:
+        raise InvalidValue(f"cluttered-digits is built in and reads no folder; leave out the path {path}")
+    return ClutteredDigits(seed=seed)
+
+
+def _open_images(path: Path | None, seed: int) -> Data:
+    if path is None:
+        raise InvalidValue("images needs the path of a folder with train/<class>/ and val/<class>/ in it")
+    return Images(path, seed=seed)
+
+
+DATASETS: dict[str, Callable[[Path | None, int], Data]] = {
+    ClutteredDigits.name: _open_digits,
+    Images.name: _open_images,
+}
+
+
+def open_data(name: str, *, path: Path | None = None, seed: int = 0) -> Data:
+    """A dataset by name.
+
+    Args:
+        name: a key of `DATASETS`.
+        path: the folder of ``images``; None for ``cluttered-digits``.
+        seed: decides which images are held out and in which order a split is read. It is not the seed of training:
+            leave it at 0 for runs that are to be compared.
+
+    Raises:
+        UnknownName: there is no such dataset.
+        InvalidValue: a path where none is read, or none where one is needed.
+        DataError: the folder is not of the form that `Images` describes.
+    """
+    if name not in DATASETS:
+        raise UnknownName("dataset", name, DATASETS)
+    return DATASETS[name](path, seed)

@@ -1,0 +1,161 @@
+"""What every dataset offers: training batches as a pure function of the step, and fixed splits to evaluate on."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hwnas.errors import InvalidValue, UnknownName
+
+Split = Literal["train", "validation", "test"]
+
+LEAST_RESOLUTION = 8
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed that depends only on the text of its parts, in every process and on every machine.
+
+    Python's own `hash` of text differs from process to process, and sums of seeds make neighbouring streams meet.
+    """
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """``(n, C, height, width)`` with values in 0..1 -> ``(value - mean) / std`` channel by channel, contiguous."""
+    shape = (1, len(mean), 1, 1)
+    return images.sub(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape)).contiguous()
+
+
+class Data(ABC):
+    """A dataset for image classification.
+
+    The public methods check their arguments; a dataset fills in `_train_batch` and `_batches`.
+
+    Attributes:
+        name: its name in `hwnas.data.DATASETS`.
+        classes: names of the classes; a label is an index into them.
+        in_channels: channels of an image, 1 or 3.
+        resolution: native side of a training image in pixels.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    in_channels: int
+    resolution: int
+
+    @abstractmethod
+    def size(self, split: Split) -> int:
+        """Number of images of a split.
+
+        Raises:
+            UnknownName: there is no such split.
+        """
+
+    @abstractmethod
+    def transform(self, resolution: int) -> dict[str, object]:
+        """What a deployed model must do to its input, as values that JSON can hold.
+
+        Args:
+            resolution: side of the network's input in pixels.
+
+        Returns:
+            ``layout``, ``channels``, ``dtype``, ``value_range`` (before ``mean`` and ``std``), ``resize``, ``crop``
+            (None where nothing is cropped), ``mean`` and ``std`` (one value a channel), to be applied in that order.
+
+        Raises:
+            InvalidValue: the resolution is too small.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash that is equal where two runs saw the same data, split the same way."""
+
+    @abstractmethod
+    def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def _batches(
+        self, split: Split, resolution: int, count: int, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first `count` images of a split, `batch_size` at a time."""
+
+    def train_batch(self, step: int, size: int, resolution: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """One augmented batch of the train split: a pure function, so training can be resumed at any step.
+
+        Args:
+            step: number of the batch, from 0.
+            size: images in the batch.
+            resolution: side of the images in pixels.
+            seed: of the training run; another seed gives other batches.
+
+        Returns:
+            Normalised images ``(size, in_channels, resolution, resolution)``, float32, and labels ``(size,)``, int64.
+
+        Raises:
+            InvalidValue: a negative step, an empty batch or too small a resolution.
+            DataError: an image cannot be read.
+        """
+        if step < 0:
+            raise InvalidValue(f"training steps are counted from 0; there is no step {step}")
+        if size < 1:
+            raise InvalidValue(f"a batch has at least 1 image, not {size}")
+        check_resolution(resolution)
+        return self._train_batch(step, size, resolution, seed)
+
+    def batches(
+        self, split: Split, resolution: int, *, limit: int | None = None, batch_size: int = 250
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """A split in a fixed order, with the test transform (of the train split too).
+
+        Args:
+            split: which images.
+            resolution: side of the images in pixels.
+            limit: only the first so many images, or all if there are fewer; all if None.
+            batch_size: images in a batch; the last one may be smaller.
+
+        Returns:
+            Batches of normalised images ``(n, in_channels, resolution, resolution)``, float32, and labels ``(n,)``,
+            int64.
+
+        Raises:
+            UnknownName: there is no such split.
+            InvalidValue: a limit or batch size below 1, or too small a resolution.
+            DataError: an image cannot be read (raised when its batch is taken).
+        """
+        available = self.size(split)
+        if limit is not None and limit < 1:
+            raise InvalidValue(
+                f"the limit must be at least 1 image, not {limit}; leave it out for all {available}"
+            )
+        if batch_size < 1:
+            raise InvalidValue(f"a batch has at least 1 image, not {batch_size}")
+        check_resolution(resolution)
+        return self._batches(
+            split, resolution, available if limit is None else min(limit, available), batch_size
+        )
+
+
+def check_split(split: str) -> None:
+    """Refuses a split that no dataset has.
+
+    Raises:
+        UnknownName: it is not one of `Split`.
+    """
+    if split not in get_args(Split):
+        raise UnknownName("split", split, get_args(Split))
+
+
+def check_resolution(resolution: int) -> None:
+    """Refuses images that are too small to show anything.
+
+    Raises:
+        InvalidValue: fewer than `LEAST_RESOLUTION` pixels a side.
+    """
+    if resolution < LEAST_RESOLUTION:
+        raise InvalidValue(f"the resolution must be at least {LEAST_RESOLUTION} pixels, not {resolution}")

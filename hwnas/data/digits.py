@@ -1,0 +1,223 @@
+"""Cluttered digits: real handwritten digits among fragments of others, drawn on the fly.
+
+The 1,797 digits of scikit-learn (8x8 pixels, from the UCI Optical Recognition of Handwritten Digits set) need no
+download. Each image shows one whole digit, the label, at a random place, size and angle, among pieces of other digits
+and noise. That is hard enough for the architecture to matter and small enough to train in a minute on a CPU.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from hwnas.data.base import Data, Split, check_resolution, check_split, normalised, stable_seed
+
+SIDE = 8  # of a digit as it was scanned, pixels
+CANVAS = 32  # of an image, pixels
+PATCH = 6  # of a fragment, pixels
+PIXELS = CANVAS * CANVAS
+
+ROTATION = 0.4  # radians, either way
+SCALE = (1.7, 2.5)  # pixels of the canvas for a pixel of the digit
+CONTRAST = (0.8, 1.0)
+FRAGMENTS = (4, 8)
+FRAGMENT_CONTRAST = (0.4, 0.8)
+FRAGMENT_CENTRE = (
+    0.75  # a fragment is cut around a point at most this far from its digit's centre; 1 is the edge
+)
+NOISE = 0.15  # standard deviation, where white is 1
+
+MEAN, STD = (0.2,), (0.25,)
+
+SHARES: dict[Split, float] = {"train": 0.60, "validation": 0.15, "test": 0.25}
+SIZES: dict[Split, int] = {"train": 20_000, "validation": 4_000, "test": 10_000}
+BLOCK = 1_000  # fixed images are drawn so many at a time, which bounds the memory of drawing
+
+REVISION = 1  # to be raised with every change of the drawing that the constants above do not show
+
+
+class ClutteredDigits(Data):
+    """Ten classes of 32x32 images in one channel.
+
+    Every handwritten digit belongs to one split, and the fragments around it come from the same split, so nothing
+    of a test image was ever seen in training. Training batches are drawn afresh at each step; the images of `batches`
+    are fixed and depend on the dataset's own seed only.
+
+    Args:
+        seed: decides which digits belong to which split, and the fixed images. Leave it at 0 to compare with others.
+    """
+
+    name = "cluttered-digits"
+    classes = tuple("0123456789")
+    in_channels = 1
+    resolution = CANVAS
+
+    def __init__(self, *, seed: int = 0) -> None:
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        self._seed = seed
+        self._digits = torch.from_numpy(bunch.images).float().div_(16)
+        self._labels = torch.from_numpy(bunch.target).long()
+        self._members = _partition(self._labels, seed)
+        self._blocks: dict[Split, list[tuple[Tensor, Tensor]]] = {split: [] for split in SIZES}
+
+    def size(self, split: Split) -> int:
+        """Number of fixed images of a split; the batches of training never end and hardly ever repeat.
+
+        Raises:
+            UnknownName: there is no such split.
+        """
+        check_split(split)
+        return SIZES[split]
+
+    def members(self, split: Split) -> Tensor:
+        """Which of scikit-learn's digits the images of a split are made from: ascending indices, int64.
+
+        Raises:
+            UnknownName: there is no such split.
+        """
+        check_split(split)
+        return self._members[split]
+
+    def transform(self, resolution: int) -> dict[str, object]:
+        """What a deployed model must do to its input; see `Data.transform`.
+
+        Raises:
+            InvalidValue: the resolution is too small.
+        """
+        check_resolution(resolution)
+        return {
+            "layout": "NCHW",
+            "channels": "L",
+            "dtype": "float32",
+            "value_range": [0.0, 1.0],
+            "resize": {"side": "both", "size": resolution, "interpolation": "bilinear", "antialias": True},
+            "crop": None,
+            "mean": list(MEAN),
+            "std": list(STD),
+        }
+
+    def fingerprint(self) -> str:
+        """A hash of the digits, the seed and all that decides how images are drawn."""
+        drawing = (ROTATION, SCALE, CONTRAST, FRAGMENTS, FRAGMENT_CONTRAST, FRAGMENT_CENTRE, NOISE, MEAN, STD)
+        rules = (self.name, REVISION, self._seed, SIDE, CANVAS, PATCH, drawing, SHARES, SIZES, BLOCK)
+        digest = hashlib.blake2b(repr(rules).encode(), digest_size=16)
+        digest.update(self._digits.numpy().tobytes())
+        digest.update(self._labels.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]:
+        images, labels = self._draw("train", size, stable_seed("train", self._seed, seed, step))
+        return _resized(images, resolution), labels
+
+    def _batches(
+        self, split: Split, resolution: int, count: int, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        blocks = self._blocks[split]
+        while len(blocks) * BLOCK < count:
+            blocks.append(self._draw(split, BLOCK, stable_seed("fixed", self._seed, split, len(blocks))))
+        images = torch.cat([image for image, _ in blocks])[:count]
+        labels = torch.cat([label for _, label in blocks])[:count]
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            yield _resized(x, resolution), y
+
+    def _draw(self, split: Split, n: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Images ``(n, 1, 32, 32)`` with values in 0..1, and labels ``(n,)``."""
+        generator = torch.Generator().manual_seed(seed)
+        members = self._members[split]
+
+        def pick(count: int) -> Tensor:
+            return members[torch.randint(len(members), (count,), generator=generator)]
+
+        chosen = pick(n)
+        digit = _whole(self._digits[chosen], generator)
+        clutter = _clutter(self._digits[pick(n * FRAGMENTS[1])], generator)
+        noise = torch.empty_like(digit).normal_(0, NOISE, generator=generator)
+        return noise.add_(torch.maximum(digit, clutter)).clamp_(0, 1), self._labels[chosen]
+
+
+def _partition(labels: Tensor, seed: int) -> dict[Split, Tensor]:
+    """Deals the digits out to the splits, every class in the proportion of `SHARES`."""
+    generator = torch.Generator().manual_seed(stable_seed("partition", seed))
+    parts: dict[Split, list[Tensor]] = {split: [] for split in SHARES}
+    for label in labels.unique():
+        indices = (labels == label).nonzero().flatten()
+        indices = indices[torch.randperm(len(indices), generator=generator)]
+        start, share = 0, 0.0
+        for split in SHARES:
+            share += SHARES[split]
+            stop = round(share * len(indices))
+            parts[split].append(indices[start:stop])
+            start = stop
+    return {split: torch.cat(part).sort().values for split, part in parts.items()}
+
+
+def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.empty(n).uniform_(low, high, generator=generator)
+
+
+def _whole(digits: Tensor, generator: torch.Generator) -> Tensor:
+    """Whole digits: ``(n, 8, 8)`` -> ``(n, 1, 32, 32)``, each turned, enlarged and put where it fits."""
+    n = len(digits)
+    angle = _uniform(n, -ROTATION, ROTATION, generator)
+    scale = _uniform(n, *SCALE, generator)
+    # A turned square needs more room; the shift leaves it all on the canvas.
+    room = (CANVAS - SIDE * scale * (angle.cos() + angle.sin().abs())) / 2
+    right, down = (_uniform(n, -1, 1, generator) * room for _ in "xy")
+    # Seen from the digit, whose half side is 1, the canvas's centre lies the other way, turned back.
+    cos, sin, half = angle.cos(), angle.sin(), scale * SIDE / 2
+    x, y = -(cos * right + sin * down) / half, -(cos * down - sin * right) / half
+    contrast = _uniform(n, *CONTRAST, generator)
+    return _view(digits, angle, scale, x, y, CANVAS).mul_(contrast.view(n, 1, 1, 1))
+
+
+def _clutter(digits: Tensor, generator: torch.Generator) -> Tensor:
+    """Pieces of digits: ``(n * most fragments, 8, 8)`` -> ``(n, 1, 32, 32)``."""
+    total, most = len(digits), FRAGMENTS[1]
+    n = total // most
+    angle = _uniform(total, -math.pi, math.pi, generator)
+    scale = _uniform(total, *SCALE, generator)
+    x, y = (_uniform(total, -FRAGMENT_CENTRE, FRAGMENT_CENTRE, generator) for _ in "xy")
+    contrast = _uniform(total, *FRAGMENT_CONTRAST, generator).view(n, most)
+    count = torch.randint(FRAGMENTS[0], most + 1, (n, 1), generator=generator)
+    contrast *= torch.arange(most) < count
+    pieces = _view(digits, angle, scale, x, y, PATCH).view(n, most, -1) * contrast[:, :, None]
+    # One scatter pastes all fragments of all images: the place of a corner plus that of a pixel in its patch.
+    corner = torch.randint(CANVAS - PATCH + 1, (2, n, most, 1), generator=generator)
+    pixel = torch.arange(CANVAS).expand(PATCH, CANVAS)[:, :PATCH] + CANVAS * torch.arange(PATCH)[:, None]
+    place = (corner[0] * CANVAS + corner[1] + pixel.reshape(1, 1, -1)).view(n, -1)
+    return torch.zeros(n, PIXELS).scatter_add_(1, place, pieces.view(n, -1)).view(n, 1, CANVAS, CANVAS)
+
+
+def _view(digits: Tensor, angle: Tensor, scale: Tensor, x: Tensor, y: Tensor, side: int) -> Tensor:
+    """Looks at digits through square windows.
+
+    Args:
+        digits: ``(n, 8, 8)``.
+        angle: by which the digit appears turned, radians, ``(n,)``.
+        scale: window pixels for a pixel of the digit, ``(n,)``.
+        x: where the window's centre lies on the digit, from -1 (left edge) to 1 (right edge), ``(n,)``.
+        y: the same from top to bottom, ``(n,)``.
+        side: of the window in pixels.
+
+    Returns:
+        ``(n, 1, side, side)``, 0 outside the digit.
+    """
+    zoom = side / (SIDE * scale)
+    cos, sin = angle.cos() * zoom, angle.sin() * zoom
+    theta = torch.stack([cos, sin, x, -sin, cos, y], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, [len(digits), 1, side, side], align_corners=False)
+    return F.grid_sample(digits[:, None], grid, align_corners=False)
+
+
+def _resized(images: Tensor, resolution: int) -> Tensor:
+    """The test transform: ``(n, 1, 32, 32)`` -> ``(n, 1, resolution, resolution)``, normalised."""
+    if resolution != CANVAS:
+        images = F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
+    return normalised(images, MEAN, STD)

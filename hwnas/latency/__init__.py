@@ -1,0 +1,19 @@
+"""Latency tables and the model that predicts whole networks from them."""
+
+from hwnas.latency.model import LatencyModel, fit_model, load_model
+from hwnas.latency.profile import profile
+from hwnas.latency.table import LatencyTable, Row, read_table, write_table
+from hwnas.latency.validate import Validation, validate
+
+__all__ = [
+    "LatencyModel",
+    "LatencyTable",
+    "Row",
+    "Validation",
+    "fit_model",
+    "load_model",
+    "profile",
+    "read_table",
+    "validate",
+    "write_table",
+]

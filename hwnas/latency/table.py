@@ -1,0 +1,205 @@
+"""Latency tables: one measured op a row, with a manifest beside them."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import io
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hwnas.errors import InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch
+from hwnas.latency.manifest import Domain, Fit, Manifest
+from hwnas.spaces import Op, Space, parse_op
+from hwnas.targets import Target, read_spec, table_path, toml_text, write_whole
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("op", "latency_ms_p25", "latency_ms_p50", "latency_ms_p90", "samples", "macs", "params")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One op's latency: quantiles in milliseconds over `samples` runs."""
+
+    latency_ms_p25: float
+    latency_ms_p50: float
+    latency_ms_p90: float
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyTable:
+    """The measured ops of a target.
+
+    Attributes:
+        target: what was measured.
+        rows: key of an op -> its row.
+        manifest: where the rows come from.
+    """
+
+    target: Target
+    rows: Mapping[str, Row]
+    manifest: Manifest
+
+    def latency_ms(self, op: Op) -> float:
+        """p25 of an op.
+
+        Raises:
+            MissingOp: it was not measured; names the nearest rows.
+        """
+        try:
+            return self.rows[op.key].latency_ms_p25
+        except KeyError:
+            near = difflib.get_close_matches(op.key, self.rows, n=3, cutoff=0.0)
+            raise MissingOp(
+                f"the latency table of {self.target.name} has no op {op.key!r}. Nearest rows: {near}. "
+                f"Measure it with: hwnas profile --target {self.target.name} --space SPACE"
+            ) from None
+
+    def require(self, space: Space) -> None:
+        """Check that every op of a space was measured.
+
+        Raises:
+            MissingOp: names the first missing op, how many are missing, and the command that measures them.
+        """
+        missing = [op.key for op in space.distinct_ops if op.key not in self.rows]
+        if missing:
+            near = difflib.get_close_matches(missing[0], self.rows, n=2, cutoff=0.0)
+            raise MissingOp(
+                f"the latency table of {self.target.name} lacks {len(missing)} of the {len(space.distinct_ops)} ops of "
+                f"{space.name}, first {missing[0]!r} (nearest row: {near[0] if near else 'none'}). "
+                f"Measure them with: {profile_command(space, self.target)}"
+            )
+
+    def fit_for(self, space: Space) -> Fit | None:
+        """The fitted model whose domain covers a space; of several, the one with the fewest networks."""
+        covering = [fit for fit in self.manifest.fits if fit.domain.covers(space)]
+        return min(covering, key=lambda fit: fit.domain.make().size, default=None)
+
+    def with_fit(self, fit: Fit) -> LatencyTable:
+        """The table with a fit added, in place of one for the same domain."""
+        fits = [old for old in self.manifest.fits if old.domain != fit.domain]
+        return replace(self, manifest=self.manifest.model_copy(update={"fits": [*fits, fit]}))
+
+
+def profile_command(space: Space, target: Target) -> str:
+    """The command that measures a space on a target."""
+    domain = Domain.of(space)
+    fixed = "".join(f" --fix {name}={','.join(map(str, values))}" for name, values in domain.choices.items())
+    return f"hwnas profile --space {space.name} --target {target.name}{fixed}"
+
+
+def read_table(target: Target, path: Path | None = None) -> LatencyTable:
+    """Read a target's table, from the catalog unless a path is given.
+
+    Raises:
+        TableError: there is no table for the target.
+        TableMismatch: it is another target's, or was made with another recipe than the one of that name now.
+        TableCorrupt: a row is malformed, NaN, not positive or double, or the rows are not those that were written.
+        SpecError: the manifest is malformed.
+    """
+    path = path or table_path(target)
+    if path is None or not path.is_file():
+        raise TableError(
+            f"there is no latency table for {target.name}{f' at {path}' if path else ''}. "
+            f"Measure one with: hwnas profile --target {target.name} --space SPACE"
+        )
+    content = path.read_bytes()
+    rows = _parse(path, content.decode("utf-8", errors="replace"))
+    digest = hashlib.sha256(content).hexdigest()
+    manifest = _manifest(path, digest)
+    if (manifest.device, manifest.recipe) != (target.device.name, target.recipe.name):
+        raise TableMismatch(f"{path} is the table of {manifest.device}/{manifest.recipe}, not of {target.name}")
+    if manifest.csv_sha256 != digest:
+        raise TableCorrupt(
+            f"{path} was changed after it was written: its sha256 is {digest[:12]}…, its manifest says "
+            f"{manifest.csv_sha256[:12]}…. Restore it, or delete both files and run hwnas profile again."
+        )
+    if manifest.recipe_hash != target.recipe.hash:
+        raise TableMismatch(
+            f"{path} was made with another recipe {target.recipe.name!r} (hash {manifest.recipe_hash[:12]}…, now "
+            f"{target.recipe.hash[:12]}…): its figures do not hold for this one. Give the changed recipe a name of its "
+            f"own, or measure again with: hwnas profile --target {target.name} --space SPACE --replace"
+        )
+    return LatencyTable(target=target, rows=rows, manifest=manifest)
+
+
+def write_table(table: LatencyTable, path: Path) -> LatencyTable:
+    """Write a table and its manifest; returns the table with the checksum of what was written.
+
+    A kill between the two files leaves the new rows with their manifest under the name ``.toml.next``, which
+    `read_table` accepts: the pair is never torn.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for key, row in sorted(table.rows.items()):
+        op = parse_op(key)
+        quantiles = (f"{ms:.6g}" for ms in (row.latency_ms_p25, row.latency_ms_p50, row.latency_ms_p90))
+        writer.writerow((key, *quantiles, row.samples, op.macs, op.params))
+    content = text.getvalue().encode()
+    manifest = table.manifest.model_copy(update={"csv_sha256": hashlib.sha256(content).hexdigest()})
+    following = _next(path)
+    write_whole(following, toml_text(manifest))
+    write_whole(path, content)
+    following.replace(path.with_suffix(".toml"))
+    return replace(table, manifest=manifest)
+
+
+def _next(path: Path) -> Path:
+    return path.with_suffix(".toml.next")
+
+
+def _manifest(path: Path, digest: str) -> Manifest:
+    if not path.with_suffix(".toml").is_file() and not _next(path).is_file():
+        raise TableCorrupt(f"{path} has no manifest beside it; where it was measured, and how, is unknown")
+    if _next(path).is_file():
+        following = read_spec(_next(path), Manifest)
+        if following.csv_sha256 == digest:
+            return following
+    return read_spec(path.with_suffix(".toml"), Manifest)
+
+
+def _parse(path: Path, text: str) -> dict[str, Row]:
+    lines = csv.reader(io.StringIO(text))
+    header = next(lines, [])
+    if tuple(header) != COLUMNS:
+        raise TableCorrupt(f"{path} has the columns {header}; a latency table has {list(COLUMNS)}")
+    rows: dict[str, Row] = {}
+    for number, cells in enumerate(lines, start=2):
+        where = f"{path}, line {number}"
+        if len(cells) != len(COLUMNS):
+            raise TableCorrupt(f"{where}: {len(cells)} cells; a row has {len(COLUMNS)}")
+        try:
+            op = parse_op(cells[0])
+            p25, p50, p90 = (float(cell) for cell in cells[1:4])
+            samples, macs, params = (int(cell) for cell in cells[4:])
+        except (ValueError, InvalidValue) as error:
+            raise TableCorrupt(f"{where}: {error}") from error
+        if not all(math.isfinite(ms) and ms > 0 for ms in (p25, p50, p90)):
+            raise TableCorrupt(f"{where}: latencies are {cells[1:4]} ms; they must be positive, finite numbers")
+        if not p25 <= p50 <= p90 or samples < 1 or (macs, params) != (op.macs, op.params):
+            raise TableCorrupt(
+                f"{where}: quantiles must ascend, samples be positive, and macs and params be {op.macs} and {op.params}"
+            )
+        if op.key in rows:
+            raise TableCorrupt(f"{where}: the op {op.key!r} stands here a second time")
+        rows[op.key] = Row(latency_ms_p25=p25, latency_ms_p50=p50, latency_ms_p90=p90, samples=samples)
+    return rows
+
+
+def merged(rows: Iterable[tuple[str, Row]], old: LatencyTable | None) -> tuple[dict[str, Row], list[Fit]]:
+    """New rows over those of an older table, and the older fits that none of the new rows belongs to."""
+    new = dict(rows)
+    if old is None:
+        return new, []
+    fits = [fit for fit in old.manifest.fits if not any(op.key in new for op in fit.domain.make().distinct_ops)]
+    return {**old.rows, **new}, fits

@@ -1,0 +1,60 @@
+"""What every form of lowered program can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from hwnas.spaces import Op
+from hwnas.spaces.ops import Shape
+from hwnas.targets import Recipe
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+Program: TypeAlias = "onnx.ModelProto | nn.Module"
+
+
+class Form(ABC):
+    """How networks and ops are turned into programs under one recipe.
+
+    What is profiled is what is deployed: `lower` and `lower_ops` go through the same export, so that
+    ``assemble`` of a network's ops is the graph that ``lower`` gives for the network.
+    """
+
+    filename: str
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @abstractmethod
+    def lower(self, network: nn.Module, shape: Shape) -> Program:
+        """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions."""
+
+    @abstractmethod
+    def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
+        """Each op with random weights, in few export calls (an export has a fixed cost of seconds)."""
+
+    @abstractmethod
+    def assemble(self, programs: Sequence[Program]) -> Program:
+        """Programs laid end to end: each one's output is the next one's input."""
+
+    @abstractmethod
+    def write(self, program: Program, folder: Path) -> Path:
+        """Write a program into a folder, whole or not at all; returns the file's path.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+
+
+def without_size(op: Op) -> Op:
+    """The op without its image size.
+
+    Convolutions, means over the image and linear layers are exported the same way at any size (a test holds it),
+    so ops that differ in nothing else are exported once and given their size afterwards.
+    """
+    return Op(op.kind, op.input[:1], op.output[:1], op.attributes)

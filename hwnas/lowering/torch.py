@@ -1,0 +1,65 @@
+"""Torch modules as programs: eager execution, saved through torch.export."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hwnas.lowering.fold import folded
+from hwnas.lowering.form import Form, Program
+from hwnas.nn import build
+from hwnas.spaces import Op
+from hwnas.spaces.ops import Shape
+from hwnas.targets.files import write_whole
+
+
+def runnable(exported: torch.export.ExportedProgram) -> nn.Module:
+    """The module of an exported program, without its own checks of the input.
+
+    `hwnas.runtimes.Session` checks inputs once, outside what is timed.
+    """
+    module = exported.module(check_guards=False)
+    module._forward_pre_hooks.clear()
+    return module
+
+
+def input_shape(module: nn.Module) -> tuple[int, ...]:
+    """Shape of the input that a lowered module (or a sequence of them) takes, with the batch axis."""
+    while isinstance(module, nn.Sequential):
+        module = module[0]
+    assert isinstance(module, torch.fx.GraphModule)
+    return next(tuple(node.meta["val"].shape) for node in module.graph.nodes if node.op == "placeholder")
+
+
+class TorchForm(Form):
+    """Programs of the `torch` runtime: modules of torch's own layers with BN folded."""
+
+    filename = "model.pt2"
+
+    def lower(self, network: nn.Module, shape: Shape) -> nn.Module:
+        """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions."""
+        example = torch.zeros(self.recipe.batch, *shape)
+        return runnable(torch.export.export(folded(network), (example,)))
+
+    def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
+        """Each op with torch's default random weights."""
+        return {op: self.lower(build(op), op.input) for op in ops}
+
+    def assemble(self, programs: Sequence[Program]) -> Program:
+        """Modules in sequence."""
+        modules = [program for program in programs if isinstance(program, nn.Module)]
+        return nn.Sequential(*modules)
+
+    def write(self, program: Program, folder: Path) -> Path:
+        """Write ``model.pt2`` (a zip of tensors and JSON)."""
+        assert isinstance(program, torch.fx.GraphModule)
+        exported = torch.export.export(program, (torch.zeros(input_shape(program)),))
+        buffer = io.BytesIO()
+        torch.export.save(exported, buffer)
+        path = folder / self.filename
+        write_whole(path, buffer.getvalue())
+        return path

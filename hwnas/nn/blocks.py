@@ -1,0 +1,126 @@
+"""Ops as torch modules: the one place that says what an op computes.
+
+Profiling, training (through `hwnas.nn.elastic`) and deployment all run these modules, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.spaces import Op, Space
+from hwnas.spaces.ops import squeeze_width
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "hswish": nn.Hardswish}
+
+
+def conv_bn(inp: int, out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "") -> nn.Sequential:
+    """Convolution without bias, padded by half the kernel, BN and, if named, an activation."""
+    layers: dict[str, nn.Module] = {
+        "conv": nn.Conv2d(inp, out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        "bn": nn.BatchNorm2d(out),
+    }
+    if act:
+        layers["act"] = ACTIVATIONS[act]()
+    return nn.Sequential(OrderedDict(layers))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from the image's mean (Hu et al. 2018), with MobileNetV3's hard sigmoid."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = squeeze_width(channels)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = nn.ReLU()
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.gate = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, channels, h, w)`` -> the same shape."""
+        gate: Tensor = self.gate(self.expand(self.act(self.reduce(self.pool(x)))))
+        return x * gate
+
+
+class MBConv(nn.Module):
+    """Inverted residual: 1x1 up, depthwise, gates, 1x1 down, and the input added where the op says so."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        inp, out, mid, act = op.input[0], op.output[0], op.number("mid"), str(op["act"])
+        layers: dict[str, nn.Module] = {}
+        if op["expand"]:
+            layers["expand"] = conv_bn(inp, mid, act=act)
+        layers["depthwise"] = conv_bn(
+            mid, mid, kernel=op.number("kernel"), stride=op.number("stride"), groups=mid, act=act
+        )
+        if op["se"]:
+            layers["se"] = SqueezeExcite(mid)
+        layers["project"] = conv_bn(mid, out)
+        self.layers = nn.Sequential(OrderedDict(layers))
+        self.skip = bool(op["skip"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, *op.input)`` -> ``(n, *op.output)``."""
+        y: Tensor = self.layers(x)
+        return x + y if self.skip else y
+
+
+def _conv(op: Op) -> nn.Module:
+    return conv_bn(
+        op.input[0], op.output[0], kernel=op.number("kernel"), stride=op.number("stride"), act=str(op["act"])
+    )
+
+
+def _classifier(op: Op) -> nn.Module:
+    hidden = op.number("hidden")
+    layers = {
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "hidden": nn.Linear(op.input[0], hidden, bias=False),
+        "act": ACTIVATIONS[str(op["act"])](),
+        "linear": nn.Linear(hidden, op.output[0]),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+BUILDERS: dict[str, Callable[[Op], nn.Module]] = {"conv": _conv, "mbconv": MBConv, "classifier": _classifier}
+
+
+def build(op: Op) -> nn.Module:
+    """The module of an op: ``(n, *op.input)`` -> ``(n, *op.output)``, with torch's default initial weights."""
+    return BUILDERS[op.kind](op)
+
+
+def initialise(module: nn.Module, *, seed: int) -> None:
+    """He initialisation by fan-out (as once-for-all trains), the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.out_channels * math.prod(layer.kernel_size) // layer.groups
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / fan_out), generator=generator)
+        elif isinstance(layer, nn.Linear):
+            bound = 1.0 / math.sqrt(layer.in_features)
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def network(space: Space, arch: Mapping[str, int]) -> nn.Sequential:
+    """The whole network of an arch: ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``."""
+    blocks = [(slot.name.replace(".", "_"), build(op)) for slot, op in space.ops(arch)]
+    return nn.Sequential(OrderedDict(blocks))
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """The same network out of torch's own layers only (a `torch.fx.GraphModule`); shares the weights.
+
+    Whoever receives it needs no hwnas to run, export or quantise it.
+    """
+    graph = torch.fx.symbolic_trace(module)
+    return graph.train(module.training)

@@ -1,0 +1,114 @@
+"""What every runtime's session can do; the state checks are here, the work is in the subclasses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pydantic
+
+from hwnas.errors import RuntimeInputError, SpecError
+from hwnas.lowering import Program
+from hwnas.targets import Recipe
+
+Array = npt.NDArray[np.float32]
+Options = TypeVar("Options", bound=pydantic.BaseModel)
+
+
+class Session(ABC):
+    """A program compiled by a runtime, ready to run.
+
+    Attributes:
+        recipe: what it was compiled for.
+        shape: of its input, with the batch axis.
+    """
+
+    recipe: Recipe
+    shape: tuple[int, ...]
+
+    def __init__(self, program: Program | Path, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._open = True
+        self.shape = self._load(program)
+
+    @staticmethod
+    @abstractmethod
+    def version() -> str:
+        """Version of the runtime's library."""
+
+    def run(self, x: Array) -> Array:
+        """Images ``self.shape`` -> outputs, ``(batch, ...)``.
+
+        Raises:
+            RuntimeInputError: another shape or type, or the session is closed.
+        """
+        self._check(x)
+        return self._run(x)
+
+    def bind(self, x: Array) -> Callable[[], object]:
+        """A call that runs the program on `x` with nothing copied and the output allocated in advance.
+
+        Raises:
+            RuntimeInputError: another shape or type, or the session is closed.
+        """
+        self._check(x)
+        return self._bind(x)
+
+    def threads(self) -> AbstractContextManager[None]:
+        """The settings of the whole process under which bound calls have the recipe's number of threads."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """Free the program. A closed session refuses to run; closing twice is harmless."""
+        if self._open:
+            self._open = False
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, x: Array) -> None:
+        if not self._open:
+            raise RuntimeInputError(f"this {self.recipe.runtime} session is closed; open it again to run it")
+        if x.shape != self.shape or x.dtype != np.float32:
+            raise RuntimeInputError(f"the program takes float32 {self.shape}, not {x.dtype} {x.shape}")
+
+    @abstractmethod
+    def _load(self, program: Program | Path) -> tuple[int, ...]:
+        """Compile the program; returns the shape of its input."""
+
+    @abstractmethod
+    def _run(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def _bind(self, x: Array) -> Callable[[], object]: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+def parse_options(recipe: Recipe, model: type[Options]) -> Options:
+    """A recipe's ``[options]`` as the runtime's own typed options.
+
+    Raises:
+        SpecError: an option that the runtime does not have, or a value it does not take.
+    """
+    try:
+        return model.model_validate(dict(recipe.options))
+    except pydantic.ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}, not {e['input']!r}" for e in error.errors())
+        raise SpecError(
+            f"recipe {recipe.name}: [options] of {recipe.runtime}: {problems}. "
+            f"Known options: {', '.join(model.model_fields) or 'none'}."
+        ) from error

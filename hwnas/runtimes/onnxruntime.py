@@ -1,0 +1,89 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pydantic
+
+from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.lowering import Program
+from hwnas.runtimes.base import Array, Session, parse_options
+
+try:
+    import onnxruntime as ort
+except ImportError as missing:  # pragma: no cover - it is a dependency
+    raise RuntimeUnavailable("ONNX Runtime is not installed: pip install onnxruntime") from missing
+
+import onnx
+
+
+class OnnxRuntimeOptions(pydantic.BaseModel, extra="forbid", frozen=True):
+    """The ``[options]`` of an onnxruntime recipe.
+
+    Attributes:
+        graph_optimization: ONNX Runtime's level of graph rewriting.
+    """
+
+    graph_optimization: Literal["none", "basic", "extended", "all"] = "all"
+
+
+_LEVELS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+class OnnxRuntimeSession(Session):
+    """An ONNX graph in ONNX Runtime's CPU execution provider."""
+
+    @staticmethod
+    def version() -> str:
+        """Version of onnxruntime."""
+        return str(ort.__version__)
+
+    def _load(self, program: Program | Path) -> tuple[int, ...]:
+        options = parse_options(self.recipe, OnnxRuntimeOptions)
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self.recipe.threads
+        settings.inter_op_num_threads = 1
+        settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        settings.graph_optimization_level = _LEVELS[options.graph_optimization]
+        settings.log_severity_level = 3
+        if isinstance(program, Path):
+            source: str | bytes = str(program)
+        else:
+            assert isinstance(program, onnx.ModelProto)
+            source = program.SerializeToString()
+        try:
+            self._session = ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime has no common base class for its load errors
+            raise BundleError(f"ONNX Runtime {self.version()} cannot load {_name(program)}: {error}") from error
+        [entry] = self._session.get_inputs()
+        [result] = self._session.get_outputs()
+        self._input, self._output = entry.name, result
+        return tuple(entry.shape)
+
+    def _run(self, x: Array) -> Array:
+        [y] = self._session.run([self._output.name], {self._input: x})
+        return np.asarray(y, np.float32)
+
+    def _bind(self, x: Array) -> Callable[[], object]:
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(x))
+        out = ort.OrtValue.ortvalue_from_numpy(np.empty(self._output.shape, np.float32))
+        binding.bind_ortvalue_output(self._output.name, out)
+        return partial(self._session.run_with_iobinding, binding)
+
+    def _close(self) -> None:
+        del self._session
+
+
+def _name(program: Program | Path) -> str:
+    return program.name if isinstance(program, Path) else "the graph"

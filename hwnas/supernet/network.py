@@ -1,0 +1,74 @@
+"""The supernet of a space, and the network of one arch taken out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.errors import InvalidValue
+from hwnas.nn import Elastic, network, plain
+from hwnas.nn.blocks import initialise
+from hwnas.spaces import Op, Space
+
+
+class Supernet(nn.Module):
+    """One set of weights for every network of a space.
+
+    The arch is an argument, not a state: ``supernet(x, arch)``.
+
+    Args:
+        space: the space; only its choices are stored, so a restricted space makes a smaller supernet.
+        seed: of the initial weights.
+    """
+
+    def __init__(self, space: Space, *, seed: int = 0) -> None:
+        super().__init__()
+        self.space = space
+        self.slots = nn.ModuleDict(
+            {
+                _name(slot.name): Elastic(op for op in space.slot_ops(slot).flat if isinstance(op, Op))
+                for slot in space.slots
+            }
+        )
+        initialise(self, seed=seed)
+
+    def forward(self, x: Tensor, arch: Mapping[str, int]) -> Tensor:
+        """Images ``(n, in_channels, resolution, resolution)`` at the arch's resolution -> logits ``(n, classes)``.
+
+        Raises:
+            InvalidValue: the images are not of the arch's resolution, or have another number of channels.
+        """
+        ops = self.space.ops(arch)
+        if tuple(x.shape[1:]) != ops[0][1].input:
+            raise InvalidValue(f"this arch takes images (n, {ops[0][1].input}), not {tuple(x.shape)}")
+        for slot, op in ops:
+            x = self.slots[_name(slot.name)](x, op)
+        return x
+
+
+def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
+    """The network of an arch as a plain module of torch's own layers, with its own copy of the weights.
+
+    Its outputs equal ``supernet(x, arch)`` in evaluation mode. Running statistics of BN are the supernet's, which
+    fit no subnet in particular: re-calibrate them (`hwnas.accuracy.recalibrate`) before measuring accuracy.
+
+    Returns:
+        images ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``, in evaluation mode.
+    """
+    space = supernet.space
+    subnet = network(space, arch)
+    state: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for slot, op in space.ops(arch):
+            elastic = supernet.slots[_name(slot.name)]
+            assert isinstance(elastic, Elastic)
+            state |= {f"{_name(slot.name)}.{name}": tensor for name, tensor in elastic.state(op).items()}
+        subnet.load_state_dict(state)
+    subnet.to(next(supernet.parameters()).dtype)
+    return plain(subnet.eval())
+
+
+def _name(slot: str) -> str:
+    return slot.replace(".", "_")

@@ -1,0 +1,53 @@
+"""Targets: devices and recipes from TOML, and where they are found."""
+
+from __future__ import annotations
+
+from hwnas.targets.catalog import (
+    FoundTable,
+    Target,
+    detected_device,
+    devices,
+    home,
+    load_device,
+    load_recipe,
+    recipes,
+    resolve_target,
+    roots,
+    table_path,
+    tables,
+    this_device,
+)
+from hwnas.targets.device import Device, Hardware, Match
+from hwnas.targets.files import write_whole
+from hwnas.targets.host import Host, describe, detect_host
+from hwnas.targets.recipe import RUNTIMES, Parity, Recipe
+from hwnas.targets.toml import Spec, read_spec, toml_text
+
+__all__ = [
+    "RUNTIMES",
+    "Device",
+    "FoundTable",
+    "Hardware",
+    "Host",
+    "Match",
+    "Parity",
+    "Recipe",
+    "Spec",
+    "Target",
+    "describe",
+    "detect_host",
+    "detected_device",
+    "devices",
+    "home",
+    "load_device",
+    "load_recipe",
+    "read_spec",
+    "recipes",
+    "resolve_target",
+    "roots",
+    "table_path",
+    "tables",
+    "this_device",
+    "toml_text",
+    "write_whole",
+]

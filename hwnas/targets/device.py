@@ -1,0 +1,140 @@
+"""Devices: facts about hardware, and how to recognise it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from hwnas.targets.toml import Spec
+
+if TYPE_CHECKING:
+    from hwnas.targets.host import Host
+
+Kind = Literal["cpu", "gpu"]
+
+
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"it should be a regular expression: {error}") from error
+    return text
+
+
+def checked_name(text: str) -> str:
+    """The text, if a device or a recipe may be called that.
+
+    Raises:
+        ValueError: it may not; the message says why but leaves out the text, which pydantic adds.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", text):
+        raise ValueError("a name is made of a-z, 0-9, '.' and '-', and starts with a letter or a digit")
+    if text == "this":
+        raise ValueError("that name stands for the present host; choose another one")
+    return text
+
+
+# TOML gives lists; `strict` would refuse them for a tuple, which is hashable and cannot be changed.
+Names = Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9_.]+$")], ...], Field(strict=False)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Name = Annotated[str, AfterValidator(checked_name)]
+
+
+class Match(Spec):
+    """What a host must report to be the device; what is not given may be anything.
+
+    Attributes:
+        cpu: regular expression for the whole CPU text, e.g. ``AMD EPYC family 25 model 17`` (`Host.cpu`).
+        flags: CPU flags that must all be present, as Linux names them.
+        cores: exact number of logical cores.
+        gpu: regular expression for the whole name of one of the GPUs.
+    """
+
+    cpu: Pattern | None = None
+    flags: Names = ()
+    cores: int | None = Field(default=None, ge=1)
+    gpu: Pattern | None = None
+
+    @property
+    def criteria(self) -> int:
+        """How many things it asks for: of two devices that match, the one that asks for more is meant."""
+        return len(self.flags) + sum(value is not None for value in (self.cpu, self.cores, self.gpu))
+
+
+class Hardware(Spec):
+    """Facts about the device that nothing is matched against; None where they are not known.
+
+    Attributes:
+        cores: logical cores of a CPU, multiprocessors of a GPU.
+        memory_gib: memory in GiB.
+        l1d_kib, l2_kib, l3_kib: sizes of the data caches that a core sees, in KiB.
+        peak_fp32_gflops: peak of fp32 multiply-adds, in 10^9 floating point operations a second.
+        peak_memory_gb_per_s: peak memory bandwidth, in 10^9 bytes a second.
+        source: where these figures are from.
+    """
+
+    cores: int | None = Field(default=None, ge=1)
+    memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    l1d_kib: int | None = Field(default=None, ge=1)
+    l2_kib: int | None = Field(default=None, ge=1)
+    l3_kib: int | None = Field(default=None, ge=1)
+    peak_fp32_gflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    peak_memory_gb_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    source: str = Field(min_length=1)
+
+
+class Device(Spec):
+    """A device, as ``devices/<name>.toml`` describes it.
+
+    Attributes:
+        schema_: version of the file's form, ``schema`` in the file.
+        name: the file's stem.
+        kind: what computes, "cpu" or "gpu".
+        description: one line for people.
+        match: how to recognise it.
+        hardware: what else is known of it.
+    """
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: Name
+    kind: Kind
+    description: str = Field(min_length=1)
+    match: Match
+    hardware: Hardware
+
+    @model_validator(mode="after")
+    def _kind_has_its_pattern(self) -> Device:
+        if getattr(self.match, self.kind) is None:
+            raise ValueError(
+                f"match.{self.kind} is missing; kind is {self.kind!r}, so it is how the device is recognised"
+            )
+        if self.kind == "cpu" and self.match.gpu is not None:
+            raise ValueError(
+                f"match.gpu is {self.match.gpu!r}, but kind is 'cpu'; leave it out or set kind to 'gpu'"
+            )
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what makes the device the device it is: its kind and what it is recognised by."""
+        facts = self.model_dump(mode="json", include={"kind", "match"}, exclude_none=True)
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def differences(self, host: Host) -> list[str]:
+        """What keeps a host from being this device: one entry a difference, none if it is the device."""
+        found: list[str] = []
+        match = self.match
+        if match.cpu is not None and not re.fullmatch(match.cpu, host.cpu):
+            found.append(f"CPU: expected {match.cpu!r}, found {host.cpu!r}")
+        missing = [flag for flag in match.flags if flag not in host.flags]
+        if missing:
+            found.append(f"CPU flags: expected {', '.join(match.flags)}; found all but {', '.join(missing)}")
+        if match.cores is not None and match.cores != host.cores:
+            found.append(f"logical cores: expected {match.cores}, found {host.cores}")
+        if match.gpu is not None and not any(re.fullmatch(match.gpu, gpu) for gpu in host.gpus):
+            found.append(f"GPU: expected {match.gpu!r}, found {', '.join(map(repr, host.gpus)) or 'none'}")
+        return found

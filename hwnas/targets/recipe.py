@@ -1,0 +1,109 @@
+"""Recipes: how a network is exported, compiled and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hwnas.targets.device import Kind, Name
+from hwnas.targets.toml import Spec
+
+RuntimeName = Literal["onnxruntime", "torch"]
+Precision = Literal["fp32"]
+Option = str | int | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeFacts:
+    """What a recipe must know of a runtime without loading it.
+
+    Attributes:
+        kind: the kind of device it computes on.
+        takes_onnx: it runs an ONNX graph, so the recipe says which opset.
+    """
+
+    kind: Kind
+    takes_onnx: bool
+
+
+RUNTIMES: dict[RuntimeName, RuntimeFacts] = {
+    "onnxruntime": RuntimeFacts(kind="cpu", takes_onnx=True),
+    "torch": RuntimeFacts(kind="cpu", takes_onnx=False),
+}
+
+
+class Parity(Spec):
+    """How equal the outputs before and after lowering must be.
+
+    Attributes:
+        max_abs_error: largest difference of two logits that is accepted.
+        min_cosine: least cosine similarity of an image's logits.
+        min_top1_agreement: least share of images on which both name the same class.
+    """
+
+    max_abs_error: float = Field(gt=0, allow_inf_nan=False)
+    min_cosine: float = Field(gt=0, le=1, allow_inf_nan=False)
+    min_top1_agreement: float = Field(gt=0, le=1, allow_inf_nan=False)
+
+
+class Recipe(Spec):
+    """A recipe, as ``exporters/<name>.toml`` says it.
+
+    Attributes:
+        schema_: version of the file's form, ``schema`` in the file.
+        name: the file's stem.
+        description: one line for people.
+        runtime: what runs the network, a key of `RUNTIMES`.
+        precision: data type of weights and activations.
+        opset: version of the ONNX operator set; None for a runtime that takes no ONNX graph.
+        batch: images a run.
+        threads: threads of one run.
+        options: settings of the runtime, which checks them when it is opened.
+        parity: the limits of the check after lowering.
+    """
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: Name
+    description: str = Field(min_length=1)
+    runtime: RuntimeName
+    precision: Precision
+    opset: int | None = Field(default=None, ge=18, le=24)
+    batch: int = Field(ge=1)
+    threads: int = Field(ge=1)
+    options: dict[str, Option] = Field(default_factory=dict)
+    parity: Parity
+
+    @model_validator(mode="after")
+    def _opset_belongs_to_onnx(self) -> Recipe:
+        takes_onnx = RUNTIMES[self.runtime].takes_onnx
+        if takes_onnx and self.opset is None:
+            raise ValueError(
+                f"opset is missing; the runtime {self.runtime!r} takes an ONNX graph: give 18 to 24"
+            )
+        if not takes_onnx and self.opset is not None:
+            raise ValueError(
+                f"opset is {self.opset}, but the runtime {self.runtime!r} takes no ONNX graph; leave it out"
+            )
+        return self
+
+    def __hash__(self) -> int:
+        # `options` is a dict, so pydantic's own hash of a frozen model would fail.
+        return hash((self.name, self.hash))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hex) of all that changes the lowered graph or its latency.
+
+        Left out are `schema` (the form of the file), `name` and `description` (words), and `parity` (it
+        judges the lowered graph but changes neither it nor its time), so that a recipe can be renamed,
+        explained better or checked more strictly without measuring again. A field added later counts unless
+        it is named here; where it is None nothing is written, so that tables made before it stay valid.
+        """
+        content = self.model_dump(
+            mode="json", exclude={"schema_", "name", "description", "parity"}, exclude_none=True
+        )
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

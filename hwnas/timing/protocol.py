@@ -1,0 +1,214 @@
+"""The measurement protocol: interleaved passes, low quantiles, pinned threads.
+
+One long run per program drifts by 5% and more as the machine's clock and its neighbours change. Short visits in
+shuffled passes let every drift hit all programs alike, and a low quantile over the passes drops what was disturbed.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from hwnas.errors import InvalidValue
+from hwnas.lowering import Program
+from hwnas.progress import Progress, silent
+from hwnas.runtimes import open_session
+from hwnas.targets import Recipe
+from hwnas.timing.journal import Journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How programs are timed.
+
+    Attributes:
+        visit_ms: time spent on a program in one pass.
+        min_runs, max_runs: bounds on the timed runs of one visit.
+        warmup_runs: runs at the start of each visit that are not counted; they bring the program into the caches.
+        min_passes, max_passes: bounds on the passes over all programs.
+        tolerance: passes are added until, for 95% of the programs, the p25 of the even and of the odd passes differ
+            by less than this fraction.
+        max_spread: a reference whose p25 varies by more than this fraction from pass to pass marks the machine
+            as too noisy.
+        seed: of the shuffling and of the inputs.
+    """
+
+    visit_ms: float = 3.0
+    min_runs: int = 4
+    max_runs: int = 60
+    warmup_runs: int = 2
+    min_passes: int = 8
+    max_passes: int = 30
+    tolerance: float = 0.01
+    max_spread: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_passes <= self.max_passes or not 1 <= self.min_runs <= self.max_runs:
+            raise InvalidValue(
+                f"a protocol needs 1 <= min <= max, not passes {self.min_passes} to {self.max_passes} and "
+                f"runs {self.min_runs} to {self.max_runs}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured.
+
+    Attributes:
+        samples_ms: name of a program -> its samples, one list a pass.
+        reference: the program whose times tell how steady the machine was.
+        protocol: how it was taken.
+    """
+
+    samples_ms: Mapping[str, list[list[float]]]
+    reference: str
+    protocol: Protocol
+
+    def quantile_ms(self, name: str, q: float) -> float:
+        """A quantile of all samples of a program, in milliseconds."""
+        return float(np.quantile(np.concatenate(self.samples_ms[name]), q))
+
+    def p25_ms(self, name: str) -> float:
+        """The figure for prediction: the 25% quantile, in milliseconds."""
+        return self.quantile_ms(name, 0.25)
+
+    @property
+    def passes(self) -> int:
+        """Number of passes."""
+        return len(self.samples_ms[self.reference])
+
+    @property
+    def spread(self) -> float:
+        """How much the reference's p25 varied: (p90 - p10) / p50 over the passes."""
+        low, middle, high = np.quantile([np.quantile(s, 0.25) for s in self.samples_ms[self.reference]], [0.1, 0.5, 0.9])
+        return float((high - low) / middle)
+
+    @property
+    def too_noisy(self) -> bool:
+        """Whether the machine was too unsteady for the figures to be trusted."""
+        return self.spread > self.protocol.max_spread
+
+    def disagreement(self) -> float:
+        """95% quantile over the programs of the relative difference between even and odd passes' p25."""
+        differences = []
+        for passes in self.samples_ms.values():
+            even, odd = (np.quantile(np.concatenate(passes[i::2]), 0.25) for i in (0, 1))
+            differences.append(abs(even - odd) / (even + odd) * 2)
+        return float(np.quantile(differences, 0.95))
+
+    def summary(self) -> dict[str, object]:
+        """What a manifest records of it."""
+        return {
+            **asdict(self.protocol),
+            "passes": self.passes,
+            "disagreement": round(self.disagreement(), 5) if self.passes > 1 else 0.0,
+            "reference": self.reference,
+            "reference_ms": round(self.p25_ms(self.reference), 6),
+            "reference_spread": round(self.spread, 5),
+            "too_noisy": self.too_noisy,
+        }
+
+
+def time_programs(
+    programs: Mapping[str, Program],
+    recipe: Recipe,
+    protocol: Protocol,
+    *,
+    reference: str | None = None,
+    journal: Journal | None = None,
+    what: str = "timing",
+    progress: Progress = silent,
+) -> Measurement:
+    """Time programs under a recipe, all in the same passes.
+
+    Args:
+        programs: name -> lowered program.
+        recipe: says the runtime and the number of threads; the process is pinned to as many cores meanwhile.
+        protocol: how.
+        reference: name of the program that shows drift; the first if None.
+        journal: where samples are kept as they come; visits that it already holds are not made again.
+        what: said to `progress`.
+        progress: told after each visit.
+
+    Raises:
+        OutputError: the journal cannot be written.
+    """
+    rng = np.random.default_rng(protocol.seed)
+    names = list(programs)
+    reference = reference or names[0]
+    visits: dict[tuple[int, str], list[float]] = dict(journal.visits) if journal else {}
+    with ExitStack() as stack:
+        stack.enter_context(_pinned(recipe.threads))
+        calls: dict[str, Callable[[], object]] = {}
+        for i, (name, program) in enumerate(programs.items()):
+            session = stack.enter_context(open_session(program, recipe))
+            if i == 0:
+                stack.enter_context(session.threads())
+            calls[name] = session.bind(rng.standard_normal(session.shape, np.float32))
+        stack.enter_context(_no_garbage_collection())
+        for p in range(protocol.max_passes):
+            order = np.random.default_rng((protocol.seed, p)).permutation(len(names))
+            for done, i in enumerate(order):
+                visit = (p, names[i])
+                if visit not in visits:
+                    visits[visit] = _visit(calls[names[i]], protocol)
+                    if journal:
+                        journal.record(visit, visits[visit])
+                progress(what, p * len(names) + done + 1, protocol.max_passes * len(names))
+            samples = {name: [visits[i, name] for i in range(p + 1)] for name in names}
+            measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
+            if p + 1 >= protocol.min_passes and measurement.disagreement() < protocol.tolerance:
+                break
+    progress(what, 1, 1)
+    return measurement
+
+
+def _visit(call: Callable[[], object], protocol: Protocol) -> list[float]:
+    """Samples of one visit, in milliseconds."""
+    clock = time.perf_counter_ns
+    start = clock()
+    for _ in range(protocol.warmup_runs):
+        call()
+    once_ms = max((clock() - start) / 1e6 / max(protocol.warmup_runs, 1), 1e-6)
+    runs = int(np.clip(protocol.visit_ms / once_ms, protocol.min_runs, protocol.max_runs))
+    samples = []
+    for _ in range(runs):
+        start = clock()
+        call()
+        samples.append((clock() - start) / 1e6)
+    return samples
+
+
+@contextmanager
+def _pinned(threads: int) -> Iterator[None]:
+    """Hold this process to as many cores as it has threads, the last ones: interrupts mostly go to the first."""
+    if not hasattr(os, "sched_setaffinity"):  # macOS and Windows cannot pin; drift then shows in the spread
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    if threads > len(before):
+        raise InvalidValue(f"the recipe uses {threads} threads, but this process may run on {len(before)} cores only")
+    os.sched_setaffinity(0, sorted(before)[-threads:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

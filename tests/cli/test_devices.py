@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hwnas.cli import devices
+from hwnas.errors import HwnasError, InvalidValue, OutputError, UnknownName
+from hwnas.targets import Device, Host, catalog, describe, read_spec, toml_text
+
+HOST = Host(architecture="x86_64", cpu_name="Test CPU 9", flags=("avx", "avx2"), cores=2)
+NAME = "test-9-2c"
+NAMES = "a name is made of a-z, 0-9, '.' and '-', and starts with a letter or a digit"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, and a host that no shipped device is."""
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(catalog, "detect_host", lambda: HOST)
+    monkeypatch.setattr(devices, "detect_host", lambda: HOST)
+    return tmp_path / "home"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(devices.app, list(arguments))
+
+
+def error(*arguments: str) -> HwnasError:
+    result = run(*arguments)
+    assert isinstance(result.exception, HwnasError), result.output
+    return result.exception
+
+
+def test_list_says_when_no_device_is_this_host() -> None:
+    result = run("list")
+    assert result.exit_code == 0
+    assert "amd-epyc-f25m17-2c" in result.stdout
+    assert "None of them is this host; `hwnas devices detect --save` adds it." in result.stdout
+
+
+def test_list_marks_this_host(home: Path) -> None:
+    assert run("detect", "--save").exit_code == 0
+    assert "None of them" not in run("list").stdout
+    rows = {row["name"]: row for row in json.loads(run("list", "--json").stdout)}
+    assert rows[NAME] == {
+        "name": NAME,
+        "kind": "cpu",
+        "description": "Test CPU 9, 2 logical cores, as detected",
+        "file": str(home / "devices" / f"{NAME}.toml"),
+        "this_host": True,
+    }
+    assert rows["amd-epyc-f25m17-2c"]["this_host"] is False
+
+
+def test_show(tmp_path: Path) -> None:
+    result = run("show", "amd-epyc-f25m17-2c")
+    (tmp_path / "shown.toml").write_text(result.stdout)
+    assert read_spec(tmp_path / "shown.toml", Device) == catalog.load_device("amd-epyc-f25m17-2c")
+    shown = json.loads(run("show", "this", "--json").stdout)
+    assert (shown["schema"], shown["name"], shown["match"]["cores"]) == (1, NAME, 2)
+
+
+def test_detect_prints_and_writes_nothing(home: Path) -> None:
+    result = run("detect")
+    assert result.exit_code == 0
+    assert result.stdout == toml_text(describe(HOST))
+    assert not home.exists()
+    assert json.loads(run("detect", "--json").stdout)["file"] is None
+
+
+def test_detect_save_can_be_repeated_and_spares_a_different_file(home: Path) -> None:
+    path = home / "devices" / f"{NAME}.toml"
+    first = run("detect", "--save")
+    assert f"wrote {path}" in first.stderr
+    assert first.stdout == path.read_text()
+    assert run("detect", "--save").exit_code == 0
+    edited = path.read_text().replace("as detected", "on my desk")
+    path.write_text(edited)
+    refused = error("detect", "--save")
+    assert isinstance(refused, OutputError)
+    assert (
+        str(refused)
+        == f"{path} exists and says something else; --force overwrites it, --out FILE writes elsewhere"
+    )
+    assert path.read_text() == edited
+    assert json.loads(run("detect", "--save", "--force", "--json").stdout)["file"] == str(path)
+    assert read_spec(path, Device) == describe(HOST)
+
+
+def test_detect_out_names_the_device_after_the_file(tmp_path: Path) -> None:
+    assert run("detect", "--out", str(tmp_path / "my-board.toml")).exit_code == 0
+    assert read_spec(tmp_path / "my-board.toml", Device).name == "my-board"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--save", "--out", "x.toml"], "give --save or --out, not both (--out is 'x.toml')"),
+        (["--out", "x.txt"], f"--out is 'x.txt'; it should be a file that ends in .toml, e.g. {NAME}.toml"),
+        (["--out", "My Board.toml"], f"--out is 'My Board.toml'; {NAMES}"),
+    ],
+)
+def test_detect_with_wrong_options(arguments: list[str], said: str) -> None:
+    refused = error("detect", *arguments)
+    assert isinstance(refused, InvalidValue)
+    assert str(refused) == said
+
+
+def test_detect_into_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = error("detect", "--out", str(tmp_path / "file" / "x.toml"))
+    assert isinstance(refused, OutputError)
+    assert f"{tmp_path / 'file'} is a file, not a folder" in str(refused)
+
+
+def test_check_this_host() -> None:
+    result = run("check", "this")
+    assert (result.exit_code, result.stdout) == (0, f"This host is {NAME}.\n")
+    assert json.loads(run("check", "this", "--json").stdout) == {
+        "device": NAME,
+        "this_host": True,
+        "differences": [],
+    }
+
+
+def test_check_another_device() -> None:
+    result = run("check", "amd-epyc-f25m17-2c")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0] == "This host is not amd-epyc-f25m17-2c:"
+    assert lines[1] == "  CPU: expected 'AMD EPYC family 25 model 17', found 'Test CPU 9'"
+    as_json = run("check", "amd-epyc-f25m17-2c", "--json")
+    assert as_json.exit_code == 1
+    assert json.loads(as_json.stdout)["differences"] == [line.strip() for line in lines[1:]]
+
+
+@pytest.mark.parametrize("verb", ["show", "check"])
+def test_unknown_names(verb: str) -> None:
+    refused = error(verb, "amd-epic-f25m17-2c")
+    assert isinstance(refused, UnknownName)
+    assert "unknown device 'amd-epic-f25m17-2c'. Did you mean 'amd-epyc-f25m17-2c'? Known: " in str(refused)

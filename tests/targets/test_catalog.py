@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hwnas.errors import InvalidValue, SpecError, UnknownName
+from hwnas.targets import (
+    Device,
+    Hardware,
+    Host,
+    Match,
+    catalog,
+    describe,
+    load_device,
+    load_recipe,
+    toml_text,
+)
+
+HOST = Host(architecture="x86_64", cpu_name="Test CPU 9", flags=("avx", "avx2"), cores=2, gpus=("Test GPU",))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, and a host that no shipped device is."""
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(catalog, "detect_host", lambda: HOST)
+    return tmp_path / "home"
+
+
+def save(root: Path, name: str, *, description: str = "d", kind: str = "cpu", **match: object) -> Device:
+    device = Device(
+        schema=1,
+        name=name,
+        kind=kind,  # type: ignore[arg-type]
+        description=description,
+        match=Match(**match),  # type: ignore[arg-type]
+        hardware=Hardware(source="s"),
+    )
+    (root / "devices").mkdir(parents=True, exist_ok=True)
+    (root / "devices" / f"{name}.toml").write_text(toml_text(device))
+    return device
+
+
+# -- roots ---------------------------------------------------------------------------------------------
+
+
+def test_home_is_the_variable_or_the_users_data_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert catalog.home() == home
+    for unset in ("", None):
+        if unset is None:
+            monkeypatch.delenv("HWNAS_HOME")
+        else:
+            monkeypatch.setenv("HWNAS_HOME", unset)
+        assert catalog.home().name == "hwnas"
+        assert catalog.home().is_absolute()
+
+
+def test_a_home_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(InvalidValue, match=r"HWNAS_HOME is '.*file', which is a file; set it to a folder"):
+        catalog.devices()
+
+
+def test_checkout_and_wheel(tmp_path: Path) -> None:
+    package = tmp_path / "hwnas"
+    assert catalog.shipped(package) == package / "share"
+    (tmp_path / "devices").mkdir()
+    assert catalog.shipped(package) == package / "share"  # someone's folder beside site-packages
+    (tmp_path / "pyproject.toml").write_text("")
+    assert catalog.shipped(package) == tmp_path
+
+
+def test_home_goes_ahead_of_what_is_shipped(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "shipped", "a", description="shipped", cpu="x")
+    save(tmp_path / "shipped", "b", cpu="x")
+    save(home, "a", description="mine", cpu="x")
+    monkeypatch.setattr(catalog, "roots", lambda: [home, tmp_path / "shipped"])
+    assert list(catalog.devices()) == ["a", "b"]
+    assert load_device("a").description == "mine"
+
+
+# -- loading -------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_device_lists_the_choices(home: Path) -> None:
+    save(home, "my-board", cpu="x")
+    with pytest.raises(
+        UnknownName,
+        match=r"unknown device 'my-bord'. Did you mean 'my-board'\? Known: my-board, .*devices detect",
+    ):
+        load_device("my-bord")
+
+
+def test_an_unknown_recipe_lists_the_choices(home: Path) -> None:
+    with pytest.raises(UnknownName) as caught:
+        load_recipe("onnxruntime-fp32")
+    said = str(caught.value)
+    assert said.startswith("unknown recipe 'onnxruntime-fp32'. Did you mean 'onnxruntime-cpu-fp32'? Known: ")
+    assert "torch-cpu-fp32" in said
+    assert "exporters/" in said
+
+
+@pytest.mark.parametrize("name", ["../devices/a", "a.toml", "sub/a", "", "."])
+def test_only_stems_are_names(home: Path, name: str) -> None:
+    save(home, "a", cpu="x")
+    with pytest.raises(UnknownName, match="unknown device"):
+        load_device(name)
+
+
+def test_the_name_in_the_file_is_the_files(home: Path) -> None:
+    save(home, "a", cpu="x")
+    (home / "devices" / "a.toml").rename(home / "devices" / "b.toml")
+    with pytest.raises(SpecError, match=r"b.toml: name is 'a'; it should be the file's name, 'b'"):
+        load_device("b")
+
+
+# -- this ----------------------------------------------------------------------------------------------
+
+
+def test_this_is_detected_where_no_device_matches(home: Path) -> None:
+    assert catalog.this_device() == describe(HOST)
+    assert not home.exists()
+
+
+def test_this_is_the_device_that_asks_for_most(home: Path) -> None:
+    save(home, "a-loose", cpu="Test.*")
+    exact = save(home, "b-exact", cpu="Test CPU 9", flags=("avx", "avx2"), cores=2)
+    save(home, "c-other", cpu="Test CPU 9", flags=("avx", "avx2", "amx_tile"), cores=2)
+    assert catalog.this_device() == exact
+
+
+def test_of_equals_the_first_in_the_order_of_the_roots(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "shipped", "a", cpu="Test.*")
+    mine = save(home, "z", cpu="Test.*")
+    monkeypatch.setattr(catalog, "roots", lambda: [home, tmp_path / "shipped"])
+    assert catalog.this_device() == mine
+
+
+def test_this_gpu(home: Path) -> None:
+    with pytest.raises(UnknownName, match=r"unknown GPU of this host 'this'.*devices check NAME"):
+        catalog.this_device("gpu")
+    gpu = save(home, "g", kind="gpu", gpu="Test GPU", cpu="Test CPU 9", cores=2)
+    assert catalog.this_device("gpu") == gpu
+    assert catalog.this_device("cpu") == describe(HOST)
+
+
+def test_a_detected_device_never_takes_the_name_of_another(home: Path) -> None:
+    name = describe(HOST).name
+    save(home, name, cpu="Test CPU 9", flags=("amx_tile",), cores=2)
+    device = catalog.this_device()
+    assert device.name == f"{name}-{device.fingerprint[:6]}"
+    assert device.match == describe(HOST).match
+    save(home, name, cpu="Test CPU 9", cores=2, description="the same one")
+    assert catalog.detected_device(HOST).name == name
+
+
+# -- targets and tables --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["this", "", "/", "this/", "/onnxruntime-cpu-fp32", "a/b/c", "this/ torch-cpu-fp32"]
+)
+def test_a_malformed_target(home: Path, text: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        catalog.resolve_target(text)
+    assert str(caught.value) == (
+        f"a target is written device/recipe, e.g. this/onnxruntime-cpu-fp32; not {text!r}"
+    )
+
+
+def test_targets(home: Path) -> None:
+    save(home, "board", cpu="Another")
+    assert catalog.resolve_target("board/torch-cpu-fp32").name == "board/torch-cpu-fp32"
+    this = catalog.resolve_target("this/onnxruntime-cpu-fp32")
+    assert (this.name, this.device) == ("test-9-2c/onnxruntime-cpu-fp32", describe(HOST))
+    assert this.recipe == load_recipe("onnxruntime-cpu-fp32")
+    assert hash(this) == hash(catalog.resolve_target("this/onnxruntime-cpu-fp32"))
+
+
+def test_targets_of_unknown_parts(home: Path) -> None:
+    with pytest.raises(UnknownName, match="unknown device 'bord'"):
+        catalog.resolve_target("bord/torch-cpu-fp32")
+    with pytest.raises(UnknownName, match="unknown recipe 'torch'"):
+        catalog.resolve_target("this/torch")
+
+
+def test_a_recipe_for_another_kind_of_device(home: Path) -> None:
+    save(home, "g", kind="gpu", gpu="Test GPU")
+    with pytest.raises(
+        InvalidValue,
+        match=r"g/torch-cpu-fp32: the device g is a gpu, but the recipe's runtime torch runs on a cpu; "
+        r"`hwnas devices list` shows the kinds",
+    ):
+        catalog.resolve_target("g/torch-cpu-fp32")
+
+
+def test_tables(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = tmp_path / "shipped"
+    monkeypatch.setattr(catalog, "roots", lambda: [home, shipped])
+    save(home, "a", cpu="x")
+    recipe = Path(__file__).parents[2] / "exporters" / "torch-cpu-fp32.toml"
+    (home / "exporters").mkdir()
+    (home / "exporters" / recipe.name).write_bytes(recipe.read_bytes())
+    target = catalog.resolve_target("a/torch-cpu-fp32")
+    assert catalog.tables() == []
+    assert catalog.table_path(target) is None
+    for root in (shipped, home):
+        path = root / "latency_tables" / "a" / "torch-cpu-fp32.csv"
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+        (path.parent / ".hwnas-0.tmp").write_text("")
+        assert catalog.table_path(target) == path
+        assert catalog.tables() == [("a", "torch-cpu-fp32", path)]
+
+
+def test_importing_loads_no_runtime() -> None:
+    heavy = ["torch", "onnx", "onnxruntime", "numpy", "sklearn"]
+    code = f"import sys, hwnas.targets; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

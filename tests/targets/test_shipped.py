@@ -1,0 +1,56 @@
+"""Every file in `devices/`, `exporters/` and `latency_tables/` can be read and fits the others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hwnas.targets import Device, Recipe, read_spec
+
+ROOT = Path(__file__).parents[2]
+DEVICES = sorted((ROOT / "devices").glob("*.toml"))
+RECIPES = sorted((ROOT / "exporters").glob("*.toml"))
+TABLES = sorted(path for path in (ROOT / "latency_tables").glob("*/*") if path.is_file())
+
+
+def test_there_are_some() -> None:
+    assert DEVICES
+    assert {"onnxruntime-cpu-fp32", "torch-cpu-fp32"} <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", DEVICES, ids=lambda path: path.stem)
+def test_devices(path: Path) -> None:
+    assert read_spec(path, Device).name == path.stem
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes(path: Path) -> None:
+    assert read_spec(path, Recipe).name == path.stem
+    assert len(path.read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_tables(path: Path) -> None:
+    assert path.suffix in (".csv", ".toml")
+    assert path.with_suffix(".csv").is_file()
+    assert path.with_suffix(".toml").is_file()
+    assert path.parent.name in {device.stem for device in DEVICES}
+    assert path.stem in {recipe.stem for recipe in RECIPES}
+
+
+@pytest.mark.parametrize("folder", ["devices", "exporters", "latency_tables"])
+def test_nothing_else_lies_there(folder: str) -> None:
+    names = {p.name for p in (ROOT / folder).iterdir() if p.is_file() and p.suffix != ".toml"}
+    assert names == {"README.md"}
+
+
+@pytest.mark.parametrize(("folder", "model"), [("devices", Device), ("exporters", Recipe)])
+def test_the_example_in_the_readme_is_valid(
+    folder: str, model: type[Device | Recipe], tmp_path: Path
+) -> None:
+    example = re.search(r"```toml\n(.*?)```", (ROOT / folder / "README.md").read_text(), re.DOTALL)
+    assert example
+    (tmp_path / "example.toml").write_text(example[1])
+    read_spec(tmp_path / "example.toml", model)
