@@ -37,8 +37,8 @@ def open_data(name: str, *, path: Path | None = None, seed: int = 0) -> Data:
     Args:
         name: a key of `DATASETS`.
         path: the folder of ``images``; None for ``cluttered-digits``.
-        seed: decides which images are held out and in which order a split is read. It is not the seed of training:
-            leave it at 0 for runs that are to be compared.
+        seed: decides which images are held out and in which order a split is read. It is not the seed of
+            training: leave it at 0 for runs that are to be compared.
 
     Raises:
         UnknownName: there is no such dataset.

@@ -1,4 +1,4 @@
-"""What every dataset offers: training batches as a pure function of the step, and fixed splits to evaluate on."""
+"""What every dataset offers: training batches as a pure function of the step, and fixed splits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ LEAST_RESOLUTION = 8
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed that depends only on the text of its parts, in every process and on every machine.
 
-    Python's own `hash` of text differs from process to process, and sums of seeds make neighbouring streams meet.
+    Python's own `hash` of text differs between processes, and sums of seeds make neighbouring streams meet.
     """
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """``(n, C, height, width)`` with values in 0..1 -> ``(value - mean) / std`` channel by channel, contiguous."""
+    """``(n, C, height, width)`` with values in 0..1 -> ``(value - mean) / std`` by channel, contiguous."""
     shape = (1, len(mean), 1, 1)
     return images.sub(torch.tensor(mean).view(shape)).div_(torch.tensor(std).view(shape)).contiguous()
 
@@ -42,12 +42,16 @@ class Data(ABC):
         classes: names of the classes; a label is an index into them.
         in_channels: channels of an image, 1 or 3.
         resolution: native side of a training image in pixels.
+        mean: of the pixels by channel, where white is 1.
+        std: standard deviation of the pixels by channel.
     """
 
     name: str
     classes: tuple[str, ...]
     in_channels: int
     resolution: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     @abstractmethod
     def size(self, split: Split) -> int:
@@ -58,23 +62,12 @@ class Data(ABC):
         """
 
     @abstractmethod
-    def transform(self, resolution: int) -> dict[str, object]:
-        """What a deployed model must do to its input, as values that JSON can hold.
-
-        Args:
-            resolution: side of the network's input in pixels.
-
-        Returns:
-            ``layout``, ``channels``, ``dtype``, ``value_range`` (before ``mean`` and ``std``), ``resize``, ``crop``
-            (None where nothing is cropped), ``mean`` and ``std`` (one value a channel), to be applied in that order.
-
-        Raises:
-            InvalidValue: the resolution is too small.
-        """
-
-    @abstractmethod
     def fingerprint(self) -> str:
         """A hash that is equal where two runs saw the same data, split the same way."""
+
+    @abstractmethod
+    def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
+        """The side that the test transform resizes ("both" or "short"), to what, and the crop, if any."""
 
     @abstractmethod
     def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]: ...
@@ -84,6 +77,33 @@ class Data(ABC):
         self, split: Split, resolution: int, count: int, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The first `count` images of a split, `batch_size` at a time."""
+
+    def transform(self, resolution: int) -> dict[str, object]:
+        """What a deployed model must do to its input, as values that JSON can hold.
+
+        Args:
+            resolution: side of the network's input in pixels.
+
+        Returns:
+            ``layout``, ``channels`` and ``dtype`` of the network's input; then, in the order in which they
+            apply, ``resize``, ``crop`` (None where nothing is cropped), ``value_range`` (to which pixels are
+            scaled), ``mean`` and ``std`` (one value a channel).
+
+        Raises:
+            InvalidValue: the resolution is too small.
+        """
+        check_resolution(resolution)
+        side, size, crop = self._geometry(resolution)
+        return {
+            "layout": "NCHW",
+            "channels": "RGB" if self.in_channels == 3 else "L",
+            "dtype": "float32",
+            "resize": {"side": side, "size": size, "interpolation": "bilinear", "antialias": True},
+            "crop": None if crop is None else {"position": "centre", "size": crop},
+            "value_range": [0.0, 1.0],
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
 
     def train_batch(self, step: int, size: int, resolution: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """One augmented batch of the train split: a pure function, so training can be resumed at any step.
@@ -95,7 +115,8 @@ class Data(ABC):
             seed: of the training run; another seed gives other batches.
 
         Returns:
-            Normalised images ``(size, in_channels, resolution, resolution)``, float32, and labels ``(size,)``, int64.
+            Normalised images ``(size, in_channels, resolution, resolution)``, float32, and labels
+            ``(size,)``, int64.
 
         Raises:
             InvalidValue: a negative step, an empty batch or too small a resolution.
@@ -120,8 +141,8 @@ class Data(ABC):
             batch_size: images in a batch; the last one may be smaller.
 
         Returns:
-            Batches of normalised images ``(n, in_channels, resolution, resolution)``, float32, and labels ``(n,)``,
-            int64.
+            Batches of normalised images ``(n, in_channels, resolution, resolution)``, float32, and labels
+            ``(n,)``, int64.
 
         Raises:
             UnknownName: there is no such split.
@@ -136,9 +157,8 @@ class Data(ABC):
         if batch_size < 1:
             raise InvalidValue(f"a batch has at least 1 image, not {batch_size}")
         check_resolution(resolution)
-        return self._batches(
-            split, resolution, available if limit is None else min(limit, available), batch_size
-        )
+        count = available if limit is None else min(limit, available)
+        return self._batches(split, resolution, count, batch_size)
 
 
 def check_split(split: str) -> None:

@@ -1,8 +1,9 @@
 """Cluttered digits: real handwritten digits among fragments of others, drawn on the fly.
 
-The 1,797 digits of scikit-learn (8x8 pixels, from the UCI Optical Recognition of Handwritten Digits set) need no
-download. Each image shows one whole digit, the label, at a random place, size and angle, among pieces of other digits
-and noise. That is hard enough for the architecture to matter and small enough to train in a minute on a CPU.
+The 1,797 digits of scikit-learn (8x8 pixels, from the UCI Optical Recognition of Handwritten Digits set)
+need no download. Each image shows one whole digit, the label, at a random place, size and angle, among pieces
+of other digits and noise: hard enough for the architecture to matter (in a minute on two cores a small
+network reaches about 87%, a medium one 93%), small enough to train on a CPU.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from hwnas.data.base import Data, Split, check_resolution, check_split, normalised, stable_seed
+from hwnas.data.base import Data, Split, check_split, normalised, stable_seed
 
 SIDE = 8  # of a digit as it was scanned, pixels
 CANVAS = 32  # of an image, pixels
@@ -27,12 +28,8 @@ SCALE = (1.7, 2.5)  # pixels of the canvas for a pixel of the digit
 CONTRAST = (0.8, 1.0)
 FRAGMENTS = (4, 8)
 FRAGMENT_CONTRAST = (0.4, 0.8)
-FRAGMENT_CENTRE = (
-    0.75  # a fragment is cut around a point at most this far from its digit's centre; 1 is the edge
-)
+FRAGMENT_CENTRE = 0.75  # of a fragment, at most so far from its digit's centre; 1 is the digit's edge
 NOISE = 0.15  # standard deviation, where white is 1
-
-MEAN, STD = (0.2,), (0.25,)
 
 SHARES: dict[Split, float] = {"train": 0.60, "validation": 0.15, "test": 0.25}
 SIZES: dict[Split, int] = {"train": 20_000, "validation": 4_000, "test": 10_000}
@@ -44,18 +41,20 @@ REVISION = 1  # to be raised with every change of the drawing that the constants
 class ClutteredDigits(Data):
     """Ten classes of 32x32 images in one channel.
 
-    Every handwritten digit belongs to one split, and the fragments around it come from the same split, so nothing
-    of a test image was ever seen in training. Training batches are drawn afresh at each step; the images of `batches`
-    are fixed and depend on the dataset's own seed only.
+    Every handwritten digit belongs to one split, and the fragments around it come from the same split, so
+    nothing of a test image was ever seen in training. Training batches are drawn afresh at each step; the
+    images of `batches` are fixed, depend on the dataset's own seed only, and stay in memory once drawn.
 
     Args:
-        seed: decides which digits belong to which split, and the fixed images. Leave it at 0 to compare with others.
+        seed: decides which digits belong to which split, and the fixed images. Leave it at 0 to compare with
+            others.
     """
 
     name = "cluttered-digits"
     classes = tuple("0123456789")
     in_channels = 1
     resolution = CANVAS
+    mean, std = (0.16,), (0.22,)  # measured on training images
 
     def __init__(self, *, seed: int = 0) -> None:
         from sklearn.datasets import load_digits
@@ -85,36 +84,31 @@ class ClutteredDigits(Data):
         check_split(split)
         return self._members[split]
 
-    def transform(self, resolution: int) -> dict[str, object]:
-        """What a deployed model must do to its input; see `Data.transform`.
-
-        Raises:
-            InvalidValue: the resolution is too small.
-        """
-        check_resolution(resolution)
-        return {
-            "layout": "NCHW",
-            "channels": "L",
-            "dtype": "float32",
-            "value_range": [0.0, 1.0],
-            "resize": {"side": "both", "size": resolution, "interpolation": "bilinear", "antialias": True},
-            "crop": None,
-            "mean": list(MEAN),
-            "std": list(STD),
-        }
-
     def fingerprint(self) -> str:
         """A hash of the digits, the seed and all that decides how images are drawn."""
-        drawing = (ROTATION, SCALE, CONTRAST, FRAGMENTS, FRAGMENT_CONTRAST, FRAGMENT_CENTRE, NOISE, MEAN, STD)
-        rules = (self.name, REVISION, self._seed, SIDE, CANVAS, PATCH, drawing, SHARES, SIZES, BLOCK)
+        drawing = (
+            CANVAS,
+            PATCH,
+            ROTATION,
+            SCALE,
+            CONTRAST,
+            FRAGMENTS,
+            FRAGMENT_CONTRAST,
+            FRAGMENT_CENTRE,
+            NOISE,
+        )
+        rules = (self.name, REVISION, self._seed, self.mean, self.std, drawing, SHARES, SIZES, BLOCK)
         digest = hashlib.blake2b(repr(rules).encode(), digest_size=16)
         digest.update(self._digits.numpy().tobytes())
         digest.update(self._labels.numpy().tobytes())
         return digest.hexdigest()
 
+    def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
+        return "both", resolution, None
+
     def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]:
         images, labels = self._draw("train", size, stable_seed("train", self._seed, seed, step))
-        return _resized(images, resolution), labels
+        return self._transformed(images, resolution), labels
 
     def _batches(
         self, split: Split, resolution: int, count: int, batch_size: int
@@ -124,8 +118,15 @@ class ClutteredDigits(Data):
             blocks.append(self._draw(split, BLOCK, stable_seed("fixed", self._seed, split, len(blocks))))
         images = torch.cat([image for image, _ in blocks])[:count]
         labels = torch.cat([label for _, label in blocks])[:count]
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            yield _resized(x, resolution), y
+        for start in range(0, count, batch_size):
+            taken = slice(start, start + batch_size)
+            yield self._transformed(images[taken], resolution), labels[taken]
+
+    def _transformed(self, images: Tensor, resolution: int) -> Tensor:
+        """The test transform: ``(n, 1, 32, 32)`` -> ``(n, 1, resolution, resolution)``, normalised."""
+        if resolution != CANVAS:
+            images = F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
+        return normalised(images, self.mean, self.std)
 
     def _draw(self, split: Split, n: int, seed: int) -> tuple[Tensor, Tensor]:
         """Images ``(n, 1, 32, 32)`` with values in 0..1, and labels ``(n,)``."""
@@ -146,12 +147,12 @@ def _partition(labels: Tensor, seed: int) -> dict[Split, Tensor]:
     """Deals the digits out to the splits, every class in the proportion of `SHARES`."""
     generator = torch.Generator().manual_seed(stable_seed("partition", seed))
     parts: dict[Split, list[Tensor]] = {split: [] for split in SHARES}
-    for label in labels.unique():
+    for label in range(int(labels.max()) + 1):
         indices = (labels == label).nonzero().flatten()
         indices = indices[torch.randperm(len(indices), generator=generator)]
         start, share = 0, 0.0
-        for split in SHARES:
-            share += SHARES[split]
+        for split, part in SHARES.items():
+            share += part
             stop = round(share * len(indices))
             parts[split].append(indices[start:stop])
             start = stop
@@ -172,9 +173,9 @@ def _whole(digits: Tensor, generator: torch.Generator) -> Tensor:
     right, down = (_uniform(n, -1, 1, generator) * room for _ in "xy")
     # Seen from the digit, whose half side is 1, the canvas's centre lies the other way, turned back.
     cos, sin, half = angle.cos(), angle.sin(), scale * SIDE / 2
-    x, y = -(cos * right + sin * down) / half, -(cos * down - sin * right) / half
+    centre = (-(cos * right + sin * down) / half, -(cos * down - sin * right) / half)
     contrast = _uniform(n, *CONTRAST, generator)
-    return _view(digits, angle, scale, x, y, CANVAS).mul_(contrast.view(n, 1, 1, 1))
+    return _view(digits, angle, scale, centre, CANVAS).mul_(contrast.view(n, 1, 1, 1))
 
 
 def _clutter(digits: Tensor, generator: torch.Generator) -> Tensor:
@@ -187,7 +188,7 @@ def _clutter(digits: Tensor, generator: torch.Generator) -> Tensor:
     contrast = _uniform(total, *FRAGMENT_CONTRAST, generator).view(n, most)
     count = torch.randint(FRAGMENTS[0], most + 1, (n, 1), generator=generator)
     contrast *= torch.arange(most) < count
-    pieces = _view(digits, angle, scale, x, y, PATCH).view(n, most, -1) * contrast[:, :, None]
+    pieces = _view(digits, angle, scale, (x, y), PATCH).view(n, most, -1) * contrast[:, :, None]
     # One scatter pastes all fragments of all images: the place of a corner plus that of a pixel in its patch.
     corner = torch.randint(CANVAS - PATCH + 1, (2, n, most, 1), generator=generator)
     pixel = torch.arange(CANVAS).expand(PATCH, CANVAS)[:, :PATCH] + CANVAS * torch.arange(PATCH)[:, None]
@@ -195,15 +196,15 @@ def _clutter(digits: Tensor, generator: torch.Generator) -> Tensor:
     return torch.zeros(n, PIXELS).scatter_add_(1, place, pieces.view(n, -1)).view(n, 1, CANVAS, CANVAS)
 
 
-def _view(digits: Tensor, angle: Tensor, scale: Tensor, x: Tensor, y: Tensor, side: int) -> Tensor:
+def _view(digits: Tensor, angle: Tensor, scale: Tensor, centre: tuple[Tensor, Tensor], side: int) -> Tensor:
     """Looks at digits through square windows.
 
     Args:
         digits: ``(n, 8, 8)``.
         angle: by which the digit appears turned, radians, ``(n,)``.
         scale: window pixels for a pixel of the digit, ``(n,)``.
-        x: where the window's centre lies on the digit, from -1 (left edge) to 1 (right edge), ``(n,)``.
-        y: the same from top to bottom, ``(n,)``.
+        centre: where the window's centre lies on the digit, from -1 (left edge) to 1 (right edge) and from -1
+            (top) to 1 (bottom), two of ``(n,)``.
         side: of the window in pixels.
 
     Returns:
@@ -211,13 +212,6 @@ def _view(digits: Tensor, angle: Tensor, scale: Tensor, x: Tensor, y: Tensor, si
     """
     zoom = side / (SIDE * scale)
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    theta = torch.stack([cos, sin, x, -sin, cos, y], dim=1).view(-1, 2, 3)
+    theta = torch.stack([cos, sin, centre[0], -sin, cos, centre[1]], dim=1).view(-1, 2, 3)
     grid = F.affine_grid(theta, [len(digits), 1, side, side], align_corners=False)
     return F.grid_sample(digits[:, None], grid, align_corners=False)
-
-
-def _resized(images: Tensor, resolution: int) -> Tensor:
-    """The test transform: ``(n, 1, 32, 32)`` -> ``(n, 1, resolution, resolution)``, normalised."""
-    if resolution != CANVAS:
-        images = F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
-    return normalised(images, MEAN, STD)

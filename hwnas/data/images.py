@@ -7,8 +7,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hwnas.data.base import Data, Split, check_resolution, check_split, normalised, stable_seed
+from hwnas.data.base import Data, Split, check_split, normalised, stable_seed
 from hwnas.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,11 +24,13 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
+Labelled = tuple[
+    tuple[str, int], ...
+]  # such a path and the index of its class, in the order of `Data.batches`
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which published weights expect
 CROP_SHARE = 0.875  # of the short side that the test crop shows
 CROP_AREA = (0.08, 1.0)  # of a random crop, as a share of the image
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a random crop
@@ -39,31 +40,19 @@ HOLD_OUT_SHARE, HOLD_OUT_MOST = 0.1, 10_000
 THREADS = 4  # Pillow decodes without holding Python's lock
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """The images of a split, in the order in which `Data.batches` gives them.
-
-    Attributes:
-        names: paths below the dataset's folder; text, because a million `Path` objects take a gigabyte.
-        labels: the index of each one's class.
-    """
-
-    names: tuple[str, ...]
-    labels: tuple[int, ...]
-
-
 class Images(Data):
-    """An image folder: ``train/<class>/*``, ``val/<class>/*`` (or ``validation``) and perhaps ``test/<class>/*``.
+    """An image folder: ``train/<class>/*``, ``val/<class>/*`` (or ``validation``), maybe ``test/<class>/*``.
 
-    Without a test folder, the val folder is the test split, and the validation split is held out of the training
-    images: a tenth, at most 10,000, in proportion to the classes (but at least one of each). Those are then not
-    trained on. This is once-for-all's convention: the images that choose an architecture are not those that judge
-    it. With a test folder, each folder is its split.
+    Without a test folder, the val folder is the test split, and the validation split is held out of the
+    training images: a tenth, at most 10,000, in proportion to the classes (but at least one of each). Those
+    are then not trained on. This is once-for-all's convention: the images that choose an architecture are not
+    those that judge it. With a test folder, each folder is its split.
 
-    A split's order is shuffled once and goes round the classes, so that the first images cover all of them. An epoch
-    of training shows every image once. Training images are cropped at random and flipped; test images have their
-    short side resized to ``resolution / 0.875`` and their centre cropped. Names that start with a dot and files with
-    other suffixes are left out; EXIF orientation is not applied, as is usual for such folders.
+    A split's order is shuffled once and goes round the classes, so that the first images cover all of them.
+    An epoch of training shows every image once. Training images are cropped at random and flipped; test
+    images have their short side resized to ``resolution / 0.875`` and their centre cropped. Names that start
+    with a dot and files with other suffixes are left out; EXIF orientation is not applied, as is usual for
+    such folders.
 
     Opening lists the folders and decodes nothing.
 
@@ -78,20 +67,20 @@ class Images(Data):
     name = "images"
     in_channels = 3
     resolution = 224
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which published weights expect
 
     def __init__(self, path: Path, *, seed: int = 0) -> None:
         self._path = path
-        train = _listing(_train_folder(path))
+        train_folder, val_folder = _folders(path)
+        train = _listing(train_folder)
         if len(train) < 2:
-            raise DataError(
-                f"{path / 'train'} has only the class {next(iter(train))!r}; a classifier needs 2 or more"
-            )
-        val = _listing(_val_folder(path), like=train)
+            raise DataError(f"{train_folder} has only the class {next(iter(train))}; at least 2 are needed")
+        val = _listing(val_folder, like=train)
         listings: dict[Split, Listing]
         if (path / "test").is_dir():
             listings = {"train": train, "validation": val, "test": _listing(path / "test", like=train)}
         else:
-            kept, held_out = _hold_out(train, path, seed)
+            kept, held_out = _hold_out(train, train_folder, seed)
             listings = {"train": kept, "validation": held_out, "test": val}
         self.classes = tuple(train)
         self._files = {split: _ordered(found, stable_seed(split, seed)) for split, found in listings.items()}
@@ -102,35 +91,16 @@ class Images(Data):
         Raises:
             UnknownName: there is no such split.
         """
-        return len(self.files(split).names)
+        return len(self.files(split))
 
-    def files(self, split: Split) -> Files:
-        """Which images a split holds, in the order of `batches`.
+    def files(self, split: Split) -> Labelled:
+        """The images of a split in the order of `batches`: paths below the dataset's folder, and labels.
 
         Raises:
             UnknownName: there is no such split.
         """
         check_split(split)
         return self._files[split]
-
-    def transform(self, resolution: int) -> dict[str, object]:
-        """What a deployed model must do to its input; see `Data.transform`.
-
-        Raises:
-            InvalidValue: the resolution is too small.
-        """
-        check_resolution(resolution)
-        short = round(resolution / CROP_SHARE)
-        return {
-            "layout": "NCHW",
-            "channels": "RGB",
-            "dtype": "float32",
-            "value_range": [0.0, 1.0],
-            "resize": {"side": "short", "size": short, "interpolation": "bilinear", "antialias": True},
-            "crop": {"position": "centre", "size": resolution},
-            "mean": list(MEAN),
-            "std": list(STD),
-        }
 
     def fingerprint(self) -> str:
         """A hash of the names, classes, order and sizes in bytes of all images; the dataset may be moved.
@@ -140,22 +110,19 @@ class Images(Data):
         Raises:
             DataError: an image is gone.
         """
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
         digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
         for split, files in self._files.items():
             digest.update(repr(split).encode())
-            for name, label in zip(files.names, files.labels, strict=True):
+            for name, label in files:
                 try:
                     size = (self._path / name).stat().st_size
                 except OSError as error:
-                    raise DataError(
-                        f"{self._path / name} was there and is gone ({error}); open it again"
-                    ) from error
+                    raise DataError(f"{self._path / name} is gone ({error}); open it anew") from error
                 digest.update(repr((name, label, size)).encode())
         return digest.hexdigest()
+
+    def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
+        return "short", round(resolution / CROP_SHARE), resolution
 
     def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]:
         count = self.size("train")
@@ -181,33 +148,30 @@ class Images(Data):
         files = self._files[split]
 
         def pixels(place: int) -> Pixels:
-            image = crop(place, _decoded(self._path / files.names[indices[place]]))
+            image = crop(place, _decoded(self._path / files[indices[place]][0]))
             return np.asarray(image, np.uint8)
 
         # Starting threads costs less than one image, and none is left behind.
         with ThreadPoolExecutor(THREADS) as pool:
             stack = np.stack(list(pool.map(pixels, range(len(indices)))))
         images = torch.from_numpy(stack).permute(0, 3, 1, 2).float().div_(255)
-        return normalised(images, MEAN, STD), torch.tensor([files.labels[i] for i in indices])
+        return normalised(images, self.mean, self.std), torch.tensor([files[i][1] for i in indices])
 
 
-def _train_folder(path: Path) -> Path:
+def _folders(path: Path) -> tuple[Path, Path]:
+    """The train folder and the val folder."""
     if not path.exists():
         raise DataError(f"{path} does not exist; {LAYOUT}")
     if not path.is_dir():
         raise DataError(f"{path} is a file, not a folder; {LAYOUT}")
     if not (path / "train").is_dir():
         raise DataError(f"{path} has no folder train, only {_some(_names(path))}; {LAYOUT}")
-    return path / "train"
-
-
-def _val_folder(path: Path) -> Path:
-    found = [path / name for name in ("val", "validation") if (path / name).is_dir()]
-    if not found:
+    val = [path / name for name in ("val", "validation") if (path / name).is_dir()]
+    if not val:
         raise DataError(f"{path} has no folder val or validation, only {_some(_names(path))}; {LAYOUT}")
-    if len(found) == 2:
+    if len(val) == 2:
         raise DataError(f"{path} has both val and validation; keep the one that is meant")
-    return found[0]
+    return path / "train", val[0]
 
 
 def _listing(folder: Path, *, like: Listing | None = None) -> Listing:
@@ -253,15 +217,15 @@ def _some(names: Sequence[str]) -> str:
     return (", ".join(names[:20]) or "nothing") + more
 
 
-def _hold_out(train: Listing, path: Path, seed: int) -> tuple[Listing, Listing]:
+def _hold_out(train: Listing, folder: Path, seed: int) -> tuple[Listing, Listing]:
     """Parts the training images into those that are kept and those that are held out for validation."""
     share = min(HOLD_OUT_SHARE, HOLD_OUT_MOST / sum(map(len, train.values())))
     kept, held_out = {}, {}
     for name, images in train.items():
         if len(images) < 2:
             raise DataError(
-                f"{path / 'train' / name} has 1 image; without a test folder one image of each class is held out "
-                "for validation, so a class needs at least 2"
+                f"{folder / name} has 1 image; without a test folder some of each class are held out for "
+                "validation, so a class needs at least 2"
             )
         shuffled = random.Random(stable_seed("hold out", seed, name)).sample(images, len(images))
         count = max(1, int(share * len(images)))
@@ -269,7 +233,7 @@ def _hold_out(train: Listing, path: Path, seed: int) -> tuple[Listing, Listing]:
     return kept, held_out
 
 
-def _ordered(listing: Listing, seed: int) -> Files:
+def _ordered(listing: Listing, seed: int) -> Labelled:
     """Shuffles the images so that each round shows one of every class that has some left."""
     rng = random.Random(seed)
     entries: list[tuple[int, float, int, str]] = []
@@ -277,12 +241,12 @@ def _ordered(listing: Listing, seed: int) -> Files:
         shuffled = rng.sample(names, len(names))
         entries += [(turn, rng.random(), label, name) for turn, name in enumerate(shuffled)]
     entries.sort()
-    return Files(names=tuple(entry[3] for entry in entries), labels=tuple(entry[2] for entry in entries))
+    return tuple((name, label) for _, _, label, name in entries)
 
 
 @lru_cache(maxsize=2)
 def _epoch(count: int, seed: int, epoch: int) -> Tensor:
-    """The order of the training images in an epoch. Two are remembered, as a batch may reach into the next."""
+    """The order of the training images in an epoch. Two are kept, as a batch may reach into the next."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(stable_seed("epoch", seed, epoch)))
 
 
@@ -292,9 +256,7 @@ def _decoded(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
+    except Exception as error:  # Pillow's decoders raise OSError, ValueError, struct.error and others
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error
 
 
@@ -323,11 +285,10 @@ def _crop_box(size: tuple[int, int], rng: random.Random) -> tuple[float, float, 
         ratio = math.exp(rng.uniform(*map(math.log, CROP_RATIO)))
         w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if w <= width and h <= height:
-            break
-    else:  # too long an image: its middle, with the nearest ratio that is allowed
-        ratio = min(max(width / height, CROP_RATIO[0]), CROP_RATIO[1])
-        w, h = min(width, height * ratio), min(height, width / ratio)
-        left, top = (width - w) / 2, (height - h) / 2
-        return left, top, left + w, top + h
-    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-    return left, top, min(left + w, width), min(top + h, height)
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left, top, min(left + w, width), min(top + h, height)
+    # Too long an image for its area: its middle, with the nearest ratio that is allowed.
+    ratio = min(max(width / height, CROP_RATIO[0]), CROP_RATIO[1])
+    w, h = min(width, height * ratio), min(height, width / ratio)
+    left, top = (width - w) / 2, (height - h) / 2
+    return left, top, left + w, top + h

@@ -6,41 +6,8 @@ from typing import Literal
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt
 
-from hwnas.spaces import Space, make_space
+from hwnas.spaces import Domain
 from hwnas.targets import Spec
-
-
-class Domain(Spec):
-    """A space with its restrictions, as text.
-
-    Attributes:
-        space: name of the space.
-        in_channels, classes: of its networks.
-        choices: name of a variable -> the values that remain, for the variables that are restricted.
-    """
-
-    space: str
-    in_channels: PositiveInt
-    classes: PositiveInt
-    choices: dict[str, list[int]] = {}
-
-    @classmethod
-    def of(cls, space: Space) -> Domain:
-        """The domain of a space."""
-        whole = make_space(space.name, in_channels=space.in_channels, classes=space.classes)
-        choices = {name: values for name, values in space.choices.items() if values != whole.choices[name]}
-        return cls(space=space.name, in_channels=space.in_channels, classes=space.classes, choices=choices)
-
-    def make(self) -> Space:
-        """The space of this domain."""
-        space = make_space(self.space, in_channels=self.in_channels, classes=self.classes)
-        return space.fix(**self.choices)
-
-    def covers(self, space: Space) -> bool:
-        """Whether every network of `space` belongs to this domain."""
-        if (self.space, self.in_channels, self.classes) != (space.name, space.in_channels, space.classes):
-            return False
-        return all(set(space.choices[name]) <= set(values) for name, values in self.choices.items())
 
 
 class Validation(Spec):

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.errors import TableError
-from hwnas.latency.manifest import Domain, Manifest
+from hwnas.latency.manifest import Manifest
 from hwnas.latency.model import Floats, fit_model
 from hwnas.latency.table import LatencyTable, Row, merged
 from hwnas.lowering import Program, form_of
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import session_class
-from hwnas.spaces import Codes, Op, Space
-from hwnas.targets import Target, detect_host
-from hwnas.timing import Journal, Measurement, Protocol, time_programs
+from hwnas.spaces import Codes, Domain, Op, Space
+from hwnas.targets import Journal, Target, detect_host
+from hwnas.timing import Measurement, Protocol, time_programs
 
 OPS = Protocol()
 NETWORKS = Protocol(visit_ms=10.0, min_passes=10, max_passes=20)

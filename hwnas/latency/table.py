@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwnas.errors import InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch
-from hwnas.latency.manifest import Domain, Fit, Manifest
-from hwnas.spaces import Op, Space, parse_op
+from hwnas.latency.manifest import Fit, Manifest
+from hwnas.spaces import Domain, Op, Space, parse_op
 from hwnas.targets import Target, read_spec, table_path, toml_text, write_whole
 
 log = logging.getLogger(__name__)

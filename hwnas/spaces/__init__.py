@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from hwnas.errors import InvalidValue, UnknownName
-from hwnas.spaces.mobilenet import MOBILENETS
+from hwnas.spaces.catalog import SPACES, make_space
+from hwnas.spaces.domain import Domain
 from hwnas.spaces.ops import Op, parse_op
 from hwnas.spaces.slotsum import SlotSum
 from hwnas.spaces.space import Arch, Codes, Slot, Space, Variable
 
-__all__ = ["SPACES", "Arch", "Codes", "Op", "Slot", "SlotSum", "Space", "Variable", "make_space", "parse_op"]
-
-SPACES = {net.name: net for net in MOBILENETS}
-
-
-def make_space(name: str, *, in_channels: int | None = None, classes: int | None = None) -> Space:
-    """A space by name.
-
-    Args:
-        name: a key of `SPACES`.
-        in_channels: channels of the images; the space's usual number if None.
-        classes: number of classes; the space's usual number if None.
-
-    Raises:
-        UnknownName: there is no such space.
-        InvalidValue: `in_channels` is not 1 or 3, or there are fewer than two classes.
-    """
-    if name not in SPACES:
-        raise UnknownName("space", name, SPACES)
-    family = SPACES[name]
-    in_channels = family.in_channels if in_channels is None else in_channels
-    classes = family.classes if classes is None else classes
-    if in_channels not in (1, 3):
-        raise InvalidValue(f"images have 1 or 3 channels, not {in_channels}")
-    if classes < 2:
-        raise InvalidValue(f"a classifier tells at least 2 classes apart, not {classes}")
-    return family.space(in_channels=in_channels, classes=classes)
+__all__ = ["SPACES", "Arch", "Codes", "Domain", "Op", "Slot", "SlotSum", "Space", "Variable", "make_space", "parse_op"]

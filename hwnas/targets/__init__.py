@@ -20,6 +20,7 @@ from hwnas.targets.catalog import (
 from hwnas.targets.device import Device, Hardware, Match
 from hwnas.targets.files import write_whole
 from hwnas.targets.host import Host, describe, detect_host
+from hwnas.targets.journal import Journal
 from hwnas.targets.recipe import RUNTIMES, Parity, Recipe
 from hwnas.targets.toml import Spec, read_spec, toml_text
 
@@ -29,6 +30,7 @@ __all__ = [
     "FoundTable",
     "Hardware",
     "Host",
+    "Journal",
     "Match",
     "Parity",
     "Recipe",

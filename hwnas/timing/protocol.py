@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -19,8 +20,7 @@ from hwnas.errors import InvalidValue
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
-from hwnas.targets import Recipe
-from hwnas.timing.journal import Journal
+from hwnas.targets import Journal, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,7 @@ class Measurement:
 
 
 def time_programs(
-    programs: Mapping[str, Program],
+    programs: Mapping[str, Program | Path],
     recipe: Recipe,
     protocol: Protocol,
     *,
@@ -129,7 +129,7 @@ def time_programs(
     """Time programs under a recipe, all in the same passes.
 
     Args:
-        programs: name -> lowered program.
+        programs: name -> lowered program, or the file of one.
         recipe: says the runtime and the number of threads; the process is pinned to as many cores meanwhile.
         protocol: how.
         reference: name of the program that shows drift; the first if None.
@@ -143,7 +143,7 @@ def time_programs(
     rng = np.random.default_rng(protocol.seed)
     names = list(programs)
     reference = reference or names[0]
-    visits: dict[tuple[int, str], list[float]] = dict(journal.visits) if journal else {}
+    visits: dict[str, list[float]] = dict(journal.entries) if journal else {}
     with ExitStack() as stack:
         stack.enter_context(_pinned(recipe.threads))
         calls: dict[str, Callable[[], object]] = {}
@@ -156,13 +156,13 @@ def time_programs(
         for p in range(protocol.max_passes):
             order = np.random.default_rng((protocol.seed, p)).permutation(len(names))
             for done, i in enumerate(order):
-                visit = (p, names[i])
+                visit = f"{p} {names[i]}"
                 if visit not in visits:
                     visits[visit] = _visit(calls[names[i]], protocol)
                     if journal:
                         journal.record(visit, visits[visit])
                 progress(what, p * len(names) + done + 1, protocol.max_passes * len(names))
-            samples = {name: [visits[i, name] for i in range(p + 1)] for name in names}
+            samples = {name: [visits[f"{i} {name}"] for i in range(p + 1)] for name in names}
             measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
             if p + 1 >= protocol.min_passes and measurement.disagreement() < protocol.tolerance:
                 break

@@ -1,0 +1,110 @@
+"""Accuracy of subnets with the weights that they inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.data import Data, Split
+from hwnas.progress import Progress, silent
+from hwnas.spaces import Arch
+from hwnas.supernet import Supernet, extract
+from hwnas.targets import Journal
+
+_BATCH = 250
+
+
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Set BN's running statistics to those of some training images; returns the network, in evaluation mode.
+
+    A subnet inherits statistics that mix all subnets'. Its own are the mean over these batches
+    (Yu and Huang, "Universally Slimmable Networks", ICCV 2019, section 3.4).
+
+    Args:
+        network: a plain network, changed in place.
+        batches: images ``(n, channels, resolution, resolution)`` each.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative mean
+    network.train()
+    with torch.inference_mode():
+        for images in batches:
+            network(images.contiguous(memory_format=torch.channels_last))
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    return network.eval()
+
+
+def logits(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Outputs and labels over batches of images: ``(n, classes)`` and ``(n,)``."""
+    with torch.inference_mode():
+        pairs = [(network(x.contiguous(memory_format=torch.channels_last)), y) for x, y in batches]
+    return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+
+
+class Evaluator:
+    """Measures subnets of a supernet, all on the same images.
+
+    Args:
+        supernet: trained.
+        data: what it was trained on.
+        images: of the validation split that count, the first ones; None for all.
+        calibration_images: training images for BN re-calibration (once-for-all takes about 2,000).
+        seed: of the calibration images.
+    """
+
+    def __init__(
+        self, supernet: Supernet, data: Data, *, images: int | None, calibration_images: int, seed: int
+    ) -> None:
+        self.supernet = supernet
+        self.data = data
+        self.images = images
+        self.calibration_images = calibration_images
+        self.seed = seed
+        self._calibration: dict[int, list[Tensor]] = {}
+        self._batches: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def subnet(self, arch: Mapping[str, int]) -> nn.Module:
+        """The extracted network of an arch, re-calibrated, in evaluation mode."""
+        resolution = arch["resolution"]
+        if resolution not in self._calibration:
+            count = -(-self.calibration_images // _BATCH)
+            self._calibration[resolution] = [
+                self.data.train_batch(i, _BATCH, resolution, seed=self.seed)[0] for i in range(count)
+            ]
+        network = extract(self.supernet, arch).to(memory_format=torch.channels_last)
+        return recalibrate(network, self._calibration[resolution])
+
+    def accuracy(self, arch: Mapping[str, int]) -> float:
+        """Top-1 accuracy of an arch on the validation images, as a fraction."""
+        resolution = arch["resolution"]
+        if resolution not in self._batches:
+            self._batches[resolution] = list(self.data.batches("validation", resolution, limit=self.images))
+        return top1(*logits(self.subnet(arch), self._batches[resolution]))
+
+    def test_accuracy(self, arch: Mapping[str, int], split: Split = "test") -> float:
+        """Top-1 accuracy of an arch on a whole split, as a fraction."""
+        return top1(*logits(self.subnet(arch), self.data.batches(split, arch["resolution"])))
+
+    def accuracies(
+        self, archs: Sequence[Arch], journal: Journal, *, what: str, progress: Progress = silent
+    ) -> list[float]:
+        """`accuracy` of each arch; those that the journal holds are not measured again."""
+        found = []
+        for i, arch in enumerate(archs):
+            key = " ".join(f"{name}={value}" for name, value in arch.items())
+            if key not in journal.entries:
+                journal.record(key, self.accuracy(arch))
+            found.append(float(journal.entries[key]))
+            progress(what, i + 1, len(archs))
+        return found
+
+
+def top1(outputs: Tensor, labels: Tensor) -> float:
+    """Share of images whose largest output is their label's: ``(n, classes)`` and ``(n,)``."""
+    return float((outputs.argmax(dim=1) == labels).double().mean())

@@ -1,0 +1,109 @@
+"""What a search is asked: maximise predicted accuracy under a latency budget."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+from hwnas.errors import InfeasibleBudget, InvalidValue
+from hwnas.latency import LatencyModel
+from hwnas.search.decompose import Decomposition
+from hwnas.spaces import Arch, Codes, SlotSum, Space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A network that a search found.
+
+    Attributes:
+        arch: the network.
+        predicted_accuracy: by the accuracy model, as a fraction.
+        predicted_ms: by the latency model.
+    """
+
+    arch: Arch
+    predicted_accuracy: float
+    predicted_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Maximise accuracy where the latency stays below the budget.
+
+    Attributes:
+        space: the networks to choose from.
+        accuracy: predicted accuracy from codes.
+        latency: the latency model.
+        budget_ms: the budget.
+        confidence: with which a measurement shall keep the budget; the search holds `LatencyModel.predict_upper` at
+            this confidence below it.
+    """
+
+    space: Space
+    accuracy: SlotSum
+    latency: LatencyModel
+    budget_ms: float
+    confidence: float = 0.99
+
+    @cached_property
+    def limit_ms(self) -> float:
+        """The prediction that a network may have at most."""
+        return self.budget_ms / (1 + self.latency.margin(self.confidence))
+
+    @cached_property
+    def decomposition(self) -> Decomposition:
+        """The space taken apart for exact work on accuracy and latency together."""
+        return Decomposition.of(self.space, self.accuracy, self.latency.total)
+
+    def check_feasible(self) -> None:
+        """Check that some network keeps the budget.
+
+        Raises:
+            InfeasibleBudget: none does; names the fastest network and its latency.
+        """
+        codes, fastest_ms = self.decomposition.minimum(self.latency.total)
+        if fastest_ms > self.limit_ms:
+            [arch] = self.space.decode(codes[None])
+            needed = fastest_ms * (1 + self.latency.margin(self.confidence))
+            values = ", ".join(f"{name}={value}" for name, value in arch.items())
+            raise InfeasibleBudget(
+                f"no network of {self.space.name} keeps {self.budget_ms:.4g} ms on {self.latency.target}. The fastest is "
+                f"predicted at {fastest_ms:.4g} ms and needs a budget of {needed:.4g} ms "
+                f"(at {self.confidence:.0%} confidence): {values}",
+                budget_ms=self.budget_ms,
+                fastest_ms=fastest_ms,
+            )
+
+    def candidates(self, codes: Codes) -> list[Candidate]:
+        """Codes ``(n, variables)`` -> candidates, the most accurate by prediction first."""
+        accuracy, latency = self.accuracy(codes), self.latency.predict(codes)
+        archs = self.space.decode(codes)
+        found = [
+            Candidate(arch=arch, predicted_accuracy=float(a), predicted_ms=float(ms))
+            for arch, a, ms in zip(archs, accuracy, latency, strict=True)
+        ]
+        return sorted(found, key=lambda c: -c.predicted_accuracy)
+
+
+def parse_budget(text: str, model: LatencyModel) -> float:
+    """A budget in milliseconds from text: ``0.8`` or ``0.8ms``, or ``50%`` of the largest network's prediction.
+
+    Raises:
+        InvalidValue: not a positive, finite number in one of these forms.
+    """
+    match = re.fullmatch(r"\s*([-+0-9.eE]+)\s*(ms|%)?\s*", text)
+    try:
+        value = float(match[1]) if match else math.nan
+    except ValueError:
+        value = math.nan
+    if match is None or not math.isfinite(value) or value <= 0:
+        raise InvalidValue(
+            f"a latency budget is a positive number of milliseconds (0.8 or 0.8ms) or a share of the largest network's "
+            f"latency (50%), not {text!r}"
+        )
+    if match[2] == "%":
+        [largest_ms] = model.predict(model.space.encode([model.space.largest]))
+        return value / 100 * float(largest_ms)
+    return value

@@ -1,0 +1,86 @@
+"""A trained supernet in a folder: its weights, and what they are of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+from pydantic import ValidationError
+
+from hwnas.errors import CheckpointError
+from hwnas.spaces import Domain
+from hwnas.supernet.network import Supernet
+from hwnas.targets import Spec, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WEIGHTS, FACTS = "supernet.safetensors", "supernet.json"
+
+
+class SupernetFacts(Spec):
+    """``supernet.json``: what the weights beside it are of.
+
+    Attributes:
+        domain: the space.
+        data: name, path and seed of the dataset they were trained on.
+        classes: names of the classes.
+        training: how they were trained.
+        weights_sha256: of the file of weights.
+    """
+
+    domain: Domain
+    data: dict[str, str | int | None]
+    classes: list[str]
+    training: dict[str, str | int | float]
+    weights_sha256: str
+
+
+def save_supernet(
+    supernet: Supernet,
+    folder: Path,
+    *,
+    data: Mapping[str, str | int | None],
+    classes: tuple[str, ...],
+    training: Mapping[str, str | int | float],
+) -> None:
+    """Write a supernet's weights and facts into a folder.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    weights = safetensors.torch.save({name: tensor.contiguous() for name, tensor in supernet.state_dict().items()})
+    facts = SupernetFacts(
+        domain=Domain.of(supernet.space),
+        data=dict(data),
+        classes=list(classes),
+        training=dict(training),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    write_whole(folder / WEIGHTS, weights)
+    write_whole(folder / FACTS, json.dumps(facts.model_dump(), indent=2) + "\n")
+
+
+def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
+    """The supernet of a folder that `save_supernet` wrote, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing, malformed, or not the one that was written.
+    """
+    try:
+        facts = SupernetFacts.model_validate_json((folder / FACTS).read_bytes())
+        weights = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} holds no supernet: {error.filename}: {error.strerror}. Train one with: hwnas train --out {folder}"
+        ) from error
+    except ValidationError as error:
+        raise CheckpointError(f"{folder / FACTS} is malformed: {error}") from error
+    if hashlib.sha256(weights).hexdigest() != facts.weights_sha256:
+        raise CheckpointError(f"{folder / WEIGHTS} is not the file that {FACTS} describes; one of them was changed")
+    supernet = Supernet(facts.domain.make())
+    supernet.load_state_dict(safetensors.torch.load(weights))
+    return supernet.eval(), facts
