@@ -1,0 +1,102 @@
+"""hwnas: a hardware-aware deployment compiler for neural networks.
+
+What is listed in `__all__` is the public API. Each name is loaded when it is first used, so that importing hwnas loads
+no runtime and no library for training.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hwnas.accuracy import Evaluator, fit_accuracy, recalibrate
+    from hwnas.data import Data, open_data
+    from hwnas.deploy import bench, export, open_bundle
+    from hwnas.errors import HwnasError, InfeasibleBudget
+    from hwnas.latency import (
+        LatencyModel,
+        LatencyTable,
+        load_model,
+        profile,
+        read_table,
+        validate,
+        write_table,
+    )
+    from hwnas.pipeline import Job, compile_job, read_job
+    from hwnas.search import Problem, solve
+    from hwnas.spaces import Arch, Space, make_space
+    from hwnas.supernet import Supernet, TrainConfig, extract, load_supernet, save_supernet, train
+    from hwnas.targets import Device, Recipe, Target, resolve_target
+
+__all__ = [
+    "Arch",
+    "Data",
+    "Device",
+    "Evaluator",
+    "HwnasError",
+    "InfeasibleBudget",
+    "Job",
+    "LatencyModel",
+    "LatencyTable",
+    "Problem",
+    "Recipe",
+    "Space",
+    "Supernet",
+    "Target",
+    "TrainConfig",
+    "bench",
+    "compile_job",
+    "export",
+    "extract",
+    "fit_accuracy",
+    "load_model",
+    "load_supernet",
+    "make_space",
+    "open_bundle",
+    "open_data",
+    "profile",
+    "read_job",
+    "read_table",
+    "recalibrate",
+    "resolve_target",
+    "save_supernet",
+    "solve",
+    "train",
+    "validate",
+    "write_table",
+]
+
+_ROOMS = {
+    "accuracy": ("Evaluator", "fit_accuracy", "recalibrate"),
+    "data": ("Data", "open_data"),
+    "deploy": ("bench", "export", "open_bundle"),
+    "errors": ("HwnasError", "InfeasibleBudget"),
+    "latency": (
+        "LatencyModel",
+        "LatencyTable",
+        "load_model",
+        "profile",
+        "read_table",
+        "validate",
+        "write_table",
+    ),
+    "pipeline": ("Job", "compile_job", "read_job"),
+    "search": ("Problem", "solve"),
+    "spaces": ("Arch", "Space", "make_space"),
+    "supernet": ("Supernet", "TrainConfig", "extract", "load_supernet", "save_supernet", "train"),
+    "targets": ("Device", "Recipe", "Target", "resolve_target"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"hwnas.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.data import Data, Split
+from hwnas.nn import channels_last
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch
 from hwnas.supernet import Supernet, extract
@@ -77,7 +78,7 @@ class Evaluator:
             self._calibration[resolution] = [
                 self.data.train_batch(i, _BATCH, resolution, seed=self.seed)[0] for i in range(count)
             ]
-        network = extract(self.supernet, arch).to(memory_format=torch.channels_last)
+        network = channels_last(extract(self.supernet, arch))
         return recalibrate(network, self._calibration[resolution])
 
     def accuracy(self, arch: Mapping[str, int]) -> float:

@@ -48,7 +48,9 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats) -> tuple[SlotSu
 
     best = min(_STRENGTHS, key=lambda strength: float((leave_one_out(strength) ** 2).mean()))
     weights = vt.T @ (s / (s**2 + best) * projected)
-    axes, arrays, start = [], [], 0
+    axes: list[tuple[int, ...]] = []
+    arrays: list[Floats] = []
+    start = 0
     for i, (variable, block) in enumerate(zip(space.variables, blocks, strict=True)):
         own = weights[start : start + block.shape[1]]
         start += block.shape[1]

@@ -63,15 +63,9 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def detect(
-    save: Annotated[
-        bool, typer.Option("--save", help="Write it where hwnas finds it ($HWNAS_HOME).")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Write it to this .toml file; the device is named after it.")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Overwrite a file that says something else.")
-    ] = False,
+    save: Annotated[bool, typer.Option("--save", help="Write it where hwnas finds it ($HWNAS_HOME).")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write it to this .toml file; the device is named after it.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that says something else.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print a spec of the present host."""

@@ -73,9 +73,7 @@ class Data(ABC):
     def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]: ...
 
     @abstractmethod
-    def _batches(
-        self, split: Split, resolution: int, count: int, batch_size: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The first `count` images of a split, `batch_size` at a time."""
 
     def transform(self, resolution: int) -> dict[str, object]:
@@ -151,9 +149,7 @@ class Data(ABC):
         """
         available = self.size(split)
         if limit is not None and limit < 1:
-            raise InvalidValue(
-                f"the limit must be at least 1 image, not {limit}; leave it out for all {available}"
-            )
+            raise InvalidValue(f"the limit must be at least 1 image, not {limit}; leave it out for all {available}")
         if batch_size < 1:
             raise InvalidValue(f"a batch has at least 1 image, not {batch_size}")
         check_resolution(resolution)

@@ -110,9 +110,7 @@ class ClutteredDigits(Data):
         images, labels = self._draw("train", size, stable_seed("train", self._seed, seed, step))
         return self._transformed(images, resolution), labels
 
-    def _batches(
-        self, split: Split, resolution: int, count: int, batch_size: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         blocks = self._blocks[split]
         while len(blocks) * BLOCK < count:
             blocks.append(self._draw(split, BLOCK, stable_seed("fixed", self._seed, split, len(blocks))))

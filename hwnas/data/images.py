@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
-Labelled = tuple[
-    tuple[str, int], ...
-]  # such a path and the index of its class, in the order of `Data.batches`
+Labelled = tuple[tuple[str, int], ...]  # such a path and the index of its class, in the order of `Data.batches`
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
@@ -134,9 +132,7 @@ class Images(Data):
 
         return self._load("train", indices, crop)
 
-    def _batches(
-        self, split: Split, resolution: int, count: int, batch_size: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, count, batch_size):
             indices = range(start, min(start + batch_size, count))
             yield self._load(split, indices, lambda _, image: _centre_crop(image, resolution))

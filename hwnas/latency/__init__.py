@@ -3,13 +3,13 @@
 from hwnas.latency.model import LatencyModel, fit_model, load_model
 from hwnas.latency.profile import profile
 from hwnas.latency.table import LatencyTable, Row, read_table, write_table
-from hwnas.latency.validate import Validation, validate
+from hwnas.latency.validate import ValidationReport, validate
 
 __all__ = [
     "LatencyModel",
     "LatencyTable",
     "Row",
-    "Validation",
+    "ValidationReport",
     "fit_model",
     "load_model",
     "profile",

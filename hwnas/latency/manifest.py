@@ -90,4 +90,4 @@ class Manifest(Spec):
     host: dict[str, str | int | list[str]]
     versions: dict[str, str]
     measurement: dict[str, str | int | float | bool]
-    fits: list[Fit] = []
+    fits: list[Fit] = Field(default=[])

@@ -146,7 +146,7 @@ def _model(table: LatencyTable, space: Space, fit: Fit) -> LatencyModel:
 def _ridge(sums: Floats, counts: Floats, measured_ms: Floats, shrinkage: float) -> tuple[float, Floats]:
     """Overhead an op (ms) and factors that minimise squared relative errors plus the pull toward one common scale.
 
-    The unknowns are the common scale, each group's deviation from it (shrunk), and the overhead of all ops as a share of
+    The unknowns are the common scale, each group's deviation from it (shrunk), and the overhead of all ops as a share
     the mean latency (weakly shrunk). A factor below a tenth of the scale has no physical meaning and is held there.
 
     Args:

@@ -171,7 +171,12 @@ def runtime_versions(target: Target) -> dict[str, str]:
 def host_facts() -> dict[str, object]:
     """What a manifest says of the host: facts about its hardware only."""
     host = detect_host()
-    return {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores, "flags": list(host.flags)}
+    return {
+        "architecture": host.architecture,
+        "cpu": host.cpu,
+        "cores": host.cores,
+        "flags": list(host.flags),
+    }
 
 
 def _row(measured: Measurement, key: str) -> Row:

@@ -13,9 +13,8 @@ import torch
 from onnx import helper
 from torch import Tensor, nn
 
-from hwnas.lowering.fold import folded
+from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, without_size
-from hwnas.nn import build
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.targets.files import write_whole
@@ -35,13 +34,13 @@ class OnnxForm(Form):
         return model
 
     def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
-        """Each op with torch's default random weights, cut from exports of many branches."""
+        """Each op with random weights, cut from exports of many branches."""
         shapes = {without_size(op): op for op in ops}
         sized = list(shapes.values())
         graphs: dict[Op, onnx.ModelProto] = {}
         for start in range(0, len(sized), _BRANCHES):
             part = sized[start : start + _BRANCHES]
-            models = self._export([folded(build(op)) for op in part], [op.input for op in part])
+            models = self._export([stand_in(op) for op in part], [op.input for op in part])
             graphs |= {without_size(op): model for op, model in zip(part, models, strict=True)}
         return {op: _resized(graphs[without_size(op)], self.recipe.batch, op) for op in ops}
 
@@ -52,7 +51,10 @@ class OnnxForm(Form):
         value = INPUT
         for i, model in enumerate(models):
             last = i == len(models) - 1
-            names = {model.graph.input[0].name: value, model.graph.output[0].name: OUTPUT if last else f"{i}.out"}
+            names = {
+                model.graph.input[0].name: value,
+                model.graph.output[0].name: OUTPUT if last else f"{i}.out",
+            }
             for tensor in model.graph.initializer:
                 names[tensor.name] = f"{i}.{tensor.name}"
                 graph.initializer.add().CopyFrom(tensor)
@@ -81,7 +83,11 @@ class OnnxForm(Form):
         inputs = [torch.zeros(self.recipe.batch, *shape) for shape in shapes]
         with _quiet():
             program = torch.onnx.export(
-                _Branches(modules).eval(), (inputs,), dynamo=True, opset_version=self.recipe.opset, verbose=False
+                _Branches(modules).eval(),
+                (inputs,),
+                dynamo=True,
+                opset_version=self.recipe.opset,
+                verbose=False,
             )
         assert program is not None
         whole = program.model_proto

@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hwnas.lowering.fold import folded
+from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program
-from hwnas.nn import build
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.targets.files import write_whole
@@ -42,12 +41,14 @@ class TorchForm(Form):
 
     def lower(self, network: nn.Module, shape: Shape) -> nn.Module:
         """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions."""
-        example = torch.zeros(self.recipe.batch, *shape)
-        return runnable(torch.export.export(folded(network), (example,)))
+        return self._export(folded(network), shape)
 
     def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
-        """Each op with torch's default random weights."""
-        return {op: self.lower(build(op), op.input) for op in ops}
+        """Each op with random weights."""
+        return {op: self._export(stand_in(op), op.input) for op in ops}
+
+    def _export(self, module: nn.Module, shape: Shape) -> nn.Module:
+        return runnable(torch.export.export(module, (torch.zeros(self.recipe.batch, *shape),)))
 
     def assemble(self, programs: Sequence[Program]) -> Program:
         """Modules in sequence."""

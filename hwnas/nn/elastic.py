@@ -8,6 +8,7 @@ numbers it computes with.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import torch
@@ -42,7 +43,7 @@ class Elastic(nn.Module):
         for name, shape in shapes[largest].items():
             if len(shape) == 4:
                 sizes = sorted({names[name][-1] for names in shapes.values()}, reverse=True)
-                self._steps[name] = list(zip(sizes, sizes[1:], strict=False))
+                self._steps[name] = list(itertools.pairwise(sizes))
                 for big, small in self._steps[name]:
                     self.transforms[_transform(name, big, small)] = nn.Parameter(torch.eye(small * small))
         self._skeletons: dict[Op, tuple[nn.Module, dict[str, torch.Size]]] = {}
@@ -53,13 +54,15 @@ class Elastic(nn.Module):
         Gradients flow back through them, and BN's running statistics are updated through them.
         """
         _, shapes = self._skeleton(op)
-        shared = dict(self.shared.named_parameters()) | dict(self.shared.named_buffers())
+        shared = self.shared.state_dict(keep_vars=True)
         return {name: self._slice(name, shared[name], shape) for name, shape in shapes.items()}
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         """``(n, *op.input)`` -> ``(n, *op.output)``."""
         skeleton, _ = self._skeleton(op)
-        y: Tensor = functional_call(skeleton.train(self.training), self.state(op), (x,))
+        if skeleton.training != self.training:
+            skeleton.train(self.training)
+        y: Tensor = functional_call(skeleton, self.state(op), (x,))
         return y
 
     def _skeleton(self, op: Op) -> tuple[nn.Module, dict[str, torch.Size]]:

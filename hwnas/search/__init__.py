@@ -7,12 +7,12 @@ from hwnas.search.exact import search_exact
 from hwnas.search.problem import Candidate, Problem, parse_budget
 from hwnas.search.random import draw_within, search_random
 
-__all__ = ["STRATEGIES", "Candidate", "Problem", "draw_within", "parse_budget", "search"]
+__all__ = ["STRATEGIES", "Candidate", "Problem", "draw_within", "parse_budget", "solve"]
 
 STRATEGIES = {"exact": search_exact, "random": search_random}
 
 
-def search(problem: Problem, strategy: str, *, candidates: int = 20, seed: int = 0) -> list[Candidate]:
+def solve(problem: Problem, strategy: str, *, candidates: int = 20, seed: int = 0) -> list[Candidate]:
     """The best networks of a problem.
 
     Args:

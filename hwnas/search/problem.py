@@ -69,8 +69,8 @@ class Problem:
             needed = fastest_ms * (1 + self.latency.margin(self.confidence))
             values = ", ".join(f"{name}={value}" for name, value in arch.items())
             raise InfeasibleBudget(
-                f"no network of {self.space.name} keeps {self.budget_ms:.4g} ms on {self.latency.target}. The fastest is "
-                f"predicted at {fastest_ms:.4g} ms and needs a budget of {needed:.4g} ms "
+                f"no network of {self.space.name} keeps {self.budget_ms:.4g} ms on {self.latency.target}. The fastest "
+                f"is predicted at {fastest_ms:.4g} ms and needs a budget of {needed:.4g} ms "
                 f"(at {self.confidence:.0%} confidence): {values}",
                 budget_ms=self.budget_ms,
                 fastest_ms=fastest_ms,

@@ -8,4 +8,16 @@ from hwnas.spaces.ops import Op, parse_op
 from hwnas.spaces.slotsum import SlotSum
 from hwnas.spaces.space import Arch, Codes, Slot, Space, Variable
 
-__all__ = ["SPACES", "Arch", "Codes", "Domain", "Op", "Slot", "SlotSum", "Space", "Variable", "make_space", "parse_op"]
+__all__ = [
+    "SPACES",
+    "Arch",
+    "Codes",
+    "Domain",
+    "Op",
+    "Slot",
+    "SlotSum",
+    "Space",
+    "Variable",
+    "make_space",
+    "parse_op",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from hwnas.spaces.catalog import make_space
 from hwnas.spaces.space import Space
@@ -21,7 +21,7 @@ class Domain(Spec):
     space: str
     in_channels: PositiveInt
     classes: PositiveInt
-    choices: dict[str, list[int]] = {}
+    choices: dict[str, list[int]] = Field(default={})
 
     @classmethod
     def of(cls, space: Space) -> Domain:

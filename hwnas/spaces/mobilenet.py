@@ -77,7 +77,12 @@ class MobileNet:
                 )
         slots.append(Slot(name="head", group="head", variables=("resolution",), op=partial(_head, self)))
         slots.append(
-            Slot(name="classifier", group="head", variables=("resolution",), op=partial(_classifier, self, classes))
+            Slot(
+                name="classifier",
+                group="head",
+                variables=("resolution",),
+                op=partial(_classifier, self, classes),
+            )
         )
         return Space(
             name=self.name,
@@ -177,12 +182,12 @@ MOBILENETS = (
         width_mult=1.0,
         stem=16,
         stages=(
-            Stage(width=24, stride=1, act="relu", se=False),
-            Stage(width=40, stride=2, act="hswish", se=True),
-            Stage(width=64, stride=2, act="hswish", se=True),
+            Stage(width=16, stride=2, act="relu", se=False),
+            Stage(width=32, stride=2, act="hswish", se=True),
+            Stage(width=48, stride=1, act="hswish", se=True),
         ),
-        head=256,
-        hidden=256,
+        head=192,
+        hidden=192,
         resolutions=(24, 28, 32),
         depths=(1, 2, 3),
         kernels=(3, 5, 7),

@@ -154,9 +154,7 @@ KINDS: dict[str, Kind] = {
     # convolution, BN, activation
     "conv": Kind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params),
     # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` leaves the first 1x1 out
-    "mbconv": Kind(
-        frozenset({"mid", "kernel", "stride", "act", "expand", "se", "skip"}), _mbconv_macs, _mbconv_params
-    ),
+    "mbconv": Kind(frozenset({"mid", "kernel", "stride", "act", "expand", "se", "skip"}), _mbconv_macs, _mbconv_params),
     # mean over the image, linear without bias, activation, linear
     "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params),
 }

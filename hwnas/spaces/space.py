@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -154,9 +154,9 @@ class Space:
             variable = self.variable(name)
             wanted = {choice} if isinstance(choice, int) else set(choice)
             if not wanted or not wanted <= set(variable.values):
+                wrong = ", ".join(map(str, sorted(wanted - set(variable.values)))) or "empty"
                 raise InvalidValue(
-                    f"{name} of {self.name} cannot be {', '.join(map(str, sorted(wanted - set(variable.values)))) or 'empty'}; "
-                    f"choose from {', '.join(map(str, variable.values))}"
+                    f"{name} of {self.name} cannot be {wrong}; choose from {', '.join(map(str, variable.values))}"
                 )
             kept = tuple(value for value in variable.values if value in wanted)
             variables[self.column[name]] = replace(variable, values=kept)
@@ -277,7 +277,7 @@ class Space:
         found = ((slot, slot.op(*(arch[name] for name in slot.variables))) for slot in self.slots)
         return [(slot, op) for slot, op in found if op is not None]
 
-    def slot_ops(self, slot: Slot) -> npt.NDArray[np.object_]:
+    def slot_ops(self, slot: Slot) -> npt.NDArray[Any]:
         """Every op that a slot may hold: an array of `Op` or None with one axis a variable the slot reads."""
         values = [self.variable(name).values for name in slot.variables]
         ops = np.empty([len(v) for v in values], dtype=object)
@@ -291,7 +291,7 @@ class Space:
         return tuple(dict.fromkeys(op for slot in self.slots for op in self.slot_ops(slot).flat if op is not None))
 
     def graph(self, arch: Mapping[str, int]) -> nx.DiGraph[str]:
-        """The network as a graph: a node a slot (attributes ``op``, ``macs``, ``params``), an edge a tensor (``shape``)."""
+        """The network as a graph: a node a slot (``op``, ``macs``, ``params``), an edge a tensor (``shape``)."""
         import networkx as nx
 
         graph: nx.DiGraph[str] = nx.DiGraph(space=self.name, arch=dict(arch))
@@ -305,7 +305,8 @@ class Space:
 
     def slot_sum(self, cost: Callable[[Op], float]) -> SlotSum:
         """The sum over slots of a cost of ops; nothing costs nothing where no op stands."""
-        table = {op: float(cost(op)) for op in self.distinct_ops} | {None: 0.0}
+        table: dict[Op | None, float] = {op: float(cost(op)) for op in self.distinct_ops}
+        table[None] = 0.0
         arrays = []
         for slot in self.slots:
             ops = self.slot_ops(slot)

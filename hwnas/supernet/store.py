@@ -75,7 +75,8 @@ def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"{folder} holds no supernet: {error.filename}: {error.strerror}. Train one with: hwnas train --out {folder}"
+            f"{folder} holds no supernet: {error.filename}: {error.strerror}. "
+            f"Train one with: hwnas train --out {folder}"
         ) from error
     except ValidationError as error:
         raise CheckpointError(f"{folder / FACTS} is malformed: {error}") from error

@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from hwnas.data import Data
 from hwnas.errors import CheckpointError
+from hwnas.nn import channels_last
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Domain
 from hwnas.supernet.network import Supernet
@@ -39,24 +40,31 @@ class TrainConfig(Spec):
         weight_decay: of convolution and linear weights.
         momentum: of Nesterov's SGD.
         label_smoothing: for the largest subnet.
+        label_share: of the labels in the loss of the other subnets; the rest is the largest's outputs. BigNAS has 0;
+            in a short training the largest knows little at first, and a share helps the others.
         random_subnets: random subnets in each update, beside the largest and the smallest.
         checkpoint_every: updates between two checkpoints.
-        seed: of the initial weights, the images and the random subnets.
     """
 
     steps: PositiveInt = 300
     batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 0.1
+    learning_rate: PositiveFloat = 0.2
     weight_decay: float = Field(default=3e-5, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_share: float = Field(default=0.5, ge=0, le=1)
     random_subnets: int = Field(default=2, ge=0)
     checkpoint_every: PositiveInt = 50
-    seed: int = 0
 
 
 def train(
-    supernet: Supernet, data: Data, config: TrainConfig, *, folder: Path, progress: Progress = silent
+    supernet: Supernet,
+    data: Data,
+    config: TrainConfig,
+    *,
+    seed: int,
+    folder: Path,
+    progress: Progress = silent,
 ) -> None:
     """Train a supernet in place, or go on where a killed run of the same training left off.
 
@@ -67,6 +75,7 @@ def train(
         supernet: with its initial weights; a checkpoint in `folder` replaces them.
         data: images of as many channels and classes as the space has.
         config: how.
+        seed: of the images and the random subnets.
         folder: for the checkpoint.
         progress: told after each step.
 
@@ -76,16 +85,16 @@ def train(
     """
     space = supernet.space
     path = folder / CHECKPOINT
-    subject = _subject(supernet, data, config)
+    subject = _subject(supernet, data, config, seed)
     largest, smallest = space.largest, space.smallest
-    random = space.decode(space.sample(config.steps * config.random_subnets, seed=config.seed))
-    supernet.train().to(memory_format=torch.channels_last)
+    random = space.decode(space.sample(config.steps * config.random_subnets, seed=seed))
+    channels_last(supernet.train())
     optimizer = _optimizer(supernet, config)
     start = _resume(path, supernet, optimizer, subject)
     for step in range(start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(step, config)
-        images, labels = data.train_batch(step, config.batch_size, largest["resolution"], seed=config.seed)
+        images, labels = data.train_batch(step, config.batch_size, largest["resolution"], seed=seed)
         images = images.contiguous(memory_format=torch.channels_last)
         optimizer.zero_grad(set_to_none=True)
         logits = supernet(images, largest)
@@ -93,7 +102,10 @@ def train(
         targets = logits.detach().softmax(dim=1)
         mine = random[step * config.random_subnets : (step + 1) * config.random_subnets]
         for arch in (smallest, *mine):
-            functional.cross_entropy(supernet(_resized(images, arch), arch), targets).backward()
+            outputs = supernet(_resized(images, arch), arch)
+            taught = functional.cross_entropy(outputs, targets)
+            told = functional.cross_entropy(outputs, labels)
+            ((1 - config.label_share) * taught + config.label_share * told).backward()
         nn.utils.clip_grad_norm_(supernet.parameters(), 5.0)
         optimizer.step()
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
@@ -120,16 +132,20 @@ def _optimizer(supernet: Supernet, config: TrainConfig) -> torch.optim.SGD:
     """SGD with weight decay on the weights of convolutions and linear layers only (not on BN and biases)."""
     decayed = [p for p in supernet.parameters() if p.dim() > 1]
     others = [p for p in supernet.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=True)
 
 
-def _subject(supernet: Supernet, data: Data, config: TrainConfig) -> str:
+def _subject(supernet: Supernet, data: Data, config: TrainConfig, seed: int) -> str:
     """Tells one training from another."""
     facts = {
         "domain": Domain.of(supernet.space).model_dump(),
         "data": data.fingerprint(),
         "config": config.model_dump(exclude={"checkpoint_every"}),
+        "seed": seed,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

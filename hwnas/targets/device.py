@@ -113,9 +113,7 @@ class Device(Spec):
                 f"match.{self.kind} is missing; kind is {self.kind!r}, so it is how the device is recognised"
             )
         if self.kind == "cpu" and self.match.gpu is not None:
-            raise ValueError(
-                f"match.gpu is {self.match.gpu!r}, but kind is 'cpu'; leave it out or set kind to 'gpu'"
-            )
+            raise ValueError(f"match.gpu is {self.match.gpu!r}, but kind is 'cpu'; leave it out or set kind to 'gpu'")
         return self
 
     @property

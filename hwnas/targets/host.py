@@ -112,9 +112,7 @@ def from_cpuinfo(host: Host, text: str) -> Host:
         name = said["model name"][0]
         if "cpu family" in said:
             family, model = int(said["cpu family"][0]), int(said["model"][0])
-    return replace(
-        host, cpu_name=" ".join(name.split()), flags=tuple(sorted(set(flags))), family=family, model=model
-    )
+    return replace(host, cpu_name=" ".join(name.split()), flags=tuple(sorted(set(flags))), family=family, model=model)
 
 
 def from_sysctl(host: Host, text: str) -> Host:
@@ -213,12 +211,8 @@ if sys.platform == "win32":
         import ctypes
         import winreg
 
-        with winreg.OpenKey(
-            winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
-        ) as key:
-            name, identifier = (
-                str(winreg.QueryValueEx(key, k)[0]) for k in ("ProcessorNameString", "Identifier")
-            )
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+            name, identifier = (str(winreg.QueryValueEx(key, k)[0]) for k in ("ProcessorNameString", "Identifier"))
         present = ctypes.windll.kernel32.IsProcessorFeaturePresent
         flags = tuple(sorted(flag for number, flag in WINDOWS_FLAGS.items() if present(number)))
         return replace(from_registry(host, name, identifier), flags=flags)

@@ -81,9 +81,7 @@ class Recipe(Spec):
     def _opset_belongs_to_onnx(self) -> Recipe:
         takes_onnx = RUNTIMES[self.runtime].takes_onnx
         if takes_onnx and self.opset is None:
-            raise ValueError(
-                f"opset is missing; the runtime {self.runtime!r} takes an ONNX graph: give 18 to 24"
-            )
+            raise ValueError(f"opset is missing; the runtime {self.runtime!r} takes an ONNX graph: give 18 to 24")
         if not takes_onnx and self.opset is not None:
             raise ValueError(
                 f"opset is {self.opset}, but the runtime {self.runtime!r} takes no ONNX graph; leave it out"
@@ -103,7 +101,5 @@ class Recipe(Spec):
         explained better or checked more strictly without measuring again. A field added later counts unless
         it is named here; where it is None nothing is written, so that tables made before it stay valid.
         """
-        content = self.model_dump(
-            mode="json", exclude={"schema_", "name", "description", "parity"}, exclude_none=True
-        )
+        content = self.model_dump(mode="json", exclude={"schema_", "name", "description", "parity"}, exclude_none=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -43,9 +43,7 @@ def read_spec(path: Path, model: type[Model]) -> Model:
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SpecError(
-            f"{path}: not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})"
-        ) from error
+        raise SpecError(f"{path}: not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})") from error
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

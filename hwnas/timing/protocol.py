@@ -87,7 +87,9 @@ class Measurement:
     @property
     def spread(self) -> float:
         """How much the reference's p25 varied: (p90 - p10) / p50 over the passes."""
-        low, middle, high = np.quantile([np.quantile(s, 0.25) for s in self.samples_ms[self.reference]], [0.1, 0.5, 0.9])
+        low, middle, high = np.quantile(
+            [np.quantile(s, 0.25) for s in self.samples_ms[self.reference]], [0.1, 0.5, 0.9]
+        )
         return float((high - low) / middle)
 
     @property

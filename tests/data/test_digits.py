@@ -214,9 +214,7 @@ def test_open_data_by_name() -> None:
 
 
 def test_open_data_refuses_what_does_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(
-        UnknownName, match=r"unknown dataset 'cifar'.*Known: cluttered-digits, images"
-    ) as caught:
+    with pytest.raises(UnknownName, match=r"unknown dataset 'cifar'.*Known: cluttered-digits, images") as caught:
         open_data("cifar")
     assert caught.value.choices == list(DATASETS)
     with pytest.raises(InvalidValue, match="leave out the path"):

@@ -18,9 +18,7 @@ from hwnas.errors import DataError, InvalidValue
 SUFFIXES = ("jpg", "png", "JPEG", "webp", "bmp")
 
 
-def draw(
-    path: Path, *, colour: tuple[int, int, int] = (200, 100, 50), size: tuple[int, int] = (40, 30)
-) -> None:
+def draw(path: Path, *, colour: tuple[int, int, int] = (200, 100, 50), size: tuple[int, int] = (40, 30)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
 
@@ -260,9 +258,7 @@ def test_no_train_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no folder train, only nothing"):
         Images(tmp_path)
     (tmp_path / "training").mkdir()
-    with pytest.raises(
-        DataError, match="has no folder train, only training; an image folder has train/<class>/"
-    ):
+    with pytest.raises(DataError, match="has no folder train, only training; an image folder has train/<class>/"):
         Images(tmp_path)
 
 
@@ -288,9 +284,7 @@ def test_an_empty_class_folder(root: Path) -> None:
     with pytest.raises(DataError, match=r"the class folder .*train/fox has no images, only nothing"):
         Images(root)
     (root / "train" / "fox" / "film.mp4").touch()
-    with pytest.raises(
-        DataError, match=re.escape("only film.mp4; images end in .jpg, .jpeg, .png, .webp, .bmp")
-    ):
+    with pytest.raises(DataError, match=re.escape("only film.mp4; images end in .jpg, .jpeg, .png, .webp, .bmp")):
         Images(root)
 
 

@@ -74,9 +74,7 @@ def test_checkout_and_wheel(tmp_path: Path) -> None:
     assert catalog.shipped(package) == tmp_path
 
 
-def test_home_goes_ahead_of_what_is_shipped(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_home_goes_ahead_of_what_is_shipped(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "shipped", "a", description="shipped", cpu="x")
     save(tmp_path / "shipped", "b", cpu="x")
     save(home, "a", description="mine", cpu="x")
@@ -165,15 +163,11 @@ def test_a_detected_device_never_takes_the_name_of_another(home: Path) -> None:
 # -- targets and tables --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text", ["this", "", "/", "this/", "/onnxruntime-cpu-fp32", "a/b/c", "this/ torch-cpu-fp32"]
-)
+@pytest.mark.parametrize("text", ["this", "", "/", "this/", "/onnxruntime-cpu-fp32", "a/b/c", "this/ torch-cpu-fp32"])
 def test_a_malformed_target(home: Path, text: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         catalog.resolve_target(text)
-    assert str(caught.value) == (
-        f"a target is written device/recipe, e.g. this/onnxruntime-cpu-fp32; not {text!r}"
-    )
+    assert str(caught.value) == (f"a target is written device/recipe, e.g. this/onnxruntime-cpu-fp32; not {text!r}")
 
 
 def test_targets(home: Path) -> None:

@@ -73,9 +73,7 @@ def test_macos() -> None:
 
 
 def test_windows() -> None:
-    host = from_registry(
-        BARE, "AMD Ryzen 9 5950X 16-Core Processor    ", "AMD64 Family 25 Model 33 Stepping 0"
-    )
+    host = from_registry(BARE, "AMD Ryzen 9 5950X 16-Core Processor    ", "AMD64 Family 25 Model 33 Stepping 0")
     assert host.cpu == "AMD Ryzen 9 5950X 16-Core Processor family 25 model 33"
 
 
@@ -110,9 +108,7 @@ def test_a_detected_spec_is_its_host_even_with_special_characters() -> None:
 
 
 def test_caches_from_sysfs(tmp_path: Path) -> None:
-    for i, (level, kind, size) in enumerate(
-        [(1, "Data", "48K"), (1, "Instruction", "32K"), (2, "Unified", "2048K")]
-    ):
+    for i, (level, kind, size) in enumerate([(1, "Data", "48K"), (1, "Instruction", "32K"), (2, "Unified", "2048K")]):
         (tmp_path / f"index{i}").mkdir()
         for file, text in (("level", level), ("type", kind), ("size", size)):
             (tmp_path / f"index{i}" / file).write_text(f"{text}\n")
@@ -129,9 +125,7 @@ def fake_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
 def test_gpu_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvidia_smi(
-        tmp_path, 'test "$*" = "--query-gpu=name --format=csv,noheader" && echo NVIDIA H200', monkeypatch
-    )
+    fake_nvidia_smi(tmp_path, 'test "$*" = "--query-gpu=name --format=csv,noheader" && echo NVIDIA H200', monkeypatch)
     assert host_module._gpus() == ("NVIDIA H200",)
 
 

@@ -57,10 +57,7 @@ def test_the_hash_sees_what_changes_a_measurement(change: dict[str, object]) -> 
 
 def test_the_hash_stays_the_same_for_ever() -> None:
     # Tables on users' disks hold this value: if it changes, they are all refused.
-    text = (
-        '{"batch":1,"opset":20,"options":{"a":1,"b":true},'
-        '"precision":"fp32","runtime":"onnxruntime","threads":1}'
-    )
+    text = '{"batch":1,"opset":20,"options":{"a":1,"b":true},"precision":"fp32","runtime":"onnxruntime","threads":1}'
     assert recipe().hash == hashlib.sha256(text.encode()).hexdigest()
 
 

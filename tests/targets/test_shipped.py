@@ -47,9 +47,7 @@ def test_nothing_else_lies_there(folder: str) -> None:
 
 
 @pytest.mark.parametrize(("folder", "model"), [("devices", Device), ("exporters", Recipe)])
-def test_the_example_in_the_readme_is_valid(
-    folder: str, model: type[Device | Recipe], tmp_path: Path
-) -> None:
+def test_the_example_in_the_readme_is_valid(folder: str, model: type[Device | Recipe], tmp_path: Path) -> None:
     example = re.search(r"```toml\n(.*?)```", (ROOT / folder / "README.md").read_text(), re.DOTALL)
     assert example
     (tmp_path / "example.toml").write_text(example[1])

@@ -116,9 +116,7 @@ def test_reads_what_it_writes(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_recipe_says_key_value_and_what_is_allowed(
-    tmp_path: Path, old: str, new: str, said: str
-) -> None:
+def test_a_wrong_recipe_says_key_value_and_what_is_allowed(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in RECIPE
     assert message(tmp_path, RECIPE.replace(old, new, 1)) == f"r.toml: {said}"
 
@@ -206,8 +204,7 @@ source = "s"
         (
             'cpu = "a.*"',
             'cpu = "a("',
-            "match.cpu is 'a('; it should be a regular expression: missing ), unterminated subpattern "
-            "at position 1",
+            "match.cpu is 'a('; it should be a regular expression: missing ), unterminated subpattern at position 1",
         ),
         (
             'cpu = "a.*"',
@@ -250,7 +247,5 @@ source = "s"
         ),
     ],
 )
-def test_a_wrong_device_says_key_value_and_what_is_allowed(
-    tmp_path: Path, old: str, new: str, said: str
-) -> None:
+def test_a_wrong_device_says_key_value_and_what_is_allowed(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert message(tmp_path, DEVICE.replace(old, new, 1), Device) == f"r.toml: {said}"

@@ -1,0 +1,43 @@
+"""`hwnas`: the entry point, and what all verbs share in how they end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+import typer
+
+from hwnas.cli import bench, devices, export, profile, search, train, validate
+from hwnas.cli import compile as compile_verbs
+from hwnas.errors import HwnasError
+
+app = typer.Typer(
+    name="hwnas",
+    help="Profile a device, search a network that fits it, export it, and time it again.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(devices.app, name="devices")
+for verb in (profile.profile, validate.validate, train.train, search.search, export.export, bench.bench):
+    app.command()(verb)
+app.command("compile")(compile_verbs.compile_)
+app.command()(compile_verbs.quickstart)
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except HwnasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        print("interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,70 @@
+"""Options that several verbs share, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hwnas.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from hwnas.data import Data
+    from hwnas.spaces import Space
+
+Target = Annotated[
+    str,
+    typer.Option(help="device/recipe; the device 'this' is the present host.", metavar="DEVICE/RECIPE"),
+]
+SpaceName = Annotated[str, typer.Option("--space", help="Name of the search space.")]
+Fix = Annotated[
+    list[str] | None,
+    typer.Option("--fix", help="Hold a variable to a value or several: resolution=160,192. May be repeated."),
+]
+Channels = Annotated[int | None, typer.Option(help="Channels of the images; the space's usual number if left out.")]
+Classes = Annotated[int | None, typer.Option(help="Number of classes; the space's usual number if left out.")]
+DataName = Annotated[str, typer.Option("--data", help="Dataset: cluttered-digits or images.")]
+DataPath = Annotated[Path | None, typer.Option("--data-path", help="Folder of images: train/<class>/, val/<class>/.")]
+Tables = Annotated[
+    Path | None,
+    typer.Option(help="Folder of latency tables; the user's data folder or $HWNAS_HOME if left out."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
+
+
+def fixed_space(name: str, fix: list[str] | None, channels: int | None = None, classes: int | None = None) -> Space:
+    """The space that ``--space``, ``--fix``, ``--channels`` and ``--classes`` describe.
+
+    Raises:
+        UnknownName: no such space or variable.
+        InvalidValue: ``--fix`` is not of the form variable=value, or the variable has no such value.
+    """
+    from hwnas.spaces import make_space
+
+    choices: dict[str, list[int]] = {}
+    for text in fix or []:
+        variable, sign, values = text.partition("=")
+        try:
+            choices[variable] = [int(value) for value in values.split(",")]
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise InvalidValue(f"--fix takes variable=value or variable=value,value; not {text!r}")
+    return make_space(name, in_channels=channels, classes=classes).fix(**choices)
+
+
+def reopen_data(facts: Mapping[str, str | int | None]) -> Data:
+    """The data that a supernet was trained on, from what its facts say."""
+    from hwnas.data import open_data
+
+    path = facts["path"]
+    return open_data(str(facts["name"]), path=Path(str(path)) if path else None)
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document to stdout."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

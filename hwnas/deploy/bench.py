@@ -1,0 +1,64 @@
+"""Re-benchmark: a bundle's latency, taken the way its prediction was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwnas.deploy.bundle import Bundle
+from hwnas.latency.profile import NETWORKS
+from hwnas.progress import Progress, silent
+from hwnas.targets import Device, Recipe
+from hwnas.timing import Measurement, time_programs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Latency of a bundle in milliseconds, beside its prediction.
+
+    Attributes:
+        target: the device that was measured and the recipe.
+        measured_ms, p50_ms, p90_ms: quantiles; `measured_ms` is p25, the figure that predictions are of.
+        predicted_ms: from the manifest.
+        relative_error: measured over predicted, minus 1.
+        budget_ms: from the manifest.
+        spread, too_noisy: how steady the machine was.
+    """
+
+    target: str
+    measured_ms: float
+    p50_ms: float
+    p90_ms: float
+    predicted_ms: float
+    relative_error: float
+    budget_ms: float | None
+    spread: float
+    too_noisy: bool
+
+
+def bench(bundle: Bundle, device: Device, *, progress: Progress = silent) -> Benchmark:
+    """Time a bundle on this host.
+
+    Args:
+        bundle: an opened bundle.
+        device: what this host is.
+        progress: told after each visit.
+    """
+    recipe: Recipe = bundle.manifest.recipe
+    measured = time_programs({"bundle": bundle.program}, recipe, NETWORKS, what="timing", progress=progress)
+    return summarise(bundle, device, measured, "bundle")
+
+
+def summarise(bundle: Bundle, device: Device, measured: Measurement, name: str) -> Benchmark:
+    """The benchmark of a bundle from a measurement that holds it under `name`."""
+    p25, p50, p90 = (measured.quantile_ms(name, q) for q in (0.25, 0.5, 0.9))
+    return Benchmark(
+        target=f"{device.name}/{bundle.manifest.recipe.name}",
+        measured_ms=p25,
+        p50_ms=p50,
+        p90_ms=p90,
+        predicted_ms=bundle.manifest.predicted_ms,
+        relative_error=p25 / bundle.manifest.predicted_ms - 1,
+        budget_ms=bundle.manifest.budget_ms,
+        spread=measured.spread,
+        too_noisy=measured.too_noisy,
+    )

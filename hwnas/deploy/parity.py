@@ -1,0 +1,104 @@
+"""Parity: the lowered program in its runtime against the torch network it came from, on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import FiniteFloat, PositiveInt
+from torch import Tensor, nn
+
+from hwnas.accuracy import logits
+from hwnas.errors import ParityError
+from hwnas.lowering import Program
+from hwnas.progress import Progress, silent
+from hwnas.runtimes import open_session
+from hwnas.targets import Recipe, Spec
+
+
+class ParityReport(Spec):
+    """How equal the outputs are.
+
+    Attributes:
+        images: compared.
+        max_abs_error: largest difference of two logits.
+        min_cosine: least cosine similarity of an image's logits.
+        top1_agreement: share of images on which both name the same class.
+        torch_accuracy: top-1 accuracy of the torch network on these images, as a fraction.
+        deployed_accuracy: top-1 accuracy of the program in its runtime, as a fraction.
+    """
+
+    images: PositiveInt
+    max_abs_error: FiniteFloat
+    min_cosine: FiniteFloat
+    top1_agreement: FiniteFloat
+    torch_accuracy: FiniteFloat
+    deployed_accuracy: FiniteFloat
+
+
+def check_parity(
+    network: nn.Module,
+    program: Program | Path,
+    recipe: Recipe,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    progress: Progress = silent,
+) -> ParityReport:
+    """Compare a network with its lowered program on images.
+
+    Args:
+        network: the torch network before BN was folded, in evaluation mode.
+        program: what `Form.lower` made of it, or the file of it.
+        recipe: gives the runtime and the limits.
+        batches: images ``(n, channels, height, width)`` and labels ``(n,)``.
+        progress: told after each batch.
+
+    Raises:
+        ParityError: a limit of the recipe's ``[parity]`` is passed; names the figures.
+    """
+    held = list(batches)
+    expected, labels = logits(network, held)
+    outputs = []
+    with open_session(program, recipe) as session:
+        for i, (images, _) in enumerate(held):
+            outputs.append(_run(session.run, images.numpy(), recipe.batch))
+            progress("checking parity", i + 1, len(held))
+    got = torch.from_numpy(np.concatenate(outputs))
+    report = ParityReport(
+        images=len(labels),
+        max_abs_error=float((got - expected).abs().max()),
+        min_cosine=float(torch.cosine_similarity(got.double(), expected.double(), dim=1).min()),
+        top1_agreement=float((got.argmax(1) == expected.argmax(1)).double().mean()),
+        torch_accuracy=float((expected.argmax(1) == labels).double().mean()),
+        deployed_accuracy=float((got.argmax(1) == labels).double().mean()),
+    )
+    limits = recipe.parity
+    passed = {
+        f"max_abs_error {report.max_abs_error:.3g} > {limits.max_abs_error:.3g}": report.max_abs_error
+        > limits.max_abs_error,
+        f"min_cosine {report.min_cosine:.6f} < {limits.min_cosine:.6f}": report.min_cosine < limits.min_cosine,
+        f"top1_agreement {report.top1_agreement:.4f} < {limits.min_top1_agreement:.4f}": report.top1_agreement
+        < limits.min_top1_agreement,
+    }
+    if not all(np.isfinite(got.numpy()).ravel()) or any(passed.values()):
+        broken = "; ".join(text for text, bad in passed.items() if bad) or "outputs are not finite"
+        raise ParityError(
+            f"the lowered network differs from the torch network on {report.images} images under "
+            f"{recipe.name}: {broken}. "
+            "The limits stand under [parity] of the recipe."
+        )
+    return report
+
+
+def _run(run: object, images: np.ndarray, batch: int) -> np.ndarray:
+    """Images ``(n, ...)`` through a program of static batch; a last part batch is filled up with its first image."""
+    assert callable(run)
+    outputs = []
+    for start in range(0, len(images), batch):
+        part = np.ascontiguousarray(images[start : start + batch], np.float32)
+        missing = batch - len(part)
+        full = np.concatenate([part, np.repeat(part[:1], missing, axis=0)]) if missing else part
+        outputs.append(run(full)[: len(part)])
+    return np.concatenate(outputs)

@@ -1,0 +1,171 @@
+"""`hwnas compile`: the stages of a job in their order, and the answer."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from hwnas.data import open_data
+from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
+from hwnas.errors import OutputError, UnknownName
+from hwnas.latency.profile import NETWORKS, OPS, check_host, runtime_versions
+from hwnas.pipeline import stages as work
+from hwnas.pipeline.cache import Stages
+from hwnas.pipeline.job import Job
+from hwnas.pipeline.report import write_report
+from hwnas.pipeline.stages import Context, Result
+from hwnas.progress import Progress, silent
+from hwnas.search import STRATEGIES
+from hwnas.spaces import Domain
+from hwnas.targets import detect_host, resolve_target
+
+
+def compile_job(job: Job, out: Path, *, progress: Progress = silent) -> Result:
+    """Do a job: profile, validate, train, evaluate, search, export, benchmark, report.
+
+    Args:
+        job: what to do.
+        out: folder for everything; ``bundle/`` in it is what is deployed, ``report.md`` and ``report.json`` say what
+            came out, ``stages/`` keeps what need not be done again.
+        progress: told about all of it.
+
+    Returns:
+        the answer, as ``report.json`` holds it.
+
+    Raises:
+        UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.
+        InfeasibleBudget: no network of the space is that fast.
+        ParityError: the lowered network computes something else.
+        OutputError: a file cannot be written.
+    """
+    context = _context(job, progress)
+    check_host(context.target)
+    with Stages(out) as stages:
+        check_output_folder(out / "bundle")
+        answer = _run(context, stages, out)
+        write_report(out, answer)
+    return answer
+
+
+def _context(job: Job, progress: Progress) -> Context:
+    """All that can be wrong with a job is found here, before anything long begins."""
+    if job.search.strategy not in STRATEGIES:
+        raise UnknownName("search strategy", job.search.strategy, STRATEGIES)
+    target = resolve_target(job.target)
+    data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
+    space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
+    return Context(job, target, data, space, progress)
+
+
+def _run(context: Context, stages: Stages, out: Path) -> Result:
+    job, target = context.job, context.target
+    domain = Domain.of(context.space).model_dump()
+    versions = runtime_versions(target)
+    data = context.data.fingerprint()
+    profiled = stages.run(
+        "profile",
+        {
+            "target": target.name,
+            "recipe": target.recipe.hash,
+            "host": asdict(detect_host()),
+            "versions": versions,
+            "domain": domain,
+            "networks": job.latency.calibration_networks,
+            "protocols": [asdict(OPS), asdict(NETWORKS)],
+        },
+        partial(work.profile_stage, context),
+    )
+    validated = stages.run(
+        "validate",
+        {"profile": profiled.key, "networks": job.latency.validation_networks, "seed": job.seed},
+        partial(work.validate_stage, context, profiled=profiled.folder),
+    )
+    trained = stages.run(
+        "train",
+        {
+            "domain": domain,
+            "data": data,
+            "training": job.training.model_dump(),
+            "seed": job.seed,
+            "versions": {name: versions[name] for name in ("hwnas", "torch")},
+        },
+        partial(work.train_stage, context),
+    )
+    evaluated = stages.run(
+        "accuracy",
+        {"train": trained.key, "accuracy": job.accuracy.model_dump(), "seed": job.seed},
+        partial(work.accuracy_stage, context, trained=trained.folder),
+    )
+    searched = stages.run(
+        "search",
+        {
+            "profile": profiled.key,
+            "accuracy": evaluated.key,
+            "budget": job.budget,
+            "search": job.search.model_dump(),
+            "seed": job.seed,
+        },
+        partial(
+            work.search_stage,
+            context,
+            profiled=profiled.folder,
+            trained=trained.folder,
+            evaluated=evaluated.result(),
+        ),
+    )
+    exported = stages.run(
+        "export",
+        {"search": searched.key, "train": trained.key, "parity": target.recipe.parity.model_dump()},
+        partial(
+            work.export_stage,
+            context,
+            profiled=profiled.folder,
+            trained=trained.folder,
+            searched=searched.result(),
+        ),
+    )
+    benched = stages.run(
+        "bench", {"export": exported.key}, partial(work.bench_stage, context, exported=exported.folder)
+    )
+    found, timed = searched.result(), benched.result()
+    made = open_bundle(exported.folder / "bundle")
+    final = write_bundle(
+        out / "bundle",
+        lambda folder: _copied(made.program, folder),
+        made.manifest.model_copy(update={"measured_ms": timed["bundle"]["measured_ms"]}),
+    )
+    parity, validation = made.manifest.parity, validated.result()
+    compared = exported.result()["accuracy"]
+    return {
+        "target": target.name,
+        "space": context.space.name,
+        "space_size": context.space.size,
+        "budget": job.budget,
+        "budget_ms": found["budget_ms"],
+        "arch": found["arch"],
+        "predicted_ms": found["predicted_ms"],
+        "measured_ms": timed["bundle"]["measured_ms"],
+        "relative_error": timed["bundle"]["relative_error"],
+        "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},
+        "parity": parity.model_dump(include={"images", "max_abs_error", "min_cosine", "top1_agreement"}),
+        **{
+            name: {"measured_ms": timed["compared"][name], "accuracy": compared[name]}
+            for name in ("largest", "best_random")
+        },
+        "random_networks": found["best_random"]["networks"],
+        "macs": final.manifest.macs,
+        "params": final.manifest.params,
+        "validation": validation,
+        "noise": {"spread": timed["bundle"]["spread"], "too_noisy": timed["bundle"]["too_noisy"]},
+        "stages": [asdict(run) for run in stages.runs],
+        "bundle": str(final.folder),
+    }
+
+
+def _copied(program: Path, folder: Path) -> Path:
+    try:
+        return Path(shutil.copyfile(program, folder / program.name))
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / program.name}: {error.strerror}") from error

@@ -1,0 +1,112 @@
+"""Jobs: what `hwnas compile` is asked to do, as a TOML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from hwnas.spaces import Space, make_space
+from hwnas.supernet import TrainConfig
+from hwnas.targets import Spec, read_spec
+
+
+class SpaceChoice(Spec):
+    """``[space]``: name of the space, and variables that are held to some values."""
+
+    name: str
+    fix: dict[str, int | list[int]] = Field(default={})
+
+
+class DataChoice(Spec):
+    """``[data]``: name of the dataset, and the folder of one that is read from disk."""
+
+    name: str
+    path: str | None = None
+
+
+class LatencyConfig(Spec):
+    """``[latency]``: whole networks that are timed to fit the model, and to validate it."""
+
+    calibration_networks: int = Field(default=16, ge=4)
+    validation_networks: int = Field(default=40, ge=2)
+
+
+class AccuracyConfig(Spec):
+    """``[accuracy]``: subnets evaluated to fit the accuracy model, and the images that an evaluation takes.
+
+    Attributes:
+        subnets: random subnets with inherited weights.
+        images: of the validation split, the first ones.
+        calibration_images: training images for BN re-calibration.
+    """
+
+    subnets: int = Field(default=100, ge=8)
+    images: PositiveInt = 2000
+    calibration_images: PositiveInt = 2000
+
+
+class SearchConfig(Spec):
+    """``[search]``.
+
+    Attributes:
+        strategy: see `hwnas.search.STRATEGIES`.
+        candidates: networks that are really evaluated after the search.
+        random_networks: random networks within the budget, the baseline.
+        confidence: with which a measurement shall keep the budget.
+    """
+
+    strategy: str = "exact"
+    candidates: PositiveInt = 20
+    random_networks: PositiveInt = 50
+    confidence: float = Field(default=0.99, ge=0.5, lt=1)
+
+
+class Job(Spec):
+    """A job.
+
+    Attributes:
+        schema_: version of the file's form, ``schema`` in the file.
+        target: ``device/recipe``; the device ``this`` is the present host.
+        budget: latency, as ``"0.8ms"`` or as a share of the largest network's, ``"50%"``.
+        seed: of everything that is drawn.
+    """
+
+    schema_: Literal[1] = Field(alias="schema")
+    target: str
+    budget: str
+    seed: int = Field(default=0, ge=0)
+    space: SpaceChoice
+    data: DataChoice
+    latency: LatencyConfig = LatencyConfig()
+    training: TrainConfig = TrainConfig()
+    accuracy: AccuracyConfig = AccuracyConfig()
+    search: SearchConfig = SearchConfig()
+
+    def make_space(self, *, in_channels: int, classes: int) -> Space:
+        """The job's space for its data.
+
+        Raises:
+            UnknownName: no such space or variable.
+            InvalidValue: a value that the variable does not have.
+        """
+        return make_space(self.space.name, in_channels=in_channels, classes=classes).fix(**self.space.fix)
+
+
+def read_job(path: Path) -> Job:
+    """A job from its file; a relative path in it counts from the file's folder.
+
+    Raises:
+        SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.
+    """
+    job = read_spec(path, Job)
+    if job.data.path is None:
+        return job
+    data = job.data.model_copy(update={"path": str(path.parent / job.data.path)})
+    return job.model_copy(update={"data": data})
+
+
+def quickstart_job() -> Job:
+    """The job of `hwnas quickstart`."""
+    return read_spec(Path(__file__).with_name("quickstart.toml"), Job)

@@ -1,0 +1,107 @@
+"""The answer of a job, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hwnas.targets import write_whole
+
+
+def write_report(out: Path, answer: dict[str, Any]) -> None:
+    """Write ``report.json`` and ``report.md``.
+
+    Raises:
+        OutputError: one of them cannot be written.
+    """
+    write_whole(out / "report.json", json.dumps(answer, indent=2) + "\n")
+    write_whole(out / "report.md", markdown(answer))
+
+
+def markdown(answer: dict[str, Any]) -> str:
+    """The answer as a page of Markdown."""
+    validation = answer["validation"]
+    lines = [
+        f"# {answer['space']} on {answer['target']}",
+        "",
+        f"Out of {answer['space_size']:.3g} networks, the most accurate one found within {answer['budget']} "
+        f"({answer['budget_ms']:.4g} ms).",
+        "",
+        "| network | measured (ms) | test accuracy |",
+        "|---|---:|---:|",
+        f"| **found** | **{answer['measured_ms']:.4f}** | **{answer['accuracy']['deployed']:.2%}** |",
+        *(
+            f"| {label} | {answer[name]['measured_ms']:.4f} | {answer[name]['accuracy']:.2%} |"
+            for name, label in (
+                ("best_random", f"best of {answer['random_networks']} random ones within the budget"),
+                ("largest", "largest of the space"),
+            )
+        ),
+        "",
+        "## Prediction and measurement",
+        "",
+        f"- predicted {answer['predicted_ms']:.4f} ms, measured {answer['measured_ms']:.4f} ms "
+        f"({answer['relative_error']:+.1%}), budget {answer['budget_ms']:.4f} ms",
+        f"- latency model on {validation['networks']} fresh networks: MAPE {validation['mape']:.2%}, noise floor "
+        f"{validation['noise_floor']:.2%}, {validation['within_5pct']:.0%} within 5%, "
+        f"{validation['within_10pct']:.0%} within 10%, Kendall τ {validation['kendall_tau']:.3f}; "
+        f"the table's plain sum: MAPE {validation['plain_sum_mape']:.1%}",
+        *(
+            [f"- the machine was too noisy for these figures to be trusted: spread {answer['noise']['spread']:.1%}"]
+            if answer["noise"]["too_noisy"]
+            else []
+        ),
+        "",
+        "## Parity",
+        "",
+        f"On {answer['parity']['images']} test images: largest difference of a logit "
+        f"{answer['parity']['max_abs_error']:.2e}, same class on {answer['parity']['top1_agreement']:.2%}; accuracy "
+        f"{answer['accuracy']['supernet']:.2%} in torch, {answer['accuracy']['deployed']:.2%} deployed.",
+        "",
+        "## The network",
+        "",
+        f"{answer['macs'] / 1e6:.2f} million MACs, {answer['params'] / 1e3:.1f} thousand parameters; "
+        f"the bundle is in `{Path(answer['bundle']).name}/`.",
+        "",
+        "| variable | value |",
+        "|---|---:|",
+        *(f"| {name} | {value} |" for name, value in answer["arch"].items()),
+        "",
+        "## Stages",
+        "",
+        "| stage | seconds | |",
+        "|---|---:|---|",
+        *(f"| {s['name']} | {s['seconds']:.1f} | {'reused' if s['cached'] else ''} |" for s in answer["stages"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def summary(answer: dict[str, Any]) -> str:
+    """The answer as a few lines for a terminal."""
+    validation, random, largest = answer["validation"], answer["best_random"], answer["largest"]
+    reused = [stage["name"] for stage in answer["stages"] if stage["cached"]]
+    fresh = [f"{stage['name']} {stage['seconds']:.1f} s" for stage in answer["stages"] if not stage["cached"]]
+    return "\n".join(
+        [
+            f"{answer['space']} on {answer['target']}: {answer['space_size']:.3g} networks, "
+            f"budget {answer['budget']} = {answer['budget_ms']:.4f} ms",
+            f"  found        {answer['measured_ms']:.4f} ms measured, {answer['predicted_ms']:.4f} predicted "
+            f"({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test images",
+            f"  best random  {random['measured_ms']:.4f} ms measured; {random['accuracy']:.2%} "
+            f"(the most accurate of {answer['random_networks']} within the budget)",
+            f"  largest      {largest['measured_ms']:.4f} ms measured; {largest['accuracy']:.2%}",
+            f"  parity       largest difference of a logit {answer['parity']['max_abs_error']:.1e}, same class on "
+            f"{answer['parity']['top1_agreement']:.2%} of {answer['parity']['images']} images",
+            f"  predictions  MAPE {validation['mape']:.2%} on {validation['networks']} fresh networks, "
+            f"noise floor {validation['noise_floor']:.2%}, Kendall τ {validation['kendall_tau']:.3f}",
+            f"  stages       done: {', '.join(fresh) or 'none'}; reused: {', '.join(reused) or 'none'}",
+            f"  bundle       {answer['bundle']} (time it again: hwnas bench {answer['bundle']})",
+            *(
+                [f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%})"]
+                if answer["noise"]["too_noisy"]
+                else []
+            ),
+        ]
+    )

@@ -1,0 +1,195 @@
+"""The stages of a compilation, each a function of what it depends on.
+
+A stage gets the folder that it works in and returns its result as JSON values; `hwnas.pipeline.compile` strings them
+together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.accuracy import Evaluator, fit_accuracy
+from hwnas.data import Data
+from hwnas.deploy.bench import summarise
+from hwnas.deploy.bundle import Bundle, open_bundle
+from hwnas.deploy.export import export, lower_subnet
+from hwnas.latency import LatencyModel, load_model, profile, read_table, validate, write_table
+from hwnas.latency.profile import NETWORKS
+from hwnas.lowering import form_of
+from hwnas.pipeline.job import Job
+from hwnas.progress import Progress
+from hwnas.search import Problem, draw_within, parse_budget, solve
+from hwnas.spaces import Arch, Space
+from hwnas.supernet import Supernet, load_supernet, save_supernet, train
+from hwnas.targets import Journal, Target
+from hwnas.timing import time_programs
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all stages of a job share.
+
+    Attributes:
+        job: the job.
+        target: its target.
+        data: its dataset, opened.
+        space: its space.
+        progress: told by every stage.
+    """
+
+    job: Job
+    target: Target
+    data: Data
+    space: Space
+    progress: Progress
+
+    @cached_property
+    def data_facts(self) -> dict[str, str | int | None]:
+        """How to open the data again."""
+        return {"name": self.job.data.name, "path": self.job.data.path}
+
+    def model(self, profiled: Path) -> LatencyModel:
+        """The latency model of a finished profile."""
+        return load_model(read_table(self.target, profiled / "table.csv"), self.space)
+
+    def evaluator(self, trained: Path) -> Evaluator:
+        """An evaluator on a trained supernet."""
+        supernet, _ = load_supernet(trained)
+        config = self.job.accuracy
+        return Evaluator(
+            supernet,
+            self.data,
+            images=config.images,
+            calibration_images=config.calibration_images,
+            seed=self.job.seed + 1,
+        )
+
+
+def profile_stage(context: Context, folder: Path) -> Result:
+    """Every op of the space timed on the target, and the context factors."""
+    networks = context.job.latency.calibration_networks
+    table = profile(context.space, context.target, journals=folder, networks=networks, progress=context.progress)
+    table = write_table(table, folder / "table.csv")
+    return {"ops": len(table.rows), "measurement": table.manifest.measurement}
+
+
+def validate_stage(context: Context, folder: Path, profiled: Path) -> Result:
+    """Predictions against fresh networks."""
+    networks = context.job.latency.validation_networks
+    report = validate(
+        context.model(profiled),
+        context.target,
+        networks=networks,
+        seed=context.job.seed,
+        progress=context.progress,
+    )
+    return report.summary.model_dump()
+
+
+def train_stage(context: Context, folder: Path) -> Result:
+    """A trained supernet."""
+    job = context.job
+    supernet = Supernet(context.space, seed=job.seed)
+    train(supernet, context.data, job.training, seed=job.seed, folder=folder, progress=context.progress)
+    training = {**job.training.model_dump(), "seed": job.seed}
+    save_supernet(supernet, folder, data=context.data_facts, classes=context.data.classes, training=training)
+    return {"steps": job.training.steps}
+
+
+def accuracy_stage(context: Context, folder: Path, trained: Path) -> Result:
+    """Random subnets evaluated with inherited weights."""
+    space, subnets = context.space, context.job.accuracy.subnets
+    corners = space.encode([space.smallest, space.largest])
+    codes = np.unique(np.concatenate([corners, space.sample(subnets, seed=context.job.seed)]), axis=0)
+    evaluator = context.evaluator(trained)
+    with Journal(folder / "evaluated.jsonl", {}) as journal:
+        found = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=context.progress)
+    _, error = fit_accuracy(space, codes, np.array(found))
+    return {"codes": codes.tolist(), "accuracies": found, "leave_one_out_error": error}
+
+
+def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, evaluated: Result) -> Result:
+    """The best network within the budget, and the best of random ones, both by real evaluation."""
+    space, config = context.space, context.job.search
+    latency = context.model(profiled)
+    accuracy, _ = fit_accuracy(space, np.array(evaluated["codes"], np.uint8), np.array(evaluated["accuracies"]))
+    problem = Problem(
+        space=space,
+        accuracy=accuracy,
+        latency=latency,
+        budget_ms=parse_budget(context.job.budget, latency),
+        confidence=config.confidence,
+    )
+    found = solve(problem, config.strategy, candidates=config.candidates, seed=context.job.seed)
+    random = space.decode(draw_within(problem, config.random_networks, seed=context.job.seed + 2))
+    evaluator = context.evaluator(trained)
+    with Journal(folder / "evaluated.jsonl", {}) as journal:
+        accuracies = evaluator.accuracies(
+            [c.arch for c in found], journal, what="evaluating candidates", progress=context.progress
+        )
+        random_accuracies = evaluator.accuracies(
+            random, journal, what="evaluating random subnets", progress=context.progress
+        )
+    best, best_random = int(np.argmax(accuracies)), int(np.argmax(random_accuracies))
+    candidates = [
+        {**asdict(c), "arch": dict(c.arch), "validation_accuracy": a} for c, a in zip(found, accuracies, strict=True)
+    ]
+    return {
+        "budget_ms": problem.budget_ms,
+        "limit_ms": problem.limit_ms,
+        "arch": candidates[best]["arch"],
+        "predicted_ms": candidates[best]["predicted_ms"],
+        "validation_accuracy": accuracies[best],
+        "candidates": candidates,
+        "best_random": {
+            "arch": dict(random[best_random]),
+            "networks": len(random),
+            "validation_accuracy": random_accuracies[best_random],
+        },
+    }
+
+
+def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, searched: Result) -> Result:
+    """The bundle, checked for parity; and the networks it is compared with, lowered the same way."""
+    evaluator, space = context.evaluator(trained), context.space
+    export(
+        space.arch(searched["arch"]),
+        evaluator,
+        context.target,
+        context.model(profiled),
+        folder / "bundle",
+        budget_ms=searched["budget_ms"],
+        progress=context.progress,
+    )
+    form, accuracy = form_of(context.target.recipe), {}
+    for name, arch in _compared(space, searched).items():
+        form.write(lower_subnet(evaluator, arch, context.target.recipe), folder / name)
+        accuracy[name] = evaluator.test_accuracy(arch)
+        context.progress("testing the networks it is compared with", len(accuracy), 2)
+    return {"accuracy": accuracy}
+
+
+def bench_stage(context: Context, folder: Path, exported: Path) -> Result:
+    """The bundle and the networks it is compared with, timed in the same passes."""
+    bundle: Bundle = open_bundle(exported / "bundle")
+    filename = form_of(context.target.recipe).filename
+    programs = {"bundle": bundle.program} | {name: exported / name / filename for name in ("largest", "best_random")}
+    measured = time_programs(
+        programs, context.target.recipe, NETWORKS, what="timing the bundle", progress=context.progress
+    )
+    return {
+        "bundle": asdict(summarise(bundle, context.target.device, measured, "bundle")),
+        "compared": {name: measured.p25_ms(name) for name in programs},
+        "measurement": measured.summary(),
+    }
+
+
+def _compared(space: Space, searched: Result) -> dict[str, Arch]:
+    return {"largest": space.largest, "best_random": space.arch(searched["best_random"]["arch"])}
