@@ -41,3 +41,7 @@ def main() -> None:
         print("interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

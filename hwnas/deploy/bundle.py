@@ -88,7 +88,8 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
         OutputError: the folder is a file, holds something else than a bundle, or cannot be written.
     """
     check_output_folder(folder)
-    making = folder.with_name(f".{folder.name}.making")
+    place = folder.resolve()
+    making = place.with_name(f".{place.name}.making")
     try:
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
@@ -97,16 +98,26 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
         complete = manifest.model_copy(update={"files": {program.name: digest}, "manifest_sha256": ""})
         complete = complete.model_copy(update={"manifest_sha256": _digest(complete)})
         write_whole(making / MANIFEST, _text(complete))
-        old = folder.with_name(f".{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.replace(old)
-        making.replace(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        _put_in_place(making, place)
     except OSError as error:
-        shutil.rmtree(making, ignore_errors=True)
         raise OutputError(f"cannot write the bundle {folder}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
     return Bundle(folder, complete, folder / program.name)
+
+
+def _put_in_place(making: Path, place: Path) -> None:
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.replace(old)
+    try:
+        making.replace(place)
+    except BaseException:
+        if old.exists():
+            old.replace(place)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_output_folder(folder: Path) -> None:
@@ -117,8 +128,17 @@ def check_output_folder(folder: Path) -> None:
     """
     if folder.is_file():
         raise OutputError(f"{folder} is a file; a bundle is a folder, choose another name")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise OutputError(f"{folder} is not empty and holds no bundle; choose another folder")
+    if folder.is_dir() and any(folder.iterdir()) and not _holds_only_a_bundle(folder):
+        raise OutputError(f"{folder} is not empty and holds no bundle, or more than one; choose another folder")
+
+
+def _holds_only_a_bundle(folder: Path) -> bool:
+    """Whether a folder may be replaced: others too call a file `MANIFEST`, and people leave notes beside it."""
+    try:
+        files = BundleManifest.model_validate_json((folder / MANIFEST).read_bytes()).files
+    except (OSError, ValidationError):
+        return False
+    return {path.name for path in folder.iterdir()} <= {MANIFEST, *files}
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -129,7 +149,7 @@ def open_bundle(folder: Path) -> Bundle:
     """
     path = folder / MANIFEST
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()  # `read_text` would take another line end for the same
         manifest = BundleManifest.model_validate_json(text)
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError(f"{folder} is not a bundle: cannot read {MANIFEST}: {error}") from error

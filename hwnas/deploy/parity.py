@@ -56,7 +56,7 @@ def check_parity(
         progress: told after each batch.
 
     Raises:
-        ParityError: a limit of the recipe's ``[parity]`` is passed; names the figures.
+        ParityError: a limit of the recipe's ``[parity]`` is passed (names the figures), or an output is not finite.
     """
     held = list(batches)
     expected, labels = logits(network, held)
@@ -66,6 +66,11 @@ def check_parity(
             outputs.append(_run(session.run, images.numpy(), recipe.batch))
             progress("checking parity", i + 1, len(held))
     got = torch.from_numpy(np.concatenate(outputs))
+    if not (got.isfinite().all() and expected.isfinite().all()):
+        raise ParityError(
+            f"on some of {len(labels)} images the outputs of the torch network or of the lowered one are not finite: "
+            "train the network anew"
+        )
     report = ParityReport(
         images=len(labels),
         max_abs_error=float((got - expected).abs().max()),
@@ -82,8 +87,8 @@ def check_parity(
         f"top1_agreement {report.top1_agreement:.4f} < {limits.min_top1_agreement:.4f}": report.top1_agreement
         < limits.min_top1_agreement,
     }
-    if not all(np.isfinite(got.numpy()).ravel()) or any(passed.values()):
-        broken = "; ".join(text for text, bad in passed.items() if bad) or "outputs are not finite"
+    if any(passed.values()):
+        broken = "; ".join(text for text, bad in passed.items() if bad)
         raise ParityError(
             f"the lowered network differs from the torch network on {report.images} images under "
             f"{recipe.name}: {broken}. "

@@ -22,7 +22,6 @@ class Validation(Spec):
         kendall_tau: rank correlation of prediction and measurement.
         kendall_tau_repeat: rank correlation of the two measurements.
         plain_sum_mape: error of the table's plain sum, without context factors.
-        worst: the worst predicted networks: the relative error, and the values that lead to it.
         spread: how much the reference network varied meanwhile (see `hwnas.timing.Measurement.spread`).
         date: ISO date.
     """

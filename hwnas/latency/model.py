@@ -95,6 +95,16 @@ def load_model(table: LatencyTable, space: Space) -> LatencyModel:
     return _model(table, space, fit)
 
 
+def check_networks(networks: int) -> None:
+    """Check, before they are timed, that so many networks suffice for a fit.
+
+    Raises:
+        InvalidValue: fewer than 4.
+    """
+    if networks < 4:
+        raise InvalidValue(f"context factors need at least 4 calibration networks (16 is usual), not {networks}")
+
+
 def fit_model(table: LatencyTable, space: Space, codes: Codes, measured_ms: Floats, **record: object) -> Fit:
     """Fit the context factors.
 
@@ -109,8 +119,7 @@ def fit_model(table: LatencyTable, space: Space, codes: Codes, measured_ms: Floa
         MissingOp: the table lacks an op.
         InvalidValue: fewer than 4 networks.
     """
-    if len(codes) < 4:
-        raise InvalidValue(f"context factors need at least 4 calibration networks (16 is usual), not {len(codes)}")
+    check_networks(len(codes))
     table.require(space)
     groups = list(dict.fromkeys(slot.group for slot in space.slots))
     plain = space.slot_sum(table.latency_ms)

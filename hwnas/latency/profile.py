@@ -13,7 +13,7 @@ import numpy as np
 
 from hwnas.errors import TableError
 from hwnas.latency.manifest import Manifest
-from hwnas.latency.model import Floats, fit_model
+from hwnas.latency.model import Floats, check_networks, fit_model
 from hwnas.latency.table import LatencyTable, Row, merged
 from hwnas.lowering import Program, form_of
 from hwnas.progress import Progress, silent
@@ -47,10 +47,12 @@ def profile(
         progress: told about each visit.
 
     Raises:
+        InvalidValue: fewer than 4 networks.
         TableError: the target's device is not this host.
         RuntimeUnavailable: the runtime cannot run here.
         OutputError: the journal cannot be written.
     """
+    check_networks(networks)
     check_host(target)
     versions = runtime_versions(target)
     domain = Domain.of(space)

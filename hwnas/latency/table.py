@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hwnas.errors import InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch
+from hwnas.errors import InvalidValue, MissingOp, RuntimeUnavailable, TableCorrupt, TableError, TableMismatch
 from hwnas.latency.manifest import Fit, Manifest
+from hwnas.runtimes import session_class
 from hwnas.spaces import Domain, Op, Space, parse_op
 from hwnas.targets import Target, read_spec, table_path, toml_text, write_whole
 
@@ -97,6 +98,8 @@ def profile_command(space: Space, target: Target) -> str:
 def read_table(target: Target, path: Path | None = None) -> LatencyTable:
     """Read a target's table, from the catalog unless a path is given.
 
+    A table that was measured with another version of the runtime is read, with a warning in the log.
+
     Raises:
         TableError: there is no table for the target.
         TableMismatch: it is another target's, or was made with another recipe than the one of that name now.
@@ -126,7 +129,27 @@ def read_table(target: Target, path: Path | None = None) -> LatencyTable:
             f"{target.recipe.hash[:12]}…): its figures do not hold for this one. Give the changed recipe a name of its "
             f"own, or measure again with: hwnas profile --target {target.name} --space SPACE --replace"
         )
+    _warn_of_another_version(path, manifest, target)
     return LatencyTable(target=target, rows=rows, manifest=manifest)
+
+
+def _warn_of_another_version(path: Path, manifest: Manifest, target: Target) -> None:
+    runtime = target.recipe.runtime
+    try:
+        present = session_class(target.recipe).version()
+    except RuntimeUnavailable:
+        return  # nothing is deployed from here, and a table can be searched without its runtime
+    measured_with = manifest.versions.get(runtime, "of unknown version")
+    if measured_with != present:
+        log.warning(
+            "%s was measured with %s %s, but %s is installed here: latencies may differ. Measure again with: "
+            "hwnas profile --target %s --space SPACE --replace",
+            path,
+            runtime,
+            measured_with,
+            present,
+            target.name,
+        )
 
 
 def write_table(table: LatencyTable, path: Path) -> LatencyTable:
@@ -169,8 +192,10 @@ def _manifest(path: Path, digest: str) -> Manifest:
 
 
 def _parse(path: Path, text: str) -> dict[str, Row]:
-    lines = csv.reader(io.StringIO(text))
-    header = next(lines, [])
+    try:
+        header, *lines = csv.reader(io.StringIO(text)) if text else [[]]
+    except csv.Error as error:
+        raise TableCorrupt(f"{path} is not a CSV file: {error}") from error
     if tuple(header) != COLUMNS:
         raise TableCorrupt(f"{path} has the columns {header}; a latency table has {list(COLUMNS)}")
     rows: dict[str, Row] = {}

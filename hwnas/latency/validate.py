@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from dataclasses import dataclass
 
@@ -87,7 +88,12 @@ def validate(
 
 def _fresh(model: LatencyModel, networks: int, seed: int) -> Codes:
     """Distinct random networks that are not among those of the calibration."""
-    known = {row.tobytes() for row in calibration_codes(model.fit.domain.make(), model.fit.networks)}
+    domain = model.fit.domain.make()
+    known: set[bytes] = set()
+    for arch in domain.decode(calibration_codes(domain, model.fit.networks)):
+        # The space may be a part of the domain that was calibrated: its codes count other values.
+        with contextlib.suppress(InvalidValue):
+            known.add(model.space.encode([arch]).tobytes())
     if model.space.size < networks + len(known):
         raise InvalidValue(
             f"the space has {model.space.size} networks, of which {len(known)} were used for calibration; "

@@ -59,6 +59,8 @@ class TorchForm(Form):
         """Write ``model.pt2`` (a zip of tensors and JSON)."""
         assert isinstance(program, torch.fx.GraphModule)
         exported = torch.export.export(program, (torch.zeros(input_shape(program)),))
+        for node in exported.graph.nodes:
+            node.meta.pop("stack_trace", None)  # traces of the exporting machine's source files
         buffer = io.BytesIO()
         torch.export.save(exported, buffer)
         path = folder / self.filename

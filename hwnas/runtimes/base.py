@@ -48,8 +48,7 @@ class Session(ABC):
         Raises:
             RuntimeInputError: another shape or type, or the session is closed.
         """
-        self._check(x)
-        return self._run(x)
+        return self._run(self._checked(x))
 
     def bind(self, x: Array) -> Callable[[], object]:
         """A call that runs the program on `x` with nothing copied and the output allocated in advance.
@@ -57,8 +56,7 @@ class Session(ABC):
         Raises:
             RuntimeInputError: another shape or type, or the session is closed.
         """
-        self._check(x)
-        return self._bind(x)
+        return self._bind(self._checked(x))
 
     def threads(self) -> AbstractContextManager[None]:
         """The settings of the whole process under which bound calls have the recipe's number of threads."""
@@ -78,11 +76,13 @@ class Session(ABC):
     ) -> None:
         self.close()
 
-    def _check(self, x: Array) -> None:
+    def _checked(self, x: Array) -> Array:
         if not self._open:
             raise RuntimeInputError(f"this {self.recipe.runtime} session is closed; open it again to run it")
         if x.shape != self.shape or x.dtype != np.float32:
             raise RuntimeInputError(f"the program takes float32 {self.shape}, not {x.dtype} {x.shape}")
+        # Runtimes read the memory itself, so views that run backwards or cannot be written are copied, once.
+        return np.require(x, requirements=["C", "W"])
 
     @abstractmethod
     def _load(self, program: Program | Path) -> tuple[int, ...]:

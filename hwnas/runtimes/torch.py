@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,9 @@ class TorchSession(Session):
         parse_options(self.recipe, TorchOptions)
         if isinstance(program, Path):
             try:
+                zipfile.ZipFile(program).close()  # torch.export.load logs a traceback for a file that is no zip
                 program = runnable(torch.export.load(program))
-            except (OSError, RuntimeError, ValueError, KeyError) as error:
+            except Exception as error:  # torch.export has no common base class for its load errors
                 raise BundleError(f"torch {self.version()} cannot load {program.name}: {error}") from error
         assert isinstance(program, nn.Module)
         self._module: nn.Module = program

@@ -112,8 +112,15 @@ def _assignments(columns: object, choices: list[int]) -> int:
 
 
 def _enumerate(space: Space, part: tuple[int, ...]) -> Codes:
-    """The assignments of a part that describe different networks, ``(m, variables)``, 0 outside the part."""
+    """The assignments of a part that describe different networks, ``(m, variables)``, 0 outside the part.
+
+    What a variable requires may lie outside the part (held, at a value yet unknown); then all its values count.
+    """
     grids = np.meshgrid(*(np.arange(len(space.variables[i].values), dtype=np.uint8) for i in part), indexing="ij")
-    codes = np.zeros((grids[0].size, len(space.variables)), np.uint8)
+    largest = np.array([len(v.values) - 1 for v in space.variables], np.uint8)
+    codes = np.tile(largest, (grids[0].size, 1))
     codes[:, list(part)] = np.stack([grid.reshape(-1) for grid in grids], axis=1)
-    return np.unique(space.canonical(codes), axis=0)
+    different = (space.canonical(codes)[:, list(part)] == codes[:, list(part)]).all(axis=1)
+    out = np.zeros((int(different.sum()), len(space.variables)), np.uint8)
+    out[:, list(part)] = codes[different][:, list(part)]
+    return out

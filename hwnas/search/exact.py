@@ -32,8 +32,11 @@ def search_exact(problem: Problem, *, candidates: int, seed: int) -> Codes:
         latency, accuracy, codes = _front(problem, condition)
         found.append((latency, accuracy, codes))
     accuracy = np.concatenate([a for _, a, _ in found])
-    codes = np.concatenate([c for _, _, c in found])
-    return codes[np.argsort(-accuracy, kind="stable")[:candidates]]
+    codes = problem.space.canonical(np.concatenate([c for _, _, c in found]))
+    codes = codes[np.argsort(-accuracy, kind="stable")]
+    # A held variable that does not matter leads to the same network at each of its values.
+    _, first = np.unique(codes, axis=0, return_index=True)
+    return codes[np.sort(first)[:candidates]]
 
 
 def _front(problem: Problem, condition: Codes) -> tuple[Floats, Floats, Codes]:

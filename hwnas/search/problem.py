@@ -36,7 +36,7 @@ class Problem:
         space: the networks to choose from.
         accuracy: predicted accuracy from codes.
         latency: the latency model.
-        budget_ms: the budget.
+        budget_ms: the budget, above 0.
         confidence: with which a measurement shall keep the budget; the search holds `LatencyModel.predict_upper` at
             this confidence below it.
     """
@@ -47,10 +47,18 @@ class Problem:
     budget_ms: float
     confidence: float = 0.99
 
+    def __post_init__(self) -> None:
+        if not self.budget_ms > 0:
+            raise InvalidValue(f"a latency budget is a positive number of milliseconds, not {self.budget_ms}")
+
     @cached_property
     def limit_ms(self) -> float:
-        """The prediction that a network may have at most."""
-        return self.budget_ms / (1 + self.latency.margin(self.confidence))
+        """The prediction that a network may have at most.
+
+        Sums of the same terms in another order differ in their last digits; a little room (a millionth of a
+        nanosecond in a millisecond) keeps a network that meets the budget exactly from falling out for that.
+        """
+        return self.budget_ms / (1 + self.latency.margin(self.confidence)) * (1 + 1e-12)
 
     @cached_property
     def decomposition(self) -> Decomposition:
@@ -66,7 +74,8 @@ class Problem:
         codes, fastest_ms = self.decomposition.minimum(self.latency.total)
         if fastest_ms > self.limit_ms:
             [arch] = self.space.decode(codes[None])
-            needed = fastest_ms * (1 + self.latency.margin(self.confidence))
+            # A little more than it is: the figure is shown in few digits, and must do when it is asked for.
+            needed = fastest_ms * (1 + self.latency.margin(self.confidence)) * 1.001
             values = ", ".join(f"{name}={value}" for name, value in arch.items())
             raise InfeasibleBudget(
                 f"no network of {self.space.name} keeps {self.budget_ms:.4g} ms on {self.latency.target}. The fastest "

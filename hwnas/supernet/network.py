@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hwnas.errors import InvalidValue
 from hwnas.nn import Elastic, network, plain
 from hwnas.nn.blocks import initialise
-from hwnas.spaces import Op, Space
+from hwnas.spaces import Space
 
 
 class Supernet(nn.Module):
@@ -26,12 +26,9 @@ class Supernet(nn.Module):
     def __init__(self, space: Space, *, seed: int = 0) -> None:
         super().__init__()
         self.space = space
-        self.slots = nn.ModuleDict(
-            {
-                _name(slot.name): Elastic(op for op in space.slot_ops(slot).flat if isinstance(op, Op))
-                for slot in space.slots
-            }
-        )
+        ops = {slot.name: [op for op in space.slot_ops(slot).flat if op is not None] for slot in space.slots}
+        # A slot that a restriction leaves without any op (a block beyond every depth) has no weights.
+        self.slots = nn.ModuleDict({_name(slot): Elastic(found) for slot, found in ops.items() if found})
         initialise(self, seed=seed)
 
     def forward(self, x: Tensor, arch: Mapping[str, int]) -> Tensor:
@@ -58,7 +55,7 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
         images ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``, in evaluation mode.
     """
     space = supernet.space
-    subnet = network(space, arch)
+    subnet = network(space, arch).to(next(supernet.parameters()))
     state: dict[str, Tensor] = {}
     with torch.no_grad():
         for slot, op in space.ops(arch):
@@ -66,7 +63,6 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
             assert isinstance(elastic, Elastic)
             state |= {f"{_name(slot.name)}.{name}": tensor for name, tensor in elastic.state(op).items()}
         subnet.load_state_dict(state)
-    subnet.to(next(supernet.parameters()).dtype)
     return plain(subnet.eval())
 
 

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import safetensors
 import safetensors.torch
 from pydantic import ValidationError
 
-from hwnas.errors import CheckpointError
+from hwnas.errors import CheckpointError, HwnasError
 from hwnas.spaces import Domain
 from hwnas.supernet.network import Supernet
 from hwnas.targets import Spec, write_whole
@@ -82,6 +83,9 @@ def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
         raise CheckpointError(f"{folder / FACTS} is malformed: {error}") from error
     if hashlib.sha256(weights).hexdigest() != facts.weights_sha256:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file that {FACTS} describes; one of them was changed")
-    supernet = Supernet(facts.domain.make())
-    supernet.load_state_dict(safetensors.torch.load(weights))
+    try:
+        supernet = Supernet(facts.domain.make())
+        supernet.load_state_dict(safetensors.torch.load(weights))
+    except (HwnasError, RuntimeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit the domain in {FACTS}: {error}") from error
     return supernet.eval(), facts

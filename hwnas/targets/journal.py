@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -74,4 +75,6 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        # Every record was flushed or its failure told; closing would try the lost bytes again and hide that message.
+        with contextlib.suppress(OSError):
+            self._file.close()

@@ -31,7 +31,8 @@ class Protocol:
         visit_ms: time spent on a program in one pass.
         min_runs, max_runs: bounds on the timed runs of one visit.
         warmup_runs: runs at the start of each visit that are not counted; they bring the program into the caches.
-        min_passes, max_passes: bounds on the passes over all programs.
+        min_passes, max_passes: bounds on the passes over all programs; at least 2, since even passes are held
+            against odd ones.
         tolerance: passes are added until, for 95% of the programs, the p25 of the even and of the odd passes differ
             by less than this fraction.
         max_spread: a reference whose p25 varies by more than this fraction from pass to pass marks the machine
@@ -50,10 +51,10 @@ class Protocol:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_passes <= self.max_passes or not 1 <= self.min_runs <= self.max_runs:
+        if not 2 <= self.min_passes <= self.max_passes or not 1 <= self.min_runs <= self.max_runs:
             raise InvalidValue(
-                f"a protocol needs 1 <= min <= max, not passes {self.min_passes} to {self.max_passes} and "
-                f"runs {self.min_runs} to {self.max_runs}"
+                f"a protocol needs 2 <= min <= max passes and 1 <= min <= max runs, not {self.min_passes} to "
+                f"{self.max_passes} passes and {self.min_runs} to {self.max_runs} runs"
             )
 
 
@@ -110,7 +111,7 @@ class Measurement:
         return {
             **asdict(self.protocol),
             "passes": self.passes,
-            "disagreement": round(self.disagreement(), 5) if self.passes > 1 else 0.0,
+            "disagreement": round(self.disagreement(), 5),
             "reference": self.reference,
             "reference_ms": round(self.p25_ms(self.reference), 6),
             "reference_spread": round(self.spread, 5),

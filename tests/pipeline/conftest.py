@@ -1,0 +1,74 @@
+"""A job that goes the whole way in seconds: few networks, few steps, real measurements."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwnas.pipeline import Job
+
+JOB = """
+schema = 1
+target = "this/onnxruntime-cpu-fp32"
+budget = "80%"
+seed = 3
+
+[space]
+name = "mobilenetv3-tiny"
+
+[space.fix]
+resolution = [24, 28]
+depth_1 = [1, 2]
+depth_2 = 1
+depth_3 = 1
+kernel_1_1 = 3
+kernel_2_1 = [3, 5]
+expansion_1_1 = 2
+expansion_3_1 = [2, 4]
+
+[data]
+name = "cluttered-digits"
+
+[latency]
+calibration_networks = 8
+validation_networks = 6
+
+[training]
+steps = 24
+batch_size = 16
+random_subnets = 1
+checkpoint_every = 4
+
+[accuracy]
+subnets = 20
+images = 250
+calibration_images = 250
+
+[search]
+candidates = 4
+random_networks = 6
+"""
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(JOB)
+    return path
+
+
+@pytest.fixture
+def job(job_file) -> Job:
+    from hwnas.pipeline import read_job
+
+    return read_job(job_file)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run: its job, its output folder, its answer. Tests that change the folder copy it first."""
+    from hwnas.pipeline import compile_job, read_job
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "small.toml").write_text(JOB)
+    job = read_job(folder / "small.toml")
+    return job, folder / "out", compile_job(job, folder / "out")
