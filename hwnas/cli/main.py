@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
-import click
 import typer
 
 from hwnas.cli import bench, devices, export, profile, search, train, validate
@@ -25,21 +25,26 @@ for verb in (profile.profile, validate.validate, train.train, search.search, exp
 app.command("compile")(compile_verbs.compile_)
 app.command()(compile_verbs.quickstart)
 
+_INTERRUPTED = 130
+# Typer may carry its own copy of click, so the base of its usage errors is asked of one of them.
+_USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignment,union-attr]
+
 
 def main() -> None:
     """Run the command line: exit code 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
     except HwnasError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+    except _USAGE as error:
+        error.show()
+        code = error.exit_code
+    if code == _INTERRUPTED:  # typer turns Ctrl-C into this code by itself
         print("interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
-        code = 130
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,4 +1,4 @@
-"""From a trained or a stand-in module to what is exported: batch normalisation folded into the convolution before it."""
+"""From a trained or a stand-in module to what is exported: BN folded into the convolution before it."""
 
 from __future__ import annotations
 

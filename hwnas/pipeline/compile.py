@@ -145,6 +145,7 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         "budget": job.budget,
         "budget_ms": found["budget_ms"],
         "arch": found["arch"],
+        "network": context.space.describe(found["arch"]),
         "predicted_ms": found["predicted_ms"],
         "measured_ms": timed["bundle"]["measured_ms"],
         "relative_error": timed["bundle"]["relative_error"],

@@ -66,7 +66,7 @@ def markdown(answer: dict[str, Any]) -> str:
         "",
         "| variable | value |",
         "|---|---:|",
-        *(f"| {name} | {value} |" for name, value in answer["arch"].items()),
+        *(f"| {name} | {value} |" for name, value in answer["network"].items()),
         "",
         "## Stages",
         "",

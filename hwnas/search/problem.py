@@ -76,7 +76,7 @@ class Problem:
             [arch] = self.space.decode(codes[None])
             # A little more than it is: the figure is shown in few digits, and must do when it is asked for.
             needed = fastest_ms * (1 + self.latency.margin(self.confidence)) * 1.001
-            values = ", ".join(f"{name}={value}" for name, value in arch.items())
+            values = ", ".join(f"{name}={value}" for name, value in self.space.describe(arch).items())
             raise InfeasibleBudget(
                 f"no network of {self.space.name} keeps {self.budget_ms:.4g} ms on {self.latency.target}. The fastest "
                 f"is predicted at {fastest_ms:.4g} ms and needs a budget of {needed:.4g} ms "

@@ -270,6 +270,12 @@ class Space:
         """The arch with the last value of every variable."""
         return self.decode(np.array([[len(v.values) - 1 for v in self.variables]], np.uint8))[0]
 
+    def describe(self, arch: Mapping[str, int]) -> dict[str, int]:
+        """The values of an arch that matter, without those of blocks that are not there."""
+        return {
+            v.name: arch[v.name] for v in self.variables if v.requires is None or arch[v.requires[0]] >= v.requires[1]
+        }
+
     # -- ops -------------------------------------------------------------------------------------------------------
 
     def ops(self, arch: Mapping[str, int]) -> list[tuple[Slot, Op]]:

@@ -58,9 +58,7 @@ def load_once_for_all(supernet: Supernet, state_dict: Mapping[str, Tensor]) -> N
         CheckpointError: a parameter is missing, unexpected or of another shape.
     """
     if supernet.space.name not in SPACES:
-        raise InvalidValue(
-            f"once-for-all's networks are those of {' and '.join(SPACES)}, not of {supernet.space.name}"
-        )
+        raise InvalidValue(f"once-for-all's networks are those of {' and '.join(SPACES)}, not of {supernet.space.name}")
     own = supernet.state_dict()
     names = {_published(name): name for name in own}
     # The published layer before the classifier is a 1x1 convolution; here it is linear.

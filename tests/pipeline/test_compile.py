@@ -24,17 +24,31 @@ def cached(answer):
     return {stage["name"]: stage["cached"] for stage in answer["stages"]}
 
 
-
 def test_answer_has_what_a_machine_reads(finished):
     _, out, answer = finished
     assert set(answer) >= {
-        "target", "space", "space_size", "budget_ms", "arch", "predicted_ms", "measured_ms", "relative_error",
-        "accuracy", "parity", "largest", "best_random", "validation", "stages", "bundle",
+        "target",
+        "space",
+        "space_size",
+        "budget_ms",
+        "arch",
+        "predicted_ms",
+        "measured_ms",
+        "relative_error",
+        "accuracy",
+        "parity",
+        "largest",
+        "best_random",
+        "validation",
+        "stages",
+        "bundle",
     }
     assert set(answer["accuracy"]) == {"supernet", "deployed"}
     assert {"max_abs_error", "top1_agreement"} <= set(answer["parity"])
     assert set(answer["largest"]) == set(answer["best_random"]) == {"measured_ms", "accuracy"}
-    assert {"networks", "mape", "noise_floor", "within_5pct", "within_10pct", "kendall_tau"} <= set(answer["validation"])
+    assert {"networks", "mape", "noise_floor", "within_5pct", "within_10pct", "kendall_tau"} <= set(
+        answer["validation"]
+    )
     assert [set(stage) for stage in answer["stages"]] == [{"name", "seconds", "cached"}] * len(STAGES)
     assert [stage["name"] for stage in answer["stages"]] == STAGES
     assert not any(cached(answer).values())
@@ -179,8 +193,15 @@ def test_killed_in_each_stage(job_file, tmp_path):
     out = tmp_path / "out"
     before = {}
     for line in (
-        "lowering", "timing ops", "timing networks:", "timing networks, second", "training", "evaluating subnets",
-        "evaluating candidates", "checking parity", "timing the bundle",
+        "lowering",
+        "timing ops",
+        "timing networks:",
+        "timing networks, second",
+        "training",
+        "evaluating subnets",
+        "evaluating candidates",
+        "checking parity",
+        "timing the bundle",
     ):
         assert run_until(job_file, out, line), line
         after = finished_stages(out)

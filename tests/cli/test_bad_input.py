@@ -1,0 +1,341 @@
+"""Each bad input gets one clear message and exit code 2, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+TARGET = "this/onnxruntime-cpu-fp32"
+SMALL = (
+    "--space", "mobilenetv3-tiny", "--fix", "resolution=24", "--fix", "depth_1=1", "--fix", "depth_2=1",
+    "--fix", "depth_3=1", "--fix", "kernel_1_1=3", "--fix", "kernel_2_1=3", "--fix", "expansion_1_1=2",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A table, a supernet, an arch and a bundle, made by the verbs that users run."""
+    folder = tmp_path_factory.mktemp("made")
+    env = {**os.environ, "HWNAS_HOME": str(folder / "home")}
+
+    def run(*words):
+        command = [sys.executable, "-m", "hwnas.cli.main", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("profile", *SMALL, "--target", TARGET, "--networks", 6)
+    run("train", *SMALL, "--data", "cluttered-digits", "--steps", 4, "--batch-size", 8, "--out", folder / "net")
+    found = run(
+        "search", "--supernet", folder / "net", "--target", TARGET, "--budget", "150%", "--out", folder / "arch.json",
+        "--subnets", 10, "--images", 100, "--candidates", 2, "--json",
+    )  # fmt: skip
+    assert json.loads(found)["arch"]["resolution"] == 24
+    run("export", folder / "arch.json", "--supernet", folder / "net", "--target", TARGET, "--out", folder / "bundle")
+    timed = json.loads(run("bench", folder / "bundle", "--json"))
+    assert timed["measured_ms"] > 0
+    validated = json.loads(run("validate", *SMALL, "--target", TARGET, "--networks", 3, "--seed", 7, "--json"))
+    assert {"networks", "mape", "noise_floor", "within_5pct", "within_10pct", "kendall_tau"} <= set(validated)
+    return folder
+
+
+@pytest.fixture
+def mine(made, tmp_path):
+    """A copy of all of it, with the catalog's home at `home`, where the command line looks."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def table_of(folder):
+    [path] = (folder / "home" / "latency_tables").glob("*/*.csv")
+    return path
+
+
+def search(folder, *words):
+    return (
+        "search", "--supernet", folder / "net", "--target", TARGET, "--out", folder / "found.json",
+        "--subnets", 10, "--images", 100, *words,
+    )  # fmt: skip
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_device(refused):
+    message = refused("profile", *SMALL, "--target", "amd-epic/onnxruntime-cpu-fp32")
+    assert "unknown device 'amd-epic'" in message
+    assert "Did you mean 'amd-epyc" in message
+
+
+def test_unknown_recipe(refused):
+    message = refused("profile", *SMALL, "--target", "this/onnxruntime-cpu-fp23")
+    assert "unknown recipe 'onnxruntime-cpu-fp23'" in message
+    assert "Did you mean 'onnxruntime-cpu-fp32'" in message
+    assert "torch-cpu-fp32" in message
+
+
+def test_malformed_target(refused):
+    assert "device/recipe" in refused("profile", *SMALL, "--target", "this")
+
+
+def test_unknown_space(refused):
+    message = refused("profile", "--space", "mobilenetv4", "--target", TARGET)
+    assert "unknown space 'mobilenetv4'" in message
+    assert "Did you mean 'mobilenetv3'" in message
+
+
+@pytest.mark.parametrize(
+    ("fix", "words"),
+    [
+        ("resolutoin=24", "Did you mean 'resolution'"),
+        ("resolution=25", "choose from 24, 28, 32"),
+        ("resolution", "variable=value"),
+        ("resolution=big", "variable=value"),
+    ],
+)
+def test_bad_fix(refused, fix, words):
+    assert words in refused("profile", "--space", "mobilenetv3-tiny", "--fix", fix, "--target", TARGET)
+
+
+def test_unknown_dataset(refused, tmp_path):
+    message = refused("train", *SMALL, "--data", "clutered-digits", "--out", tmp_path / "net")
+    assert "Did you mean 'cluttered-digits'" in message
+
+
+def test_unknown_strategy(refused, mine):
+    message = refused(*search(mine, "--budget", "150%", "--strategy", "exat"))
+    assert "Did you mean 'exact'" in message
+    assert "random" in message
+
+
+def test_unknown_verb(hwnas_cli):
+    ran = hwnas_cli("profil")
+    assert ran.code == 2
+    assert "profile" in ran.err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--networks", "two"), ("--networks", "1"), ("--seed", "-1")])
+def test_value_of_an_option_that_is_no_value_of_it(hwnas_cli, option, value):
+    ran = hwnas_cli("validate", *SMALL, "--target", TARGET, option, value)
+    assert ran.code == 2
+    assert option in ran.err
+    assert "Traceback" not in ran.err
+
+
+# -- files people write ------------------------------------------------------------------------------------------
+
+
+def test_malformed_job(refused, tmp_path):
+    job = tmp_path / "job.toml"
+    job.write_text("schema = 1\ntarget = \n")
+    message = refused("compile", job)
+    assert "job.toml, line 2" in message
+
+
+def test_unknown_key_in_a_job(refused, tmp_path):
+    from hwnas.pipeline import job as room
+
+    text = (room.Path(room.__file__).with_name("quickstart.toml")).read_text()
+    job = tmp_path / "job.toml"
+    job.write_text(text.replace("steps =", "step ="))
+    message = refused("compile", job)
+    assert "unknown key 'training.step'" in message
+    assert "steps" in message
+    assert "batch_size" in message
+
+
+def test_missing_job(refused, tmp_path):
+    assert "nowhere.toml" in refused("compile", tmp_path / "nowhere.toml")
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+def edited(path, change):
+    lines = path.read_text().splitlines()
+    change(lines)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def cell(line, column, value):
+    cells = line.split(",")
+    cells[column] = value
+    return ",".join(cells)
+
+
+def replace_cell(value):
+    def change(lines):
+        lines[1] = cell(lines[1], 1, value)
+
+    return change
+
+
+def faster(lines):
+    lines[1] = cell(lines[1], 1, f"{float(lines[1].split(',')[1]) / 2:.6g}")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (faster, "was changed after it was written"),
+        (replace_cell("nan"), "must be positive, finite numbers"),
+        (replace_cell("-1"), "must be positive, finite numbers"),
+        (replace_cell("quick"), "line 2"),
+        (lambda lines: lines.append(lines[-1]), "stands here a second time"),
+        (lambda lines: lines.pop(), "was changed after it was written"),
+    ],
+)
+def test_table_that_was_tampered_with(refused, mine, change, words):
+    edited(table_of(mine), change)
+    message = refused(*search(mine, "--budget", "150%"))
+    assert words in message
+    assert table_of(mine).name in message
+
+
+def test_table_that_lacks_an_op(refused, mine):
+    from hwnas.latency import read_table, write_table
+    from hwnas.targets import resolve_target
+
+    table = read_table(resolve_target(TARGET), table_of(mine))
+    gone = next(key for key in table.rows if key.startswith("mbconv"))
+    rows = {key: row for key, row in table.rows.items() if key != gone}
+    write_table(type(table)(target=table.target, rows=rows, manifest=table.manifest), table_of(mine))
+    message = refused(*search(mine, "--budget", "150%"))
+    assert gone in message
+    assert "hwnas profile --space mobilenetv3-tiny" in message
+
+
+def test_table_of_another_recipe(refused, mine):
+    from hwnas.targets import recipes
+
+    changed = recipes()["onnxruntime-cpu-fp32"].read_text().replace("batch = 1", "batch = 2")
+    (mine / "home" / "exporters").mkdir()
+    (mine / "home" / "exporters" / "onnxruntime-cpu-fp32.toml").write_text(changed)
+    message = refused(*search(mine, "--budget", "150%"))
+    assert "another recipe" in message
+    assert "hwnas profile" in message
+
+
+def test_no_table(refused, mine):
+    shutil.rmtree(mine / "home" / "latency_tables")
+    assert "hwnas profile" in refused(*search(mine, "--budget", "150%"))
+
+
+# -- budgets -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", ["0", "-0.1", "0ms", "-5%", "fast", "nan", "inf", ""])
+def test_budget_that_is_none(refused, mine, budget):
+    message = refused(*search(mine, f"--budget={budget}"))
+    assert repr(budget) in message
+    assert "positive" in message
+    assert not (mine / "found.json").exists()
+
+
+def test_budget_below_the_fastest_network(refused, mine):
+    message = refused(*search(mine, "--budget", "0.000001ms"))
+    assert "The fastest" in message
+    assert "resolution=24" in message
+    assert not (mine / "found.json").exists()
+
+
+# -- bundles and outputs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+@pytest.mark.parametrize("place", [0, 0.3, 0.7, 1])
+def test_bundle_with_a_changed_byte(refused, mine, name, place):
+    path = mine / "bundle" / name
+    content = bytearray(path.read_bytes())
+    content[round(place * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+    assert name in refused("bench", mine / "bundle")
+
+
+def test_no_bundle(refused, tmp_path):
+    assert "is not a bundle" in refused("bench", tmp_path)
+
+
+def test_output_that_is_a_file(refused, mine):
+    (mine / "file").write_text("mine")
+    export = ("export", mine / "arch.json", "--supernet", mine / "net", "--target", TARGET)
+    assert "is a file" in refused(*export, "--out", mine / "file")
+    assert "is a file" in refused("train", *SMALL, "--data", "cluttered-digits", "--out", mine / "file")
+    assert "is a file" in refused("quickstart", "--out", mine / "file")
+    assert "cannot write" in refused(*search(mine, "--budget", "150%")[:5], "--budget", "150%", "--subnets", 10,
+                                     "--images", 100, "--out", mine / "file" / "arch.json")  # fmt: skip
+    assert (mine / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount a small disk")
+def test_output_on_a_full_disk(refused, mine):
+    disk = mine / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    try:
+        train = ("train", *SMALL, "--data", "cluttered-digits", "--steps", 2, "--batch-size", 8)
+        assert "disk is full" in refused(*train, "--out", disk / "net")
+        assert [path.name for path in disk.rglob("*") if path.is_file()] == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_output_that_is_not_writable(refused, mine):
+    """`/proc` refuses every new folder, to root too."""
+    train = ("train", *SMALL, "--data", "cluttered-digits", "--steps", 1, "--batch-size", 8)
+    assert "cannot write" in refused(*train, "--out", "/proc/hwnas")
+    assert "cannot write" in refused("quickstart", "--out", "/proc/hwnas")
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_supernet_that_is_not_what_was_trained(refused, mine, damage):
+    weights = mine / "net" / "supernet.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert "supernet.safetensors" in refused(*search(mine, "--budget", "150%"))
+
+
+def test_arch_that_is_none(refused, mine):
+    (mine / "arch.json").write_text('{"arch": {"resolution": 24}}')
+    export = ("export", mine / "arch.json", "--supernet", mine / "net", "--target", TARGET, "--out", mine / "b")
+    assert "missing" in refused(*export)
+    (mine / "arch.json").write_text("[]")
+    assert "is no arch" in refused(*export)
+    assert not (mine / "b").exists()
+
+
+# -- images ------------------------------------------------------------------------------------------------------
+
+
+def images(folder, classes, broken=False):
+    for split in ("train", "val"):
+        for name in classes:
+            (folder / split / name).mkdir(parents=True)
+            for i in range(3):
+                Image.new("RGB", (40, 40), (i * 40, 10, 10)).save(folder / split / name / f"{i}.png")
+    if broken:
+        for path in folder.glob("train/*/*.png"):
+            path.write_bytes(path.read_bytes()[:30])
+
+
+def test_folder_of_images_that_is_none(refused, tmp_path):
+    train = ("train", *SMALL, "--data", "images", "--out", tmp_path / "net", "--steps", 1, "--batch-size", 4)
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in refused(*train, "--data-path", tmp_path / "empty")
+    images(tmp_path / "one", ["cat"])
+    assert "cat" in refused(*train, "--data-path", tmp_path / "one")
+    images(tmp_path / "broken", ["cat", "dog"], broken=True)
+    assert ".png" in refused(*train, "--data-path", tmp_path / "broken")
+    assert "path" in refused(*train)
