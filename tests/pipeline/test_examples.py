@@ -1,0 +1,35 @@
+"""The jobs that come with hwnas can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwnas.pipeline import read_job
+from hwnas.pipeline.job import Job
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.stem)
+def test_example(path):
+    job = read_job(path)
+    assert job.make_space(in_channels=3, classes=10).size > 0
+    if job.data.path:
+        assert Path(job.data.path).parent == path.parent
+
+
+def test_docs_list_every_key_of_a_job():
+    page = (ROOT / "docs" / "jobs.md").read_text()
+
+    def keys(model):
+        for name, field in model.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                yield from keys(inner)
+            else:
+                yield field.alias or name
+
+    missing = [key for key in keys(Job) if f"`{key}`" not in page and f"`[space.{key}]`" not in page]
+    assert not missing
