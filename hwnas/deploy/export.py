@@ -52,7 +52,7 @@ def export(
     network = evaluator.subnet(arch)
     program = form.lower(network, first.input)
     batches = data.batches("test", arch["resolution"])
-    parity = check_parity(network, program, target.recipe, batches, progress=progress)
+    parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
     codes = space.encode([arch])
     manifest = BundleManifest(
         target=target.name,

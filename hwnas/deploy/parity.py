@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from hwnas.errors import ParityError
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
+from hwnas.runtimes.base import Array
 from hwnas.targets import Recipe, Spec
 
 
@@ -44,6 +45,7 @@ def check_parity(
     recipe: Recipe,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
+    images: int | None = None,
     progress: Progress = silent,
 ) -> ParityReport:
     """Compare a network with its lowered program on images.
@@ -52,19 +54,21 @@ def check_parity(
         network: the torch network before BN was folded, in evaluation mode.
         program: what `Form.lower` made of it, or the file of it.
         recipe: gives the runtime and the limits.
-        batches: images ``(n, channels, height, width)`` and labels ``(n,)``.
+        batches: images ``(n, channels, height, width)`` and labels ``(n,)``; one batch is held at a time.
+        images: how many they are in all, for `progress`.
         progress: told after each batch.
 
     Raises:
         ParityError: a limit of the recipe's ``[parity]`` is passed (names the figures), or an output is not finite.
     """
-    held = list(batches)
-    expected, labels = logits(network, held)
-    outputs = []
+    pairs, outputs, done = [], [], 0
     with open_session(program, recipe) as session:
-        for i, (images, _) in enumerate(held):
-            outputs.append(_run(session.run, images.numpy(), recipe.batch))
-            progress("checking parity", i + 1, len(held))
+        for batch in batches:
+            pairs.append(logits(network, [batch]))
+            outputs.append(_run(session.run, batch[0].numpy(), recipe.batch))
+            done += len(batch[1])
+            progress("checking parity", done, images or done)
+    expected, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
     got = torch.from_numpy(np.concatenate(outputs))
     if not (got.isfinite().all() and expected.isfinite().all()):
         raise ParityError(
@@ -97,9 +101,8 @@ def check_parity(
     return report
 
 
-def _run(run: object, images: np.ndarray, batch: int) -> np.ndarray:
+def _run(run: Callable[[Array], Array], images: Array, batch: int) -> Array:
     """Images ``(n, ...)`` through a program of static batch; a last part batch is filled up with its first image."""
-    assert callable(run)
     outputs = []
     for start in range(0, len(images), batch):
         part = np.ascontiguousarray(images[start : start + batch], np.float32)

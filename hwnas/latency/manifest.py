@@ -71,6 +71,7 @@ class Manifest(Spec):
     Attributes:
         schema_: version of the file's form, ``schema`` in the file.
         device, recipe: names of the target's parts.
+        device_fingerprint: of what the device is recognised by.
         recipe_hash: of the recipe that the table was made with; another one is refused.
         csv_sha256: of the table's file.
         date: ISO date of the last measurement.
@@ -83,6 +84,7 @@ class Manifest(Spec):
     schema_: Literal[1] = Field(alias="schema", default=1)
     device: str
     recipe: str
+    device_fingerprint: str
     recipe_hash: str
     csv_sha256: str
     date: str

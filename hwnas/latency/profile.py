@@ -78,6 +78,7 @@ def profile(
         {
             "device": target.device.name,
             "recipe": target.recipe.name,
+            "device_fingerprint": target.device.fingerprint,
             "recipe_hash": target.recipe.hash,
             "csv_sha256": "",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -171,14 +172,14 @@ def runtime_versions(target: Target) -> dict[str, str]:
 
 
 def host_facts() -> dict[str, object]:
-    """What a manifest says of the host: facts about its hardware only."""
+    """What a manifest says of the host: facts about its hardware and its clock only."""
     host = detect_host()
-    return {
-        "architecture": host.architecture,
-        "cpu": host.cpu,
-        "cores": host.cores,
-        "flags": list(host.flags),
-    }
+    facts: dict[str, object] = {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores}
+    for name in ("scaling_governor", "scaling_max_freq"):
+        path = Path("/sys/devices/system/cpu/cpu0/cpufreq") / name
+        # Virtual machines, and systems other than Linux, do not show their clock.
+        facts[name] = path.read_text().strip() if path.is_file() else "not shown by this system"
+    return {**facts, "flags": list(host.flags)}
 
 
 def _row(measured: Measurement, key: str) -> Row:

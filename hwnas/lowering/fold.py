@@ -18,7 +18,8 @@ def folded(module: nn.Module) -> nn.Module:
     """
     copy: nn.Module = fuse(plain(module).eval())
     for parameter in copy.parameters():
-        parameter.data = parameter.data.contiguous(memory_format=torch.contiguous_format)
+        # Not `contiguous`: weights of 1x1 convolutions pass for it in either layout, and would keep their strides.
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return copy.requires_grad_(False)
 
 

@@ -64,7 +64,7 @@ def make_op(kind: str, input_: Shape, output: Shape, **attributes: Attribute) ->
 
     Raises:
         UnknownName: `kind` is not in `KINDS`.
-        InvalidValue: the attributes are not those of the kind.
+        InvalidValue: the attributes are not those of the kind, or not of their type.
     """
     if kind not in KINDS:
         raise UnknownName("op kind", kind, KINDS)
@@ -72,6 +72,11 @@ def make_op(kind: str, input_: Shape, output: Shape, **attributes: Attribute) ->
         raise InvalidValue(
             f"op kind {kind!r} has the attributes {sorted(KINDS[kind].attributes)}, not {sorted(attributes)}"
         )
+    for name, value in attributes.items():
+        if isinstance(value, str) != (name in TEXTS):
+            raise InvalidValue(
+                f"{name} of {kind!r} is {'a text' if name in TEXTS else 'a whole number'}, not {value!r}"
+            )
     return Op(kind, input_, output, tuple(sorted(attributes.items())))
 
 
@@ -149,6 +154,8 @@ def _classifier_macs(op: Op) -> int:
 def _classifier_params(op: Op) -> int:
     return _classifier_macs(op) + op.output[0]
 
+
+TEXTS = frozenset({"act"})  # attributes that are texts; all others are whole numbers
 
 KINDS: dict[str, Kind] = {
     # convolution, BN, activation

@@ -90,7 +90,7 @@ def load_once_for_all(supernet: Supernet, state_dict: Mapping[str, Tensor]) -> N
 def _published(name: str) -> str:
     """The published name of one of our tensors.
 
-    ``slots.stage2_block1.shared.layers.se.reduce.bias`` -> ``blocks.5.mobile_inverted_conv.depth_conv.se.fc.reduce.bias``
+    ``slots.stage2_block1.shared.layers.project.bn.bias`` -> ``blocks.5.mobile_inverted_conv.point_linear.bn.bn.bias``
     """
     for prefix, published in _ENDS.items():
         if name.startswith(prefix):

@@ -1,0 +1,163 @@
+"""What the slow tests share: a space of a few networks, a supernet of it, its profile, and tables made up by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hwnas.accuracy import Evaluator
+from hwnas.data import ClutteredDigits
+from hwnas.latency import LatencyTable, Row, profile
+from hwnas.latency.manifest import Manifest
+from hwnas.spaces import Op, Space, make_space
+from hwnas.supernet import Supernet, TrainConfig, train
+from hwnas.targets import Device, Hardware, Match, Recipe, Target, resolve_target
+
+RECIPE = Recipe.model_validate(
+    {
+        "schema": 1,
+        "name": "made-up",
+        "description": "ONNX Runtime on one thread",
+        "runtime": "onnxruntime",
+        "precision": "fp32",
+        "opset": 20,
+        "batch": 1,
+        "threads": 1,
+        "parity": {"max_abs_error": 1e-4, "min_cosine": 0.9999, "min_top1_agreement": 0.999},
+    }
+)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    return RECIPE
+
+
+@pytest.fixture(scope="session")
+def elsewhere() -> Target:
+    """A target whose device is not this host."""
+    device = Device(
+        schema=1,
+        name="board",
+        kind="cpu",
+        description="d",
+        match=Match(cpu="^No Such CPU$"),
+        hardware=Hardware(source="s"),
+    )
+    return Target(device, RECIPE)
+
+
+@pytest.fixture(scope="session")
+def this() -> Target:
+    return resolve_target("this/onnxruntime-cpu-fp32")
+
+
+@pytest.fixture(scope="session")
+def space() -> Space:
+    """18 networks of 12 ops: enough to calibrate, validate, train and search in seconds."""
+    return make_space("mobilenetv3-tiny").fix(
+        resolution=24,
+        depth_1=(1, 2),
+        depth_2=1,
+        depth_3=1,
+        kernel_1_1=3,
+        expansion_1_1=2,
+        kernel_1_2=3,
+        expansion_1_2=(2, 4),
+        kernel_2_1=(3, 5),
+        expansion_2_1=2,
+        kernel_3_1=3,
+        expansion_3_1=(2, 3, 4),
+    )
+
+
+def made_up_ms(op: Op) -> float:
+    """A latency that depends on the op alone, in the digits that a table keeps."""
+    return float(f"{0.002 + op.macs / 2e8 + op.params / 5e7:.6g}")
+
+
+def made_up_table(space: Space, target: Target, **manifest: object) -> LatencyTable:
+    """A table of a space that nobody measured."""
+    from hwnas.latency.profile import runtime_versions
+
+    rows = {}
+    for op in space.distinct_ops:
+        p25 = made_up_ms(op)
+        rows[op.key] = Row(
+            latency_ms_p25=p25,
+            latency_ms_p50=float(f"{p25 * 1.02:.6g}"),
+            latency_ms_p90=float(f"{p25 * 1.3:.6g}"),
+            samples=80,
+        )
+    facts: dict[str, object] = {
+        "device": target.device.name,
+        "recipe": target.recipe.name,
+        "device_fingerprint": target.device.fingerprint,
+        "recipe_hash": target.recipe.hash,
+        "csv_sha256": "",
+        "date": "2026-01-31",
+        "host": {"cpu": "made up", "cores": 2, "flags": ["avx2"]},
+        "versions": runtime_versions(target),
+        "measurement": {"passes": 8, "too_noisy": False},
+    }
+    return LatencyTable(target=target, rows=rows, manifest=Manifest.model_validate(facts | manifest))
+
+
+@pytest.fixture(scope="session")
+def make_table() -> Callable[..., LatencyTable]:
+    return made_up_table
+
+
+@pytest.fixture(scope="session")
+def profiled(space: Space, this: Target, tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
+    """The small space, really measured on this host."""
+    return profile(space, this, journals=tmp_path_factory.mktemp("journals"), networks=8)
+
+
+@pytest.fixture(scope="session")
+def data() -> ClutteredDigits:
+    return ClutteredDigits()
+
+
+@pytest.fixture(scope="session")
+def supernet(space: Space, data: ClutteredDigits, tmp_path_factory: pytest.TempPathFactory) -> Supernet:
+    """A supernet of the small space after a few steps: it knows little, but its weights are nobody's default."""
+    net = Supernet(space, seed=1)
+    config = TrainConfig(steps=6, batch_size=32, random_subnets=1)
+    train(net, data, config, seed=1, folder=tmp_path_factory.mktemp("training"))
+    return net
+
+
+@pytest.fixture(scope="session")
+def evaluator(supernet: Supernet, data: ClutteredDigits) -> Evaluator:
+    return Evaluator(supernet, data, images=500, calibration_images=500, seed=1)
+
+
+def scaled(factor: float) -> onnx.ModelProto:
+    """A graph of two nodes that costs no torch and no export: ``(1, 64) -> (1, 64)``."""
+    weight = numpy_helper.from_array(np.eye(64, dtype=np.float32) * np.float32(factor), "weight")
+    shape = [1, 64]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["input", "weight"], ["x"]), helper.make_node("Relu", ["x"], ["output"])],
+        "scaled",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)],
+        [weight],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Five small programs as files; one name has a blank, as the keys of ops have."""
+    folder = tmp_path_factory.mktemp("programs")
+    paths = {}
+    for i, name in enumerate(("a", "b", "conv 1x2x2>1x2x2", "d", "e")):
+        paths[name] = folder / f"{i}.onnx"
+        onnx.save(scaled(i + 1), paths[name])
+    return paths

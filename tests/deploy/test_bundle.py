@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from hwnas.accuracy import Evaluator
+from hwnas.deploy import Bundle, BundleManifest, bench, export, open_bundle, write_bundle
+from hwnas.deploy.bench import summarise
+from hwnas.deploy.parity import ParityReport
+from hwnas.errors import BundleError, OutputError, ParityError
+from hwnas.latency import LatencyTable, load_model
+from hwnas.runtimes import open_session
+from hwnas.spaces import Domain, Space
+from hwnas.targets import Recipe, Target
+from hwnas.timing import Measurement, Protocol
+
+
+@pytest.fixture
+def manifest(space: Space, recipe: Recipe) -> BundleManifest:
+    return BundleManifest(
+        target="board/made-up",
+        recipe=recipe,
+        domain=Domain.of(space),
+        arch=dict(space.largest),
+        classes=["null", "Änne", "zwei"],
+        input={"shape": [1, 1, 24, 24], "transform": {"mean": [0.1], "crop": None}},
+        predicted_ms=0.1 + 0.2,
+        measured_ms=None,
+        budget_ms=1.5,
+        accuracy=0.875,
+        parity=ParityReport(
+            images=10, max_abs_error=1e-6, min_cosine=1.0, top1_agreement=1.0, torch_accuracy=0.9, deployed_accuracy=0.9
+        ),
+        macs=1000,
+        params=100,
+        versions={"hwnas": "0"},
+        files={},
+    )
+
+
+def writer(content: bytes = b"a program") -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        path = folder / "model.onnx"
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def bundle(manifest: BundleManifest, tmp_path: Path) -> Bundle:
+    return write_bundle(tmp_path / "bundle", writer(), manifest)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+# -- whole or not at all -----------------------------------------------------------------------------------
+
+
+def test_round_trip(bundle: Bundle, manifest: BundleManifest, tmp_path: Path) -> None:
+    again = open_bundle(tmp_path / "bundle")
+    assert again == bundle
+    assert again.program.read_bytes() == b"a program"
+    assert again.manifest.files == {"model.onnx": hashlib.sha256(b"a program").hexdigest()}
+    assert again.manifest.model_copy(update={"files": {}, "manifest_sha256": ""}) == manifest
+    assert listing(tmp_path) == ["bundle", "bundle/manifest.json", "bundle/model.onnx"]
+
+
+def test_any_changed_byte_of_the_program(bundle: Bundle) -> None:
+    whole = bundle.program.read_bytes()
+    for i in range(len(whole)):
+        bundle.program.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
+        with pytest.raises(BundleError, match=r"model.onnx was changed after it was written: its sha256 is .*Export"):
+            open_bundle(bundle.folder)
+    bundle.program.write_bytes(whole + b"\n")
+    with pytest.raises(BundleError, match="was changed"):
+        open_bundle(bundle.folder)
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x07, 0x20, 0x80])
+def test_any_changed_byte_of_the_manifest(bundle: Bundle, flip: int) -> None:
+    path = bundle.folder / "manifest.json"
+    whole = path.read_bytes()
+    # 0x20 turns a letter into its other case, 0x80 an ASCII character into no UTF-8.
+    for i in range(0, len(whole), 17):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ flip]) + whole[i + 1 :])
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            open_bundle(bundle.folder)
+    for i in [i for i, byte in enumerate(whole) if byte == 0x0A]:  # read as text, the two line ends are one
+        path.write_bytes(whole[:i] + b"\r" + whole[i + 1 :])
+        with pytest.raises(BundleError, match=r"manifest\.json"):
+            open_bundle(bundle.folder)
+    path.write_bytes(whole)
+    assert open_bundle(bundle.folder) == bundle
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text + "\n", "was changed after it was written: its checksum does not hold"),
+        (lambda text: text.replace(": ", ":  ", 1), "was changed after it was written"),
+        (lambda text: " " + text, "was changed after it was written"),
+        (lambda text: text.replace("\n", "\r\n"), "was changed after it was written"),
+        (lambda text: text.replace('"predicted_ms": 0.3', '"predicted_ms": 0.2'), "was changed after it was written"),
+        (lambda text: text.replace('"budget_ms": 1.5', '"budget_ms": -1.5'), "is malformed: budget_ms: "),
+        (lambda text: text.replace('"macs"', '"makks"'), "is malformed: "),
+        (lambda text: text[:-20], "is malformed: the file: "),
+        (lambda text: "", "is malformed: the file: "),
+        (lambda text: "[]", "is malformed: the file: "),
+    ],
+)
+def test_a_manifest_edited_by_hand(bundle: Bundle, change: Callable[[str], str], words: str) -> None:
+    path = bundle.folder / "manifest.json"
+    before = path.read_bytes().decode()
+    path.write_bytes(change(before).encode())
+    assert path.read_bytes().decode() != before
+    with pytest.raises(BundleError, match=words):
+        open_bundle(bundle.folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.onnx"])
+def test_a_missing_file(bundle: Bundle, name: str) -> None:
+    (bundle.folder / name).unlink()
+    with pytest.raises(BundleError, match=rf"{name}.*No such file"):
+        open_bundle(bundle.folder)
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"none is not a bundle: cannot read manifest.json"):
+        open_bundle(tmp_path / "none")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BundleError, match="file is not a bundle"):
+        open_bundle(tmp_path / "file")
+
+
+# -- where it may be written ------------------------------------------------------------------------------
+
+
+def test_an_older_bundle_is_replaced_whole(bundle: Bundle, manifest: BundleManifest, tmp_path: Path) -> None:
+    def other(folder: Path) -> Path:
+        (folder / "model.pt2").write_bytes(b"another")
+        return folder / "model.pt2"
+
+    newer = write_bundle(bundle.folder, other, manifest.model_copy(update={"measured_ms": 0.5}))
+    assert open_bundle(bundle.folder) == newer
+    assert listing(tmp_path) == ["bundle", "bundle/manifest.json", "bundle/model.pt2"]
+
+
+def test_a_damaged_bundle_is_replaced(bundle: Bundle, manifest: BundleManifest) -> None:
+    bundle.program.write_bytes(b"changed")
+    assert write_bundle(bundle.folder, writer(), manifest) == open_bundle(bundle.folder)
+
+
+def test_an_empty_folder_and_new_folders_are_taken(manifest: BundleManifest, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "new" / "deep"):
+        assert write_bundle(folder, writer(), manifest) == open_bundle(folder)
+
+
+def test_the_folder_one_stands_in(manifest: BundleManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_bundle(Path(), writer(), manifest)
+    assert open_bundle(tmp_path / "here").manifest.arch == manifest.arch
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_somebody_elses_folder_is_refused(manifest: BundleManifest, tmp_path: Path, with_manifest: bool) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("kept")
+    if with_manifest:  # browsers' extensions have a file of that name, too
+        (folder / "manifest.json").write_text('{"manifest_version": 3}')
+    before = listing(tmp_path)
+    with pytest.raises(OutputError, match="is not empty and holds no bundle"):
+        write_bundle(folder, writer(), manifest)
+    assert listing(tmp_path) == before
+
+
+def test_notes_beside_a_bundle_are_not_lost(bundle: Bundle, manifest: BundleManifest) -> None:
+    (bundle.folder / "notes.txt").write_text("kept")
+    with pytest.raises(OutputError, match="or more than one; choose another folder"):
+        write_bundle(bundle.folder, writer(), manifest)
+    assert (bundle.folder / "notes.txt").read_text() == "kept"
+    assert open_bundle(bundle.folder) == bundle
+
+
+def test_a_file_in_place_of_a_folder(manifest: BundleManifest, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OutputError, match="file is a file; a bundle is a folder, choose another name"):
+        write_bundle(tmp_path / "file", writer(), manifest)
+    with pytest.raises(OutputError, match=r"cannot write the bundle .*: Not a directory"):
+        write_bundle(tmp_path / "file" / "bundle", writer(), manifest)
+    assert (tmp_path / "file").read_text() == "kept"
+    assert listing(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_closed_folder(manifest: BundleManifest, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_bundle(closed / "bundle", writer(), manifest)
+    assert listing(tmp_path) == ["closed"]
+
+
+def full_disk(folder: Path) -> Path:
+    (folder / "model.onnx").write_bytes(b"a part of")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def refused(folder: Path) -> Path:
+    (folder / "model.onnx").write_bytes(b"a part of")
+    raise OutputError("cannot write model.onnx: the disk is full")
+
+
+def interrupted(folder: Path) -> Path:
+    (folder / "model.onnx").write_bytes(b"a part of")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("older", [True, False])
+@pytest.mark.parametrize(
+    ("write", "error"), [(full_disk, OutputError), (refused, OutputError), (interrupted, KeyboardInterrupt)]
+)
+def test_a_failure_leaves_all_as_it_was(
+    manifest: BundleManifest,
+    tmp_path: Path,
+    older: bool,
+    write: Callable[[Path], Path],
+    error: type[BaseException],
+) -> None:
+    folder = tmp_path / "bundle"
+    before = write_bundle(folder, writer(), manifest) if older else None
+    with pytest.raises(error):
+        write_bundle(folder, write, manifest)
+    if older:
+        assert open_bundle(folder) == before
+        assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    else:
+        assert listing(tmp_path) == []
+
+
+def test_an_older_bundle_returns_when_the_new_one_cannot_take_its_place(
+    bundle: Bundle, manifest: BundleManifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = Path.replace
+
+    def fails_once(self: Path, to: Path) -> Path:
+        if self.name.endswith(".making"):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "replace", fails_once)
+    with pytest.raises(OutputError, match=r"cannot write the bundle .*Input/output error"):
+        write_bundle(bundle.folder, writer(b"newer"), manifest)
+    monkeypatch.undo()
+    assert open_bundle(bundle.folder) == bundle
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_a_kill_left_is_cleared_away(bundle: Bundle, manifest: BundleManifest, tmp_path: Path) -> None:
+    for name in (".bundle.making", ".bundle.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.onnx").write_bytes(b"half")
+    newer = write_bundle(bundle.folder, writer(b"newer"), manifest)
+    assert open_bundle(bundle.folder) == newer
+    assert listing(tmp_path) == ["bundle", "bundle/manifest.json", "bundle/model.onnx"]
+
+
+# -- a real one -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(
+    space: Space, evaluator: Evaluator, this: Target, profiled: LatencyTable, tmp_path_factory: pytest.TempPathFactory
+) -> Bundle:
+    folder = tmp_path_factory.mktemp("real") / "bundle"
+    return export(space.smallest, evaluator, this, load_model(profiled, space), folder, budget_ms=2.5)
+
+
+def test_the_manifest_tells_all(real: Bundle, space: Space, this: Target, profiled: LatencyTable) -> None:
+    assert open_bundle(real.folder) == real
+    said = json.loads((real.folder / "manifest.json").read_bytes())
+    codes = space.encode([space.smallest])
+    assert said["schema"] == 1
+    assert said["target"] == this.name
+    assert Recipe.model_validate(said["recipe"]) == this.recipe
+    assert said["arch"] == dict(space.smallest)
+    assert Domain.model_validate(said["domain"]).make().choices == space.choices
+    assert said["classes"] == [str(digit) for digit in range(10)]
+    assert said["input"]["shape"] == [1, 1, 24, 24]
+    assert {"layout", "channels", "dtype", "resize", "mean", "std"} <= set(said["input"]["transform"])
+    assert said["predicted_ms"] == float(load_model(profiled, space).predict(codes)[0])
+    assert (said["measured_ms"], said["budget_ms"]) == (None, 2.5)
+    assert (said["macs"], said["params"]) == (int(space.macs(codes)[0]), int(space.params(codes)[0]))
+    assert set(said["versions"]) == {"hwnas", "onnxruntime", "torch", "python", "system"}
+    assert said["files"] == {"model.onnx": hashlib.sha256((real.folder / "model.onnx").read_bytes()).hexdigest()}
+    assert said["parity"]["images"] == 10_000
+    assert said["parity"]["max_abs_error"] <= 1e-4
+    assert said["parity"]["top1_agreement"] >= 0.999
+    assert said["accuracy"] == said["parity"]["deployed_accuracy"]
+
+
+def test_the_program_is_the_recipes_and_runs_alone(real: Bundle, this: Target) -> None:
+    model = onnx.load(real.program)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.opset_import[0].version == this.recipe.opset
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    with open_session(real.program, real.manifest.recipe) as session:
+        assert session.shape == tuple(real.manifest.input["shape"])  # type: ignore[arg-type]
+        assert session.run(np.zeros(session.shape, np.float32)).shape == (1, 10)
+
+
+def test_a_failed_check_writes_nothing(
+    space: Space, evaluator: Evaluator, this: Target, profiled: LatencyTable, tmp_path: Path
+) -> None:
+    strict = this.recipe.model_copy(update={"parity": this.recipe.parity.model_copy(update={"max_abs_error": 1e-12})})
+    target = Target(this.device, strict)
+    with pytest.raises(ParityError, match=r"max_abs_error .* > 1e-12"):
+        export(space.smallest, evaluator, target, load_model(profiled, space), tmp_path / "bundle")
+    assert listing(tmp_path) == []
+
+
+def test_a_bad_folder_is_found_before_the_long_work(
+    space: Space, evaluator: Evaluator, this: Target, profiled: LatencyTable, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    said: list[str] = []
+    with pytest.raises(OutputError, match="is a file"):
+        export(
+            space.smallest,
+            evaluator,
+            this,
+            load_model(profiled, space),
+            tmp_path / "file",
+            progress=lambda what, done, total: said.append(what),
+        )
+    assert said == []
+
+
+def test_a_bench_stands_beside_its_prediction(real: Bundle, this: Target) -> None:
+    found = bench(real, this.device)
+    assert found.target == this.name
+    assert 0 < found.measured_ms <= found.p50_ms <= found.p90_ms < math.inf
+    assert (found.predicted_ms, found.budget_ms) == (real.manifest.predicted_ms, 2.5)
+    assert found.relative_error == found.measured_ms / found.predicted_ms - 1
+    assert math.isfinite(found.spread)
+    assert found.too_noisy == (found.spread > Protocol().max_spread)
+    json.dumps(dataclasses.asdict(found))
+
+
+def test_the_figures_are_the_measurements_quantiles(real: Bundle, this: Target) -> None:
+    samples = [[1.0, 2.0, 3.0], [4.0, 5.0]]
+    measured = Measurement(samples_ms={"x": samples, "y": [[9.0], [9.0]]}, reference="x", protocol=Protocol())
+    found = summarise(real, this.device, measured, "x")
+    assert (found.measured_ms, found.p50_ms, found.p90_ms) == (2.0, 3.0, pytest.approx(4.6))
+    assert found.relative_error == 2.0 / real.manifest.predicted_ms - 1
+    assert summarise(real, this.device, measured, "y").measured_ms == 9.0

@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hwnas.errors import MissingOp, OutputError, SpecError, TableCorrupt, TableError, TableMismatch
+from hwnas.latency import LatencyTable, Row, load_model, read_table, write_table
+from hwnas.latency.manifest import Fit
+from hwnas.latency.table import COLUMNS, merged, profile_command
+from hwnas.spaces import Domain, Space, parse_op
+from hwnas.targets import Recipe, Target, catalog
+
+Make = Callable[..., LatencyTable]
+
+
+@pytest.fixture
+def written(space: Space, this: Target, make_table: Make, tmp_path: Path) -> Path:
+    """The CSV of a table on disk."""
+    path = tmp_path / this.device.name / f"{this.recipe.name}.csv"
+    write_table(make_table(space, this), path)
+    return path
+
+
+def a_fit(space: Space, **more: object) -> Fit:
+    factors = {slot.group: 1.1 for slot in space.slots}
+    facts: dict[str, object] = {
+        "domain": Domain.of(space).model_dump(),
+        "networks": 16,
+        "seed": 1,
+        "overhead_ms": -0.001,
+        "factors": factors,
+        "residual_mean": 0.001,
+        "residual_std": 0.01,
+        "measurement": {"passes": 10},
+    }
+    return Fit.model_validate(facts | more)
+
+
+def rewritten(path: Path, change: Callable[[list[list[str]]], object], *, seal: bool = True) -> None:
+    """Change the cells of a table; `seal` makes the manifest's checksum fit, so that another check has to see it."""
+    with path.open(newline="") as file:
+        cells = list(csv.reader(file))
+    change(cells)
+    path.write_text("".join(",".join(row) + "\n" for row in cells))
+    if seal:
+        reseal(path)
+
+
+def reseal(path: Path) -> None:
+    manifest = path.with_suffix(".toml")
+    lines = manifest.read_text().splitlines()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest.write_text(
+        "\n".join(f'csv_sha256 = "{digest}"' if x.startswith("csv_sha256") else x for x in lines) + "\n"
+    )
+
+
+# -- what is written is what is read ---------------------------------------------------------------------
+
+
+def test_round_trip(space: Space, this: Target, make_table: Make, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "t.csv"
+    table = make_table(space, this).with_fit(a_fit(space))
+    returned = write_table(table, path)
+    read = read_table(this, path)
+    assert read.rows == table.rows
+    assert read.manifest == returned.manifest
+    assert read.manifest.csv_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read.manifest.model_copy(update={"csv_sha256": ""}) == table.manifest
+    assert sorted(p.name for p in path.parent.iterdir()) == ["t.csv", "t.toml"]
+    for op in space.distinct_ops:
+        assert read.latency_ms(op) == table.rows[op.key].latency_ms_p25
+
+
+def test_the_csv_is_sorted_and_has_the_columns_that_people_know(space: Space, written: Path) -> None:
+    lines = written.read_bytes().split(b"\n")
+    assert lines[0] == b"op,latency_ms_p25,latency_ms_p50,latency_ms_p90,samples,macs,params"
+    assert lines[-1] == b""
+    keys = [line.split(b",")[0].decode() for line in lines[1:-1]]
+    assert keys == sorted(op.key for op in space.distinct_ops)
+    with written.open(newline="") as file:
+        for row in csv.DictReader(file):
+            op = parse_op(row["op"])
+            assert (int(row["macs"]), int(row["params"])) == (op.macs, op.params)
+
+
+def test_latencies_keep_six_digits(space: Space, this: Target, make_table: Make, tmp_path: Path) -> None:
+    table = make_table(space, this)
+    key = space.distinct_ops[0].key
+    row = Row(latency_ms_p25=1.23456789e-5, latency_ms_p50=0.1, latency_ms_p90=12345.678, samples=7)
+    write_table(replace(table, rows={key: row}), tmp_path / "t.csv")
+    assert read_table(this, tmp_path / "t.csv").rows == {
+        key: Row(latency_ms_p25=1.23457e-5, latency_ms_p50=0.1, latency_ms_p90=12345.7, samples=7)
+    }
+    assert ",1.23457e-05,0.1,12345.7,7," in (tmp_path / "t.csv").read_text()
+
+
+def test_the_catalog_is_where_tables_are_looked_for(
+    space: Space, this: Target, make_table: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "roots", lambda: [tmp_path])
+    with pytest.raises(
+        TableError, match=f"no latency table for {this.name}. .*hwnas profile --target {this.name} --space"
+    ):
+        read_table(this)
+    write_table(make_table(space, this), tmp_path / "latency_tables" / f"{this.name}.csv")
+    assert len(read_table(this).rows) == len(space.distinct_ops)
+
+
+def test_no_table_at_a_path(this: Target, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"no latency table for .* at .*none.csv. Measure one with: hwnas profile"):
+        read_table(this, tmp_path / "none.csv")
+
+
+def test_a_place_that_cannot_be_written(space: Space, this: Target, make_table: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OutputError, match="is a file, not a folder"):
+        write_table(make_table(space, this), tmp_path / "file" / "t.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# -- bad tables ------------------------------------------------------------------------------------------
+
+
+def test_a_row_edited_by_hand(this: Target, written: Path) -> None:
+    def edit(cells: list[list[str]]) -> None:
+        cells[3][1] = str(float(cells[3][1]) * 0.99)
+
+    rewritten(written, edit, seal=False)
+    with pytest.raises(TableCorrupt, match=r"was changed after it was written: its sha256 is .*hwnas profile again"):
+        read_table(this, written)
+
+
+def test_a_row_deleted_by_hand(this: Target, written: Path) -> None:
+    rewritten(written, lambda cells: cells.pop(2), seal=False)
+    with pytest.raises(TableCorrupt, match="was changed after it was written"):
+        read_table(this, written)
+
+
+def cell(column: str, text: str) -> Callable[[list[list[str]]], None]:
+    def change(cells: list[list[str]]) -> None:
+        cells[2][COLUMNS.index(column)] = text
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (cell("latency_ms_p25", "nan"), r"line 3: latencies are \['nan', .*must be positive, finite"),
+        (cell("latency_ms_p50", "nan"), r"line 3: .*must be positive, finite"),
+        (cell("latency_ms_p90", "inf"), r"line 3: .*'inf'\] ms; they must be positive, finite"),
+        (cell("latency_ms_p25", "0"), r"line 3: latencies are \['0', .*must be positive"),
+        (cell("latency_ms_p25", "-0.5"), r"line 3: latencies are \['-0.5', .*must be positive"),
+        (cell("latency_ms_p25", "fast"), r"line 3: .*'fast'"),
+        (cell("latency_ms_p25", ""), r"line 3: "),
+        (cell("latency_ms_p25", "9999"), r"line 3: quantiles must ascend"),
+        (cell("samples", "0"), r"line 3: .*samples be positive"),
+        (cell("samples", "4.5"), r"line 3: .*'4.5'"),
+        (cell("macs", "1"), r"line 3: .*macs and params be \d+ and \d+"),
+        (cell("params", "1"), r"line 3: .*macs and params be \d+ and \d+"),
+        (cell("op", "conv"), r"line 3: 'conv' is not the key of an op"),
+        (cell("op", "konv 1x2x2>1x2x2 act=relu kernel=3 stride=1"), r"line 3: .*unknown op kind 'konv'"),
+        (cell("op", "conv 1x2x2>1x2x2 kernel=3 act=relu stride=1"), r"line 3: .*canonical form"),
+        (cell("op", "conv 1x2x2>1x2x2 act=relu kernel=3"), r"line 3: .*attributes"),
+        (cell("op", "conv 1xtwo>1x2 act=relu kernel=3 stride=1"), r"line 3: .*is not the key of an op"),
+        (lambda cells: cells.append(cells[1]), r"line 14: the op .* stands here a second time"),
+        (lambda cells: cells[2].pop(), "line 3: 6 cells; a row has 7"),
+        (lambda cells: cells[2].append("1"), "line 3: 8 cells; a row has 7"),
+        (lambda cells: cells[0].reverse(), r"has the columns \['params', .*a latency table has \['op',"),
+        (lambda cells: cells.pop(0), "has the columns"),
+        (lambda cells: cells.clear(), r"has the columns \[\]"),
+        (cell("samples", "80\r"), "is not a CSV file: new-line character"),
+    ],
+)
+def test_a_bad_row(this: Target, written: Path, change: Callable[[list[list[str]]], object], words: str) -> None:
+    rewritten(written, change)
+    with pytest.raises(TableCorrupt, match=words) as caught:
+        read_table(this, written)
+    assert str(written) in str(caught.value)
+
+
+def test_the_last_row_cut_off(this: Target, written: Path) -> None:
+    written.write_bytes(written.read_bytes()[:-30])
+    with pytest.raises(TableCorrupt, match=r"cells; a row has 7|is not the key|was changed"):
+        read_table(this, written)
+
+
+def test_bytes_that_are_no_text(this: Target, written: Path) -> None:
+    written.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(TableCorrupt, match="has the columns"):
+        read_table(this, written)
+
+
+def test_no_manifest(this: Target, written: Path) -> None:
+    written.with_suffix(".toml").unlink()
+    with pytest.raises(TableCorrupt, match=r"has no manifest beside it; where it was measured, and how, is unknown"):
+        read_table(this, written)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: "colour = 1\n" + text, r"unknown key 'colour'.*allowed at the top level: schema, device"),
+        (lambda text: text.replace("schema = 1", "schema = 2"), r"schema is 2"),
+        (lambda text: text.replace("device =", "devise ="), r"unknown key 'devise'; did you mean 'device'"),
+        (lambda text: text[:100] + "=", "line "),
+        (lambda text: text.replace("overhead_ms = -0.001", 'overhead_ms = "low"'), r"fits\[0\].overhead_ms is 'low'"),
+        (lambda text: text.replace("stem = 1.1", "stem = -1.1"), r"factors.stem is -1.1"),
+    ],
+)
+def test_a_malformed_manifest(
+    space: Space, this: Target, make_table: Make, tmp_path: Path, change: Callable[[str], str], words: str
+) -> None:
+    path = tmp_path / "t.csv"
+    write_table(make_table(space, this).with_fit(a_fit(space)), path)
+    manifest = path.with_suffix(".toml")
+    before = manifest.read_text()
+    manifest.write_text(change(before))
+    assert manifest.read_text() != before
+    with pytest.raises(SpecError, match=words) as caught:
+        read_table(this, path)
+    assert str(manifest) in str(caught.value)
+
+
+def test_a_table_made_with_another_recipe_of_that_name(this: Target, written: Path) -> None:
+    other = Recipe.model_validate({**this.recipe.model_dump(by_alias=True), "threads": 2})
+    with pytest.raises(
+        TableMismatch,
+        match=rf"made with another recipe 'onnxruntime-cpu-fp32' \(hash {this.recipe.hash[:12]}…, now "
+        rf"{other.hash[:12]}…\).*--replace",
+    ):
+        read_table(Target(this.device, other), written)
+
+
+def test_words_and_limits_of_a_recipe_may_change(this: Target, written: Path) -> None:
+    other = this.recipe.model_copy(update={"description": "better words"})
+    assert read_table(Target(this.device, other), written).rows
+
+
+def test_another_targets_table(this: Target, elsewhere: Target, written: Path) -> None:
+    with pytest.raises(TableMismatch, match=f"is the table of {this.name}, not of board/made-up"):
+        read_table(elsewhere, written)
+    with pytest.raises(TableMismatch, match="is the table of"):
+        read_table(Target(elsewhere.device, this.recipe), written)
+
+
+def test_another_runtime_version_warns(this: Target, written: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import onnxruntime
+
+    with caplog.at_level(logging.WARNING, logger="hwnas"):
+        read_table(this, written)
+    assert caplog.records == []
+    manifest = written.with_suffix(".toml")
+    manifest.write_text(
+        manifest.read_text().replace(f'onnxruntime = "{onnxruntime.__version__}"', 'onnxruntime = "0.9.8"')
+    )
+    with caplog.at_level(logging.WARNING, logger="hwnas"):
+        assert read_table(this, written).rows
+    [record] = caplog.records
+    assert record.name == "hwnas.latency.table"
+    assert f"was measured with onnxruntime 0.9.8, but {onnxruntime.__version__} is installed" in record.getMessage()
+
+
+# -- a kill while a table is written -----------------------------------------------------------------------
+
+
+def test_killed_before_the_manifest_is_renamed(
+    space: Space, this: Target, make_table: Make, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = read_table(this, written)
+    key = space.distinct_ops[0].key
+    newer = replace(old, rows={**old.rows, key: replace(old.rows[key], samples=81)})
+    real = Path.replace
+
+    def killed(self: Path, to: Path) -> Path:
+        if Path(to).suffix == ".toml":
+            raise KeyboardInterrupt
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_table(newer, written)
+    monkeypatch.undo()
+    assert written.with_suffix(".toml.next").is_file()
+    assert read_table(this, written).rows == newer.rows
+    # The next write tidies up.
+    write_table(old, written)
+    assert not written.with_suffix(".toml.next").exists()
+    assert read_table(this, written).rows == old.rows
+
+
+def test_killed_before_the_rows_are_renamed(
+    space: Space, this: Target, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = read_table(this, written)
+    real = Path.replace
+
+    def killed(self: Path, to: Path) -> Path:
+        if Path(to).suffix == ".csv":
+            raise KeyboardInterrupt
+        return real(self, to)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_table(replace(old, rows=dict(list(old.rows.items())[:3])), written)
+    monkeypatch.undo()
+    assert read_table(this, written).rows == old.rows
+
+
+def test_the_first_table_killed_before_its_manifest_is_renamed(this: Target, written: Path) -> None:
+    written.with_suffix(".toml").rename(written.with_suffix(".toml.next"))
+    assert read_table(this, written).rows
+    os.truncate(written, written.stat().st_size // 2)
+    with pytest.raises((TableCorrupt, SpecError)):
+        read_table(this, written)
+
+
+# -- ops that were not measured ----------------------------------------------------------------------------
+
+
+def test_a_missing_op_names_all_that_helps(space: Space, this: Target, make_table: Make) -> None:
+    table = make_table(space, this)
+    [op] = [op for op in space.distinct_ops if op.kind == "classifier"]
+    without = replace(table, rows={key: row for key, row in table.rows.items() if key != op.key})
+    with pytest.raises(MissingOp) as caught:
+        without.require(space)
+    said = str(caught.value)
+    assert f"the latency table of {this.name} lacks 1 of the {len(space.distinct_ops)} ops of {space.name}" in said
+    assert repr(op.key) in said
+    assert any(key in said for key in without.rows)
+    assert f"hwnas profile --space {space.name} --target {this.name} --fix resolution=24 --fix depth_1=1,2" in said
+    with pytest.raises(MissingOp) as caught:
+        without.latency_ms(op)
+    said = str(caught.value)
+    assert this.name in said
+    assert repr(op.key) in said
+    assert sum(repr(key) in said for key in without.rows) == 3
+    assert "hwnas profile --target" in said
+    with pytest.raises(MissingOp):
+        load_model(without, space)
+
+
+def test_an_empty_table_misses_everything(space: Space, this: Target, make_table: Make) -> None:
+    empty = replace(make_table(space, this), rows={})
+    with pytest.raises(MissingOp, match=r"lacks 12 of the 12 ops .*\(nearest row: none\)"):
+        empty.require(space)
+    with pytest.raises(MissingOp, match="has no op"):
+        empty.latency_ms(space.distinct_ops[0])
+
+
+def test_the_command_measures_just_that_space(space: Space, this: Target) -> None:
+    from hwnas.spaces import make_space
+
+    whole = make_space("mobilenetv3-tiny")
+    assert profile_command(whole, this) == f"hwnas profile --space mobilenetv3-tiny --target {this.name}"
+    fixes = [word.split("=") for word in profile_command(space, this).split(" ") if "=" in word]
+    assert whole.fix(**{name: [int(v) for v in values.split(",")] for name, values in fixes}).choices == space.choices
+
+
+# -- fits and older tables ----------------------------------------------------------------------------------
+
+
+def test_fit_for_takes_the_narrowest_domain_that_covers(space: Space, this: Target, make_table: Make) -> None:
+    from hwnas.spaces import make_space
+
+    whole = make_space("mobilenetv3-tiny")
+    middle = whole.fix(resolution=24)
+    beside = whole.fix(resolution=28)
+    table = make_table(space, this)
+    assert table.fit_for(space) is None
+    for domain in (whole, middle, beside):
+        table = table.with_fit(a_fit(domain))
+    narrow = table.fit_for(space)
+    assert narrow is not None
+    assert narrow.domain == Domain.of(middle)
+    assert table.fit_for(whole).domain == Domain.of(whole)  # type: ignore[union-attr]
+    assert table.fit_for(beside.fix(depth_1=2)).domain == Domain.of(beside)  # type: ignore[union-attr]
+    assert table.fit_for(whole.fix(resolution=32)).domain == Domain.of(whole)  # type: ignore[union-attr]
+    assert table.fit_for(make_space("mobilenetv3-tiny", classes=5)) is None
+
+
+def test_a_fit_takes_the_place_of_one_for_the_same_domain(space: Space, this: Target, make_table: Make) -> None:
+    table = make_table(space, this).with_fit(a_fit(space)).with_fit(a_fit(space, networks=20))
+    assert [fit.networks for fit in table.manifest.fits] == [20]
+
+
+def test_merging_keeps_other_rows_and_drops_what_no_longer_fits(this: Target, make_table: Make) -> None:
+    from hwnas.spaces import make_space
+
+    whole = make_space("mobilenetv3-tiny")
+    small, large = whole.fix(resolution=24), whole.fix(resolution=32)
+    old = make_table(whole, this)
+    for domain in (whole, small, large):
+        old = old.with_fit(a_fit(domain))
+    new = {
+        op.key: Row(latency_ms_p25=9.0, latency_ms_p50=9.0, latency_ms_p90=9.0, samples=1) for op in large.distinct_ops
+    }
+    rows, fits = merged(new.items(), old)
+    assert set(rows) == set(old.rows)
+    assert {key: row for key, row in rows.items() if key in new} == new
+    assert all(rows[key] == old.rows[key] for key in old.rows if key not in new)
+    # The whole space's factors were fitted on rows that are no more.
+    assert [fit.domain for fit in fits] == [Domain.of(small)]
+    assert merged(new.items(), None) == (new, [])

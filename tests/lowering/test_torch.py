@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hwnas.lowering import form_of
+from hwnas.lowering.torch import TorchForm, input_shape, runnable
+from hwnas.nn import network
+from hwnas.spaces import make_space
+from hwnas.targets import Recipe, load_recipe
+
+SPACE = make_space("mobilenetv3-tiny")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def recipe(**changes: object) -> Recipe:
+    return load_recipe("torch-cpu-fp32").model_copy(update=changes)
+
+
+@pytest.fixture(scope="module")
+def made() -> nn.Module:
+    torch.manual_seed(0)
+    module = network(SPACE, SPACE.smallest).train()
+    with torch.no_grad():
+        for _ in range(3):  # BN's running statistics become those of no fresh one
+            module(torch.randn(4, 1, 24, 24))
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def program(made: nn.Module) -> nn.Module:
+    found = form_of(recipe()).lower(made, (1, 24, 24))
+    assert isinstance(found, nn.Module)
+    return found
+
+
+def test_the_form_follows_the_runtime() -> None:
+    assert isinstance(form_of(recipe()), TorchForm)
+    assert form_of(recipe()).filename == "model.pt2"
+    assert form_of(load_recipe("onnxruntime-cpu-fp32")).filename == "model.onnx"
+
+
+def test_a_lowered_network_computes_the_same(made: nn.Module, program: nn.Module) -> None:
+    x = torch.randn(1, 1, 24, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), made(x), rtol=1e-4, atol=1e-6)
+    assert input_shape(program) == (1, 1, 24, 24)
+
+
+def test_batch_normalisation_is_folded(program: nn.Module) -> None:
+    assert isinstance(program, torch.fx.GraphModule)
+    targets = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert any("conv2d" in target for target in targets)
+    assert not [target for target in targets if "batch_norm" in target]
+    assert not any(p.requires_grad for p in program.parameters())
+
+
+def test_the_batch_is_that_of_the_recipe(made: nn.Module) -> None:
+    found = form_of(recipe(batch=3)).lower(made, (1, 24, 24))
+    assert isinstance(found, nn.Module)
+    assert input_shape(found) == (3, 1, 24, 24)
+    assert found(torch.zeros(3, 1, 24, 24)).shape == (3, 10)
+
+
+def test_assembled_ops_are_the_network(program: nn.Module) -> None:
+    form = form_of(recipe())
+    ops = [op for _, op in SPACE.ops(SPACE.smallest)]
+    programs = form.lower_ops(ops)
+    assert list(programs) == list(dict.fromkeys(ops))
+    whole = form.assemble([programs[op] for op in ops])
+    assert isinstance(whole, nn.Module)
+    assert input_shape(whole) == (1, 1, 24, 24)
+    x = y = torch.randn(1, 1, 24, 24)
+    for op in ops:
+        part = programs[op]
+        assert isinstance(part, nn.Module)
+        assert input_shape(part) == (1, *op.input)
+        y = part(y)
+        assert y.shape == (1, *op.output)
+    assert torch.equal(whole(x), y)
+
+    def calls(*modules: nn.Module) -> list[str]:
+        graphs = [m.graph for m in modules if isinstance(m, torch.fx.GraphModule)]
+        return [str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_function"]
+
+    # What is profiled is what is deployed.
+    assert calls(*whole) == calls(program)  # type: ignore[misc]
+
+
+def test_a_written_program_comes_back(program: nn.Module, tmp_path: Path) -> None:
+    path = form_of(recipe()).write(program, tmp_path / "new")
+    assert path == tmp_path / "new" / "model.pt2"
+    loaded = runnable(torch.export.load(path))
+    assert input_shape(loaded) == (1, 1, 24, 24)
+    x = torch.randn(1, 1, 24, 24)
+    assert torch.equal(loaded(x), program(x))
+    # A second write of what was loaded is no other program.
+    again = form_of(recipe()).write(loaded, tmp_path / "again")
+    assert torch.equal(runnable(torch.export.load(again))(x), program(x))
+
+
+def test_nothing_of_this_machine_is_in_a_file(program: nn.Module, tmp_path: Path) -> None:
+    path = form_of(recipe()).write(program, tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"conv2d" in content
+    for trace in (str(ROOT), sys.prefix, str(Path.home()), str(Path.cwd()), "site-packages", '.py\\"', 'File \\"'):
+        assert trace.encode() not in content

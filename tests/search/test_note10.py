@@ -1,0 +1,117 @@
+"""Exact optima on once-for-all's own latency tables for a phone, as `shared/data/ofa-note10/README.md` states them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.latency import LatencyModel
+from hwnas.search import Problem, solve
+from hwnas.spaces import Op, SlotSum, Space, make_space
+
+TABLES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ofa-note10"
+RESOLUTIONS = (160, 176, 192, 208, 224)
+
+pytestmark = pytest.mark.skipif(not TABLES.is_dir(), reason=f"the Note10 tables are not at {TABLES}")
+
+
+def read(resolution: int) -> dict[str, float]:
+    """Row -> milliseconds of a file of ``name:`` lines with an indented ``mean:`` below each."""
+    rows: dict[str, float] = {}
+    name = ""
+    for line in (TABLES / f"{resolution}_lookup_table.yaml").read_text().splitlines():
+        if not line.startswith(" "):
+            name = line.removesuffix(":")
+        elif line.strip().startswith("mean:"):
+            rows[name] = float(line.split(":")[1])
+    return rows
+
+
+def note10_ms(op: Op, rows: dict[str, float]) -> float:
+    """The op's time in once-for-all's table, whose shapes have the channels last."""
+    channels = op.input[0]
+    before = "x".join(map(str, (*op.input[1:], channels)))
+    if op.kind == "classifier":
+        hidden, classes = op["hidden"], op.output[0]
+        return (
+            rows[f"AvgPool2D-input:{before}-output:1x1x{channels}"]
+            + rows[f"Conv_2-input:1x1x{channels}-output:1x1x{hidden}"]
+            + rows[f"Logits-input:1x1x{hidden}-output:{classes}"]
+        )
+    after = "x".join(map(str, (*op.output[1:], op.output[0])))
+    if op.kind == "conv":
+        return rows[f"{'Conv' if op['stride'] == 2 else 'Conv_1'}-input:{before}-output:{after}"]
+    return rows[
+        f"expanded_conv-input:{before}-output:{after}-expand:{op['mid']}-kernel:{op['kernel']}-stride:{op['stride']}"
+        f"-idskip:{op['skip']}-se:{op['se']}-hs:{int(op['act'] == 'hswish')}"
+    ]
+
+
+@pytest.fixture(scope="module")
+def note10() -> Space:
+    return make_space("mobilenetv3-w1.2").fix(resolution=RESOLUTIONS)
+
+
+@pytest.fixture(scope="module")
+def latency(note10: Space) -> SlotSum:
+    """The tables as one sum: a row's time differs a little from file to file, so each resolution has its own."""
+    sums = []
+    for resolution in RESOLUTIONS:
+        rows = read(resolution)
+        sums.append(note10.fix(resolution=resolution).slot_sum(lambda op, rows=rows: note10_ms(op, rows)))
+    assert all(slot.variables[0] == "resolution" for slot in note10.slots)
+    arrays = tuple(np.concatenate(parts) for parts in zip(*(s.arrays for s in sums), strict=True))
+    return replace(sums[0], arrays=arrays)
+
+
+@pytest.fixture(scope="module")
+def accuracy(note10: Space) -> SlotSum:
+    weights, by_expansion, by_kernel = (1, 1.1, 1.2, 1.3, 1.6), {3: 0, 4: 0.4, 6: 1}, {3: 0, 5: 0.6, 7: 1}
+    axes: list[tuple[int, ...]] = [(note10.column["resolution"],)]
+    arrays = [np.array([0, 0.8, 1.5, 2.1, 2.6])]
+    for s in range(5):
+        for j in range(4):
+            names = (f"depth_{s + 1}", f"kernel_{s + 1}_{j + 1}", f"expansion_{s + 1}_{j + 1}")
+            array = np.zeros((3, 3, 3))
+            for d, depth in enumerate((2, 3, 4)):
+                for k, kernel in enumerate((3, 5, 7)):
+                    for e, expansion in enumerate((3, 4, 6)):
+                        if j < depth:
+                            quirk = zlib.crc32(f"{s}.{j}.{kernel}.{expansion}".encode("ascii")) % 1000 / 1000 - 0.5
+                            size = 0.2 + 0.5 * by_expansion[expansion] + 0.3 * by_kernel[kernel]
+                            array[d, k, e] = weights[s] * 0.8**j * size + 0.05 * quirk
+            axes.append(tuple(note10.column[name] for name in names))
+            arrays.append(array)
+    return SlotSum(constant=60.0, axes=tuple(axes), arrays=tuple(arrays))
+
+
+def test_latencies_are_those_of_once_for_alls_own_code(note10: Space, latency: SlotSum) -> None:
+    smallest = note10.smallest
+    assert (smallest["resolution"], note10.largest["resolution"]) == (160, 224)
+    ms = latency(note10.encode([smallest, note10.largest]))
+    assert ms == pytest.approx([9.890, 92.398], abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("budget", "optimum", "ms"), [(20, 71.52598, 19.997), (25, 73.76742, 24.928), (40, 77.82220, 39.887)]
+)
+def test_the_optimum_is_found(
+    note10: Space,
+    latency: SlotSum,
+    accuracy: SlotSum,
+    make_model: Callable[..., LatencyModel],
+    budget: float,
+    optimum: float,
+    ms: float,
+) -> None:
+    problem = Problem(space=note10, accuracy=accuracy, latency=make_model(note10, latency), budget_ms=budget)
+    best, *others = solve(problem, "exact")
+    assert best.predicted_accuracy == pytest.approx(optimum, abs=1e-5)
+    assert best.predicted_ms == pytest.approx(ms, abs=5e-4)
+    assert all(other.predicted_accuracy < best.predicted_accuracy for other in others)
+    assert all(candidate.predicted_ms <= budget for candidate in (best, *others))

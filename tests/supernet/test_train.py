@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pydantic
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from hwnas.data import ClutteredDigits
+from hwnas.errors import CheckpointError
+from hwnas.spaces import Arch, make_space
+from hwnas.supernet import Supernet, TrainConfig, train
+from hwnas.supernet.train import CHECKPOINT
+
+SPACE = make_space("mobilenetv3-tiny")
+CONFIG = TrainConfig(steps=4, batch_size=8, random_subnets=1, checkpoint_every=2)
+
+
+class Stop(Exception):
+    """Stands for a kill: nothing of hwnas catches it."""
+
+
+class Steps:
+    """Remembers the steps it is told of, and stops the training after one of them."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.done: list[int] = []
+        self.stop_after = stop_after
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        assert total == CONFIG.steps
+        self.done.append(done)
+        if done == self.stop_after:
+            raise Stop
+
+
+@pytest.fixture(scope="module")
+def data() -> ClutteredDigits:
+    return ClutteredDigits()
+
+
+def trained(
+    data: ClutteredDigits, folder: Path, *, config: TrainConfig = CONFIG, seed: int = 0, steps: Steps | None = None
+) -> dict[str, Tensor]:
+    supernet = Supernet(SPACE, seed=1)
+    train(supernet, data, config, seed=seed, folder=folder, progress=steps or Steps())
+    assert not supernet.training
+    return supernet.state_dict()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: ClutteredDigits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor]]:
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, trained(data, folder)
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_same_seed_gives_the_same_bits(
+    data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    _, state = uninterrupted
+    torch.manual_seed(99)  # the process's own generator must not matter
+    assert equal(trained(data, tmp_path / "a"), state)
+    assert not equal(trained(data, tmp_path / "b", seed=1), state)
+
+
+@pytest.mark.parametrize(("stop_after", "first"), [(1, 1), (2, 3), (3, 3)])
+def test_a_killed_run_goes_on_to_the_same_bits(
+    data: ClutteredDigits,
+    uninterrupted: tuple[Path, dict[str, Tensor]],
+    tmp_path: Path,
+    stop_after: int,
+    first: int,
+) -> None:
+    whole, state = uninterrupted
+    with pytest.raises(Stop):
+        trained(data, tmp_path, steps=Steps(stop_after))
+    steps = Steps()
+    assert equal(trained(data, tmp_path, steps=steps), state)
+    assert steps.done == list(range(first, CONFIG.steps + 1))  # finished steps are not done again
+    # The optimizer's momentum too, so that a third run would go on alike.
+    one, other = (safetensors.torch.load((folder / CHECKPOINT).read_bytes()) for folder in (whole, tmp_path))
+    assert any(name.startswith("momentum.") for name in one)
+    assert equal(one, other)
+
+
+def test_a_finished_training_is_only_read(data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]]) -> None:
+    folder, state = uninterrupted
+    before = (folder / CHECKPOINT).stat().st_mtime_ns
+    steps = Steps()
+    assert equal(trained(data, folder, steps=steps), state)
+    assert steps.done == []
+    assert (folder / CHECKPOINT).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("change", "seed"), [({"learning_rate": 0.1}, 0), ({"steps": 5}, 0), ({"batch_size": 4}, 0), ({}, 5)]
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]], change: dict[str, float], seed: int
+) -> None:
+    folder, _ = uninterrupted
+    before = (folder / CHECKPOINT).read_bytes()
+    with pytest.raises(CheckpointError, match="another space, other data or other settings"):
+        trained(data, folder, config=CONFIG.model_copy(update=change), seed=seed)
+    assert (folder / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_of_other_data_or_another_space_is_refused(
+    data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]]
+) -> None:
+    folder, _ = uninterrupted
+    with pytest.raises(CheckpointError, match="belongs to a training"):
+        trained(ClutteredDigits(seed=1), folder)
+    with pytest.raises(CheckpointError, match="belongs to a training"):
+        train(Supernet(SPACE.fix(depth_1=[1, 2])), data, CONFIG, seed=0, folder=folder)
+
+
+def test_how_often_checkpoints_are_written_may_change(
+    data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    with pytest.raises(Stop):
+        trained(data, tmp_path, steps=Steps(stop_after=3))
+    config = CONFIG.model_copy(update={"checkpoint_every": 50})
+    assert equal(trained(data, tmp_path, config=config), uninterrupted[1])
+
+
+@pytest.mark.parametrize("keep", [0, 4, 1000, -1])
+def test_a_broken_checkpoint(
+    data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]], tmp_path: Path, keep: int
+) -> None:
+    (tmp_path / CHECKPOINT).write_bytes((uninterrupted[0] / CHECKPOINT).read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint.*Delete it"):
+        trained(data, tmp_path)
+
+
+def test_a_safetensors_file_of_someone_else(data: ClutteredDigits, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(safetensors.torch.save({"model.x": torch.zeros(1)}))
+    with pytest.raises(CheckpointError, match="belongs to a training"):
+        trained(data, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"momentum": 1.0}, {"label_share": 1.5}]
+)
+def test_settings_that_make_no_sense(change: dict[str, float]) -> None:
+    with pytest.raises(pydantic.ValidationError, match=next(iter(change))):
+        TrainConfig.model_validate(change)
+
+
+# -- what training does --------------------------------------------------------------------------------------------
+
+
+class OneBatch(ClutteredDigits):
+    """The same images in every step: enough to see, in seconds, whether the loss that is trained goes down."""
+
+    def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]:
+        return super()._train_batch(0, size, resolution, seed)
+
+
+def losses(supernet: Supernet, data: ClutteredDigits, archs: list[Arch]) -> list[float]:
+    """With the batch's own statistics: running ones need more steps than a test has."""
+    frozen = copy.deepcopy(supernet).train()
+    found = []
+    with torch.no_grad():
+        for arch in archs:
+            x, y = data.train_batch(0, 16, arch["resolution"], seed=0)
+            found.append(F.cross_entropy(frozen(x, arch), y).item())
+    return found
+
+
+def test_every_size_of_network_learns(tmp_path: Path) -> None:
+    # Without a share of the labels all but the largest learn from its outputs alone.
+    config = TrainConfig(steps=15, batch_size=16, learning_rate=0.05, label_share=0.0, random_subnets=1)
+    data, supernet = OneBatch(), Supernet(SPACE, seed=0)
+    archs = [SPACE.smallest, SPACE.largest, *SPACE.decode(SPACE.sample(2, seed=9))]
+    before = losses(supernet, data, archs)
+    initial = copy.deepcopy(supernet.state_dict())
+    train(supernet, data, config, seed=0, folder=tmp_path)
+    fallen = [old - new for old, new in zip(before, losses(supernet, data, archs), strict=True)]
+    assert min(fallen[:2]) > 0.15, fallen
+    assert min(fallen[2:]) > 0.05, fallen
+    # The matrices that make small kernels of large ones are trained with the rest.
+    state = supernet.state_dict()
+    assert all(not torch.equal(state[name], initial[name]) for name in state if "transforms" in name)

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import gc
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.errors import InvalidValue, OutputError
+from hwnas.targets import Journal, Recipe
+from hwnas.timing import Measurement, Protocol, time_programs
+
+QUICK = Protocol(visit_ms=0.05, max_runs=5, min_passes=4, max_passes=6, tolerance=1e9)
+
+Programs = dict[str, Path]
+
+
+def visits(path: Path) -> list[tuple[int, str]]:
+    """Pass and program of each visit, in the order of a journal."""
+    keys = [json.loads(line)["key"] for line in path.read_bytes().splitlines()[1:]]
+    return [(int(number), name) for number, name in (key.split(" ", 1) for key in keys)]
+
+
+def samples(path: Path) -> dict[str, list[float]]:
+    entries = [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
+    return {entry["key"]: entry["value"] for entry in entries}
+
+
+# -- what is measured ----------------------------------------------------------------------------------
+
+
+def test_every_program_is_visited_once_in_every_pass(programs: Programs, recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal(path, {}) as journal:
+        measured = time_programs(programs, recipe, QUICK, journal=journal)
+    assert measured.passes == 4
+    assert list(measured.samples_ms) == list(programs)
+    assert measured.reference == "a"
+    assert Counter(visits(path)) == {(p, name): 1 for p in range(4) for name in programs}
+    for name, passes in measured.samples_ms.items():
+        assert passes == [samples(path)[f"{p} {name}"] for p in range(4)]
+        assert all(QUICK.min_runs <= len(visit) <= QUICK.max_runs for visit in passes)
+        assert all(math.isfinite(ms) and ms > 0 for visit in passes for ms in visit)
+
+
+def test_passes_are_shuffled_by_the_seed(programs: Programs, recipe: Recipe, tmp_path: Path) -> None:
+    orders = {}
+    for run, seed in (("first", 0), ("again", 0), ("other", 1)):
+        with Journal(tmp_path / run, {}) as journal:
+            time_programs(
+                programs, recipe, Protocol(visit_ms=0.01, tolerance=1e9, min_passes=6, seed=seed), journal=journal
+            )
+        orders[run] = visits(tmp_path / run)
+    assert orders["first"] == orders["again"] != orders["other"]
+    passes = [[name for p, name in orders["first"] if p == number] for number in range(6)]
+    assert all(sorted(names) == sorted(programs) for names in passes)
+    assert len({tuple(names) for names in passes}) > 1
+    assert [p for p, _ in orders["first"]] == sorted(p for p, _ in orders["first"])  # one pass after the other
+
+
+def test_the_reference_can_be_chosen(programs: Programs, recipe: Recipe) -> None:
+    assert time_programs(programs, recipe, QUICK, reference="d").reference == "d"
+
+
+@pytest.mark.parametrize(("tolerance", "passes"), [(1e9, 3), (0.0, 7)])
+def test_passes_are_added_until_the_quantile_is_stable(
+    programs: Programs, recipe: Recipe, tolerance: float, passes: int
+) -> None:
+    protocol = Protocol(visit_ms=0.01, min_passes=3, max_passes=7, tolerance=tolerance)
+    assert time_programs(programs, recipe, protocol).passes == passes
+
+
+def test_progress_counts_visits_and_ends(programs: Programs, recipe: Recipe) -> None:
+    said: list[tuple[str, int, int]] = []
+    time_programs(programs, recipe, QUICK, what="timing x", progress=lambda *step: said.append(step))
+    total = QUICK.max_passes * len(programs)
+    assert said[:-1] == [("timing x", i + 1, total) for i in range(4 * len(programs))]
+    assert said[-1] == ("timing x", 1, 1)
+
+
+# -- what is left behind -------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    """Stands for Ctrl-C, a failing disk, or anything else that ends a measurement."""
+
+
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_process_is_as_it_was(programs: Programs, recipe: Recipe, collects: bool, fails: bool) -> None:
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    meanwhile = set()
+
+    def look(what: str, done: int, total: int) -> None:
+        if total > 1:  # the last call says that all is over
+            held = len(os.sched_getaffinity(0)) if cores is not None else recipe.threads
+            meanwhile.add((gc.isenabled(), held))
+            if fails and done == 7:
+                raise Stop
+
+    was = gc.isenabled()
+    try:
+        gc.enable() if collects else gc.disable()
+        if fails:
+            with pytest.raises(Stop):
+                time_programs(programs, recipe, QUICK, progress=look)
+        else:
+            time_programs(programs, recipe, QUICK, progress=look)
+        assert gc.isenabled() is collects
+    finally:
+        gc.enable() if was else gc.disable()
+    assert meanwhile == {(False, recipe.threads)}
+    if cores is not None:
+        assert os.sched_getaffinity(0) == cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+def test_more_threads_than_cores(programs: Programs, recipe: Recipe) -> None:
+    cores = os.sched_getaffinity(0)
+    wide = recipe.model_copy(update={"threads": len(cores) + 1})
+    with pytest.raises(
+        InvalidValue, match=f"uses {len(cores) + 1} threads, but this process may run on {len(cores)} cores only"
+    ):
+        time_programs(programs, wide, QUICK)
+    assert os.sched_getaffinity(0) == cores
+
+
+# -- going on ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 13])
+def test_an_interrupted_measurement_goes_on(programs: Programs, recipe: Recipe, tmp_path: Path, stop_at: int) -> None:
+    path = tmp_path / "j"
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == stop_at:
+            raise Stop
+
+    with pytest.raises(Stop), Journal(path, {}) as journal:
+        time_programs(programs, recipe, QUICK, journal=journal, progress=stop)
+    before = samples(path)
+    assert len(before) == stop_at
+    with Journal(path, {}) as journal:
+        measured = time_programs(programs, recipe, QUICK, journal=journal)
+    after = samples(path)
+    assert Counter(visits(path)) == {(p, name): 1 for p in range(4) for name in programs}
+    assert list(after.items())[:stop_at] == list(before.items())
+    for name in programs:
+        assert measured.samples_ms[name] == [after[f"{p} {name}"] for p in range(4)]
+
+
+def test_a_finished_measurement_is_not_made_again(programs: Programs, recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal(path, {}) as journal:
+        first = time_programs(programs, recipe, QUICK, journal=journal)
+    content = path.read_bytes()
+    with Journal(path, {}) as journal:
+        second = time_programs(programs, recipe, QUICK, journal=journal)
+    assert second == first
+    assert path.read_bytes() == content
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from hwnas.targets import Journal, Recipe
+from hwnas.timing import Protocol, time_programs
+recipe = Recipe.model_validate_json(sys.argv[2])
+programs = {path.name: path for path in map(Path, sys.argv[3:])}
+protocol = Protocol(visit_ms=3.0, max_runs=400, min_passes=40, max_passes=40)
+with Journal(Path(sys.argv[1]), {"work": 1}) as journal:
+    time_programs(programs, recipe, protocol, journal=journal)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_killed_again_and_again_nothing_is_lost_or_done_twice(
+    programs: Programs, recipe: Recipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "j"
+    command = [sys.executable, "-c", CHILD, str(path), recipe.model_dump_json(by_alias=True)]
+    command += [str(program) for program in programs.values()]
+    rng = np.random.default_rng()  # a kill may come anywhere; there is no moment that must not pass
+    kept: dict[str, list[float]] = {}
+    kills = 0
+    for _ in range(2):
+        with subprocess.Popen(command) as process:
+            size = path.stat().st_size if path.exists() else 0
+            while process.poll() is None and (not path.exists() or path.stat().st_size <= size + 100):
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 0.02))
+            process.send_signal(signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+        with Journal(path, {"work": 1}) as journal:
+            assert list(journal.entries.items())[: len(kept)] == list(kept.items())
+            assert len(journal.entries) >= len(kept)
+            kept = dict(journal.entries)
+    assert kills >= 1
+    subprocess.run(command, check=True)
+    assert list(samples(path).items())[: len(kept)] == list(kept.items())
+    assert Counter(visits(path)) == {(p, program.name): 1 for p in range(40) for program in programs.values()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_a_journal_that_cannot_be_written_ends_the_measurement(
+    programs: Programs, recipe: Recipe, tmp_path: Path
+) -> None:
+    import resource
+
+    path = tmp_path / "j"
+    with Journal(path, {}):
+        pass
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, hard))
+    try:
+        with pytest.raises(OutputError, match="run the same command again"), Journal(path, {}) as journal:
+            time_programs(programs, recipe, QUICK, journal=journal)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert gc.isenabled()
+
+
+# -- the values ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_passes": 0},
+        {"min_passes": 1, "max_passes": 1},  # one pass cannot be held against another
+        {"min_passes": 5, "max_passes": 4},
+        {"min_runs": 0},
+        {"min_runs": 5, "max_runs": 4},
+    ],
+)
+def test_bounds_of_a_protocol(wrong: dict[str, int]) -> None:
+    with pytest.raises(InvalidValue, match=rf"2 <= min <= max passes .* not .*{next(iter(wrong.values()))} "):
+        Protocol(**wrong)
+
+
+def measurement(**samples_ms: list[list[float]]) -> Measurement:
+    return Measurement(samples_ms=samples_ms, reference=next(iter(samples_ms)), protocol=Protocol())
+
+
+def test_quantiles_are_of_all_samples() -> None:
+    measured = measurement(a=[[1.0, 2.0], [3.0, 4.0], [5.0]], b=[[7.0], [7.0], [7.0]])
+    assert measured.passes == 3
+    assert [measured.quantile_ms("a", q) for q in (0, 0.25, 0.5, 0.9, 1)] == pytest.approx([1, 2, 3, 4.6, 5])
+    assert measured.p25_ms("a") == measured.quantile_ms("a", 0.25)
+    assert measured.p25_ms("b") == 7
+
+
+def test_spread_is_of_the_references_passes() -> None:
+    # p25 of the passes: 10, 11, ..., 20; the other program is wild but is not looked at.
+    steady = [[float(10 + i)] * 4 for i in range(11)]
+    wild = [[float(1 + 100 * (i % 2))] for i in range(11)]
+    measured = measurement(a=steady, b=wild)
+    assert measured.spread == pytest.approx((19 - 11) / 15)
+    assert measured.too_noisy
+    assert Measurement(samples_ms={"a": steady}, reference="a", protocol=Protocol(max_spread=0.54)).too_noisy is False
+    assert measurement(a=[[3.0, 9.0, 9.0, 9.0, 3.0]] * 8).spread == 0
+
+
+def test_disagreement_is_between_even_and_odd_passes() -> None:
+    apart = [[1.0], [1.1], [1.0], [1.1]]
+    same = [[2.0], [2.0], [2.0], [2.0]]
+    assert measurement(a=apart).disagreement() == pytest.approx(0.1 / 1.05)
+    assert measurement(a=same).disagreement() == 0
+    # The 95% quantile: one of a hundred programs that differs does not hold the others up, ten do.
+    assert measurement(a=apart, **{f"s{i}": same for i in range(99)}).disagreement() == 0
+    assert measurement(**{f"s{i}": apart if i < 10 else same for i in range(100)}).disagreement() > 0.09
+
+
+def test_summary_says_how_it_was_taken() -> None:
+    summary = measurement(a=[[1.0], [1.1], [1.0], [1.1]]).summary()
+    assert summary["passes"] == 4
+    assert (summary["reference"], summary["reference_ms"]) == ("a", 1.0)
+    assert summary["disagreement"] == pytest.approx(0.09524)
+    assert summary["too_noisy"] is False
+    assert {name: summary[name] for name in ("visit_ms", "warmup_runs", "tolerance", "seed")} == {
+        "visit_ms": 3.0,
+        "warmup_runs": 2,
+        "tolerance": 0.01,
+        "seed": 0,
+    }
