@@ -136,7 +136,8 @@ def _optimizer(supernet: Supernet, config: TrainConfig) -> torch.optim.SGD:
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=True)
+    nesterov = config.momentum > 0  # torch refuses Nesterov's rule without momentum
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov)
 
 
 def _subject(supernet: Supernet, data: Data, config: TrainConfig, seed: int) -> str:

@@ -199,9 +199,9 @@ def test_ops_that_cannot_share_weights_are_refused(stranger: Op) -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3", "mobilenetv3-tiny"])
-def test_every_op_of_every_slot_runs(name: str) -> None:
+def test_every_op_of_a_slot_runs(name: str) -> None:
     space = make_space(name)
-    for slot in space.slots[:: 3 if name == "mobilenetv3" else 1]:
+    for slot in space.slots[:: 5 if name == "mobilenetv3" else 2]:
         ops = [op for op in space.slot_ops(slot).flat if op is not None]
         with torch.device("meta"):
             made = Elastic(ops).eval()

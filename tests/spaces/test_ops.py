@@ -8,7 +8,7 @@ from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces import SPACES, Op, make_space, parse_op
 from hwnas.spaces.ops import KINDS, make_divisible, make_op, squeeze_width
 
-CONV = {"kernel": 3, "stride": 2, "act": "hswish"}
+CONV: dict[str, int | str] = {"kernel": 3, "stride": 2, "act": "hswish"}
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -158,6 +158,32 @@ def test_settings_that_make_no_sense(change: dict[str, float]) -> None:
 # -- what training does --------------------------------------------------------------------------------------------
 
 
+def test_a_step_is_the_sandwich_rule(data: ClutteredDigits, tmp_path: Path) -> None:
+    share, rate = 0.25, 0.1
+    config = TrainConfig(
+        steps=1, batch_size=8, learning_rate=rate, momentum=0.0, weight_decay=0.0, label_share=share, random_subnets=2
+    )
+    supernet = Supernet(SPACE, seed=0).train()
+    mine = copy.deepcopy(supernet)
+    images, labels = data.train_batch(0, 8, 32, seed=3)
+    logits = mine(images, SPACE.largest)
+    loss = F.cross_entropy(logits, labels)
+    taught = logits.detach().softmax(dim=1)
+    for arch in (SPACE.smallest, *SPACE.decode(SPACE.sample(2, seed=3))):
+        side = (arch["resolution"], arch["resolution"])
+        outputs = mine(F.interpolate(images, side, mode="bilinear", antialias=True), arch).log_softmax(dim=1)
+        loss = loss + (1 - share) * -(taught * outputs).sum(dim=1).mean() + share * F.nll_loss(outputs, labels)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(mine.parameters(), 5.0)
+    train(supernet, data, config, seed=3, folder=tmp_path)
+    moved = 0.0
+    for (name, ours), theirs in zip(mine.named_parameters(), supernet.parameters(), strict=True):
+        step = torch.zeros_like(ours) if ours.grad is None else rate * ours.grad
+        torch.testing.assert_close(theirs, ours - step, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        moved = max(moved, step.abs().max().item())
+    assert moved > 1e-2
+
+
 class OneBatch(ClutteredDigits):
     """The same images in every step: enough to see, in seconds, whether the loss that is trained goes down."""
 
