@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -12,13 +14,27 @@ Floats = npt.NDArray[np.float64]
 
 _STRENGTHS = tuple(float(s) for s in np.logspace(-3, 3, 25))
 _TREND = 2.0  # larger is better on the whole: a variable's trend is shrunk this much less than single values
+_INTERACTION = 0.5  # what a value does at one resolution rather than at all is shrunk this much more
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A part of the sum: the columns that it reads, and the features of each of their values, ``(*choices, f)``."""
+
+    axes: tuple[int, ...]
+    basis: Floats
+
+    def features(self, codes: Codes) -> Floats:
+        found: Floats = self.basis[tuple(codes[:, axis] for axis in self.axes)]
+        return found
 
 
 def fit_accuracy(space: Space, codes: Codes, accuracies: Floats) -> tuple[SlotSum, float]:
     """Fit ``accuracy = constant + Σ over variables that matter  effect of the variable's value``.
 
-    Ridge regression on a trend and an indicator of each value for each variable; its strength minimises the
-    leave-one-out error.
+    The effect of a value may differ with the variables that slots of several groups read (the resolution): a larger
+    kernel is worth more on a larger image. The sum is no harder to search for it, because exact search holds those.
+    Ridge regression on a trend and an indicator of each value; its strength minimises the leave-one-out error.
 
     Args:
         space: the space.
@@ -33,7 +49,8 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats) -> tuple[SlotSu
     """
     if len(codes) < 8:
         raise InvalidValue(f"an accuracy model needs at least 8 evaluated networks, not {len(codes)}")
-    blocks = [_features(space, codes, i) for i in range(len(space.variables))]
+    terms = _terms(space)
+    blocks = [term.features(codes) for term in terms]
     x = np.concatenate(blocks, axis=1)
     centre, mean = x.mean(axis=0), accuracies.mean()
     u, s, vt = np.linalg.svd(x - centre, full_matrices=False)
@@ -48,40 +65,38 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats) -> tuple[SlotSu
 
     best = min(_STRENGTHS, key=lambda strength: float((leave_one_out(strength) ** 2).mean()))
     weights = vt.T @ (s / (s**2 + best) * projected)
-    axes: list[tuple[int, ...]] = []
-    arrays: list[Floats] = []
-    start = 0
-    for i, (variable, block) in enumerate(zip(space.variables, blocks, strict=True)):
-        own = weights[start : start + block.shape[1]]
-        start += block.shape[1]
-        effects = _basis(len(variable.values)) @ own
-        if variable.requires is None:
-            axes.append((i,))
-            arrays.append(effects)
-        else:
-            # Where the variable does not matter it has no effect.
-            axes.append((space.column[variable.requires[0]], i))
-            arrays.append(_matters(space, i)[:, None] * effects)
-    constant = float(mean - centre @ weights)
-    model = SlotSum(constant=constant, axes=tuple(axes), arrays=tuple(arrays))
+    ends = np.cumsum([block.shape[1] for block in blocks])
+    arrays = [term.basis @ own for term, own in zip(terms, np.split(weights, ends[:-1]), strict=True)]
+    model = SlotSum(
+        constant=float(mean - centre @ weights), axes=tuple(term.axes for term in terms), arrays=tuple(arrays)
+    )
     return model, float(np.abs(leave_one_out(best)).mean())
+
+
+def _terms(space: Space) -> list[_Term]:
+    """A term for each variable, and one for each pair of a variable and one that slots of several groups read."""
+    shared = [space.column[name] for name in space.shared]
+    terms = []
+    for i, variable in enumerate(space.variables):
+        own = _Term((i,), _basis(len(variable.values)))
+        if variable.requires is not None:
+            # Where the variable does not matter it has no effect.
+            name, least = variable.requires
+            matters = np.array(space.variable(name).values) >= least
+            own = _Term((space.column[name], i), matters[:, None, None] * own.basis)
+        terms.append(own)
+        terms += [_interaction(space, held, own) for held in shared if held not in own.axes]
+    return terms
+
+
+def _interaction(space: Space, held: int, own: _Term) -> _Term:
+    """The features of a term once for each value of another variable."""
+    values = len(space.variables[held].values)
+    each = np.einsum("hg,...f->h...gf", np.eye(values), _INTERACTION * own.basis)
+    return _Term((held, *own.axes), each.reshape(*each.shape[:-2], -1))
 
 
 def _basis(values: int) -> Floats:
     """Features of each value of a variable, ``(values, 1 + values)``: a trend and an indicator."""
     trend = np.linspace(-1, 1, values) if values > 1 else np.zeros(1)
     return np.column_stack([_TREND * trend, np.eye(values)])
-
-
-def _matters(space: Space, column: int) -> Floats:
-    """For each value of the variable that a variable requires: 1 where it matters, 0 where not."""
-    name, least = space.variables[column].requires or ("", 0)
-    return (np.array(space.variable(name).values) >= least).astype(np.float64)
-
-
-def _features(space: Space, codes: Codes, column: int) -> Floats:
-    features = _basis(len(space.variables[column].values))[codes[:, column]]
-    requires = space.variables[column].requires
-    if requires is not None:
-        features = features * _matters(space, column)[codes[:, space.column[requires[0]]]][:, None]
-    return features

@@ -1,8 +1,11 @@
-"""Exact search: the whole Pareto front, by merging the fronts of independent parts.
+"""Exact search: the best networks within a budget, by merging the Pareto fronts of independent parts.
 
-For each value of the held variables, every part (a stage) is enumerated and only its Pareto set of latency and
-accuracy is kept; the sets of two parts merge by sums, of which again only the Pareto set is kept. What a merge drops
-is dominated whatever the other parts hold, so the result is the front of the whole space, without approximation.
+For each value of the held variables the parts (stages) are enumerated. Going backwards, the Pareto fronts of latency
+and accuracy of the last part, the last two, and so on are merged: what a merge drops is dominated whatever the other
+parts hold, so each front is that of all assignments of its parts, without approximation. Going forwards, the choices of
+the parts behind us have an exact bound: their accuracy plus the best that the front of the parts ahead can add within
+what is left of the budget. The k best networks begin with choices among the k best by that bound, at every part, so
+no more need to be kept.
 """
 
 from __future__ import annotations
@@ -14,56 +17,74 @@ from hwnas.search.problem import Problem
 from hwnas.spaces import Codes
 
 Floats = npt.NDArray[np.float64]
+Front = tuple[Floats, Floats]  # latencies ascending, accuracies ascending
+
+_ROUNDING = 1e-12  # share of the limit by which sums in another order may differ; the result is checked without it
 
 
 def search_exact(problem: Problem, *, candidates: int, seed: int) -> Codes:
-    """The best networks on the exact Pareto front within the budget: ``(at most candidates, variables)``.
-
-    The first is the optimum. The others are the next on the fronts of all values of the held variables, which differ
-    from it by more than a runner-up with one block changed would.
+    """The networks of the highest predicted accuracy within the budget: ``(at most candidates, variables)``.
 
     Args:
         problem: feasible.
         candidates: at most how many.
         seed: not used: nothing is drawn.
+
+    Returns:
+        distinct networks, the best first; none of the space within the budget is better than the last of them.
     """
-    found: list[tuple[Floats, Floats, Codes]] = []
-    for condition in problem.decomposition.conditions():
-        latency, accuracy, codes = _front(problem, condition)
-        found.append((latency, accuracy, codes))
-    accuracy = np.concatenate([a for _, a, _ in found])
-    codes = problem.space.canonical(np.concatenate([c for _, _, c in found]))
-    codes = codes[np.argsort(-accuracy, kind="stable")]
+    found = [_best(problem, condition, candidates) for condition in problem.decomposition.conditions()]
+    codes = problem.space.canonical(np.concatenate(found))
+    codes = codes[problem.latency.predict(codes) <= problem.limit_ms]
+    codes = codes[np.argsort(-problem.accuracy(codes), kind="stable")]
     # A held variable that does not matter leads to the same network at each of its values.
     _, first = np.unique(codes, axis=0, return_index=True)
     return codes[np.sort(first)[:candidates]]
 
 
-def _front(problem: Problem, condition: Codes) -> tuple[Floats, Floats, Codes]:
-    """The Pareto front under a condition and within the budget: latencies, accuracies and codes."""
+def _best(problem: Problem, condition: Codes, k: int) -> Codes:
+    """The k best networks under a condition: ``(at most k, variables)``."""
     parts = problem.decomposition
     base_ms, latencies = parts.part_values(problem.latency.total, condition)
     base, accuracies = parts.part_values(problem.accuracy, condition)
-    # What the parts still to come need at least cannot be spent by those merged so far.
-    spare_ms = problem.limit_ms - base_ms - sum(float(part.min()) for part in latencies)
-    latency, accuracy, codes = np.array([base_ms]), np.array([base]), condition[None]
-    for part_ms, part_accuracy, part_codes in zip(latencies, accuracies, parts.codes, strict=True):
-        keep = _pareto(part_ms, part_accuracy)
-        ms = (latency[:, None] + part_ms[keep][None]).reshape(-1)
-        acc = (accuracy[:, None] + part_accuracy[keep][None]).reshape(-1)
-        # `latency` holds the least of every part already merged, so the rest of the budget is spare + that least.
-        least = float(latency.min(initial=np.inf) + part_ms.min())
-        affordable = np.flatnonzero(ms <= least + spare_ms)
-        best = affordable[_pareto(ms[affordable], acc[affordable])]
-        row, column = np.divmod(best, len(keep))
-        latency, accuracy, codes = ms[best], acc[best], codes[row] + part_codes[keep][column]
-        if not len(codes):
-            break
-    return latency, accuracy, codes
+    limit_ms = problem.limit_ms * (1 + _ROUNDING)
+    ahead = _fronts_ahead(latencies, accuracies, limit_ms - base_ms)
+    ms, accuracy, codes = np.array([base_ms]), np.array([base]), condition[None]
+    for part_ms, part_accuracy, part_codes, front in zip(latencies, accuracies, parts.codes, ahead, strict=True):
+        ms, accuracy = ((a[:, None] + b[None]).reshape(-1) for a, b in ((ms, part_ms), (accuracy, part_accuracy)))
+        bound = accuracy + _best_within(front, limit_ms - ms)
+        best = np.argsort(-bound, kind="stable")[:k]
+        best = best[np.isfinite(bound[best])]
+        row, column = np.divmod(best, len(part_codes))
+        ms, accuracy, codes = ms[best], accuracy[best], codes[row] + part_codes[column]
+    return codes
 
 
-def _pareto(cost: Floats, gain: Floats) -> npt.NDArray[np.intp]:
-    """Indices of the points that no other beats in both (less cost, more gain), by ascending cost."""
+def _fronts_ahead(latencies: list[Floats], accuracies: list[Floats], spare_ms: float) -> list[Front]:
+    """For each part, the front of all parts after it, as far as they fit into `spare_ms`."""
+    front: Front = (np.zeros(1), np.zeros(1))
+    fronts = [front]
+    for ms, accuracy in zip(latencies[:0:-1], accuracies[:0:-1], strict=True):
+        own = _pareto(ms, accuracy)
+        sums = [(a[:, None] + b[None]).reshape(-1) for a, b in zip(own, front, strict=True)]
+        fits = sums[0] <= spare_ms
+        front = _pareto(sums[0][fits], sums[1][fits])
+        fronts.append(front)
+    return fronts[::-1]
+
+
+def _best_within(front: Front, spare_ms: Floats) -> Floats:
+    """The best accuracy on a front within each of these latencies; minus infinity where nothing fits."""
+    latency, accuracy = front
+    index = np.searchsorted(latency, spare_ms, side="right") - 1
+    if not len(latency):
+        return np.full(len(spare_ms), -np.inf)
+    return np.where(index >= 0, accuracy[index], -np.inf)
+
+
+def _pareto(cost: Floats, gain: Floats) -> Front:
+    """The points that no other beats in both (less cost, more gain), by ascending cost."""
     order = np.lexsort((-gain, cost))
     best_before = np.concatenate([[-np.inf], np.maximum.accumulate(gain[order])[:-1]])
-    return order[gain[order] > best_before]
+    order = order[gain[order] > best_before]
+    return cost[order], gain[order]

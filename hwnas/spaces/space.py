@@ -117,6 +117,15 @@ class Space:
             raise UnknownName(f"variable of {self.name}", name, self.column)
         return self.variables[self.column[name]]
 
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the variables that slots of more than one group read, such as the resolution."""
+        groups: dict[str, set[str]] = {variable.name: set() for variable in self.variables}
+        for slot in self.slots:
+            for name in slot.variables:
+                groups[name].add(slot.group)
+        return tuple(name for name, readers in groups.items() if len(readers) > 1)
+
     # -- size, restriction -----------------------------------------------------------------------------------------
 
     @cached_property

@@ -55,7 +55,19 @@ def test_a_prediction_is_the_constant_and_the_effects(whole: Space) -> None:
     for row, value in zip(fresh, model(fresh), strict=True):
         terms = [array[tuple(row[list(axes)])] for axes, array in zip(model.axes, model.arrays, strict=True)]
         assert value == pytest.approx(model.constant + sum(terms))
-    assert len(model.arrays) == len(whole.variables)
+    # One term a variable, and one for each variable together with the resolution, which all stages read.
+    assert whole.shared == ("resolution",)
+    assert len(model.arrays) == 2 * len(whole.variables) - 1
+
+
+def test_a_kernel_may_be_worth_more_at_one_resolution(whole: Space) -> None:
+    """A plain sum over variables cannot say this; the model orders networks by it."""
+    codes = whole.sample(400, seed=3)
+    resolution, kernel = (codes[:, whole.column[name]].astype(float) for name in ("resolution", "kernel_1_1"))
+    accuracies = 0.8 + 0.01 * (resolution == 2) * kernel
+    model, error = fit_accuracy(whole, codes[:200], accuracies[:200])
+    assert stats.kendalltau(model(codes[200:]), accuracies[200:]).statistic > 0.8
+    assert error < 0.003
 
 
 def test_what_does_not_matter_has_no_effect(whole: Space) -> None:
