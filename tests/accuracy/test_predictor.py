@@ -66,8 +66,8 @@ def test_a_kernel_may_be_worth_more_at_one_resolution(whole: Space) -> None:
     resolution, kernel = (codes[:, whole.column[name]].astype(float) for name in ("resolution", "kernel_1_1"))
     accuracies = 0.8 + 0.01 * (resolution == 2) * kernel
     model, error = fit_accuracy(whole, codes[:200], accuracies[:200])
-    assert stats.kendalltau(model(codes[200:]), accuracies[200:]).statistic > 0.8
-    assert error < 0.003
+    np.testing.assert_allclose(model(codes[200:]), accuracies[200:], atol=1e-4)
+    assert error < 1e-4
 
 
 def test_what_does_not_matter_has_no_effect(whole: Space) -> None:
