@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.accuracy import Evaluator
@@ -31,6 +32,15 @@ RECIPE = Recipe.model_validate(
         "parity": {"max_abs_error": 1e-4, "min_cosine": 0.9999, "min_top1_agreement": 0.999},
     }
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Two threads on a busy machine wait for each other: small tensors are then a hundred times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

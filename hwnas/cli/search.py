@@ -18,7 +18,7 @@ def search(
     budget: Annotated[str, typer.Option(help="Latency: 0.8ms, or 50% of the largest network's.")],
     out: Annotated[Path, typer.Option(help="File for the arch that is found.")],
     strategy: Annotated[str, typer.Option(help="exact or random.")] = "exact",
-    subnets: Annotated[int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8)] = 100,
+    subnets: Annotated[int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8)] = 200,
     images: Annotated[int, typer.Option(help="Validation images an evaluation takes.", min=1)] = 2000,
     candidates: Annotated[int, typer.Option(help="Networks really evaluated at the end.", min=1)] = 20,
     confidence: Annotated[

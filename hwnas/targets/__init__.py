@@ -17,9 +17,9 @@ from hwnas.targets.catalog import (
     tables,
     this_device,
 )
-from hwnas.targets.device import Device, Hardware, Match
+from hwnas.targets.device import Device, Hardware, Match, describe
 from hwnas.targets.files import write_whole
-from hwnas.targets.host import Host, describe, detect_host
+from hwnas.targets.host import Host, detect_host
 from hwnas.targets.journal import Journal
 from hwnas.targets.recipe import RUNTIMES, Parity, Recipe
 from hwnas.targets.toml import Spec, read_spec, toml_text

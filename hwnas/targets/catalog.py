@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from hwnas.errors import InvalidValue, SpecError, UnknownName
-from hwnas.targets.device import Device, Kind
-from hwnas.targets.host import Host, describe, detect_host
+from hwnas.targets.device import Device, Kind, describe
+from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import RUNTIMES, Recipe
 from hwnas.targets.toml import read_spec
 

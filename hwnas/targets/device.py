@@ -44,6 +44,15 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Name = Annotated[str, AfterValidator(checked_name)]
 
 
+# Flags that decide which kernels an inference runtime picks. A detected spec asks for those that are there;
+# asking for every flag would make a kernel update look like another device.
+INFERENCE_FLAGS = (
+    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+
+
 class Match(Spec):
     """What a host must report to be the device; what is not given may be anything.
 
@@ -136,3 +145,35 @@ class Device(Spec):
         if match.gpu is not None and not any(re.fullmatch(match.gpu, gpu) for gpu in host.gpus):
             found.append(f"GPU: expected {match.gpu!r}, found {', '.join(map(repr, host.gpus)) or 'none'}")
         return found
+
+
+def describe(host: Host) -> Device:
+    """A spec of a host's CPU with a name that depends on nothing else, e.g. ``amd-epyc-f25m17-2c``."""
+    return Device(
+        schema=1,
+        name=f"{_slug(host)}-{host.cores}c",
+        kind="cpu",
+        description=f"{host.cpu_name}, {host.cores} logical cores, as detected",
+        match=Match(
+            cpu=re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", host.cpu),
+            flags=tuple(flag for flag in INFERENCE_FLAGS if flag in host.flags),
+            cores=host.cores,
+        ),
+        hardware=Hardware(
+            cores=host.cores,
+            memory_gib=host.memory_gib,
+            l1d_kib=host.l1d_kib,
+            l2_kib=host.l2_kib,
+            l3_kib=host.l3_kib,
+            source="reported by the operating system (hwnas devices detect)",
+        ),
+    )
+
+
+def _slug(host: Host) -> str:
+    """The CPU's name as a file name: without trade marks, clock rates and words that every CPU bears."""
+    text = re.sub(r"\((r|tm)\)|@.*|\b(cpu|processor|\d+-core)\b", " ", host.cpu_name.lower())
+    slug = re.sub(r"[^a-z0-9.]+", "-", text).strip("-.") or host.architecture.lower().replace("_", "-")
+    if not re.search(r"\d", text) and host.family is not None:
+        slug += f"-f{host.family}m{host.model}"
+    return slug

@@ -1,4 +1,4 @@
-"""The present host: what the operating system reports of its hardware, and a device spec made from it."""
+"""The present host: what the operating system reports of its hardware."""
 
 from __future__ import annotations
 
@@ -12,16 +12,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from hwnas.targets.device import Device, Hardware, Match
-
-# Flags that decide which kernels an inference runtime picks. A detected spec asks for those that are there;
-# asking for every flag would make a kernel update look like another device.
-INFERENCE_FLAGS = (
-    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
-    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
-)
 
 # What macOS (sysctl) and Windows (IsProcessorFeaturePresent) call the same features.
 MACOS_FLAGS = {
@@ -143,38 +133,6 @@ def from_registry(host: Host, name: str, identifier: str) -> Host:
     found = re.search(r"Family (\d+) Model (\d+)", identifier)
     family, model = (int(found[1]), int(found[2])) if found else (None, None)
     return replace(host, cpu_name=" ".join(name.split()), family=family, model=model)
-
-
-def describe(host: Host) -> Device:
-    """A spec of a host's CPU with a name that depends on nothing else, e.g. ``amd-epyc-f25m17-2c``."""
-    return Device(
-        schema=1,
-        name=f"{_slug(host)}-{host.cores}c",
-        kind="cpu",
-        description=f"{host.cpu_name}, {host.cores} logical cores, as detected",
-        match=Match(
-            cpu=re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", host.cpu),
-            flags=tuple(flag for flag in INFERENCE_FLAGS if flag in host.flags),
-            cores=host.cores,
-        ),
-        hardware=Hardware(
-            cores=host.cores,
-            memory_gib=host.memory_gib,
-            l1d_kib=host.l1d_kib,
-            l2_kib=host.l2_kib,
-            l3_kib=host.l3_kib,
-            source="reported by the operating system (hwnas devices detect)",
-        ),
-    )
-
-
-def _slug(host: Host) -> str:
-    """The CPU's name as a file name: without trade marks, clock rates and words that every CPU bears."""
-    text = re.sub(r"\((r|tm)\)|@.*|\b(cpu|processor|\d+-core)\b", " ", host.cpu_name.lower())
-    slug = re.sub(r"[^a-z0-9.]+", "-", text).strip("-.") or host.architecture.lower().replace("_", "-")
-    if not re.search(r"\d", text) and host.family is not None:
-        slug += f"-f{host.family}m{host.model}"
-    return slug
 
 
 def _gib(size_bytes: int) -> float:
