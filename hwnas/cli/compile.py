@@ -37,7 +37,9 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("hwnas-quickstart"),
     budget: Budget = None,
     target: Annotated[str | None, typer.Option(help="device/recipe instead of this/onnxruntime-cpu-fp32.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.", min=0)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of everything that is drawn.", min=0, max=options.MAX_SEED)
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Compile a small job on this host: handwritten digits, ONNX Runtime, half of the largest network's latency."""

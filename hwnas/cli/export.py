@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -33,10 +34,12 @@ def export(
     try:
         answer = json.loads(arch.read_text())
         values, budget_ms = dict(answer["arch"]), answer.get("budget_ms")
+        if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
+            raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SpecError(f"{arch} is no arch: {error}. `hwnas search --out {arch}` writes one.") from error
     latency = load_model(read_table(wanted, tables / f"{wanted.name}.csv" if tables else None), net.space)
-    evaluator = Evaluator(net, options.reopen_data(facts.data), images=None, calibration_images=2000, seed=1)
+    evaluator = Evaluator(net, options.reopen_data(facts), images=None, calibration_images=2000, seed=1)
     with shown_progress() as progress:
         bundle = make(net.space.arch(values), evaluator, wanted, latency, out, budget_ms=budget_ms, progress=progress)
     manifest = bundle.manifest

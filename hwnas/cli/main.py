@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +21,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(devices.app, name="devices")
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(importlib.metadata.version("hwnas"))
+        raise typer.Exit
+
+
 for verb in (profile.profile, validate.validate, train.train, search.search, export.export, bench.bench):
     app.command()(verb)
 app.command("compile")(compile_verbs.compile_)
@@ -36,6 +48,9 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except HwnasError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except (typer.Abort, KeyboardInterrupt):

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.errors import InvalidValue
+from hwnas.errors import DataError, InvalidValue
 
 if TYPE_CHECKING:
     from hwnas.data import Data
     from hwnas.spaces import Space
+    from hwnas.supernet import SupernetFacts
 
 Target = Annotated[
     str,
     typer.Option(help="device/recipe; the device 'this' is the present host.", metavar="DEVICE/RECIPE"),
 ]
-SpaceName = Annotated[str, typer.Option("--space", help="Name of the search space.")]
+SpaceName = Annotated[
+    str, typer.Option("--space", help="Search space: mobilenetv3, mobilenetv3-w1.2 or mobilenetv3-tiny.")
+]
 Fix = Annotated[
     list[str] | None,
     typer.Option("--fix", help="Hold a variable to a value or several: resolution=160,192. May be repeated."),
@@ -32,7 +34,8 @@ Tables = Annotated[
     Path | None,
     typer.Option(help="Folder of latency tables; the user's data folder or $HWNAS_HOME if left out."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0)]
+MAX_SEED = 2**32 - 1
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0, max=MAX_SEED)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 
 
@@ -48,6 +51,8 @@ def fixed_space(name: str, fix: list[str] | None, channels: int | None = None, c
     choices: dict[str, list[int]] = {}
     for text in fix or []:
         variable, sign, values = text.partition("=")
+        if variable in choices:
+            raise InvalidValue(f"--fix {variable} is given twice; give its values together: {variable}=24,28")
         try:
             choices[variable] = [int(value) for value in values.split(",")]
         except ValueError:
@@ -57,12 +62,22 @@ def fixed_space(name: str, fix: list[str] | None, channels: int | None = None, c
     return make_space(name, in_channels=channels, classes=classes).fix(**choices)
 
 
-def reopen_data(facts: Mapping[str, str | int | None]) -> Data:
-    """The data that a supernet was trained on, from what its facts say."""
+def reopen_data(facts: SupernetFacts) -> Data:
+    """The data that a supernet was trained on, from what its facts say.
+
+    Raises:
+        DataError: it has other classes now.
+    """
     from hwnas.data import open_data
 
-    path = facts["path"]
-    return open_data(str(facts["name"]), path=Path(str(path)) if path else None)
+    path = facts.data["path"]
+    data = open_data(str(facts.data["name"]), path=Path(str(path)) if path else None)
+    if list(data.classes) != facts.classes:
+        raise DataError(
+            f"the supernet was trained on the classes {', '.join(facts.classes)}, but {path or data.name} now has "
+            f"{', '.join(data.classes)}: restore the data, or train anew"
+        )
+    return data
 
 
 def print_json(document: object) -> None:

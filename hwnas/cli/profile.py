@@ -18,7 +18,9 @@ def profile(
     channels: options.Channels = None,
     classes: options.Classes = None,
     tables: options.Tables = None,
-    networks: Annotated[int, typer.Option(help="Whole networks timed to fit the context factors.", min=4)] = 16,
+    networks: Annotated[
+        int, typer.Option(help="Whole networks timed to fit the context factors.", min=4, max=10_000)
+    ] = 16,
     replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -28,17 +30,18 @@ def profile(
     """
     from hwnas.latency import profile as measure
     from hwnas.latency import read_table, write_table
-    from hwnas.targets import home, resolve_target
+    from hwnas.latency.table import table_lock
+    from hwnas.targets import home, only_one, resolve_target
 
     wanted = resolve_target(target)
     chosen = options.fixed_space(space, fix, channels, classes)
     path = (tables or home() / "latency_tables") / f"{wanted.name}.csv"
-    old = read_table(wanted, path) if path.is_file() and not replace else None
     journals = path.parent / f".{path.stem}.journals"
-    with shown_progress() as progress:
+    with only_one(table_lock(path), f"the table of {wanted.name}"), shown_progress() as progress:
+        old = read_table(wanted, path) if path.is_file() and not replace else None
         table = measure(chosen, wanted, journals=journals, old=old, networks=networks, progress=progress)
-    table = write_table(table, path)
-    shutil.rmtree(journals)
+        table = write_table(table, path)
+        shutil.rmtree(journals)
     fit = table.fit_for(chosen)
     assert fit is not None
     facts = {

@@ -34,7 +34,7 @@ def search(
     from hwnas.accuracy import Evaluator, fit_accuracy
     from hwnas.errors import UnknownName
     from hwnas.latency import load_model, read_table
-    from hwnas.search import STRATEGIES, Problem, parse_budget, solve
+    from hwnas.search import STRATEGIES, Problem, check_feasible, parse_budget, solve
     from hwnas.supernet import load_supernet
     from hwnas.targets import Journal, resolve_target, write_whole
 
@@ -42,12 +42,13 @@ def search(
         raise UnknownName("search strategy", strategy, STRATEGIES)
     wanted = resolve_target(target)
     net, facts = load_supernet(supernet)
-    data, space = options.reopen_data(facts.data), net.space
+    data, space = options.reopen_data(facts), net.space
     latency = load_model(read_table(wanted, tables / f"{wanted.name}.csv" if tables else None), space)
     budget_ms = parse_budget(budget, latency)
+    check_feasible(latency, budget_ms, confidence)
     codes = np.unique(space.sample(subnets, seed=seed), axis=0)
     evaluator = Evaluator(net, data, images=images, calibration_images=2000, seed=seed + 1)
-    subject = {"weights": facts.weights_sha256, "images": images, "seed": seed}
+    subject = {"data": data.fingerprint(), "weights": facts.weights_sha256, "images": images, "seed": seed}
     with shown_progress() as progress, Journal(supernet / "evaluated.jsonl", subject) as journal:
         accuracies = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
         accuracy, _ = fit_accuracy(space, codes, np.array(accuracies))

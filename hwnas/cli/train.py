@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
     data_path: options.DataPath = None,
     fix: options.Fix = None,
-    steps: Annotated[int, typer.Option(help="Updates.", min=1)] = 900,
+    steps: Annotated[int, typer.Option(help="Updates.", min=1)] = 1100,
     batch_size: Annotated[int, typer.Option(help="Images an update.", min=1)] = 64,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.2,
     seed: options.Seed = 0,
@@ -32,8 +33,8 @@ def train(
     from hwnas.supernet import Supernet, TrainConfig, save_supernet
     from hwnas.supernet import train as run
 
-    if learning_rate <= 0:
-        raise InvalidValue(f"the learning rate must be positive, not {learning_rate}")
+    if not 0 < learning_rate < math.inf:
+        raise InvalidValue(f"the learning rate must be a positive, finite number, not {learning_rate}")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; a supernet is a folder, choose another name")
     images = open_data(data, path=data_path)

@@ -17,7 +17,7 @@ def validate(
     channels: options.Channels = None,
     classes: options.Classes = None,
     tables: options.Tables = None,
-    networks: Annotated[int, typer.Option(help="Fresh networks to measure.", min=2)] = 40,
+    networks: Annotated[int, typer.Option(help="Fresh networks to measure.", min=2, max=10_000)] = 40,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -28,16 +28,19 @@ def validate(
     from hwnas.latency import load_model, read_table, write_table
     from hwnas.latency import validate as measure
     from hwnas.latency.profile import with_validation
-    from hwnas.targets import resolve_target, table_path
+    from hwnas.latency.table import table_lock
+    from hwnas.targets import only_one, resolve_target, table_path
 
     wanted = resolve_target(target)
     chosen = options.fixed_space(space, fix, channels, classes)
     path = tables / f"{wanted.name}.csv" if tables else table_path(wanted)
     table = read_table(wanted, path)
     assert path is not None
-    model = load_model(table, chosen)
-    with shown_progress() as progress:
+    with only_one(table_lock(path), f"the table of {wanted.name}"), shown_progress() as progress:
+        table = read_table(wanted, path)
+        model = load_model(table, chosen)
         report = measure(model, wanted, networks=networks, seed=seed, progress=progress)
+        write_table(with_validation(table, chosen, report.summary), path)
     summary = report.summary
     if as_json:
         worst = [
@@ -56,4 +59,3 @@ def validate(
         )
         if summary.spread > 0.15:
             typer.echo(f"warning: the machine was too noisy (spread {summary.spread:.1%})", err=True)
-    write_table(with_validation(table, chosen, summary), path)

@@ -21,7 +21,10 @@ def _open_digits(path: Path | None, seed: int) -> Data:
 
 def _open_images(path: Path | None, seed: int) -> Data:
     if path is None:
-        raise InvalidValue("images needs the path of a folder with train/<class>/ and val/<class>/ in it")
+        raise InvalidValue(
+            "images needs the path of a folder with train/<class>/ and val/<class>/ in it "
+            "(--data-path, or path under [data] in a job)"
+        )
     return Images(path, seed=seed)
 
 

@@ -251,6 +251,8 @@ def _decoded(path: Path) -> Image.Image:
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would clip these to white
+                raise ValueError(f"its mode is {image.mode}, with more than 8 bits a channel; convert it to 8")
             return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, struct.error and others
         raise DataError(f"{path} cannot be read as an image ({error}); replace it or remove it") from error

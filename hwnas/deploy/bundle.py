@@ -30,7 +30,8 @@ class BundleManifest(Spec):
         domain: the space.
         arch: name of a variable -> value.
         classes: names of the classes, in the order of the outputs.
-        input: layout and shape of the input, and the transform from an image to it.
+        input: name and shape of the input, and the transform from an image to it, its steps in their order.
+        output: name and shape of the output, and what it means.
         predicted_ms: by the latency model.
         measured_ms: p25 when the bundle was made; None before it was timed.
         budget_ms: that the search had to keep; None if there was none.
@@ -49,6 +50,7 @@ class BundleManifest(Spec):
     arch: dict[str, int]
     classes: list[str]
     input: dict[str, JsonValue]
+    output: dict[str, JsonValue]
     predicted_ms: PositiveFloat
     measured_ms: PositiveFloat | None
     budget_ms: PositiveFloat | None

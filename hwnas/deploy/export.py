@@ -60,7 +60,12 @@ def export(
         domain=Domain.of(space),
         arch=dict(arch),
         classes=list(data.classes),
-        input={"shape": [target.recipe.batch, *first.input], "transform": data.transform(arch["resolution"])},  # type: ignore[dict-item]
+        input={
+            "name": "input",
+            "shape": [target.recipe.batch, *first.input],
+            "transform": data.transform(arch["resolution"]),  # type: ignore[dict-item]
+        },
+        output={"name": "output", "shape": [target.recipe.batch, space.classes], "meaning": "logits, one a class"},
         predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]),
         measured_ms=None,
         budget_ms=budget_ms,

@@ -92,6 +92,12 @@ def load_model(table: LatencyTable, space: Space) -> LatencyModel:
             f"the table of {table.target.name} has all ops of {space.name} but no context factors for it. "
             f"Fit them with: {profile_command(space, table.target)}"
         )
+    groups = {slot.group for slot in space.slots}
+    if set(fit.factors) != groups:
+        raise TableError(
+            f"the manifest of the table of {table.target.name} has context factors for {sorted(fit.factors)}, but "
+            f"{space.name} has the groups {sorted(groups)}. Fit them anew with: {profile_command(space, table.target)}"
+        )
     return _model(table, space, fit)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from hwnas.errors import InvalidValue, MissingOp, RuntimeUnavailable, TableCorrupt, TableError, TableMismatch
 from hwnas.latency.manifest import Fit, Manifest
 from hwnas.runtimes import session_class
-from hwnas.spaces import Domain, Op, Space, parse_op
+from hwnas.spaces import Domain, Op, Space, make_space, parse_op
 from hwnas.targets import Target, read_spec, table_path, toml_text, write_whole
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,10 @@ def profile_command(space: Space, target: Target) -> str:
     """The command that measures a space on a target."""
     domain = Domain.of(space)
     fixed = "".join(f" --fix {name}={','.join(map(str, values))}" for name, values in domain.choices.items())
-    return f"hwnas profile --space {space.name} --target {target.name}{fixed}"
+    whole = make_space(space.name)
+    channels = "" if space.in_channels == whole.in_channels else f" --channels {space.in_channels}"
+    classes = "" if space.classes == whole.classes else f" --classes {space.classes}"
+    return f"hwnas profile --space {space.name} --target {target.name}{fixed}{channels}{classes}"
 
 
 def read_table(target: Target, path: Path | None = None) -> LatencyTable:
@@ -171,10 +174,20 @@ def write_table(table: LatencyTable, path: Path) -> LatencyTable:
     content = text.getvalue().encode()
     manifest = table.manifest.model_copy(update={"csv_sha256": hashlib.sha256(content).hexdigest()})
     following = _next(path)
+    if path.is_file() and following.is_file():
+        # A kill left the rows that stand here with their manifest under the next name: it is theirs, and is kept.
+        current = _manifest(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        write_whole(path.with_suffix(".toml"), toml_text(current))
     write_whole(following, toml_text(manifest))
     write_whole(path, content)
-    following.replace(path.with_suffix(".toml"))
+    write_whole(path.with_suffix(".toml"), toml_text(manifest))
+    following.unlink()
     return replace(table, manifest=manifest)
+
+
+def table_lock(path: Path) -> Path:
+    """The lock file of a table, for `hwnas.targets.only_one`: a table is read, measured for long, and written again."""
+    return path.with_name(f".{path.stem}.lock")
 
 
 def _next(path: Path) -> Path:

@@ -7,15 +7,16 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import filelock
-
 from hwnas.errors import OutputError
-from hwnas.targets import write_whole
+from hwnas.targets import only_one, write_whole
+
+_FILES = "files.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,28 +60,18 @@ class Stages:
 
     out: Path
     runs: list[StageRun] = field(default_factory=list)
-    _lock: filelock.FileLock | None = None
+    _held: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
-        try:
-            if self.out.exists() and not self.out.is_dir():
-                raise OutputError(f"{self.out} is a file; the output is a folder, choose another name")
-            self.out.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(self.out / ".lock")
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise OutputError(
-                f"another hwnas is working in {self.out}; wait for it, or choose another folder"
-            ) from error
-        except OSError as error:
-            raise OutputError(f"cannot write to {self.out}: {error.strerror}; choose another folder") from error
+        if self.out.exists() and not self.out.is_dir():
+            raise OutputError(f"{self.out} is a file; the output is a folder, choose another name")
+        self._held.enter_context(only_one(self.out / ".lock", str(self.out)))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock:
-            self._lock.release()
+        self._held.close()
 
     def run(self, name: str, inputs: Mapping[str, object], work: Callable[[Path], Mapping[str, object]]) -> Done:
         """Do a stage, or reuse it.
@@ -96,16 +87,17 @@ class Stages:
         start = time.perf_counter()
         key = hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()[:16]
         folder = self.out / "stages" / f"{name}-{key}"
-        cached = (folder / "result.json").is_file()
+        cached = _is_whole(folder)
         if not cached:
             partial = folder.with_name(folder.name + ".partial")
             try:
+                if folder.exists():
+                    shutil.rmtree(folder)  # a file of it was changed or deleted: it is done again
                 partial.mkdir(parents=True, exist_ok=True)
                 result = work(partial)
                 write_whole(partial / "inputs.json", json.dumps(dict(inputs), indent=2, sort_keys=True) + "\n")
                 write_whole(partial / "result.json", json.dumps(dict(result), indent=2) + "\n")
-                if folder.exists():
-                    shutil.rmtree(folder)  # its result was deleted by hand
+                write_whole(partial / _FILES, json.dumps(_digests(partial), indent=2, sort_keys=True) + "\n")
                 partial.replace(folder)
             except OSError as error:
                 raise OutputError(
@@ -114,3 +106,20 @@ class Stages:
                 ) from error
         self.runs.append(StageRun(name=name, seconds=round(time.perf_counter() - start, 3), cached=cached))
         return Done(key, folder)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Name below a folder -> sha256, of all files but the list of them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _FILES)
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a stage's folder holds just the files it was finished with."""
+    listing = folder / _FILES
+    if not listing.is_file():
+        return False
+    try:
+        return bool(json.loads(listing.read_text()) == _digests(folder))
+    except ValueError:  # somebody wrote into the list itself
+        return False

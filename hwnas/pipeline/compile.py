@@ -17,7 +17,7 @@ from hwnas.pipeline.job import Job
 from hwnas.pipeline.report import write_report
 from hwnas.pipeline.stages import Context, Result
 from hwnas.progress import Progress, silent
-from hwnas.search import STRATEGIES
+from hwnas.search import STRATEGIES, check_budget_text, check_feasible, parse_budget
 from hwnas.spaces import Domain
 from hwnas.targets import detect_host, resolve_target
 
@@ -53,6 +53,7 @@ def _context(job: Job, progress: Progress) -> Context:
     """All that can be wrong with a job is found here, before anything long begins."""
     if job.search.strategy not in STRATEGIES:
         raise UnknownName("search strategy", job.search.strategy, STRATEGIES)
+    check_budget_text(job.budget)
     target = resolve_target(job.target)
     data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
     space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
@@ -82,6 +83,9 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         {"profile": profiled.key, "networks": job.latency.validation_networks, "seed": job.seed},
         partial(work.validate_stage, context, profiled=profiled.folder),
     )
+    # Known before anything long: a training of days must not end at an impossible budget.
+    latency = context.model(profiled.folder)
+    check_feasible(latency, parse_budget(job.budget, latency), job.search.confidence)
     trained = stages.run(
         "train",
         {

@@ -29,8 +29,8 @@ class DataChoice(Spec):
 class LatencyConfig(Spec):
     """``[latency]``: whole networks that are timed to fit the model, and to validate it."""
 
-    calibration_networks: int = Field(default=16, ge=4)
-    validation_networks: int = Field(default=40, ge=2)
+    calibration_networks: int = Field(default=16, ge=4, le=10_000)
+    validation_networks: int = Field(default=40, ge=2, le=10_000)
 
 
 class AccuracyConfig(Spec):
@@ -76,7 +76,7 @@ class Job(Spec):
     schema_: Literal[1] = Field(alias="schema")
     target: str
     budget: str
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
     space: SpaceChoice
     data: DataChoice
     latency: LatencyConfig = LatencyConfig()

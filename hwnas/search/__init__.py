@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.search.exact import search_exact
-from hwnas.search.problem import Candidate, Problem, parse_budget
+from hwnas.search.problem import Candidate, Problem, check_budget_text, check_feasible, parse_budget
 from hwnas.search.random import draw_within, search_random
 
-__all__ = ["STRATEGIES", "Candidate", "Problem", "draw_within", "parse_budget", "solve"]
+__all__ = [
+    "STRATEGIES",
+    "Candidate",
+    "Problem",
+    "check_budget_text",
+    "check_feasible",
+    "draw_within",
+    "parse_budget",
+    "solve",
+]
 
 STRATEGIES = {"exact": search_exact, "random": search_random}
 
@@ -33,6 +42,6 @@ def solve(problem: Problem, strategy: str, *, candidates: int = 20, seed: int = 
         raise UnknownName("search strategy", strategy, STRATEGIES)
     if candidates < 1:
         raise InvalidValue(f"a search gives at least 1 candidate, not {candidates}")
-    problem.check_feasible()
+    check_feasible(problem.latency, problem.budget_ms, problem.confidence)
     codes = STRATEGIES[strategy](problem, candidates=candidates, seed=seed)
     return problem.candidates(codes)

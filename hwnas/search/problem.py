@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from hwnas.errors import InfeasibleBudget, InvalidValue
 from hwnas.latency import LatencyModel
 from hwnas.search.decompose import Decomposition
 from hwnas.spaces import Arch, Codes, SlotSum, Space
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,37 +56,13 @@ class Problem:
 
     @cached_property
     def limit_ms(self) -> float:
-        """The prediction that a network may have at most.
-
-        Sums of the same terms in another order differ in their last digits; a little room (a millionth of a
-        nanosecond in a millisecond) keeps a network that meets the budget exactly from falling out for that.
-        """
-        return self.budget_ms / (1 + self.latency.margin(self.confidence)) * (1 + 1e-12)
+        """The prediction that a network may have at most."""
+        return _limit_ms(self.budget_ms, self.latency.margin(self.confidence))
 
     @cached_property
     def decomposition(self) -> Decomposition:
         """The space taken apart for exact work on accuracy and latency together."""
         return Decomposition.of(self.space, self.accuracy, self.latency.total)
-
-    def check_feasible(self) -> None:
-        """Check that some network keeps the budget.
-
-        Raises:
-            InfeasibleBudget: none does; names the fastest network and its latency.
-        """
-        codes, fastest_ms = self.decomposition.minimum(self.latency.total)
-        if fastest_ms > self.limit_ms:
-            [arch] = self.space.decode(codes[None])
-            # A little more than it is: the figure is shown in few digits, and must do when it is asked for.
-            needed = fastest_ms * (1 + self.latency.margin(self.confidence)) * 1.001
-            values = ", ".join(f"{name}={value}" for name, value in self.space.describe(arch).items())
-            raise InfeasibleBudget(
-                f"no network of {self.space.name} keeps {self.budget_ms:.4g} ms on {self.latency.target}. The fastest "
-                f"is predicted at {fastest_ms:.4g} ms and needs a budget of {needed:.4g} ms "
-                f"(at {self.confidence:.0%} confidence): {values}",
-                budget_ms=self.budget_ms,
-                fastest_ms=fastest_ms,
-            )
 
     def candidates(self, codes: Codes) -> list[Candidate]:
         """Codes ``(n, variables)`` -> candidates, the most accurate by prediction first."""
@@ -96,11 +75,42 @@ class Problem:
         return sorted(found, key=lambda c: -c.predicted_accuracy)
 
 
-def parse_budget(text: str, model: LatencyModel) -> float:
-    """A budget in milliseconds from text: ``0.8`` or ``0.8ms``, or ``50%`` of the largest network's prediction.
+def check_feasible(latency: LatencyModel, budget_ms: float, confidence: float) -> None:
+    """Check that some network keeps a budget; the latency model alone knows.
 
     Raises:
-        InvalidValue: not a positive, finite number in one of these forms.
+        InfeasibleBudget: none does; names the fastest network and its latency.
+    """
+    space, margin = latency.space, latency.margin(confidence)
+    codes, fastest_ms = Decomposition.of(space, latency.total).minimum(latency.total)
+    if fastest_ms > _limit_ms(budget_ms, margin):
+        [arch] = space.decode(codes[None])
+        # A little more than it is: the figure is shown in few digits, and must do when it is asked for.
+        needed = fastest_ms * (1 + margin) * 1.001
+        values = ", ".join(f"{name}={value}" for name, value in space.describe(arch).items())
+        raise InfeasibleBudget(
+            f"no network of {space.name} keeps {budget_ms:.4g} ms on {latency.target}. The fastest "
+            f"is predicted at {fastest_ms:.4g} ms and needs a budget of {needed:.4g} ms "
+            f"(at {confidence:.0%} confidence): {values}",
+            budget_ms=budget_ms,
+            fastest_ms=fastest_ms,
+        )
+
+
+def _limit_ms(budget_ms: float, margin: float) -> float:
+    """The prediction that a network may have at most.
+
+    Sums of the same terms in another order differ in their last digits; a little room (a millionth of a nanosecond in
+    a millisecond) keeps a network that meets the budget exactly from falling out for that.
+    """
+    return budget_ms / (1 + margin) * (1 + 1e-12)
+
+
+def check_budget_text(text: str) -> tuple[float, str]:
+    """The number and the unit (``ms`` or ``%``) of a budget.
+
+    Raises:
+        InvalidValue: not a positive, finite number in one of the forms of `parse_budget`.
     """
     match = re.fullmatch(r"\s*([-+0-9.eE]+)\s*(ms|%)?\s*", text)
     try:
@@ -112,7 +122,20 @@ def parse_budget(text: str, model: LatencyModel) -> float:
             f"a latency budget is a positive number of milliseconds (0.8 or 0.8ms) or a share of the largest network's "
             f"latency (50%), not {text!r}"
         )
-    if match[2] == "%":
-        [largest_ms] = model.predict(model.space.encode([model.space.largest]))
-        return value / 100 * float(largest_ms)
-    return value
+    return value, match[2] or "ms"
+
+
+def parse_budget(text: str, model: LatencyModel) -> float:
+    """A budget in milliseconds from text: ``0.8`` or ``0.8ms``, or ``50%`` of the largest network's prediction.
+
+    Raises:
+        InvalidValue: not a positive, finite number in one of these forms.
+    """
+    value, unit = check_budget_text(text)
+    [largest_ms] = model.predict(model.space.encode([model.space.largest]))
+    budget_ms = value / 100 * float(largest_ms) if unit == "%" else value
+    if budget_ms > largest_ms:
+        log.warning(
+            "the budget of %.4g ms binds nothing: the largest network is predicted at %.4g ms", budget_ms, largest_ms
+        )
+    return budget_ms

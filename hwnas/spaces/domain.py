@@ -39,4 +39,4 @@ class Domain(Spec):
         """Whether every network of `space` belongs to this domain."""
         if (self.space, self.in_channels, self.classes) != (space.name, space.in_channels, space.classes):
             return False
-        return all(set(space.choices[name]) <= set(values) for name, values in self.choices.items())
+        return all(set(space.choices.get(name, [])) <= set(values) for name, values in self.choices.items())

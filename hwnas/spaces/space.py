@@ -146,7 +146,7 @@ class Space:
 
         return math.prod(count(variable) for variable in self.variables if variable.requires is None)
 
-    def fix(self, **choices: int | Iterable[int]) -> Space:
+    def fix(self, /, **choices: int | Iterable[int]) -> Space:
         """The same space with fewer choices.
 
         The codes keep their columns; a column's numbers then count the remaining values.
@@ -178,7 +178,7 @@ class Space:
 
     # -- codes and archs -------------------------------------------------------------------------------------------
 
-    def sample(self, n: int, *, seed: int) -> Codes:
+    def sample(self, n: int, *, seed: int | tuple[int, ...]) -> Codes:
         """Random networks, each variable drawn uniformly and independently (as once-for-all does).
 
         Args:

@@ -15,7 +15,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,14 +46,14 @@ class TrainConfig(Spec):
         checkpoint_every: updates between two checkpoints.
     """
 
-    steps: PositiveInt = 300
+    steps: PositiveInt = 1100
     batch_size: PositiveInt = 64
-    learning_rate: PositiveFloat = 0.2
-    weight_decay: float = Field(default=3e-5, ge=0)
+    learning_rate: float = Field(default=0.2, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=3e-5, ge=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     label_share: float = Field(default=0.5, ge=0, le=1)
-    random_subnets: int = Field(default=2, ge=0)
+    random_subnets: int = Field(default=1, ge=0)
     checkpoint_every: PositiveInt = 50
 
 
@@ -87,7 +87,6 @@ def train(
     path = folder / CHECKPOINT
     subject = _subject(supernet, data, config, seed)
     largest, smallest = space.largest, space.smallest
-    random = space.decode(space.sample(config.steps * config.random_subnets, seed=seed))
     channels_last(supernet.train())
     optimizer = _optimizer(supernet, config)
     start = _resume(path, supernet, optimizer, subject)
@@ -100,8 +99,8 @@ def train(
         logits = supernet(images, largest)
         functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing).backward()
         targets = logits.detach().softmax(dim=1)
-        mine = random[step * config.random_subnets : (step + 1) * config.random_subnets]
-        for arch in (smallest, *mine):
+        random = space.decode(space.sample(config.random_subnets, seed=(seed, step)))
+        for arch in (smallest, *random):
             outputs = supernet(_resized(images, arch), arch)
             taught = functional.cross_entropy(outputs, targets)
             told = functional.cross_entropy(outputs, labels)

@@ -18,7 +18,7 @@ from hwnas.targets.catalog import (
     this_device,
 )
 from hwnas.targets.device import Device, Hardware, Match, describe
-from hwnas.targets.files import write_whole
+from hwnas.targets.files import only_one, write_whole
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.journal import Journal
 from hwnas.targets.recipe import RUNTIMES, Parity, Recipe
@@ -43,6 +43,7 @@ __all__ = [
     "home",
     "load_device",
     "load_recipe",
+    "only_one",
     "read_spec",
     "recipes",
     "resolve_target",

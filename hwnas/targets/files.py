@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import filelock
 
 from hwnas.errors import OutputError
 
@@ -42,6 +46,27 @@ def write_whole(path: Path, content: str | bytes) -> None:
             raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {_reason(path, error)}") from error
+
+
+@contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock file, so that one process at a time works on something; a killed process holds it no longer.
+
+    Raises:
+        OutputError: another process holds it, or its folder cannot be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = filelock.FileLock(lock)
+        held.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise OutputError(f"another hwnas is working on {what}; wait for it, or choose another place") from error
+    except OSError as error:
+        raise OutputError(f"cannot write {lock.parent}: {_reason(lock, error)}") from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def _reason(path: Path, error: OSError) -> str:

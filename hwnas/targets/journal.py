@@ -38,11 +38,15 @@ class Journal:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             content = path.read_bytes() if path.exists() else b""
-            whole = content[: content.rfind(b"\n") + 1]  # a last line without its end was cut off by a kill
-            if whole.startswith(header):
-                for line in whole[len(header) :].splitlines():
-                    entry = json.loads(line)
-                    self.entries[entry["key"]] = entry["value"]
+            if content.startswith(header):
+                whole = header
+                for line in content[len(header) :].splitlines(keepends=True):
+                    try:
+                        entry = json.loads(line if line.endswith(b"\n") else b"")
+                        self.entries[str(entry["key"])] = entry["value"]
+                    except (ValueError, KeyError, TypeError):
+                        break  # what follows a line that was cut off or damaged is done again
+                    whole += line
             else:
                 whole = header
             if content[: len(whole)] == whole:

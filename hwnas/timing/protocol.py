@@ -169,7 +169,8 @@ def time_programs(
             measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
             if p + 1 >= protocol.min_passes and measurement.disagreement() < protocol.tolerance:
                 break
-    progress(what, 1, 1)
+    done = measurement.passes * len(names)
+    progress(what, done, done)
     return measurement
 
 

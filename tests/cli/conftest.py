@@ -21,6 +21,7 @@ def hwnas_cli(monkeypatch, capsys, tmp_path):
     from hwnas.cli.main import main
 
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)  # whatever a verb writes by default stays out of the checkout
 
     def run(*words: object) -> Ran:
         monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, words)])

@@ -143,11 +143,11 @@ def test_unknown_key_in_a_job(refused, tmp_path):
 
     text = (room.Path(room.__file__).with_name("quickstart.toml")).read_text()
     job = tmp_path / "job.toml"
-    job.write_text(text.replace("steps =", "step ="))
+    job.write_text(text.replace("subnets =", "subnet ="))
     message = refused("compile", job)
-    assert "unknown key 'training.step'" in message
-    assert "steps" in message
-    assert "batch_size" in message
+    assert "unknown key 'accuracy.subnet'" in message
+    assert "did you mean 'subnets'" in message
+    assert "calibration_images" in message
 
 
 def test_missing_job(refused, tmp_path):
@@ -339,3 +339,55 @@ def test_folder_of_images_that_is_none(refused, tmp_path):
     images(tmp_path / "broken", ["cat", "dog"], broken=True)
     assert ".png" in refused(*train, "--data-path", tmp_path / "broken")
     assert "path" in refused(*train)
+
+
+def test_a_variable_fixed_twice(refused):
+    fixes = ("--fix", "resolution=24", "--fix", "resolution=28")
+    assert "given twice" in refused("profile", "--space", "mobilenetv3-tiny", *fixes, "--target", TARGET)
+
+
+def test_a_learning_rate_that_is_no_number(refused, tmp_path):
+    for rate in ("nan", "inf", "0", "-1"):
+        train = ("train", *SMALL, "--data", "cluttered-digits", f"--learning-rate={rate}", "--out", tmp_path / "net")
+        assert "positive, finite" in refused(*train)
+
+
+def test_an_arch_file_with_an_impossible_budget(refused, mine):
+    answer = json.loads((mine / "arch.json").read_text())
+    (mine / "arch.json").write_text(json.dumps({**answer, "budget_ms": -1}))
+    export = ("export", mine / "arch.json", "--supernet", mine / "net", "--target", TARGET, "--out", mine / "b")
+    assert "budget_ms is -1" in refused(*export)
+
+
+def test_a_table_that_another_process_measures(refused, mine):
+    from hwnas.latency.table import table_lock
+    from hwnas.targets import only_one
+
+    with only_one(table_lock(table_of(mine)), "the table"):
+        assert "another hwnas is working on" in refused("profile", *SMALL, "--target", TARGET)
+
+
+def test_data_whose_classes_changed_after_training(mine):
+    images(mine / "pets", ["cat", "dog"])
+    from hwnas.cli.options import reopen_data
+    from hwnas.errors import DataError
+    from hwnas.supernet import SupernetFacts
+
+    facts = json.loads((mine / "net" / "supernet.json").read_text())
+    facts["data"] = {"name": "images", "path": str(mine / "pets")}
+    with pytest.raises(DataError, match="cat, dog"):
+        reopen_data(SupernetFacts.model_validate(facts))
+
+
+def test_an_image_with_more_than_8_bits(refused, tmp_path):
+    images(tmp_path / "deep", ["cat", "dog"])
+    for path in (tmp_path / "deep").glob("train/*/*.png"):
+        Image.new("I;16", (40, 40), 30_000).save(path)
+    train = ("train", *SMALL, "--data", "images", "--data-path", tmp_path / "deep", "--out", tmp_path / "net")
+    assert "more than 8 bits" in refused(*train, "--steps", 1, "--batch-size", 4)
+
+
+def test_the_version(hwnas_cli):
+    from importlib.metadata import version
+
+    assert hwnas_cli("--version").out.strip() == version("hwnas")

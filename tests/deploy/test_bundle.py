@@ -34,6 +34,7 @@ def manifest(space: Space, recipe: Recipe) -> BundleManifest:
         arch=dict(space.largest),
         classes=["null", "Änne", "zwei"],
         input={"shape": [1, 1, 24, 24], "transform": {"mean": [0.1], "crop": None}},
+        output={"shape": [1, 3]},
         predicted_ms=0.1 + 0.2,
         measured_ms=None,
         budget_ms=1.5,

@@ -235,3 +235,21 @@ def test_ctrl_c_says_how_to_go_on(job_file, tmp_path):
     assert process.returncode == 130
     assert "the same command goes on" in rest
     assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("name", ["result.json", "bundle/model.onnx"])
+def test_a_finished_stage_that_was_changed_is_done_again(finished, tmp_path, name):
+    job, out, answer = finished
+    again = shutil.copytree(out, tmp_path / "out")
+    [path] = (again / "stages").glob(f"export-*/{name}")
+    path.write_bytes(path.read_bytes()[:-2])
+    redone = compile_job(job, again)
+    assert [stage for stage, reused in cached(redone).items() if not reused] == ["export"]
+    assert redone["arch"] == answer["arch"]
+    open_bundle(again / "bundle")
+
+
+def test_an_impossible_budget_is_known_before_training(job, tmp_path):
+    with pytest.raises(InfeasibleBudget):
+        compile_job(job.model_copy(update={"budget": "0.000001ms"}), tmp_path / "out")
+    assert not list((tmp_path / "out" / "stages").glob("train-*"))

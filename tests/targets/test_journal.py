@@ -120,3 +120,17 @@ def test_a_disk_that_fills_keeps_what_was_recorded(tmp_path: Path) -> None:
         journal.record("b", 1)
     with Journal(path, {"work": 1}) as journal:
         assert journal.entries == {"a": [0, 0.0], "b": 1}
+
+
+def test_a_damaged_line_ends_the_journal(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.jsonl", {"of": "this"}) as journal:
+        for i in range(3):
+            journal.record(f"k{i}", i)
+    lines = (tmp_path / "j.jsonl").read_bytes().splitlines(keepends=True)
+    for damage in (b"not json\n", b'{"key": 1}\n', b"[]\n"):
+        (tmp_path / "j.jsonl").write_bytes(b"".join([*lines[:2], damage, *lines[3:]]))
+        with Journal(tmp_path / "j.jsonl", {"of": "this"}) as journal:
+            assert journal.entries == {"k0": 0}
+            journal.record("k1", 1)
+        with Journal(tmp_path / "j.jsonl", {"of": "this"}) as journal:
+            assert journal.entries == {"k0": 0, "k1": 1}
