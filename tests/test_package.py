@@ -88,7 +88,7 @@ def test_installed_wheel_finds_its_devices_from_an_empty_folder(wheel, tmp_path)
     empty.mkdir()
     zipfile.ZipFile(wheel).extractall(site)
     code = (
-        f"import sys; sys.path[:] = [{str(site)!r}, *[p for p in sys.path if {str(ROOT)!r} not in p]]\n"
+        f"import sys; sys.path[:] = [{str(site)!r}, *[p for p in sys.path if p != {str(ROOT)!r}]]\n"
         "import hwnas; assert hwnas.__file__.startswith(sys.path[0]), hwnas.__file__\n"
         "sys.argv = ['hwnas', 'devices', 'list', '--json']\n"
         "from hwnas.cli.main import main; main()"

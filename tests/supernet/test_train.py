@@ -204,7 +204,7 @@ def losses(supernet: Supernet, data: ClutteredDigits, archs: list[Arch]) -> list
 
 def test_every_size_of_network_learns(tmp_path: Path) -> None:
     # Without a share of the labels all but the largest learn from its outputs alone.
-    config = TrainConfig(steps=15, batch_size=16, learning_rate=0.05, label_share=0.0, random_subnets=1)
+    config = TrainConfig(steps=15, batch_size=16, learning_rate=0.05, label_share=0.0, random_subnets=3)
     data, supernet = OneBatch(), Supernet(SPACE, seed=0)
     archs = [SPACE.smallest, SPACE.largest, *SPACE.decode(SPACE.sample(2, seed=9))]
     before = losses(supernet, data, archs)
