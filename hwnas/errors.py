@@ -10,6 +10,7 @@
     │   ├── TableCorrupt          its rows do not match its manifest, or are not latencies
     │   ├── TableMismatch         it was made with another recipe or for another target
     │   └── MissingOp             it lacks an op that the space needs
+    ├── TooNoisy                  the machine was too unsteady for a measurement to be trusted
     ├── InfeasibleBudget          no network of the space is that fast
     ├── RuntimeUnavailable        a runtime cannot run here
     ├── RuntimeInputError         a runtime was given an input of the wrong shape or type, or was closed
@@ -64,6 +65,10 @@ class TableMismatch(TableError):
 
 class MissingOp(TableError):
     """A table lacks an op that the space needs."""
+
+
+class TooNoisy(HwnasError):
+    """The machine was too unsteady for a measurement to be trusted."""
 
 
 class InfeasibleBudget(HwnasError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from hwnas.data import Data, Split
+from hwnas.data import Data
 from hwnas.nn import channels_last
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch
@@ -81,6 +81,13 @@ class Evaluator:
         network = channels_last(extract(self.supernet, arch))
         return recalibrate(network, self._calibration[resolution])
 
+    def training_images(self, resolution: int, count: int) -> Tensor:
+        """The first `count` images of the training split as deployment sees them: ``(count, channels, side, side)``.
+
+        Fewer where the split is smaller. The ranges of an int8 graph are taken from them.
+        """
+        return torch.cat([x for x, _ in self.data.batches("train", resolution, limit=count)])
+
     def accuracy(self, arch: Mapping[str, int]) -> float:
         """Top-1 accuracy of an arch on the validation images, as a fraction."""
         resolution = arch["resolution"]
@@ -88,9 +95,9 @@ class Evaluator:
             self._batches[resolution] = list(self.data.batches("validation", resolution, limit=self.images))
         return top1(*logits(self.subnet(arch), self._batches[resolution]))
 
-    def test_accuracy(self, arch: Mapping[str, int], split: Split = "test") -> float:
-        """Top-1 accuracy of an arch on a whole split, as a fraction."""
-        return top1(*logits(self.subnet(arch), self.data.batches(split, arch["resolution"])))
+    def test_accuracy(self, arch: Mapping[str, int]) -> float:
+        """Top-1 accuracy of an arch on the whole test split, as a fraction."""
+        return top1(*logits(self.subnet(arch), self.data.batches("test", arch["resolution"])))
 
     def accuracies(
         self, archs: Sequence[Arch], journal: Journal, *, what: str, progress: Progress = silent

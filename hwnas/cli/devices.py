@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hwnas.cli import options
 from hwnas.errors import InvalidValue, OutputError
 from hwnas.targets import catalog
 from hwnas.targets.device import Device, checked_name
@@ -18,16 +18,15 @@ from hwnas.targets.toml import toml_text
 app = typer.Typer(help="List, show, detect and check devices.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of a device; 'this' is the present host.", metavar="NAME")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @app.command("list")
-def list_devices(as_json: AsJson = False) -> None:
+def list_devices(as_json: options.AsJson = False) -> None:
     """List the known devices and say which ones this host is."""
     host, files = detect_host(), catalog.devices()
     known = [(device, not device.differences(host)) for device in map(catalog.load_device, files)]
     if as_json:
-        _print_json(
+        options.print_json(
             [
                 {
                     "name": device.name,
@@ -52,11 +51,11 @@ def list_devices(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(name: Name, as_json: AsJson = False) -> None:
+def show(name: Name, as_json: options.AsJson = False) -> None:
     """Print a device's spec."""
     device = _device(name)
     if as_json:
-        _print_json(_document(device))
+        options.print_json(_document(device))
     else:
         typer.echo(toml_text(device), nl=False)
 
@@ -66,7 +65,7 @@ def detect(
     save: Annotated[bool, typer.Option("--save", help="Write it where hwnas finds it ($HWNAS_HOME).")] = False,
     out: Annotated[Path | None, typer.Option(help="Write it to this .toml file; the device is named after it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that says something else.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Print a spec of the present host."""
     if save and out:
@@ -90,7 +89,7 @@ def detect(
             )
         write_whole(path, text)
     if as_json:
-        _print_json({"device": _document(device), "file": str(path) if path else None})
+        options.print_json({"device": _document(device), "file": str(path) if path else None})
     else:
         typer.echo(text, nl=False)
         if path:
@@ -98,12 +97,12 @@ def detect(
 
 
 @app.command()
-def check(name: Name, as_json: AsJson = False) -> None:
+def check(name: Name, as_json: options.AsJson = False) -> None:
     """Say whether this host is that device, and what differs; exit code 1 if it is not."""
     device = _device(name)
     differences = device.differences(detect_host())
     if as_json:
-        _print_json({"device": device.name, "this_host": not differences, "differences": differences})
+        options.print_json({"device": device.name, "this_host": not differences, "differences": differences})
     elif differences:
         typer.echo(f"This host is not {device.name}:")
         for difference in differences:
@@ -120,7 +119,3 @@ def _device(name: str) -> Device:
 
 def _document(device: Device) -> dict[str, object]:
     return device.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _print_json(document: object) -> None:
-    typer.echo(json.dumps(document, indent=2))

@@ -25,7 +25,6 @@ def export(
     from hwnas.accuracy import Evaluator
     from hwnas.deploy.export import export as make
     from hwnas.errors import SpecError
-    from hwnas.latency import load_model, read_table
     from hwnas.supernet import load_supernet
     from hwnas.targets import resolve_target
 
@@ -38,7 +37,7 @@ def export(
             raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SpecError(f"{arch} is no arch: {error}. `hwnas search --out {arch}` writes one.") from error
-    latency = load_model(read_table(wanted, tables / f"{wanted.name}.csv" if tables else None), net.space)
+    latency = options.latency_model(wanted, tables, net.space)
     evaluator = Evaluator(net, options.reopen_data(facts), images=None, calibration_images=2000, seed=1)
     with shown_progress() as progress:
         bundle = make(net.space.arch(values), evaluator, wanted, latency, out, budget_ms=budget_ms, progress=progress)

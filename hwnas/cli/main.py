@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli import bench, devices, export, profile, search, train, validate
+from hwnas.cli import bench, devices, export, profile, search, tables, train, validate
 from hwnas.cli import compile as compile_verbs
+from hwnas.cli.progress import remembered_ctrl_c
 from hwnas.errors import HwnasError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(devices.app, name="devices")
+app.add_typer(tables.app, name="tables")
 
 
 @app.callback(invoke_without_command=True)
@@ -46,11 +48,9 @@ def main() -> None:
     """Run the command line: exit code 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        code = app(standalone_mode=False)
-    except HwnasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except OSError as error:
+        with remembered_ctrl_c():
+            code = app(standalone_mode=False)
+    except (HwnasError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except (typer.Abort, KeyboardInterrupt):

@@ -12,8 +12,10 @@ from hwnas.errors import DataError, InvalidValue
 
 if TYPE_CHECKING:
     from hwnas.data import Data
+    from hwnas.latency import LatencyModel
     from hwnas.spaces import Space
     from hwnas.supernet import SupernetFacts
+    from hwnas.targets import Target as ResolvedTarget
 
 Target = Annotated[
     str,
@@ -60,6 +62,24 @@ def fixed_space(name: str, fix: list[str] | None, channels: int | None = None, c
         if not sign:
             raise InvalidValue(f"--fix takes variable=value or variable=value,value; not {text!r}")
     return make_space(name, in_channels=channels, classes=classes).fix(**choices)
+
+
+def table_file(target: ResolvedTarget, tables: Path | None) -> Path | None:
+    """The file of a target's table in the folder of ``--tables``; None, the catalog's table, if it was left out."""
+    return tables / f"{target.name}.csv" if tables else None
+
+
+def latency_model(target: ResolvedTarget, tables: Path | None, space: Space) -> LatencyModel:
+    """The latency model of a space on a target: from its table, or roofline's estimates, which need none.
+
+    Raises:
+        TableError: there is no table, or it lacks the space.
+    """
+    from hwnas.latency import estimated_model, load_model, read_table
+
+    if target.recipe.runtime == "roofline":
+        return estimated_model(space, target)
+    return load_model(read_table(target, table_file(target, tables)), space)
 
 
 def reopen_data(facts: SupernetFacts) -> Data:

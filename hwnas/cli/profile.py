@@ -19,53 +19,76 @@ def profile(
     classes: options.Classes = None,
     tables: options.Tables = None,
     networks: Annotated[
-        int, typer.Option(help="Whole networks timed to fit the context factors.", min=4, max=10_000)
+        int, typer.Option(help="Whole networks timed to fit what context does to ops.", min=4, max=10_000)
     ] = 16,
+    bound_networks: Annotated[
+        int,
+        typer.Option(help="Further networks that upper bounds are read from; n carry n / (n + 1).", min=0, max=10_000),
+    ] = 40,
+    only_missing: Annotated[
+        bool, typer.Option("--only-missing", help="Time only the ops that the table lacks.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Time every distinct op of a space on this host and fit the latency model.
 
-    A killed run goes on where it was. Rows of an older table for the same target stay unless they are measured anew.
+    A killed run goes on where it was. Rows of an older table for the same target stay unless they are measured anew. On
+    a machine that is too noisy nothing is written.
     """
+    from hwnas.errors import InvalidValue
     from hwnas.latency import profile as measure
     from hwnas.latency import read_table, write_table
     from hwnas.latency.table import table_lock
     from hwnas.targets import home, only_one, resolve_target
 
+    if replace and only_missing:
+        raise InvalidValue("give --replace or --only-missing, not both: one drops the rows that the other keeps")
     wanted = resolve_target(target)
     chosen = options.fixed_space(space, fix, channels, classes)
-    path = (tables or home() / "latency_tables") / f"{wanted.name}.csv"
+    path = options.table_file(wanted, tables or home() / "latency_tables")
+    assert path is not None
     journals = path.parent / f".{path.stem}.journals"
     with only_one(table_lock(path), f"the table of {wanted.name}"), shown_progress() as progress:
         old = read_table(wanted, path) if path.is_file() and not replace else None
-        table = measure(chosen, wanted, journals=journals, old=old, networks=networks, progress=progress)
+        table = measure(
+            chosen,
+            wanted,
+            journals=journals,
+            old=old,
+            networks=networks,
+            bound_networks=bound_networks,
+            only_missing=only_missing,
+            progress=progress,
+        )
         table = write_table(table, path)
-        shutil.rmtree(journals)
+        shutil.rmtree(journals, ignore_errors=True)
     fit = table.fit_for(chosen)
     assert fit is not None
+    timed = {"ops": table.manifest.measurement, "networks": fit.measurement}
     facts = {
         "target": wanted.name,
         "space": chosen.name,
         "ops": len(chosen.distinct_ops),
         "rows": len(table.rows),
-        "calibration_networks": fit.networks,
-        "residual_std": fit.residual_std,
-        "measurement": table.manifest.measurement,
+        "calibration_networks": len(fit.calibration_ms),
+        "bound_networks": len(fit.scores),
+        "held_out_mape": fit.held_out_mape,
+        "terms": fit.terms,
+        "measurement": timed,
         "table": str(path),
     }
     if as_json:
         options.print_json(facts)
         return
-    measurement = table.manifest.measurement
+    for what, number in (("ops", facts["ops"]), ("networks", len(fit.calibration_ms) + len(fit.scores))):
+        measurement = timed[what]
+        typer.echo(
+            f"{number} {what} of {chosen.name} on {wanted.name} in {measurement['passes']} passes, which agree within "
+            f"{float(measurement['disagreement']):.1%}; the machine drifted by up to {float(measurement['drift']):.1%}."
+        )
     typer.echo(
-        f"{facts['ops']} ops of {chosen.name} on {wanted.name} in {measurement['passes']} passes; "
-        f"the reference op varied by {float(measurement['reference_spread']):.1%}.\n"
-        f"Context factors from {fit.networks} networks: held-out error {fit.residual_std:.1%} (standard deviation).\n"
+        f"Context: {len(fit.terms)} terms from {len(fit.calibration_ms)} networks, held-out error "
+        f"{fit.held_out_mape:.2%}.\n"
         f"Table: {path}"
     )
-    if measurement["too_noisy"] or fit.measurement["too_noisy"]:
-        typer.echo(
-            "warning: the machine was too noisy for these figures to be trusted; close other work and repeat",
-            err=True,
-        )

@@ -1,15 +1,69 @@
-"""Progress on stderr: a bar on a terminal, lines elsewhere."""
+"""Progress on stderr: a bar on a terminal, lines elsewhere; and Ctrl-C, which ends the work at the next progress."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from hwnas.progress import Progress
 
 _LINE_EVERY_S = 5.0
+
+
+class _CtrlC:
+    """Whether Ctrl-C was pressed."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def handle(self, _number: int, _frame: FrameType | None) -> None:
+        """Do what Python does, and remember it."""
+        self.pressed = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise the interrupt again: whoever still calls did not get it.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        if self.pressed:
+            raise KeyboardInterrupt
+
+
+_CTRL_C = _CtrlC()
+
+
+@contextmanager
+def remembered_ctrl_c() -> Iterator[None]:
+    """Let no Ctrl-C get lost while the context lasts: the shown progress raises `KeyboardInterrupt` once more.
+
+    Python raises it in whatever runs at that moment. A destructor or a library's callback swallows it, and the work
+    would go on to its end.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # a job in the background of a shell ignores Ctrl-C, and so do we
+        yield
+        return
+    _CTRL_C.pressed = False
+    signal.signal(signal.SIGINT, _CTRL_C.handle)
+    report = sys.unraisablehook
+
+    def report_others(what: sys.UnraisableHookArgs) -> None:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            report(what)
+
+    sys.unraisablehook = report_others  # Python prints a traceback of an interrupt that a destructor swallows
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
+        signal.signal(signal.SIGINT, before)
+        _CTRL_C.pressed = False
 
 
 @contextmanager
@@ -27,6 +81,7 @@ def shown_progress() -> Iterator[Progress]:
         tasks: dict[str, object] = {}
 
         def show(what: str, done: int, total: int) -> None:
+            _CTRL_C.check()
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
@@ -42,6 +97,7 @@ class _Lines:
         self._last = 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        _CTRL_C.check()
         now = time.monotonic()
         if what != self._what or done == total or now - self._last >= _LINE_EVERY_S:
             self._what, self._last = what, now

@@ -22,8 +22,13 @@ def search(
     images: Annotated[int, typer.Option(help="Validation images an evaluation takes.", min=1)] = 2000,
     candidates: Annotated[int, typer.Option(help="Networks really evaluated at the end.", min=1)] = 20,
     confidence: Annotated[
-        float, typer.Option(help="With which a measurement shall keep the budget.", min=0.5, max=0.999)
-    ] = 0.99,
+        float | None,
+        typer.Option(help="With which a measurement shall keep the budget.", min=0.5, max=0.999, show_default="0.95"),
+    ] = None,
+    no_margin: Annotated[
+        bool,
+        typer.Option("--no-margin", help="Hold the prediction itself below the budget, as imported tables need it."),
+    ] = False,
     tables: options.Tables = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -32,27 +37,29 @@ def search(
     import numpy as np
 
     from hwnas.accuracy import Evaluator, fit_accuracy
-    from hwnas.errors import UnknownName
-    from hwnas.latency import load_model, read_table
+    from hwnas.errors import InvalidValue, UnknownName
     from hwnas.search import STRATEGIES, Problem, check_feasible, parse_budget, solve
     from hwnas.supernet import load_supernet
     from hwnas.targets import Journal, resolve_target, write_whole
 
     if strategy not in STRATEGIES:
         raise UnknownName("search strategy", strategy, STRATEGIES)
+    if no_margin and confidence is not None:
+        raise InvalidValue(f"give --confidence or --no-margin, not both (--confidence is {confidence})")
+    held = None if no_margin else 0.95 if confidence is None else confidence
     wanted = resolve_target(target)
     net, facts = load_supernet(supernet)
     data, space = options.reopen_data(facts), net.space
-    latency = load_model(read_table(wanted, tables / f"{wanted.name}.csv" if tables else None), space)
+    latency = options.latency_model(wanted, tables, space)
     budget_ms = parse_budget(budget, latency)
-    check_feasible(latency, budget_ms, confidence)
+    check_feasible(latency, budget_ms, held)
     codes = np.unique(space.sample(subnets, seed=seed), axis=0)
     evaluator = Evaluator(net, data, images=images, calibration_images=2000, seed=seed + 1)
     subject = {"data": data.fingerprint(), "weights": facts.weights_sha256, "images": images, "seed": seed}
     with shown_progress() as progress, Journal(supernet / "evaluated.jsonl", subject) as journal:
         accuracies = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
         accuracy, _ = fit_accuracy(space, codes, np.array(accuracies))
-        problem = Problem(space=space, accuracy=accuracy, latency=latency, budget_ms=budget_ms, confidence=confidence)
+        problem = Problem(space=space, accuracy=accuracy, latency=latency, budget_ms=budget_ms, confidence=held)
         found = solve(problem, strategy, candidates=candidates, seed=seed)
         evaluated = evaluator.accuracies(
             [c.arch for c in found], journal, what="evaluating candidates", progress=progress

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.bundle import Bundle, BundleManifest, check_output_folder, write_bundle
 from hwnas.deploy.parity import check_parity
@@ -15,10 +17,12 @@ from hwnas.spaces import Arch, Domain
 from hwnas.targets import Recipe, Target
 
 
-def lower_subnet(evaluator: Evaluator, arch: Arch, recipe: Recipe) -> Program:
-    """The program of an arch with the weights that it inherits, re-calibrated."""
+def lower_subnet(network: nn.Module, evaluator: Evaluator, arch: Arch, recipe: Recipe) -> Program:
+    """The program of an arch's network (`Evaluator.subnet`), int8 ranges taken from training images."""
     shape = evaluator.supernet.space.ops(arch)[0][1].input
-    return form_of(recipe).lower(evaluator.subnet(arch), shape)
+    how = recipe.quantization
+    images = evaluator.training_images(arch["resolution"], how.images) if how else None
+    return form_of(recipe).lower(network, shape, images)
 
 
 def export(
@@ -50,7 +54,7 @@ def export(
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
     first = space.ops(arch)[0][1]
     network = evaluator.subnet(arch)
-    program = form.lower(network, first.input)
+    program = lower_subnet(network, evaluator, arch, target.recipe)
     batches = data.batches("test", arch["resolution"])
     parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
     codes = space.encode([arch])

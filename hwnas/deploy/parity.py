@@ -10,7 +10,7 @@ import torch
 from pydantic import FiniteFloat, PositiveInt
 from torch import Tensor, nn
 
-from hwnas.accuracy import logits
+from hwnas.accuracy.evaluate import logits, top1
 from hwnas.errors import ParityError
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
@@ -79,9 +79,9 @@ def check_parity(
         images=len(labels),
         max_abs_error=float((got - expected).abs().max()),
         min_cosine=float(torch.cosine_similarity(got.double(), expected.double(), dim=1).min()),
-        top1_agreement=float((got.argmax(1) == expected.argmax(1)).double().mean()),
-        torch_accuracy=float((expected.argmax(1) == labels).double().mean()),
-        deployed_accuracy=float((got.argmax(1) == labels).double().mean()),
+        top1_agreement=top1(got, expected.argmax(dim=1)),
+        torch_accuracy=top1(expected, labels),
+        deployed_accuracy=top1(got, labels),
     )
     limits = recipe.parity
     passed = {

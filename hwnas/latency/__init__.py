@@ -1,6 +1,7 @@
 """Latency tables and the model that predicts whole networks from them."""
 
-from hwnas.latency.model import LatencyModel, fit_model, load_model
+from hwnas.latency.estimate import estimated_model
+from hwnas.latency.model import LatencyModel, load_model
 from hwnas.latency.profile import profile
 from hwnas.latency.table import LatencyTable, Row, read_table, write_table
 from hwnas.latency.validate import ValidationReport, validate
@@ -10,7 +11,7 @@ __all__ = [
     "LatencyTable",
     "Row",
     "ValidationReport",
-    "fit_model",
+    "estimated_model",
     "load_model",
     "profile",
     "read_table",

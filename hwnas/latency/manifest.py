@@ -9,6 +9,20 @@ from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt
 from hwnas.spaces import Domain
 from hwnas.targets import Spec
 
+Origin = Literal["measured", "imported"]
+
+
+class Baseline(Spec):
+    """How well another predictor does on the networks of a validation.
+
+    Attributes:
+        mape: mean absolute error, as a fraction of the measured latency.
+        kendall_tau: rank correlation of prediction and measurement.
+    """
+
+    mape: FiniteFloat
+    kendall_tau: FiniteFloat
+
 
 class Validation(Spec):
     """How predictions compare with measurements of networks that the model never saw.
@@ -17,11 +31,16 @@ class Validation(Spec):
         networks: how many.
         seed: they were drawn with.
         mape: mean absolute error, as a fraction of the measured latency.
-        noise_floor: mean relative difference of two measurements of these networks, the limit of any predictor.
+        noise_floor: mean relative difference of two measurements of these networks; an error near it is noise.
         within_5pct, within_10pct: shares of networks with at most that error.
         kendall_tau: rank correlation of prediction and measurement.
         kendall_tau_repeat: rank correlation of the two measurements.
-        plain_sum_mape: error of the table's plain sum, without context factors.
+        speed: of the machine, over its speed when it was profiled, by networks that were measured then and now; taken
+            out of all figures here.
+        confidence: of the upper bound.
+        below_upper: share of networks that lie below it; None where the profile has too few networks for a bound.
+        upper_margin: what it adds to a prediction, as a fraction; None likewise.
+        baselines: plain sum of the table, MACs, parameters, gradient boosting -> how they do.
         spread: how much the reference network varied meanwhile (see `hwnas.timing.Measurement.spread`).
         date: ISO date.
     """
@@ -34,33 +53,36 @@ class Validation(Spec):
     within_10pct: FiniteFloat
     kendall_tau: FiniteFloat
     kendall_tau_repeat: FiniteFloat
-    plain_sum_mape: FiniteFloat
+    speed: PositiveFloat
+    confidence: FiniteFloat
+    below_upper: FiniteFloat | None = None
+    upper_margin: FiniteFloat | None = None
+    baselines: dict[str, Baseline]
     spread: FiniteFloat
     date: str
 
 
 class Fit(Spec):
-    """A latency model as numbers: ``latency = Σ over ops  factor of group · table[op] + overhead``.
+    """A latency model as numbers; see `hwnas.latency.context` for what they multiply.
 
     Attributes:
         domain: the space it was fitted on.
-        networks: calibration networks.
-        seed: they were drawn with.
-        overhead_ms: what each op adds in a network (negative: saves).
-        factors: context factor of each group of slots.
-        residual_mean, residual_std: of the relative error, measured over predicted, when each calibration network is
-            predicted by a model fitted on the others.
+        seed: the networks below were drawn with.
+        calibration_ms: measured latencies of the networks that the terms were fitted on.
+        terms: name -> coefficient.
+        held_out_mape: mean absolute relative error of these networks, each under a fit on the others.
+        scores: relative errors, measured over predicted minus 1, of networks that the fit never saw, ascending: what
+            upper bounds are read from.
         measurement: protocol and steadiness of the calibration.
         validation: the last validation, if there was one.
     """
 
     domain: Domain
-    networks: PositiveInt
     seed: int
-    overhead_ms: FiniteFloat
-    factors: dict[str, PositiveFloat]
-    residual_mean: FiniteFloat
-    residual_std: FiniteFloat
+    calibration_ms: list[PositiveFloat]
+    terms: dict[str, FiniteFloat]
+    held_out_mape: FiniteFloat
+    scores: list[FiniteFloat]
     measurement: dict[str, str | int | float | bool]
     validation: Validation | None = None
 
@@ -71,19 +93,22 @@ class Manifest(Spec):
     Attributes:
         schema_: version of the file's form, ``schema`` in the file.
         device, recipe: names of the target's parts.
+        origin: measured by hwnas, or imported from a table that others measured.
         device_fingerprint: of what the device is recognised by.
         recipe_hash: of the recipe that the table was made with; another one is refused.
         csv_sha256: of the table's file.
-        date: ISO date of the last measurement.
+        date: ISO date of the last measurement or import.
         host: what was measured on: CPU, flags, cores.
         versions: of hwnas, the runtime, torch, Python and the operating system's kernel.
-        measurement: protocol and steadiness of the last profile.
+        measurement: protocol and steadiness of the last profile; of an imported table, the statistic that its rows hold
+            and the files that they are from.
         fits: latency models, one a domain.
     """
 
     schema_: Literal[1] = Field(alias="schema", default=1)
     device: str
     recipe: str
+    origin: Origin = "measured"
     device_fingerprint: str
     recipe_hash: str
     csv_sha256: str

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
-from hwnas.errors import TableError
-from hwnas.latency.manifest import Manifest
-from hwnas.latency.model import Floats, check_networks, fit_model
-from hwnas.latency.table import LatencyTable, Row, merged
+from hwnas.errors import InvalidValue, RuntimeUnavailable, TableError
+from hwnas.latency.context import fit_context
+from hwnas.latency.manifest import Fit, Manifest
+from hwnas.latency.model import Floats, load_model
+from hwnas.latency.table import LatencyTable, Row, check_origin, merged
 from hwnas.lowering import Program, form_of
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import session_class
 from hwnas.spaces import Codes, Domain, Op, Space
-from hwnas.targets import Journal, Target, detect_host
+from hwnas.targets import RUNTIMES, Journal, Target, detect_host
 from hwnas.timing import Measurement, Protocol, time_programs
 
 OPS = Protocol()
-NETWORKS = Protocol(visit_ms=10.0, min_passes=10, max_passes=20)
+NETWORKS = Protocol(visit_ms=10.0, warmup_runs=1, min_runs=3, tolerance=0.02)
 CALIBRATION_SEED = 20_260
+ANCHORS = 8  # calibration networks that every later measurement of networks takes along, to tell the machine's speed
 
 
 def profile(
@@ -34,6 +36,8 @@ def profile(
     journals: Path,
     old: LatencyTable | None = None,
     networks: int = 16,
+    bound_networks: int = 40,
+    only_missing: bool = False,
     progress: Progress = silent,
 ) -> LatencyTable:
     """Measure a space on a target and fit its latency model.
@@ -43,17 +47,23 @@ def profile(
         target: its device must be this host.
         journals: folder for the record of the measurement under way; after a kill, the same call goes on there.
         old: a table of the same target; rows that are not measured anew are kept.
-        networks: calibration networks.
+        networks: calibration networks, which the context is fitted on.
+        bound_networks: further networks, from whose errors upper bounds are read; n of them carry a confidence of up to
+            ``n / (n + 1)``.
+        only_missing: time only the ops that the older table lacks; where it lacks none and has a fit, it is returned.
         progress: told about each visit.
 
     Raises:
-        InvalidValue: fewer than 4 networks.
+        InvalidValue: fewer than 4 calibration networks, or the space has not as many networks.
         TableError: the target's device is not this host.
+        TableMismatch: the older table was imported.
         RuntimeUnavailable: the runtime cannot run here.
+        TooNoisy: the figures cannot be trusted; there is no table.
         OutputError: the journal cannot be written.
     """
-    check_networks(networks)
+    check_origin(old, "measured")
     check_host(target)
+    codes = calibration_codes(space, networks, bound_networks)
     versions = runtime_versions(target)
     domain = Domain.of(space)
     subject = {
@@ -62,18 +72,28 @@ def profile(
         "versions": versions,
         "domain": domain.model_dump(),
     }
-    programs = lower_ops(space.distinct_ops, target, progress)
-    with Journal(journals / "ops.jsonl", {**subject, "protocol": asdict(OPS)}) as journal:
-        measured = time_programs(
-            {op.key: program for op, program in programs.items()},
-            target.recipe,
+    known = old.rows if old and only_missing else {}
+    wanted = [op for op in space.distinct_ops if op.key not in known]
+    if old and only_missing and not wanted and old.fit_for(space):
+        return old
+    needed = {op: None for arch in space.decode(codes) for _, op in space.ops(arch)} | dict.fromkeys(wanted)
+    programs = lower_ops(list(needed), target, progress)
+    measurement: dict[str, str | int | float | bool] = old.manifest.measurement if old else {}
+    rows: dict[str, Row] = {}
+    if wanted:
+        timed = _steadily(
+            {op.key: programs[op] for op in wanted},
+            target,
             OPS,
-            reference=max(programs, key=lambda op: op.macs).key,
-            journal=journal,
+            journals / "ops.jsonl",
+            {**subject, "ops": [op.key for op in wanted]},
+            reference=max(wanted, key=lambda op: op.macs).key,
             what="timing ops",
             progress=progress,
         )
-    rows, fits = merged(((key, _row(measured, key)) for key in measured.samples_ms), old)
+        rows = {key: _row(timed, key) for key in timed.samples_ms}
+        measurement = {**timed.summary()}
+    all_rows, fits = merged(rows.items(), old)
     manifest = Manifest.model_validate(
         {
             "device": target.device.name,
@@ -84,32 +104,101 @@ def profile(
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "host": host_facts(),
             "versions": versions,
-            "measurement": measured.summary(),
+            "measurement": measurement,
             "fits": [fit.model_dump() for fit in fits],
         }
     )
-    table = LatencyTable(target=target, rows=rows, manifest=manifest)
-    codes = calibration_codes(space, networks)
-    calibration = {**subject, "protocol": asdict(NETWORKS), "codes": codes.tolist()}
-    with Journal(journals / "networks.jsonl", calibration) as journal:
-        measured = time_networks(space, target, codes, programs, journal=journal, progress=progress)
-    fit = fit_model(
-        table,
-        space,
-        codes,
-        latencies_ms(measured),
-        domain=domain.model_dump(),
-        seed=CALIBRATION_SEED,
-        measurement=measured.summary(),
+    table = LatencyTable(target=target, rows=all_rows, manifest=manifest)
+    timed = _steadily(
+        assembled(space, target, codes, programs),
+        target,
+        NETWORKS,
+        journals / "networks.jsonl",
+        {**subject, "codes": codes.tolist()},
+        what="timing networks",
+        progress=progress,
     )
-    return table.with_fit(fit)
+    return table.with_fit(_fit(table, space, codes, networks, timed))
 
 
-def calibration_codes(space: Space, networks: int) -> Codes:
-    """The networks that the context factors are fitted on: the smallest, the largest, and random ones."""
-    corners = space.encode([space.smallest, space.largest])
-    random = space.sample(max(networks - 2, 0), seed=CALIBRATION_SEED)
-    return np.concatenate([corners, random])[:networks]
+def _steadily(
+    programs: Mapping[str, Program],
+    target: Target,
+    protocol: Protocol,
+    journal: Path,
+    subject: Mapping[str, object],
+    *,
+    reference: str | None = None,
+    what: str,
+    progress: Progress,
+) -> Measurement:
+    """A measurement that can be resumed and that can be trusted; a noisy one is not resumed but taken anew."""
+    with Journal(journal, {**subject, "protocol": asdict(protocol)}) as record:
+        timed = time_programs(
+            programs, target.recipe, protocol, reference=reference, journal=record, what=what, progress=progress
+        )
+    if timed.too_noisy:
+        journal.unlink()
+    timed.require_steady()
+    return timed
+
+
+def _fit(table: LatencyTable, space: Space, codes: Codes, networks: int, timed: Measurement) -> Fit:
+    """The context fitted on the first so many networks, and its errors on the others."""
+    measured_ms = latencies_ms(timed)
+    table_ms = {op: table.latency_ms(op) for arch in space.decode(codes) for _, op in space.ops(arch)}
+    fitted = fit_context(space, table_ms, codes[:networks], measured_ms[:networks])
+    fit = Fit(
+        domain=Domain.of(space),
+        seed=CALIBRATION_SEED,
+        calibration_ms=measured_ms[:networks].tolist(),
+        terms=fitted.terms,
+        held_out_mape=float(np.abs(fitted.held_out).mean()),
+        scores=[],
+        measurement={**timed.summary()},
+    )
+    predicted_ms = load_model(table.with_fit(fit), space).predict(codes[networks:])
+    scores = np.sort(measured_ms[networks:] / predicted_ms - 1)
+    return fit.model_copy(update={"scores": scores.tolist()})
+
+
+def calibration_codes(space: Space, networks: int, bound_networks: int = 0) -> Codes:
+    """The networks that a profile times: different random ones; the context is fitted on the first `networks`.
+
+    The smallest and the largest are left to chance: far from all others, they would pull the fit away from those (the
+    largest one's weights may fit no cache), and a search rarely ends at either.
+
+    Raises:
+        InvalidValue: fewer than 4 to fit on, or the space has not as many.
+    """
+    if networks < 4:
+        raise InvalidValue(f"context terms need at least 4 calibration networks (16 is usual), not {networks}")
+    count = networks + bound_networks
+    if space.size < count:
+        raise InvalidValue(
+            f"{space.name} has {space.size} networks under these restrictions; {networks} calibration networks and "
+            f"{bound_networks} bound networks cannot be drawn. Ask for fewer, or leave more choices"
+        )
+    return distinct(space, count, seed=CALIBRATION_SEED)
+
+
+def distinct(space: Space, count: int, *, seed: int, without: Container[bytes] = ()) -> Codes:
+    """So many different random networks; the space must have as many.
+
+    Args:
+        space: to draw from.
+        count: rows of the result, ``(count, variables)``.
+        seed: of the draw.
+        without: bytes of codes that may not be among them.
+    """
+    rows: dict[bytes, Codes] = {}
+    batch = 0
+    while len(rows) < count:
+        for row in space.sample(count, seed=(seed, batch)):
+            if row.tobytes() not in without and len(rows) < count:
+                rows.setdefault(row.tobytes(), row)
+        batch += 1
+    return np.stack(list(rows.values()))
 
 
 def lower_ops(ops: Sequence[Op], target: Target, progress: Progress = silent) -> Mapping[Op, Program]:
@@ -120,38 +209,34 @@ def lower_ops(ops: Sequence[Op], target: Target, progress: Progress = silent) ->
     return programs
 
 
-def time_networks(
-    space: Space,
-    target: Target,
-    codes: Codes,
-    programs: Mapping[Op, Program],
-    *,
-    journal: Journal | None = None,
-    what: str = "timing networks",
-    progress: Progress = silent,
-) -> Measurement:
-    """Time whole networks: codes ``(n, variables)`` -> a measurement of n programs, named by their row.
+def assembled(space: Space, target: Target, codes: Codes, programs: Mapping[Op, Program]) -> dict[str, Program]:
+    """Whole networks: codes ``(n, variables)`` -> n programs, named by their row.
 
-    The networks are the ops' graphs laid end to end, which is the graph of the whole network's export.
+    They are the ops' graphs laid end to end, which is the graph of the whole network's export.
     """
     form = form_of(target.recipe)
-    networks = {
-        str(i): form.assemble([programs[op] for _, op in space.ops(arch)]) for i, arch in enumerate(space.decode(codes))
-    }
-    return time_programs(networks, target.recipe, NETWORKS, journal=journal, what=what, progress=progress)
+    archs = space.decode(codes)
+    return {str(i): form.assemble([programs[op] for _, op in space.ops(arch)]) for i, arch in enumerate(archs)}
 
 
 def latencies_ms(measured: Measurement) -> Floats:
-    """p25 of each network of `time_networks`, in milliseconds: ``(n,)``."""
-    return np.array([measured.p25_ms(str(i)) for i in range(len(measured.samples_ms))])
+    """p25 of each program, in milliseconds and in the order in which they were given: ``(n,)``."""
+    return np.array([measured.p25_ms(name) for name in measured.samples_ms])
 
 
 def check_host(target: Target) -> None:
-    """Refuse to measure a device that is not this host.
+    """Refuse to measure a device that is not this host, or with a runtime that is not measured.
 
     Raises:
         TableError: lists what differs.
+        RuntimeUnavailable: the recipe's runtime estimates, or is not driven by hwnas.
     """
+    if not RUNTIMES[target.recipe.runtime].measured:
+        raise RuntimeUnavailable(
+            f"a table is made of measurements, and nothing can be timed with {target.recipe.name} (runtime "
+            f"{target.recipe.runtime}). Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search takes "
+            "roofline's estimates without a table"
+        )
     differences = target.device.differences(detect_host())
     if differences:
         raise TableError(
@@ -183,13 +268,6 @@ def host_facts() -> dict[str, object]:
 
 
 def _row(measured: Measurement, key: str) -> Row:
-    p25, p50, p90 = (measured.quantile_ms(key, q) for q in (0.25, 0.5, 0.9))
+    p25, p50, p90 = (measured.quantile_ms(key, q, steady=True) for q in (0.25, 0.5, 0.9))
     samples = sum(map(len, measured.samples_ms[key]))
     return Row(latency_ms_p25=p25, latency_ms_p50=p50, latency_ms_p90=p90, samples=samples)
-
-
-def with_validation(table: LatencyTable, space: Space, validation: object) -> LatencyTable:
-    """The table with a validation stored in the fit of a space."""
-    fit = table.fit_for(space)
-    assert fit is not None
-    return replace(table.with_fit(fit.model_copy(update={"validation": validation})))

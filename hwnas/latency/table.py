@@ -12,11 +12,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hwnas.errors import InvalidValue, MissingOp, RuntimeUnavailable, TableCorrupt, TableError, TableMismatch
-from hwnas.latency.manifest import Fit, Manifest
+from hwnas.errors import (
+    InvalidValue,
+    MissingOp,
+    RuntimeUnavailable,
+    TableCorrupt,
+    TableError,
+    TableMismatch,
+    UnknownName,
+)
+from hwnas.latency.manifest import Fit, Manifest, Origin, Validation
 from hwnas.runtimes import session_class
 from hwnas.spaces import Domain, Op, Space, make_space, parse_op
-from hwnas.targets import Target, read_spec, table_path, toml_text, write_whole
+from hwnas.targets import Target, read_spec, resolve_target, table_path, toml_text, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +67,7 @@ class LatencyTable:
             near = difflib.get_close_matches(op.key, self.rows, n=3, cutoff=0.0)
             raise MissingOp(
                 f"the latency table of {self.target.name} has no op {op.key!r}. Nearest rows: {near}. "
-                f"Measure it with: hwnas profile --target {self.target.name} --space SPACE"
+                + self._remedy(f"hwnas profile --target {self.target.name} --space SPACE --only-missing")
             ) from None
 
     def require(self, space: Space) -> None:
@@ -74,8 +82,17 @@ class LatencyTable:
             raise MissingOp(
                 f"the latency table of {self.target.name} lacks {len(missing)} of the {len(space.distinct_ops)} ops of "
                 f"{space.name}, first {missing[0]!r} (nearest row: {near[0] if near else 'none'}). "
-                f"Measure them with: {profile_command(space, self.target)}"
+                + self._remedy(f"{profile_command(space, self.target)} --only-missing")
             )
+
+    def _remedy(self, profile: str) -> str:
+        """The command that adds rows."""
+        if self.manifest.origin == "imported":
+            return (
+                "This table was imported; add the files that have it with: "
+                f"hwnas tables import FILE... --format FORMAT --target {self.target.name}"
+            )
+        return f"Measure with: {profile}"
 
     def fit_for(self, space: Space) -> Fit | None:
         """The fitted model whose domain covers a space; of several, the one with the fewest networks."""
@@ -86,6 +103,12 @@ class LatencyTable:
         """The table with a fit added, in place of one for the same domain."""
         fits = [old for old in self.manifest.fits if old.domain != fit.domain]
         return replace(self, manifest=self.manifest.model_copy(update={"fits": [*fits, fit]}))
+
+    def with_validation(self, space: Space, validation: Validation) -> LatencyTable:
+        """The table with a validation stored in the fit of a space that has one."""
+        fit = self.fit_for(space)
+        assert fit is not None
+        return self.with_fit(fit.model_copy(update={"validation": validation}))
 
 
 def profile_command(space: Space, target: Target) -> str:
@@ -136,7 +159,30 @@ def read_table(target: Target, path: Path | None = None) -> LatencyTable:
     return LatencyTable(target=target, rows=rows, manifest=manifest)
 
 
+def read_table_file(path: Path) -> LatencyTable:
+    """Read the table in a CSV file, whichever target its manifest says that it is of.
+
+    Raises:
+        TableError: there is no such file, or its device or recipe is not known here.
+        TableMismatch, TableCorrupt, SpecError: as `read_table`.
+    """
+    if not path.is_file():
+        raise TableError(f"there is no latency table at {path}; `hwnas tables list` shows the tables that are known")
+    manifest = _manifest(path, hashlib.sha256(path.read_bytes()).hexdigest())
+    name = f"{manifest.device}/{manifest.recipe}"
+    try:
+        target = resolve_target(name)
+    except (UnknownName, InvalidValue) as error:
+        raise TableError(
+            f"{path} is a table of {name}, which is not known here: {error} Copy devices/{manifest.device}.toml and "
+            f"exporters/{manifest.recipe}.toml from where the table is from into $HWNAS_HOME."
+        ) from error
+    return read_table(target, path)
+
+
 def _warn_of_another_version(path: Path, manifest: Manifest, target: Target) -> None:
+    if manifest.origin == "imported":
+        return  # its runtime is not the one here, and nothing says which version it was
     runtime = target.recipe.runtime
     try:
         present = session_class(target.recipe).version()
@@ -232,6 +278,19 @@ def _parse(path: Path, text: str) -> dict[str, Row]:
             raise TableCorrupt(f"{where}: the op {op.key!r} stands here a second time")
         rows[op.key] = Row(latency_ms_p25=p25, latency_ms_p50=p50, latency_ms_p90=p90, samples=samples)
     return rows
+
+
+def check_origin(old: LatencyTable | None, origin: Origin) -> None:
+    """Check that rows of an origin may be added to a table.
+
+    Raises:
+        TableMismatch: the table is of the other origin. Its figures are not comparable, so they are never mixed.
+    """
+    if old is not None and old.manifest.origin != origin:
+        raise TableMismatch(
+            f"the table of {old.target.name} was {old.manifest.origin}; rows that are {origin} cannot be added to it, "
+            "as their times were taken in another way. --replace drops the old table, --tables DIR writes elsewhere"
+        )
 
 
 def merged(rows: Iterable[tuple[str, Row]], old: LatencyTable | None) -> tuple[dict[str, Row], list[Fit]]:

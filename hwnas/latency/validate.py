@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
-from hwnas.errors import InvalidValue
-from hwnas.latency.manifest import Validation
+from hwnas.errors import InvalidValue, TableError
+from hwnas.latency.baselines import baselines, mape, tau
+from hwnas.latency.manifest import Baseline, Fit, Validation
 from hwnas.latency.model import Floats, LatencyModel, explain
-from hwnas.latency.profile import calibration_codes, check_host, latencies_ms, lower_ops, time_networks
+from hwnas.latency.profile import (
+    ANCHORS,
+    NETWORKS,
+    assembled,
+    calibration_codes,
+    check_host,
+    distinct,
+    latencies_ms,
+    lower_ops,
+)
+from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Codes, Op
 from hwnas.targets import Target
+from hwnas.timing import time_programs
+
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +39,18 @@ class ValidationReport:
     Attributes:
         summary: the figures.
         codes: the networks, ``(n, variables)``.
-        measured_ms, predicted_ms: ``(n,)`` each.
+        measured_ms: at the speed that the machine had when it was profiled, ``(n,)``.
+        again_ms: the second measurement, likewise, ``(n,)``.
+        predicted_ms, upper_ms: predictions and their upper bounds, ``(n,)``; the bound is NaN where the profile has too
+            few networks for one.
     """
 
     summary: Validation
     codes: Codes
     measured_ms: Floats
+    again_ms: Floats
     predicted_ms: Floats
+    upper_ms: Floats
 
     def worst(self, model: LatencyModel, n: int = 5) -> list[tuple[Arch, float, dict[str, float]]]:
         """The n worst predicted networks: arch, relative error, and milliseconds of each slot."""
@@ -46,68 +65,97 @@ def validate(
 ) -> ValidationReport:
     """Measure fresh networks twice and compare: prediction with measurement, and measurement with measurement.
 
-    Networks that the model was calibrated on are never among them.
+    Networks that the profile measured are never among them. Some of those (anchors) are measured along, each time: the
+    machine as a whole is faster or slower from one hour to the next, by as much as they say, and that is taken out of
+    the figures and reported as `Validation.speed`. What remains is what a prediction can be blamed for.
 
     Raises:
         InvalidValue: fewer than 2 networks, or the space has not as many fresh ones.
-        TableError: the target's device is not this host.
+        TableError: the target's device is not this host, or the latencies were imported or estimated.
+        TooNoisy: the figures cannot be trusted.
     """
     if networks < 2:
         raise InvalidValue(f"a validation needs at least 2 networks, not {networks}")
+    if model.fit is None:
+        raise TableError(
+            f"the latencies of {model.target} were {model.source} and never calibrated on whole networks: there is "
+            "nothing to hold against measurements. Profile a device where hwnas runs, with: hwnas profile"
+        )
     check_host(target)
-    codes = _fresh(model, networks, seed)
-    space = model.space
-    ops: dict[Op, None] = {op: None for arch in space.decode(codes) for _, op in space.ops(arch)}
-    programs = lower_ops(list(ops), target, progress)
-    runs = [
-        time_networks(space, target, codes, programs, what=f"timing networks, {which} time", progress=progress)
-        for which in ("first", "second")
-    ]
-    first, second = (latencies_ms(run) for run in runs)
-    predicted = model.predict(codes)
+    fit, space = model.fit, model.space
+    domain = fit.domain.make()
+    profiled = calibration_codes(domain, len(fit.calibration_ms), len(fit.scores))
+    codes = _fresh(model, domain.decode(profiled), networks, seed)
+    anchors = profiled[: min(ANCHORS, len(fit.calibration_ms))]
+    archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(anchors)]
+    ops: dict[Op, None] = {op: None for where, arch in archs for _, op in where.ops(arch)}
+    lowered = lower_ops(list(ops), target, progress)
+    programs: dict[str, Program] = assembled(space, target, codes, lowered)
+    programs |= {f"anchor {name}": p for name, p in assembled(domain, target, anchors, lowered).items()}
+    (first, speed, spread), (second, *_) = (
+        _measure(programs, target, fit, f"timing networks, {which} time", progress) for which in ("first", "second")
+    )
+    predicted, upper = model.predict(codes), _upper(model, codes)
     errors = np.abs(predicted / first - 1)
+    others = baselines(model, domain, profiled[: len(fit.calibration_ms)], np.array(fit.calibration_ms), codes)
     return ValidationReport(
         summary=Validation(
             networks=networks,
             seed=seed,
-            mape=float(errors.mean()),
+            mape=mape(predicted, first),
             noise_floor=float((np.abs(first - second) / (first + second) * 2).mean()),
             within_5pct=float((errors <= 0.05).mean()),
             within_10pct=float((errors <= 0.10).mean()),
-            kendall_tau=_tau(predicted, first),
-            kendall_tau_repeat=_tau(second, first),
-            plain_sum_mape=float(np.abs(model.plain(codes) / first - 1).mean()),
-            spread=max(run.spread for run in runs),
+            kendall_tau=tau(predicted, first),
+            kendall_tau_repeat=tau(second, first),
+            speed=speed,
+            confidence=CONFIDENCE,
+            below_upper=None if np.isnan(upper).any() else float((first <= upper).mean()),
+            upper_margin=None if np.isnan(upper).any() else float(np.median(upper / predicted - 1)),
+            baselines={n: Baseline(mape=mape(p, first), kendall_tau=tau(p, first)) for n, p in others.items()},
+            spread=spread,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         ),
         codes=codes,
         measured_ms=first,
+        again_ms=second,
         predicted_ms=predicted,
+        upper_ms=upper,
     )
 
 
-def _fresh(model: LatencyModel, networks: int, seed: int) -> Codes:
-    """Distinct random networks that are not among those of the calibration."""
-    domain = model.fit.domain.make()
+def _measure(
+    programs: Mapping[str, Program], target: Target, fit: Fit, what: str, progress: Progress
+) -> tuple[Floats, float, float]:
+    """Latencies of the networks at the profile's speed (ms), the speed now over that one, the reference's spread."""
+    timed = time_programs(programs, target.recipe, NETWORKS, what=what, progress=progress)
+    timed.require_steady()
+    measured = latencies_ms(timed)
+    anchors = [name for name in programs if name.startswith("anchor ")]
+    # Latencies now over those at the profile: the inverse of speed.
+    slowdown = float(np.exp(np.log(measured[-len(anchors) :] / fit.calibration_ms[: len(anchors)]).mean()))
+    return measured[: -len(anchors)] / slowdown, 1 / slowdown, timed.spread
+
+
+def _upper(model: LatencyModel, codes: Codes) -> Floats:
+    """Upper bounds; NaN where the profile measured too few networks for one at `CONFIDENCE`."""
+    try:
+        return model.predict_upper(codes, CONFIDENCE)
+    except InvalidValue:
+        return np.full(len(codes), np.nan)
+
+
+def _fresh(model: LatencyModel, profiled: list[Arch], networks: int, seed: int) -> Codes:
+    """Different random networks that are not among those of the profile."""
+    space = model.space
     known: set[bytes] = set()
-    for arch in domain.decode(calibration_codes(domain, model.fit.networks)):
-        # The space may be a part of the domain that was calibrated: its codes count other values.
+    for arch in profiled:
+        # The space may be a part of the domain that was profiled: its codes count other values.
         with contextlib.suppress(InvalidValue):
-            known.add(model.space.encode([arch]).tobytes())
-    if model.space.size < networks + len(known):
+            known.add(space.encode([arch]).tobytes())
+    if space.size < networks + len(known):
         raise InvalidValue(
-            f"the space has {model.space.size} networks, of which {len(known)} were used for calibration; "
+            f"the space has {space.size} networks, of which {len(known)} were used for the profile; "
             f"{networks} fresh ones cannot be drawn"
         )
-    rows: dict[bytes, np.ndarray] = {}
-    draws = networks
-    while len(rows) < networks:
-        draws *= 2
-        for row in model.space.sample(draws, seed=seed):
-            if row.tobytes() not in known and len(rows) < networks:
-                rows.setdefault(row.tobytes(), row)
-    return np.stack(list(rows.values()))
-
-
-def _tau(a: Floats, b: Floats) -> float:
-    return float(stats.kendalltau(a, b).statistic)
+    return distinct(space, networks, seed=seed, without=known)

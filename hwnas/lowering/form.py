@@ -13,7 +13,7 @@ from hwnas.targets import Recipe
 
 if TYPE_CHECKING:
     import onnx
-    from torch import nn
+    from torch import Tensor, nn
 
 Program: TypeAlias = "onnx.ModelProto | nn.Module"
 
@@ -31,8 +31,17 @@ class Form(ABC):
         self.recipe = recipe
 
     @abstractmethod
-    def lower(self, network: nn.Module, shape: Shape) -> Program:
-        """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions."""
+    def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> Program:
+        """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions.
+
+        Args:
+            network: the network.
+            shape: of one image.
+            images: ``(n, *shape)`` of the training split, for the ranges of an int8 graph; other precisions need none.
+
+        Raises:
+            InvalidValue: the precision is int8 and there are no images.
+        """
 
     @abstractmethod
     def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:

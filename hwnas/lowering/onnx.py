@@ -7,19 +7,26 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 import torch
 from onnx import helper
 from torch import Tensor, nn
 
+from hwnas.errors import InvalidValue
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, without_size
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.targets.files import write_whole
 
+if TYPE_CHECKING:
+    from hwnas.lowering.precision import Images
+
 _BRANCHES = 64  # ops in one export call: the fixed cost is shared, the tracer's memory stays small
+_STAND_IN_IMAGES = 4  # that the ranges of a random op are taken from
 INPUT, OUTPUT = "input", "output"
 
 
@@ -28,10 +35,16 @@ class OnnxForm(Form):
 
     filename = "model.onnx"
 
-    def lower(self, network: nn.Module, shape: Shape) -> onnx.ModelProto:
-        """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions."""
+    def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> onnx.ModelProto:
+        """A trained network for images ``(batch, *shape)``, with BN folded and in the recipe's precision."""
         [model] = self._export([folded(network)], [shape])
-        return model
+        if self.recipe.quantization is None:
+            return model
+        if images is None or not len(images):
+            raise InvalidValue(
+                f"{self.recipe.name} is int8: its ranges need images of the training split, and got none"
+            )
+        return self._quantized(model, images.numpy())
 
     def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
         """Each op with random weights, cut from exports of many branches."""
@@ -41,35 +54,53 @@ class OnnxForm(Form):
         for start in range(0, len(sized), _BRANCHES):
             part = sized[start : start + _BRANCHES]
             models = self._export([stand_in(op) for op in part], [op.input for op in part])
-            graphs |= {without_size(op): model for op, model in zip(part, models, strict=True)}
+            graphs |= {without_size(op): self._in_precision(op, m) for op, m in zip(part, models, strict=True)}
         return {op: _resized(graphs[without_size(op)], self.recipe.batch, op) for op in ops}
 
     def assemble(self, programs: Sequence[Program]) -> onnx.ModelProto:
-        """Graphs laid end to end, names made unique by their position."""
+        """Graphs laid end to end, names made unique by their position.
+
+        A value that is quantised at the end of one op and again at the beginning of the next is quantised once, with
+        the scale of the latter: its biases are quantised to that scale, and runtimes fuse nothing else.
+        """
         models = [program for program in programs if isinstance(program, onnx.ModelProto)]
         graph = onnx.GraphProto(name="network")
         value = INPUT
         for i, model in enumerate(models):
             last = i == len(models) - 1
-            names = {
-                model.graph.input[0].name: value,
-                model.graph.output[0].name: OUTPUT if last else f"{i}.out",
-            }
+            doubled = () if last or not _begins_quantized(models[i + 1].graph) else _pair_at_output(model.graph)
+            result = doubled[0].input[0] if doubled else OUTPUT
+            names = {INPUT: value, result: OUTPUT if last else f"{i}.out"}
+            nodes = [node for node in model.graph.node if not any(node is dropped for dropped in doubled)]
+            used = {name for node in nodes for name in node.input}
             for tensor in model.graph.initializer:
-                names[tensor.name] = f"{i}.{tensor.name}"
-                graph.initializer.add().CopyFrom(tensor)
-                graph.initializer[-1].name = names[tensor.name]
-            for node in model.graph.node:
+                if tensor.name in used:
+                    names[tensor.name] = f"{i}.{tensor.name}"
+                    graph.initializer.add().CopyFrom(tensor)
+                    graph.initializer[-1].name = names[tensor.name]
+            for node in nodes:
                 copy = graph.node.add()
                 copy.CopyFrom(node)
                 copy.name = f"{i}.{node.name}"
                 copy.input[:] = [names.setdefault(name, f"{i}.{name}") if name else "" for name in node.input]
                 copy.output[:] = [names.setdefault(name, f"{i}.{name}") for name in node.output]
-            value = names[model.graph.output[0].name]
+            value = names[result]
         graph.input.add().CopyFrom(models[0].graph.input[0])
         graph.output.add().CopyFrom(models[-1].graph.output[0])
-        graph.input[0].name, graph.output[0].name = INPUT, OUTPUT
         return _model(graph, models[0])
+
+    def _in_precision(self, op: Op, model: onnx.ModelProto) -> onnx.ModelProto:
+        """The graph of an op with random weights in the recipe's precision; what its ranges are changes no kernel."""
+        if self.recipe.quantization is None:
+            return model
+        images = np.random.default_rng(0).standard_normal((_STAND_IN_IMAGES, *op.input), np.float32)
+        return self._quantized(model, images)
+
+    def _quantized(self, model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
+        from hwnas.lowering.precision import quantized  # only int8 needs ONNX Runtime's quantiser
+
+        assert self.recipe.quantization is not None
+        return quantized(model, images, self.recipe.quantization)
 
     def write(self, program: Program, folder: Path) -> Path:
         """Write ``model.onnx`` with the weights inside."""
@@ -148,6 +179,20 @@ def _cut(whole: onnx.ModelProto, source: str, sink: str) -> onnx.ModelProto:
     for tensor in graph.initializer:
         tensor.ClearField("metadata_props")
     return _model(graph, whole)
+
+
+def _begins_quantized(graph: onnx.GraphProto) -> bool:
+    """Whether all that reads the graph's input is a QuantizeLinear."""
+    return [node.op_type for node in graph.node if INPUT in node.input] == ["QuantizeLinear"]
+
+
+def _pair_at_output(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:
+    """The Q/DQ pair that makes the graph's output, if it ends with one."""
+    [after] = [node for node in graph.node if OUTPUT in node.output]
+    if after.op_type != "DequantizeLinear":
+        return ()
+    [before] = [node for node in graph.node if after.input[0] in node.output]
+    return before, after
 
 
 def _resized(model: onnx.ModelProto, batch: int, op: Op) -> onnx.ModelProto:

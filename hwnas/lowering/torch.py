@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program
@@ -39,7 +39,7 @@ class TorchForm(Form):
 
     filename = "model.pt2"
 
-    def lower(self, network: nn.Module, shape: Shape) -> nn.Module:
+    def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> nn.Module:
         """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions."""
         return self._export(folded(network), shape)
 

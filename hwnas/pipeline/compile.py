@@ -73,7 +73,7 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
             "host": asdict(detect_host()),
             "versions": versions,
             "domain": domain,
-            "networks": job.latency.calibration_networks,
+            "networks": [job.latency.calibration_networks, job.latency.bound_networks],
             "protocols": [asdict(OPS), asdict(NETWORKS)],
         },
         partial(work.profile_stage, context),

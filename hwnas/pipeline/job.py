@@ -27,9 +27,10 @@ class DataChoice(Spec):
 
 
 class LatencyConfig(Spec):
-    """``[latency]``: whole networks that are timed to fit the model, and to validate it."""
+    """``[latency]``: whole networks that are timed to fit the model, to bound its error, and to validate it."""
 
     calibration_networks: int = Field(default=16, ge=4, le=10_000)
+    bound_networks: int = Field(default=40, ge=0, le=10_000)
     validation_networks: int = Field(default=40, ge=2, le=10_000)
 
 
@@ -60,7 +61,7 @@ class SearchConfig(Spec):
     strategy: str = "exact"
     candidates: PositiveInt = 20
     random_networks: PositiveInt = 50
-    confidence: float = Field(default=0.99, ge=0.5, lt=1)
+    confidence: float = Field(default=0.95, ge=0.5, lt=1)
 
 
 class Job(Spec):

@@ -46,7 +46,7 @@ def markdown(answer: dict[str, Any]) -> str:
         f"- latency model on {validation['networks']} fresh networks: MAPE {validation['mape']:.2%}, noise floor "
         f"{validation['noise_floor']:.2%}, {validation['within_5pct']:.0%} within 5%, "
         f"{validation['within_10pct']:.0%} within 10%, Kendall τ {validation['kendall_tau']:.3f}; "
-        f"the table's plain sum: MAPE {validation['plain_sum_mape']:.1%}",
+        f"the table's plain sum: MAPE {validation['baselines']['plain sum']['mape']:.1%}",
         *(
             [f"- the machine was too noisy for these figures to be trusted: spread {answer['noise']['spread']:.1%}"]
             if answer["noise"]["too_noisy"]

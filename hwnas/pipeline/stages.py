@@ -74,8 +74,15 @@ class Context:
 
 def profile_stage(context: Context, folder: Path) -> Result:
     """Every op of the space timed on the target, and the context factors."""
-    networks = context.job.latency.calibration_networks
-    table = profile(context.space, context.target, journals=folder, networks=networks, progress=context.progress)
+    config = context.job.latency
+    table = profile(
+        context.space,
+        context.target,
+        journals=folder,
+        networks=config.calibration_networks,
+        bound_networks=config.bound_networks,
+        progress=context.progress,
+    )
     table = write_table(table, folder / "table.csv")
     return {"ops": len(table.rows), "measurement": table.manifest.measurement}
 
@@ -170,7 +177,8 @@ def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
     )
     form, accuracy = form_of(context.target.recipe), {}
     for name, arch in _compared(space, searched).items():
-        form.write(lower_subnet(evaluator, arch, context.target.recipe), folder / name)
+        program = lower_subnet(evaluator.subnet(arch), evaluator, arch, context.target.recipe)
+        form.write(program, folder / name)
         accuracy[name] = evaluator.test_accuracy(arch)
         context.progress("testing the networks it is compared with", len(accuracy), 2)
     return {"accuracy": accuracy}

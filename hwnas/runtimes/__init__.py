@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
-from hwnas.errors import UnknownName
+from hwnas.errors import RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.runtimes.base import Session
-from hwnas.targets import RUNTIMES, Recipe
+from hwnas.targets import Recipe
+from hwnas.targets.recipe import RuntimeName
 
 __all__ = ["Session", "open_session", "session_class"]
+
+# Module and class of each runtime: a vendor's library is imported when its runtime is opened.
+_SESSIONS: dict[RuntimeName, tuple[str, str]] = {
+    "onnxruntime": ("onnxruntime", "OnnxRuntimeSession"),
+    "openvino": ("openvino", "OpenVinoSession"),
+    "torch": ("torch", "TorchSession"),
+    "roofline": ("roofline", "RooflineSession"),
+}
 
 
 def session_class(recipe: Recipe) -> type[Session]:
     """The session class of a recipe's runtime; imports the vendor's library.
 
     Raises:
-        UnknownName: the recipe names no known runtime.
-        RuntimeUnavailable: the library is not installed.
+        RuntimeUnavailable: the library is not installed, or hwnas does not drive this runtime.
     """
-    if recipe.runtime == "onnxruntime":
-        from hwnas.runtimes.onnxruntime import OnnxRuntimeSession
-
-        return OnnxRuntimeSession
-    if recipe.runtime == "torch":
-        from hwnas.runtimes.torch import TorchSession
-
-        return TorchSession
-    raise UnknownName("runtime", recipe.runtime, RUNTIMES)  # only if a name is added to RUNTIMES alone
+    if recipe.runtime not in _SESSIONS:
+        raise RuntimeUnavailable(
+            f"{recipe.name} has the runtime {recipe.runtime!r}, which hwnas does not drive: its tables can be imported "
+            "and searched, but nothing can be measured or deployed with it. Runtimes: " + ", ".join(_SESSIONS)
+        )
+    module, name = _SESSIONS[recipe.runtime]
+    found: type[Session] = getattr(importlib.import_module(f"hwnas.runtimes.{module}"), name)
+    return found
 
 
 def open_session(program: Program | Path, recipe: Recipe) -> Session:

@@ -1,4 +1,4 @@
-"""PyTorch's eager execution on the CPU."""
+"""PyTorch on the CPU: eager, or compiled by torch.compile."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ import pydantic
 import torch
 from torch import nn
 
-from hwnas.errors import BundleError
+from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.lowering.torch import input_shape, runnable
 from hwnas.runtimes.base import Array, Session, parse_options
 
 
 class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
-    """The ``[options]`` of a torch recipe: there are none."""
+    """The ``[options]`` of a torch recipe.
+
+    Attributes:
+        compile: run it through ``torch.compile`` (Inductor, static shapes, weights frozen and packed).
+    """
+
+    compile: bool = False
 
 
 class TorchSession(Session):
-    """A module of torch's own layers, run eagerly in inference mode."""
+    """A module of torch's own layers in inference mode."""
 
     @staticmethod
     def version() -> str:
@@ -40,7 +46,7 @@ class TorchSession(Session):
             torch.set_num_threads(before)
 
     def _load(self, program: Program | Path) -> tuple[int, ...]:
-        parse_options(self.recipe, TorchOptions)
+        options = parse_options(self.recipe, TorchOptions)
         if isinstance(program, Path):
             try:
                 zipfile.ZipFile(program).close()  # torch.export.load logs a traceback for a file that is no zip
@@ -49,7 +55,28 @@ class TorchSession(Session):
                 raise BundleError(f"torch {self.version()} cannot load {program.name}: {error}") from error
         assert isinstance(program, nn.Module)
         self._module: nn.Module = program
-        return input_shape(program)
+        shape = input_shape(program)
+        self._call = self._compiled(shape) if options.compile else self._module
+        return shape
+
+    def _compiled(self, shape: tuple[int, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The module compiled for one shape, which happens when it first runs."""
+        from torch._inductor.exc import InductorError
+
+        # One function is compiled for every program: what an earlier one left behind would count as a recompilation.
+        torch._dynamo.reset()
+        call: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
+            self._module, fullgraph=True, dynamic=False, options={"freezing": True}
+        )
+        try:
+            with self.threads(), torch.inference_mode():
+                call(torch.zeros(shape))
+        except InductorError as error:
+            raise RuntimeUnavailable(
+                f"torch.compile fails here: {str(error).splitlines()[0]}. It needs a C++ compiler (g++ or clang++); "
+                "or use a recipe that does not compile, e.g. torch-cpu-fp32"
+            ) from error
+        return call
 
     def _run(self, x: Array) -> Array:
         with self.threads():
@@ -57,14 +84,13 @@ class TorchSession(Session):
         return y.numpy()
 
     def _bind(self, x: Array) -> Callable[[], torch.Tensor]:
-        module, tensor = self._module, torch.from_numpy(x)
+        module, tensor = self._call, torch.from_numpy(x)
 
         @torch.inference_mode()
         def call() -> torch.Tensor:
-            y: torch.Tensor = module(tensor)
-            return y
+            return module(tensor)
 
         return call
 
     def _close(self) -> None:
-        del self._module
+        del self._module, self._call

@@ -41,14 +41,14 @@ class Problem:
         latency: the latency model.
         budget_ms: the budget, above 0.
         confidence: with which a measurement shall keep the budget; the search holds `LatencyModel.predict_upper` at
-            this confidence below it.
+            this confidence below it. None: the prediction itself is held below it, without a margin.
     """
 
     space: Space
     accuracy: SlotSum
     latency: LatencyModel
     budget_ms: float
-    confidence: float = 0.99
+    confidence: float | None = 0.95
 
     def __post_init__(self) -> None:
         if not self.budget_ms > 0:
@@ -57,7 +57,7 @@ class Problem:
     @cached_property
     def limit_ms(self) -> float:
         """The prediction that a network may have at most."""
-        return _limit_ms(self.budget_ms, self.latency.margin(self.confidence))
+        return _limit_ms(self.budget_ms, _margin(self.latency, self.confidence))
 
     @cached_property
     def decomposition(self) -> Decomposition:
@@ -75,26 +75,33 @@ class Problem:
         return sorted(found, key=lambda c: -c.predicted_accuracy)
 
 
-def check_feasible(latency: LatencyModel, budget_ms: float, confidence: float) -> None:
+def check_feasible(latency: LatencyModel, budget_ms: float, confidence: float | None) -> None:
     """Check that some network keeps a budget; the latency model alone knows.
 
     Raises:
         InfeasibleBudget: none does; names the fastest network and its latency.
+        TableError: a confidence is given, but the model has no margin: its table was imported.
     """
-    space, margin = latency.space, latency.margin(confidence)
+    space, margin = latency.space, _margin(latency, confidence)
     codes, fastest_ms = Decomposition.of(space, latency.total).minimum(latency.total)
     if fastest_ms > _limit_ms(budget_ms, margin):
         [arch] = space.decode(codes[None])
         # A little more than it is: the figure is shown in few digits, and must do when it is asked for.
         needed = fastest_ms * (1 + margin) * 1.001
+        held = "without a margin" if confidence is None else f"at {confidence:.0%} confidence"
         values = ", ".join(f"{name}={value}" for name, value in space.describe(arch).items())
         raise InfeasibleBudget(
             f"no network of {space.name} keeps {budget_ms:.4g} ms on {latency.target}. The fastest "
             f"is predicted at {fastest_ms:.4g} ms and needs a budget of {needed:.4g} ms "
-            f"(at {confidence:.0%} confidence): {values}",
+            f"({held}): {values}",
             budget_ms=budget_ms,
             fastest_ms=fastest_ms,
         )
+
+
+def _margin(latency: LatencyModel, confidence: float | None) -> float:
+    """Share of the prediction that is kept free for its error."""
+    return 0.0 if confidence is None else latency.margin(confidence)
 
 
 def _limit_ms(budget_ms: float, margin: float) -> float:

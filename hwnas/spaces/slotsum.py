@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+_Term = tuple[tuple[int, ...], Floats]  # the columns that index an array, and the array
+
+_MERGED = 2**16  # entries of a merged array, 512 KiB: larger ones leave the cache, and save hardly a lookup
+_ROWS = 2048  # rows at a time: they stay in the cache too, and OpenBLAS is faster at products this small
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SlotSum:
     """``f(arch) = constant + Σ over slots  array of slot [values of the variables it reads]``.
 
@@ -25,15 +32,99 @@ class SlotSum:
     arrays: tuple[Floats, ...]
 
     def __call__(self, codes: npt.NDArray[np.uint8]) -> Floats:
-        """The function's value for each row: codes ``(n, variables)`` -> ``(n,)``."""
-        total = np.full(len(codes), self.constant)
-        for axes, array in zip(self.axes, self.arrays, strict=True):
-            total += _gather(codes, axes, array)
-        return total
+        """The function's value for each row: codes ``(n, variables)`` -> ``(n,)``.
+
+        The codes are taken as they are: `Space.canonical` refuses a choice that does not exist, this does not.
+        """
+        if len(self.arrays) == 1:  # nothing to merge, and searches make many such sums for one use
+            return self.constant + _gather(codes, self.axes[0], self.arrays[0])
+        strides, offsets, table = self._lookup.strides, self._lookup.offsets, self._lookup.table
+        values, ones = np.empty(len(codes)), np.ones(len(offsets))
+        for start in range(0, len(codes), _ROWS):
+            rows = codes[start : start + _ROWS, : len(strides)].astype(strides.dtype)
+            index = (rows @ strides).astype(offsets.dtype) + offsets
+            # numpy sums rows of a few entries ten times slower than BLAS multiplies them with ones.
+            values[start : start + _ROWS] = np.take(table, index) @ ones
+        return values
 
     def per_slot(self, codes: npt.NDArray[np.uint8]) -> Floats:
         """The terms: codes ``(n, variables)`` -> ``(n, slots)``; a row plus the constant sums to the value."""
         return np.stack([_gather(codes, a, t) for a, t in zip(self.axes, self.arrays, strict=True)], axis=1)
+
+    @cached_property
+    def _lookup(self) -> _Lookup:
+        return _Lookup.of([((), np.array(self.constant)), *zip(self.axes, self.arrays, strict=True)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lookup:
+    """A sum of terms in fewer lookups.
+
+    A lookup costs more than the arithmetic around it, so terms are merged: one array over all the variables that
+    they read holds their sum. Terms whose variables another one reads too (stem, head, constant) cost nothing then,
+    and blocks that share a depth and the resolution go well together: mobilenetv3's 24 slots take 7 lookups. The
+    arrays lie end to end in one table, so that one product with the codes finds all places in it.
+
+    Attributes:
+        strides: ``(columns, arrays)``; a row of codes times these is the place within each array.
+        offsets: the place of each array in the table, ``(arrays,)``.
+        table: the entries of all arrays.
+    """
+
+    strides: npt.NDArray[np.floating[Any]]
+    offsets: npt.NDArray[np.signedinteger[Any]]
+    table: Floats
+
+    @classmethod
+    def of(cls, terms: list[_Term]) -> _Lookup:
+        """The lookup of a sum of at least one term."""
+        groups = _grouped(terms)
+        arrays = [_joint(lengths, members) for lengths, members in groups]
+        ends = np.cumsum([array.size for array in arrays])
+        # Whole numbers are exact in single precision up to 2**24, in double precision up to 2**53.
+        single = ends[-1] <= 2**24
+        columns = 1 + max((axis for lengths, _ in groups for axis in lengths), default=-1)
+        strides = np.zeros((columns, len(groups)), np.float32 if single else np.float64)
+        for i, (lengths, _) in enumerate(groups):
+            stride = 1
+            for axis, length in reversed(lengths.items()):
+                strides[axis, i] = stride
+                stride *= length
+        integers: type[np.signedinteger[Any]] = np.int32 if single else np.int64
+        offsets = np.zeros(len(groups), integers)
+        offsets[1:] = ends[:-1]
+        return cls(strides=strides, offsets=offsets, table=np.concatenate([array.reshape(-1) for array in arrays]))
+
+
+def _grouped(terms: list[_Term]) -> list[tuple[dict[int, int], list[_Term]]]:
+    """Terms that share an array, with its axes: column -> length.
+
+    The largest come first, and each goes where it makes the array grow least, if that stays small or does not grow.
+    """
+    groups: list[tuple[dict[int, int], list[_Term]]] = []
+    for axes, array in sorted(terms, key=lambda term: -term[1].size):
+        own = {axis: length for axis, length in zip(axes, array.shape, strict=True) if length > 1}
+        growth = {}
+        for i, (lengths, _) in enumerate(groups):
+            before, after = math.prod(lengths.values()), math.prod((lengths | own).values())
+            if after <= max(before, _MERGED):
+                growth[i] = after / before
+        if growth:
+            lengths, members = groups[min(growth, key=growth.__getitem__)]
+            lengths.update(own)
+            members.append((axes, array))
+        else:
+            groups.append((own, [(axes, array)]))
+    return groups
+
+
+def _joint(lengths: dict[int, int], members: list[_Term]) -> Floats:
+    """The sum of terms over all of their variables."""
+    array = np.zeros(tuple(lengths.values()))
+    places = dict(zip(lengths, np.indices(array.shape, sparse=True), strict=True))
+    for axes, own in members:
+        array += own[tuple(places.get(axis, 0) for axis in axes)]  # a variable with one value has no axis
+    return array
 
 
 def _gather(codes: npt.NDArray[np.uint8], axes: tuple[int, ...], array: Floats) -> Floats:

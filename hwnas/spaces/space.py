@@ -320,12 +320,19 @@ class Space:
 
     def slot_sum(self, cost: Callable[[Op], float]) -> SlotSum:
         """The sum over slots of a cost of ops; nothing costs nothing where no op stands."""
-        table: dict[Op | None, float] = {op: float(cost(op)) for op in self.distinct_ops}
-        table[None] = 0.0
+        return self.grouped_sum(lambda _, op: cost(op))
+
+    def grouped_sum(self, cost: Callable[[str, Op], float]) -> SlotSum:
+        """The sum over slots of a cost that depends on the slot's group as well as on the op."""
+        known: dict[tuple[str, Op | None], float] = {}
         arrays = []
         for slot in self.slots:
             ops = self.slot_ops(slot)
-            arrays.append(np.array([table[op] for op in ops.flat], np.float64).reshape(ops.shape))
+            known[slot.group, None] = 0.0
+            for op in ops.flat:
+                if (slot.group, op) not in known:
+                    known[slot.group, op] = float(cost(slot.group, op))
+            arrays.append(np.array([known[slot.group, op] for op in ops.flat], np.float64).reshape(ops.shape))
         axes = tuple(tuple(self.column[name] for name in slot.variables) for slot in self.slots)
         return SlotSum(constant=0.0, axes=axes, arrays=tuple(arrays))
 

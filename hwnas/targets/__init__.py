@@ -21,7 +21,7 @@ from hwnas.targets.device import Device, Hardware, Match, describe
 from hwnas.targets.files import only_one, write_whole
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.journal import Journal
-from hwnas.targets.recipe import RUNTIMES, Parity, Recipe
+from hwnas.targets.recipe import RUNTIMES, Parity, Quantization, Recipe
 from hwnas.targets.toml import Spec, read_spec, toml_text
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Journal",
     "Match",
     "Parity",
+    "Quantization",
     "Recipe",
     "Spec",
     "Target",

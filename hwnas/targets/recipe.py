@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from hwnas.targets.device import Kind, Name
 from hwnas.targets.toml import Spec
 
-RuntimeName = Literal["onnxruntime", "torch"]
-Precision = Literal["fp32"]
+RuntimeName = Literal["onnxruntime", "openvino", "torch", "roofline", "external"]
+Precision = Literal["fp32", "bf16", "int8"]
 Option = str | int | bool
 
 
@@ -24,15 +24,24 @@ class RuntimeFacts:
     Attributes:
         kind: the kind of device it computes on.
         takes_onnx: it runs an ONNX graph, so the recipe says which opset.
+        precisions: that it computes in.
+        measured: hwnas can time networks in it; what a runtime estimates, or what runs elsewhere, it cannot.
     """
 
     kind: Kind
     takes_onnx: bool
+    precisions: tuple[Precision, ...]
+    measured: bool = True
 
 
 RUNTIMES: dict[RuntimeName, RuntimeFacts] = {
-    "onnxruntime": RuntimeFacts(kind="cpu", takes_onnx=True),
-    "torch": RuntimeFacts(kind="cpu", takes_onnx=False),
+    "onnxruntime": RuntimeFacts(kind="cpu", takes_onnx=True, precisions=("fp32", "int8")),
+    "openvino": RuntimeFacts(kind="cpu", takes_onnx=True, precisions=("fp32", "bf16", "int8")),
+    "torch": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32",)),
+    # Times by arithmetic from a device's peak figures, for tests and dry runs.
+    "roofline": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32",), measured=False),
+    # Whatever hwnas does not drive, such as a phone's; its tables are imported.
+    "external": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32", "bf16", "int8"), measured=False),
 }
 
 
@@ -50,6 +59,20 @@ class Parity(Spec):
     min_top1_agreement: float = Field(gt=0, le=1, allow_inf_nan=False)
 
 
+class Quantization(Spec):
+    """How an int8 graph gets its scales; weights are int8 with a scale a channel, symmetric.
+
+    Attributes:
+        images: images of the training split that the ranges of the activations are taken from.
+        method: from what was seen to a range: all of it, or 99.999% of it.
+        activations: data type of the activations.
+    """
+
+    images: int = Field(ge=1)
+    method: Literal["minmax", "percentile"]
+    activations: Literal["uint8", "int8"]
+
+
 class Recipe(Spec):
     """A recipe, as ``exporters/<name>.toml`` says it.
 
@@ -63,6 +86,7 @@ class Recipe(Spec):
         batch: images a run.
         threads: threads of one run.
         options: settings of the runtime, which checks them when it is opened.
+        quantization: where precision is int8, how the graph is quantised; None elsewhere.
         parity: the limits of the check after lowering.
     """
 
@@ -75,7 +99,22 @@ class Recipe(Spec):
     batch: int = Field(ge=1)
     threads: int = Field(ge=1)
     options: dict[str, Option] = Field(default_factory=dict)
+    quantization: Quantization | None = None
     parity: Parity
+
+    @model_validator(mode="after")
+    def _precision_suits_the_runtime(self) -> Recipe:
+        known = RUNTIMES[self.runtime].precisions
+        if self.precision not in known:
+            raise ValueError(
+                f"precision is {self.precision!r}, but the runtime {self.runtime!r} computes in {', '.join(known)}"
+            )
+        quantized = self.precision == "int8" and RUNTIMES[self.runtime].measured
+        if quantized and self.quantization is None:
+            raise ValueError("[quantization] is missing; precision is 'int8', so it says how the graph is quantised")
+        if not quantized and self.quantization is not None:
+            raise ValueError(f"[quantization] is given, but precision is {self.precision!r}; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _opset_belongs_to_onnx(self) -> Recipe:

@@ -1,7 +1,8 @@
-"""The measurement protocol: interleaved passes, low quantiles, pinned threads.
+"""The measurement protocol: interleaved passes, drift taken out, low quantiles, pinned threads.
 
 One long run per program drifts by 5% and more as the machine's clock and its neighbours change. Short visits in
-shuffled passes let every drift hit all programs alike, and a low quantile over the passes drops what was disturbed.
+shuffled passes let every drift hit all programs alike. What a pass slowed for all of them is then taken out, and a low
+quantile over the passes drops what was disturbed by itself.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from hwnas.errors import InvalidValue
+from hwnas.errors import InvalidValue, TooNoisy
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
 from hwnas.targets import Journal, Recipe
+
+_FEW = 8
+_POLISH = 5  # rounds of the median polish; it settles after two or three
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +39,9 @@ class Protocol:
         warmup_runs: runs at the start of each visit that are not counted; they bring the program into the caches.
         min_passes, max_passes: bounds on the passes over all programs; at least 2, since even passes are held
             against odd ones.
-        tolerance: passes are added until, for 95% of the programs, the p25 of the even and of the odd passes differ
+        tolerance: passes are added until, for 95% of the programs, the figures of the even and of the odd passes differ
             by less than this fraction.
-        max_spread: a reference whose p25 varies by more than this fraction from pass to pass marks the machine
-            as too noisy.
+        max_disagreement: after the last pass they may differ by this fraction; otherwise the machine was too noisy.
         seed: of the shuffling and of the inputs.
     """
 
@@ -44,10 +49,10 @@ class Protocol:
     min_runs: int = 4
     max_runs: int = 60
     warmup_runs: int = 2
-    min_passes: int = 8
-    max_passes: int = 30
+    min_passes: int = 10
+    max_passes: int = 40
     tolerance: float = 0.01
-    max_spread: float = 0.15
+    max_disagreement: float = 0.06
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,13 +77,39 @@ class Measurement:
     reference: str
     protocol: Protocol
 
-    def quantile_ms(self, name: str, q: float) -> float:
-        """A quantile of all samples of a program, in milliseconds."""
-        return float(np.quantile(np.concatenate(self.samples_ms[name]), q))
+    @cached_property
+    def drift(self) -> npt.NDArray[np.float64]:
+        """What each pass slowed all programs by, over a quiet pass (the 25% quantile): ``(passes,)``.
+
+        A program's time in a pass is taken as its own times the pass's, and the two are told apart by median polish
+        (Tukey, "Exploratory Data Analysis", 1977, chapter 11). Of a few programs they cannot be told apart, and no
+        drift is taken out.
+        """
+        if len(self.samples_ms) < _FEW:
+            return np.ones(self.passes)
+        visits = np.log([[np.quantile(s, 0.25) for s in passes] for passes in self.samples_ms.values()])
+        own, of_pass = np.zeros(len(visits)), np.zeros(self.passes)
+        for _ in range(_POLISH):
+            own = np.median(visits - of_pass, axis=1)
+            of_pass = np.median(visits - own[:, None], axis=0)
+        quiet = np.exp(of_pass - np.quantile(of_pass, 0.25))
+        return np.asarray(quiet, np.float64)
+
+    def quantile_ms(self, name: str, q: float, *, steady: bool = False) -> float:
+        """A quantile of all samples of a program, in milliseconds.
+
+        Args:
+            name: of the program.
+            q: between 0 and 1.
+            steady: with the drift taken out, as if every pass had been a quiet one.
+        """
+        passes = self.samples_ms[name]
+        factors = self.drift if steady else np.ones(len(passes))
+        return _quantile(passes, factors, q)
 
     def p25_ms(self, name: str) -> float:
-        """The figure for prediction: the 25% quantile, in milliseconds."""
-        return self.quantile_ms(name, 0.25)
+        """The figure for prediction: the 25% quantile with the drift taken out, in milliseconds."""
+        return self.quantile_ms(name, 0.25, steady=True)
 
     @property
     def passes(self) -> int:
@@ -93,30 +124,49 @@ class Measurement:
         )
         return float((high - low) / middle)
 
-    @property
-    def too_noisy(self) -> bool:
-        """Whether the machine was too unsteady for the figures to be trusted."""
-        return self.spread > self.protocol.max_spread
-
+    @cached_property
     def disagreement(self) -> float:
-        """95% quantile over the programs of the relative difference between even and odd passes' p25."""
+        """95% quantile over the programs of the relative difference between the even and the odd passes' figures."""
         differences = []
         for passes in self.samples_ms.values():
-            even, odd = (np.quantile(np.concatenate(passes[i::2]), 0.25) for i in (0, 1))
+            even, odd = (_quantile(passes[i::2], self.drift[i::2], 0.25) for i in (0, 1))
             differences.append(abs(even - odd) / (even + odd) * 2)
         return float(np.quantile(differences, 0.95))
 
-    def summary(self) -> dict[str, object]:
+    @property
+    def too_noisy(self) -> bool:
+        """Whether the machine was too unsteady for the figures to be trusted."""
+        return self.disagreement > self.protocol.max_disagreement
+
+    def require_steady(self) -> None:
+        """Refuse figures that cannot be trusted.
+
+        Raises:
+            TooNoisy: says by how much they differ.
+        """
+        if self.too_noisy:
+            raise TooNoisy(
+                f"the machine is too noisy: after {self.passes} passes, the times of even and odd passes still differ "
+                f"by {self.disagreement:.1%} (at most {self.protocol.max_disagreement:.0%} is accepted), and the "
+                f"reference's time varied by {self.spread:.1%}. Nothing was written. Close what else runs on this "
+                "machine and run the same command again"
+            )
+
+    def summary(self) -> dict[str, str | int | float]:
         """What a manifest records of it."""
         return {
             **asdict(self.protocol),
             "passes": self.passes,
-            "disagreement": round(self.disagreement(), 5),
+            "disagreement": round(self.disagreement, 5),
+            "drift": round(float(self.drift.max() - 1), 5),
             "reference": self.reference,
             "reference_ms": round(self.p25_ms(self.reference), 6),
             "reference_spread": round(self.spread, 5),
-            "too_noisy": self.too_noisy,
         }
+
+
+def _quantile(passes: list[list[float]], factors: npt.NDArray[np.float64], q: float) -> float:
+    return float(np.quantile(np.concatenate([np.divide(s, f) for s, f in zip(passes, factors, strict=True)]), q))
 
 
 def time_programs(
@@ -135,7 +185,7 @@ def time_programs(
         programs: name -> lowered program, or the file of one.
         recipe: says the runtime and the number of threads; the process is pinned to as many cores meanwhile.
         protocol: how.
-        reference: name of the program that shows drift; the first if None.
+        reference: name of the program that shows how steady the machine is; the first if None.
         journal: where samples are kept as they come; visits that it already holds are not made again.
         what: said to `progress`.
         progress: told after each visit.
@@ -150,11 +200,12 @@ def time_programs(
     with ExitStack() as stack:
         stack.enter_context(_pinned(recipe.threads))
         calls: dict[str, Callable[[], object]] = {}
-        for i, (name, program) in enumerate(programs.items()):
-            session = stack.enter_context(open_session(program, recipe))
-            if i == 0:
+        # Opened in shuffled order: where a program's memory lies depends on what was opened before, and it matters.
+        for i in rng.permutation(len(names)):
+            session = stack.enter_context(open_session(programs[names[i]], recipe))
+            if not calls:
                 stack.enter_context(session.threads())
-            calls[name] = session.bind(rng.standard_normal(session.shape, np.float32))
+            calls[names[i]] = session.bind(rng.standard_normal(session.shape, np.float32))
         stack.enter_context(_no_garbage_collection())
         for p in range(protocol.max_passes):
             order = np.random.default_rng((protocol.seed, p)).permutation(len(names))
@@ -167,7 +218,7 @@ def time_programs(
                 progress(what, p * len(names) + done + 1, protocol.max_passes * len(names))
             samples = {name: [visits[f"{i} {name}"] for i in range(p + 1)] for name in names}
             measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
-            if p + 1 >= protocol.min_passes and measurement.disagreement() < protocol.tolerance:
+            if p + 1 >= protocol.min_passes and measurement.disagreement < protocol.tolerance:
                 break
     done = measurement.passes * len(names)
     progress(what, done, done)

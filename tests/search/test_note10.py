@@ -11,45 +11,14 @@ import numpy as np
 import pytest
 
 from hwnas.latency import LatencyModel
+from hwnas.latency.ofa_yaml import parse_ofa_yaml
 from hwnas.search import Problem, solve
-from hwnas.spaces import Op, SlotSum, Space, make_space
+from hwnas.spaces import SlotSum, Space, make_space
 
 TABLES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ofa-note10"
 RESOLUTIONS = (160, 176, 192, 208, 224)
 
 pytestmark = pytest.mark.skipif(not TABLES.is_dir(), reason=f"the Note10 tables are not at {TABLES}")
-
-
-def read(resolution: int) -> dict[str, float]:
-    """Row -> milliseconds of a file of ``name:`` lines with an indented ``mean:`` below each."""
-    rows: dict[str, float] = {}
-    name = ""
-    for line in (TABLES / f"{resolution}_lookup_table.yaml").read_text().splitlines():
-        if not line.startswith(" "):
-            name = line.removesuffix(":")
-        elif line.strip().startswith("mean:"):
-            rows[name] = float(line.split(":")[1])
-    return rows
-
-
-def note10_ms(op: Op, rows: dict[str, float]) -> float:
-    """The op's time in once-for-all's table, whose shapes have the channels last."""
-    channels = op.input[0]
-    before = "x".join(map(str, (*op.input[1:], channels)))
-    if op.kind == "classifier":
-        hidden, classes = op["hidden"], op.output[0]
-        return (
-            rows[f"AvgPool2D-input:{before}-output:1x1x{channels}"]
-            + rows[f"Conv_2-input:1x1x{channels}-output:1x1x{hidden}"]
-            + rows[f"Logits-input:1x1x{hidden}-output:{classes}"]
-        )
-    after = "x".join(map(str, (*op.output[1:], op.output[0])))
-    if op.kind == "conv":
-        return rows[f"{'Conv' if op['stride'] == 2 else 'Conv_1'}-input:{before}-output:{after}"]
-    return rows[
-        f"expanded_conv-input:{before}-output:{after}-expand:{op['mid']}-kernel:{op['kernel']}-stride:{op['stride']}"
-        f"-idskip:{op['skip']}-se:{op['se']}-hs:{int(op['act'] == 'hswish')}"
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +31,9 @@ def latency(note10: Space) -> SlotSum:
     """The tables as one sum: a row's time differs a little from file to file, so each resolution has its own."""
     sums = []
     for resolution in RESOLUTIONS:
-        rows = read(resolution)
-        sums.append(note10.fix(resolution=resolution).slot_sum(lambda op, rows=rows: note10_ms(op, rows)))
+        path = TABLES / f"{resolution}_lookup_table.yaml"
+        means = parse_ofa_yaml(path.read_bytes(), path.name)
+        sums.append(note10.fix(resolution=resolution).slot_sum(lambda op, means=means: means[op].latency_ms))
     assert all(slot.variables[0] == "resolution" for slot in note10.slots)
     arrays = tuple(np.concatenate(parts) for parts in zip(*(s.arrays for s in sums), strict=True))
     return replace(sums[0], arrays=arrays)

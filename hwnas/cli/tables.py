@@ -1,0 +1,280 @@
+"""`hwnas tables`: which latency tables there are, what they say, how two differ, and tables that others measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.cli import options
+from hwnas.errors import HwnasError, InvalidValue
+
+if TYPE_CHECKING:
+    from hwnas.latency import LatencyTable
+    from hwnas.latency.manifest import Fit
+    from hwnas.spaces import Domain
+    from hwnas.targets import FoundTable
+
+app = typer.Typer(help="List, show, compare and import latency tables.", no_args_is_help=True)
+
+TargetName = Annotated[
+    str,
+    typer.Argument(help="device/recipe; the device 'this' is the present host.", metavar="DEVICE/RECIPE"),
+]
+Side = Annotated[str, typer.Argument(help="device/recipe, or a table's CSV file.", show_default=False)]
+Tables = Annotated[
+    Path | None,
+    typer.Option(help="Folder of latency tables; all that are known (yours, then the shipped ones) if left out."),
+]
+_SHOWN = 10  # rows of a listing; --json has all
+
+
+@app.command("list")
+def list_tables(tables: Tables = None, as_json: options.AsJson = False) -> None:
+    """List the known latency tables with their last validation.
+
+    A table that cannot be used is listed with the reason.
+    """
+    known = [(found, *_readable(found)) for found in _found(tables)]
+    if as_json:
+        options.print_json([_entry(found, table, reason) for found, table, reason in known])
+        return
+    for found, table, reason in known:
+        name = f"{found.device}/{found.recipe}"
+        if table is None:
+            typer.echo(f"{name}\n  cannot be used: {reason}")
+            continue
+        typer.echo(f"{name}\n  {table.manifest.origin} {table.manifest.date}, {len(table.rows)} rows")
+        for fit in table.manifest.fits:
+            typer.echo(f"  fitted on {_domain_text(fit.domain)}: {_validation_text(fit)}")
+        if not table.manifest.fits:
+            typer.echo("  fitted on nothing")
+    if not known:
+        typer.echo(
+            "There is no latency table. `hwnas profile` measures one, `hwnas tables import` takes over another's."
+        )
+
+
+@app.command()
+def show(target: TargetName, tables: Tables = None, as_json: options.AsJson = False) -> None:
+    """Print where a latency table is from, how good it is, and its slowest ops."""
+    table, path = _target_table(target, tables)
+    manifest, rows = table.manifest, _rows(table)
+    if as_json:
+        document = manifest.model_dump(mode="json", by_alias=True)
+        options.print_json({"target": table.target.name, "table": str(path), "manifest": document, "rows": rows})
+        return
+    typer.echo(f"{table.target.name}: {len(rows)} ops, {manifest.origin}, {manifest.date}\n{path}")
+    typer.echo(f"\ndevice fingerprint {manifest.device_fingerprint[:12]}…, recipe hash {manifest.recipe_hash[:12]}…")
+    facts: dict[str, Mapping[str, object]]
+    facts = {"host": manifest.host, "versions": manifest.versions, "measurement": manifest.measurement}
+    for title, values in facts.items():
+        for i, (name, value) in enumerate(values.items()):
+            shown = " ".join(value) if isinstance(value, list) else value
+            label = f"{name[:19]}…" if name.startswith("sha256-") else name
+            typer.echo(f"{'' if i else title:12} {label}: {shown}")
+    for fit in manifest.fits:
+        typer.echo("\n" + _fit_text(fit))
+    if not manifest.fits:
+        typer.echo("\nno context factors: predictions are the plain sum of the rows, without an upper bound")
+    typer.echo(f"\nthe slowest of {len(rows)} ops\n{'p25 ms':>10} {'p50 ms':>10} {'p90 ms':>10} {'samples':>8}  op")
+    for row in sorted(rows, key=lambda row: -row["latency_ms_p25"])[:_SHOWN]:
+        quantiles = " ".join(f"{row[f'latency_ms_{q}']:10.4g}" for q in ("p25", "p50", "p90"))
+        typer.echo(f"{quantiles} {row['samples']:8}  {row['op']}")
+
+
+@app.command()
+def diff(a: Side, b: Side, tables: Tables = None, as_json: options.AsJson = False) -> None:
+    """Compare two latency tables op by op: of two targets, or of one target on two days.
+
+    A table is named by its target or by its CSV file. Ratios are B over A, of p25.
+    """
+    from hwnas.latency.diff import diff_tables
+
+    found = diff_tables(_side(a, tables), _side(b, tables))
+    if as_json:
+        options.print_json(asdict(found))
+        return
+    tau = "none" if found.kendall_tau is None else f"{found.kendall_tau:.3f}"
+    typer.echo(
+        f"A  {a}" + (f"  ({found.a})" if a != found.a else "") + "\n"
+        f"B  {b}" + (f"  ({found.b})" if b != found.b else "") + "\n"
+        f"{len(found.ops)} ops in common, {len(found.only_a)} only in A, {len(found.only_b)} only in B\n"
+        f"  B / A        {found.ratio_median:.4f}   (median; p5 {found.ratio_p5:.4f}, p95 {found.ratio_p95:.4f})\n"
+        f"  Kendall τ    {tau}   (ranks of the ops in common)\n"
+        f"\nthe most different\n{'B / A':>8} {'A ms':>10} {'B ms':>10}  op"
+    )
+    for op in found.ops[:_SHOWN]:
+        typer.echo(f"{op.ratio:8.4f} {op.a_ms:10.4g} {op.b_ms:10.4g}  {op.op}")
+    for side, only in (("A", found.only_a), ("B", found.only_b)):
+        if only:
+            typer.echo(f"\nonly in {side}" + (f" (the first {_SHOWN} of {len(only)})" if len(only) > _SHOWN else ""))
+            typer.echo("\n".join(f"  {key}" for key in only[:_SHOWN]))
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="Tables in another form; give those that belong together.")],
+    format_: Annotated[str, typer.Option("--format", help="Form of the files: ofa-yaml (once-for-all's).")],
+    target: options.Target,
+    tables: options.Tables = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Take over latency tables that others measured.
+
+    An op that several files have gets the mean weighted by their counts. Rows of an older imported table for the same
+    target stay unless the files have them too.
+    """
+    from hwnas.latency import read_table, write_table
+    from hwnas.latency.imports import imported_table, read_files
+    from hwnas.latency.table import table_lock
+    from hwnas.targets import home, only_one, resolve_target
+
+    wanted = resolve_target(target)
+    imported = read_files(files, format_)
+    path = (tables or home() / "latency_tables") / f"{wanted.name}.csv"
+    with only_one(table_lock(path), f"the table of {wanted.name}"):
+        old = read_table(wanted, path) if path.is_file() and not replace else None
+        table = write_table(imported_table(imported, wanted, old), path)
+    replaced = sum(op.key in old.rows for op in imported.means) if old else 0
+    facts = {
+        "target": wanted.name,
+        "format": imported.format,
+        "files": len(imported.files),
+        "ops": len(imported.means),
+        "rows": len(table.rows),
+        "rows_replaced": replaced,
+        "ops_in_several_files": imported.repeated,
+        "largest_relative_difference": imported.largest_difference,
+        "most_different_op": imported.most_different.key if imported.most_different else None,
+        "table": str(path),
+    }
+    if as_json:
+        options.print_json(facts)
+        return
+    typer.echo(f"{facts['ops']} ops of {wanted.name} from {facts['files']} files; their means stand for all quantiles.")
+    if imported.most_different:
+        typer.echo(
+            f"{imported.repeated} of them stand in several files with other values and got the mean weighted by count; "
+            f"the files differ most, by {imported.largest_difference:.1%}, in {imported.most_different.key}"
+        )
+    if replaced:
+        typer.echo(f"{replaced} rows of the older table were replaced.")
+    typer.echo(f"Table: {path} ({len(table.rows)} rows)")
+
+
+# -- finding and reading -------------------------------------------------------------------------------------
+
+
+def _found(folder: Path | None) -> list[FoundTable]:
+    from hwnas.targets import FoundTable, tables
+
+    if folder is None:
+        return tables()
+    if not folder.is_dir():
+        raise InvalidValue(f"--tables is {str(folder)!r}, which is no folder; it should hold <device>/<recipe>.csv")
+    return [FoundTable(path.parent.name, path.stem, path) for path in sorted(folder.glob("*/*.csv"))]
+
+
+def _readable(found: FoundTable) -> tuple[LatencyTable | None, str]:
+    """A table, or None and the reason why it cannot be used: one damaged table shall not hide the others."""
+    from hwnas.latency import read_table
+    from hwnas.targets import resolve_target
+
+    try:
+        return read_table(resolve_target(f"{found.device}/{found.recipe}"), found.path), ""
+    except (HwnasError, OSError) as error:
+        return None, str(error)
+
+
+def _target_table(name: str, folder: Path | None) -> tuple[LatencyTable, Path]:
+    from hwnas.latency import read_table
+    from hwnas.targets import resolve_target, table_path
+
+    target = resolve_target(name)
+    path = folder / f"{target.name}.csv" if folder else table_path(target)
+    table = read_table(target, path)
+    assert path is not None
+    return table, path
+
+
+def _side(text: str, folder: Path | None) -> LatencyTable:
+    """The table that a side of a comparison names: a CSV file by its ending, else a target."""
+    from hwnas.latency.table import read_table_file
+
+    if text.endswith(".csv"):
+        return read_table_file(Path(text))
+    return _target_table(text, folder)[0]
+
+
+# -- words ---------------------------------------------------------------------------------------------------
+
+
+def _entry(found: FoundTable, table: LatencyTable | None, reason: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {"target": f"{found.device}/{found.recipe}", "table": str(found.path)}
+    if table is None:
+        return {**entry, "usable": False, "reason": reason}
+    fits = [
+        {
+            "domain": fit.domain.model_dump(),
+            "networks": len(fit.calibration_ms),
+            "validation": fit.validation.model_dump() if fit.validation else None,
+        }
+        for fit in table.manifest.fits
+    ]
+    manifest = table.manifest
+    return {
+        **entry,
+        "usable": True,
+        "origin": manifest.origin,
+        "date": manifest.date,
+        "rows": len(table.rows),
+        "fits": fits,
+    }
+
+
+def _rows(table: LatencyTable) -> list[dict[str, Any]]:
+    from hwnas.spaces import parse_op
+
+    rows = []
+    for key, row in sorted(table.rows.items()):
+        op = parse_op(key)
+        rows.append({"op": key, **asdict(row), "macs": op.macs, "params": op.params})
+    return rows
+
+
+def _domain_text(domain: Domain) -> str:
+    fixed = "".join(f" {name}={','.join(map(str, values))}" for name, values in domain.choices.items())
+    return f"{domain.space}{fixed} ({domain.in_channels} channels, {domain.classes} classes)"
+
+
+def _fit_text(fit: Fit) -> str:
+    terms = ", ".join(f"{name} {value:.4g}" for name, value in fit.terms.items())
+    text = (
+        f"fitted on {_domain_text(fit.domain)}\n"
+        f"  {len(fit.calibration_ms)} networks, held-out error {fit.held_out_mape:.2%}; upper bounds from "
+        f"{len(fit.scores)} more\n"
+        f"  terms: {terms}"
+    )
+    checked = fit.validation
+    if checked is None:
+        return f"{text}\n  {_validation_text(fit)}; `hwnas validate` does it"
+    others = ", ".join(f"{name} {baseline.mape:.2%}" for name, baseline in checked.baselines.items())
+    return (
+        f"{text}\n"
+        f"  {_validation_text(fit)}: {checked.networks} fresh networks,\n"
+        f"  within 5% {checked.within_5pct:.0%}, within 10% {checked.within_10pct:.0%}, "
+        f"Kendall τ {checked.kendall_tau:.3f} (two measurements {checked.kendall_tau_repeat:.3f})\n"
+        f"  MAPE of others: {others}"
+    )
+
+
+def _validation_text(fit: Fit) -> str:
+    checked = fit.validation
+    if checked is None:
+        return "never validated"
+    return f"MAPE {checked.mape:.2%}, noise floor {checked.noise_floor:.2%}, validated {checked.date}"

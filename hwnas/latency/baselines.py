@@ -1,0 +1,60 @@
+"""What else could predict a latency: the predictors that a latency model has to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from hwnas.latency.model import Floats, LatencyModel
+from hwnas.spaces import Codes, Space
+
+
+def baselines(
+    model: LatencyModel, domain: Space, calibration: Codes, calibration_ms: Floats, codes: Codes
+) -> dict[str, Floats]:
+    """Predictions of the usual alternatives, fitted on the same calibration networks.
+
+    Args:
+        model: gives the plain sum and the space of `codes`.
+        domain: the space of `calibration`.
+        calibration: networks, ``(m, variables)``.
+        calibration_ms: their latencies, ``(m,)``.
+        codes: networks to predict, ``(n, variables)``.
+
+    Returns:
+        ``plain sum``: of the table, without its context; ``MACs`` and ``parameters``: a straight line through the
+        calibration networks, each weighted by the inverse of its latency; ``gradient boosting``: scikit-learn's
+        regressor on MACs, parameters and every variable's value. Each ``(n,)``.
+    """
+    from sklearn.ensemble import GradientBoostingRegressor  # takes a second to import
+
+    space = model.space
+    found = {"plain sum": model.plain(codes)}
+    for name, known, wanted in (
+        ("MACs", domain.macs(calibration), space.macs(codes)),
+        ("parameters", domain.params(calibration), space.params(codes)),
+    ):
+        slope, intercept = np.polyfit(known, calibration_ms, 1, w=1 / calibration_ms)
+        found[name] = np.asarray(slope * wanted + intercept, np.float64)
+    regressor = GradientBoostingRegressor(random_state=0)
+    regressor.fit(_features(domain, calibration), calibration_ms)
+    found["gradient boosting"] = np.asarray(regressor.predict(_features(space, codes)), np.float64)
+    return found
+
+
+def mape(predicted: Floats, measured: Floats) -> float:
+    """Mean absolute error as a fraction of what was measured."""
+    return float(np.abs(predicted / measured - 1).mean())
+
+
+def tau(a: Floats, b: Floats) -> float:
+    """Kendall's rank correlation; 0 where all of one side are equal, for then nothing is ranked."""
+    value = float(stats.kendalltau(a, b).statistic)
+    return 0.0 if np.isnan(value) else value
+
+
+def _features(space: Space, codes: Codes) -> Floats:
+    """MACs, parameters, and each variable's value (0 where it does not matter): ``(n, 2 + variables)``."""
+    described = [space.describe(arch) for arch in space.decode(codes)]
+    values = [[found.get(variable.name, 0) for variable in space.variables] for found in described]
+    return np.column_stack([space.macs(codes), space.params(codes), np.array(values, np.float64)])

@@ -1,0 +1,128 @@
+"""What a network's context does to its ops: a few terms, fitted on a few whole networks.
+
+Ops in a network run a little differently from ops alone. Timed alone, an op pays for a call that a whole network pays
+for once, and its weights and images stay in the caches from run to run; in a network they are fetched anew. So an op
+in a slot costs
+
+    scale · T  +  (per op)  +  (per weight) · weights  +  (per value) · values read and written
+               +  (deviation of its stage) · T  +  (deviations of its traits, such as its kernel) · T
+
+with T its time in the table. All of it is linear in slots, so the sum stays one. The deviations are shrunk toward 0,
+that is, each factor toward the common scale (ridge regression on relative errors), and leave-one-out cross-validation
+on the calibration networks decides how strongly, and which groups have a deviation at all: none, stages, or stages and
+traits. Few networks suffice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.spaces import Codes, Op, Space
+
+Floats = npt.NDArray[np.float64]
+
+_SHRINKAGE = tuple(float(s) for s in np.logspace(-5, 1, 13))
+_WEAK = 1e-4  # pull toward 0 of the terms that are no deviations: it settles what so few networks cannot tell
+_GROUPINGS = ((), ("stage",), ("stage", "trait"))
+_LEAST = 0.1  # of its time in the table that an op costs in any context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """Terms and how well they predict.
+
+    Attributes:
+        terms: name of a term -> its coefficient; milliseconds an op, a million weights or a million values, or a factor
+            of the table's time.
+        held_out: relative error, predicted over measured minus 1, of each network under a fit on the others.
+    """
+
+    terms: dict[str, float]
+    held_out: Floats
+
+
+def features(group: str, op: Op, table_ms: float, grouping: Sequence[str]) -> dict[str, float]:
+    """What the terms multiply for an op in a group of slots: name of a term -> value."""
+    values = {
+        "scale": table_ms,
+        "ms per op": 1.0,
+        "ms per million weights": op.params / 1e6,
+        "ms per million values": (math.prod(op.input) + math.prod(op.output)) / 1e6,
+    }
+    if "stage" in grouping:
+        values[f"stage {group}"] = table_ms
+    if "trait" in grouping:
+        values |= {f"trait {trait}": table_ms for trait in op.traits}
+    return values
+
+
+def cost_ms(terms: Mapping[str, float], group: str, op: Op, table_ms: float) -> float:
+    """What an op costs in a group of slots; never less than a tenth of its time in the table."""
+    values = features(group, op, table_ms, ("stage", "trait"))
+    return max(_LEAST * table_ms, sum(terms.get(name, 0.0) * value for name, value in values.items()))
+
+
+def fit_context(space: Space, table_ms: Mapping[Op, float], codes: Codes, measured_ms: Floats) -> Fitted:
+    """Fit the terms.
+
+    Args:
+        space: the space.
+        table_ms: milliseconds of each op of these networks.
+        codes: calibration networks, ``(n, variables)``.
+        measured_ms: their latencies, ``(n,)``.
+    """
+    best: Fitted | None = None
+    for grouping in _GROUPINGS:
+        names, x = _design(space, table_ms, codes, grouping)
+        for shrinkage in _SHRINKAGE if grouping else _SHRINKAGE[:1]:
+            held_out = _leave_one_out(names, x, measured_ms, shrinkage)
+            # Fewer groups, or a stronger pull, only give way to a smaller error.
+            if best is None or np.abs(held_out).mean() < np.abs(best.held_out).mean():
+                terms = dict(zip(names, _ridge(names, x, measured_ms, shrinkage).tolist(), strict=True))
+                best = Fitted(terms=terms, held_out=held_out)
+    assert best is not None
+    return best
+
+
+def _design(
+    space: Space, table_ms: Mapping[Op, float], codes: Codes, grouping: Sequence[str]
+) -> tuple[list[str], Floats]:
+    """Names of the terms, and their features summed over each network: ``(n, terms)``."""
+    sums: list[dict[str, float]] = []
+    for arch in space.decode(codes):
+        total: dict[str, float] = {}
+        for slot, op in space.ops(arch):
+            for name, value in features(slot.group, op, table_ms[op], grouping).items():
+                total[name] = total.get(name, 0.0) + value
+        sums.append(total)
+    names = list(dict.fromkeys(name for total in sums for name in total))
+    return names, np.array([[total.get(name, 0.0) for name in names] for total in sums])
+
+
+def _ridge(names: Sequence[str], x: Floats, measured_ms: Floats, shrinkage: float) -> Floats:
+    """Coefficients that minimise squared relative errors plus the pulls toward 0.
+
+    A deviation is a factor and is pulled as it is; of the other terms, the share of the latency that they make is.
+    """
+    share = x.mean(axis=0) / measured_ms.mean()
+    pulls = []
+    for name, part in zip(names, share, strict=True):
+        deviation = name.startswith(("stage ", "trait "))
+        pulls.append(0.0 if name == "scale" else shrinkage if deviation else _WEAK * part**2)
+    relative = x / measured_ms[:, None]
+    n = len(x)
+    solution: Floats = np.linalg.solve(relative.T @ relative + n * np.diag(pulls), relative.T @ np.ones(n))
+    return solution
+
+
+def _leave_one_out(names: Sequence[str], x: Floats, measured_ms: Floats, shrinkage: float) -> Floats:
+    errors = np.empty(len(x))
+    for i in range(len(x)):
+        others = np.arange(len(x)) != i
+        errors[i] = x[i] @ _ridge(names, x[others], measured_ms[others], shrinkage) / measured_ms[i] - 1
+    return errors

@@ -1,0 +1,132 @@
+"""Tables that others measured, in other forms, as latency tables of ours.
+
+An import has one statistic where a measurement has three quantiles, and no context factors: the model on it is the
+plain sum of its rows (see `hwnas.latency.load_model`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from hwnas.errors import InvalidValue, TableError, UnknownName
+from hwnas.latency.manifest import Manifest
+from hwnas.latency.ofa_yaml import Mean, parse_ofa_yaml
+from hwnas.latency.table import LatencyTable, Row, check_origin, merged
+from hwnas.spaces import Op
+from hwnas.targets import Target
+
+FORMATS: dict[str, Callable[[bytes, str], dict[Op, Mean]]] = {"ofa-yaml": parse_ofa_yaml}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What some files say together.
+
+    Attributes:
+        format: a key of `FORMATS`.
+        files: SHA-256 (hex) -> name of each file.
+        means: the mean of each op; where several files have it, weighted by their counts.
+        repeated: ops that several files have with other values.
+        largest_difference: of these, the largest value over the smallest, minus 1, of the op that differs most.
+        most_different: that op; None if there is none.
+    """
+
+    format: str
+    files: dict[str, str]
+    means: dict[Op, Mean]
+    repeated: int
+    largest_difference: float
+    most_different: Op | None
+
+
+def read_files(paths: Sequence[Path], format_: str) -> Imported:
+    """Read tables of another form; the order of the files does not matter.
+
+    Raises:
+        UnknownName: there is no such format.
+        TableError: a file cannot be read.
+        InvalidValue: two files are the same: one measurement would count twice.
+        TableCorrupt: a file is malformed.
+    """
+    if format_ not in FORMATS:
+        raise UnknownName("format of latency tables", format_, FORMATS)
+    files: dict[str, str] = {}
+    found: dict[Op, list[Mean]] = {}
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise TableError(f"cannot read {path}: {error.strerror}; name the files of the tables to import") from error
+        digest = hashlib.sha256(content).hexdigest()
+        if digest in files:
+            raise InvalidValue(f"{files[digest]} and {path.name} are the same file; give each of them once")
+        files[digest] = path.name
+        for op, mean in FORMATS[format_](content, str(path)).items():
+            found.setdefault(op, []).append(mean)
+    differences = {op: _difference(means) for op, means in found.items()}
+    most = max(differences, key=differences.__getitem__, default=None)
+    repeated = sum(difference > 0 for difference in differences.values())
+    return Imported(
+        format=format_,
+        files=files,
+        means={op: _weighted(means) for op, means in found.items()},
+        repeated=repeated,
+        largest_difference=differences[most] if most else 0.0,
+        most_different=most if repeated else None,
+    )
+
+
+def imported_table(imported: Imported, target: Target, old: LatencyTable | None = None) -> LatencyTable:
+    """The latency table of a target from what was imported.
+
+    The mean stands in place of all three quantiles; the manifest says so.
+
+    Args:
+        imported: what the files say.
+        target: what they were measured on.
+        old: an imported table of the same target; its rows are kept where the files have no other.
+
+    Raises:
+        TableMismatch: the older table was measured.
+    """
+    check_origin(old, "imported")
+    rows, fits = merged(((op.key, _row(mean)) for op, mean in imported.means.items()), old)
+    before = old.manifest.measurement if old else {}
+    files = {key: name for key, name in before.items() if key.startswith("sha256-")}
+    files |= {f"sha256-{digest}": name for digest, name in imported.files.items()}
+    manifest = Manifest(
+        origin="imported",
+        device=target.device.name,
+        recipe=target.recipe.name,
+        device_fingerprint=target.device.fingerprint,
+        recipe_hash=target.recipe.hash,
+        csv_sha256="",
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        host={},
+        versions={"hwnas": version("hwnas")},
+        measurement={"statistic": "mean", "imported_from": imported.format, "files": len(files), **files},
+        fits=fits,
+    )
+    return LatencyTable(target=target, rows=rows, manifest=manifest)
+
+
+def _row(mean: Mean) -> Row:
+    ms = mean.latency_ms
+    return Row(latency_ms_p25=ms, latency_ms_p50=ms, latency_ms_p90=ms, samples=mean.samples)
+
+
+def _difference(means: Sequence[Mean]) -> float:
+    values = [mean.latency_ms for mean in means]
+    return max(values) / min(values) - 1
+
+
+def _weighted(means: Sequence[Mean]) -> Mean:
+    samples = sum(mean.samples for mean in means)
+    # fsum: the same figure in whichever order the files are given.
+    return Mean(latency_ms=math.fsum(mean.latency_ms * (mean.samples / samples) for mean in means), samples=samples)

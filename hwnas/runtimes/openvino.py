@@ -1,0 +1,94 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pydantic
+
+from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.lowering import Program
+from hwnas.runtimes.base import Array, Session, parse_options
+from hwnas.targets import Recipe
+
+try:
+    import openvino as ov
+except ImportError as missing:
+    raise RuntimeUnavailable("OpenVINO is not installed: pip install 'hwnas[openvino]'") from missing
+
+# int8 is written in the graph; what lies between its Q/DQ pairs is computed in fp32, as ONNX Runtime does.
+_COMPUTES_IN = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
+
+
+class OpenVinoOptions(pydantic.BaseModel, extra="forbid", frozen=True):
+    """The ``[options]`` of an openvino recipe: there are none."""
+
+
+class OpenVinoSession(Session):
+    """An ONNX graph in OpenVINO's CPU plugin, one stream, tuned for latency."""
+
+    @staticmethod
+    def version() -> str:
+        """Version of openvino, without the build number."""
+        return str(ov.__version__).split("-", maxsplit=1)[0]
+
+    def _load(self, program: Program | Path) -> tuple[int, ...]:
+        parse_options(self.recipe, OpenVinoOptions)
+        core = ov.Core()
+        _check_precision(core, self.recipe)
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": self.recipe.threads,
+            "INFERENCE_PRECISION_HINT": _COMPUTES_IN[self.recipe.precision],
+            "ENABLE_CPU_PINNING": False,  # `hwnas.timing` pins the process
+        }
+        if self.recipe.precision == "int8":
+            # On one thread, OpenVINO 2026.4 fuses two int8 linear layers (the first without bias) into one kernel whose
+            # results are wrong; a test holds the outputs to ONNX Runtime's.
+            settings["SNIPPETS_MODE"] = "DISABLE"
+        try:
+            if isinstance(program, Path):
+                model = core.read_model(program)
+            else:
+                assert isinstance(program, onnx.ModelProto)
+                model = core.read_model(program.SerializeToString())
+            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            name = program.name if isinstance(program, Path) else "the graph"
+            raise BundleError(f"OpenVINO {self.version()} cannot load {name}: {error}") from error
+        self._out_shape = tuple(model.outputs[0].shape)
+        return tuple(model.inputs[0].shape)
+
+    def _run(self, x: Array) -> Array:
+        out = np.empty(self._out_shape, np.float32)
+        self._connect(x, out)
+        self._request.infer(share_outputs=True)
+        return out
+
+    def _bind(self, x: Array) -> Callable[[], object]:
+        self._connect(x, np.empty(self._out_shape, np.float32))
+        return partial(self._request.infer, share_outputs=True)
+
+    def _connect(self, x: Array, out: Array) -> None:
+        """Let the request read and write these arrays themselves."""
+        self._arrays = x, out  # OpenVINO does not keep them alive
+        self._request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+        self._request.set_output_tensor(ov.Tensor(out, shared_memory=True))
+
+    def _close(self) -> None:
+        del self._request, self._arrays
+
+
+def _check_precision(core: ov.Core, recipe: Recipe) -> None:
+    """Refuse bf16 where the CPU has no such instructions: OpenVINO would compute in fp32 and say nothing."""
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if recipe.precision == "bf16" and "BF16" not in capabilities:
+        raise RuntimeUnavailable(
+            f"{recipe.name} computes in bf16, which this CPU cannot: OpenVINO reports {', '.join(capabilities)}. It "
+            "takes avx512_bf16 or amx_bf16; use an fp32 recipe here"
+        )

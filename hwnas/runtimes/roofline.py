@@ -1,0 +1,104 @@
+"""The roofline model: what a network would take if each of its operations met the device's peak figures.
+
+Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures", 2009.
+Its results are estimates (`Estimate`), for tests and dry runs; they are never timed and never become a table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hwnas.errors import RuntimeUnavailable, SpecError
+from hwnas.runtimes.base import Array
+from hwnas.runtimes.torch import TorchSession
+from hwnas.targets import Device
+
+_BYTES = 4  # fp32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A latency that was computed, not measured.
+
+    Attributes:
+        latency_ms: sum over the operations of the longer of their arithmetic and their memory traffic.
+        flops: floating point operations (a multiply-add is two).
+        traffic_bytes: inputs, weights and outputs of all operations, each moved once.
+    """
+
+    latency_ms: float
+    flops: int
+    traffic_bytes: int
+
+
+class RooflineSession(TorchSession):
+    """Runs a program as torch does, and estimates its latency from a device's peak figures."""
+
+    @staticmethod
+    def version() -> str:
+        """Version of the arithmetic below."""
+        return "1"
+
+    def estimate(self, device: Device) -> Estimate:
+        """The latency of the program on a device.
+
+        Raises:
+            SpecError: the device's file does not give its peak figures.
+        """
+        hardware = device.hardware
+        if hardware.peak_fp32_gflops is None or hardware.peak_memory_gb_per_s is None:
+            raise SpecError(
+                f"devices/{device.name}.toml gives no peak_fp32_gflops and peak_memory_gb_per_s under [hardware]; "
+                "an estimate is made of them"
+            )
+        # A thread has its core's share of the arithmetic, but may use all of the memory's bandwidth.
+        share = min(1.0, self.recipe.threads / (hardware.cores or self.recipe.threads))
+        flops_per_s = hardware.peak_fp32_gflops * 1e9 * share
+        bytes_per_s = hardware.peak_memory_gb_per_s * 1e9
+        operations = _operations(self._module)
+        return Estimate(
+            latency_ms=1e3 * sum(max(o.flops / flops_per_s, o.traffic_bytes / bytes_per_s) for o in operations),
+            flops=sum(o.flops for o in operations),
+            traffic_bytes=sum(o.traffic_bytes for o in operations),
+        )
+
+    def _bind(self, x: Array) -> Callable[[], torch.Tensor]:
+        raise RuntimeUnavailable(
+            f"{self.recipe.name} estimates latencies by arithmetic and cannot be timed: no table and no benchmark is "
+            "made of it. Choose a recipe of a real runtime, e.g. onnxruntime-cpu-fp32"
+        )
+
+    def _run(self, x: Array) -> Array:
+        with self.threads():
+            y: torch.Tensor = super()._bind(x)()
+        return y.numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    flops: int
+    traffic_bytes: int
+
+
+def _operations(module: nn.Module) -> list[_Operation]:
+    """What each operation of an exported program computes and moves."""
+    if isinstance(module, nn.Sequential):
+        return [operation for part in module for operation in _operations(part)]
+    assert isinstance(module, torch.fx.GraphModule)
+    found = []
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        shapes = [tuple(argument.meta["val"].shape) for argument in node.all_input_nodes]
+        out = tuple(node.meta["val"].shape)
+        moved = sum(math.prod(shape) for shape in (*shapes, out))
+        # The second input of a convolution or a linear layer is its weight, (out, in / groups, ...) or (out, in).
+        weighted = node.target in (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
+        flops = 2 * math.prod(out) * math.prod(shapes[1][1:]) if weighted else math.prod(out)
+        found.append(_Operation(flops, moved * _BYTES))
+    return found
