@@ -6,7 +6,6 @@ from hwnas.errors import InvalidValue
 from hwnas.latency.model import LatencyModel
 from hwnas.lowering import form_of
 from hwnas.runtimes import open_session
-from hwnas.runtimes.roofline import RooflineSession
 from hwnas.spaces import Space
 from hwnas.targets import Target
 
@@ -22,6 +21,8 @@ def estimated_model(space: Space, target: Target) -> LatencyModel:
         raise InvalidValue(
             f"{target.name} runs on {target.recipe.runtime}, which is measured; only a roofline recipe estimates"
         )
+    from hwnas.runtimes.roofline import RooflineSession  # loads torch
+
     cost_ms = {}
     for op, program in form_of(target.recipe).lower_ops(space.distinct_ops).items():
         with open_session(program, target.recipe) as session:

@@ -234,8 +234,8 @@ def check_host(target: Target) -> None:
     if not RUNTIMES[target.recipe.runtime].measured:
         raise RuntimeUnavailable(
             f"a table is made of measurements, and nothing can be timed with {target.recipe.name} (runtime "
-            f"{target.recipe.runtime}). Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search takes "
-            "roofline's estimates without a table"
+            f"{target.recipe.runtime}). Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search "
+            "takes roofline's estimates without a table"
         )
     differences = target.device.differences(detect_host())
     if differences:
