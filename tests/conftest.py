@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from hwnas.accuracy import Evaluator
 from hwnas.data import ClutteredDigits
 from hwnas.latency import LatencyTable, Row, profile
 from hwnas.latency.manifest import Manifest
+from hwnas.latency.profile import NETWORKS, OPS
 from hwnas.spaces import Op, Space, make_space
 from hwnas.supernet import Supernet, TrainConfig, train
 from hwnas.targets import Device, Hardware, Match, Recipe, Target, resolve_target
+from hwnas.timing import Protocol
 
+ANY_NOISE = 1e3
 RECIPE = Recipe.model_validate(
     {
         "schema": 1,
@@ -41,6 +45,45 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def any_machine() -> Iterator[None]:
+    """What is measured in tests is taken as it is, for nobody knows what else runs on the machine meanwhile.
+
+    The two protocols are values that five modules import: they are changed in place.
+    """
+    before = [protocol.max_disagreement for protocol in (OPS, NETWORKS)]
+    for protocol in (OPS, NETWORKS):
+        object.__setattr__(protocol, "max_disagreement", ANY_NOISE)
+    yield
+    for protocol, disagreement in zip((OPS, NETWORKS), before, strict=True):
+        object.__setattr__(protocol, "max_disagreement", disagreement)
+
+
+@pytest.fixture
+def noise_counts() -> Iterator[None]:
+    """For a test of noise itself: figures are refused as they are outside of tests."""
+    before = OPS.max_disagreement
+    for protocol in (OPS, NETWORKS):
+        object.__setattr__(protocol, "max_disagreement", Protocol.__dataclass_fields__["max_disagreement"].default)
+    yield
+    for protocol in (OPS, NETWORKS):
+        object.__setattr__(protocol, "max_disagreement", before)
+
+
+@pytest.fixture(scope="session")
+def hwnas_command() -> list[str]:
+    """The first words of a command that runs `hwnas` in a process of its own, on any machine as above."""
+    program = (
+        "import importlib\n"
+        "module = importlib.import_module('hwnas.latency.profile')\n"
+        "for protocol in (module.OPS, module.NETWORKS):\n"
+        f"    object.__setattr__(protocol, 'max_disagreement', {ANY_NOISE})\n"
+        "from hwnas.cli.main import main\n"
+        "main()\n"
+    )
+    return [sys.executable, "-c", program]
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +156,7 @@ def made_up_table(space: Space, target: Target, **manifest: object) -> LatencyTa
         "date": "2026-01-31",
         "host": {"cpu": "made up", "cores": 2, "flags": ["avx2"]},
         "versions": runtime_versions(target),
-        "measurement": {"passes": 8, "too_noisy": False},
+        "measurement": {"passes": 8, "disagreement": 0.01},
     }
     return LatencyTable(target=target, rows=rows, manifest=Manifest.model_validate(facts | manifest))
 
@@ -126,7 +169,7 @@ def make_table() -> Callable[..., LatencyTable]:
 @pytest.fixture(scope="session")
 def profiled(space: Space, this: Target, tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
     """The small space, really measured on this host."""
-    return profile(space, this, journals=tmp_path_factory.mktemp("journals"), networks=8)
+    return profile(space, this, journals=tmp_path_factory.mktemp("journals"), networks=8, bound_networks=4)
 
 
 @pytest.fixture(scope="session")

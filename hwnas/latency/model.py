@@ -68,7 +68,7 @@ class LatencyModel:
         rank = math.ceil((len(scores) + 1) * confidence - 1e-9)
         if rank > len(scores):
             highest = len(scores) / (len(scores) + 1)
-            needed = math.ceil(confidence / (1 - confidence) - 1e-9)
+            needed = bound_networks_for(confidence)
             raise InvalidValue(
                 f"a confidence of {confidence:g} takes {needed} bound networks, and the table of {self.target} was "
                 f"made with {len(scores)}: at most {math.floor(highest * 1000) / 1000:g} can be asked for. For more, "
@@ -84,6 +84,11 @@ class LatencyModel:
             TableError: ops were imported or estimated, and never calibrated.
         """
         return self.predict(codes) * (1 + self.margin(confidence))
+
+
+def bound_networks_for(confidence: float) -> int:
+    """How many bound networks a confidence takes: the least n whose ``ceil((n + 1) * confidence)`` is at most n."""
+    return math.ceil((confidence - 1e-9) / (1 - confidence))
 
 
 def load_model(table: LatencyTable, space: Space) -> LatencyModel:

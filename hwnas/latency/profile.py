@@ -162,7 +162,7 @@ def _fit(table: LatencyTable, space: Space, codes: Codes, networks: int, timed: 
     return fit.model_copy(update={"scores": scores.tolist()})
 
 
-def calibration_codes(space: Space, networks: int, bound_networks: int = 0) -> Codes:
+def calibration_codes(space: Space, networks: int, bound_networks: int = 0, *, seed: int = CALIBRATION_SEED) -> Codes:
     """The networks that a profile times: different random ones; the context is fitted on the first `networks`.
 
     The smallest and the largest are left to chance: far from all others, they would pull the fit away from those (the
@@ -179,7 +179,7 @@ def calibration_codes(space: Space, networks: int, bound_networks: int = 0) -> C
             f"{space.name} has {space.size} networks under these restrictions; {networks} calibration networks and "
             f"{bound_networks} bound networks cannot be drawn. Ask for fewer, or leave more choices"
         )
-    return distinct(space, count, seed=CALIBRATION_SEED)
+    return distinct(space, count, seed=seed)
 
 
 def distinct(space: Space, count: int, *, seed: int, without: Container[bytes] = ()) -> Codes:

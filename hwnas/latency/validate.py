@@ -84,7 +84,7 @@ def validate(
     check_host(target)
     fit, space = model.fit, model.space
     domain = fit.domain.make()
-    profiled = calibration_codes(domain, len(fit.calibration_ms), len(fit.scores))
+    profiled = calibration_codes(domain, len(fit.calibration_ms), len(fit.scores), seed=fit.seed)
     codes = _fresh(model, domain.decode(profiled), networks, seed)
     anchors = profiled[: min(ANCHORS, len(fit.calibration_ms))]
     archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(anchors)]

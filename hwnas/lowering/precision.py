@@ -59,6 +59,7 @@ def quantized(model: onnx.ModelProto, images: Images, how: Quantization) -> onnx
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     result: onnx.ModelProto = quantizer.model.model
+    result.producer_name, result.producer_version = "hwnas", ""  # as of every other graph
     del result.graph.value_info[:]  # shapes are inferred where they are needed, and these are of one image size
     return result
 
@@ -74,8 +75,9 @@ def _ranges(place: Path, model: onnx.ModelProto, images: Images, how: Quantizati
     )
     [entry] = model.graph.input
     batch = entry.type.tensor_type.shape.dim[0].dim_value
-    whole = images if len(images) >= batch else np.resize(images, (batch, *images.shape[1:]))
-    batches = [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
+    lacking = -len(images) % batch  # the last batch is filled up with images from the beginning
+    whole = np.concatenate([images, np.resize(images, (lacking, *images.shape[1:]))]) if lacking else images
+    batches = [whole[start : start + batch] for start in range(0, len(whole), batch)]
     for start in range(0, len(batches), _AT_ONCE):
         calibrator.collect_data(_Reader(entry.name, batches[start : start + _AT_ONCE]))
     return calibrator.compute_data()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hwnas.data import open_data
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
-from hwnas.errors import OutputError, UnknownName
+from hwnas.errors import InvalidValue, OutputError, UnknownName
+from hwnas.latency.model import bound_networks_for
 from hwnas.latency.profile import NETWORKS, OPS, check_host, runtime_versions
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stages
@@ -54,6 +55,12 @@ def _context(job: Job, progress: Progress) -> Context:
     if job.search.strategy not in STRATEGIES:
         raise UnknownName("search strategy", job.search.strategy, STRATEGIES)
     check_budget_text(job.budget)
+    needed = bound_networks_for(job.search.confidence)
+    if job.latency.bound_networks < needed:
+        raise InvalidValue(
+            f"search.confidence is {job.search.confidence:g}, which takes {needed} bound networks; "
+            f"latency.bound_networks is {job.latency.bound_networks}. Raise it, or lower the confidence"
+        )
     target = resolve_target(job.target)
     data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
     space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))

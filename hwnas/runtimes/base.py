@@ -76,9 +76,12 @@ class Session(ABC):
     ) -> None:
         self.close()
 
-    def _checked(self, x: Array) -> Array:
+    def _require_open(self) -> None:
         if not self._open:
             raise RuntimeInputError(f"this {self.recipe.runtime} session is closed; open it again to run it")
+
+    def _checked(self, x: Array) -> Array:
+        self._require_open()
         if x.shape != self.shape or x.dtype != np.float32:
             raise RuntimeInputError(f"the program takes float32 {self.shape}, not {x.dtype} {x.shape}")
         # Runtimes read the memory itself, so views that run backwards or cannot be written are copied, once.

@@ -57,31 +57,36 @@ class OpenVinoSession(Session):
             else:
                 assert isinstance(program, onnx.ModelProto)
                 model = core.read_model(program.SerializeToString())
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+            self._compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             name = program.name if isinstance(program, Path) else "the graph"
             raise BundleError(f"OpenVINO {self.version()} cannot load {name}: {error}") from error
+        self._request = self._compiled.create_infer_request()
+        self._bound: list[tuple[Array, Array]] = []
         self._out_shape = tuple(model.outputs[0].shape)
         return tuple(model.inputs[0].shape)
 
     def _run(self, x: Array) -> Array:
         out = np.empty(self._out_shape, np.float32)
-        self._connect(x, out)
+        _connect(self._request, x, out)
         self._request.infer(share_outputs=True)
         return out
 
     def _bind(self, x: Array) -> Callable[[], object]:
-        self._connect(x, np.empty(self._out_shape, np.float32))
-        return partial(self._request.infer, share_outputs=True)
-
-    def _connect(self, x: Array, out: Array) -> None:
-        """Let the request read and write these arrays themselves."""
-        self._arrays = x, out  # OpenVINO does not keep them alive
-        self._request.set_input_tensor(ov.Tensor(x, shared_memory=True))
-        self._request.set_output_tensor(ov.Tensor(out, shared_memory=True))
+        request = self._compiled.create_infer_request()  # each bound call has its own arrays
+        out = np.empty(self._out_shape, np.float32)
+        _connect(request, x, out)
+        self._bound.append((x, out))  # OpenVINO does not keep them alive
+        return partial(request.infer, share_outputs=True)
 
     def _close(self) -> None:
-        del self._request, self._arrays
+        del self._request, self._compiled, self._bound
+
+
+def _connect(request: ov.InferRequest, x: Array, out: Array) -> None:
+    """Let a request read and write these arrays themselves."""
+    request.set_input_tensor(ov.Tensor(x, shared_memory=True))
+    request.set_output_tensor(ov.Tensor(out, shared_memory=True))
 
 
 def _check_precision(core: ov.Core, recipe: Recipe) -> None:

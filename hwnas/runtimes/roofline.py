@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+import pydantic
 import torch
 from torch import nn
 
 from hwnas.errors import RuntimeUnavailable, SpecError
-from hwnas.runtimes.base import Array
+from hwnas.lowering import Program
+from hwnas.runtimes.base import Array, parse_options
 from hwnas.runtimes.torch import TorchSession
 from hwnas.targets import Device
 
@@ -36,6 +39,10 @@ class Estimate:
     traffic_bytes: int
 
 
+class RooflineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
+    """The ``[options]`` of a roofline recipe: there are none."""
+
+
 class RooflineSession(TorchSession):
     """Runs a program as torch does, and estimates its latency from a device's peak figures."""
 
@@ -49,7 +56,9 @@ class RooflineSession(TorchSession):
 
         Raises:
             SpecError: the device's file does not give its peak figures.
+            RuntimeInputError: the session is closed.
         """
+        self._require_open()
         hardware = device.hardware
         if hardware.peak_fp32_gflops is None or hardware.peak_memory_gb_per_s is None:
             raise SpecError(
@@ -66,6 +75,10 @@ class RooflineSession(TorchSession):
             flops=sum(o.flops for o in operations),
             traffic_bytes=sum(o.traffic_bytes for o in operations),
         )
+
+    def _load(self, program: Program | Path) -> tuple[int, ...]:
+        parse_options(self.recipe, RooflineOptions)
+        return super()._load(program)
 
     def _bind(self, x: Array) -> Callable[[], torch.Tensor]:
         raise RuntimeUnavailable(

@@ -175,6 +175,15 @@ def this_device(kind: Kind = "cpu") -> Device:
     )
 
 
+def _known_or_this(name: str) -> Device:
+    """The device of that name; a table that was measured as `this` is also found where no file describes the host."""
+    if name not in devices():
+        detected = detected_device(detect_host())
+        if detected.name == name:
+            return detected
+    return load_device(name)
+
+
 # -- targets and tables --------------------------------------------------------------------------------------
 
 
@@ -191,7 +200,7 @@ def resolve_target(text: str) -> Target:
     device_name, recipe_name = text.split("/")
     recipe = load_recipe(recipe_name)
     kind = RUNTIMES[recipe.runtime].kind
-    device = this_device(kind) if device_name == "this" else load_device(device_name)
+    device = this_device(kind) if device_name == "this" else _known_or_this(device_name)
     if device.kind != kind:
         raise InvalidValue(
             f"{text}: the device {device.name} is a {device.kind}, but the recipe's runtime {recipe.runtime} "

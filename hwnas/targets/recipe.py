@@ -113,7 +113,10 @@ class Recipe(Spec):
         if quantized and self.quantization is None:
             raise ValueError("[quantization] is missing; precision is 'int8', so it says how the graph is quantised")
         if not quantized and self.quantization is not None:
-            raise ValueError(f"[quantization] is given, but precision is {self.precision!r}; leave it out")
+            why = f"precision is {self.precision!r}"
+            if self.precision == "int8":
+                why = f"hwnas lowers nothing for the runtime {self.runtime!r}"
+            raise ValueError(f"[quantization] is given, but {why}; leave it out")
         return self
 
     @model_validator(mode="after")

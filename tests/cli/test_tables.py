@@ -72,18 +72,21 @@ def measured(home, space, this, make_table):
         within_10pct=1.0,
         kendall_tau=0.95,
         kendall_tau_repeat=0.98,
-        plain_sum_mape=0.11,
+        speed=0.97,
+        confidence=0.95,
+        below_upper=0.975,
+        upper_margin=0.021,
+        baselines={"plain sum": {"mape": 0.11, "kendall_tau": 0.9}, "MACs": {"mape": 0.2, "kendall_tau": 0.7}},
         spread=0.01,
         date="2026-02-03",
     )
     fit = Fit(
         domain=Domain.of(space),
-        networks=16,
         seed=1,
-        overhead_ms=-0.001,
-        factors={slot.group: 1.1 for slot in space.slots},
-        residual_mean=0.001,
-        residual_std=0.01,
+        calibration_ms=[1.0] * 16,
+        terms={"scale": 0.9, "ms per op": 0.0012, "stage stage1": 0.1},
+        held_out_mape=0.0071,
+        scores=[i / 1000 for i in range(-20, 20)],
         measurement={"passes": 10},
         validation=validation,
     )
@@ -169,9 +172,11 @@ def test_show(hwnas_cli, measured, space, this):
         f"{this.name}: {len(space.distinct_ops)} ops, measured",
         str(measured),
         "passes: 8",
-        "16 networks, held-out error +0.10% ± 1.00%",
-        "MAPE 1.23%, noise floor 0.45%, validated 2026-02-03: 40 fresh networks, MAPE of the plain sum 11.00%",
-        "stage1 1.100",
+        "16 networks, held-out error 0.71%; upper bounds from 40 more",
+        "MAPE 1.23%, noise floor 0.45%, validated 2026-02-03: 40 fresh networks",
+        "within 5% 100%, within 10% 100%, Kendall τ 0.950 (two measurements 0.980)",
+        "terms: scale 0.9, ms per op 0.0012, stage stage1 0.1",
+        "MAPE of others: plain sum 11.00%, MACs 20.00%",
     ):
         assert part in ran.out
     listed = ran.out.split("samples  op\n")[1].splitlines()
@@ -358,7 +363,7 @@ def test_a_search_on_an_imported_table(hwnas_cli, refused, phone_table, space, s
         "--subnets", 30, "--images", 100, "--candidates", 1,
     )  # fmt: skip
     message = refused(*words)
-    assert "was imported and never calibrated on whole networks" in message
+    assert "were imported and never calibrated on whole networks" in message
     assert "--no-margin" in message
     answer = found(hwnas_cli(*words, "--no-margin", "--json"))
     [ms] = load_model(phone_table, space).predict(space.encode([space.arch(answer["arch"])]))
@@ -369,5 +374,5 @@ def test_a_search_on_an_imported_table(hwnas_cli, refused, phone_table, space, s
 def test_only_what_runs_here_is_profiled_and_validated(refused, phone_table, space):
     fixed = [f"--fix={name}={','.join(map(str, values))}" for name, values in Domain.of(space).choices.items()]
     words = ("--space", space.name, *fixed, "--target", PHONE)
-    assert "was imported and never calibrated on whole networks" in refused("validate", *words)
+    assert "were imported and never calibrated on whole networks" in refused("validate", *words)
     assert "was imported; rows that are measured cannot be added" in refused("profile", *words)

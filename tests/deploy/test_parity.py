@@ -15,7 +15,7 @@ from hwnas.deploy import check_parity
 from hwnas.errors import ParityError
 from hwnas.lowering import Program, form_of
 from hwnas.spaces import Space
-from hwnas.targets import Recipe
+from hwnas.targets import Recipe, load_recipe
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -112,3 +112,18 @@ def test_outputs_that_are_not_finite(network: nn.Module, recipe: Recipe, batches
         next(broken.parameters()).fill_(float("nan"))
     with pytest.raises(ParityError, match=r"on some of 50 images the outputs .* are not finite"):
         check_parity(network, form_of(recipe).lower(broken, (1, 24, 24)), recipe, islice(batches, 1))
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-cpu-int8", "openvino-cpu-int8"])
+def test_int8_is_judged_by_its_own_limits(network: nn.Module, data: Data, batches: Batches, name: str) -> None:
+    int8 = load_recipe(name)
+    if int8.runtime == "openvino":
+        pytest.importorskip("openvino")
+    seen = torch.cat([images for images, _ in data.batches("train", 24, limit=64, batch_size=64)])
+    program = form_of(int8).lower(network, (1, 24, 24), seen)
+    report = check_parity(network, program, int8, batches)
+    assert report.images == 83
+    assert 1e-4 < report.max_abs_error < int8.parity.max_abs_error
+    strict = changed(int8, parity={"max_abs_error": 1e-4, "min_cosine": 0.9999, "min_top1_agreement": 0.999})
+    with pytest.raises(ParityError, match=r"max_abs_error .* > 0.0001"):
+        check_parity(network, program, strict, batches)

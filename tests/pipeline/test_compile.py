@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -146,6 +145,13 @@ def test_unknown_strategy_is_found_before_anything_long(job, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_confidence_that_takes_more_networks_is_found_before_anything_long(job, tmp_path):
+    search = job.search.model_copy(update={"confidence": 0.99})
+    with pytest.raises(InvalidValue, match=r"0.99, which takes 99 bound networks; latency.bound_networks is 19"):
+        compile_job(job.model_copy(update={"search": search}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_output_that_is_a_file_or_somebody_elses_bundle_folder(job, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="is a file"):
@@ -171,9 +177,9 @@ def test_quickstart_is_the_job_the_readme_tells_of():
     assert (job.target, job.budget) == ("this/onnxruntime-cpu-fp32", "50%")
 
 
-def run_until(job_file, out, line):
+def run_until(hwnas_command, job_file, out, line):
     """Start `hwnas compile` and kill it with SIGKILL when its progress says a line; returns False if it never did."""
-    command = [sys.executable, "-m", "hwnas.cli.main", "compile", str(job_file), "--out", str(out), "--json"]
+    command = [*hwnas_command, "compile", str(job_file), "--out", str(out), "--json"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for said in process.stderr:
@@ -188,7 +194,7 @@ def finished_stages(out):
     return {path.parent.name: path.stat().st_mtime_ns for path in (out / "stages").glob("*[!l]/result.json")}
 
 
-def test_killed_in_each_stage(job_file, tmp_path):
+def test_killed_in_each_stage(hwnas_command, job_file, tmp_path):
     """After a kill in any stage the same command goes on: nothing finished is done again, nothing torn is read."""
     out = tmp_path / "out"
     before = {}
@@ -203,11 +209,11 @@ def test_killed_in_each_stage(job_file, tmp_path):
         "checking parity",
         "timing the bundle",
     ):
-        assert run_until(job_file, out, line), line
+        assert run_until(hwnas_command, job_file, out, line), line
         after = finished_stages(out)
         assert before.items() <= after.items(), line
         before = after
-    command = [sys.executable, "-m", "hwnas.cli.main", "compile", str(job_file), "--out", str(out), "--json"]
+    command = [*hwnas_command, "compile", str(job_file), "--out", str(out), "--json"]
     whole = subprocess.run(command, check=True, capture_output=True, text=True)
     answer = json.loads(whole.stdout)
     assert before.items() <= finished_stages(out).items()
@@ -223,8 +229,8 @@ def test_killed_in_each_stage(job_file, tmp_path):
     assert again["accuracy"] == answer["accuracy"]
 
 
-def test_ctrl_c_says_how_to_go_on(job_file, tmp_path):
-    command = [sys.executable, "-m", "hwnas.cli.main", "compile", str(job_file), "--out", str(tmp_path / "out")]
+def test_ctrl_c_says_how_to_go_on(hwnas_command, job_file, tmp_path):
+    command = [*hwnas_command, "compile", str(job_file), "--out", str(tmp_path / "out")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for said in process.stderr:

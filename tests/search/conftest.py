@@ -1,4 +1,4 @@
-"""Problems without a device: a latency model whose corrections are known and whose residuals are 0 unless asked for."""
+"""Problems without a device: a latency model that is known, and whose upper bounds add nothing unless asked for."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from hwnas.search import Problem
 from hwnas.spaces import Codes, Domain, SlotSum, Space
 
 
-def certain(space: Space, total: SlotSum, *, residual_std: float = 0.0) -> LatencyModel:
-    """A model that predicts a sum."""
+def certain(space: Space, total: SlotSum, *, margin: float = 0.0) -> LatencyModel:
+    """A model that predicts a sum; 19 networks carry bounds of 95%."""
     fit = Fit(
         domain=Domain.of(space),
-        networks=16,
         seed=0,
-        overhead_ms=0.0,
-        factors={},
-        residual_mean=0.0,
-        residual_std=residual_std,
+        calibration_ms=[1.0] * 16,
+        terms={"scale": 1.0},
+        held_out_mape=0.0,
+        scores=[margin] * 19,
         measurement={},
     )
     return LatencyModel(space=space, target="board/made-up", total=total, plain=total, fit=fit)
 
 
-def random_problem(space: Space, seed: int, *, residual_std: float = 0.0) -> Callable[[float], Problem]:
+def random_problem(space: Space, seed: int, *, margin: float = 0.0) -> Callable[[float], Problem]:
     """Problems of one random cost and gain, by their budget; gains need not grow with size."""
     rng = np.random.default_rng(seed)
     cost = {op: rng.uniform(0.01, 1) for op in space.distinct_ops}
@@ -43,7 +42,7 @@ def random_problem(space: Space, seed: int, *, residual_std: float = 0.0) -> Cal
             effects[np.array(needed) < variable.requires[1]] = 0.0
         arrays.append(effects)
     accuracy = SlotSum(constant=float(rng.normal()), axes=tuple(axes), arrays=tuple(arrays))
-    model = certain(space, latency, residual_std=residual_std)
+    model = certain(space, latency, margin=margin)
     return lambda budget_ms: Problem(space=space, accuracy=accuracy, latency=model, budget_ms=budget_ms)
 
 

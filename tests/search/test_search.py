@@ -86,8 +86,8 @@ def test_a_budget_of_exactly_the_fastest_network_is_feasible(
     strategy: str, seed: int, make_problem: MakeProblem, brute_force: BruteForce
 ) -> None:
     small = SPACES["three stages"]
-    make, codes = make_problem(small, seed, residual_std=0.01 * (seed % 3)), brute_force(small)
-    fastest = float(make(1.0).latency.predict_upper(codes, 0.99).min())
+    make, codes = make_problem(small, seed, margin=0.02 * (seed % 3)), brute_force(small)
+    fastest = float(make(1.0).latency.predict_upper(codes).min())
     [found] = solve(make(fastest), strategy, candidates=5)
     assert found.predicted_ms == pytest.approx(make(1.0).latency.predict(codes).min())
 
@@ -121,7 +121,7 @@ def test_a_space_that_cannot_be_taken_apart(make_problem: MakeProblem, monkeypat
 
 
 def test_confidence_leaves_a_margin(make_problem: MakeProblem) -> None:
-    make = make_problem(SPACES["three stages"], 1, residual_std=0.02)
+    make = make_problem(SPACES["three stages"], 1, margin=0.04)
     budget = 1.1 * float(make(1.0).latency.predict(make(1.0).space.sample(50, seed=0)).mean())
     problem = make(budget)
     assert problem.limit_ms < budget
@@ -193,7 +193,7 @@ def test_an_impossible_budget_names_the_fastest_network(
     strategy: str, seed: int, make_problem: MakeProblem, brute_force: BruteForce
 ) -> None:
     small = SPACES["three stages"]
-    make, codes = make_problem(small, seed, residual_std=0.01), brute_force(small)
+    make, codes = make_problem(small, seed, margin=0.02), brute_force(small)
     ms = make(1.0).latency.predict(codes)
     [fastest] = small.decode(codes[[ms.argmin()]])
     budget = float(ms.min())  # as fast as the fastest, but without its margin
@@ -206,7 +206,7 @@ def test_an_impossible_budget_names_the_fastest_network(
     assert f"predicted at {ms.min():.4g} ms" in said
     assert said.endswith(", ".join(f"{name}={value}" for name, value in small.describe(fastest).items()))
     # Who asks for the budget that the message names gets a network.
-    needed = re.search(r"needs a budget of ([0-9.e-]+) ms \(at 99% confidence\)", said)
+    needed = re.search(r"needs a budget of ([0-9.e-]+) ms \(at 95% confidence\)", said)
     assert needed
     assert solve(make(float(needed[1])), strategy)
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 import hashlib
 from typing import get_args
 
+import pydantic
 import pytest
 
-from hwnas.targets import RUNTIMES, Parity, Recipe
-from hwnas.targets.recipe import RuntimeName
+from hwnas.targets import RUNTIMES, Parity, Recipe, load_recipe
+from hwnas.targets.recipe import Precision, Quantization, RuntimeName
 
 BASE: dict[str, object] = {
     "schema": 1,
@@ -20,6 +21,9 @@ BASE: dict[str, object] = {
     "options": {"a": 1, "b": True},
     "parity": Parity(max_abs_error=1e-4, min_cosine=0.9999, min_top1_agreement=0.999),
 }
+
+
+INT8 = {"precision": "int8", "quantization": Quantization(images=256, method="percentile", activations="uint8")}
 
 
 def recipe(**changes: object) -> Recipe:
@@ -49,6 +53,9 @@ def test_the_hash_ignores_words_limits_and_order(change: dict[str, object]) -> N
         {"options": {"a": 2, "b": True}},
         {"options": {"a": 1, "b": 1}},
         {"options": {}},
+        {"runtime": "openvino"},
+        {"runtime": "openvino", "precision": "bf16"},
+        INT8,
     ],
 )
 def test_the_hash_sees_what_changes_a_measurement(change: dict[str, object]) -> None:
@@ -59,6 +66,52 @@ def test_the_hash_stays_the_same_for_ever() -> None:
     # Tables on users' disks hold this value: if it changes, they are all refused.
     text = '{"batch":1,"opset":20,"options":{"a":1,"b":true},"precision":"fp32","runtime":"onnxruntime","threads":1}'
     assert recipe().hash == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [  # as at commit 0eeb27d, before there was a [quantization]
+        ("onnxruntime-cpu-fp32", "a1fcf7dcf7675ca002ca31af171f02e366194c0f0a4618b0104ac63ab4ddc95d"),
+        ("torch-cpu-fp32", "9ff02ffafbb0112c61844634509cd45de23ae4e08a7fe46212a91187be7d032c"),
+    ],
+)
+def test_tables_from_before_quantization_stay_valid(name: str, expected: str) -> None:
+    assert load_recipe(name).hash == expected
+
+
+@pytest.mark.parametrize("change", [{"images": 128}, {"method": "minmax"}, {"activations": "int8"}])
+def test_the_hash_sees_how_a_graph_is_quantised(change: dict[str, object]) -> None:
+    base = recipe(**INT8)
+    assert base.quantization is not None
+    changed = base.quantization.model_copy(update=change)
+    assert recipe(**INT8 | {"quantization": changed}).hash != base.hash
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_takes_the_precisions_it_computes_in(runtime: RuntimeName, precision: Precision) -> None:
+    facts = RUNTIMES[runtime]
+    changes: dict[str, object] = {"runtime": runtime, "precision": precision}
+    if not facts.takes_onnx:
+        changes["opset"] = None
+    if precision == "int8" and facts.measured:
+        changes["quantization"] = INT8["quantization"]
+    if precision in facts.precisions:
+        assert recipe(**changes).precision == precision
+        return
+    offered = ", ".join(facts.precisions)
+    with pytest.raises(
+        pydantic.ValidationError,
+        match=f"precision is '{precision}', but the runtime '{runtime}' computes in {offered}",
+    ):
+        recipe(**changes)
+
+
+def test_how_another_program_quantises_is_not_asked_for() -> None:
+    changes = {"runtime": "external", "opset": None, "precision": "int8"}
+    assert recipe(**changes).quantization is None
+    with pytest.raises(pydantic.ValidationError, match=r"\[quantization\] is given, but hwnas lowers nothing"):
+        recipe(**changes, quantization=INT8["quantization"])
 
 
 def test_a_recipe_can_be_a_key() -> None:

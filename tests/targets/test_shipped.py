@@ -17,7 +17,12 @@ TABLES = sorted(path for path in (ROOT / "latency_tables").glob("*/*") if path.i
 
 def test_there_are_some() -> None:
     assert DEVICES
-    assert {"onnxruntime-cpu-fp32", "torch-cpu-fp32"} <= {path.stem for path in RECIPES}
+    names = {path.stem for path in RECIPES}
+    measured = (
+        *("onnxruntime-cpu-fp32", "onnxruntime-cpu-int8", "openvino-cpu-fp32", "openvino-cpu-bf16"),
+        *("openvino-cpu-int8", "torch-cpu-fp32", "torch-compile-cpu-fp32"),
+    )
+    assert {*measured, *(f"{name}-2t" for name in measured), "roofline-cpu-fp32"} <= names
 
 
 @pytest.mark.parametrize("path", DEVICES, ids=lambda path: path.stem)
@@ -27,8 +32,19 @@ def test_devices(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipes(path: Path) -> None:
-    assert read_spec(path, Recipe).name == path.stem
+    recipe = read_spec(path, Recipe)
+    assert recipe.name == path.stem
+    assert recipe.precision in path.stem.split("-")
+    assert recipe.threads == (2 if path.stem.endswith("-2t") else 1)
     assert len(path.read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem.endswith("-2t")], ids=lambda path: path.stem)
+def test_recipes_of_two_threads_differ_in_nothing_else(path: Path) -> None:
+    two = read_spec(path, Recipe)
+    one = read_spec(path.with_stem(path.stem.removesuffix("-2t")), Recipe)
+    words = {"name", "description", "threads"}
+    assert two.model_dump(exclude=words) == one.model_dump(exclude=words)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parent.name}/{path.name}")

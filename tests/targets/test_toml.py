@@ -24,8 +24,15 @@ max_abs_error = 1e-4
 min_cosine = 0.9999
 min_top1_agreement = 0.999
 """
+QUANTIZATION = """\
+[quantization]
+images = 256
+method = "percentile"
+activations = "uint8"
+"""
+INT8 = RECIPE.replace('"fp32"', '"int8"') + QUANTIZATION
 PARITY = "max_abs_error, min_cosine, min_top1_agreement"
-TOP = "schema, name, description, runtime, precision, opset, batch, threads, options, parity"
+TOP = "schema, name, description, runtime, precision, opset, batch, threads, options, quantization, parity"
 
 
 def message(tmp_path: Path, text: str | bytes, model: type[Spec] = Recipe) -> str:
@@ -67,9 +74,14 @@ def test_reads_what_it_writes(tmp_path: Path) -> None:
         (
             'runtime = "onnxruntime"',
             'runtime = "onxruntime"',
-            "runtime is 'onxruntime'; it should be 'onnxruntime' or 'torch'; did you mean 'onnxruntime'?",
+            "runtime is 'onxruntime'; it should be 'onnxruntime', 'openvino', 'torch', "
+            "'roofline' or 'external'; did you mean 'onnxruntime'?",
         ),
-        ('precision = "fp32"', 'precision = "int3"', "precision is 'int3'; it should be 'fp32'"),
+        (
+            'precision = "fp32"',
+            'precision = "int3"',
+            "precision is 'int3'; it should be 'fp32', 'bf16' or 'int8'; did you mean 'int8'?",
+        ),
         ("schema = 1", "schema = 2", "schema is 2; it should be 1"),
         (
             'name = "r"',
@@ -114,11 +126,60 @@ def test_reads_what_it_writes(tmp_path: Path) -> None:
             '"torch"',
             "opset is 20, but the runtime 'torch' takes no ONNX graph; leave it out",
         ),
+        (
+            '"fp32"',
+            '"bf16"',
+            "precision is 'bf16', but the runtime 'onnxruntime' computes in fp32, int8",
+        ),
+        (
+            '"fp32"',
+            '"int8"',
+            "[quantization] is missing; precision is 'int8', so it says how the graph is quantised",
+        ),
+        (
+            "[parity]",
+            f"{QUANTIZATION}[parity]",
+            "[quantization] is given, but precision is 'fp32'; leave it out",
+        ),
     ],
 )
 def test_a_wrong_recipe_says_key_value_and_what_is_allowed(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in RECIPE
     assert message(tmp_path, RECIPE.replace(old, new, 1)) == f"r.toml: {said}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("images = 256", "images = 0", "quantization.images is 0; it should be greater than or equal to 1"),
+        ("images = 256", "images = 2.5", "quantization.images is 2.5; it should be a valid integer"),
+        (
+            '"percentile"',
+            '"entropy"',
+            "quantization.method is 'entropy'; it should be 'minmax' or 'percentile'",
+        ),
+        (
+            '"uint8"',
+            '"int4"',
+            "quantization.activations is 'int4'; it should be 'uint8' or 'int8'; did you mean 'int8'?",
+        ),
+        (
+            "images = 256\n",
+            "",
+            "quantization.images is missing; allowed in [quantization]: images, method, activations",
+        ),
+        (
+            "images",
+            "seed = 1\nimages",
+            "unknown key 'quantization.seed'; allowed in [quantization]: images, method, activations",
+        ),
+    ],
+)
+def test_a_wrong_quantization_says_key_value_and_what_is_allowed(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in INT8
+    (tmp_path / "int8.toml").write_text(INT8)
+    assert read_spec(tmp_path / "int8.toml", Recipe).precision == "int8"
+    assert message(tmp_path, INT8.replace(old, new, 1)) == f"r.toml: {said}"
 
 
 def test_a_value_in_place_of_a_table(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hwnas.errors import InvalidValue, OutputError
+from hwnas.errors import InvalidValue, OutputError, TooNoisy
 from hwnas.targets import Journal, Recipe
 from hwnas.timing import Measurement, Protocol, time_programs
 
@@ -64,6 +65,29 @@ def test_passes_are_shuffled_by_the_seed(programs: Programs, recipe: Recipe, tmp
     assert all(sorted(names) == sorted(programs) for names in passes)
     assert len({tuple(names) for names in passes}) > 1
     assert [p for p, _ in orders["first"]] == sorted(p for p, _ in orders["first"])  # one pass after the other
+
+
+def test_sessions_are_opened_in_a_shuffled_order(
+    programs: Programs, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("hwnas.timing.protocol")
+    real, names = module.open_session, {path: name for name, path in programs.items()}
+    opened: list[str] = []
+
+    def open_session(program: Path, recipe: Recipe) -> object:
+        opened.append(names[program])
+        return real(program, recipe)
+
+    monkeypatch.setattr(module, "open_session", open_session)
+    orders = set()
+    for seed in (0, 0, 1, 2):
+        opened.clear()
+        protocol = Protocol(visit_ms=0.01, tolerance=1e9, min_passes=2, seed=seed)
+        assert list(time_programs(programs, recipe, protocol).samples_ms) == list(programs)
+        assert sorted(opened) == sorted(programs)
+        orders.add((seed, *opened))
+    assert len(orders) == 3  # the same seed, the same order
+    assert {order[1:] for order in orders} - {tuple(programs)}
 
 
 def test_the_reference_can_be_chosen(programs: Programs, recipe: Recipe) -> None:
@@ -262,21 +286,154 @@ def test_spread_is_of_the_references_passes() -> None:
     # p25 of the passes: 10, 11, ..., 20; the other program is wild but is not looked at.
     steady = [[float(10 + i)] * 4 for i in range(11)]
     wild = [[float(1 + 100 * (i % 2))] for i in range(11)]
-    measured = measurement(a=steady, b=wild)
-    assert measured.spread == pytest.approx((19 - 11) / 15)
-    assert measured.too_noisy
-    assert Measurement(samples_ms={"a": steady}, reference="a", protocol=Protocol(max_spread=0.54)).too_noisy is False
+    assert measurement(a=steady, b=wild).spread == pytest.approx((19 - 11) / 15)
     assert measurement(a=[[3.0, 9.0, 9.0, 9.0, 3.0]] * 8).spread == 0
 
 
 def test_disagreement_is_between_even_and_odd_passes() -> None:
     apart = [[1.0], [1.1], [1.0], [1.1]]
     same = [[2.0], [2.0], [2.0], [2.0]]
-    assert measurement(a=apart).disagreement() == pytest.approx(0.1 / 1.05)
-    assert measurement(a=same).disagreement() == 0
+    assert measurement(a=apart).disagreement == pytest.approx(0.1 / 1.05)
+    assert measurement(a=same).disagreement == 0
     # The 95% quantile: one of a hundred programs that differs does not hold the others up, ten do.
-    assert measurement(a=apart, **{f"s{i}": same for i in range(99)}).disagreement() == 0
-    assert measurement(**{f"s{i}": apart if i < 10 else same for i in range(100)}).disagreement() > 0.09
+    assert measurement(a=apart, **{f"s{i}": same for i in range(99)}).disagreement == 0
+    assert measurement(**{f"s{i}": apart if i < 10 else same for i in range(100)}).disagreement > 0.09
+
+
+def test_a_machine_that_is_too_noisy_is_refused_with_the_figure() -> None:
+    apart = {"a": [[1.0], [1.1], [1.0], [1.1]]}
+    noisy = Measurement(samples_ms=apart, reference="a", protocol=Protocol(max_disagreement=0.06))
+    assert noisy.too_noisy
+    with pytest.raises(TooNoisy, match=r"after 4 passes, .* differ by 9\.5% \(at most 6% is accepted\)") as caught:
+        noisy.require_steady()
+    assert f"varied by {noisy.spread:.1%}" in str(caught.value)
+    quiet = Measurement(samples_ms=apart, reference="a", protocol=Protocol(max_disagreement=0.1))
+    assert not quiet.too_noisy
+    quiet.require_steady()
+
+
+# -- drift ---------------------------------------------------------------------------------------------
+
+
+def drifting(
+    factors: np.ndarray, *, programs: int, noise: float, seed: int = 0, runs: int = 12
+) -> tuple[Measurement, np.ndarray]:
+    """A made-up measurement: own time of a program, times its pass's factor, times noise; and the own times."""
+    rng = np.random.default_rng(seed)
+    own = np.exp(rng.uniform(np.log(0.003), np.log(2.0), programs))
+    samples = {
+        f"p{i}": [(ms * factor * (1 + noise * rng.standard_normal(runs))).tolist() for factor in factors]
+        for i, ms in enumerate(own)
+    }
+    return Measurement(samples_ms=samples, reference="p0", protocol=Protocol()), own
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("programs", [8, 40])
+def test_drift_is_found(programs: int, seed: int) -> None:
+    factors = 1 + 0.3 * np.random.default_rng(100 + seed).random(20)
+    measured, _ = drifting(factors, programs=programs, noise=0.005, seed=seed)
+    np.testing.assert_allclose(measured.drift, factors / np.quantile(factors, 0.25), rtol=0.006)
+    exact, _ = drifting(factors, programs=programs, noise=0.0, seed=seed)
+    np.testing.assert_allclose(exact.drift, factors / np.quantile(factors, 0.25), rtol=0.01)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_figures_do_not_depend_on_the_drift(seed: int) -> None:
+    """Passes slowed by 30% and more leave the figures where a steady machine has them, up to one common factor."""
+    rng = np.random.default_rng(200 + seed)
+    runs = {
+        "steady": np.ones(20),
+        "random": 1 + 0.3 * rng.random(20),
+        "creeping": np.linspace(1.0, 1.4, 20),
+        "stepping": np.where(np.arange(20) < 8, 1.0, 1.35),
+        "alternating": np.where(np.arange(20) % 2, 1.5, 1.0),
+    }
+    figures = {}
+    for name, factors in runs.items():
+        measured, own = drifting(factors, programs=30, noise=0.004, seed=seed)
+        figures[name] = np.array([measured.p25_ms(f"p{i}") for i in range(30)])
+        assert measured.disagreement < 0.01
+        relative = figures[name] / own
+        assert relative.std() / relative.mean() < 0.003
+    # A quiet pass is what figures are of: with a quarter of the passes quiet, they are those of the steady machine.
+    for name in ("stepping", "alternating"):
+        np.testing.assert_allclose(figures[name], figures["steady"], rtol=0.006)
+
+
+def test_a_program_disturbed_by_itself_is_no_drift() -> None:
+    measured, own = drifting(np.ones(12), programs=20, noise=0.003)
+    disturbed = {name: [list(s) for s in passes] for name, passes in measured.samples_ms.items()}
+    for p in (1, 4, 9):
+        disturbed["p7"][p] = [2 * ms for ms in disturbed["p7"][p]]
+    again = Measurement(samples_ms=disturbed, reference="p0", protocol=Protocol())
+    np.testing.assert_allclose(again.drift, 1, atol=0.004)
+    assert again.p25_ms("p7") == pytest.approx(own[7], rel=0.005)
+    assert all(again.p25_ms(f"p{i}") == pytest.approx(measured.p25_ms(f"p{i}"), rel=1e-3) for i in range(20) if i != 7)
+
+
+def test_of_few_programs_no_drift_is_taken_out() -> None:
+    factors = np.linspace(1.0, 1.5, 10)
+    few, _ = drifting(factors, programs=7, noise=0.0)
+    assert (few.drift == 1).all()
+    assert few.p25_ms("p3") == few.quantile_ms("p3", 0.25)
+    enough, own = drifting(factors, programs=8, noise=0.0)
+    assert enough.drift.max() > 1.3
+    assert enough.quantile_ms("p3", 0.9, steady=True) < 0.9 * enough.quantile_ms("p3", 0.9)
+    # Quantiles that are not steady are of what was seen.
+    assert enough.quantile_ms("p3", 1.0) == pytest.approx(1.5 * own[3])
+    assert enough.quantile_ms("p3", 1.0, steady=True) == pytest.approx(enough.quantile_ms("p3", 0.0, steady=True))
+
+
+def test_passes_end_when_the_figures_agree(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stop rule on made-up times: 10 programs, noise that even and odd passes disagree on until there are many."""
+    module = import_module("hwnas.timing.protocol")
+    names = [f"p{i}" for i in range(10)]
+    journal = Journal(tmp_path / "j", {})
+    rng = np.random.default_rng(0)
+    for p in range(40):
+        for name in names:
+            slow = 1.04 if p < 4 and p % 2 else 1.0  # the first odd passes; later ones outnumber them
+            of_program = slow if int(name[1:]) % 2 else 1.0
+            journal.record(f"{p} {name}", (of_program * (1 + 1e-4 * rng.standard_normal(8))).tolist())
+
+    def never(*_: object) -> list[float]:
+        raise AssertionError("a visit that the journal holds was made again")
+
+    monkeypatch.setattr(module, "_visit", never)
+    monkeypatch.setattr(module, "open_session", Untouched)
+    protocol = Protocol(min_passes=4, tolerance=0.01)
+    with journal:
+        measured = time_programs({name: tmp_path / name for name in names}, recipe, protocol, journal=journal)
+    assert 4 < measured.passes < 40
+    assert measured.disagreement < 0.01
+    shorter = Measurement(
+        samples_ms={name: passes[:-1] for name, passes in measured.samples_ms.items()},
+        reference="p0",
+        protocol=protocol,
+    )
+    assert shorter.disagreement >= 0.01
+
+
+class Untouched:
+    """A session that is opened and bound, but never run."""
+
+    shape = (1, 2)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> Untouched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def threads(self) -> Untouched:
+        return self
+
+    def bind(self, image: np.ndarray) -> None:
+        assert image.shape == self.shape
 
 
 def test_summary_says_how_it_was_taken() -> None:
@@ -284,7 +441,9 @@ def test_summary_says_how_it_was_taken() -> None:
     assert summary["passes"] == 4
     assert (summary["reference"], summary["reference_ms"]) == ("a", 1.0)
     assert summary["disagreement"] == pytest.approx(0.09524)
-    assert summary["too_noisy"] is False
+    assert summary["drift"] == 0
+    assert summary["reference_spread"] == pytest.approx(0.1 / 1.05, rel=0.1)
+    assert summary["max_disagreement"] == 0.06
     assert {name: summary[name] for name in ("visit_ms", "warmup_runs", "tolerance", "seed")} == {
         "visit_ms": 3.0,
         "warmup_runs": 2,

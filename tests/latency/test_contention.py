@@ -1,0 +1,63 @@
+"""Another process on the same core for half of the profile: the table is still right, or there is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.errors import TooNoisy
+from hwnas.latency import profile
+from hwnas.spaces import make_space
+from hwnas.targets import Target
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.usefixtures("noise_counts"),
+    pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin a process to a core"),
+]
+
+
+class BusyLoop:
+    """A `Progress` that loads the core that is timed on, from the start of each timing to its fifth pass."""
+
+    def __init__(self, programs: dict[str, int]) -> None:
+        self.until = {what: 5 * number for what, number in programs.items()}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.seen: set[str] = set()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what in self.until and what not in self.seen:
+            self.seen.add(what)
+            core = max(os.sched_getaffinity(0))
+            loop = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+            self.process = subprocess.Popen([sys.executable, "-c", loop])
+        elif self.process and done >= self.until.get(what, 0):
+            self.stop()
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def test_a_busy_core_spoils_no_table(this: Target, tmp_path: Path) -> None:
+    space = make_space("mobilenetv3-tiny").fix(resolution=32)
+    quiet = profile(space, this, journals=tmp_path / "quiet", bound_networks=4)
+    busy = BusyLoop({"timing ops": len(space.distinct_ops), "timing networks": 20})
+    try:
+        table = profile(space, this, journals=tmp_path / "busy", bound_networks=4, progress=busy)
+    except TooNoisy as error:
+        assert "%" in str(error)
+        return
+    finally:
+        busy.stop()
+    assert busy.seen == {"timing ops", "timing networks"}
+    ratios = [table.rows[key].latency_ms_p25 / row.latency_ms_p25 for key, row in quiet.rows.items()]
+    print(f"rows under load over quiet rows: mean difference {np.abs(np.array(ratios) - 1).mean():.2%}")
+    assert np.abs(np.array(ratios) - 1).mean() <= 0.03

@@ -1,0 +1,373 @@
+"""int8 as it is written into the graph, and the graph that op graphs laid end to end give."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from hwnas.errors import InvalidValue
+from hwnas.lowering import form_of
+from hwnas.lowering.fold import folded
+from hwnas.nn import build, network
+from hwnas.spaces import SPACES, Op, Space, make_space, parse_op
+from hwnas.targets import Recipe, load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+STEM = parse_op("conv 3x16x16>16x8x8 act=hswish kernel=3 stride=2")
+BLOCK = parse_op("mbconv 16x8x8>16x8x8 act=relu expand=1 kernel=3 mid=32 se=1 skip=1 stride=1")
+HEAD = parse_op("classifier 16x8x8>5 act=hswish hidden=24")
+
+
+def recipe(*, batch: int = 1, **how: object) -> Recipe:
+    base = load_recipe("onnxruntime-cpu-int8")
+    assert base.quantization is not None
+    return base.model_copy(update={"batch": batch, "quantization": base.quantization.model_copy(update=how)})
+
+
+def model(program: object) -> onnx.ModelProto:
+    assert isinstance(program, onnx.ModelProto)
+    return program
+
+
+def trained(module: nn.Module, x: Tensor) -> nn.Module:
+    """BN with the statistics of these images."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, 0.0, 0.1)
+            layer.momentum = None
+    with torch.no_grad():
+        module.train()(x)
+    return module.eval()
+
+
+def small() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(32, *STEM.input)
+    return trained(nn.Sequential(build(STEM), build(BLOCK), build(HEAD)), x), x
+
+
+def run(program: onnx.ModelProto, x: Tensor) -> Tensor:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = 1
+    session = ort.InferenceSession(program.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    [batch, *_] = session.get_inputs()[0].shape
+    return torch.cat([torch.from_numpy(session.run(None, {"input": part.numpy()})[0]) for part in x.split(batch)])
+
+
+def initializers(program: onnx.ModelProto) -> dict[str, TensorProto]:
+    return {tensor.name: tensor for tensor in program.graph.initializer}
+
+
+def canonical(program: onnx.ModelProto) -> Counter[int]:
+    """Each node by its type, attributes and, all the way up to the image, what it is made of: no names, no weights."""
+    stored = initializers(program)
+    made: dict[str, int] = {"input": hash("input")}
+    for node in program.graph.node:  # topologically sorted, which ONNX asks for
+        inputs: list[object] = []
+        for name in node.input:
+            if name in stored:
+                tensor = stored[name]
+                whole = tensor.data_type == TensorProto.INT64
+                value = str(numpy_helper.to_array(tensor).tolist()) if whole else ""
+                inputs.append((tensor.data_type, tuple(tensor.dims), value))
+            else:
+                inputs.append(made[name] if name else None)
+        attributes = sorted((a.name, str(onnx.helper.get_attribute_value(a))) for a in node.attribute)
+        for i, name in enumerate(node.output):
+            made[name] = hash((i, node.domain, node.op_type, str(attributes), tuple(inputs)))
+    result = Counter(made[node.output[0]] for node in program.graph.node)
+    result[hash(("output", made["output"]))] += 1
+    return result
+
+
+def kernels(program: onnx.ModelProto, folder: Path) -> Counter[str]:
+    """Types of the nodes that ONNX Runtime makes of a graph."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 3
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    settings.optimized_model_filepath = str(folder / "optimized.onnx")
+    ort.InferenceSession(program.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A network lowered whole, and laid together from its ops."""
+
+    whole: onnx.ModelProto
+    assembled: onnx.ModelProto
+    ops: dict[Op, onnx.ModelProto]
+
+
+@cache
+def lowered(name: str, activations: Literal["uint8", "int8"]) -> Case:
+    form = form_of(recipe(activations=activations, method="minmax"))
+    space: Space = make_space(name)
+    [arch] = space.decode(space.sample(1, seed=2))
+    torch.manual_seed(0)
+    shape = (space.in_channels, arch["resolution"], arch["resolution"])
+    images = torch.randn(2, *shape)
+    made = trained(network(space, arch), images)
+    ops = [op for _, op in space.ops(arch)]
+    programs = {op: model(program) for op, program in form.lower_ops(ops).items()}
+    return Case(
+        whole=model(form.lower(made, shape, images)),
+        assembled=model(form.assemble([programs[op] for op in ops])),
+        ops=programs,
+    )
+
+
+CASES = [*((name, "uint8") for name in SPACES), ("mobilenetv3-tiny", "int8")]
+every_case = pytest.mark.parametrize(("name", "activations"), CASES)
+
+
+# -- what is profiled is what is deployed --------------------------------------------------------------------------
+
+
+@every_case
+def test_assembled_int8_ops_are_the_int8_network(name: str, activations: Literal["uint8", "int8"]) -> None:
+    case = lowered(name, activations)
+    for program in (case.whole, case.assembled, *case.ops.values()):
+        onnx.checker.check_model(program, full_check=True)
+    assert Counter(n.op_type for n in case.assembled.graph.node) == Counter(n.op_type for n in case.whole.graph.node)
+    assert canonical(case.assembled) == canonical(case.whole)
+    assert case.assembled.graph.input == case.whole.graph.input
+    assert case.assembled.graph.output == case.whole.graph.output
+
+
+@every_case
+def test_onnx_runtime_makes_the_same_int8_kernels_of_both(
+    name: str, activations: Literal["uint8", "int8"], tmp_path: Path
+) -> None:
+    case = lowered(name, activations)
+    whole, assembled = kernels(case.whole, tmp_path), kernels(case.assembled, tmp_path)
+    assert assembled == whole
+    assert whole["QLinearConv"] > 0
+    if activations == "int8":
+        return  # a symmetric range cannot stand for a ReLU, so ONNX Runtime keeps convolutions before one in fp32
+    # A bias quantised to another scale than its input's once kept convolutions in fp32.
+    assert whole["Conv"] == whole["Gemm"] == whole["MatMul"] == 0
+    assert whole["QLinearConv"] == sum(node.op_type == "Conv" for node in case.whole.graph.node)
+    for program in case.ops.values():
+        assert kernels(program, tmp_path)["Conv"] == 0
+
+
+@every_case
+def test_biases_have_the_scale_of_their_inputs(name: str, activations: Literal["uint8", "int8"]) -> None:
+    case = lowered(name, activations)
+    for program in (case.whole, case.assembled):
+        stored = initializers(program)
+        producer = {name: node for node in program.graph.node for name in node.output}
+        found = 0
+        for node in program.graph.node:
+            if node.op_type not in ("Conv", "Gemm") or len(node.input) < 3:
+                continue
+            image, weight, bias = (
+                numpy_helper.to_array(stored[producer[name].input[1]]).astype(np.float64) for name in node.input
+            )
+            np.testing.assert_allclose(bias, np.broadcast_to(image * weight, bias.shape), rtol=1e-5)
+            found += 1
+        assert found
+
+
+def test_bf16_has_the_graph_of_fp32(tmp_path: Path) -> None:
+    module, _ = small()
+    written = []
+    for name in ("onnxruntime-cpu-fp32", "openvino-cpu-fp32", "openvino-cpu-bf16"):
+        form = form_of(load_recipe(name))
+        written.append(form.write(form.lower(module, STEM.input), tmp_path / name).read_bytes())
+    assert written[0] == written[1] == written[2]
+
+
+def test_sizes_of_an_op_share_one_int8_graph() -> None:
+    form = form_of(recipe())
+    larger = parse_op("mbconv 16x12x12>16x12x12 act=relu expand=1 kernel=3 mid=32 se=1 skip=1 stride=1")
+    together, alone = form.lower_ops([BLOCK, larger]), form.lower_ops([larger])
+    assert canonical(model(together[larger])) == canonical(model(alone[larger]))
+    for op, program in together.items():
+        onnx.checker.check_model(model(program), full_check=True)
+        assert run(model(program), torch.randn(1, *op.input)).shape == (1, *op.output)
+
+
+# -- what an int8 graph holds --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+def test_weights_activations_and_scales(method: str, activations: str) -> None:
+    module, x = small()
+    program = model(form_of(recipe(method=method, activations=activations)).lower(module, STEM.input, x))
+    stored = initializers(program)
+    producer = {name: node for node in program.graph.node for name in node.output}
+    wanted = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}[activations]
+    weights = 0
+    for node in program.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scale = numpy_helper.to_array(stored[node.input[1]])
+            assert np.isfinite(scale).all()
+            assert (scale > 0).all()
+        if node.op_type == "QuantizeLinear":
+            zero = stored[node.input[2]]
+            assert zero.data_type == wanted
+            assert len(zero.dims) == 0
+            if activations == "int8":
+                assert numpy_helper.to_array(zero) == 0
+        if node.op_type in ("Conv", "Gemm"):
+            pair = producer[node.input[1]]
+            assert pair.op_type == "DequantizeLinear"
+            weight, scale, zeros = (numpy_helper.to_array(stored[name]) for name in pair.input)
+            channels = weight.shape[0] if node.op_type == "Conv" else max(weight.shape[0], scale.size)
+            assert weight.dtype == zeros.dtype == np.int8
+            assert scale.shape == zeros.shape == (channels,)
+            assert not zeros.any()
+            assert np.abs(weight.astype(int)).max() == 127
+            weights += 1
+    assert weights == sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in folded(module).modules())
+    with torch.no_grad():
+        expected = module(x)
+    got = run(program, x)
+    assert torch.cosine_similarity(got, expected).mean() > 0.97
+    assert not torch.equal(got, expected)
+
+
+def test_the_range_of_activations_is_that_of_the_images() -> None:
+    module, x = small()
+    scales = {}
+    for method in ("minmax", "percentile"):
+        for factor in (1, 2):
+            program = model(form_of(recipe(method=method)).lower(module, STEM.input, x * factor))
+            [first] = [node for node in program.graph.node if "input" in node.input]
+            scales[method, factor] = float(numpy_helper.to_array(initializers(program)[first.input[1]]))
+    assert scales["minmax", 1] == pytest.approx(float(x.max() - x.min()) / 255, rel=1e-4)
+    assert scales["minmax", 2] == pytest.approx(2 * scales["minmax", 1], rel=1e-4)
+    assert scales["percentile", 1] == pytest.approx(scales["minmax", 1], rel=0.1)
+    assert scales["percentile", 2] == pytest.approx(2 * scales["percentile", 1], rel=1e-2)
+
+
+def test_percentile_leaves_out_what_is_rare() -> None:
+    module, x = small()
+    x = x.repeat(16, 1, 1, 1)
+    x[0, 0, 0, 0] = 1000.0  # one of 393,216, and 99.999% are kept
+    found = []
+    for method in ("minmax", "percentile"):
+        program = model(form_of(recipe(batch=32, method=method)).lower(module, STEM.input, x))
+        [first] = [node for node in program.graph.node if "input" in node.input]
+        found.append(float(numpy_helper.to_array(initializers(program)[first.input[1]])))
+    assert found[1] < 0.5 * found[0]
+
+
+@pytest.mark.parametrize("images", [None, torch.zeros(0, *STEM.input)])
+def test_int8_needs_images(images: Tensor | None) -> None:
+    module, _ = small()
+    with pytest.raises(InvalidValue, match=r"onnxruntime-cpu-int8 is int8: its ranges need images of the training spl"):
+        form_of(recipe()).lower(module, STEM.input, images)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+@pytest.mark.parametrize("images", [1, 4, 11])
+def test_images_that_the_batch_does_not_divide(method: str, images: int) -> None:
+    module, x = small()
+    form = form_of(recipe(batch=4, method=method))
+    program = model(form.lower(module, STEM.input, x[:images]))
+    onnx.checker.check_model(program, full_check=True)
+    assert [d.dim_value for d in program.graph.input[0].type.tensor_type.shape.dim] == [4, *STEM.input]
+    with torch.no_grad():
+        expected = module(x)
+    assert torch.cosine_similarity(run(program, x), expected).mean() > 0.9
+
+
+def test_every_image_counts_towards_the_range() -> None:
+    # The last part batch is filled up, not left out.
+    module, x = small()
+    x = x[:6].clone()
+    x[5, 0, 0, 0] = 50.0
+    program = model(form_of(recipe(batch=4, method="minmax")).lower(module, STEM.input, x))
+    [first] = [node for node in program.graph.node if "input" in node.input]
+    scale = float(numpy_helper.to_array(initializers(program)[first.input[1]]))
+    assert scale == pytest.approx((50 - float(x.min())) / 255, rel=1e-4)
+
+
+def test_a_batch_of_ops() -> None:
+    form = form_of(recipe(batch=3))
+    ops = [STEM, BLOCK, HEAD]
+    programs = form.lower_ops(ops)
+    assembled = model(form.assemble([programs[op] for op in ops]))
+    module, x = small()
+    assert canonical(assembled) == canonical(model(form.lower(module, STEM.input, x)))
+    assert run(assembled, x[:6]).shape == (6, 5)
+
+
+def test_assembled_ops_compute_what_they_compute_one_by_one() -> None:
+    form = form_of(recipe())
+    ops = [STEM, BLOCK, HEAD]
+    torch.manual_seed(0)
+    programs = form.lower_ops(ops)
+    x = torch.randn(4, *STEM.input)
+    y = x
+    for op in ops:
+        y = run(model(programs[op]), y)
+    whole = run(model(form.assemble([programs[op] for op in ops])), x)
+    # The same but for a value between two ops, which is rounded twice one by one.
+    assert torch.cosine_similarity(whole, y).min() > 0.95
+
+
+def test_one_op_assembled_is_itself() -> None:
+    form = form_of(recipe())
+    [program] = form.lower_ops([BLOCK]).values()
+    assert canonical(model(form.assemble([program]))) == canonical(model(program))
+
+
+# -- good manners --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+def test_nothing_is_printed_and_logging_goes_on(
+    method: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    import logging
+
+    module, x = small()
+    form = form_of(recipe(method=method))
+    form.lower(module, STEM.input, x)
+    form.lower_ops([HEAD])
+    assert capfd.readouterr().out == ""
+    assert not caplog.records
+    logging.getLogger("hwnas").warning("still heard")
+    assert [record.message for record in caplog.records] == ["still heard"]
+
+
+def test_a_written_int8_graph_is_the_same_each_time_and_tells_nothing(tmp_path: Path) -> None:
+    module, x = small()
+    form = form_of(recipe())
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    one, other = (form.write(form.lower(module, STEM.input, x), tmp_path / name) for name in ("a", "b"))
+    content = one.read_bytes()
+    assert content == other.read_bytes()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+    made = model(form.lower(module, STEM.input, x))
+    assert [(o.domain, o.version) for o in made.opset_import] == [("", 20)]
+    assert made.producer_name == "hwnas"
+    for trace in (str(ROOT), sys.prefix, str(Path.home()), str(Path.cwd()), "site-packages", ".py", "/tmp"):
+        assert trace.encode() not in content
+
+
+def test_other_precisions_need_no_images_and_ignore_them() -> None:
+    module, x = small()
+    form = form_of(load_recipe("onnxruntime-cpu-fp32"))
+    lower: Callable[..., object] = form.lower
+    assert model(lower(module, STEM.input)) == model(lower(module, STEM.input, x))
