@@ -71,6 +71,7 @@ def search(
         "budget_ms": budget_ms,
         "arch": dict(found[best].arch),
         "predicted_ms": found[best].predicted_ms,
+        "latency_source": latency.source,
         "validation_accuracy": evaluated[best],
     }
     write_whole(out, json.dumps(answer, indent=2) + "\n")
@@ -78,7 +79,8 @@ def search(
         options.print_json(answer)
     else:
         typer.echo(
-            f"{evaluated[best]:.2%} on validation, predicted {found[best].predicted_ms:.4g} ms of {budget_ms:.4g} ms\n"
+            f"{evaluated[best]:.2%} on validation, predicted {found[best].predicted_ms:.4g} ms of {budget_ms:.4g} ms "
+            f"(latencies of ops: {latency.source})\n"
             f"Arch: {out}\n"
             f"Export it with: hwnas export {out} --supernet {supernet} --target {target} --out BUNDLE"
         )

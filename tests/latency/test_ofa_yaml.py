@@ -273,7 +273,7 @@ def test_the_model_is_the_plain_sum_and_has_no_upper_bound(
             refused()
     with pytest.raises(InvalidValue):
         model.margin(2.0)
-    with pytest.raises(TableError, match=r"was imported and never calibrated .* context factors"):
+    with pytest.raises(TableError, match=r"were imported and never calibrated .* nothing to hold"):
         validate(model, this)
 
 
