@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.errors import InvalidValue, RuntimeUnavailable, TableError
+from hwnas.errors import InvalidValue, RuntimeUnavailable, TableError, TableMismatch
 from hwnas.latency.context import fit_context
 from hwnas.latency.manifest import Fit, Manifest
 from hwnas.latency.model import Floats, load_model
@@ -56,7 +56,7 @@ def profile(
     Raises:
         InvalidValue: fewer than 4 calibration networks, or the space has not as many networks.
         TableError: the target's device is not this host.
-        TableMismatch: the older table was imported.
+        TableMismatch: the older table was imported, or measured with another version of the runtime.
         RuntimeUnavailable: the runtime cannot run here.
         TooNoisy: the figures cannot be trusted; there is no table.
         OutputError: the journal cannot be written.
@@ -65,6 +65,7 @@ def profile(
     check_host(target)
     codes = calibration_codes(space, networks, bound_networks)
     versions = runtime_versions(target)
+    _check_version(old, target, versions)
     domain = Domain.of(space)
     subject = {
         "target": target.name,
@@ -119,6 +120,16 @@ def profile(
         progress=progress,
     )
     return table.with_fit(_fit(table, space, codes, networks, timed))
+
+
+def _check_version(old: LatencyTable | None, target: Target, versions: Mapping[str, str]) -> None:
+    runtime = target.recipe.runtime
+    before = old.manifest.versions.get(runtime, "of unknown version") if old else versions[runtime]
+    if before != versions[runtime]:
+        raise TableMismatch(
+            f"the table of {target.name} was measured with {runtime} {before}, and {versions[runtime]} is installed: "
+            "their rows are not mixed. --replace drops the old table, --tables DIR writes elsewhere"
+        )
 
 
 def _steadily(

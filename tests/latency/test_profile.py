@@ -273,6 +273,14 @@ def test_an_imported_table_is_not_added_to(
     assert not (tmp_path / "j").exists()
 
 
+def test_rows_of_another_version_of_the_runtime_are_not_mixed(
+    space: Space, this: Target, tmp_path: Path, make_table: Callable[..., LatencyTable]
+) -> None:
+    old = make_table(space, this, versions={"onnxruntime": "1.2.3"})
+    with pytest.raises(TableMismatch, match=r"measured with onnxruntime 1\.2\.3, and .* is installed: .*--replace"):
+        profile(space, this, journals=tmp_path / "j", old=old, only_missing=True)
+
+
 @pytest.mark.parametrize(
     ("networks", "bound_networks", "words"),
     [
