@@ -28,7 +28,7 @@ from hwnas.spaces import Codes, Op, Space
 Floats = npt.NDArray[np.float64]
 
 _SHRINKAGE = tuple(float(s) for s in np.logspace(1, -5, 13))
-_WEAK = 1e-4  # pull toward 0 of the terms that are no deviations: it settles what so few networks cannot tell
+_WEAK = 1e-5  # pull toward 0 of the terms that are no deviations: it settles what so few networks cannot tell
 _GROUPINGS = ((), ("stage",), ("stage", "trait"))
 _LEAST = 0.1  # of its time in the table that an op costs in any context
 

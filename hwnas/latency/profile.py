@@ -24,7 +24,7 @@ from hwnas.targets import RUNTIMES, Journal, Target, detect_host
 from hwnas.timing import Measurement, Protocol, time_programs
 
 OPS = Protocol()
-NETWORKS = Protocol(visit_ms=10.0, warmup_runs=1, min_runs=3, tolerance=0.02)
+NETWORKS = Protocol(visit_ms=10.0, warmup_runs=1, min_runs=3, tolerance=0.015)
 CALIBRATION_SEED = 20_260
 ANCHORS = 8  # calibration networks that every later measurement of networks takes along, to tell the machine's speed
 
