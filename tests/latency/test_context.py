@@ -22,7 +22,8 @@ PLAIN = {
     "scale": 1.04,
     "ms per op": -0.0012,
     "ms per million weights": 0.05,
-    "ms per million values": 0.03,
+    "ms per million values read": 0.03,
+    "ms per million values written": -0.02,
 }
 STAGES = {"stage stem": 0.1, "stage stage1": -0.12, "stage stage2": 0.2, "stage stage3": -0.05, "stage head": 0.0}
 
@@ -48,7 +49,8 @@ def truth(space: Space, table_ms: Mapping[Op, float], terms: Terms, codes: Codes
             factor += sum(terms.get(f"trait {trait}", 0.0) for trait in op.traits)
             total += factor * table_ms[op] + terms.get("ms per op", 0.0)
             total += terms.get("ms per million weights", 0.0) * op.params / 1e6
-            total += terms.get("ms per million values", 0.0) * (math.prod(op.input) + math.prod(op.output)) / 1e6
+            total += terms.get("ms per million values read", 0.0) * math.prod(op.input) / 1e6
+            total += terms.get("ms per million values written", 0.0) * math.prod(op.output) / 1e6
         latencies.append(total)
     return np.array(latencies)
 
@@ -140,29 +142,10 @@ def test_the_held_out_error_is_of_fits_without_the_network(whole: Space, table_m
     assert np.abs(np.delete(fitted.held_out, 4)).max() < 0.1
 
 
-@pytest.mark.parametrize(
-    "terms",
-    [
-        {"scale": -3.0},
-        {"scale": 0.5, "ms per op": -10.0},
-        {"scale": 1.0, "stage stage2": -4.0, "trait kernel=3": -1.0},
-        {"scale": 0.05},
-        {},
-    ],
-)
-def test_no_op_costs_less_than_a_tenth_of_its_time(whole: Space, table_ms: dict[Op, float], terms: Terms) -> None:
-    for group in {slot.group for slot in whole.slots}:
-        for op in whole.distinct_ops:
-            assert cost_ms(terms, group, op, table_ms[op]) >= 0.1 * table_ms[op] > 0
-    if terms.get("scale", 0.0) < 0.1:
-        op = whole.distinct_ops[0]
-        assert cost_ms(terms, "stage1", op, table_ms[op]) == 0.1 * table_ms[op]
-
-
 def test_a_cost_is_what_the_terms_say(whole: Space, table_ms: dict[Op, float]) -> None:
     op = next(op for op in whole.distinct_ops if op.kind == "mbconv" and len(op.traits) == 2)
-    values = math.prod(op.input) + math.prod(op.output)
-    by_hand = 1.04 * table_ms[op] - 0.0012 + 0.05 * op.params / 1e6 + 0.03 * values / 1e6
+    values = 0.03 * math.prod(op.input) - 0.02 * math.prod(op.output)
+    by_hand = 1.04 * table_ms[op] - 0.0012 + 0.05 * op.params / 1e6 + values / 1e6
     assert cost_ms(PLAIN, "head", op, table_ms[op]) == pytest.approx(by_hand)
     assert cost_ms(PLAIN | STAGES, "stage2", op, table_ms[op]) == pytest.approx(by_hand + 0.2 * table_ms[op])
     with_traits = {f"trait {trait}": 0.5 for trait in op.traits}
@@ -175,8 +158,7 @@ def test_a_cost_is_what_the_terms_say(whole: Space, table_ms: dict[Op, float]) -
 def test_features_are_linear_in_slots(whole: Space, table_ms: dict[Op, float], grouping: tuple[str, ...]) -> None:
     """A network's row is the sum over its slots, and the cost of any terms is linear in it."""
     codes = distinct(whole, 20, seed=7)
-    design = _design(whole, table_ms, codes, grouping)
-    names, x = design.names, design.counts @ design.features
+    names, x = _design(whole, table_ms, codes, grouping)
     assert len(set(names)) == len(names)
     assert names[0] == "scale"
     for row, arch in zip(x, whole.decode(codes), strict=True):
@@ -188,26 +170,6 @@ def test_features_are_linear_in_slots(whole: Space, table_ms: dict[Op, float], g
     terms = {name: float(rng.uniform(0.1, 1.0)) for name in names}
     weights = np.array([terms[name] for name in names])
     np.testing.assert_allclose(predicted(whole, table_ms, terms, codes), x @ weights, rtol=1e-12)
-    np.testing.assert_allclose(design.predict(weights), x @ weights, rtol=1e-12)
-
-
-@pytest.mark.parametrize("terms", [{"scale": 0.5, "ms per op": -0.004}, {"scale": 0.9, "ms per op": -0.003}])
-def test_a_fit_predicts_with_the_floor_as_the_model_does(whole: Space, table_ms: dict[Op, float], terms: Terms) -> None:
-    codes = distinct(whole, 20, seed=7)
-    design = _design(whole, table_ms, codes, ())
-    weights = np.array([terms.get(name, 0.0) for name in design.names])
-    assert (design.features @ weights < design.least_ms).any()
-    np.testing.assert_allclose(design.predict(weights), predicted(whole, table_ms, terms, codes), rtol=1e-12)
-
-
-def test_ops_held_at_their_least_cost_are_part_of_the_fit(whole: Space, table_ms: dict[Op, float]) -> None:
-    """Where small ops reach the floor, the other terms are fitted around them."""
-    known = {"scale": 1.0, "ms per op": -0.0021}
-    codes, fresh = distinct(whole, 40, seed=21), distinct(whole, 200, seed=22)
-    assert any(cost_ms(known, "stage1", op, ms) == 0.1 * ms for op, ms in table_ms.items())
-    fitted = fit_context(whole, table_ms, codes, predicted(whole, table_ms, known, codes))
-    exact = predicted(whole, table_ms, known, fresh)
-    assert np.abs(predicted(whole, table_ms, fitted.terms, fresh) / exact - 1).mean() < 0.01
 
 
 @pytest.mark.parametrize("seed", range(3))
