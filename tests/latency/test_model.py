@@ -25,7 +25,7 @@ TERMS = {
     "scale": 1.04,
     "ms per op": -0.0003,
     "ms per million weights": 0.05,
-    "ms per million values": 0.03,
+    "ms per million values read": 0.03,
     "stage stage1": 0.12,
     "stage stage2": -0.07,
     "trait kernel=5": 0.031,

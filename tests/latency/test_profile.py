@@ -72,7 +72,7 @@ def test_the_manifest_says_where_it_comes_from(space: Space, this: Target, profi
     assert len(fit.calibration_ms) == 8
     assert len(fit.scores) == 4
     assert fit.scores == sorted(fit.scores)
-    assert {"scale", "ms per op", "ms per million weights", "ms per million values"} <= set(fit.terms)
+    assert {"scale", "ms per op", "ms per million weights", "ms per million values read"} <= set(fit.terms)
     assert asdict(NETWORKS).items() <= fit.measurement.items()
     assert fit.validation is None
 
