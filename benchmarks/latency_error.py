@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--tables", type=Path, required=True, help="folder for the tables")
     given = parser.parse_args()
     print(HEADER, flush=True)
-    passed = []
+    passed: list[bool] = []
+    validations: list[Validation] = []
     for name in given.spaces:
         space_name, fixed = SPACES[name]
         space = make_space(space_name).fix(**fixed)
@@ -58,9 +59,15 @@ def main() -> None:
                 print(f"{name:<17} {recipe:<25} {type(error).__name__}: {error}", flush=True)
                 passed.append(False)
                 continue
+            validations.append(found)
             passed.append(meets(found, load_recipe(recipe).threads))
             print(line(name, recipe, found, seconds, passed[-1]), flush=True)
     print(f"{sum(passed)} of {len(passed)} within the bounds", flush=True)
+    below = [v.below_upper for v in validations if v.below_upper is not None]
+    margins = [v.upper_margin for v in validations if v.upper_margin is not None]
+    if below:
+        print(f"upper bound: {np.mean(below):.1%} of {len(below) * given.networks} networks lie below it, and it adds")
+        print(f"{np.median(margins):.2%} to the prediction at the median, {max(margins):.2%} at the most")
 
 
 def measured(space: Space, target: Target, folder: Path, networks: int, seed: int) -> tuple[Validation, float]:

@@ -16,7 +16,8 @@ import torch
 
 from hwnas.errors import RuntimeUnavailable
 from hwnas.lowering import Program, form_of
-from hwnas.nn import initialise, network
+from hwnas.nn import network
+from hwnas.nn.blocks import initialise
 from hwnas.spaces import Arch, Space, make_space
 from hwnas.targets import RUNTIMES, Recipe, load_recipe, recipes
 from hwnas.timing import Protocol, time_programs

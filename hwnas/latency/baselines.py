@@ -43,14 +43,17 @@ def baselines(
 
 
 def mape(predicted: Floats, measured: Floats) -> float:
-    """Mean absolute error as a fraction of what was measured."""
+    """Mean absolute error of predictions ``(n,)``, as a fraction of what was measured, ``(measurements, n)``."""
     return float(np.abs(predicted / measured - 1).mean())
 
 
-def tau(a: Floats, b: Floats) -> float:
-    """Kendall's rank correlation; 0 where all of one side are equal, for then nothing is ranked."""
-    value = float(stats.kendalltau(a, b).statistic)
-    return 0.0 if np.isnan(value) else value
+def tau(predicted: Floats, measured: Floats) -> float:
+    """Kendall's rank correlation of ``(n,)`` with each measurement, ``(measurements, n)``: the mean.
+
+    It is 0 where all of one side are equal, for then nothing is ranked.
+    """
+    values = [float(stats.kendalltau(predicted, row).statistic) for row in measured]
+    return float(np.nan_to_num(values).mean())
 
 
 def _features(space: Space, codes: Codes) -> Floats:

@@ -25,20 +25,21 @@ class Baseline(Spec):
 
 
 class Validation(Spec):
-    """How predictions compare with measurements of networks that the model never saw.
+    """How predictions compare with measurements of networks that the model never saw, each measured twice.
 
     Attributes:
         networks: how many.
         seed: they were drawn with.
-        mape: mean absolute error, as a fraction of the measured latency.
-        noise_floor: mean relative difference of two measurements of these networks; an error near it is noise.
-        within_5pct, within_10pct: shares of networks with at most that error.
-        kendall_tau: rank correlation of prediction and measurement.
+        mape: mean absolute error over both measurements, as a fraction of the measured latency.
+        noise_floor: mean relative difference of the two measurements; an error near it is noise.
+        within_5pct, within_10pct: shares of the measurements with at most that error.
+        kendall_tau: rank correlation of prediction and measurement, the mean over both.
         kendall_tau_repeat: rank correlation of the two measurements.
         speed: of the machine, over its speed when it was profiled, by networks that were measured then and now; taken
             out of all figures here.
         confidence: of the upper bound.
-        below_upper: share of networks that lie below it; None where the profile has too few networks for a bound.
+        below_upper: share of the measurements that lie below it; None where the profile has too few networks for a
+            bound.
         upper_margin: what it adds to a prediction, as a fraction; None likewise.
         baselines: plain sum of the table, MACs, parameters, gradient boosting -> how they do.
         spread: how much the reference network varied meanwhile (see `hwnas.timing.Measurement.spread`).

@@ -30,6 +30,7 @@ from hwnas.targets import Target
 from hwnas.timing import time_programs
 
 CONFIDENCE = 0.95
+_TIMES = ("first", "second")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +40,7 @@ class ValidationReport:
     Attributes:
         summary: the figures.
         codes: the networks, ``(n, variables)``.
-        measured_ms: at the speed that the machine had when it was profiled, ``(n,)``.
-        again_ms: the second measurement, likewise, ``(n,)``.
+        measured_ms: two measurements, at the speed that the machine had when it was profiled, ``(2, n)``.
         predicted_ms, upper_ms: predictions and their upper bounds, ``(n,)``; the bound is NaN where the profile has too
             few networks for one.
     """
@@ -48,13 +48,12 @@ class ValidationReport:
     summary: Validation
     codes: Codes
     measured_ms: Floats
-    again_ms: Floats
     predicted_ms: Floats
     upper_ms: Floats
 
     def worst(self, model: LatencyModel, n: int = 5) -> list[tuple[Arch, float, dict[str, float]]]:
         """The n worst predicted networks: arch, relative error, and milliseconds of each slot."""
-        errors = self.predicted_ms / self.measured_ms - 1
+        errors = (self.predicted_ms / self.measured_ms - 1).mean(axis=0)
         rows = np.argsort(-np.abs(errors))[:n]
         archs = model.space.decode(self.codes[rows])
         return [(arch, float(errors[row]), explain(model, arch)) for arch, row in zip(archs, rows, strict=True)]
@@ -63,7 +62,7 @@ class ValidationReport:
 def validate(
     model: LatencyModel, target: Target, *, networks: int = 40, seed: int = 0, progress: Progress = silent
 ) -> ValidationReport:
-    """Measure fresh networks twice and compare: prediction with measurement, and measurement with measurement.
+    """Measure fresh networks twice and compare: prediction with each measurement, and measurement with measurement.
 
     Networks that the profile measured are never among them. Some of those (anchors) are measured along, each time: the
     machine as a whole is faster or slower from one hour to the next, by as much as they say, and that is taken out of
@@ -92,49 +91,53 @@ def validate(
     lowered = lower_ops(list(ops), target, progress)
     programs: dict[str, Program] = assembled(space, target, codes, lowered)
     programs |= {f"anchor {name}": p for name, p in assembled(domain, target, anchors, lowered).items()}
-    (first, speed, spread), (second, *_) = (
-        _measure(programs, target, fit, f"timing networks, {which} time", progress) for which in ("first", "second")
-    )
+    timings = [_measure(programs, target, fit, f"timing networks, {which} time", progress) for which in _TIMES]
+    measured = np.stack([timing.ms for timing in timings])
     predicted, upper = model.predict(codes), _upper(model, codes)
-    errors = np.abs(predicted / first - 1)
+    errors = np.abs(predicted / measured - 1)
     others = baselines(model, domain, profiled[: len(fit.calibration_ms)], np.array(fit.calibration_ms), codes)
     return ValidationReport(
         summary=Validation(
             networks=networks,
             seed=seed,
-            mape=mape(predicted, first),
-            noise_floor=float((np.abs(first - second) / (first + second) * 2).mean()),
+            mape=mape(predicted, measured),
+            noise_floor=float((np.ptp(measured, axis=0) / measured.mean(axis=0)).mean()),
             within_5pct=float((errors <= 0.05).mean()),
             within_10pct=float((errors <= 0.10).mean()),
-            kendall_tau=tau(predicted, first),
-            kendall_tau_repeat=tau(second, first),
-            speed=speed,
+            kendall_tau=tau(predicted, measured),
+            kendall_tau_repeat=tau(measured[0], measured[1:]),
+            speed=timings[0].speed,
             confidence=CONFIDENCE,
-            below_upper=None if np.isnan(upper).any() else float((first <= upper).mean()),
+            below_upper=None if np.isnan(upper).any() else float((measured <= upper).mean()),
             upper_margin=None if np.isnan(upper).any() else float(np.median(upper / predicted - 1)),
-            baselines={n: Baseline(mape=mape(p, first), kendall_tau=tau(p, first)) for n, p in others.items()},
-            spread=spread,
+            baselines={n: Baseline(mape=mape(p, measured), kendall_tau=tau(p, measured)) for n, p in others.items()},
+            spread=timings[0].spread,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         ),
         codes=codes,
-        measured_ms=first,
-        again_ms=second,
+        measured_ms=measured,
         predicted_ms=predicted,
         upper_ms=upper,
     )
 
 
-def _measure(
-    programs: Mapping[str, Program], target: Target, fit: Fit, what: str, progress: Progress
-) -> tuple[Floats, float, float]:
-    """Latencies of the networks at the profile's speed (ms), the speed now over that one, the reference's spread."""
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """Latencies of networks at the profile's speed (ms), the speed over that one, and the reference's spread."""
+
+    ms: Floats
+    speed: float
+    spread: float
+
+
+def _measure(programs: Mapping[str, Program], target: Target, fit: Fit, what: str, progress: Progress) -> _Timing:
     timed = time_programs(programs, target.recipe, NETWORKS, what=what, progress=progress)
     timed.require_steady()
     measured = latencies_ms(timed)
     anchors = [name for name in programs if name.startswith("anchor ")]
     # Latencies now over those at the profile: the inverse of speed.
     slowdown = float(np.exp(np.log(measured[-len(anchors) :] / fit.calibration_ms[: len(anchors)]).mean()))
-    return measured[: -len(anchors)] / slowdown, 1 / slowdown, timed.spread
+    return _Timing(measured[: -len(anchors)] / slowdown, 1 / slowdown, timed.spread)
 
 
 def _upper(model: LatencyModel, codes: Codes) -> Floats:
