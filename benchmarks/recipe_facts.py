@@ -24,7 +24,7 @@ from hwnas.timing import Protocol, time_programs
 
 BASE = "torch-cpu-fp32"
 SPACES = {"mobilenetv3": {"resolution": 160}, "mobilenetv3-tiny": {}}
-PROTOCOL = Protocol(visit_ms=20.0, min_passes=4, max_passes=4)
+PROTOCOL = Protocol(visit_ms=20.0, session_passes=2, max_sessions=2)
 
 
 def main() -> None:

@@ -42,6 +42,12 @@ class Session(ABC):
     def version() -> str:
         """Version of the runtime's library."""
 
+    @staticmethod
+    def opens_slowly(recipe: Recipe) -> bool:
+        """Whether opening a program takes seconds, so that a measurement opens each but once."""
+        del recipe
+        return False
+
     def run(self, x: Array) -> Array:
         """Images ``self.shape`` -> outputs, ``(batch, ...)``.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,7 @@ class OpenVinoSession(Session):
             "INFERENCE_NUM_THREADS": self.recipe.threads,
             "INFERENCE_PRECISION_HINT": _COMPUTES_IN[self.recipe.precision],
             "ENABLE_CPU_PINNING": False,  # `hwnas.timing` pins the process
+            "CACHE_DIR": _cache(),
         }
         if self.recipe.precision == "int8":
             # On one thread, OpenVINO 2026.4 fuses two int8 linear layers (the first without bias) into one kernel whose
@@ -81,6 +84,14 @@ class OpenVinoSession(Session):
 
     def _close(self) -> None:
         del self._request, self._compiled, self._bound
+
+
+@cache
+def _cache() -> str:
+    """A folder for compiled programs that lives as long as this process: opened again, they take a fifth of the time."""
+    folder = tempfile.TemporaryDirectory(prefix="hwnas-openvino-", ignore_cleanup_errors=True)
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 def _connect(request: ov.InferRequest, x: Array, out: Array) -> None:

@@ -15,6 +15,7 @@ from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.lowering.torch import input_shape, runnable
 from hwnas.runtimes.base import Array, Session, parse_options
+from hwnas.targets import Recipe
 
 
 class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -34,6 +35,11 @@ class TorchSession(Session):
     def version() -> str:
         """Version of torch."""
         return str(torch.__version__)
+
+    @staticmethod
+    def opens_slowly(recipe: Recipe) -> bool:
+        """Whether it is compiled."""
+        return parse_options(recipe, TorchOptions).compile
 
     @contextmanager
     def threads(self) -> Iterator[None]:

@@ -2,7 +2,8 @@
 
 One long run per program drifts by 5% and more as the machine's clock and its neighbours change. Short visits in
 shuffled passes let every drift hit all programs alike. What a pass slowed for all of them is then taken out, and a low
-quantile over the passes drops what was disturbed by itself.
+quantile over the passes drops what was disturbed by itself. Where its memory happens to lie makes a program faster or
+slower for as long as it stays open, some by 8%: so they are opened anew after every few passes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,9 +23,10 @@ import numpy.typing as npt
 from hwnas.errors import InvalidValue, TooNoisy
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
-from hwnas.runtimes import open_session
+from hwnas.runtimes import open_session, session_class
 from hwnas.targets import Journal, Recipe
 
+Call = Callable[[], object]
 _FEW = 8
 _POLISH = 5  # rounds of the median polish; it settles after two or three
 
@@ -37,11 +39,12 @@ class Protocol:
         visit_ms: time spent on a program in one pass.
         min_runs, max_runs: bounds on the timed runs of one visit.
         warmup_runs: runs at the start of each visit that are not counted; they bring the program into the caches.
-        min_passes, max_passes: bounds on the passes over all programs; at least 2, since even passes are held
-            against odd ones.
-        tolerance: passes are added until, for 95% of the programs, the figures of the even and of the odd passes differ
-            by less than this fraction.
-        max_disagreement: after the last pass they may differ by this fraction; otherwise the machine was too noisy.
+        session_passes: passes over all programs after which they are opened anew, in another order.
+        min_sessions, max_sessions: how often they are opened; at least twice, since even sessions are held against odd
+            ones. A runtime whose programs take seconds to compile keeps them open all through.
+        tolerance: sessions are added until, for 95% of the programs, the figures of the even and of the odd sessions
+            differ by less than this fraction.
+        max_disagreement: after the last session they may differ by this fraction; otherwise the machine was too noisy.
         seed: of the shuffling and of the inputs.
     """
 
@@ -49,18 +52,21 @@ class Protocol:
     min_runs: int = 4
     max_runs: int = 60
     warmup_runs: int = 2
-    min_passes: int = 10
-    max_passes: int = 40
+    session_passes: int = 8
+    min_sessions: int = 2
+    max_sessions: int = 5
     tolerance: float = 0.01
     max_disagreement: float = 0.06
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.min_passes <= self.max_passes or not 1 <= self.min_runs <= self.max_runs:
+        if not 2 <= self.min_sessions <= self.max_sessions or not 1 <= self.min_runs <= self.max_runs:
             raise InvalidValue(
-                f"a protocol needs 2 <= min <= max passes and 1 <= min <= max runs, not {self.min_passes} to "
-                f"{self.max_passes} passes and {self.min_runs} to {self.max_runs} runs"
+                f"a protocol needs 2 <= min <= max sessions and 1 <= min <= max runs, not {self.min_sessions} to "
+                f"{self.max_sessions} sessions and {self.min_runs} to {self.max_runs} runs"
             )
+        if self.session_passes < 1:
+            raise InvalidValue(f"a session has at least one pass, not {self.session_passes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +132,12 @@ class Measurement:
 
     @cached_property
     def disagreement(self) -> float:
-        """95% quantile over the programs of the relative difference between the even and the odd passes' figures."""
+        """95% quantile over the programs of the relative difference between the even and the odd sessions' figures."""
+        parity = np.arange(self.passes) // self.protocol.session_passes % 2
+        halves = [np.flatnonzero(parity == half) for half in (0, 1)]
         differences = []
         for passes in self.samples_ms.values():
-            even, odd = (_quantile(passes[i::2], self.drift[i::2], 0.25) for i in (0, 1))
+            even, odd = (_quantile([passes[i] for i in half], self.drift[half], 0.25) for half in halves)
             differences.append(abs(even - odd) / (even + odd) * 2)
         return float(np.quantile(differences, 0.95))
 
@@ -146,9 +154,9 @@ class Measurement:
         """
         if self.too_noisy:
             raise TooNoisy(
-                f"the machine is too noisy: after {self.passes} passes, the times of even and odd passes still differ "
-                f"by {self.disagreement:.1%} (at most {self.protocol.max_disagreement:.0%} is accepted), and the "
-                f"reference's time varied by {self.spread:.1%}. Nothing was written. Close what else runs on this "
+                f"the machine is too noisy: after {self.passes} passes, the times of even and odd sessions still "
+                f"differ by {self.disagreement:.1%} (at most {self.protocol.max_disagreement:.0%} is accepted), and "
+                f"the reference's time varied by {self.spread:.1%}. Nothing was written. Close what else runs on this "
                 "machine and run the same command again"
             )
 
@@ -193,39 +201,60 @@ def time_programs(
     Raises:
         OutputError: the journal cannot be written.
     """
-    rng = np.random.default_rng(protocol.seed)
     names = list(programs)
     reference = reference or names[0]
     visits: dict[str, list[float]] = dict(journal.entries) if journal else {}
-    with ExitStack() as stack:
-        stack.enter_context(_pinned(recipe.threads))
-        calls: dict[str, Callable[[], object]] = {}
-        # Opened in shuffled order: where a program's memory lies depends on what was opened before, and it matters.
-        for i in rng.permutation(len(names)):
-            session = stack.enter_context(open_session(programs[names[i]], recipe))
-            if not calls:
-                stack.enter_context(session.threads())
-            calls[names[i]] = session.bind(rng.standard_normal(session.shape, np.float32))
-        stack.enter_context(_no_garbage_collection())
-        for p in range(protocol.max_passes):
-            order = np.random.default_rng((protocol.seed, p)).permutation(len(names))
-            for done, i in enumerate(order):
-                visit = f"{p} {names[i]}"
-                if visit not in visits:
-                    visits[visit] = _visit(calls[names[i]], protocol)
-                    if journal:
-                        journal.record(visit, visits[visit])
-                progress(what, p * len(names) + done + 1, protocol.max_passes * len(names))
-            samples = {name: [visits[f"{i} {name}"] for i in range(p + 1)] for name in names}
+    most = protocol.max_sessions * protocol.session_passes * len(names)
+    keep_open = session_class(recipe).opens_slowly(recipe)
+    calls: dict[str, Call] = {}
+    with _pinned(recipe.threads), ExitStack() as opened:
+        for session in range(protocol.max_sessions):
+            plan = _plan(names, protocol, session)
+            if any(visit not in visits for visit, _ in plan) and not (calls and keep_open):
+                opened.close()
+                calls = _open(programs, recipe, np.random.default_rng((protocol.seed, session)), opened)
+            with _no_garbage_collection():
+                for done, (visit, name) in enumerate(plan):
+                    if visit not in visits:
+                        visits[visit] = _visit(calls[name], protocol)
+                        if journal:
+                            journal.record(visit, visits[visit])
+                    progress(what, session * len(plan) + done + 1, most)
+            passes = range((session + 1) * protocol.session_passes)
+            samples = {name: [visits[f"{p} {name}"] for p in passes] for name in names}
             measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
-            if p + 1 >= protocol.min_passes and measurement.disagreement < protocol.tolerance:
+            if session + 1 >= protocol.min_sessions and measurement.disagreement < protocol.tolerance:
                 break
     done = measurement.passes * len(names)
     progress(what, done, done)
     return measurement
 
 
-def _visit(call: Callable[[], object], protocol: Protocol) -> list[float]:
+def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[str, str]]:
+    """The visits of a session in their order: the key of each, and the program's name."""
+    first = session * protocol.session_passes
+    orders = {
+        p: np.random.default_rng((protocol.seed, p)).permutation(len(names))
+        for p in range(first, first + protocol.session_passes)
+    }
+    return [(f"{p} {names[i]}", names[i]) for p, order in orders.items() for i in order]
+
+
+def _open(
+    programs: Mapping[str, Program | Path], recipe: Recipe, rng: np.random.Generator, opened: ExitStack
+) -> dict[str, Call]:
+    """Every program ready to run, opened in random order: where its memory lies depends on what was opened before."""
+    names = list(programs)
+    calls: dict[str, Call] = {}
+    for i in rng.permutation(len(names)):
+        session = opened.enter_context(open_session(programs[names[i]], recipe))
+        if not calls:
+            opened.enter_context(session.threads())
+        calls[names[i]] = session.bind(rng.standard_normal(session.shape, np.float32))
+    return calls
+
+
+def _visit(call: Call, protocol: Protocol) -> list[float]:
     """Samples of one visit, in milliseconds."""
     clock = time.perf_counter_ns
     start = clock()

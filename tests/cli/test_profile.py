@@ -21,7 +21,7 @@ from hwnas.targets import resolve_target
 from hwnas.timing import Protocol
 
 TARGET = "this/onnxruntime-cpu-fp32"
-SHORT = Protocol(visit_ms=0.5, min_passes=4, max_passes=4, max_disagreement=1e3)
+SHORT = Protocol(visit_ms=0.5, session_passes=2, max_sessions=2, max_disagreement=1e3)
 
 
 @pytest.fixture

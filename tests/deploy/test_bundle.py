@@ -365,7 +365,9 @@ def test_a_bench_stands_beside_its_prediction(real: Bundle, this: Target) -> Non
 
 def test_the_figures_are_the_measurements_quantiles(real: Bundle, this: Target) -> None:
     samples = [[1.0, 2.0, 3.0], [4.0, 5.0]]
-    measured = Measurement(samples_ms={"x": samples, "y": [[9.0], [9.0]]}, reference="x", protocol=Protocol())
+    measured = Measurement(
+        samples_ms={"x": samples, "y": [[9.0], [9.0]]}, reference="x", protocol=Protocol(session_passes=1)
+    )
     found = summarise(real, this.device, measured, "x")
     assert (found.measured_ms, found.p50_ms, found.p90_ms) == (2.0, 3.0, pytest.approx(4.6))
     assert found.relative_error == 2.0 / real.manifest.predicted_ms - 1
@@ -377,5 +379,7 @@ def test_a_bench_says_when_the_figures_disagree(
     real: Bundle, this: Target, disagreement: float, too_noisy: bool
 ) -> None:
     samples = [[1.0], [1.0 + disagreement]] * 5
-    measured = Measurement(samples_ms={"x": samples}, reference="x", protocol=Protocol(max_disagreement=0.06))
+    measured = Measurement(
+        samples_ms={"x": samples}, reference="x", protocol=Protocol(session_passes=1, max_disagreement=0.06)
+    )
     assert summarise(real, this.device, measured, "x").too_noisy is too_noisy

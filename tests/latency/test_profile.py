@@ -22,7 +22,7 @@ from hwnas.timing import Measurement, Protocol
 # The package exports a function of the module's name.
 MODULE = importlib.import_module("hwnas.latency.profile")
 PROTOCOL = importlib.import_module("hwnas.timing.protocol")
-SHORT = Protocol(visit_ms=0.2, min_passes=3, max_passes=3, max_disagreement=1e3)
+SHORT = Protocol(visit_ms=0.2, session_passes=2, max_sessions=2, max_disagreement=1e3)
 
 
 class Stop(Exception):
@@ -31,7 +31,7 @@ class Stop(Exception):
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Protocol:
-    """Three short passes, for tests of what is measured and not of how long it takes."""
+    """Four short passes, for tests of what is measured and not of how long it takes."""
     monkeypatch.setattr(MODULE, "OPS", SHORT)
     monkeypatch.setattr(MODULE, "NETWORKS", SHORT)
     return SHORT
@@ -48,7 +48,7 @@ def test_every_distinct_op_is_a_row(space: Space, this: Target, profiled: Latenc
     assert sorted(profiled.rows) == sorted(op.key for op in space.distinct_ops)
     for row in profiled.rows.values():
         assert 0 < row.latency_ms_p25 <= row.latency_ms_p50 <= row.latency_ms_p90 < np.inf
-        assert row.samples >= OPS.min_passes * OPS.min_runs
+        assert row.samples >= OPS.min_sessions * OPS.session_passes * OPS.min_runs
     profiled.require(space)
 
 
@@ -235,7 +235,7 @@ def test_too_noisy_a_machine_makes_no_table(
     monkeypatch.setattr(MODULE, "NETWORKS", strict)
     real = PROTOCOL._visit
     uneven(monkeypatch, first=0 if what == "ops" else 3 * len(space.distinct_ops))
-    with pytest.raises(TooNoisy, match=r"the machine is too noisy: after 3 passes, .* Nothing was written"):
+    with pytest.raises(TooNoisy, match=r"the machine is too noisy: after 4 passes, .* Nothing was written"):
         profile(space, this, journals=tmp_path, networks=4, bound_networks=1)
     # What was noisy is not gone on with; what was not is.
     assert [path.name for path in tmp_path.iterdir()] == ([] if what == "ops" else ["ops.jsonl"])

@@ -20,7 +20,7 @@ from hwnas.timing import Measurement, Protocol
 
 # The package exports a function of the module's name.
 MODULE = importlib.import_module("hwnas.latency.validate")
-SHORT = Protocol(visit_ms=0.5, min_passes=4, max_passes=4, max_disagreement=1e3)
+SHORT = Protocol(visit_ms=0.5, session_passes=2, max_sessions=2, max_disagreement=1e3)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_too_noisy_a_machine_gives_no_figures(
 ) -> None:
     def time_programs(programs: Mapping[str, object], *_: object, **__: object) -> Measurement:
         samples = {name: [[1.0], [1.0 + 0.3 * (i % 2)]] * 2 for i, name in enumerate(programs)}
-        return Measurement(samples_ms=samples, reference="0", protocol=Protocol())
+        return Measurement(samples_ms=samples, reference="0", protocol=Protocol(session_passes=1))
 
     monkeypatch.setattr(MODULE, "time_programs", time_programs)
     with pytest.raises(TooNoisy, match="Nothing was written"):

@@ -19,7 +19,7 @@ from hwnas.errors import InvalidValue, OutputError, TooNoisy
 from hwnas.targets import Journal, Recipe
 from hwnas.timing import Measurement, Protocol, time_programs
 
-QUICK = Protocol(visit_ms=0.05, max_runs=5, min_passes=4, max_passes=6, tolerance=1e9)
+QUICK = Protocol(visit_ms=0.05, max_runs=5, session_passes=2, max_sessions=3, tolerance=1e9)
 
 Programs = dict[str, Path]
 
@@ -56,9 +56,8 @@ def test_passes_are_shuffled_by_the_seed(programs: Programs, recipe: Recipe, tmp
     orders = {}
     for run, seed in (("first", 0), ("again", 0), ("other", 1)):
         with Journal(tmp_path / run, {}) as journal:
-            time_programs(
-                programs, recipe, Protocol(visit_ms=0.01, tolerance=1e9, min_passes=6, seed=seed), journal=journal
-            )
+            protocol = Protocol(visit_ms=0.01, tolerance=1e9, session_passes=3, seed=seed)
+            time_programs(programs, recipe, protocol, journal=journal)
         orders[run] = visits(tmp_path / run)
     assert orders["first"] == orders["again"] != orders["other"]
     passes = [[name for p, name in orders["first"] if p == number] for number in range(6)]
@@ -67,7 +66,7 @@ def test_passes_are_shuffled_by_the_seed(programs: Programs, recipe: Recipe, tmp
     assert [p for p, _ in orders["first"]] == sorted(p for p, _ in orders["first"])  # one pass after the other
 
 
-def test_sessions_are_opened_in_a_shuffled_order(
+def test_programs_are_opened_anew_in_every_session_in_a_shuffled_order(
     programs: Programs, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = import_module("hwnas.timing.protocol")
@@ -82,12 +81,29 @@ def test_sessions_are_opened_in_a_shuffled_order(
     orders = set()
     for seed in (0, 0, 1, 2):
         opened.clear()
-        protocol = Protocol(visit_ms=0.01, tolerance=1e9, min_passes=2, seed=seed)
+        protocol = Protocol(visit_ms=0.01, tolerance=1e9, session_passes=1, seed=seed)
         assert list(time_programs(programs, recipe, protocol).samples_ms) == list(programs)
-        assert sorted(opened) == sorted(programs)
+        first, second = opened[: len(programs)], opened[len(programs) :]
+        assert sorted(first) == sorted(second) == sorted(programs)
+        assert first != second
         orders.add((seed, *opened))
     assert len(orders) == 3  # the same seed, the same order
-    assert {order[1:] for order in orders} - {tuple(programs)}
+
+
+def test_programs_that_open_slowly_are_opened_once(
+    programs: Programs, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("hwnas.timing.protocol")
+    real, opened = module.open_session, Counter[Path]()
+
+    def open_session(program: Path, recipe: Recipe) -> object:
+        opened[program] += 1
+        return real(program, recipe)
+
+    monkeypatch.setattr(module, "open_session", open_session)
+    monkeypatch.setattr(module.session_class(recipe), "opens_slowly", lambda _: True)
+    assert time_programs(programs, recipe, QUICK).passes == 4
+    assert opened == dict.fromkeys(programs.values(), 1)
 
 
 def test_the_reference_can_be_chosen(programs: Programs, recipe: Recipe) -> None:
@@ -98,14 +114,14 @@ def test_the_reference_can_be_chosen(programs: Programs, recipe: Recipe) -> None
 def test_passes_are_added_until_the_quantile_is_stable(
     programs: Programs, recipe: Recipe, tolerance: float, passes: int
 ) -> None:
-    protocol = Protocol(visit_ms=0.01, min_passes=3, max_passes=7, tolerance=tolerance)
+    protocol = Protocol(visit_ms=0.01, session_passes=1, min_sessions=3, max_sessions=7, tolerance=tolerance)
     assert time_programs(programs, recipe, protocol).passes == passes
 
 
 def test_progress_counts_visits_and_ends(programs: Programs, recipe: Recipe) -> None:
     said: list[tuple[str, int, int]] = []
     time_programs(programs, recipe, QUICK, what="timing x", progress=lambda *step: said.append(step))
-    total = QUICK.max_passes * len(programs)
+    total = 6 * len(programs)
     assert said[:-1] == [("timing x", i + 1, total) for i in range(4 * len(programs))]
     assert said[-1] == ("timing x", 4 * len(programs), 4 * len(programs))
 
@@ -199,7 +215,7 @@ from hwnas.targets import Journal, Recipe
 from hwnas.timing import Protocol, time_programs
 recipe = Recipe.model_validate_json(sys.argv[2])
 programs = {path.name: path for path in map(Path, sys.argv[3:])}
-protocol = Protocol(visit_ms=3.0, max_runs=400, min_passes=40, max_passes=40)
+protocol = Protocol(visit_ms=3.0, max_runs=400, min_sessions=8)
 with Journal(Path(sys.argv[1]), {"work": 1}) as journal:
     time_programs(programs, recipe, protocol, journal=journal)
 """
@@ -258,20 +274,25 @@ def test_a_journal_that_cannot_be_written_ends_the_measurement(
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"min_passes": 0},
-        {"min_passes": 1, "max_passes": 1},  # one pass cannot be held against another
-        {"min_passes": 5, "max_passes": 4},
+        {"min_sessions": 0},
+        {"min_sessions": 1, "max_sessions": 1},  # one session cannot be held against another
+        {"min_sessions": 5, "max_sessions": 4},
         {"min_runs": 0},
         {"min_runs": 5, "max_runs": 4},
     ],
 )
 def test_bounds_of_a_protocol(wrong: dict[str, int]) -> None:
-    with pytest.raises(InvalidValue, match=rf"2 <= min <= max passes .* not .*{next(iter(wrong.values()))} "):
+    with pytest.raises(InvalidValue, match=rf"2 <= min <= max sessions .* not .*{next(iter(wrong.values()))} "):
         Protocol(**wrong)
 
 
+def test_a_session_has_a_pass() -> None:
+    with pytest.raises(InvalidValue, match="at least one pass, not 0"):
+        Protocol(session_passes=0)
+
+
 def measurement(**samples_ms: list[list[float]]) -> Measurement:
-    return Measurement(samples_ms=samples_ms, reference=next(iter(samples_ms)), protocol=Protocol())
+    return Measurement(samples_ms=samples_ms, reference=next(iter(samples_ms)), protocol=Protocol(session_passes=1))
 
 
 def test_quantiles_are_of_all_samples() -> None:
@@ -290,11 +311,13 @@ def test_spread_is_of_the_references_passes() -> None:
     assert measurement(a=[[3.0, 9.0, 9.0, 9.0, 3.0]] * 8).spread == 0
 
 
-def test_disagreement_is_between_even_and_odd_passes() -> None:
+def test_disagreement_is_between_even_and_odd_sessions() -> None:
     apart = [[1.0], [1.1], [1.0], [1.1]]
     same = [[2.0], [2.0], [2.0], [2.0]]
     assert measurement(a=apart).disagreement == pytest.approx(0.1 / 1.05)
     assert measurement(a=same).disagreement == 0
+    pairs = Measurement(samples_ms={"a": apart}, reference="a", protocol=Protocol(session_passes=2))
+    assert pairs.disagreement == 0
     # The 95% quantile: one of a hundred programs that differs does not hold the others up, ten do.
     assert measurement(a=apart, **{f"s{i}": same for i in range(99)}).disagreement == 0
     assert measurement(**{f"s{i}": apart if i < 10 else same for i in range(100)}).disagreement > 0.09
@@ -302,12 +325,12 @@ def test_disagreement_is_between_even_and_odd_passes() -> None:
 
 def test_a_machine_that_is_too_noisy_is_refused_with_the_figure() -> None:
     apart = {"a": [[1.0], [1.1], [1.0], [1.1]]}
-    noisy = Measurement(samples_ms=apart, reference="a", protocol=Protocol(max_disagreement=0.06))
+    noisy = Measurement(samples_ms=apart, reference="a", protocol=Protocol(session_passes=1, max_disagreement=0.06))
     assert noisy.too_noisy
     with pytest.raises(TooNoisy, match=r"after 4 passes, .* differ by 9\.5% \(at most 6% is accepted\)") as caught:
         noisy.require_steady()
     assert f"varied by {noisy.spread:.1%}" in str(caught.value)
-    quiet = Measurement(samples_ms=apart, reference="a", protocol=Protocol(max_disagreement=0.1))
+    quiet = Measurement(samples_ms=apart, reference="a", protocol=Protocol(session_passes=1, max_disagreement=0.1))
     assert not quiet.too_noisy
     quiet.require_steady()
 
@@ -402,7 +425,7 @@ def test_passes_end_when_the_figures_agree(recipe: Recipe, tmp_path: Path, monke
 
     monkeypatch.setattr(module, "_visit", never)
     monkeypatch.setattr(module, "open_session", Untouched)
-    protocol = Protocol(min_passes=4, tolerance=0.01)
+    protocol = Protocol(session_passes=1, min_sessions=4, max_sessions=40, tolerance=0.01)
     with journal:
         measured = time_programs({name: tmp_path / name for name in names}, recipe, protocol, journal=journal)
     assert 4 < measured.passes < 40
