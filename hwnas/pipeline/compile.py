@@ -64,6 +64,14 @@ def _context(job: Job, progress: Progress) -> Context:
     target = resolve_target(job.target)
     data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
     space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
+    latency = job.latency
+    networks = latency.calibration_networks + latency.bound_networks + latency.validation_networks
+    if space.size < networks:
+        raise InvalidValue(
+            f"[latency] asks for {networks} different networks ({latency.calibration_networks} to calibrate, "
+            f"{latency.bound_networks} to bound the error, {latency.validation_networks} to validate), and {space.name} "
+            f"has {space.size} under these restrictions. Ask for fewer, or leave more choices in [space]"
+        )
     return Context(job, target, data, space, progress)
 
 

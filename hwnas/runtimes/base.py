@@ -34,6 +34,7 @@ class Session(ABC):
 
     def __init__(self, program: Program | Path, recipe: Recipe) -> None:
         self.recipe = recipe
+        self._program = program
         self._open = True
         self.shape = self._load(program)
 
@@ -41,12 +42,6 @@ class Session(ABC):
     @abstractmethod
     def version() -> str:
         """Version of the runtime's library."""
-
-    @staticmethod
-    def opens_slowly(recipe: Recipe) -> bool:
-        """Whether opening a program takes seconds, so that a measurement opens each but once."""
-        del recipe
-        return False
 
     def run(self, x: Array) -> Array:
         """Images ``self.shape`` -> outputs, ``(batch, ...)``.
@@ -63,6 +58,15 @@ class Session(ABC):
             RuntimeInputError: another shape or type, or the session is closed.
         """
         return self._bind(self._checked(x))
+
+    def again(self) -> Self:
+        """The same program in a session of its own, elsewhere in memory and, where that is slow, not compiled anew.
+
+        Raises:
+            RuntimeInputError: this session is closed.
+        """
+        self._require_open()
+        return self._again()
 
     def threads(self) -> AbstractContextManager[None]:
         """The settings of the whole process under which bound calls have the recipe's number of threads."""
@@ -102,6 +106,9 @@ class Session(ABC):
 
     @abstractmethod
     def _bind(self, x: Array) -> Callable[[], object]: ...
+
+    def _again(self) -> Self:
+        return type(self)(self._program, self.recipe)
 
     @abstractmethod
     def _close(self) -> None: ...

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import tempfile
+import copy
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import onnx
@@ -40,15 +40,14 @@ class OpenVinoSession(Session):
 
     def _load(self, program: Program | Path) -> tuple[int, ...]:
         parse_options(self.recipe, OpenVinoOptions)
-        core = ov.Core()
+        self._core = core = ov.Core()
         _check_precision(core, self.recipe)
-        settings = {
+        self._settings = settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": self.recipe.threads,
             "INFERENCE_PRECISION_HINT": _COMPUTES_IN[self.recipe.precision],
             "ENABLE_CPU_PINNING": False,  # `hwnas.timing` pins the process
-            "CACHE_DIR": _cache(),
         }
         if self.recipe.precision == "int8":
             # On one thread, OpenVINO 2026.4 fuses two int8 linear layers (the first without bias) into one kernel whose
@@ -64,10 +63,20 @@ class OpenVinoSession(Session):
         except RuntimeError as error:
             name = program.name if isinstance(program, Path) else "the graph"
             raise BundleError(f"OpenVINO {self.version()} cannot load {name}: {error}") from error
+        self._out_shape = tuple(model.outputs[0].shape)
+        self._begin()
+        return tuple(model.inputs[0].shape)
+
+    def _begin(self) -> None:
         self._request = self._compiled.create_infer_request()
         self._bound: list[tuple[Array, Array]] = []
-        self._out_shape = tuple(model.outputs[0].shape)
-        return tuple(model.inputs[0].shape)
+
+    def _again(self) -> Self:
+        """From the compiled program, which takes a fifth of the time that compiling takes."""
+        other = copy.copy(self)
+        other._compiled = self._core.import_model(self._compiled.export_model(), "CPU", self._settings)
+        other._begin()
+        return other
 
     def _run(self, x: Array) -> Array:
         out = np.empty(self._out_shape, np.float32)
@@ -83,15 +92,7 @@ class OpenVinoSession(Session):
         return partial(request.infer, share_outputs=True)
 
     def _close(self) -> None:
-        del self._request, self._compiled, self._bound
-
-
-@cache
-def _cache() -> str:
-    """A folder for compiled programs that lives as long as this process: opened again, they take a fifth of the time."""
-    folder = tempfile.TemporaryDirectory(prefix="hwnas-openvino-", ignore_cleanup_errors=True)
-    atexit.register(folder.cleanup)
-    return folder.name
+        del self._request, self._compiled, self._bound, self._core
 
 
 def _connect(request: ov.InferRequest, x: Array, out: Array) -> None:

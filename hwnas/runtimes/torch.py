@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pydantic
 import torch
@@ -15,7 +17,6 @@ from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.lowering.torch import input_shape, runnable
 from hwnas.runtimes.base import Array, Session, parse_options
-from hwnas.targets import Recipe
 
 
 class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -35,11 +36,6 @@ class TorchSession(Session):
     def version() -> str:
         """Version of torch."""
         return str(torch.__version__)
-
-    @staticmethod
-    def opens_slowly(recipe: Recipe) -> bool:
-        """Whether it is compiled."""
-        return parse_options(recipe, TorchOptions).compile
 
     @contextmanager
     def threads(self) -> Iterator[None]:
@@ -83,6 +79,13 @@ class TorchSession(Session):
                 "or use a recipe that does not compile, e.g. torch-cpu-fp32"
             ) from error
         return call
+
+    def _again(self) -> Self:
+        """With its own copy of the weights; but compiled code, which holds them, is shared: compiling takes seconds."""
+        other = copy.copy(self)
+        if self._call is self._module:
+            other._call = other._module = copy.deepcopy(self._module)
+        return other
 
     def _run(self, x: Array) -> Array:
         with self.threads():

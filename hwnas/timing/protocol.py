@@ -23,7 +23,7 @@ import numpy.typing as npt
 from hwnas.errors import InvalidValue, TooNoisy
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
-from hwnas.runtimes import open_session, session_class
+from hwnas.runtimes import Session, open_session
 from hwnas.targets import Journal, Recipe
 
 Call = Callable[[], object]
@@ -41,7 +41,7 @@ class Protocol:
         warmup_runs: runs at the start of each visit that are not counted; they bring the program into the caches.
         session_passes: passes over all programs after which they are opened anew, in another order.
         min_sessions, max_sessions: how often they are opened; at least twice, since even sessions are held against odd
-            ones. A runtime whose programs take seconds to compile keeps them open all through.
+            ones.
         tolerance: sessions are added until, for 95% of the programs, the figures of the even and of the odd sessions
             differ by less than this fraction.
         max_disagreement: after the last session they may differ by this fraction; otherwise the machine was too noisy.
@@ -205,14 +205,14 @@ def time_programs(
     reference = reference or names[0]
     visits: dict[str, list[float]] = dict(journal.entries) if journal else {}
     most = protocol.max_sessions * protocol.session_passes * len(names)
-    keep_open = session_class(recipe).opens_slowly(recipe)
-    calls: dict[str, Call] = {}
+    sessions: dict[str, Session] = {}
     with _pinned(recipe.threads), ExitStack() as opened:
+        opened.callback(_close, sessions)
         for session in range(protocol.max_sessions):
             plan = _plan(names, protocol, session)
-            if any(visit not in visits for visit, _ in plan) and not (calls and keep_open):
-                opened.close()
-                calls = _open(programs, recipe, np.random.default_rng((protocol.seed, session)), opened)
+            calls: dict[str, Call] = {}
+            if any(visit not in visits for visit, _ in plan):
+                calls = _open(programs, recipe, np.random.default_rng((protocol.seed, session)), sessions, opened)
             with _no_garbage_collection():
                 for done, (visit, name) in enumerate(plan):
                     if visit not in visits:
@@ -241,17 +241,34 @@ def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[
 
 
 def _open(
-    programs: Mapping[str, Program | Path], recipe: Recipe, rng: np.random.Generator, opened: ExitStack
+    programs: Mapping[str, Program | Path],
+    recipe: Recipe,
+    rng: np.random.Generator,
+    sessions: dict[str, Session],
+    opened: ExitStack,
 ) -> dict[str, Call]:
-    """Every program ready to run, opened in random order: where its memory lies depends on what was opened before."""
+    """Every program ready to run, opened in random order: where its memory lies depends on what was opened before.
+
+    The sessions are replaced by new ones, one after the other, so that two of a program are open but for a moment.
+    """
     names = list(programs)
     calls: dict[str, Call] = {}
     for i in rng.permutation(len(names)):
-        session = opened.enter_context(open_session(programs[names[i]], recipe))
-        if not calls:
-            opened.enter_context(session.threads())
-        calls[names[i]] = session.bind(rng.standard_normal(session.shape, np.float32))
+        name = names[i]
+        if name in sessions:
+            before, sessions[name] = sessions[name], sessions[name].again()
+            before.close()
+        else:
+            sessions[name] = open_session(programs[name], recipe)
+            if len(sessions) == 1:
+                opened.enter_context(sessions[name].threads())
+        calls[name] = sessions[name].bind(rng.standard_normal(sessions[name].shape, np.float32))
     return calls
+
+
+def _close(sessions: Mapping[str, Session]) -> None:
+    for session in sessions.values():
+        session.close()
 
 
 def _visit(call: Call, protocol: Protocol) -> list[float]:

@@ -152,6 +152,13 @@ def test_a_confidence_that_takes_more_networks_is_found_before_anything_long(job
     assert not (tmp_path / "out").exists()
 
 
+def test_more_networks_than_the_space_has_are_found_before_anything_long(job, tmp_path):
+    latency = job.latency.model_copy(update={"validation_networks": 9000})
+    with pytest.raises(InvalidValue, match=r"asks for 9027 different networks \(8 to calibrate, 19 .*has \d+ under"):
+        compile_job(job.model_copy(update={"latency": latency}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_output_that_is_a_file_or_somebody_elses_bundle_folder(job, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="is a file"):

@@ -132,6 +132,21 @@ def test_the_same_images_give_the_same_bits(
         assert np.array_equal(again.run(x), kept)
 
 
+def test_opened_again_it_is_the_same_program(recipe: Recipe, program: Program, opens_fast: None) -> None:
+    x = images(recipe)
+    with open_session(program, recipe) as first:
+        expected = first.run(x)
+        other = first.again()
+        assert np.array_equal(other.run(x), expected)
+        with other.again() as third:  # of one that was opened again itself
+            other.close()
+            assert np.array_equal(third.run(x), expected)
+        assert np.array_equal(first.run(x), expected)  # closing one leaves the others open
+    assert other.shape == first.shape
+    with pytest.raises(RuntimeInputError, match="closed"):
+        first.again()
+
+
 def test_a_file_computes_what_the_program_computes(
     session: Session, recipe: Recipe, file: Path, opens_fast: None
 ) -> None:

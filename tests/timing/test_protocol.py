@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InvalidValue, OutputError, TooNoisy
+from hwnas.runtimes import Session
 from hwnas.targets import Journal, Recipe
 from hwnas.timing import Measurement, Protocol, time_programs
 
@@ -71,39 +72,30 @@ def test_programs_are_opened_anew_in_every_session_in_a_shuffled_order(
 ) -> None:
     module = import_module("hwnas.timing.protocol")
     real, names = module.open_session, {path: name for name, path in programs.items()}
-    opened: list[str] = []
+    opened: list[Session] = []
 
-    def open_session(program: Path, recipe: Recipe) -> object:
-        opened.append(names[program])
-        return real(program, recipe)
+    def open_session(program: Path, recipe: Recipe) -> Session:
+        opened.append(real(program, recipe))
+        return opened[-1]
+
+    def again(session: Session) -> Session:
+        opened.append(type(session)(session._program, session.recipe))
+        return opened[-1]
 
     monkeypatch.setattr(module, "open_session", open_session)
+    monkeypatch.setattr(Session, "again", again)
     orders = set()
     for seed in (0, 0, 1, 2):
         opened.clear()
         protocol = Protocol(visit_ms=0.01, tolerance=1e9, session_passes=1, seed=seed)
         assert list(time_programs(programs, recipe, protocol).samples_ms) == list(programs)
-        first, second = opened[: len(programs)], opened[len(programs) :]
+        order = [names[session._program] for session in opened]
+        first, second = order[: len(programs)], order[len(programs) :]
         assert sorted(first) == sorted(second) == sorted(programs)
         assert first != second
-        orders.add((seed, *opened))
+        assert not any(session._open for session in opened)
+        orders.add((seed, *order))
     assert len(orders) == 3  # the same seed, the same order
-
-
-def test_programs_that_open_slowly_are_opened_once(
-    programs: Programs, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = import_module("hwnas.timing.protocol")
-    real, opened = module.open_session, Counter[Path]()
-
-    def open_session(program: Path, recipe: Recipe) -> object:
-        opened[program] += 1
-        return real(program, recipe)
-
-    monkeypatch.setattr(module, "open_session", open_session)
-    monkeypatch.setattr(module.session_class(recipe), "opens_slowly", lambda _: True)
-    assert time_programs(programs, recipe, QUICK).passes == 4
-    assert opened == dict.fromkeys(programs.values(), 1)
 
 
 def test_the_reference_can_be_chosen(programs: Programs, recipe: Recipe) -> None:
