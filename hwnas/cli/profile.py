@@ -24,7 +24,7 @@ def profile(
     bound_networks: Annotated[
         int,
         typer.Option(help="Further networks that upper bounds are read from; n carry n / (n + 1).", min=0, max=10_000),
-    ] = 40,
+    ] = 24,
     only_missing: Annotated[
         bool, typer.Option("--only-missing", help="Time only the ops that the table lacks.")
     ] = False,

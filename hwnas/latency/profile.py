@@ -23,7 +23,7 @@ from hwnas.spaces import Codes, Domain, Op, Space
 from hwnas.targets import RUNTIMES, Journal, Target, detect_host
 from hwnas.timing import Measurement, Protocol, time_programs
 
-OPS = Protocol(max_sessions=4, tolerance=0.015)
+OPS = Protocol(max_sessions=3, tolerance=0.015)
 NETWORKS = Protocol(visit_ms=10.0, warmup_runs=1, min_runs=3, tolerance=0.015)
 CALIBRATION_SEED = 20_260
 ANCHORS = 8  # calibration networks that every later measurement of networks takes along, to tell the machine's speed
@@ -36,7 +36,7 @@ def profile(
     journals: Path,
     old: LatencyTable | None = None,
     networks: int = 16,
-    bound_networks: int = 40,
+    bound_networks: int = 24,
     only_missing: bool = False,
     progress: Progress = silent,
 ) -> LatencyTable:

@@ -69,8 +69,8 @@ def _context(job: Job, progress: Progress) -> Context:
     if space.size < networks:
         raise InvalidValue(
             f"[latency] asks for {networks} different networks ({latency.calibration_networks} to calibrate, "
-            f"{latency.bound_networks} to bound the error, {latency.validation_networks} to validate), and {space.name} "
-            f"has {space.size} under these restrictions. Ask for fewer, or leave more choices in [space]"
+            f"{latency.bound_networks} to bound the error, {latency.validation_networks} to validate), and "
+            f"{space.name} has {space.size} under these restrictions. Ask for fewer, or leave more choices in [space]"
         )
     return Context(job, target, data, space, progress)
 

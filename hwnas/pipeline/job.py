@@ -30,7 +30,7 @@ class LatencyConfig(Spec):
     """``[latency]``: whole networks that are timed to fit the model, to bound its error, and to validate it."""
 
     calibration_networks: int = Field(default=16, ge=4, le=10_000)
-    bound_networks: int = Field(default=40, ge=0, le=10_000)
+    bound_networks: int = Field(default=24, ge=0, le=10_000)
     validation_networks: int = Field(default=40, ge=2, le=10_000)
 
 

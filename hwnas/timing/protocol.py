@@ -54,7 +54,7 @@ class Protocol:
     warmup_runs: int = 2
     session_passes: int = 8
     min_sessions: int = 2
-    max_sessions: int = 5
+    max_sessions: int = 4
     tolerance: float = 0.01
     max_disagreement: float = 0.06
     seed: int = 0
