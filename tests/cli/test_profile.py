@@ -161,7 +161,7 @@ def test_replace_with_only_missing(refused, words, table):
 def test_more_networks_than_the_space_has(refused, words, table):
     before = table.read_bytes()
     message = refused("profile", *words)
-    assert "has 18 networks under these restrictions; 16 calibration networks and 40 bound networks" in message
+    assert "has 18 networks under these restrictions; 16 calibration networks and 24 bound networks" in message
     assert table.read_bytes() == before
 
 

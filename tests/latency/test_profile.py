@@ -138,14 +138,14 @@ def test_an_interrupted_profile_goes_on(space: Space, this: Target, tmp_path: Pa
     second = entries(ops)
     assert second[:10] == first
     assert Counter(str(entry["key"]) for entry in second) == {
-        f"{p} {op.key}": 1 for p in range(3) for op in part.distinct_ops
+        f"{p} {op.key}": 1 for p in range(4) for op in part.distinct_ops
     }
     timed = entries(networks)
     assert len(timed) == 5
     table = profile(part, this, journals=tmp_path, **how_many)
     assert entries(ops) == second
     assert entries(networks)[:5] == timed
-    assert len(entries(networks)) == 3 * 5
+    assert len(entries(networks)) == 4 * 5
     # The rows are what the journal holds, with the drift taken out.
     samples = {
         op.key: [entry["value"] for entry in second if str(entry["key"]).split(" ", 1)[1] == op.key]
@@ -234,7 +234,7 @@ def test_too_noisy_a_machine_makes_no_table(
     monkeypatch.setattr(MODULE, "OPS", strict)
     monkeypatch.setattr(MODULE, "NETWORKS", strict)
     real = PROTOCOL._visit
-    uneven(monkeypatch, first=0 if what == "ops" else 3 * len(space.distinct_ops))
+    uneven(monkeypatch, first=0 if what == "ops" else 4 * len(space.distinct_ops))
     with pytest.raises(TooNoisy, match=r"the machine is too noisy: after 4 passes, .* Nothing was written"):
         profile(space, this, journals=tmp_path, networks=4, bound_networks=1)
     # What was noisy is not gone on with; what was not is.

@@ -207,7 +207,7 @@ from hwnas.targets import Journal, Recipe
 from hwnas.timing import Protocol, time_programs
 recipe = Recipe.model_validate_json(sys.argv[2])
 programs = {path.name: path for path in map(Path, sys.argv[3:])}
-protocol = Protocol(visit_ms=3.0, max_runs=400, min_sessions=8)
+protocol = Protocol(visit_ms=3.0, max_runs=400, min_sessions=5, max_sessions=5)
 with Journal(Path(sys.argv[1]), {"work": 1}) as journal:
     time_programs(programs, recipe, protocol, journal=journal)
 """
