@@ -1,9 +1,9 @@
 """The measurement protocol: interleaved passes, drift taken out, low quantiles, pinned threads.
 
 One long run per program drifts by 5% and more as the machine's clock and its neighbours change. Short visits in
-shuffled passes let every drift hit all programs alike. What a pass slowed for all of them is then taken out, and a low
-quantile over the passes drops what was disturbed by itself. Where its memory happens to lie makes a program faster or
-slower for as long as it stays open, some by 8%: so they are opened anew after every few passes.
+shuffled passes let every drift hit all programs alike. What slowed all of them for a moment is then taken out, and a
+low quantile over the passes drops what was disturbed by itself. Where its memory happens to lie makes a program faster
+or slower for as long as it stays open, some by 8%: so they are opened anew after every few passes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from hwnas.targets import Journal, Recipe
 
 Call = Callable[[], object]
 _FEW = 8
-_POLISH = 5  # rounds of the median polish; it settles after two or three
+_WINDOW = 15  # visits, about a tenth of a second: neighbours on the machine come and go within a pass
+_POLISH = 8  # rounds; it settles after four or five
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,21 +86,25 @@ class Measurement:
 
     @cached_property
     def drift(self) -> npt.NDArray[np.float64]:
-        """What each pass slowed all programs by, over a quiet pass (the 25% quantile): ``(passes,)``.
+        """What slowed each visit, over a quiet one (the 25% quantile): ``(passes, programs)``.
 
-        A program's time in a pass is taken as its own times the pass's, and the two are told apart by median polish
-        (Tukey, "Exploratory Data Analysis", 1977, chapter 11). Of a few programs they cannot be told apart, and no
-        drift is taken out.
+        A program's time in a visit is taken as its own times what slowed all programs in the moments around it, and the
+        two are told apart as in median polish (Tukey, "Exploratory Data Analysis", 1977, chapter 11). Of a few programs
+        they cannot be told apart, and no drift is taken out.
         """
-        if len(self.samples_ms) < _FEW:
-            return np.ones(self.passes)
-        visits = np.log([[np.quantile(s, 0.25) for s in passes] for passes in self.samples_ms.values()])
-        own, of_pass = np.zeros(len(visits)), np.zeros(self.passes)
+        programs = len(self.samples_ms)
+        if programs < _FEW:
+            return np.ones((self.passes, programs))
+        visits = np.log([[np.quantile(s, 0.25) for s in passes] for passes in self.samples_ms.values()]).T
+        rows = np.arange(self.passes)[:, None]
+        orders = np.stack([_order(self.protocol, p, programs) for p in range(self.passes)])
+        around = np.zeros_like(visits)
         for _ in range(_POLISH):
-            own = np.median(visits - of_pass, axis=1)
-            of_pass = np.median(visits - own[:, None], axis=0)
-        quiet = np.exp(of_pass - np.quantile(of_pass, 0.25))
-        return np.asarray(quiet, np.float64)
+            in_time = (visits - np.median(visits - around, axis=0))[rows, orders].ravel()
+            padded = np.pad(in_time, _WINDOW // 2, mode="reflect")
+            medians = np.median(np.lib.stride_tricks.sliding_window_view(padded, _WINDOW), axis=1)
+            around[rows, orders] = medians.reshape(visits.shape)
+        return np.asarray(np.exp(around - np.quantile(around, 0.25)), np.float64)
 
     def quantile_ms(self, name: str, q: float, *, steady: bool = False) -> float:
         """A quantile of all samples of a program, in milliseconds.
@@ -107,10 +112,10 @@ class Measurement:
         Args:
             name: of the program.
             q: between 0 and 1.
-            steady: with the drift taken out, as if every pass had been a quiet one.
+            steady: with the drift taken out, as if every visit had been a quiet one.
         """
         passes = self.samples_ms[name]
-        factors = self.drift if steady else np.ones(len(passes))
+        factors = self.drift[:, list(self.samples_ms).index(name)] if steady else np.ones(len(passes))
         return _quantile(passes, factors, q)
 
     def p25_ms(self, name: str) -> float:
@@ -136,8 +141,8 @@ class Measurement:
         parity = np.arange(self.passes) // self.protocol.session_passes % 2
         halves = [np.flatnonzero(parity == half) for half in (0, 1)]
         differences = []
-        for passes in self.samples_ms.values():
-            even, odd = (_quantile([passes[i] for i in half], self.drift[half], 0.25) for half in halves)
+        for passes, drift in zip(self.samples_ms.values(), self.drift.T, strict=True):
+            even, odd = (_quantile([passes[i] for i in half], drift[half], 0.25) for half in halves)
             differences.append(abs(even - odd) / (even + odd) * 2)
         return float(np.quantile(differences, 0.95))
 
@@ -233,11 +238,13 @@ def time_programs(
 def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[str, str]]:
     """The visits of a session in their order: the key of each, and the program's name."""
     first = session * protocol.session_passes
-    orders = {
-        p: np.random.default_rng((protocol.seed, p)).permutation(len(names))
-        for p in range(first, first + protocol.session_passes)
-    }
-    return [(f"{p} {names[i]}", names[i]) for p, order in orders.items() for i in order]
+    passes = range(first, first + protocol.session_passes)
+    return [(f"{p} {names[i]}", names[i]) for p in passes for i in _order(protocol, p, len(names))]
+
+
+def _order(protocol: Protocol, number: int, programs: int) -> npt.NDArray[np.int64]:
+    """The programs of a pass in the order in which it visits them: ``(programs,)``."""
+    return np.random.default_rng((protocol.seed, number)).permutation(programs)
 
 
 def _open(

@@ -333,71 +333,90 @@ def test_a_machine_that_is_too_noisy_is_refused_with_the_figure() -> None:
 def drifting(
     factors: np.ndarray, *, programs: int, noise: float, seed: int = 0, runs: int = 12
 ) -> tuple[Measurement, np.ndarray]:
-    """A made-up measurement: own time of a program, times its pass's factor, times noise; and the own times."""
+    """A made-up measurement: own time of a program, times its visit's factor, times noise; and the own times.
+
+    The factors are those of all visits as they follow each other, ``(passes * programs,)``.
+    """
     rng = np.random.default_rng(seed)
     own = np.exp(rng.uniform(np.log(0.003), np.log(2.0), programs))
-    samples = {
-        f"p{i}": [(ms * factor * (1 + noise * rng.standard_normal(runs))).tolist() for factor in factors]
-        for i, ms in enumerate(own)
-    }
+    of_visit = factors.reshape(-1, programs)
+    samples: dict[str, list[list[float]]] = {f"p{i}": [[]] * len(of_visit) for i in range(programs)}
+    for p, row in enumerate(of_visit):
+        for factor, i in zip(row, np.random.default_rng((0, p)).permutation(programs), strict=True):
+            samples[f"p{i}"][p] = (own[i] * factor * (1 + noise * rng.standard_normal(runs))).tolist()
     return Measurement(samples_ms=samples, reference="p0", protocol=Protocol()), own
+
+
+def wandering(visits: int, seed: int) -> np.ndarray:
+    """Factors of up to 1.3 that rise and fall about once a hundred visits."""
+    rng = np.random.default_rng(seed)
+    knots = 1 + 0.3 * rng.random(visits // 50 + 2)
+    return np.interp(np.arange(visits) / 50, np.arange(len(knots)), knots)
+
+
+def in_time(drift: np.ndarray) -> np.ndarray:
+    """The drift of all visits as they follow each other."""
+    return np.concatenate([row[np.random.default_rng((0, p)).permutation(len(row))] for p, row in enumerate(drift)])
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("programs", [8, 40])
 def test_drift_is_found(programs: int, seed: int) -> None:
-    factors = 1 + 0.3 * np.random.default_rng(100 + seed).random(20)
+    factors = wandering(20 * programs, 100 + seed)
     measured, _ = drifting(factors, programs=programs, noise=0.005, seed=seed)
-    np.testing.assert_allclose(measured.drift, factors / np.quantile(factors, 0.25), rtol=0.006)
-    exact, _ = drifting(factors, programs=programs, noise=0.0, seed=seed)
-    np.testing.assert_allclose(exact.drift, factors / np.quantile(factors, 0.25), rtol=0.01)
+    inner = slice(10, -10)  # at both ends, half of a window is missing
+    expected = factors / np.quantile(factors, 0.25)
+    np.testing.assert_allclose(in_time(measured.drift)[inner], expected[inner], rtol=0.03)
+    assert np.abs(in_time(measured.drift) / expected - 1).mean() < 0.006
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_figures_do_not_depend_on_the_drift(seed: int) -> None:
-    """Passes slowed by 30% and more leave the figures where a steady machine has them, up to one common factor."""
-    rng = np.random.default_rng(200 + seed)
+    """Visits slowed by 30% and more leave the figures where a steady machine has them, up to one common factor."""
+    passes, programs = 20, 30
+    visits = passes * programs
+    moments = np.arange(visits)
     runs = {
-        "steady": np.ones(20),
-        "random": 1 + 0.3 * rng.random(20),
-        "creeping": np.linspace(1.0, 1.4, 20),
-        "stepping": np.where(np.arange(20) < 8, 1.0, 1.35),
-        "alternating": np.where(np.arange(20) % 2, 1.5, 1.0),
+        "steady": np.ones(visits),
+        "wandering": wandering(visits, 200 + seed),
+        "creeping": np.linspace(1.0, 1.4, visits),
+        "stepping": np.where(moments < 0.4 * visits, 1.0, 1.35),
+        "alternating": np.where(moments // 40 % 2, 1.5, 1.0),  # not in step with the passes
     }
     figures = {}
     for name, factors in runs.items():
-        measured, own = drifting(factors, programs=30, noise=0.004, seed=seed)
-        figures[name] = np.array([measured.p25_ms(f"p{i}") for i in range(30)])
+        measured, own = drifting(factors, programs=programs, noise=0.004, seed=seed)
+        figures[name] = np.array([measured.p25_ms(f"p{i}") for i in range(programs)])
         assert measured.disagreement < 0.01
         relative = figures[name] / own
         assert relative.std() / relative.mean() < 0.003
-    # A quiet pass is what figures are of: with a quarter of the passes quiet, they are those of the steady machine.
+    # A quiet visit is what figures are of: with a quarter of them quiet, they are those of the steady machine.
     for name in ("stepping", "alternating"):
         np.testing.assert_allclose(figures[name], figures["steady"], rtol=0.006)
 
 
 def test_a_program_disturbed_by_itself_is_no_drift() -> None:
-    measured, own = drifting(np.ones(12), programs=20, noise=0.003)
+    measured, own = drifting(np.ones(12 * 20), programs=20, noise=0.003)
     disturbed = {name: [list(s) for s in passes] for name, passes in measured.samples_ms.items()}
     for p in (1, 4, 9):
         disturbed["p7"][p] = [2 * ms for ms in disturbed["p7"][p]]
     again = Measurement(samples_ms=disturbed, reference="p0", protocol=Protocol())
-    np.testing.assert_allclose(again.drift, 1, atol=0.004)
+    np.testing.assert_allclose(again.drift, 1, atol=0.006)
     assert again.p25_ms("p7") == pytest.approx(own[7], rel=0.005)
     assert all(again.p25_ms(f"p{i}") == pytest.approx(measured.p25_ms(f"p{i}"), rel=1e-3) for i in range(20) if i != 7)
 
 
 def test_of_few_programs_no_drift_is_taken_out() -> None:
-    factors = np.linspace(1.0, 1.5, 10)
-    few, _ = drifting(factors, programs=7, noise=0.0)
+    few, _ = drifting(np.linspace(1.0, 1.5, 10 * 7), programs=7, noise=0.0)
     assert (few.drift == 1).all()
     assert few.p25_ms("p3") == few.quantile_ms("p3", 0.25)
-    enough, own = drifting(factors, programs=8, noise=0.0)
+    enough, own = drifting(np.linspace(1.0, 1.5, 10 * 8), programs=8, noise=0.0)
     assert enough.drift.max() > 1.3
     assert enough.quantile_ms("p3", 0.9, steady=True) < 0.9 * enough.quantile_ms("p3", 0.9)
     # Quantiles that are not steady are of what was seen.
-    assert enough.quantile_ms("p3", 1.0) == pytest.approx(1.5 * own[3])
-    assert enough.quantile_ms("p3", 1.0, steady=True) == pytest.approx(enough.quantile_ms("p3", 0.0, steady=True))
+    assert enough.quantile_ms("p3", 1.0) == pytest.approx(1.5 * own[3], rel=0.02)
+    steady = [enough.quantile_ms("p3", q, steady=True) for q in (0.0, 1.0)]
+    assert steady[1] == pytest.approx(steady[0], rel=0.03)
 
 
 def test_passes_end_when_the_figures_agree(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
