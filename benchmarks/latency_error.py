@@ -107,24 +107,23 @@ def meets(v: Validation, threads: int) -> bool:
     return v.mape <= bound and (threads > 1 or (v.within_5pct >= 0.975 and v.within_10pct == 1 and ranks))
 
 
-HEADER = (
-    f"{'space':<17} {'recipe':<25} {'MAPE':>6} {'noise':>6} {'<5%':>6} {'<10%':>6} {'τ':>6} {'τ rep':>6} {'speed':>6} "
-    f"{'below':>6} {'bound':>6} | {'plain':>6} {'MACs':>6} {'params':>6} {'boost':>6} | {'profile':>8}"
+COLUMNS = (
+    *("space", "recipe", "MAPE", "noise", "<5%", "<10%", "τ", "τ rep", "speed", "below", "bound"),
+    *("plain", "MACs", "params", "boost", "profile", ""),
 )
+HEADER = f"| {' | '.join(COLUMNS)} |\n|---|---|{'---:|' * (len(COLUMNS) - 2)}"
 
 
 def line(space: str, recipe: str, v: Validation, seconds: float, ok: bool) -> str:
-    """One row of the report."""
-    figures = [f"{x:6.2%}" for x in (v.mape, v.noise_floor)] + [f"{x:6.1%}" for x in (v.within_5pct, v.within_10pct)]
-    ranks = [f"{v.kendall_tau:6.3f}", f"{v.kendall_tau_repeat:6.3f}", f"{v.speed:6.1%}"]
-    below = np.nan if v.below_upper is None else v.below_upper
-    margin = np.nan if v.upper_margin is None else v.upper_margin
-    others = [f"{baseline.mape:6.1%}" for baseline in v.baselines.values()]
-    took = f"{seconds:6.1f} s" if seconds else "kept"
-    return (
-        f"{space:<17} {recipe:<25} {' '.join(figures + ranks)} {below:6.1%} {margin:6.2%} | {' '.join(others)} | "
-        f"{took:>8} {'' if ok else 'MISSED'}"
-    )
+    """One row of the report, in Markdown; the columns are told in docs/latency-error.md."""
+    figures = [f"{x:.2%}" for x in (v.mape, v.noise_floor)] + [f"{x:.1%}" for x in (v.within_5pct, v.within_10pct)]
+    ranks = [f"{v.kendall_tau:.3f}", f"{v.kendall_tau_repeat:.3f}", f"{v.speed:.1%}"]
+    bound = ["-" if v.below_upper is None else f"{v.below_upper:.1%}"]
+    bound += ["-" if v.upper_margin is None else f"{v.upper_margin:.2%}"]
+    others = [f"{baseline.mape:.1%}" for baseline in v.baselines.values()]
+    took = f"{seconds:.0f} s" if seconds else "kept"
+    cells = (space, f"`{recipe}`", *figures, *ranks, *bound, *others, took, "" if ok else "missed")
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
