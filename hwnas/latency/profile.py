@@ -25,7 +25,7 @@ from hwnas.timing import Measurement, Protocol, time_programs
 
 OPS = Protocol(max_sessions=6, tolerance=0.015)
 # Runs that follow each other are slowed alike, so a run a visit and more visits tell more than the other way round.
-NETWORKS = Protocol(visit_ms=1.0, warmup_runs=1, min_runs=1, session_passes=10, max_sessions=5, tolerance=0.015)
+NETWORKS = Protocol(visit_ms=1.0, warmup_runs=1, min_runs=1, session_passes=10, max_sessions=6, tolerance=0.015)
 CALIBRATION_SEED = 20_260
 ANCHORS = 8  # calibration networks that every later measurement of networks takes along, to tell the machine's speed
 
