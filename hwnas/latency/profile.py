@@ -24,8 +24,9 @@ from hwnas.targets import RUNTIMES, Journal, Target, detect_host
 from hwnas.timing import Measurement, Protocol, time_programs
 
 OPS = Protocol(max_sessions=6, tolerance=0.015)
-# Runs that follow each other are slowed alike, so a run a visit and more visits tell more than the other way round.
-NETWORKS = Protocol(visit_ms=1.0, warmup_runs=1, min_runs=1, session_passes=10, max_sessions=6, tolerance=0.015)
+# Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
+# need some runs until they are as fast as they get.
+NETWORKS = Protocol(visit_ms=6.0, warmup_runs=1, min_runs=1, session_passes=10, max_sessions=6, tolerance=0.015)
 CALIBRATION_SEED = 20_260
 ANCHORS = 8  # calibration networks that every later measurement of networks takes along, to tell the machine's speed
 
