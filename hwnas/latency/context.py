@@ -5,13 +5,14 @@ for once and for bringing its input and its output into the layouts that the run
 in the caches from run to run; in a network they are fetched anew. So an op in a slot costs
 
     scale · T  +  (per op)  +  (per weight) · weights  +  (per value read, per value written) · values
-               +  (deviation of its stage) · T  +  (deviations of its traits, such as its kernel) · T
+               +  (deviation of its stage) · T
 
 with T its time in the table. All of it is linear in slots, so the sum stays one. The deviations are shrunk toward 0,
-that is, each factor toward the common scale (ridge regression on relative errors). Leave-one-out cross-validation on
-the calibration networks decides how strongly, and which groups have a deviation at all (none, stages, or stages and
-traits): the simplest choice whose error is within one standard error of the least (Breiman et al., "Classification and
-Regression Trees", 1984, section 3.4.3). So few networks suffice.
+that is, each stage's factor toward the common scale (ridge regression on relative errors). Leave-one-out
+cross-validation on the calibration networks decides how strongly, and whether stages have a deviation at all: the
+simplest choice whose error is within one standard error of the least (Breiman et al., "Classification and Regression
+Trees", 1984, section 3.4.3). So few networks suffice. (Deviations of kernels and expansions were tried: of 16 networks
+they cannot be learned, and now and then cross-validation took their luck for truth.)
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from hwnas.spaces import Codes, Op, Space
 
 Floats = npt.NDArray[np.float64]
 
-_SHRINKAGE = tuple(float(s) for s in np.logspace(1, -5, 13))
+_SHRINKAGE = (math.inf, *(float(s) for s in np.logspace(1, -4, 11)))  # infinite: stages do not deviate
 _WEAK = 1e-5  # pull toward 0 of the terms that are no deviations: it settles what so few networks cannot tell
-_GROUPINGS = ((), ("stage",), ("stage", "trait"))
+_STAGE = "stage "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,20 +47,16 @@ class Fitted:
     held_out: Floats
 
 
-def features(group: str, op: Op, table_ms: float, grouping: Sequence[str]) -> dict[str, float]:
+def features(group: str, op: Op, table_ms: float) -> dict[str, float]:
     """What the terms multiply for an op in a group of slots: name of a term -> value."""
-    values = {
+    return {
         "scale": table_ms,
         "ms per op": 1.0,
         "ms per million weights": op.params / 1e6,
         "ms per million values read": math.prod(op.input) / 1e6,
         "ms per million values written": math.prod(op.output) / 1e6,
+        f"{_STAGE}{group}": table_ms,
     }
-    if "stage" in grouping:
-        values[f"stage {group}"] = table_ms
-    if "trait" in grouping:
-        values |= {f"trait {trait}": table_ms for trait in op.traits}
-    return values
 
 
 def cost_ms(terms: Mapping[str, float], group: str, op: Op, table_ms: float) -> float:
@@ -67,8 +64,7 @@ def cost_ms(terms: Mapping[str, float], group: str, op: Op, table_ms: float) -> 
 
     It may be negative: of an op that stands in every network, such as the stem, only the sum with its like is known.
     """
-    values = features(group, op, table_ms, ("stage", "trait"))
-    return sum(terms.get(name, 0.0) * value for name, value in values.items())
+    return sum(terms.get(name, 0.0) * value for name, value in features(group, op, table_ms).items())
 
 
 def fit_context(space: Space, table_ms: Mapping[Op, float], codes: Codes, measured_ms: Floats) -> Fitted:
@@ -80,28 +76,26 @@ def fit_context(space: Space, table_ms: Mapping[Op, float], codes: Codes, measur
         codes: calibration networks, ``(n, variables)``.
         measured_ms: their latencies, ``(n,)``.
     """
-    candidates = []  # the simplest first: fewer groups, then a stronger pull
-    for grouping in _GROUPINGS:
-        names, x = _design(space, table_ms, codes, grouping)
-        for shrinkage in _SHRINKAGE if grouping else _SHRINKAGE[:1]:
-            errors = np.abs(held_out := _leave_one_out(names, x, measured_ms, shrinkage))
-            terms = dict(zip(names, _ridge(names, x, measured_ms, shrinkage).tolist(), strict=True))
-            candidates.append((float(errors.mean()), float(errors.std(ddof=1)), Fitted(terms=terms, held_out=held_out)))
+    candidates = []  # the simplest first: the strongest pull
+    for shrinkage in _SHRINKAGE:
+        names, x = _design(space, table_ms, codes, stages=math.isfinite(shrinkage))
+        errors = np.abs(held_out := _leave_one_out(names, x, measured_ms, shrinkage))
+        terms = dict(zip(names, _ridge(names, x, measured_ms, shrinkage).tolist(), strict=True))
+        candidates.append((float(errors.mean()), float(errors.std(ddof=1)), Fitted(terms=terms, held_out=held_out)))
     least, deviation, _ = min(candidates, key=lambda candidate: candidate[0])
     enough = least + deviation / math.sqrt(len(codes))
     return next(fitted for error, _, fitted in candidates if error <= enough)
 
 
-def _design(
-    space: Space, table_ms: Mapping[Op, float], codes: Codes, grouping: Sequence[str]
-) -> tuple[list[str], Floats]:
+def _design(space: Space, table_ms: Mapping[Op, float], codes: Codes, *, stages: bool) -> tuple[list[str], Floats]:
     """Names of the terms, and their features summed over each network: ``(n, terms)``."""
     sums: list[dict[str, float]] = []
     for arch in space.decode(codes):
         total: dict[str, float] = {}
         for slot, op in space.ops(arch):
-            for name, value in features(slot.group, op, table_ms[op], grouping).items():
-                total[name] = total.get(name, 0.0) + value
+            for name, value in features(slot.group, op, table_ms[op]).items():
+                if stages or not name.startswith(_STAGE):
+                    total[name] = total.get(name, 0.0) + value
         sums.append(total)
     names = list(dict.fromkeys(name for total in sums for name in total))
     return names, np.array([[total.get(name, 0.0) for name in names] for total in sums])
@@ -116,7 +110,7 @@ def _ridge(names: Sequence[str], x: Floats, measured_ms: Floats, shrinkage: floa
     share = x.mean(axis=0) / measured_ms.mean()
     pulls = []
     for name, part in zip(names, share, strict=True):
-        deviation = name.startswith(("stage ", "trait "))
+        deviation = name.startswith(_STAGE)
         pulls.append(0.0 if name == "scale" else shrinkage if deviation else _WEAK * part**2)
     relative = x / measured_ms[:, None]
     normal, wanted = relative.T @ relative + n * np.diag(pulls), relative.sum(axis=0)

@@ -49,11 +49,6 @@ class Op:
         return " ".join([self.kind, shapes, *(f"{name}={value}" for name, value in self.attributes)])
 
     @property
-    def traits(self) -> tuple[str, ...]:
-        """What ops of a kind have in common apart from their shapes, e.g. ``("kernel=5", "expansion=4")``."""
-        return KINDS[self.kind].traits(self)
-
-    @property
     def macs(self) -> int:
         """Multiply-accumulates of the convolutions and linear layers for one image."""
         return KINDS[self.kind].macs(self)
@@ -110,7 +105,6 @@ class Kind:
     attributes: frozenset[str]
     macs: Callable[[Op], int]
     params: Callable[[Op], int]
-    traits: Callable[[Op], tuple[str, ...]]
 
 
 def squeeze_width(mid: int) -> int:
@@ -161,26 +155,17 @@ def _classifier_params(op: Op) -> int:
     return _classifier_macs(op) + op.output[0]
 
 
-def _mbconv_traits(op: Op) -> tuple[str, ...]:
-    return (f"kernel={op.number('kernel')}", f"expansion={round(op.number('mid') / op.input[0])}")
-
-
-def _own_trait(op: Op) -> tuple[str, ...]:
-    return (op.kind,)
-
-
 TEXTS = frozenset({"act"})  # attributes that are texts; all others are whole numbers
 
 KINDS: dict[str, Kind] = {
     # convolution, BN, activation
-    "conv": Kind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params, _own_trait),
+    "conv": Kind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params),
     # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` leaves the first 1x1 out
     "mbconv": Kind(
         frozenset({"mid", "kernel", "stride", "act", "expand", "se", "skip"}),
         _mbconv_macs,
         _mbconv_params,
-        _mbconv_traits,
     ),
     # mean over the image, linear without bias, activation, linear
-    "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params, _own_trait),
+    "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params),
 }

@@ -46,7 +46,6 @@ def truth(space: Space, table_ms: Mapping[Op, float], terms: Terms, codes: Codes
         total = 0.0
         for slot, op in space.ops(arch):
             factor = terms["scale"] + terms.get(f"stage {slot.group}", 0.0)
-            factor += sum(terms.get(f"trait {trait}", 0.0) for trait in op.traits)
             total += factor * table_ms[op] + terms.get("ms per op", 0.0)
             total += terms.get("ms per million weights", 0.0) * op.params / 1e6
             total += terms.get("ms per million values read", 0.0) * math.prod(op.input) / 1e6
@@ -63,8 +62,8 @@ def noisy(ms: Floats, noise: float, seed: int) -> Floats:
     return ms * (1 + noise * np.random.default_rng(seed).standard_normal(len(ms)))
 
 
-def groups(terms: Terms) -> set[str]:
-    return {name.split(" ")[0] for name in terms} & {"stage", "trait"}
+def has_stages(terms: Terms) -> bool:
+    return any(name.startswith("stage ") for name in terms)
 
 
 @pytest.mark.parametrize("known", [PLAIN, PLAIN | STAGES], ids=["no groups", "stages"])
@@ -100,16 +99,16 @@ def test_few_noisy_networks_are_enough(whole: Space, table_ms: dict[Op, float], 
     assert error / 3 < np.abs(fitted.held_out).mean() < 4 * error + 0.004
 
 
-def test_cross_validation_chooses_the_groups(whole: Space, table_ms: dict[Op, float]) -> None:
+def test_cross_validation_chooses_whether_stages_deviate(whole: Space, table_ms: dict[Op, float]) -> None:
     """Of ten draws each: none where the truth has none, stages where they differ strongly."""
-    chosen: dict[str, list[set[str]]] = {"none": [], "stages": []}
+    chosen: dict[str, list[bool]] = {"none": [], "stages": []}
     for seed in range(10):
         codes = distinct(whole, 24, seed=seed)
         for name, known in (("none", PLAIN), ("stages", PLAIN | {n: 3 * v for n, v in STAGES.items()})):
             measured = noisy(truth(whole, table_ms, known, codes), 0.003, seed)
-            chosen[name].append(groups(fit_context(whole, table_ms, codes, measured).terms))
-    assert all("stage" in found for found in chosen["stages"])
-    assert sum(not found for found in chosen["none"]) >= 8
+            chosen[name].append(has_stages(fit_context(whole, table_ms, codes, measured).terms))
+    assert all(chosen["stages"])
+    assert chosen["none"].count(False) >= 8
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -119,17 +118,6 @@ def test_groups_that_are_not_needed_do_no_harm(whole: Space, table_ms: dict[Op, 
     fitted = fit_context(whole, table_ms, codes, measured)
     exact = truth(whole, table_ms, PLAIN, fresh)
     assert np.abs(predicted(whole, table_ms, fitted.terms, fresh) / exact - 1).mean() < 0.006
-
-
-def test_traits_are_chosen_where_they_matter(whole: Space, table_ms: dict[Op, float]) -> None:
-    traits = {f"trait {trait}" for op in whole.distinct_ops for trait in op.traits}
-    strong = {name: (-1) ** i * 0.3 for i, name in enumerate(sorted(traits))}
-    codes = distinct(whole, 40, seed=5)
-    fitted = fit_context(whole, table_ms, codes, noisy(truth(whole, table_ms, PLAIN | strong, codes), 0.002, 0))
-    assert groups(fitted.terms) == {"stage", "trait"}
-    fresh = distinct(whole, 300, seed=97)
-    exact = truth(whole, table_ms, PLAIN | strong, fresh)
-    assert np.abs(predicted(whole, table_ms, fitted.terms, fresh) / exact - 1).mean() < 0.01
 
 
 def test_the_held_out_error_is_of_fits_without_the_network(whole: Space, table_ms: dict[Op, float]) -> None:
@@ -143,27 +131,24 @@ def test_the_held_out_error_is_of_fits_without_the_network(whole: Space, table_m
 
 
 def test_a_cost_is_what_the_terms_say(whole: Space, table_ms: dict[Op, float]) -> None:
-    op = next(op for op in whole.distinct_ops if op.kind == "mbconv" and len(op.traits) == 2)
+    op = next(op for op in whole.distinct_ops if op.kind == "mbconv")
     values = 0.03 * math.prod(op.input) - 0.02 * math.prod(op.output)
     by_hand = 1.04 * table_ms[op] - 0.0012 + 0.05 * op.params / 1e6 + values / 1e6
     assert cost_ms(PLAIN, "head", op, table_ms[op]) == pytest.approx(by_hand)
     assert cost_ms(PLAIN | STAGES, "stage2", op, table_ms[op]) == pytest.approx(by_hand + 0.2 * table_ms[op])
-    with_traits = {f"trait {trait}": 0.5 for trait in op.traits}
-    assert cost_ms(PLAIN | with_traits, "head", op, table_ms[op]) == pytest.approx(
-        by_hand + 0.5 * len(op.traits) * table_ms[op]
-    )
 
 
-@pytest.mark.parametrize("grouping", [(), ("stage",), ("stage", "trait")])
-def test_features_are_linear_in_slots(whole: Space, table_ms: dict[Op, float], grouping: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("stages", [False, True])
+def test_features_are_linear_in_slots(whole: Space, table_ms: dict[Op, float], stages: bool) -> None:
     """A network's row is the sum over its slots, and the cost of any terms is linear in it."""
     codes = distinct(whole, 20, seed=7)
-    names, x = _design(whole, table_ms, codes, grouping)
+    names, x = _design(whole, table_ms, codes, stages=stages)
     assert len(set(names)) == len(names)
     assert names[0] == "scale"
+    assert has_stages(dict.fromkeys(names, 0.0)) == stages
     for row, arch in zip(x, whole.decode(codes), strict=True):
         for name, value in zip(names, row, strict=True):
-            parts = [features(s.group, op, table_ms[op], grouping).get(name, 0.0) for s, op in whole.ops(arch)]
+            parts = [features(s.group, op, table_ms[op]).get(name, 0.0) for s, op in whole.ops(arch)]
             assert value == pytest.approx(sum(parts), rel=1e-12)
     # The same through the space's own sum over slots, which is what search and loss work on.
     rng = np.random.default_rng(0)

@@ -28,7 +28,6 @@ TERMS = {
     "ms per million values read": 0.03,
     "stage stage1": 0.12,
     "stage stage2": -0.07,
-    "trait kernel=5": 0.031,
 }
 SCORES = [i / 1000 - 0.02 for i in range(40)]
 
