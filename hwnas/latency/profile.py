@@ -28,7 +28,6 @@ OPS = Protocol(max_sessions=6, tolerance=0.015)
 # need some runs until they are as fast as they get.
 NETWORKS = Protocol(visit_ms=6.0, warmup_runs=1, min_runs=1, session_passes=10, max_sessions=6, tolerance=0.015)
 CALIBRATION_SEED = 20_260
-ANCHORS = 8  # calibration networks that every later measurement of networks takes along, to tell the machine's speed
 
 
 def profile(

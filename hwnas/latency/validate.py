@@ -14,7 +14,6 @@ from hwnas.latency.baselines import baselines, mape, tau
 from hwnas.latency.manifest import Baseline, Fit, Validation
 from hwnas.latency.model import Floats, LatencyModel, explain
 from hwnas.latency.profile import (
-    ANCHORS,
     NETWORKS,
     assembled,
     calibration_codes,
@@ -31,6 +30,7 @@ from hwnas.timing import time_programs
 
 CONFIDENCE = 0.95
 _TIMES = ("first", "second")
+_CALIBRATION = "calibration "  # starts the names of these networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def validate(
 ) -> ValidationReport:
     """Measure fresh networks twice and compare: prediction with each measurement, and measurement with measurement.
 
-    Networks that the profile measured are never among them. Some of those (anchors) are measured along, each time: the
+    Networks that the profile measured are never among them. The calibration networks are measured along, each time: the
     machine as a whole is faster or slower from one hour to the next, by as much as they say, and that is taken out of
     the figures and reported as `Validation.speed`. What remains is what a prediction can be blamed for.
 
@@ -85,17 +85,18 @@ def validate(
     domain = fit.domain.make()
     profiled = calibration_codes(domain, len(fit.calibration_ms), len(fit.scores), seed=fit.seed)
     codes = _fresh(model, domain.decode(profiled), networks, seed)
-    anchors = profiled[: min(ANCHORS, len(fit.calibration_ms))]
-    archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(anchors)]
+    calibration = profiled[: len(fit.calibration_ms)]
+    archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(calibration)]
     ops: dict[Op, None] = {op: None for where, arch in archs for _, op in where.ops(arch)}
     lowered = lower_ops(list(ops), target, progress)
     programs: dict[str, Program] = assembled(space, target, codes, lowered)
-    programs |= {f"anchor {name}": p for name, p in assembled(domain, target, anchors, lowered).items()}
+    again = assembled(domain, target, calibration, lowered)
+    programs |= {f"{_CALIBRATION}{name}": program for name, program in again.items()}
     timings = [_measure(programs, target, fit, f"timing networks, {which} time", progress) for which in _TIMES]
     measured = np.stack([timing.ms for timing in timings])
     predicted, upper = model.predict(codes), _upper(model, codes)
     errors = np.abs(predicted / measured - 1)
-    others = baselines(model, domain, profiled[: len(fit.calibration_ms)], np.array(fit.calibration_ms), codes)
+    others = baselines(model, domain, calibration, np.array(fit.calibration_ms), codes)
     return ValidationReport(
         summary=Validation(
             networks=networks,
@@ -134,10 +135,10 @@ def _measure(programs: Mapping[str, Program], target: Target, fit: Fit, what: st
     timed = time_programs(programs, target.recipe, NETWORKS, what=what, progress=progress)
     timed.require_steady()
     measured = latencies_ms(timed)
-    anchors = [name for name in programs if name.startswith("anchor ")]
+    fresh = len(programs) - len(fit.calibration_ms)
     # Latencies now over those at the profile: the inverse of speed.
-    slowdown = float(np.exp(np.log(measured[-len(anchors) :] / fit.calibration_ms[: len(anchors)]).mean()))
-    return _Timing(measured[: -len(anchors)] / slowdown, 1 / slowdown, timed.spread)
+    slowdown = float(np.exp(np.log(measured[fresh:] / fit.calibration_ms).mean()))
+    return _Timing(measured[:fresh] / slowdown, 1 / slowdown, timed.spread)
 
 
 def _upper(model: LatencyModel, codes: Codes) -> Floats:

@@ -122,16 +122,20 @@ def test_the_machines_speed_is_taken_out(
     """A machine that is 1.25 times as slow, then twice as fast, as at the profile gives the figures of the profile."""
     assert model.fit is not None
     calibration = model.fit.calibration_ms
-    # The largest share of the times is taken from what the networks' names say: anchors are those of the profile.
+    # The largest share of the times is taken from what the networks' names say: those of the profile are named so.
     slowdown = [1.25, 0.5]
 
     def times(name: str, measurement: int) -> float:
-        own = calibration[int(name.removeprefix("anchor "))] if name.startswith("anchor ") else 1 + int(name) / 10
+        own = (
+            calibration[int(name.removeprefix("calibration "))]
+            if name.startswith("calibration ")
+            else 1 + int(name) / 10
+        )
         return own * slowdown[measurement]
 
     timed = made_up(monkeypatch, times)
     report = validate(model, this, networks=5, seed=1)
-    assert timed[0] == timed[1] == [*map(str, range(5)), *(f"anchor {i}" for i in range(8))]
+    assert timed[0] == timed[1] == [*map(str, range(5)), *(f"calibration {i}" for i in range(8))]
     np.testing.assert_allclose(report.measured_ms, [[1.0, 1.1, 1.2, 1.3, 1.4]] * 2)
     assert report.summary.speed == pytest.approx(1 / 1.25)
     assert report.summary.noise_floor == pytest.approx(0, abs=1e-12)
@@ -145,8 +149,8 @@ def test_the_noise_floor_is_between_the_two_measurements(
     calibration = model.fit.calibration_ms
 
     def times(name: str, measurement: int) -> float:
-        if name.startswith("anchor "):
-            return calibration[int(name.removeprefix("anchor "))]
+        if name.startswith("calibration "):
+            return calibration[int(name.removeprefix("calibration "))]
         return 1 + int(name) / 10 + (0.02 if measurement else 0.0) * (1 + int(name) / 10)
 
     made_up(monkeypatch, times)
@@ -155,7 +159,7 @@ def test_the_noise_floor_is_between_the_two_measurements(
     assert report.summary.speed == pytest.approx(1)
 
 
-def test_anchors_are_the_first_calibration_networks(
+def test_the_calibration_networks_are_timed_again(
     model: LatencyModel, this: Target, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[np.ndarray] = []
@@ -168,9 +172,9 @@ def test_anchors_are_the_first_calibration_networks(
     monkeypatch.setattr(MODULE, "assembled", assembled)
     made_up(monkeypatch, lambda name, _: 1.0)
     validate(model, this, networks=4)
-    fresh, anchors = drawn
+    fresh, calibration = drawn
     assert len(fresh) == 4
-    np.testing.assert_array_equal(anchors, calibration_codes(space, 8, 4)[:8])
+    np.testing.assert_array_equal(calibration, calibration_codes(space, 8, 4)[:8])  # the other four are bound networks
 
 
 def test_the_upper_bound_is_checked_where_there_is_one(
@@ -187,8 +191,8 @@ def test_the_upper_bound_is_checked_where_there_is_one(
     predicted = with_bound.predict(fresh)
 
     def times(name: str, _: int) -> float:
-        if name.startswith("anchor "):
-            return calibration[int(name.removeprefix("anchor "))]
+        if name.startswith("calibration "):
+            return calibration[int(name.removeprefix("calibration "))]
         return float(predicted[int(name)]) * (1.01 if int(name) < 3 else 1.03)
 
     made_up(monkeypatch, times)
