@@ -30,6 +30,8 @@ from hwnas.timing import time_programs
 
 CONFIDENCE = 0.95
 _TIMES = ("first", "second")
+_TILT = 0.1
+_TINY = 1e-12  # networks may all take the same time
 _CALIBRATION = "calibration "  # starts the names of these networks
 
 
@@ -40,7 +42,7 @@ class ValidationReport:
     Attributes:
         summary: the figures.
         codes: the networks, ``(n, variables)``.
-        measured_ms: two measurements, at the speed that the machine had when it was profiled, ``(2, n)``.
+        measured_ms: two measurements, in the conditions that the machine was profiled in (`as_it_was`), ``(2, n)``.
         predicted_ms, upper_ms: predictions and their upper bounds, ``(n,)``; the bound is NaN where the profile has too
             few networks for one.
     """
@@ -65,8 +67,8 @@ def validate(
     """Measure fresh networks twice and compare: prediction with each measurement, and measurement with measurement.
 
     Networks that the profile measured are never among them. The calibration networks are measured along, each time: the
-    machine as a whole is faster or slower from one hour to the next, by as much as they say, and that is taken out of
-    the figures and reported as `Validation.speed`. What remains is what a prediction can be blamed for.
+    machine as a whole is faster or slower from one hour to the next, by as much as they say (`as_it_was`), and that is
+    taken out of the figures and reported as `Validation.speed`. What remains is what a prediction can be blamed for.
 
     Raises:
         InvalidValue: fewer than 2 networks, or the space has not as many fresh ones.
@@ -124,7 +126,7 @@ def validate(
 
 @dataclass(frozen=True, slots=True)
 class _Timing:
-    """Latencies of networks at the profile's speed (ms), the speed over that one, and the reference's spread."""
+    """Latencies of networks as at the profile (ms), the speed over that one, and the reference's spread."""
 
     ms: Floats
     speed: float
@@ -135,10 +137,34 @@ def _measure(programs: Mapping[str, Program], target: Target, fit: Fit, what: st
     timed = time_programs(programs, target.recipe, NETWORKS, what=what, progress=progress)
     timed.require_steady()
     measured = latencies_ms(timed)
-    fresh = len(programs) - len(fit.calibration_ms)
-    # Latencies now over those at the profile: the inverse of speed.
-    slowdown = float(np.exp(np.log(measured[fresh:] / fit.calibration_ms).mean()))
-    return _Timing(measured[:fresh] / slowdown, 1 / slowdown, timed.spread)
+    fresh, then = len(programs) - len(fit.calibration_ms), np.array(fit.calibration_ms)
+    return _Timing(
+        ms=as_it_was(measured[:fresh], measured[fresh:], then),
+        speed=float(np.exp(np.log(then / measured[fresh:]).mean())),
+        spread=timed.spread,
+    )
+
+
+def as_it_was(now_ms: Floats, calibration_now_ms: Floats, calibration_then_ms: Floats) -> Floats:
+    """Latencies as they would have been at the profile, told by the networks that were timed then and now.
+
+    A machine whose neighbours leave it less of the shared cache and the memory is slower for all networks, and more so
+    for some: on logarithms, the difference between now and then is a straight line in the mean of both, in which the
+    noise of either is no slope (Bland and Altman, "Statistical methods for assessing agreement", 1986). The slope is
+    shrunk as if it were known to be about a tenth (ridge regression): of networks that are all alike it cannot be told.
+
+    Args:
+        now_ms: networks' latencies now, ``(n,)``.
+        calibration_now_ms: of the calibration networks, ``(m,)``.
+        calibration_then_ms: the same at the profile, ``(m,)``.
+    """
+    now, then = np.log(calibration_now_ms), np.log(calibration_then_ms)
+    x, y = (now + then) / 2, then - now
+    centre, gain = x.mean(), y.mean()
+    across, along = (x - centre) @ (x - centre) + _TINY, (x - centre) @ (y - gain)
+    noise = (y - gain - along / across * (x - centre)).var()
+    tilt = along / (across + noise / _TILT**2)
+    return np.asarray(now_ms * np.exp((gain + tilt * (np.log(now_ms) - centre)) / (1 - tilt / 2)), np.float64)
 
 
 def _upper(model: LatencyModel, codes: Codes) -> Floats:
