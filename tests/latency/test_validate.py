@@ -157,7 +157,7 @@ def test_networks_that_are_all_alike_tell_no_tilt() -> None:
         rng = np.random.default_rng(seed)
         then, now = np.array([[2.0], [2.2]]) * (1 + 0.01 * rng.standard_normal((2, 16)))
         found = as_it_was(np.array([1.1, 2.2, 4.4]), now, then)
-        np.testing.assert_allclose(found, [1.0, 2.0, 4.0], rtol=0.06)
+        np.testing.assert_allclose(found, [1.0, 2.0, 4.0], rtol=0.08)
     np.testing.assert_allclose(as_it_was(now, now, now), now)  # nothing has changed, and nothing is divided by 0
 
 
