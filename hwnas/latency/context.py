@@ -76,9 +76,10 @@ def fit_context(space: Space, table_ms: Mapping[Op, float], codes: Codes, measur
         codes: calibration networks, ``(n, variables)``.
         measured_ms: their latencies, ``(n,)``.
     """
+    designs = {stages: _design(space, table_ms, codes, stages=stages) for stages in (False, True)}
     candidates = []  # the simplest first: the strongest pull
     for shrinkage in _SHRINKAGE:
-        names, x = _design(space, table_ms, codes, stages=math.isfinite(shrinkage))
+        names, x = designs[math.isfinite(shrinkage)]
         errors = np.abs(held_out := _leave_one_out(names, x, measured_ms, shrinkage))
         terms = dict(zip(names, _ridge(names, x, measured_ms, shrinkage).tolist(), strict=True))
         candidates.append((float(errors.mean()), float(errors.std(ddof=1)), Fitted(terms=terms, held_out=held_out)))

@@ -30,9 +30,8 @@ from hwnas.timing import time_programs
 
 CONFIDENCE = 0.95
 _TIMES = ("first", "second")
-_TILT = 0.1
+_TILT = 0.1  # how far the slope between then and now is expected to be from 0
 _TINY = 1e-12  # networks may all take the same time
-_CALIBRATION = "calibration "  # starts the names of these networks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +92,7 @@ def validate(
     lowered = lower_ops(list(ops), target, progress)
     programs: dict[str, Program] = assembled(space, target, codes, lowered)
     again = assembled(domain, target, calibration, lowered)
-    programs |= {f"{_CALIBRATION}{name}": program for name, program in again.items()}
+    programs |= {f"calibration {name}": program for name, program in again.items()}
     timings = [_measure(programs, target, fit, f"timing networks, {which} time", progress) for which in _TIMES]
     measured = np.stack([timing.ms for timing in timings])
     predicted, upper = model.predict(codes), _upper(model, codes)

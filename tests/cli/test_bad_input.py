@@ -210,24 +210,26 @@ def test_table_that_lacks_an_op(refused, mine):
     assert "hwnas profile --space mobilenetv3-tiny" in message
 
 
-def test_table_of_another_recipe(refused, mine):
+def write_recipe(folder, name, before, after):
+    """A recipe of one's own: the usual one with some words replaced."""
     from hwnas.targets import recipes
 
-    changed = recipes()["onnxruntime-cpu-fp32"].read_text().replace("batch = 1", "batch = 2")
-    (mine / "home" / "exporters").mkdir()
-    (mine / "home" / "exporters" / "onnxruntime-cpu-fp32.toml").write_text(changed)
+    text = recipes()["onnxruntime-cpu-fp32"].read_text()
+    assert before in text
+    (folder / "home" / "exporters").mkdir()
+    (folder / "home" / "exporters" / f"{name}.toml").write_text(text.replace(before, after))
+
+
+def test_table_of_another_recipe(refused, mine):
+    write_recipe(mine, "onnxruntime-cpu-fp32", "batch = 1", "batch = 2")
     message = refused(*search(mine, "--budget", "150%"))
     assert "another recipe" in message
     assert "hwnas profile" in message
 
 
 def test_no_table(refused, mine):
-    from hwnas.targets import recipes
-
     # Tables of the usual recipes are shipped for some hosts; a recipe of one's own has none.
-    own = recipes()["onnxruntime-cpu-fp32"].read_text().replace("onnxruntime-cpu-fp32", "own-cpu-fp32")
-    (mine / "home" / "exporters").mkdir()
-    (mine / "home" / "exporters" / "own-cpu-fp32.toml").write_text(own)
+    write_recipe(mine, "own-cpu-fp32", "onnxruntime-cpu-fp32", "own-cpu-fp32")
     message = refused(*search(mine, "--budget", "150%", "--target", "this/own-cpu-fp32"))
     assert "hwnas profile" in message
     assert "/own-cpu-fp32" in message

@@ -19,6 +19,7 @@ from hwnas.errors import InvalidValue, OutputError, TooNoisy
 from hwnas.runtimes import Session
 from hwnas.targets import Journal, Recipe
 from hwnas.timing import Measurement, Protocol, time_programs
+from hwnas.timing.protocol import _order
 
 QUICK = Protocol(visit_ms=0.05, max_runs=5, session_passes=2, max_sessions=3, tolerance=1e9)
 
@@ -342,7 +343,7 @@ def drifting(
     of_visit = factors.reshape(-1, programs)
     samples: dict[str, list[list[float]]] = {f"p{i}": [[]] * len(of_visit) for i in range(programs)}
     for p, row in enumerate(of_visit):
-        for factor, i in zip(row, np.random.default_rng((0, p)).permutation(programs), strict=True):
+        for factor, i in zip(row, _order(Protocol(), p, programs), strict=True):
             samples[f"p{i}"][p] = (own[i] * factor * (1 + noise * rng.standard_normal(runs))).tolist()
     return Measurement(samples_ms=samples, reference="p0", protocol=Protocol()), own
 
@@ -356,7 +357,7 @@ def wandering(visits: int, seed: int) -> np.ndarray:
 
 def in_time(drift: np.ndarray) -> np.ndarray:
     """The drift of all visits as they follow each other."""
-    return np.concatenate([row[np.random.default_rng((0, p)).permutation(len(row))] for p, row in enumerate(drift)])
+    return np.concatenate([row[_order(Protocol(), p, len(row))] for p, row in enumerate(drift)])
 
 
 @pytest.mark.parametrize("seed", range(5))
