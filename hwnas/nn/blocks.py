@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hwnas.spaces import Op, Space
 from hwnas.spaces.ops import squeeze_width
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "hswish": nn.Hardswish}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish}
 
 
 def conv_bn(inp: int, out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "") -> nn.Sequential:
@@ -71,6 +71,48 @@ class MBConv(nn.Module):
         return x + y if self.skip else y
 
 
+class ResidualConv(nn.Module):
+    """Convolution, BN and activation, and the input added."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        self.layers = conv_bn(op.input[0], op.output[0], kernel=op.number("kernel"), act=str(op["act"]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, *op.input)`` -> the same shape."""
+        y: Tensor = self.layers(x)
+        return x + y
+
+
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3, 1x1 up; the input, averaged and projected where the op says so, added before the activation."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        inp, out, mid = op.input[0], op.output[0], op.number("mid")
+        stride, act = op.number("stride"), str(op["act"])
+        self.layers = nn.Sequential(
+            OrderedDict(
+                reduce=conv_bn(inp, mid, act=act),
+                spatial=conv_bn(mid, mid, kernel=3, stride=stride, act=act),
+                expand=conv_bn(mid, out),
+            )
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if op["downsample"]:
+            self.shortcut = conv_bn(inp, out)
+            if stride > 1:  # a mean of one value is the value
+                self.shortcut = nn.Sequential(
+                    OrderedDict(pool=nn.AvgPool2d(stride, ceil_mode=True), **dict(self.shortcut.named_children()))
+                )
+        self.act = ACTIVATIONS[act]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, *op.input)`` -> ``(n, *op.output)``."""
+        y: Tensor = self.act(self.shortcut(x) + self.layers(x))
+        return y
+
+
 def _conv(op: Op) -> nn.Module:
     return conv_bn(
         op.input[0], op.output[0], kernel=op.number("kernel"), stride=op.number("stride"), act=str(op["act"])
@@ -89,12 +131,34 @@ def _classifier(op: Op) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
-BUILDERS: dict[str, Callable[[Op], nn.Module]] = {"conv": _conv, "mbconv": MBConv, "classifier": _classifier}
+def _linear(op: Op) -> nn.Module:
+    layers = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(op.input[0], op.output[0])}
+    return nn.Sequential(OrderedDict(layers))
 
 
-def build(op: Op) -> nn.Module:
+def _maxpool(op: Op) -> nn.Module:
+    kernel = op.number("kernel")
+    return nn.MaxPool2d(kernel, op.number("stride"), kernel // 2)
+
+
+BUILDERS: dict[str, Callable[[Op], nn.Module]] = {
+    "conv": _conv,
+    "mbconv": MBConv,
+    "residual-conv": ResidualConv,
+    "bottleneck": Bottleneck,
+    "maxpool": _maxpool,
+    "classifier": _classifier,
+    "linear": _linear,
+}
+
+
+def build(op: Op, *, bn_eps: float = 1e-5) -> nn.Module:
     """The module of an op: ``(n, *op.input)`` -> ``(n, *op.output)``, with torch's default initial weights."""
-    return BUILDERS[op.kind](op)
+    module = BUILDERS[op.kind](op)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = bn_eps
+    return module
 
 
 def initialise(module: nn.Module, *, seed: int) -> None:
@@ -113,7 +177,7 @@ def initialise(module: nn.Module, *, seed: int) -> None:
 
 def network(space: Space, arch: Mapping[str, int]) -> nn.Sequential:
     """The whole network of an arch: ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``."""
-    blocks = [(slot.name.replace(".", "_"), build(op)) for slot, op in space.ops(arch)]
+    blocks = [(slot.name.replace(".", "_"), build(op, bn_eps=space.bn_eps)) for slot, op in space.ops(arch)]
     return nn.Sequential(OrderedDict(blocks))
 
 

@@ -24,10 +24,12 @@ class Elastic(nn.Module):
 
     Args:
         ops: the ops, all of one kind.
+        bn_eps: what BN adds to the variance.
     """
 
-    def __init__(self, ops: Iterable[Op]) -> None:
+    def __init__(self, ops: Iterable[Op], *, bn_eps: float = 1e-5) -> None:
         super().__init__()
+        self._bn_eps = bn_eps
         # Ops that differ in nothing but the image size compute with the same tensors.
         shapes = {op: _shapes(op) for op in {_without_size(op): op for op in ops}.values()}
         largest = max(shapes, key=lambda op: sum(s.numel() for s in shapes[op].values()))
@@ -37,7 +39,7 @@ class Elastic(nn.Module):
             )
             if not fits:
                 raise ValueError(f"{op.key} cannot share the weights of {largest.key}")
-        self.shared = build(largest)
+        self.shared = build(largest, bn_eps=bn_eps)
         self.transforms = nn.ParameterDict()
         self._steps: dict[str, list[tuple[int, int]]] = {}
         for name, shape in shapes[largest].items():
@@ -69,7 +71,7 @@ class Elastic(nn.Module):
         key = _without_size(op)
         if key not in self._skeletons:
             with torch.device("meta"):
-                self._skeletons[key] = (build(op), _shapes(op))
+                self._skeletons[key] = (build(op, bn_eps=self._bn_eps), _shapes(op))
         return self._skeletons[key]
 
     def _slice(self, name: str, tensor: Tensor, shape: torch.Size) -> Tensor:

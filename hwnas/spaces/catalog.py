@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces.mobilenet import MOBILENETS
+from hwnas.spaces.resnet import RESNETS
 from hwnas.spaces.space import Space
 
-SPACES = {net.name: net for net in MOBILENETS}
+SPACES = {family.name: family for family in (*MOBILENETS, *RESNETS)}
 
 
 def make_space(name: str, *, in_channels: int | None = None, classes: int | None = None) -> Space:

@@ -1,7 +1,8 @@
-"""MobileNetV3 spaces: once-for-all's, and a small one of the same blocks for small images.
+"""MobileNet spaces: once-for-all's MobileNetV3 and ProxylessNAS, and a small one of the same blocks for small images.
 
 Source: Cai et al., "Once for All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020
-(section 3.3 for the space); Howard et al., "Searching for MobileNetV3", ICCV 2019 (blocks).
+(section 3.3 for the space); Howard et al., "Searching for MobileNetV3", ICCV 2019 (blocks); Cai et al., "ProxylessNAS:
+Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
 """
 
 from __future__ import annotations
@@ -15,36 +16,50 @@ from hwnas.spaces.space import Slot, Space, Variable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What the blocks of a stage share: output width, stride of the first block, activation, squeeze-excitation."""
+    """What the blocks of a stage share.
+
+    Attributes:
+        width: of the output, before the multiplier.
+        stride: of the first block.
+        act: activation.
+        se: whether blocks have a squeeze-excitation.
+        depths: choices of the number of blocks, ascending.
+    """
 
     width: int
     stride: int
     act: str
     se: bool
+    depths: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MobileNet:
-    """A family of MobileNetV3 networks; widths before the multiplier.
+    """A family of MobileNet networks; widths before the multiplier.
 
     Attributes:
-        stem: width of the first convolution (stride 2) and of the block after it.
+        stem: width of the first convolution (stride 2).
+        act: activation of the stem, the head and the classifier.
+        first: width and activation of the block after the stem, which has no choices and no expansion.
         head: width of the last convolution.
-        hidden: width of the layer before the last.
-        resolutions, depths, kernels, expansions: the choices, ascending.
+        hidden: width of the layer before the last; None if there is none.
+        resolutions, kernels, expansions: the choices, ascending.
+        bn_eps: added to the variance in BN.
         classes, in_channels: unless the data says otherwise.
     """
 
     name: str
     width_mult: float
     stem: int
+    act: str
+    first: tuple[int, str]
     stages: tuple[Stage, ...]
     head: int
-    hidden: int
+    hidden: int | None
     resolutions: tuple[int, ...]
-    depths: tuple[int, ...]
     kernels: tuple[int, ...]
     expansions: tuple[int, ...]
+    bn_eps: float
     classes: int
     in_channels: int
 
@@ -59,10 +74,10 @@ class MobileNet:
             Slot(name="stem", group="stem", variables=("resolution",), op=partial(_stem, self, in_channels)),
             Slot(name="stage0.block1", group="stem", variables=("resolution",), op=partial(_first, self)),
         ]
-        for s in range(1, len(self.stages) + 1):
-            variables.append(Variable(name=f"depth_{s}", values=self.depths))
-            for b in range(1, max(self.depths) + 1):
-                requires = (f"depth_{s}", b) if b > min(self.depths) else None
+        for s, stage in enumerate(self.stages, start=1):
+            variables.append(Variable(name=f"depth_{s}", values=stage.depths))
+            for b in range(1, max(stage.depths) + 1):
+                requires = (f"depth_{s}", b) if b > min(stage.depths) else None
                 kernel, expansion = f"kernel_{s}_{b}", f"expansion_{s}_{b}"
                 variables.append(Variable(name=kernel, values=self.kernels, requires=requires))
                 variables.append(Variable(name=expansion, values=self.expansions, requires=requires))
@@ -90,6 +105,7 @@ class MobileNet:
             slots=tuple(slots),
             classes=classes,
             in_channels=in_channels,
+            bn_eps=self.bn_eps,
         )
 
 
@@ -104,20 +120,31 @@ def _side(net: MobileNet, resolution: int, stage: int) -> int:
 def _stem(net: MobileNet, in_channels: int, resolution: int) -> Op:
     side, width = _side(net, resolution, 0), net.width(net.stem)
     shape = (in_channels, resolution, resolution)
-    return make_op("conv", shape, (width, side, side), kernel=3, stride=2, act="hswish")
+    return make_op("conv", shape, (width, side, side), kernel=3, stride=2, act=net.act)
 
 
 def _first(net: MobileNet, resolution: int) -> Op:
-    side, width = _side(net, resolution, 0), net.width(net.stem)
-    shape = (width, side, side)
-    return make_op("mbconv", shape, shape, mid=width, kernel=3, stride=1, act="relu", expand=0, se=0, skip=1)
+    side, inp, (base, act) = _side(net, resolution, 0), net.width(net.stem), net.first
+    out = net.width(base)
+    return make_op(
+        "mbconv",
+        (inp, side, side),
+        (out, side, side),
+        mid=inp,
+        kernel=3,
+        stride=1,
+        act=act,
+        expand=0,
+        se=0,
+        skip=int(inp == out),
+    )
 
 
 def _block(net: MobileNet, s: int, b: int, resolution: int, kernel: int, expansion: int) -> Op:
     stage = net.stages[s - 1]
     out, side = net.width(stage.width), _side(net, resolution, s)
     if b == 1:
-        width = net.width(net.stages[s - 2].width if s > 1 else net.stem)
+        width = net.width(net.stages[s - 2].width if s > 1 else net.first[0])
         in_side, stride = _side(net, resolution, s - 1), stage.stride
     else:
         width, in_side, stride = out, side, 1
@@ -142,57 +169,89 @@ def _optional_block(net: MobileNet, s: int, b: int, resolution: int, depth: int,
 def _head(net: MobileNet, resolution: int) -> Op:
     side = _side(net, resolution, len(net.stages))
     shape = (net.width(net.stages[-1].width), side, side)
-    return make_op("conv", shape, (net.width(net.head), side, side), kernel=1, stride=1, act="hswish")
+    return make_op("conv", shape, (net.width(net.head), side, side), kernel=1, stride=1, act=net.act)
 
 
 def _classifier(net: MobileNet, classes: int, resolution: int) -> Op:
     side = _side(net, resolution, len(net.stages))
     shape = (net.width(net.head), side, side)
-    return make_op("classifier", shape, (classes,), hidden=net.width(net.hidden), act="hswish")
+    if net.hidden is None:
+        return make_op("linear", shape, (classes,))
+    return make_op("classifier", shape, (classes,), hidden=net.width(net.hidden), act=net.act)
 
 
-def _once_for_all(name: str, width_mult: float) -> MobileNet:
+_DEPTHS = (2, 3, 4)
+_RESOLUTIONS = tuple(range(128, 225, 4))
+
+
+def _mobilenetv3(name: str, width_mult: float) -> MobileNet:
     return MobileNet(
         name=name,
         width_mult=width_mult,
         stem=16,
+        act="hswish",
+        first=(16, "relu"),
         stages=(
-            Stage(width=24, stride=2, act="relu", se=False),
-            Stage(width=40, stride=2, act="relu", se=True),
-            Stage(width=80, stride=2, act="hswish", se=False),
-            Stage(width=112, stride=1, act="hswish", se=True),
-            Stage(width=160, stride=2, act="hswish", se=True),
+            Stage(width=24, stride=2, act="relu", se=False, depths=_DEPTHS),
+            Stage(width=40, stride=2, act="relu", se=True, depths=_DEPTHS),
+            Stage(width=80, stride=2, act="hswish", se=False, depths=_DEPTHS),
+            Stage(width=112, stride=1, act="hswish", se=True, depths=_DEPTHS),
+            Stage(width=160, stride=2, act="hswish", se=True, depths=_DEPTHS),
         ),
         head=960,
         hidden=1280,
-        resolutions=tuple(range(128, 225, 4)),
-        depths=(2, 3, 4),
+        resolutions=_RESOLUTIONS,
         kernels=(3, 5, 7),
         expansions=(3, 4, 6),
+        bn_eps=1e-5,
         classes=1000,
         in_channels=3,
     )
 
 
 MOBILENETS = (
-    _once_for_all("mobilenetv3", 1.0),
-    _once_for_all("mobilenetv3-w1.2", 1.2),
+    _mobilenetv3("mobilenetv3", 1.0),
+    _mobilenetv3("mobilenetv3-w1.2", 1.2),
     MobileNet(
         name="mobilenetv3-tiny",
         width_mult=1.0,
         stem=16,
+        act="hswish",
+        first=(16, "relu"),
         stages=(
-            Stage(width=16, stride=2, act="relu", se=False),
-            Stage(width=32, stride=2, act="hswish", se=True),
-            Stage(width=48, stride=1, act="hswish", se=True),
+            Stage(width=16, stride=2, act="relu", se=False, depths=(1, 2, 3)),
+            Stage(width=32, stride=2, act="hswish", se=True, depths=(1, 2, 3)),
+            Stage(width=48, stride=1, act="hswish", se=True, depths=(1, 2, 3)),
         ),
         head=192,
         hidden=192,
         resolutions=(24, 28, 32),
-        depths=(1, 2, 3),
         kernels=(3, 5, 7),
         expansions=(2, 3, 4),
+        bn_eps=1e-5,
         classes=10,
         in_channels=1,
+    ),
+    MobileNet(
+        name="proxyless-w1.3",
+        width_mult=1.3,
+        stem=32,
+        act="relu6",
+        first=(16, "relu6"),
+        stages=(
+            *(
+                Stage(width=width, stride=stride, act="relu6", se=False, depths=_DEPTHS)
+                for width, stride in ((24, 2), (40, 2), (80, 2), (96, 1), (192, 2))
+            ),
+            Stage(width=320, stride=1, act="relu6", se=False, depths=(1,)),
+        ),
+        head=1280,
+        hidden=None,
+        resolutions=_RESOLUTIONS,
+        kernels=(3, 5, 7),
+        expansions=(3, 4, 6),
+        bn_eps=1e-3,
+        classes=1000,
+        in_channels=3,
     ),
 )

@@ -155,6 +155,22 @@ def _classifier_params(op: Op) -> int:
     return _classifier_macs(op) + op.output[0]
 
 
+def _bottleneck_macs(op: Op) -> int:
+    mid = op.number("mid")
+    down = op.number("downsample") * op.input[0] * op.output[0] * _area(op.output)
+    return op.input[0] * mid * _area(op.input) + (9 * mid + op.output[0]) * mid * _area(op.output) + down
+
+
+def _bottleneck_params(op: Op) -> int:
+    mid, inp, out = op.number("mid"), op.input[0], op.output[0]
+    down = op.number("downsample") * (inp * out + 2 * out)
+    return inp * mid + 9 * mid * mid + mid * out + 4 * mid + 2 * out + down
+
+
+def _linear_params(op: Op) -> int:
+    return op.macs + op.output[0]
+
+
 TEXTS = frozenset({"act"})  # attributes that are texts; all others are whole numbers
 
 KINDS: dict[str, Kind] = {
@@ -166,6 +182,13 @@ KINDS: dict[str, Kind] = {
         _mbconv_macs,
         _mbconv_params,
     ),
+    # convolution, BN, activation, and the input added
+    "residual-conv": Kind(frozenset({"kernel", "act"}), _conv_macs, _conv_params),
+    # residual of ResNet-50 (He et al. 2016, figure 5); a mean of 2x2 and a 1x1 on the shortcut (He et al. 2019, "-D")
+    "bottleneck": Kind(frozenset({"mid", "stride", "act", "downsample"}), _bottleneck_macs, _bottleneck_params),
+    "maxpool": Kind(frozenset({"kernel", "stride"}), lambda _: 0, lambda _: 0),
     # mean over the image, linear without bias, activation, linear
     "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params),
+    # mean over the image, linear
+    "linear": Kind(frozenset(), lambda op: op.input[0] * op.output[0], _linear_params),
 }

@@ -94,6 +94,7 @@ class Space:
         slots: the places of the network, in the order of execution.
         classes: number of classes that the last slot tells apart.
         in_channels: channels of the input image.
+        bn_eps: what BN adds to the variance.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Space:
     slots: tuple[Slot, ...]
     classes: int
     in_channels: int
+    bn_eps: float = 1e-5
 
     @cached_property
     def column(self) -> dict[str, int]:

@@ -28,7 +28,9 @@ class Supernet(nn.Module):
         self.space = space
         ops = {slot.name: [op for op in space.slot_ops(slot).flat if op is not None] for slot in space.slots}
         # A slot that a restriction leaves without any op (a block beyond every depth) has no weights.
-        self.slots = nn.ModuleDict({_name(slot): Elastic(found) for slot, found in ops.items() if found})
+        self.slots = nn.ModuleDict(
+            {_name(slot): Elastic(found, bn_eps=space.bn_eps) for slot, found in ops.items() if found}
+        )
         initialise(self, seed=seed)
 
     def forward(self, x: Tensor, arch: Mapping[str, int]) -> Tensor:

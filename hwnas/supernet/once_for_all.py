@@ -1,33 +1,27 @@
 """Once-for-all's published supernets, read into ours.
 
-Source: mit-han-lab/once-for-all (MIT), `ofa_mbv3_d234_e346_k357_w1.0` and `_w1.2`. The networks are the same; only
-the parameters have other names.
+Source: mit-han-lab/once-for-all (MIT): `ofa_mbv3_d234_e346_k357_w1.0` and `_w1.2`, `ofa_proxyless_d234_e346_k357_w1.3`,
+`ofa_resnet50`. The networks are the same; only the parameters have other names.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hwnas.errors import CheckpointError, InvalidValue
+from hwnas.spaces import make_space
 from hwnas.supernet.network import Supernet
 
-SPACES = ("mobilenetv3", "mobilenetv3-w1.2")
-_BLOCKS = 4  # blocks of a stage; the published files count them through, after a block 0
 _SHOWN = 8  # names of one kind in a message
-
-_ENDS = {
-    "slots.stem.shared.": "first_conv.",
-    "slots.head.shared.": "final_expand_layer.",
-    "slots.classifier.shared.hidden.": "feature_mix_layer.conv.",
-    "slots.classifier.shared.linear.": "classifier.linear.",
-}
-_PARTS = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
+_BLOCKS = 4  # blocks of a MobileNet's stage; the published files count them through, after a block 0
+_FIRSTS = (0, 4, 8, 14)  # the first block of each of ResNet's stages
 
 
 def read_once_for_all(path: Path) -> dict[str, Tensor]:
@@ -50,27 +44,24 @@ def load_once_for_all(supernet: Supernet, state_dict: Mapping[str, Tensor]) -> N
     """Give a supernet the parameters of a published one. Where this raises, the supernet stays as it was.
 
     Args:
-        supernet: of the whole space `mobilenetv3` or `mobilenetv3-w1.2`.
+        supernet: of a whole space of `PUBLISHED`, with its usual classes and channels.
         state_dict: published name -> tensor; ``num_batches_tracked``, which nothing here reads, may be missing.
 
     Raises:
         InvalidValue: the supernet is of another space.
         CheckpointError: a parameter is missing, unexpected or of another shape.
     """
-    if supernet.space.name not in SPACES:
-        raise InvalidValue(f"once-for-all's networks are those of {' and '.join(SPACES)}, not of {supernet.space.name}")
+    name = supernet.space.name
+    if name not in PUBLISHED:
+        raise InvalidValue(f"once-for-all's networks are those of {', '.join(PUBLISHED)}, not of {name}")
     own = supernet.state_dict()
-    names = {_published(name): name for name in own}
-    # The published layer before the classifier is a 1x1 convolution; here it is linear.
-    shapes = {
-        published: (*own[name].shape, 1, 1) if published.startswith("feature_mix_layer.") else tuple(own[name].shape)
-        for published, name in names.items()
-    }
-    required = {name for name in names if not name.endswith("num_batches_tracked")}
+    names = {PUBLISHED[name](ours): ours for ours in own}
+    shapes = {theirs: _published_shape(ours, own[ours]) for theirs, ours in names.items()}
+    required = {theirs for theirs in names if not theirs.endswith("num_batches_tracked")}
     misshapen = [
-        f"{name} {tuple(tensor.shape)} instead of {shapes[name]}"
-        for name, tensor in state_dict.items()
-        if name in shapes and tuple(tensor.shape) != shapes[name]
+        f"{theirs} {tuple(tensor.shape)} instead of {shapes[theirs]}"
+        for theirs, tensor in state_dict.items()
+        if theirs in shapes and tuple(tensor.shape) != shapes[theirs]
     ]
     problems = [
         f"{what}: {_listed(found)}"
@@ -82,21 +73,48 @@ def load_once_for_all(supernet: Supernet, state_dict: Mapping[str, Tensor]) -> N
         if found
     ]
     if problems:
-        raise CheckpointError(f"these are not the parameters of {supernet.space.name}; {'; '.join(problems)}")
-    own |= {names[name]: tensor.reshape(own[names[name]].shape) for name, tensor in state_dict.items()}
+        alike = resembled(state_dict)
+        hint = "" if alike == name else f" (they look like {alike or 'none of ' + ', '.join(PUBLISHED)})"
+        raise CheckpointError(f"these are not the parameters of {name}{hint}; {'; '.join(problems)}")
+    own |= {names[theirs]: tensor.reshape(own[names[theirs]].shape) for theirs, tensor in state_dict.items()}
     supernet.load_state_dict(own)
 
 
-def _published(name: str) -> str:
-    """The published name of one of our tensors.
+def resembled(state_dict: Mapping[str, Tensor]) -> str | None:
+    """The space of `PUBLISHED` that has the most parameters of these names and shapes; None if each has none."""
+    found = {(name, tuple(tensor.shape)) for name, tensor in state_dict.items()}
+    shared = {space: len(found & _parameters(space)) for space in PUBLISHED}
+    return max(shared, key=shared.__getitem__) if any(shared.values()) else None
+
+
+@cache
+def _parameters(space: str) -> frozenset[tuple[str, tuple[int, ...]]]:
+    with torch.device("meta"):
+        own = Supernet(make_space(space)).state_dict()
+    return frozenset((PUBLISHED[space](ours), _published_shape(ours, tensor)) for ours, tensor in own.items())
+
+
+def _published_shape(ours: str, tensor: Tensor) -> tuple[int, ...]:
+    """The published layer before MobileNetV3's classifier is a 1x1 convolution; here it is linear."""
+    return (*tensor.shape, 1, 1) if ".hidden." in ours else tuple(tensor.shape)
+
+
+def _mobilenet(ours: str, *, head: str) -> str:
+    """The published name of a tensor of a MobileNet.
 
     ``slots.stage2_block1.shared.layers.project.bn.bias`` -> ``blocks.5.mobile_inverted_conv.point_linear.bn.bn.bias``
     """
-    for prefix, published in _ENDS.items():
-        if name.startswith(prefix):
-            return published + name.removeprefix(prefix)
-    match = re.fullmatch(r"slots\.stage(\d+)_block(\d+)\.(?:shared\.layers|transforms)\.(.+)", name)
-    assert match, name
+    ends = {
+        "slots.stem.shared.": "first_conv.",
+        "slots.head.shared.": f"{head}.",
+        "slots.classifier.shared.hidden.": "feature_mix_layer.conv.",
+        "slots.classifier.shared.linear.": "classifier.linear.",
+    }
+    for prefix, theirs in ends.items():
+        if ours.startswith(prefix):
+            return theirs + ours.removeprefix(prefix)
+    match = re.fullmatch(r"slots\.stage(\d+)_block(\d+)\.(?:shared\.layers|transforms)\.(.+)", ours)
+    assert match, ours
     stage, block, rest = int(match[1]), int(match[2]), match[3]
     index = _BLOCKS * (stage - 1) + block if stage else 0
     layer = f"blocks.{index}.mobile_inverted_conv."
@@ -105,8 +123,36 @@ def _published(name: str) -> str:
     part, kind, tensor = rest.split(".")
     if part == "se":
         return f"{layer}depth_conv.se.fc.{kind}.{tensor}"
+    parts = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
     # Elastic layers wrap the plain one under its own name; block 0 is not elastic.
-    return f"{layer}{_PARTS[part]}.{kind}.{f'{kind}.' if index else ''}{tensor}"
+    return f"{layer}{parts[part]}.{kind}.{f'{kind}.' if index else ''}{tensor}"
+
+
+def _resnet(ours: str) -> str:
+    """The published name of a tensor of a ResNet; every layer there is elastic.
+
+    ``slots.stage2_block1.shared.layers.spatial.bn.bias`` -> ``blocks.4.conv2.bn.bn.bias``
+    """
+    *_, kind, tensor = ours.split(".")
+    if ours.startswith("slots.classifier."):
+        return f"classifier.linear.linear.{tensor}"
+    if match := re.match(r"slots\.stem_conv(\d)\.", ours):
+        number = int(match[1])
+        return f"input_stem.{number - 1}.{'conv.' if number == 2 else ''}{kind}.{kind}.{tensor}"
+    match = re.fullmatch(r"slots\.stage(\d)_block(\d)\.shared\.(?:layers\.)?(\w+)\.(\w+)\.(\w+)", ours)
+    assert match, ours
+    index = _FIRSTS[int(match[1]) - 1] + int(match[2]) - 1
+    parts = {"reduce": "conv1", "spatial": "conv2", "expand": "conv3", "shortcut": "downsample"}
+    return f"blocks.{index}.{parts[match[3]]}.{kind}.{kind}.{tensor}"
+
+
+PUBLISHED: dict[str, Callable[[str], str]] = {
+    "mobilenetv3": partial(_mobilenet, head="final_expand_layer"),
+    "mobilenetv3-w1.2": partial(_mobilenet, head="final_expand_layer"),
+    "proxyless-w1.3": partial(_mobilenet, head="feature_mix_layer"),
+    "resnet50": _resnet,
+}
+"""Space -> from our name of a tensor to the published one."""
 
 
 def _listed(names: Iterable[str]) -> str:

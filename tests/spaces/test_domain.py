@@ -15,7 +15,7 @@ def test_a_domain_makes_its_space_again(name: str) -> None:
     values = whole.choices["resolution"]
     for space in (
         whole,
-        whole.fix(resolution=values[0], kernel_1_1=[3, 7]),
+        whole.fix(resolution=values[0], depth_1=whole.choices["depth_1"][::2]),
         make_space(name, in_channels=3, classes=4).fix(depth_2=whole.choices["depth_2"][-1]),
     ):
         domain = Domain.model_validate_json(Domain.of(space).model_dump_json())

@@ -4,6 +4,7 @@ import pytest
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces import SPACES, Op, Space, make_space
+from hwnas.spaces.mobilenet import MOBILENETS
 
 
 def blocks(space: Space) -> dict[str, Op]:
@@ -44,7 +45,25 @@ def test_a_block_skips_where_stride_and_widths_allow_it() -> None:
     assert (first.input[0], first.output[0], first["skip"]) == (16, 16, 0)
 
 
-@pytest.mark.parametrize("name", SPACES)
+def test_proxyless_as_published() -> None:
+    space = make_space("proxyless-w1.3")
+    ops = blocks(space)
+    assert {op["act"] for op in ops.values() if op.kind != "linear"} == {"relu6"}
+    assert not any(op["se"] for op in ops.values() if op.kind == "mbconv")
+    assert [ops[f"stage{s}.block1"].output for s in range(1, 7)] == [
+        (32, 56, 56),
+        (56, 28, 28),
+        (104, 14, 14),
+        (128, 14, 14),
+        (248, 7, 7),
+        (416, 7, 7),
+    ]
+    assert (ops["stem"].output[0], ops["stage0.block1"].output[0], ops["head"].output[0]) == (40, 24, 1664)
+    assert space.choices["depth_6"] == [1]
+    assert space.bn_eps == 1e-3
+
+
+@pytest.mark.parametrize("name", [family.name for family in MOBILENETS])
 def test_a_block_needs_the_depth_at_which_it_stands(name: str) -> None:
     space = make_space(name)
     for variable in space.variables:

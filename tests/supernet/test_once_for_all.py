@@ -17,10 +17,13 @@ from torch import Tensor
 from hwnas.errors import CheckpointError, InvalidValue
 from hwnas.spaces import Arch, make_space
 from hwnas.supernet import Supernet, extract, load_once_for_all, read_once_for_all
+from hwnas.supernet.once_for_all import PUBLISHED, resembled
 
 FACTS = Path(__file__).resolve().parents[2].parent / "shared" / "reference" / "once-for-all"
 SPACE = make_space("mobilenetv3")
 CASES = range(6)
+V3 = "mbv3-w1.0"
+FILES = {"mobilenetv3": V3, "mobilenetv3-w1.2": "mbv3-w1.2"} | {n: n for n in ("proxyless-w1.3", "resnet50")}
 State = dict[str, Tensor]
 
 published = pytest.mark.skipif(not FACTS.is_dir(), reason=f"needs once-for-all's facts in {FACTS}")
@@ -43,8 +46,8 @@ def drawing() -> ModuleType:
 
 
 @cache
-def weights(width: str) -> State:
-    state: State = drawing().state_dict(FACTS / f"mbv3-w{width}-parameters.json")
+def weights(published: str) -> State:
+    state: State = drawing().state_dict(FACTS / f"{published}-parameters.json")
     return state
 
 
@@ -63,14 +66,14 @@ def arch_of(case: dict[str, Any]) -> Arch:
 @pytest.fixture(scope="module")
 def single() -> Supernet:
     supernet = Supernet(SPACE).eval()
-    load_once_for_all(supernet, weights("1.0"))
+    load_once_for_all(supernet, weights(V3))
     return supernet
 
 
 @pytest.fixture(scope="module")
 def double() -> Supernet:
     supernet = Supernet(SPACE).eval().double()
-    load_once_for_all(supernet, weights("1.0"))
+    load_once_for_all(supernet, weights(V3))
     return supernet
 
 
@@ -78,7 +81,7 @@ def double() -> Supernet:
 def test_the_facts_are_those_the_values_were_made_with() -> None:
     assert len(golden()["cases"]) == len(CASES)
     for name, values in golden()["spot"].items():
-        assert weights("1.0")[name].flatten()[:4].tolist() == pytest.approx(values, abs=1e-7)
+        assert weights(V3)[name].flatten()[:4].tolist() == pytest.approx(values, abs=1e-7)
     for resolution, values in golden()["spot_input"].items():
         assert drawing().image(int(resolution)).flatten()[:4].tolist() == pytest.approx(values, abs=1e-7)
 
@@ -112,21 +115,27 @@ def test_published_sizes_of_networks() -> None:
 
 
 @published
-@pytest.mark.parametrize(("width", "name"), [("1.0", "mobilenetv3"), ("1.2", "mobilenetv3-w1.2")])
-def test_every_number_of_a_published_file_is_read(width: str, name: str) -> None:
-    supernet = Supernet(make_space(name))
-    load_once_for_all(supernet, weights(width))
-    state = supernet.state_dict()
-    assert len(state) == len(weights(width))
-    # Drawn numbers differ from name to name, so the sums tell whether each went to one place.
-    ours, theirs = (sorted(t.double().sum().item() for t in s.values()) for s in (state, weights(width)))
-    assert ours == pytest.approx(theirs, rel=1e-12)
+@pytest.mark.parametrize("name", FILES)
+def test_every_number_of_a_published_file_is_read(name: str) -> None:
+    supernet, theirs = Supernet(make_space(name)), weights(FILES[name])
+    load_once_for_all(supernet, theirs)
+    ours = supernet.state_dict()
+    assert PUBLISHED.keys() == FILES.keys()
+    assert {PUBLISHED[name](key) for key in ours} == theirs.keys()
+    for key, tensor in ours.items():
+        assert torch.equal(tensor, theirs[PUBLISHED[name](key)].reshape(tensor.shape)), key
+
+
+@published
+@pytest.mark.parametrize("name", FILES)
+def test_the_space_of_a_file_is_told(name: str) -> None:
+    assert resembled(weights(FILES[name])) == name
 
 
 @published
 def test_the_counts_of_batches_may_be_missing(double: Supernet) -> None:
     supernet = Supernet(SPACE)
-    load_once_for_all(supernet, {n: t for n, t in weights("1.0").items() if not n.endswith("num_batches_tracked")})
+    load_once_for_all(supernet, {n: t for n, t in weights(V3).items() if not n.endswith("num_batches_tracked")})
     one, other = supernet.state_dict(), double.state_dict()
     assert all(torch.equal(one[name].double(), other[name].double()) for name in one)
 
@@ -156,22 +165,23 @@ STEM, MATRIX = "first_conv.conv.weight", "blocks.20.mobile_inverted_conv.depth_c
             lambda s: without(s, STEM) | {"module." + STEM: s[STEM]},
             rf"missing: {STEM}; unexpected: module\.{STEM}$",
         ),
-        (lambda _: {}, r"missing: blocks\.0\..* and \d+ more$"),
-        (lambda _: weights("1.2"), r"of another shape: .* and \d+ more$"),
+        (lambda _: {}, r"look like none of mobilenetv3, .*missing: blocks\.0\..* and \d+ more$"),
+        (lambda _: weights("mbv3-w1.2"), r"\(they look like mobilenetv3-w1\.2\); of another shape: .* and \d+ more$"),
+        (lambda _: weights("resnet50"), r"\(they look like resnet50\); missing: .*; unexpected: "),
     ],
-    ids=["one", "two", "unexpected", "kernel", "matrix", "linear", "renamed", "nothing", "other width"],
+    ids=["one", "two", "unexpected", "kernel", "matrix", "linear", "renamed", "nothing", "other width", "other family"],
 )
 def test_other_parameters_are_listed_and_nothing_is_loaded(
     single: Supernet, change: Callable[[State], State], message: str
 ) -> None:
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in weights("1.0").items()}
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in weights(V3).items()}
     with pytest.raises(CheckpointError, match=message):
         load_once_for_all(single, change(zeros))
     assert all(tensor.any() for name, tensor in single.state_dict().items() if tensor.dim())
 
 
 def test_a_supernet_of_another_space_is_refused() -> None:
-    with pytest.raises(InvalidValue, match=r"mobilenetv3 and mobilenetv3-w1\.2, not of mobilenetv3-tiny"):
+    with pytest.raises(InvalidValue, match=r"mobilenetv3, .*resnet50, not of mobilenetv3-tiny"):
         load_once_for_all(Supernet(make_space("mobilenetv3-tiny")), {})
 
 
@@ -181,7 +191,7 @@ def test_a_supernet_of_another_space_is_refused() -> None:
 @published
 def test_a_published_file_is_read(tmp_path: Path, double: Supernet) -> None:
     path = tmp_path / "ofa_mbv3_d234_e346_k357_w1.0"
-    torch.save({"state_dict": weights("1.0")}, path)
+    torch.save({"state_dict": weights(V3)}, path)
     supernet = Supernet(SPACE).double().eval()
     load_once_for_all(supernet, read_once_for_all(path))
     one, other = supernet.state_dict(), double.state_dict()
