@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hwnas.errors import InvalidValue, UnknownName
-from hwnas.spaces import SPACES, Op, make_space, parse_op
+from hwnas.spaces import SPACES, make_space, parse_op
 from hwnas.spaces.ops import KINDS, make_divisible, make_op, squeeze_width
 
 CONV: dict[str, int | str] = {"kernel": 3, "stride": 2, "act": "hswish"}
@@ -42,9 +42,7 @@ def test_attributes_by_name() -> None:
 
 
 def test_an_unknown_kind() -> None:
-    with pytest.raises(
-        UnknownName, match=r"unknown op kind 'mbcnv'.*'mbconv'.*Known: conv, mbconv, .*classifier, linear"
-    ):
+    with pytest.raises(UnknownName, match=r"unknown op kind 'mbcnv'.*'mbconv'.*Known: conv, mbconv, .*linear"):
         make_op("mbcnv", (1, 2, 2), (1, 2, 2))
 
 
