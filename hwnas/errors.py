@@ -16,6 +16,8 @@
     ├── RuntimeInputError         a runtime was given an input of the wrong shape or type, or was closed
     ├── DataError                 a dataset is empty, broken or not of the form asked for
     ├── CheckpointError           a supernet's files are not what is asked for
+    ├── TrainingDiverged          a loss is no finite number
+    ├── OutOfMemory               a batch does not fit into the memory
     ├── ParityError               the lowered network computes something else
     ├── BundleError               a bundle is incomplete or was changed
     └── OutputError               a file or folder cannot be written
@@ -99,6 +101,14 @@ class DataError(HwnasError):
 
 class CheckpointError(HwnasError):
     """A supernet's files are not what is asked for."""
+
+
+class TrainingDiverged(HwnasError):
+    """A loss is no finite number."""
+
+
+class OutOfMemory(HwnasError):
+    """A batch does not fit into the memory."""
 
 
 class ParityError(HwnasError):

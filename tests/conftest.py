@@ -18,7 +18,7 @@ from hwnas.latency import LatencyTable, Row, profile
 from hwnas.latency.manifest import Manifest
 from hwnas.latency.profile import NETWORKS, OPS
 from hwnas.spaces import Op, Space, make_space
-from hwnas.supernet import Supernet, TrainConfig, train
+from hwnas.supernet import Phase, Supernet, TrainConfig, train
 from hwnas.targets import Device, Hardware, Match, Recipe, Target, resolve_target
 from hwnas.timing import Protocol
 
@@ -181,7 +181,7 @@ def data() -> ClutteredDigits:
 def supernet(space: Space, data: ClutteredDigits, tmp_path_factory: pytest.TempPathFactory) -> Supernet:
     """A supernet of the small space after a few steps: it knows little, but its weights are nobody's default."""
     net = Supernet(space, seed=1)
-    config = TrainConfig(steps=6, batch_size=32, random_subnets=1)
+    config = TrainConfig(phases=[Phase(name="all", steps=6, learning_rate=0.2)], batch_size=32)
     train(net, data, config, seed=1, folder=tmp_path_factory.mktemp("training"))
     return net
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.errors import DataError, InvalidValue
+from hwnas.errors import DataError, InvalidValue, UnknownName
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from hwnas.data import Data
     from hwnas.latency import LatencyModel
     from hwnas.spaces import Space
@@ -22,7 +24,10 @@ Target = Annotated[
     typer.Option(help="device/recipe; the device 'this' is the present host.", metavar="DEVICE/RECIPE"),
 ]
 SpaceName = Annotated[
-    str, typer.Option("--space", help="Search space: mobilenetv3, mobilenetv3-w1.2 or mobilenetv3-tiny.")
+    str,
+    typer.Option(
+        "--space", help="Search space: mobilenetv3, mobilenetv3-w1.2, proxyless-w1.3, resnet50, mobilenetv3-tiny."
+    ),
 ]
 Fix = Annotated[
     list[str] | None,
@@ -30,12 +35,22 @@ Fix = Annotated[
 ]
 Channels = Annotated[int | None, typer.Option(help="Channels of the images; the space's usual number if left out.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes; the space's usual number if left out.")]
-DataName = Annotated[str, typer.Option("--data", help="Dataset: cluttered-digits or images.")]
-DataPath = Annotated[Path | None, typer.Option("--data-path", help="Folder of images: train/<class>/, val/<class>/.")]
+DataName = Annotated[str, typer.Option("--data", help="Dataset: cluttered-digits, images or huggingface.")]
+DataPath = Annotated[
+    Path | None,
+    typer.Option("--data-path", help="Folder of images (train/<class>/, val/<class>/), or of a Hugging Face dataset."),
+]
 Tables = Annotated[
     Path | None,
     typer.Option(help="Folder of latency tables; the user's data folder or $HWNAS_HOME if left out."),
 ]
+TrainingRecipe = Annotated[
+    Path | None, typer.Option("--recipe", help="Training recipe, a TOML file; one phase of 1100 steps if left out.")
+]
+Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Devices = Annotated[int, typer.Option(help="Processes, one a device; on the CPU they share its cores.", min=1)]
+TrainingPrecision = Annotated[str, typer.Option("--precision", help="32-true, or bf16-mixed where the device has it.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the folder's checkpoint, or delete it and start anew.")]
 MAX_SEED = 2**32 - 1
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0, max=MAX_SEED)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
@@ -98,6 +113,34 @@ def reopen_data(facts: SupernetFacts) -> Data:
             f"{', '.join(data.classes)}: restore the data, or train anew"
         )
     return data
+
+
+def launched(accelerator: str, devices: int, precision: str) -> Fabric:
+    """Processes, devices and precision of a training; with several, this process and those that it starts run on.
+
+    Raises:
+        InvalidValue: unknown, or not available on this host.
+    """
+    from lightning_fabric import Fabric
+
+    if accelerator not in ("auto", "cpu", "cuda"):
+        raise UnknownName("accelerator", accelerator, ("auto", "cpu", "cuda"))
+    if precision not in ("32-true", "bf16-mixed"):
+        raise UnknownName("precision", precision, ("32-true", "bf16-mixed"))
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,  # type: ignore[arg-type]
+            strategy="ddp" if devices > 1 else "auto",
+        )
+        fabric.launch()
+    except (
+        RuntimeError,
+        ValueError,
+    ) as error:  # lightning's MisconfigurationException is a ValueError or a RuntimeError
+        raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
+    return fabric
 
 
 def print_json(document: object) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli import options
 from hwnas.cli.progress import shown_progress
+from hwnas.progress import silent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lightning_fabric import Fabric
+
+    from hwnas.data import Data
+    from hwnas.supernet import Supernet, TrainConfig
 
 
 def train(
@@ -18,39 +26,82 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
     data_path: options.DataPath = None,
     fix: options.Fix = None,
-    steps: Annotated[int, typer.Option(help="Updates.", min=1)] = 1100,
-    batch_size: Annotated[int, typer.Option(help="Images an update.", min=1)] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 0.2,
+    recipe: options.TrainingRecipe = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Folder of a trained supernet, whose largest network teaches as well.")
+    ] = None,
+    accelerator: options.Accelerator = "auto",
+    devices: options.Devices = 1,
+    precision: options.TrainingPrecision = "32-true",
+    resume: options.Resume = True,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Train one set of weights for every network of a space.
 
-    A killed run goes on from its last checkpoint.
+    A killed run goes on from its last checkpoint when the same command is given again.
     """
     from hwnas.data import open_data
-    from hwnas.errors import InvalidValue, OutputError
-    from hwnas.supernet import Supernet, TrainConfig, save_supernet
-    from hwnas.supernet import train as run
+    from hwnas.supernet import Supernet, TrainConfig, read_training
 
-    if not 0 < learning_rate < math.inf:
-        raise InvalidValue(f"the learning rate must be a positive, finite number, not {learning_rate}")
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; a supernet is a folder, choose another name")
     images = open_data(data, path=data_path)
     chosen = options.fixed_space(space, fix, images.in_channels, len(images.classes))
-    config = TrainConfig(steps=steps, batch_size=batch_size, learning_rate=learning_rate)
+    config = read_training(recipe) if recipe else TrainConfig()
+    fabric = options.launched(accelerator, devices, precision)
+    facts = {"name": data, "path": str(data_path.absolute()) if data_path else None}
     supernet = Supernet(chosen, seed=seed)
-    with shown_progress() as progress:
-        run(supernet, images, config, seed=seed, folder=out, progress=progress)
-    save_supernet(
-        supernet,
-        out,
-        data={"name": data, "path": str(data_path.absolute()) if data_path else None},
-        classes=images.classes,
-        training={**config.model_dump(), "seed": seed},
-    )
+    run(supernet, images, config, fabric, out, seed=seed, data_facts=facts, teacher=teacher, resume=resume)
+    if not fabric.is_global_zero:
+        return
     if as_json:
-        options.print_json({"space": chosen.name, "data": data, "steps": steps, "supernet": str(out)})
+        options.print_json({"space": chosen.name, "data": data, "steps": config.steps, "supernet": str(out)})
     else:
-        typer.echo(f"trained {chosen.name} on {data} for {steps} steps: {out}")
+        typer.echo(f"trained {chosen.name} on {data} for {config.steps} steps: {out}")
+
+
+def run(
+    supernet: Supernet,
+    data: Data,
+    config: TrainConfig,
+    fabric: Fabric,
+    out: Path,
+    *,
+    seed: int,
+    data_facts: Mapping[str, str | int | None],
+    teacher: Path | None,
+    resume: bool,
+) -> None:
+    """Train, and write the supernet into a folder.
+
+    Raises:
+        OutputError: the folder is a file, or cannot be written.
+    """
+    from hwnas.errors import OutputError
+    from hwnas.supernet import extract, load_supernet, save_supernet
+    from hwnas.supernet import train as train_supernet
+    from hwnas.supernet.checkpoint import CHECKPOINT
+
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; a supernet is a folder, choose another name")
+    if not resume and fabric.is_global_zero:
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    fabric.barrier()
+    taught = None
+    if teacher:
+        teaching, _ = load_supernet(teacher)
+        taught = fabric.to_device(extract(teaching, teaching.space.largest))
+    with shown_progress() as progress:
+        train_supernet(
+            supernet,
+            data,
+            config,
+            seed=seed,
+            folder=out,
+            fabric=fabric,
+            teacher=taught,
+            progress=progress if fabric.is_global_zero else silent,
+        )
+    if fabric.is_global_zero:
+        training = {**config.model_dump(mode="json", by_alias=True), "seed": seed}
+        save_supernet(supernet.cpu(), out, data=data_facts, classes=data.classes, training=training)
+    fabric.barrier()

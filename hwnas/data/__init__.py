@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from hwnas.data.augment import Augmentation
 from hwnas.data.base import Data, Split
 from hwnas.data.digits import ClutteredDigits
+from hwnas.data.huggingface import HuggingFace
 from hwnas.data.images import Images
 from hwnas.errors import InvalidValue, UnknownName
 
-__all__ = ["DATASETS", "ClutteredDigits", "Data", "Images", "Split", "open_data"]
+__all__ = ["DATASETS", "Augmentation", "ClutteredDigits", "Data", "HuggingFace", "Images", "Split", "open_data"]
 
 
 def _open_digits(path: Path | None, seed: int) -> Data:
@@ -28,9 +30,19 @@ def _open_images(path: Path | None, seed: int) -> Data:
     return Images(path, seed=seed)
 
 
+def _open_huggingface(path: Path | None, seed: int) -> Data:
+    if path is None:
+        raise InvalidValue(
+            "huggingface needs the path of a folder that DatasetDict.save_to_disk wrote "
+            "(--data-path, or path under [data] in a job)"
+        )
+    return HuggingFace(path, seed=seed)
+
+
 DATASETS: dict[str, Callable[[Path | None, int], Data]] = {
     ClutteredDigits.name: _open_digits,
     Images.name: _open_images,
+    HuggingFace.name: _open_huggingface,
 }
 
 
@@ -39,7 +51,7 @@ def open_data(name: str, *, path: Path | None = None, seed: int = 0) -> Data:
 
     Args:
         name: a key of `DATASETS`.
-        path: the folder of ``images``; None for ``cluttered-digits``.
+        path: the folder of ``images`` or ``huggingface``; None for ``cluttered-digits``.
         seed: decides which images are held out and in which order a split is read. It is not the seed of
             training: leave it at 0 for runs that are to be compared.
 

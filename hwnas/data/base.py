@@ -10,11 +10,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from hwnas.data.augment import Augmentation, mixed_and_erased
 from hwnas.errors import InvalidValue, UnknownName
 
 Split = Literal["train", "validation", "test"]
 
 LEAST_RESOLUTION = 8
+USUAL = Augmentation()
 
 
 def stable_seed(*parts: object) -> int:
@@ -70,7 +72,11 @@ class Data(ABC):
         """The side that the test transform resizes ("both" or "short"), to what, and the crop, if any."""
 
     @abstractmethod
-    def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]: ...
+    def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+        """The images at some places of the endless sequence that a training run sees; what is random follows the place.
+
+        Photographs are cropped, flipped and coloured as `how` says.
+        """
 
     @abstractmethod
     def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -103,7 +109,16 @@ class Data(ABC):
             "std": list(self.std),
         }
 
-    def train_batch(self, step: int, size: int, resolution: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    def train_batch(
+        self,
+        step: int,
+        size: int,
+        resolution: int,
+        *,
+        seed: int,
+        augmentation: Augmentation = USUAL,
+        part: tuple[int, int] = (0, 1),
+    ) -> tuple[Tensor, Tensor]:
         """One augmented batch of the train split: a pure function, so training can be resumed at any step.
 
         Args:
@@ -111,21 +126,28 @@ class Data(ABC):
             size: images in the batch.
             resolution: side of the images in pixels.
             seed: of the training run; another seed gives other batches.
+            augmentation: what is done to the images.
+            part: which one of how many equal parts of the batch: each of several processes takes its own.
 
         Returns:
-            Normalised images ``(size, in_channels, resolution, resolution)``, float32, and labels
-            ``(size,)``, int64.
+            Normalised images ``(size / parts, in_channels, resolution, resolution)``, float32, and labels: int64
+            ``(size / parts,)``, or where images are mixed the classes' shares, float32 ``(size / parts, classes)``.
 
         Raises:
-            InvalidValue: a negative step, an empty batch or too small a resolution.
+            InvalidValue: a negative step, an empty batch, one that has no such parts, or too small a resolution.
             DataError: an image cannot be read.
         """
         if step < 0:
             raise InvalidValue(f"training steps are counted from 0; there is no step {step}")
         if size < 1:
             raise InvalidValue(f"a batch has at least 1 image, not {size}")
+        if size % part[1]:
+            raise InvalidValue(f"a batch of {size} images cannot be split evenly among {part[1]} processes")
         check_resolution(resolution)
-        return self._train_batch(step, size, resolution, seed)
+        length = size // part[1]
+        first = step * size + part[0] * length
+        images, labels = self._train_batch(range(first, first + length), resolution, augmentation, seed)
+        return mixed_and_erased(images, labels, len(self.classes), augmentation, seed=seed, first=first)
 
     def batches(
         self, split: Split, resolution: int, *, limit: int | None = None, batch_size: int = 250

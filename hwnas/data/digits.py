@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from hwnas.data.base import Data, Split, check_split, normalised, stable_seed
+from hwnas.data.augment import Augmentation
+from hwnas.data.base import USUAL, Data, Split, check_split, normalised, stable_seed
+from hwnas.errors import InvalidValue
 
 SIDE = 8  # of a digit as it was scanned, pixels
 CANVAS = 32  # of an image, pixels
@@ -31,11 +33,14 @@ FRAGMENT_CONTRAST = (0.4, 0.8)
 FRAGMENT_CENTRE = 0.75  # of a fragment, at most so far from its digit's centre; 1 is the digit's edge
 NOISE = 0.15  # standard deviation, where white is 1
 
+_PHOTOGRAPHS = ("crop_area", "crop_ratio", "flip", "colour")
+
 SHARES: dict[Split, float] = {"train": 0.60, "validation": 0.15, "test": 0.25}
 SIZES: dict[Split, int] = {"train": 20_000, "validation": 4_000, "test": 10_000}
 BLOCK = 1_000  # fixed images are drawn so many at a time, which bounds the memory of drawing
+TRAIN_BLOCK = 32  # and those of training: few enough for a part of a batch to be drawn by itself
 
-REVISION = 1  # to be raised with every change of the drawing that the constants above do not show
+REVISION = 2  # to be raised with every change of the drawing that the constants above do not show
 
 
 class ClutteredDigits(Data):
@@ -97,7 +102,7 @@ class ClutteredDigits(Data):
             FRAGMENT_CENTRE,
             NOISE,
         )
-        rules = (self.name, REVISION, self._seed, self.mean, self.std, drawing, SHARES, SIZES, BLOCK)
+        rules = (self.name, REVISION, self._seed, self.mean, self.std, drawing, SHARES, SIZES, BLOCK, TRAIN_BLOCK)
         digest = hashlib.blake2b(repr(rules).encode(), digest_size=16)
         digest.update(self._digits.numpy().tobytes())
         digest.update(self._labels.numpy().tobytes())
@@ -106,8 +111,16 @@ class ClutteredDigits(Data):
     def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
         return "both", resolution, None
 
-    def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]:
-        images, labels = self._draw("train", size, stable_seed("train", self._seed, seed, step))
+    def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+        if any(getattr(how, name) != getattr(USUAL, name) for name in _PHOTOGRAPHS):
+            raise InvalidValue(
+                f"{self.name} draws every training image at a place, size, angle and contrast of its own; "
+                f"{', '.join(_PHOTOGRAPHS)} are for photographs, leave them out of [augmentation]"
+            )
+        blocks = range(places.start // TRAIN_BLOCK, -(-places.stop // TRAIN_BLOCK))
+        drawn = [self._draw("train", TRAIN_BLOCK, stable_seed("train", self._seed, seed, block)) for block in blocks]
+        first = places.start - blocks.start * TRAIN_BLOCK
+        images, labels = (torch.cat(parts)[first : first + len(places)] for parts in zip(*drawn, strict=True))
         return self._transformed(images, resolution), labels
 
     def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hwnas.nn.blocks import build
+from hwnas.nn.norm import share_batch_norms
 from hwnas.spaces import Op
 
 
@@ -71,7 +72,7 @@ class Elastic(nn.Module):
         key = _without_size(op)
         if key not in self._skeletons:
             with torch.device("meta"):
-                self._skeletons[key] = (build(op, bn_eps=self._bn_eps), _shapes(op))
+                self._skeletons[key] = (share_batch_norms(build(op, bn_eps=self._bn_eps)), _shapes(op))
         return self._skeletons[key]
 
     def _slice(self, name: str, tensor: Tensor, shape: torch.Size) -> Tensor:

@@ -2,10 +2,12 @@
 
 from hwnas.supernet.network import Supernet, extract
 from hwnas.supernet.once_for_all import load_once_for_all, read_once_for_all
+from hwnas.supernet.recipe import Phase, TrainConfig, read_training
 from hwnas.supernet.store import SupernetFacts, load_supernet, save_supernet
-from hwnas.supernet.train import TrainConfig, train
+from hwnas.supernet.train import train
 
 __all__ = [
+    "Phase",
     "Supernet",
     "SupernetFacts",
     "TrainConfig",
@@ -13,6 +15,7 @@ __all__ = [
     "load_once_for_all",
     "load_supernet",
     "read_once_for_all",
+    "read_training",
     "save_supernet",
     "train",
 ]

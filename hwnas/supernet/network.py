@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -29,7 +30,7 @@ class Supernet(nn.Module):
         ops = {slot.name: [op for op in space.slot_ops(slot).flat if op is not None] for slot in space.slots}
         # A slot that a restriction leaves without any op (a block beyond every depth) has no weights.
         self.slots = nn.ModuleDict(
-            {_name(slot): Elastic(found, bn_eps=space.bn_eps) for slot, found in ops.items() if found}
+            {module_name(slot): Elastic(found, bn_eps=space.bn_eps) for slot, found in ops.items() if found}
         )
         initialise(self, seed=seed)
 
@@ -43,7 +44,7 @@ class Supernet(nn.Module):
         if tuple(x.shape[1:]) != ops[0][1].input:
             raise InvalidValue(f"this arch takes images (n, {ops[0][1].input}), not {tuple(x.shape)}")
         for slot, op in ops:
-            x = self.slots[_name(slot.name)](x, op)
+            x = self.slots[module_name(slot.name)](x, op)
         return x
 
 
@@ -61,12 +62,22 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
     state: dict[str, Tensor] = {}
     with torch.no_grad():
         for slot, op in space.ops(arch):
-            elastic = supernet.slots[_name(slot.name)]
+            elastic = supernet.slots[module_name(slot.name)]
             assert isinstance(elastic, Elastic)
-            state |= {f"{_name(slot.name)}.{name}": tensor for name, tensor in elastic.state(op).items()}
+            state |= {f"{module_name(slot.name)}.{name}": tensor for name, tensor in elastic.state(op).items()}
         subnet.load_state_dict(state)
     return plain(subnet.eval())
 
 
-def _name(slot: str) -> str:
+def weights_hash(module: nn.Module) -> str:
+    """A hash of all that a module has learned, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def module_name(slot: str) -> str:
+    """Name of a slot's module: torch reads dots as paths."""
     return slot.replace(".", "_")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from hwnas.errors import CheckpointError, HwnasError
 from hwnas.spaces import Domain
@@ -36,7 +36,7 @@ class SupernetFacts(Spec):
     domain: Domain
     data: dict[str, str | int | None]
     classes: list[str]
-    training: dict[str, str | int | float]
+    training: dict[str, JsonValue]
     weights_sha256: str
 
 
@@ -46,7 +46,7 @@ def save_supernet(
     *,
     data: Mapping[str, str | int | None],
     classes: tuple[str, ...],
-    training: Mapping[str, str | int | float],
+    training: Mapping[str, JsonValue],
 ) -> None:
     """Write a supernet's weights and facts into a folder.
 

@@ -1,8 +1,11 @@
-"""Training a supernet: the sandwich rule with in-place distillation.
+"""Training a supernet: progressive shrinking in phases, the sandwich rule, in-place distillation.
 
-Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", ECCV 2020 (section 3.2):
-each step trains the largest subnet on the labels, and the smallest and a few random ones on the largest's outputs;
-their gradients add up to one update. Each subnet sees the images at its own resolution.
+Phases open more and more choices (Cai et al., "Once for All", ICLR 2020, section 3.4). Each step trains the largest
+open subnet on the labels, and the smallest and a few random ones on the largest's outputs as well; their gradients add
+up to one update (Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", ECCV 2020,
+section 3.2). Each subnet sees the images at its own resolution.
+
+A space with a single network makes this the usual training of that network.
 """
 
 from __future__ import annotations
@@ -10,51 +13,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import safetensors
-import safetensors.torch
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.data import Data
-from hwnas.errors import CheckpointError
+from hwnas.errors import InvalidValue, OutOfMemory, TrainingDiverged
 from hwnas.nn import channels_last
 from hwnas.progress import Progress, silent
-from hwnas.spaces import Arch, Domain
-from hwnas.supernet.network import Supernet
-from hwnas.targets import Spec, write_whole
+from hwnas.spaces import Arch, Domain, Space
+from hwnas.supernet.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
+from hwnas.supernet.memory import fitting_batch, is_out_of_memory
+from hwnas.supernet.metrics import Metrics
+from hwnas.supernet.network import Supernet, weights_hash
+from hwnas.supernet.recipe import Phase, TrainConfig
+from hwnas.supernet.sort import channel_orders, reorder
 
-CHECKPOINT = "checkpoint.safetensors"
-
-
-class TrainConfig(Spec):
-    """How a supernet is trained.
-
-    Attributes:
-        steps: updates.
-        batch_size: images an update.
-        learning_rate: peak, after a linear warm-up and before a cosine decay to 0.
-        weight_decay: of convolution and linear weights.
-        momentum: of Nesterov's SGD.
-        label_smoothing: for the largest subnet.
-        label_share: of the labels in the loss of the other subnets; the rest is the largest's outputs. BigNAS has 0;
-            in a short training the largest knows little at first, and a share helps the others.
-        random_subnets: random subnets in each update, beside the largest and the smallest.
-        checkpoint_every: updates between two checkpoints.
-    """
-
-    steps: PositiveInt = 1100
-    batch_size: PositiveInt = 64
-    learning_rate: float = Field(default=0.2, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=3e-5, ge=0, allow_inf_nan=False)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    label_share: float = Field(default=0.5, ge=0, le=1)
-    random_subnets: int = Field(default=1, ge=0)
-    checkpoint_every: PositiveInt = 50
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def train(
@@ -64,53 +49,295 @@ def train(
     *,
     seed: int,
     folder: Path,
+    fabric: Fabric | None = None,
+    teacher: nn.Module | None = None,
     progress: Progress = silent,
 ) -> None:
     """Train a supernet in place, or go on where a killed run of the same training left off.
 
-    The result does not depend on whether it was interrupted: images, subnets and learning rate are functions of
-    the step alone.
+    The result does not depend on whether it was interrupted, nor (up to rounding) on the number of processes: images,
+    subnets and learning rate are functions of the step alone.
 
     Args:
         supernet: with its initial weights; a checkpoint in `folder` replaces them.
         data: images of as many channels and classes as the space has.
         config: how.
         seed: of the images and the random subnets.
-        folder: for the checkpoint.
-        progress: told after each step.
+        folder: for the checkpoint and the metrics.
+        fabric: device, precision and processes, launched; this process's CPU in single precision if None.
+        teacher: a separate teacher in evaluation mode, for images at the space's largest resolution.
+        progress: told after each step, in images.
 
     Raises:
+        InvalidValue: the data is not of the space's channels and classes; the batch cannot be split among the
+            processes; a phase restricts what the space does not have.
         CheckpointError: the folder holds a checkpoint of another training.
-        OutputError: the checkpoint cannot be written.
+        TrainingDiverged: a loss is not a finite number.
+        OutOfMemory: a batch does not fit.
+        OutputError: a file cannot be written.
     """
-    space = supernet.space
-    path = folder / CHECKPOINT
-    subject = _subject(supernet, data, config, seed)
-    largest, smallest = space.largest, space.smallest
-    channels_last(supernet.train())
-    optimizer = _optimizer(supernet, config)
-    start = _resume(path, supernet, optimizer, subject)
-    for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(step, config)
-        images, labels = data.train_batch(step, config.batch_size, largest["resolution"], seed=seed)
-        images = images.contiguous(memory_format=torch.channels_last)
-        optimizer.zero_grad(set_to_none=True)
-        logits = supernet(images, largest)
-        functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing).backward()
-        targets = logits.detach().softmax(dim=1)
-        random = space.decode(space.sample(config.random_subnets, seed=(seed, step)))
-        for arch in (smallest, *random):
-            outputs = supernet(_resized(images, arch), arch)
-            taught = functional.cross_entropy(outputs, targets)
-            told = functional.cross_entropy(outputs, labels)
-            ((1 - config.label_share) * taught + config.label_share * told).backward()
-        nn.utils.clip_grad_norm_(supernet.parameters(), 5.0)
-        optimizer.step()
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            _save(path, supernet, optimizer, subject, step + 1)
-        progress("training the supernet", step + 1, config.steps)
-    supernet.eval()
+    if (data.in_channels, len(data.classes)) != (supernet.space.in_channels, supernet.space.classes):
+        raise InvalidValue(
+            f"{data.name} has images of {data.in_channels} channels in {len(data.classes)} classes, the supernet takes "
+            f"{supernet.space.in_channels} channels and tells {supernet.space.classes} classes apart"
+        )
+    if fabric is None:
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(accelerator="cpu", devices=1)
+    if config.batch_size % fabric.world_size:
+        raise InvalidValue(
+            f"a batch of {config.batch_size} images cannot be split evenly among {fabric.world_size} processes"
+        )
+    run = _Run(supernet, data, config, seed=seed, folder=folder, fabric=fabric, teacher=teacher)
+    run.go(progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """An update: its number, counted from 0, where it stands in its phase, and what the phase trains."""
+
+    number: int
+    phase: Phase
+    begin: int
+    space: Space
+
+    @property
+    def learning_rate(self) -> float:
+        """Linear warm-up, then a cosine to 0."""
+        steps, done = self.phase.steps, self.number - self.begin
+        warmup = round(self.phase.warmup * steps)
+        if done < warmup:
+            return self.phase.learning_rate * (done + 1) / warmup
+        return self.phase.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (steps - warmup)))
+
+
+class _Run:
+    """A training under way."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        data: Data,
+        config: TrainConfig,
+        *,
+        seed: int,
+        folder: Path,
+        fabric: Fabric,
+        teacher: nn.Module | None,
+    ) -> None:
+        self.supernet, self.data, self.config = supernet, data, config
+        self.seed, self.folder, self.fabric, self.teacher = seed, folder, fabric, teacher
+        self.path = folder / CHECKPOINT
+        self.subject = _subject(supernet, data, config, seed, teacher)
+        self.steps = list(_steps(config, supernet.space))
+        self.average: dict[str, Tensor] = {}
+
+    def go(self, progress: Progress) -> None:
+        """Train from where the folder's checkpoint is to the end."""
+        found = read_checkpoint(self.path, self.subject)
+        done = found.step if found else 0
+        if found:
+            self.supernet.load_state_dict(found.model)
+        self.fabric.to_device(channels_last(self.supernet.train()))
+        self.parameters = dict(self.supernet.named_parameters())
+        if self.config.ema_decay:
+            start = found.average if found else self.parameters
+            self.average = {name: self.fabric.to_device(tensor.detach().clone()) for name, tensor in start.items()}
+        self.optimizer = self._optimizer(found.momentum if found else {})
+        with ExitStack() as stack:
+            metrics = stack.enter_context(Metrics(self.folder, done)) if self.fabric.is_global_zero else None
+            loader = stack.enter_context(ThreadPoolExecutor(1))
+            images = self._images(self.steps[done:], loader)
+            started, seen = time.monotonic(), 0
+            for step in self.steps[done:]:
+                if step.number and step.number == step.begin:
+                    self._begin(self.steps[step.number - 1].space)
+                losses = self._update(step, *next(images), done)
+                seen += self.config.batch_size
+                if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == len(self.steps):
+                    done = step.number + 1
+                    self._save(done)
+                if metrics:
+                    rate = seen / (time.monotonic() - started)
+                    metrics.record(
+                        step.number + 1,
+                        step.phase.name,
+                        learning_rate=step.learning_rate,
+                        images_per_s=rate,
+                        **losses,
+                    )
+                shown = f"training the supernet ({step.phase.name})" if len(self.config.phases) > 1 else "training"
+                progress(
+                    shown,
+                    (step.number - step.begin + 1) * self.config.batch_size,
+                    step.phase.steps * self.config.batch_size,
+                )
+        with torch.no_grad():
+            for name, tensor in self.average.items():
+                self.parameters[name].copy_(tensor)
+        self.supernet.eval()
+
+    def _images(self, steps: Sequence[_Step], loader: ThreadPoolExecutor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of this process; one is loaded while the one before is trained on."""
+        part = (self.fabric.global_rank, self.fabric.world_size)
+        side = self.supernet.space.largest["resolution"]
+
+        def load(step: _Step) -> tuple[Tensor, Tensor]:
+            return self.data.train_batch(
+                step.number,
+                self.config.batch_size,
+                side,
+                seed=self.seed,
+                augmentation=self.config.augmentation,
+                part=part,
+            )
+
+        waiting = deque(loader.submit(load, step) for step in steps[:1])
+        for step in [*steps[1:], None]:
+            if step:
+                waiting.append(loader.submit(load, step))
+            images, labels = waiting.popleft().result()
+            yield (
+                self.fabric.to_device(images.contiguous(memory_format=torch.channels_last)),
+                self.fabric.to_device(labels),
+            )
+
+    def _begin(self, trained: Space) -> None:
+        """Begin another phase: channels sorted, and no momentum from other networks."""
+        self.optimizer = self._optimizer({})
+        if self.config.sort_channels:
+            orders = channel_orders(self.supernet, trained)
+            reorder(self.supernet.state_dict(), orders)
+            reorder(self.average, orders)
+
+    def _update(self, step: _Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
+        """One update; the mean losses of the largest, the smallest and the random subnets over all processes."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = step.learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        space, config = step.space, self.config
+        found: dict[str, list[Tensor]] = {}
+        told = None
+        if self.teacher:
+            with torch.inference_mode(), self.fabric.autocast():
+                told = self.teacher(images).softmax(dim=1).clone()
+        targets: Tensor | None = None
+        for kind, arch in self._archs(step):
+            try:
+                with self.fabric.autocast():
+                    logits = self.supernet(_resized(images, arch), arch)
+                    loss = self._loss(logits.float(), labels, targets, told)
+                self.fabric.backward(loss)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise self._out_of_memory(space.largest, images) from error
+            if targets is None:
+                targets = logits.detach().float().softmax(dim=1)
+            mean = self._mean(loss.detach())
+            if not torch.isfinite(mean):
+                raise TrainingDiverged(
+                    f"the loss of the {kind} subnet is {float(mean)} in step {step.number + 1} ({step.phase.name}); "
+                    f"its arch: {', '.join(f'{n}={v}' for n, v in space.describe(arch).items())}. "
+                    + (
+                        f"The last good checkpoint is {self.path}, of step {saved}"
+                        if saved
+                        else "There is no checkpoint yet"
+                    )
+                    + f". Lower the learning rate (now {step.learning_rate:.3g}), or clip_norm"
+                )
+            found.setdefault(f"loss_{kind}", []).append(mean)
+        self._share_gradients()
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), config.clip_norm)
+        self.optimizer.step()
+        decay = min(config.ema_decay, (1 + step.number) / (10 + step.number))  # the first weights are soon forgotten
+        with torch.no_grad():
+            for name, tensor in self.average.items():
+                tensor.lerp_(self.parameters[name], 1 - decay)
+        return {kind: float(torch.stack(losses).mean()) for kind, losses in found.items()}
+
+    def _archs(self, step: _Step) -> list[tuple[str, Arch]]:
+        """The subnets of a step; the same in every process."""
+        space = step.space
+        if space.size == 1:
+            return [("largest", space.largest)]
+        random = space.decode(space.sample(self.config.random_subnets, seed=(self.seed, step.number)))
+        return [("largest", space.largest), ("smallest", space.smallest), *(("random", arch) for arch in random)]
+
+    def _loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None, told: Tensor | None) -> Tensor:
+        """The loss of a subnet.
+
+        Args:
+            logits: ``(n, classes)``.
+            labels: ``(n,)``, or shares ``(n, classes)``.
+            targets: the largest subnet's probabilities ``(n, classes)``; None for the largest itself.
+            told: a teacher's probabilities ``(n, classes)``, if there is one.
+        """
+        config = self.config
+        if targets is None:
+            loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        else:
+            hard, soft = functional.cross_entropy(logits, labels), functional.cross_entropy(logits, targets)
+            loss = config.label_share * hard + (1 - config.label_share) * soft
+        if told is None:
+            return loss
+        return (1 - config.teacher_share) * loss + config.teacher_share * functional.cross_entropy(logits, told)
+
+    def _share_gradients(self) -> None:
+        """The mean of the processes' gradients, in one message."""
+        if self.fabric.world_size == 1:
+            return
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        flat = self._mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _mean(self, tensor: Tensor) -> Tensor:
+        """The mean over all processes."""
+        mean = self.fabric.all_reduce(tensor, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
+    def _optimizer(self, momentum: Mapping[str, Tensor]) -> torch.optim.SGD:
+        """SGD with weight decay on the weights of convolutions and linear layers only (not on BN and biases)."""
+        parameters = self.parameters.values()
+        groups = [
+            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        ]
+        nesterov = self.config.momentum > 0  # torch refuses Nesterov's rule without momentum
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=self.config.momentum, nesterov=nesterov)
+        for name, buffer in momentum.items():
+            parameter = self.parameters[name]
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        return optimizer
+
+    def _save(self, done: int) -> None:
+        momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
+        if self.fabric.is_global_zero:
+            state = Checkpoint(
+                step=done,
+                model=self.supernet.state_dict(),
+                average=self.average,
+                momentum={name: buffer for name, buffer in momentum.items() if buffer is not None},
+            )
+            write_checkpoint(self.path, self.subject, state)
+        self.fabric.barrier()
+
+    def _out_of_memory(self, largest: Arch, images: Tensor) -> OutOfMemory:
+        self.optimizer.zero_grad(set_to_none=True)
+        fitting = fitting_batch(lambda x: self.supernet(x, largest), images) * self.fabric.world_size
+        helps = f"set batch_size = {fitting}" if fitting else "not even one image would: restrict the space"
+        return OutOfMemory(f"a batch of {self.config.batch_size} images does not fit into the memory; {helps}")
+
+
+def _steps(config: TrainConfig, space: Space) -> Iterator[_Step]:
+    begin = 0
+    for phase in config.phases:
+        opened = phase.open(space)
+        yield from (_Step(begin + i, phase, begin, opened) for i in range(phase.steps))
+        begin += phase.steps
 
 
 def _resized(images: Tensor, arch: Arch) -> Tensor:
@@ -120,68 +347,13 @@ def _resized(images: Tensor, arch: Arch) -> Tensor:
     return functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
-def _learning_rate(step: int, config: TrainConfig) -> float:
-    warmup = max(1, config.steps // 20)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.steps - warmup)))
-
-
-def _optimizer(supernet: Supernet, config: TrainConfig) -> torch.optim.SGD:
-    """SGD with weight decay on the weights of convolutions and linear layers only (not on BN and biases)."""
-    decayed = [p for p in supernet.parameters() if p.dim() > 1]
-    others = [p for p in supernet.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    nesterov = config.momentum > 0  # torch refuses Nesterov's rule without momentum
-    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=nesterov)
-
-
-def _subject(supernet: Supernet, data: Data, config: TrainConfig, seed: int) -> str:
+def _subject(supernet: Supernet, data: Data, config: TrainConfig, seed: int, teacher: nn.Module | None) -> str:
     """Tells one training from another."""
     facts = {
         "domain": Domain.of(supernet.space).model_dump(),
         "data": data.fingerprint(),
         "config": config.model_dump(exclude={"checkpoint_every"}),
         "seed": seed,
+        "teacher": teacher and weights_hash(teacher),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _save(path: Path, supernet: Supernet, optimizer: torch.optim.SGD, subject: str, step: int) -> None:
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in supernet.state_dict().items()}
-    for i, parameter in enumerate(_parameters(optimizer)):
-        buffer = optimizer.state[parameter].get("momentum_buffer")
-        if buffer is not None:
-            tensors[f"momentum.{i}"] = buffer.contiguous()
-    write_whole(path, safetensors.torch.save(tensors, {"subject": subject, "step": str(step)}))
-
-
-def _resume(path: Path, supernet: Supernet, optimizer: torch.optim.SGD, subject: str) -> int:
-    """Load a checkpoint, if there is one; returns the number of steps behind it."""
-    if not path.is_file():
-        return 0
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint: {error}. Delete it to start anew.") from error
-    if metadata.get("subject") != subject:
-        raise CheckpointError(
-            f"{path} belongs to a training with another space, other data or other settings; "
-            "choose another folder, or delete it to start anew"
-        )
-    model = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    supernet.load_state_dict(model)
-    for i, parameter in enumerate(_parameters(optimizer)):
-        if f"momentum.{i}" in tensors:
-            buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{i}"])
-            optimizer.state[parameter]["momentum_buffer"] = buffer
-    return int(metadata["step"])
-
-
-def _parameters(optimizer: torch.optim.SGD) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

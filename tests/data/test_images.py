@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from hwnas.data import Images, open_data
-from hwnas.data.images import CROP_AREA, CROP_RATIO, _crop_box
+from hwnas.data.augment import crop_box
+from hwnas.data.base import USUAL
 from hwnas.errors import DataError, InvalidValue
 
 SUFFIXES = ("jpg", "png", "JPEG", "webp", "bmp")
@@ -70,7 +71,7 @@ def test_every_class_is_held_out_at_least_once_and_at_most_so_many(
     fill(tmp_path, "train", {"many": 60, "some": 30, "few": 2})
     fill(tmp_path, "val", {"many": 1, "some": 1, "few": 1})
     assert Counter(label for _, label in Images(tmp_path).files("validation")) == {1: 6, 2: 3, 0: 1}
-    monkeypatch.setattr("hwnas.data.images.HOLD_OUT_MOST", 5)
+    monkeypatch.setattr("hwnas.data.photographs.HOLD_OUT_MOST", 5)
     assert Counter(label for _, label in Images(tmp_path).files("validation")) == {1: 3, 2: 1, 0: 1}
 
 
@@ -188,13 +189,13 @@ def test_training_images_are_cropped_and_flipped(tmp_path: Path) -> None:
 def test_random_crops_lie_in_the_image(size: tuple[int, int]) -> None:
     rng = random.Random(0)
     for _ in range(300):
-        left, top, right, bottom = _crop_box(size, rng)
+        left, top, right, bottom = crop_box(size, USUAL, rng)
         assert 0 <= left < right <= size[0]
         assert 0 <= top < bottom <= size[1]
-        assert CROP_RATIO[0] - 1e-9 <= (right - left) / (bottom - top) <= CROP_RATIO[1] + 1e-9
+        assert USUAL.crop_ratio[0] - 1e-9 <= (right - left) / (bottom - top) <= USUAL.crop_ratio[1] + 1e-9
         if max(size) < 1000:
             area = (right - left) * (bottom - top) / (size[0] * size[1])
-            assert CROP_AREA[0] - 1e-9 <= area <= 1 + 1e-9
+            assert USUAL.crop_area[0] - 1e-9 <= area <= 1 + 1e-9
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
@@ -312,7 +313,7 @@ def test_a_message_names_the_first_of_many_classes(root: Path) -> None:
 def test_a_class_too_small_to_hold_any_out(root: Path) -> None:
     fill(root, "train", {"fox": 1})
     fill(root, "val", {"fox": 1})
-    with pytest.raises(DataError, match=r"train/fox has 1 image; without a test folder"):
+    with pytest.raises(DataError, match=r"train/fox has 1 image; some of each class"):
         Images(root)
     fill(root, "test", {"cat": 1, "dog": 1, "eel": 1, "fox": 1})
     assert Images(root).size("train") == 61

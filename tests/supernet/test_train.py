@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from hwnas.data import ClutteredDigits
+from hwnas.data import Augmentation, ClutteredDigits
 from hwnas.errors import CheckpointError
 from hwnas.spaces import Arch, make_space
-from hwnas.supernet import Supernet, TrainConfig, train
-from hwnas.supernet.train import CHECKPOINT
+from hwnas.supernet import Phase, Supernet, TrainConfig, train
+from hwnas.supernet.checkpoint import CHECKPOINT
 
 SPACE = make_space("mobilenetv3-tiny")
-CONFIG = TrainConfig(steps=4, batch_size=8, random_subnets=1, checkpoint_every=2)
+PHASES = [
+    Phase(name="kernels", steps=2, learning_rate=0.2, largest_of={"depth": 1, "expansion": 2}),
+    Phase(name="all", steps=3, learning_rate=0.1),
+]
+CONFIG = TrainConfig(phases=PHASES, batch_size=8, random_subnets=1, ema_decay=0.9, checkpoint_every=2)
 
 
 class Stop(Exception):
@@ -32,9 +36,11 @@ class Steps:
         self.stop_after = stop_after
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        assert total == CONFIG.steps
-        self.done.append(done)
-        if done == self.stop_after:
+        # Images of a phase; told here as updates of the whole training.
+        before = {"kernels": 0, "all": 2}[what.removeprefix("training the supernet (").removesuffix(")")]
+        assert total == CONFIG.batch_size * {0: 2, 2: 3}[before]
+        self.done.append(before + done // CONFIG.batch_size)
+        if self.done[-1] == self.stop_after:
             raise Stop
 
 
@@ -71,7 +77,7 @@ def test_the_same_seed_gives_the_same_bits(
     assert not equal(trained(data, tmp_path / "b", seed=1), state)
 
 
-@pytest.mark.parametrize(("stop_after", "first"), [(1, 1), (2, 3), (3, 3)])
+@pytest.mark.parametrize(("stop_after", "first"), [(1, 1), (2, 3), (3, 3), (4, 5)])
 def test_a_killed_run_goes_on_to_the_same_bits(
     data: ClutteredDigits,
     uninterrupted: tuple[Path, dict[str, Tensor]],
@@ -101,7 +107,7 @@ def test_a_finished_training_is_only_read(data: ClutteredDigits, uninterrupted: 
 
 
 @pytest.mark.parametrize(
-    ("change", "seed"), [({"learning_rate": 0.1}, 0), ({"steps": 5}, 0), ({"batch_size": 4}, 0), ({}, 5)]
+    ("change", "seed"), [({"phases": PHASES[1:]}, 0), ({"momentum": 0.8}, 0), ({"batch_size": 4}, 0), ({}, 5)]
 )
 def test_a_checkpoint_of_another_training_is_refused(
     data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]], change: dict[str, float], seed: int
@@ -148,7 +154,7 @@ def test_a_safetensors_file_of_someone_else(data: ClutteredDigits, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"momentum": 1.0}, {"label_share": 1.5}]
+    "change", [{"phases": []}, {"batch_size": 0}, {"ema_decay": 1.0}, {"momentum": 1.0}, {"label_share": 1.5}]
 )
 def test_settings_that_make_no_sense(change: dict[str, float]) -> None:
     with pytest.raises(pydantic.ValidationError, match=next(iter(change))):
@@ -161,7 +167,12 @@ def test_settings_that_make_no_sense(change: dict[str, float]) -> None:
 def test_a_step_is_the_sandwich_rule(data: ClutteredDigits, tmp_path: Path) -> None:
     share, rate = 0.25, 0.1
     config = TrainConfig(
-        steps=1, batch_size=8, learning_rate=rate, momentum=0.0, weight_decay=0.0, label_share=share, random_subnets=2
+        phases=[Phase(name="all", steps=1, learning_rate=rate, warmup=0.0)],
+        batch_size=8,
+        momentum=0.0,
+        weight_decay=0.0,
+        label_share=share,
+        random_subnets=2,
     )
     supernet = Supernet(SPACE, seed=0).train()
     mine = copy.deepcopy(supernet)
@@ -169,7 +180,7 @@ def test_a_step_is_the_sandwich_rule(data: ClutteredDigits, tmp_path: Path) -> N
     logits = mine(images, SPACE.largest)
     loss = F.cross_entropy(logits, labels)
     taught = logits.detach().softmax(dim=1)
-    for arch in (SPACE.smallest, *SPACE.decode(SPACE.sample(2, seed=3))):
+    for arch in (SPACE.smallest, *SPACE.decode(SPACE.sample(2, seed=(3, 0)))):
         side = (arch["resolution"], arch["resolution"])
         outputs = mine(F.interpolate(images, side, mode="bilinear", antialias=True), arch).log_softmax(dim=1)
         loss = loss + (1 - share) * -(taught * outputs).sum(dim=1).mean() + share * F.nll_loss(outputs, labels)
@@ -187,8 +198,8 @@ def test_a_step_is_the_sandwich_rule(data: ClutteredDigits, tmp_path: Path) -> N
 class OneBatch(ClutteredDigits):
     """The same images in every step: enough to see, in seconds, whether the loss that is trained goes down."""
 
-    def _train_batch(self, step: int, size: int, resolution: int, seed: int) -> tuple[Tensor, Tensor]:
-        return super()._train_batch(0, size, resolution, seed)
+    def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+        return super()._train_batch(range(len(places)), resolution, how, seed)
 
 
 def losses(supernet: Supernet, data: ClutteredDigits, archs: list[Arch]) -> list[float]:
@@ -204,7 +215,9 @@ def losses(supernet: Supernet, data: ClutteredDigits, archs: list[Arch]) -> list
 
 def test_every_size_of_network_learns(tmp_path: Path) -> None:
     # Without a share of the labels all but the largest learn from its outputs alone.
-    config = TrainConfig(steps=15, batch_size=16, learning_rate=0.05, label_share=0.0, random_subnets=3)
+    config = TrainConfig(
+        phases=[Phase(name="all", steps=15, learning_rate=0.05)], batch_size=16, label_share=0.0, random_subnets=3
+    )
     data, supernet = OneBatch(), Supernet(SPACE, seed=0)
     archs = [SPACE.smallest, SPACE.largest, *SPACE.decode(SPACE.sample(2, seed=9))]
     before = losses(supernet, data, archs)

@@ -1,0 +1,139 @@
+"""What is done to training images beside loading them: all of it a function of the seed and the image's place.
+
+Crops, flips and colours belong to single photographs and are applied where these are decoded; mixing and erasing need
+no more than a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from hwnas.targets import Spec
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CROP_TRIES = 10
+ERASED_AREA = (0.02, 1 / 3)
+ERASED_RATIO = (0.3, 1 / 0.3)
+
+
+class Augmentation(Spec):
+    """``[augmentation]`` of a training recipe.
+
+    Attributes:
+        crop_area: share of a photograph that a random crop shows, least and most (Szegedy et al. 2015).
+        crop_ratio: width to height of a crop, least and most.
+        flip: probability of a mirror image.
+        colour: brightness, contrast and saturation vary by up to this share, in random order.
+        mixup: alpha of the Beta distribution of the shares in which two images are blended, 0 for none (Zhang et al.,
+            "mixup: Beyond Empirical Risk Minimization", ICLR 2018).
+        cutmix: alpha of the share that a box of another image takes, 0 for none (Yun et al., "CutMix", ICCV 2019). With
+            both, each pair of images is mixed one way or the other.
+        erase: probability that a box of an image is blanked (Zhong et al., "Random Erasing Data Augmentation", 2020).
+    """
+
+    crop_area: tuple[float, float] = Field(default=(0.08, 1.0), strict=False)
+    crop_ratio: tuple[float, float] = Field(default=(3 / 4, 4 / 3), strict=False)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    colour: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    cutmix: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    erase: float = Field(default=0.0, ge=0, le=1)
+
+
+def photograph(image: Image.Image, resolution: int, how: Augmentation, rng: random.Random) -> Image.Image:
+    """A random part of a photograph, maybe mirrored, in random colours: ``(resolution, resolution)``."""
+    from PIL import Image as Pillow
+    from PIL import ImageEnhance
+
+    box = crop_box(image.size, how, rng)
+    out = image.resize((resolution, resolution), Pillow.Resampling.BILINEAR, box=box)
+    if rng.random() < how.flip:
+        out = out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT)
+    if how.colour:
+        changes = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
+        for change in rng.sample(changes, len(changes)):
+            out = change(out).enhance(rng.uniform(1 - how.colour, 1 + how.colour))
+    return out
+
+
+def crop_box(size: tuple[int, int], how: Augmentation, rng: random.Random) -> tuple[float, float, float, float]:
+    """A random part of an image of a size (width, height): left, top, right and bottom in pixels."""
+    width, height = size
+    for _ in range(CROP_TRIES):
+        area = width * height * rng.uniform(*how.crop_area)
+        ratio = math.exp(rng.uniform(*map(math.log, how.crop_ratio)))
+        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left, top, min(left + w, width), min(top + h, height)
+    # Too long an image for its area: its middle, with the nearest ratio that is allowed.
+    ratio = min(max(width / height, how.crop_ratio[0]), how.crop_ratio[1])
+    w, h = min(width, height * ratio), min(height, width / ratio)
+    left, top = (width - w) / 2, (height - h) / 2
+    return left, top, left + w, top + h
+
+
+def mixed_and_erased(
+    images: Tensor, labels: Tensor, classes: int, how: Augmentation, *, seed: int, first: int
+) -> tuple[Tensor, Tensor]:
+    """A part of a batch after mixing and erasing.
+
+    Neighbours are mixed with each other (the 1st with the 2nd, the 3rd with the 4th), so that parts of a batch that
+    begin at even places are what they are in the whole.
+
+    Args:
+        images: ``(n, channels, height, width)``, normalised.
+        labels: ``(n,)``.
+        classes: number of classes.
+        how: what is done.
+        seed: of the training run.
+        first: place of the first image among all that the run sees.
+
+    Returns:
+        images of the same shape; labels as they are or, where images are mixed, the classes' shares ``(n, classes)``.
+    """
+    if how.mixup or how.cutmix:
+        shares = functional.one_hot(labels, classes).to(images.dtype)
+        images, mixed = images.clone(), shares.clone()
+        for i in range(0, len(images) - 1, 2):
+            rng = random.Random(f"mix {seed} {first + i}")
+            pair, swapped = slice(i, i + 2), [i + 1, i]
+            blend = bool(how.mixup) and (not how.cutmix or rng.random() < 0.5)
+            alpha = how.mixup if blend else how.cutmix
+            kept = rng.betavariate(alpha, alpha)
+            other = images[swapped]
+            if blend:
+                images[pair] = kept * images[pair] + (1 - kept) * other
+            else:
+                top, left, height, width = _box(images.shape[2:], 1 - kept, 1.0, rng)
+                area = (..., slice(top, top + height), slice(left, left + width))
+                images[pair][area] = other[area]
+                kept = 1 - height * width / (images.shape[2] * images.shape[3])
+            mixed[pair] = kept * shares[pair] + (1 - kept) * shares[swapped]
+        labels = mixed
+    if how.erase:
+        images = images.clone()
+        for i in range(len(images)):
+            rng = random.Random(f"erase {seed} {first + i}")
+            if rng.random() < how.erase:
+                ratio = math.exp(rng.uniform(*map(math.log, ERASED_RATIO)))
+                top, left, height, width = _box(images.shape[2:], rng.uniform(*ERASED_AREA), ratio, rng)
+                images[i, :, top : top + height, left : left + width] = 0  # the mean, of normalised images
+    return images, labels
+
+
+def _box(size: torch.Size, share: float, ratio: float, rng: random.Random) -> tuple[int, int, int, int]:
+    """A random box that takes about a share of an image: top, left, height, width."""
+    rows, columns = size
+    height = min(rows, round(math.sqrt(rows * columns * share * ratio)))
+    width = min(columns, round(math.sqrt(rows * columns * share / ratio)))
+    return rng.randint(0, rows - height), rng.randint(0, columns - width), height, width

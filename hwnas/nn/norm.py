@@ -1,0 +1,42 @@
+"""Batch normalisation over the whole batch of several processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce  # gradients flow back through it
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """BN whose statistics in training are those of all processes' images together: their number changes nothing.
+
+    With one process it is `torch.nn.BatchNorm2d`. (Torch's own `SyncBatchNorm` computes on GPUs only.)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, channels, h, w)`` -> the same shape."""
+        if not (self.training and distributed.is_initialized() and distributed.get_world_size() > 1):
+            return super().forward(x)
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        pixels = x.shape[0] * x.shape[2] * x.shape[3] * distributed.get_world_size()
+        mean = all_reduce(x.float().sum(dim=(0, 2, 3))) / pixels
+        centred = x.float() - mean[:, None, None]
+        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / pixels
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+            self.running_var.lerp_(variance.to(self.running_var.dtype) * pixels / (pixels - 1), share)
+        scale = (variance + self.eps).rsqrt() * self.weight
+        out: Tensor = (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return out
+
+
+def share_batch_norms(module: nn.Module) -> nn.Module:
+    """Make every BN of a module, in place, one that is shared among processes."""
+    for layer in module.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = SharedBatchNorm2d
+    return module

@@ -1,0 +1,56 @@
+"""What batch a training has memory for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_PROBE = 2  # images; BN needs more than one
+_MARGIN = 0.8  # of the free memory: gradients of activations and the libraries' work space come on top
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get memory; on the CPU it says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor) -> int:
+    """The largest batch, a power of two, whose activations fit into the memory that is free; 0 if not even one does.
+
+    Args:
+        forward: the network with the most activations.
+        images: ``(n, channels, height, width)`` on the device, of which a few are run.
+    """
+    sizes: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        kept = forward(images[:_PROBE])  # held until the sizes are counted: freed storage is given out again
+    per_image = sum(sizes.values()) / _PROBE
+    del kept
+    fitting = int(_MARGIN * free_bytes(images.device) / per_image)
+    return 1 << fitting.bit_length() - 1 if fitting else 0
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that this process can still get."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    statm = Path("/proc/self/statm")
+    if limit != resource.RLIM_INFINITY and statm.is_file():
+        free = min(free, limit - int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
+    return max(0, free)
