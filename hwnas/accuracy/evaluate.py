@@ -15,6 +15,7 @@ from hwnas.supernet import Supernet, extract
 from hwnas.targets import Journal
 
 _BATCH = 250
+_TOGETHER = 16  # networks that share a pass over the images; more would only take more memory
 
 
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
@@ -27,18 +28,28 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         network: a plain network, changed in place.
         batches: images ``(n, channels, resolution, resolution)`` each.
     """
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    recalibrate_all([network], batches)
+    return network
+
+
+def recalibrate_all(networks: Sequence[nn.Module], batches: Iterable[Tensor]) -> None:
+    """`recalibrate` for several networks of one resolution, in one pass over the images."""
+    norms = [layer for network in networks for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean
-    network.train()
+    for network in networks:
+        network.train()
     with torch.inference_mode():
         for images in batches:
-            network(images.contiguous(memory_format=torch.channels_last))
+            moved = images.contiguous(memory_format=torch.channels_last)
+            for network in networks:
+                network(moved)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
-    return network.eval()
+    for network in networks:
+        network.eval()
 
 
 def logits(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -67,19 +78,20 @@ class Evaluator:
         self.images = images
         self.calibration_images = calibration_images
         self.seed = seed
-        self._calibration: dict[int, list[Tensor]] = {}
-        self._batches: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def subnet(self, arch: Mapping[str, int]) -> nn.Module:
         """The extracted network of an arch, re-calibrated, in evaluation mode."""
-        resolution = arch["resolution"]
-        if resolution not in self._calibration:
-            count = -(-self.calibration_images // _BATCH)
-            self._calibration[resolution] = [
-                self.data.train_batch(i, _BATCH, resolution, seed=self.seed)[0] for i in range(count)
-            ]
-        network = channels_last(extract(self.supernet, arch))
-        return recalibrate(network, self._calibration[resolution])
+        [network] = self._subnets([arch], arch["resolution"])
+        return network
+
+    def _subnets(self, archs: Sequence[Mapping[str, int]], resolution: int) -> list[nn.Module]:
+        networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
+        batches = (
+            self.data.train_batch(i, _BATCH, resolution, seed=self.seed)[0]
+            for i in range(-(-self.calibration_images // _BATCH))
+        )
+        recalibrate_all(networks, batches)
+        return networks
 
     def training_images(self, resolution: int, count: int) -> Tensor:
         """The first `count` images of the training split as deployment sees them: ``(count, channels, side, side)``.
@@ -90,10 +102,19 @@ class Evaluator:
 
     def accuracy(self, arch: Mapping[str, int]) -> float:
         """Top-1 accuracy of an arch on the validation images, as a fraction."""
-        resolution = arch["resolution"]
-        if resolution not in self._batches:
-            self._batches[resolution] = list(self.data.batches("validation", resolution, limit=self.images))
-        return top1(*logits(self.subnet(arch), self._batches[resolution]))
+        [accuracy] = self._measured([arch], arch["resolution"])
+        return accuracy
+
+    def _measured(self, archs: Sequence[Mapping[str, int]], resolution: int) -> list[float]:
+        """Accuracies of archs of one resolution, in one pass over the images."""
+        networks, hits, count = self._subnets(archs, resolution), [0] * len(archs), 0
+        with torch.inference_mode():
+            for images, labels in self.data.batches("validation", resolution, limit=self.images):
+                moved = images.contiguous(memory_format=torch.channels_last)
+                count += len(labels)
+                for i, network in enumerate(networks):
+                    hits[i] += int((network(moved).argmax(dim=1) == labels).sum())
+        return [hit / count for hit in hits]
 
     def test_accuracy(self, arch: Mapping[str, int]) -> float:
         """Top-1 accuracy of an arch on the whole test split, as a fraction."""
@@ -102,15 +123,28 @@ class Evaluator:
     def accuracies(
         self, archs: Sequence[Arch], journal: Journal, *, what: str, progress: Progress = silent
     ) -> list[float]:
-        """`accuracy` of each arch; those that the journal holds are not measured again."""
-        found = []
-        for i, arch in enumerate(archs):
-            key = " ".join(f"{name}={value}" for name, value in arch.items())
+        """`accuracy` of each arch; those that the journal holds are not measured again.
+
+        Archs of one resolution share a pass over the images, a few at a time.
+        """
+        keys = [" ".join(f"{name}={value}" for name, value in arch.items()) for arch in archs]
+        waiting: dict[int, dict[str, Arch]] = {}
+        for key, arch in zip(keys, archs, strict=True):
             if key not in journal.entries:
-                journal.record(key, self.accuracy(arch))
-            found.append(float(journal.entries[key]))
-            progress(what, i + 1, len(archs))
-        return found
+                waiting.setdefault(arch["resolution"], {})[key] = arch
+        total = len(set(keys))
+        done = total - sum(map(len, waiting.values()))
+        progress(what, done, total)
+        for resolution, missing in waiting.items():
+            items = list(missing.items())
+            for start in range(0, len(items), _TOGETHER):
+                chunk = items[start : start + _TOGETHER]
+                found = self._measured([arch for _, arch in chunk], resolution)
+                for (key, _), accuracy in zip(chunk, found, strict=True):
+                    journal.record(key, accuracy)
+                done += len(chunk)
+                progress(what, done, total)
+        return [float(journal.entries[key]) for key in keys]
 
 
 def top1(outputs: Tensor, labels: Tensor) -> float:

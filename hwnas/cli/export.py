@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Annotated
 
@@ -24,19 +22,12 @@ def export(
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle."""
     from hwnas.accuracy import Evaluator
     from hwnas.deploy.export import export as make
-    from hwnas.errors import SpecError
     from hwnas.supernet import load_supernet
     from hwnas.targets import resolve_target
 
     wanted = resolve_target(target)
     net, facts = load_supernet(supernet)
-    try:
-        answer = json.loads(arch.read_text())
-        values, budget_ms = dict(answer["arch"]), answer.get("budget_ms")
-        if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
-            raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SpecError(f"{arch} is no arch: {error}. `hwnas search --out {arch}` writes one.") from error
+    values, budget_ms = options.read_arch(arch)
     latency = options.latency_model(wanted, tables, net.space)
     evaluator = Evaluator(net, options.reopen_data(facts), images=None, calibration_images=2000, seed=1)
     with shown_progress() as progress:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli import bench, devices, export, profile, search, tables, train, validate
+from hwnas.cli import bench, devices, export, profile, search, subnet, supernet, tables, train, validate
 from hwnas.cli import compile as compile_verbs
 from hwnas.cli.progress import remembered_ctrl_c
 from hwnas.errors import HwnasError
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 app.add_typer(devices.app, name="devices")
 app.add_typer(tables.app, name="tables")
+app.add_typer(supernet.app, name="supernet")
+app.add_typer(subnet.app, name="subnet")
 
 
 @app.callback(invoke_without_command=True)

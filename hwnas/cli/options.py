@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.errors import DataError, InvalidValue, UnknownName
+from hwnas.errors import DataError, InvalidValue, SpecError, UnknownName
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -106,6 +107,11 @@ def reopen_data(facts: SupernetFacts) -> Data:
     from hwnas.data import open_data
 
     path = facts.data["path"]
+    if facts.data["name"] is None:
+        raise DataError(
+            "this supernet was imported without its images; import it again with --data-path FOLDER, "
+            "which has train/<class>/ and val/<class>/"
+        )
     data = open_data(str(facts.data["name"]), path=Path(str(path)) if path else None)
     if list(data.classes) != facts.classes:
         raise DataError(
@@ -113,6 +119,22 @@ def reopen_data(facts: SupernetFacts) -> Data:
             f"{', '.join(data.classes)}: restore the data, or train anew"
         )
     return data
+
+
+def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
+    """The arch in a file that `hwnas search` wrote, and its budget, if it has one.
+
+    Raises:
+        SpecError: the file cannot be read, or holds no arch.
+    """
+    try:
+        answer = json.loads(path.read_text())
+        values, budget_ms = dict(answer["arch"]), answer.get("budget_ms")
+        if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
+            raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SpecError(f"{path} is no arch: {error}. `hwnas search --out {path}` writes one.") from error
+    return values, budget_ms
 
 
 def launched(accelerator: str, devices: int, precision: str) -> Fabric:

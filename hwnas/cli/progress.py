@@ -73,10 +73,16 @@ def shown_progress() -> Iterator[Progress]:
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.4g}/s" if task.speed else "")
+
+    remaining = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), remaining)
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, object] = {}
 
@@ -95,10 +101,16 @@ class _Lines:
     def __init__(self) -> None:
         self._what = ""
         self._last = 0.0
+        self._began = (0.0, 0)  # when, and how much was done by then
 
     def __call__(self, what: str, done: int, total: int) -> None:
         _CTRL_C.check()
         now = time.monotonic()
-        if what != self._what or done == total or now - self._last >= _LINE_EVERY_S:
-            self._what, self._last = what, now
-            print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+        if what != self._what:
+            self._began = (now, done)
+        elif done < total and now - self._last < _LINE_EVERY_S:
+            return
+        self._what, self._last = what, now
+        elapsed, more = now - self._began[0], done - self._began[1]
+        rate = f", {more / elapsed:,.4g}/s, {elapsed * (total - done) / more:.0f} s left" if more and elapsed else ""
+        print(f"{what}: {done}/{total}{rate}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """Supernets: networks that hold every network of a space, their training, and extraction."""
 
-from hwnas.supernet.network import Supernet, extract
+from hwnas.supernet.network import Supernet, extract, single
 from hwnas.supernet.once_for_all import load_once_for_all, read_once_for_all
 from hwnas.supernet.recipe import Phase, TrainConfig, read_training
 from hwnas.supernet.store import SupernetFacts, load_supernet, save_supernet
@@ -17,5 +17,6 @@ __all__ = [
     "read_once_for_all",
     "read_training",
     "save_supernet",
+    "single",
     "train",
 ]

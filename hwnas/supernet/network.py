@@ -69,6 +69,23 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
     return plain(subnet.eval())
 
 
+def single(space: Space, arch: Mapping[str, int], network: nn.Module) -> Supernet:
+    """An extracted network as the supernet of a space with this one arch, which can be trained and stored.
+
+    Args:
+        space: that the arch belongs to.
+        arch: of the network.
+        network: what `extract` returned, perhaps re-calibrated.
+    """
+    supernet = Supernet(space.fix(**dict(arch)))
+    state = {}
+    for name, tensor in network.state_dict().items():
+        slot, _, rest = name.partition(".")
+        state[f"slots.{slot}.shared.{rest}"] = tensor
+    supernet.load_state_dict(state)
+    return supernet.eval()
+
+
 def weights_hash(module: nn.Module) -> str:
     """A hash of all that a module has learned, by name."""
     digest = hashlib.sha256()

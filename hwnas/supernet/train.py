@@ -354,6 +354,7 @@ def _subject(supernet: Supernet, data: Data, config: TrainConfig, seed: int, tea
         "data": data.fingerprint(),
         "config": config.model_dump(exclude={"checkpoint_every"}),
         "seed": seed,
+        "initial": weights_hash(supernet),
         "teacher": teacher and weights_hash(teacher),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -104,4 +104,13 @@ def test_what_a_journal_holds_is_not_evaluated_again(space: Space, evaluator: Ev
         both = evaluator.accuracies(archs, journal, what="x", progress=lambda *step: said.append(step))
         assert both == [0.12345, evaluator.accuracy(archs[1])]
         assert len(journal.entries) == 2
-    assert said == [("x", 1, 1), ("x", 1, 2), ("x", 2, 2)]
+    assert said == [("x", 0, 1), ("x", 1, 1), ("x", 1, 2), ("x", 2, 2)]
+
+
+def test_archs_that_share_a_pass_have_the_accuracies_that_they_have_alone(
+    space: Space, evaluator: Evaluator, tmp_path: Path
+) -> None:
+    archs = [*space.decode(space.sample(4, seed=1)), space.largest, space.largest]
+    with Journal(tmp_path / "j", {}) as journal:
+        together = evaluator.accuracies(archs, journal, what="x")
+    assert together == [evaluator.accuracy(arch) for arch in archs]
