@@ -220,8 +220,8 @@ class _Run:
         found: dict[str, list[Tensor]] = {}
         told = None
         if self.teacher:
-            with torch.inference_mode(), self.fabric.autocast():
-                told = self.teacher(images).softmax(dim=1).clone()
+            with torch.no_grad(), self.fabric.autocast():
+                told = self.teacher(images).float().softmax(dim=1)
         targets: Tensor | None = None
         for kind, arch in self._archs(step):
             try:

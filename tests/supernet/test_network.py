@@ -1,47 +1,21 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
 
 from hwnas.errors import InvalidValue
-from hwnas.spaces import SPACES, Arch, make_space
+from hwnas.spaces import SPACES, make_space
 from hwnas.supernet import Supernet, extract
 
 TINY = make_space("mobilenetv3-tiny")
-
-
-@cache
-def drawn(name: str) -> Supernet:
-    """A supernet in float64 with every number drawn at random: identities and zeros would hide mistakes."""
-    supernet = Supernet(make_space(name)).double().eval()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for part, tensor in supernet.state_dict().items():
-            if part.endswith(("bias", "running_mean")):
-                tensor.normal_(0, 0.1, generator=generator)
-            elif part.endswith(("running_var", "bn.weight")):
-                tensor.uniform_(0.5, 1.5, generator=generator)
-            elif "transforms" in part:
-                tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
-            elif tensor.dim() > 1:
-                # By fan-in: signals keep their size through all layers, so that outputs depend on the images.
-                tensor.normal_(0, (1.6 / tensor[0].numel()) ** 0.5, generator=generator)
-    return supernet
-
-
-def images(arch: Arch, channels: int, n: int = 2) -> Tensor:
-    # Blocks of one colour: the mean of plain noise is the same for every image, and so would be the outputs.
-    side = arch["resolution"]
-    blocks = torch.randn(n, channels, 4, 4, generator=torch.Generator().manual_seed(side), dtype=torch.float64)
-    return blocks.repeat_interleave(side // 4, dim=2).repeat_interleave(side // 4, dim=3)
+Drawn, Images = Callable[[str], Supernet], Callable[..., torch.Tensor]
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_extracted_network_computes_the_same(name: str) -> None:
+def test_the_extracted_network_computes_the_same(name: str, drawn: Drawn, images: Images) -> None:
     supernet = drawn(name)
     space = supernet.space
     archs = space.decode(space.sample(2, seed=1))
@@ -62,7 +36,7 @@ def test_the_extracted_network_computes_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_an_extracted_network_is_torch_alone(name: str) -> None:
+def test_an_extracted_network_is_torch_alone(name: str, drawn: Drawn) -> None:
     space = drawn(name).space
     [arch] = space.decode(space.sample(1, seed=3))
     subnet = extract(drawn(name), arch)
@@ -71,7 +45,7 @@ def test_an_extracted_network_is_torch_alone(name: str) -> None:
     assert sum(p.numel() for p in subnet.parameters()) == params
 
 
-def test_an_extracted_network_has_its_own_weights() -> None:
+def test_an_extracted_network_has_its_own_weights(drawn: Drawn, images: Images) -> None:
     supernet = copy.deepcopy(drawn("mobilenetv3-tiny"))
     arch = TINY.largest
     subnet = extract(supernet, arch)
@@ -86,7 +60,7 @@ def test_an_extracted_network_has_its_own_weights() -> None:
     assert all(p.grad is None for p in supernet.parameters())
 
 
-def test_a_supernet_under_training_gives_a_network_for_evaluation() -> None:
+def test_a_supernet_under_training_gives_a_network_for_evaluation(drawn: Drawn, images: Images) -> None:
     supernet = copy.deepcopy(drawn("mobilenetv3-tiny")).float().train()
     arch = TINY.smallest
     subnet = extract(supernet, arch)
@@ -96,7 +70,7 @@ def test_a_supernet_under_training_gives_a_network_for_evaluation() -> None:
     torch.testing.assert_close(subnet(x), supernet.eval()(x, arch))
 
 
-def test_a_network_follows_its_arch() -> None:
+def test_a_network_follows_its_arch(drawn: Drawn, images: Images) -> None:
     supernet = drawn("mobilenetv3-tiny")
     base = dict(TINY.largest)
     x = images(TINY.largest, 1)
@@ -108,7 +82,7 @@ def test_a_network_follows_its_arch() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 28, 28), (2, 3, 32, 32), (2, 1, 32, 24)])
-def test_images_of_another_form_are_refused(shape: tuple[int, ...]) -> None:
+def test_images_of_another_form_are_refused(shape: tuple[int, ...], drawn: Drawn) -> None:
     with pytest.raises(InvalidValue, match=r"takes images \(n, \(1, 32, 32\)\), not"):
         drawn("mobilenetv3-tiny")(torch.zeros(shape, dtype=torch.float64), TINY.largest)
 
@@ -122,7 +96,7 @@ def test_initial_weights_follow_the_seed_alone() -> None:
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_restricted_space_makes_a_smaller_supernet() -> None:
+def test_a_restricted_space_makes_a_smaller_supernet(images: Images) -> None:
     space = TINY.fix(depth_1=1, kernel_2_1=[3, 5], expansion_2_1=2)
     supernet = Supernet(space)
     assert "stage1_block2" not in supernet.slots
@@ -134,7 +108,7 @@ def test_a_restricted_space_makes_a_smaller_supernet() -> None:
         torch.testing.assert_close(extract(supernet.eval(), arch)(x), supernet(x, arch))
 
 
-def test_weights_are_shared_between_networks() -> None:
+def test_weights_are_shared_between_networks(drawn: Drawn, images: Images) -> None:
     supernet = copy.deepcopy(drawn("mobilenetv3-tiny"))
     # Beside the transforms of kernels, a supernet holds what its largest network holds.
     shared = [p.numel() for name, p in supernet.named_parameters() if ".transforms." not in name]

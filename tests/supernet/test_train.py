@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import copy
+import csv
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pydantic
@@ -11,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from hwnas.data import Augmentation, ClutteredDigits
-from hwnas.errors import CheckpointError
+from hwnas.errors import CheckpointError, InvalidValue, TrainingDiverged
 from hwnas.spaces import Arch, make_space
-from hwnas.supernet import Phase, Supernet, TrainConfig, train
+from hwnas.supernet import Phase, Supernet, TrainConfig, extract, single, train
 from hwnas.supernet.checkpoint import CHECKPOINT
 
 SPACE = make_space("mobilenetv3-tiny")
@@ -229,3 +233,129 @@ def test_every_size_of_network_learns(tmp_path: Path) -> None:
     # The matrices that make small kernels of large ones are trained with the rest.
     state = supernet.state_dict()
     assert all(not torch.equal(state[name], initial[name]) for name in state if "transforms" in name)
+
+
+def small(**changes: object) -> TrainConfig:
+    return TrainConfig(phases=[Phase(name="all", steps=2, learning_rate=0.05)], batch_size=8, **changes)  # type: ignore[arg-type]
+
+
+# -- phases, averages, teachers ------------------------------------------------------------------------------------
+
+
+def test_a_phase_trains_what_is_open(data: ClutteredDigits, tmp_path: Path) -> None:
+    phase = Phase(name="kernels", steps=2, learning_rate=0.05, largest_of={"depth": 1, "expansion": 1})
+    opened = phase.open(SPACE)
+    assert {tuple(opened.choices[f"depth_{s}"]) for s in (1, 2, 3)} == {(3,)}
+    assert opened.choices["expansion_1_1"] == [4]
+    assert opened.choices["kernel_1_1"] == [3, 5, 7]
+    assert opened.choices["resolution"] == SPACE.choices["resolution"]
+    with pytest.raises(InvalidValue, match=r"restricts width, but .* resolution, depth, kernel, expansion"):
+        Phase(name="x", steps=1, learning_rate=1.0, largest_of={"width": 1}).open(SPACE)
+
+
+def test_the_learning_rate_warms_up_and_falls_in_each_phase(data: ClutteredDigits, tmp_path: Path) -> None:
+    phases = [Phase(name=name, steps=8, learning_rate=0.1, warmup=0.25) for name in "ab"]
+    train(Supernet(SPACE), data, TrainConfig(phases=phases, batch_size=4), seed=0, folder=tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert rates[:8] == rates[8:]
+    assert rates[:2] == pytest.approx([0.05, 0.1])
+    assert rates[2] == pytest.approx(0.1)
+    assert rates[2:8] == sorted(rates[2:8], reverse=True)
+    assert rates[7] < 0.01
+
+
+def test_the_moving_average_is_what_is_kept(data: ClutteredDigits, tmp_path: Path) -> None:
+    start = dict(Supernet(SPACE, seed=0).named_parameters())
+    raw, kept = Supernet(SPACE, seed=0), Supernet(SPACE, seed=0)
+    config = TrainConfig(phases=[Phase(name="all", steps=1, learning_rate=0.1)], batch_size=8)
+    train(raw, data, config, seed=0, folder=tmp_path / "raw")
+    train(kept, data, config.model_copy(update={"ema_decay": 0.9}), seed=0, folder=tmp_path / "kept")
+    trained = dict(raw.named_parameters())
+    for name, parameter in kept.named_parameters():
+        # In the first update the average keeps a tenth of the initial weights, whatever its decay.
+        torch.testing.assert_close(parameter, 0.1 * start[name] + 0.9 * trained[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_teacher_teaches(data: ClutteredDigits, tmp_path: Path) -> None:
+    teacher = extract(Supernet(SPACE, seed=7), SPACE.largest)
+    alone, taught, wholly = (Supernet(SPACE, seed=0) for _ in range(3))
+    train(alone, data, small(), seed=0, folder=tmp_path / "a")
+    train(taught, data, small(), seed=0, folder=tmp_path / "b", teacher=teacher)
+    train(wholly, data, small(teacher_share=0.0), seed=0, folder=tmp_path / "c", teacher=teacher)
+    assert equal(alone.state_dict(), wholly.state_dict())
+    assert not equal(alone.state_dict(), taught.state_dict())
+    with pytest.raises(CheckpointError, match="belongs to a training"):
+        train(Supernet(SPACE, seed=0), data, small(), seed=0, folder=tmp_path / "b")
+
+
+def test_a_space_of_one_network_is_trained_as_usual(data: ClutteredDigits, tmp_path: Path) -> None:
+    [arch] = SPACE.decode(SPACE.sample(1, seed=2))
+    supernet = Supernet(SPACE, seed=0)
+    alone = single(SPACE, arch, extract(supernet, arch))
+    x, _ = data.train_batch(0, 4, arch["resolution"], seed=0)
+    torch.testing.assert_close(alone(x, arch), supernet.eval()(x, arch))
+    train(alone, data, small(), seed=0, folder=tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["loss_smallest"] + row["loss_random"] for row in rows] == ["", ""]
+
+
+# -- what goes wrong -----------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number(data: ClutteredDigits, tmp_path: Path) -> None:
+    phases = [Phase(name="all", steps=9, learning_rate=1e30, warmup=0.0)]
+    config = TrainConfig(phases=phases, batch_size=8, checkpoint_every=1, clip_norm=1e30)
+    with pytest.raises(TrainingDiverged, match=r"is nan in step \d+ \(all\); its arch: resolution=") as caught:
+        train(Supernet(SPACE), data, config, seed=0, folder=tmp_path)
+    assert f"The last good checkpoint is {tmp_path / CHECKPOINT}, of step" in str(caught.value)
+    assert "Lower the learning rate" in str(caught.value)
+
+
+def test_data_of_another_form_is_refused(data: ClutteredDigits, tmp_path: Path) -> None:
+    for space in (make_space("mobilenetv3-tiny", classes=7), make_space("mobilenetv3-tiny", in_channels=3)):
+        with pytest.raises(InvalidValue, match="images of 1 channels in 10 classes, the supernet takes"):
+            train(Supernet(space), data, CONFIG, seed=0, folder=tmp_path)
+
+
+def test_metrics_of_steps_that_are_done_again_are_dropped(data: ClutteredDigits, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        trained(data, tmp_path, steps=Steps(stop_after=3))  # the checkpoint is that of step 2
+    trained(data, tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, CONFIG.steps + 1))
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+from hwnas.data import ClutteredDigits
+from hwnas.errors import OutOfMemory
+from hwnas.spaces import make_space
+from hwnas.supernet import Phase, Supernet, TrainConfig, train
+import lightning_fabric, torch
+torch.set_num_threads(1)
+size = int(sys.argv[1])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 600_000_000,) * 2)
+config = TrainConfig(phases=[Phase(name="all", steps=1, learning_rate=0.1)], batch_size=size)
+try:
+    train(Supernet(make_space("mobilenetv3-tiny")), ClutteredDigits(), config, seed=0, folder=Path(sys.argv[2]))
+    print("fitted")
+except OutOfMemory as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on the memory of a process is Linux's")
+def test_out_of_memory_says_what_fits(tmp_path: Path) -> None:
+    def tried(size: int) -> str:
+        command = [sys.executable, "-c", OUT_OF_MEMORY, str(size), str(tmp_path / str(size))]
+        return subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout.strip()
+
+    message = tried(4096)
+    found = re.search(r"a batch of 4096 images does not fit into the memory; set batch_size = (\d+)$", message)
+    assert found, message
+    assert int(found[1]) < 4096
+    assert tried(int(found[1])) == "fitted"
