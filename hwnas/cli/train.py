@@ -27,6 +27,8 @@ def train(
     data_path: options.DataPath = None,
     fix: options.Fix = None,
     recipe: options.TrainingRecipe = None,
+    steps: Annotated[int | None, typer.Option(help="Updates in all, in place of the recipe's.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images an update, in place of the recipe's.", min=1)] = None,
     teacher: Annotated[
         Path | None, typer.Option(help="Folder of a trained supernet, whose largest network teaches as well.")
     ] = None,
@@ -47,6 +49,8 @@ def train(
     images = open_data(data, path=data_path)
     chosen = options.fixed_space(space, fix, images.in_channels, len(images.classes))
     config = read_training(recipe) if recipe else TrainConfig()
+    config = config.lasting(steps) if steps else config
+    config = config.model_copy(update={"batch_size": batch_size}) if batch_size else config
     fabric = options.launched(accelerator, devices, precision)
     facts = {"name": data, "path": str(data_path.absolute()) if data_path else None}
     supernet = Supernet(chosen, seed=seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal, Self
 
@@ -90,6 +91,22 @@ class TrainConfig(Spec):
         if len(set(names)) < len(names):
             raise ValueError(f"phases have different names, not {', '.join(names)}")
         return self
+
+    def lasting(self, steps: int) -> Self:
+        """The same recipe with so many updates in all, shared out among the phases as they are now.
+
+        Raises:
+            InvalidValue: fewer updates than phases.
+        """
+        count = len(self.phases)
+        if steps < count:
+            raise InvalidValue(f"{count} phases take at least as many steps, not {steps}")
+        ends = accumulate((phase.steps for phase in self.phases), initial=0)
+        # No phase is left without a step, however short it is beside the others.
+        cuts = [min(max(i, round(end * steps / self.steps)), steps - count + i) for i, end in enumerate(ends)]
+        lengths = [after - before for before, after in pairwise(cuts)]
+        phases = [p.model_copy(update={"steps": n}) for p, n in zip(self.phases, lengths, strict=True)]
+        return self.model_copy(update={"phases": phases})
 
     @property
     def steps(self) -> int:

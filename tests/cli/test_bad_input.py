@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 TARGET = "this/onnxruntime-cpu-fp32"
@@ -354,10 +356,47 @@ def test_a_variable_fixed_twice(refused):
     assert "given twice" in refused("profile", "--space", "mobilenetv3-tiny", *fixes, "--target", TARGET)
 
 
-def test_a_learning_rate_that_is_no_number(refused, tmp_path):
+def test_a_training_recipe_that_makes_no_sense(refused, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    train = ("train", *SMALL, "--data", "cluttered-digits", "--out", tmp_path / "net", "--recipe", recipe)
+    assert "cannot read" in refused(*train)
     for rate in ("nan", "inf", "0", "-1"):
-        train = ("train", *SMALL, "--data", "cluttered-digits", f"--learning-rate={rate}", "--out", tmp_path / "net")
-        assert "positive, finite" in refused(*train)
+        recipe.write_text(f"[[phases]]\nname = 'all'\nsteps = 1\nlearning_rate = {rate}\n")
+        assert "phases[0].learning_rate is" in refused(*train)
+    recipe.write_text("[[phases]]\nname = 'all'\nsteps = 1\nlearning_rate = 1.0\nlargest_of = { width = 1 }\n")
+    assert "restricts width, but the variables of mobilenetv3-tiny are of the kinds resolution" in refused(*train)
+    recipe.write_text("[augmentation]\nflip = 0.1\n")
+    assert "are for photographs" in refused(*train)
+
+
+def test_a_supernet_from_elsewhere(refused, mine, tmp_path):
+    import_ = ("supernet", "import", tmp_path / "file", "--out", tmp_path / "imported")
+    assert "No such file" in refused(*import_)
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, tmp_path / "file")
+    assert "no parameter of once-for-all's supernets" in refused(*import_)
+    assert "missing: blocks.0" in refused(*import_, "--space", "mobilenetv3")
+    assert "unknown format 'onnx'" in refused(*import_, "--format", "onnx")
+    assert "unknown space of a published supernet" in refused(*import_, "--space", "mobilenetv3-tiny")
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "hook": Path("x")}, tmp_path / "file")
+    assert "cannot read" in refused(*import_)
+    assert not (tmp_path / "imported").exists()
+
+
+def test_subnets(refused, mine, tmp_path):
+    (tmp_path / "text").write_text("{}")
+    extract = ("subnet", "extract", mine / "arch.json", "--supernet", mine / "net", "--out")
+    assert "is a file" in refused(*extract, tmp_path / "text")
+    assert "is no arch" in refused("subnet", "eval", tmp_path / "text", "--supernet", mine / "net")
+    assert "networks; take one out" in refused("subnet", "finetune", "--subnet", mine / "net", "--out", tmp_path / "f")
+    assert "holds no supernet" in refused("subnet", "finetune", "--subnet", tmp_path / "no", "--out", tmp_path / "f")
+
+
+def test_devices_that_are_not_there(refused, tmp_path):
+    train = ("train", *SMALL, "--data", "cluttered-digits", "--steps", 1, "--out", tmp_path / "net")
+    assert "unknown accelerator 'tpu'" in refused(*train, "--accelerator", "tpu")
+    assert "unknown precision '8'" in refused(*train, "--precision", "8")
+    if not torch.cuda.is_available():
+        assert "cannot train on 1 devices of cuda" in refused(*train, "--accelerator", "cuda")
 
 
 def test_an_arch_file_with_an_impossible_budget(refused, mine):

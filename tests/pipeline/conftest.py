@@ -34,10 +34,14 @@ bound_networks = 19
 validation_networks = 6
 
 [training]
-steps = 24
 batch_size = 16
 random_subnets = 1
 checkpoint_every = 4
+
+[[training.phases]]
+name = "all"
+steps = 24
+learning_rate = 0.2
 
 [accuracy]
 subnets = 20

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from hwnas.data import Augmentation
 from hwnas.pipeline import read_job
 from hwnas.pipeline.job import Job
+from hwnas.spaces import make_space
+from hwnas.supernet import Phase, TrainConfig, read_training
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,12 +23,27 @@ def test_example(path):
         assert Path(job.data.path).parent == path.parent
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "training").glob("*.toml")), ids=lambda path: path.stem)
+def test_training_recipe(path):
+    config, space = read_training(path), make_space(path.stem)
+    assert config.phases[-1].open(space).size == space.size
+
+
+def test_docs_list_every_key_of_a_training_recipe():
+    page = (ROOT / "docs" / "training.md").read_text()
+    keys = [field.alias or name for model in (TrainConfig, Phase) for name, field in model.model_fields.items()]
+    keys += Augmentation.model_fields
+    assert not [key for key in keys if f"`{key}`" not in page and f"[{key}]" not in page and f"[[{key}]]" not in page]
+
+
 def test_docs_list_every_key_of_a_job():
     page = (ROOT / "docs" / "jobs.md").read_text()
 
     def keys(model):
         for name, field in model.model_fields.items():
             inner = field.annotation
+            if inner is TrainConfig:  # it has a page of its own
+                continue
             if isinstance(inner, type) and hasattr(inner, "model_fields"):
                 yield from keys(inner)
             else:

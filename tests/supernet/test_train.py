@@ -301,6 +301,18 @@ def test_a_space_of_one_network_is_trained_as_usual(data: ClutteredDigits, tmp_p
     assert [row["loss_smallest"] + row["loss_random"] for row in rows] == ["", ""]
 
 
+@pytest.mark.parametrize(
+    ("steps", "total", "expected"),
+    [([600, 1800], 8, [2, 6]), ([100, 1], 2, [1, 1]), ([1, 1, 100], 3, [1, 1, 1]), ([1, 2, 3], 600, [100, 200, 300])],
+)
+def test_a_recipe_of_another_length(steps: list[int], total: int, expected: list[int]) -> None:
+    phases = [Phase(name=str(i), steps=n, learning_rate=0.1) for i, n in enumerate(steps)]
+    recipe = TrainConfig(phases=phases).lasting(total)
+    assert [phase.steps for phase in recipe.phases] == expected
+    with pytest.raises(InvalidValue, match="phases take at least as many steps, not 1"):
+        TrainConfig(phases=phases).lasting(1)
+
+
 # -- what goes wrong -----------------------------------------------------------------------------------------------
 
 

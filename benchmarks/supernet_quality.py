@@ -1,0 +1,128 @@
+"""Inherited weights against training from scratch: mobilenetv3-tiny on cluttered-digits.
+
+    python benchmarks/supernet_quality.py --out runs
+
+For each seed a supernet is trained by a recipe, and eight of its subnets, spread evenly over the predicted latency, are
+trained from scratch on as many images as the supernet saw, by the same recipe with everything that belongs to sharing
+left out. All are judged on the whole test split, subnets of the supernet after BN re-calibration. A killed run goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.accuracy import Evaluator
+from hwnas.data import ClutteredDigits
+from hwnas.latency import load_model, read_table
+from hwnas.latency.baselines import tau
+from hwnas.spaces import Arch, Space, make_space
+from hwnas.supernet import Phase, Supernet, TrainConfig, read_training, train
+from hwnas.targets import resolve_target, write_whole
+
+RECIPE = Path(__file__).parents[1] / "examples" / "training" / "mobilenetv3-tiny.toml"
+TARGET = "amd-epyc-f25m17-2c/onnxruntime-cpu-fp32"
+SUBNETS = 8
+
+
+def main() -> None:
+    """Train, compare, and print a Markdown table for each seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for trainings; finished ones are not done again"
+    )
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--scratch-rate", type=float, default=0.2, help="peak learning rate of training from scratch")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    given = parser.parse_args()
+    config, data = read_training(given.recipe), ClutteredDigits()
+    space = make_space("mobilenetv3-tiny")
+    archs, latencies_ms = spread(space)
+    alone = TrainConfig(
+        phases=[Phase(name="scratch", steps=config.steps, learning_rate=given.scratch_rate)],
+        **config.model_dump(
+            include={"batch_size", "weight_decay", "momentum", "label_smoothing", "clip_norm", "ema_decay"}
+        ),
+    )
+    for seed in given.seeds:
+        folder = given.out / f"seed{seed}"
+        supernet, cost_s = trained(Supernet(space, seed=seed), data, config, seed, folder / "supernet")
+        inherited = accuracies(supernet, data, archs)
+        scratch, costs_s = [], []
+        for i, arch in enumerate(archs):
+            net, seconds = trained(
+                Supernet(space.fix(**dict(arch)), seed=seed), data, alone, seed, folder / f"scratch{i}"
+            )
+            scratch += accuracies(net, data, [arch])
+            costs_s.append(seconds)
+        report(seed, latencies_ms, inherited, scratch, cost_s, costs_s)
+
+
+def spread(space: Space) -> tuple[list[Arch], list[float]]:
+    """Subnets spread evenly over the predicted latency, and that latency in milliseconds."""
+    model = load_model(read_table(resolve_target(TARGET)), space)
+    codes = np.concatenate([space.sample(20_000, seed=0), space.encode([space.smallest, space.largest])])
+    predicted_ms = model.predict(codes)
+    wanted = np.linspace(predicted_ms.min(), predicted_ms.max(), SUBNETS)
+    chosen = [int(np.abs(predicted_ms - ms).argmin()) for ms in wanted]
+    return space.decode(codes[chosen]), predicted_ms[chosen].tolist()
+
+
+def trained(
+    supernet: Supernet, data: ClutteredDigits, config: TrainConfig, seed: int, folder: Path
+) -> tuple[Supernet, float]:
+    """A trained supernet and the seconds that its training took."""
+    clock, start = folder / "seconds.json", time.monotonic()
+    before = json.loads(clock.read_text()) if clock.is_file() else 0.0
+    finished = (folder / "checkpoint.safetensors").is_file() and before > 0
+    train(supernet, data, config, seed=seed, folder=folder, progress=printed(folder))
+    seconds = before if finished else time.monotonic() - start
+    write_whole(clock, json.dumps(seconds))
+    return supernet, seconds
+
+
+def printed(folder: Path) -> Callable[[str, int, int], None]:
+    """Progress on one line a training."""
+
+    def show(what: str, done: int, total: int) -> None:
+        if done == total:
+            print(f"  {folder.parent.name}/{folder.name}: {what} {done} images", flush=True)
+
+    return show
+
+
+def accuracies(supernet: Supernet, data: ClutteredDigits, archs: list[Arch]) -> list[float]:
+    """Accuracies on the test split, as fractions."""
+    evaluator = Evaluator(supernet, data, images=None, calibration_images=2000, seed=1)
+    return [evaluator.test_accuracy(arch) for arch in archs]
+
+
+def report(
+    seed: int,
+    latencies_ms: list[float],
+    inherited: list[float],
+    scratch: list[float],
+    cost_s: float,
+    costs_s: list[float],
+) -> None:
+    """Print what came out for a seed."""
+    print(f"\nseed {seed}\n\n| predicted ms | inherited | from scratch | difference |\n|---:|---:|---:|---:|")
+    for ms, ours, theirs in zip(latencies_ms, inherited, scratch, strict=True):
+        print(f"| {ms:.4f} | {ours:.2%} | {theirs:.2%} | {100 * (ours - theirs):+.2f} |")
+    gaps = 100 * (np.array(inherited) - np.array(scratch))
+    rank = tau(np.array(inherited), np.array(scratch)[None])
+    print(
+        f"\nmean difference {gaps.mean():+.2f} points, worst {gaps.min():+.2f}; Kendall tau {rank:.2f}; "
+        f"supernet {cost_s:.0f} s, from scratch {sum(costs_s):.0f} s in all: {cost_s / np.mean(costs_s):.2f} trainings",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
