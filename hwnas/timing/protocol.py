@@ -136,15 +136,21 @@ class Measurement:
         return float((high - low) / middle)
 
     @cached_property
+    def halves_ms(self) -> npt.NDArray[np.float64]:
+        """What `p25_ms` would be with the even sessions alone and with the odd ones alone: ``(2, programs)``."""
+        parity = np.arange(self.passes) // self.protocol.session_passes % 2
+        found = np.empty((2, len(self.samples_ms)))
+        for half in (0, 1):
+            rows = np.flatnonzero(parity == half)
+            for column, passes in enumerate(self.samples_ms.values()):
+                found[half, column] = _quantile([passes[i] for i in rows], self.drift[rows, column], 0.25)
+        return found
+
+    @cached_property
     def disagreement(self) -> float:
         """95% quantile over the programs of the relative difference between the even and the odd sessions' figures."""
-        parity = np.arange(self.passes) // self.protocol.session_passes % 2
-        halves = [np.flatnonzero(parity == half) for half in (0, 1)]
-        differences = []
-        for passes, drift in zip(self.samples_ms.values(), self.drift.T, strict=True):
-            even, odd = (_quantile([passes[i] for i in half], drift[half], 0.25) for half in halves)
-            differences.append(abs(even - odd) / (even + odd) * 2)
-        return float(np.quantile(differences, 0.95))
+        even, odd = self.halves_ms
+        return float(np.quantile(np.abs(even - odd) / (even + odd) * 2, 0.95))
 
     @property
     def too_noisy(self) -> bool:

@@ -316,6 +316,14 @@ def test_disagreement_is_between_even_and_odd_sessions() -> None:
     assert measurement(**{f"s{i}": apart if i < 10 else same for i in range(100)}).disagreement > 0.09
 
 
+def test_the_figures_of_even_and_of_odd_sessions() -> None:
+    passes = [[1.0], [1.2], [3.0], [3.2], [1.4], [1.6]]  # sessions of two passes: the middle one is the odd one
+    pairs = Measurement(samples_ms={"a": passes}, reference="a", protocol=Protocol(session_passes=2))
+    even, odd = pairs.halves_ms[:, 0]
+    assert even == pytest.approx(np.quantile([1.0, 1.2, 1.4, 1.6], 0.25))
+    assert odd == pytest.approx(np.quantile([3.0, 3.2], 0.25))
+
+
 def test_a_machine_that_is_too_noisy_is_refused_with_the_figure() -> None:
     apart = {"a": [[1.0], [1.1], [1.0], [1.1]]}
     noisy = Measurement(samples_ms=apart, reference="a", protocol=Protocol(session_passes=1, max_disagreement=0.06))
