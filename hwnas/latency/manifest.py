@@ -72,7 +72,7 @@ class Fit(Spec):
         calibration_ms: measured latencies of the networks that the terms were fitted on.
         terms: name -> coefficient.
         held_out_mape: mean absolute relative error of these networks, each under a fit on the others.
-        scores: relative errors, the worse of two measurements over predicted minus 1, of networks that the fit never saw,
+        scores: relative errors of networks that the fit never saw, the worse of two measurements over predicted minus 1,
             ascending: what upper bounds are read from.
         measurement: protocol and steadiness of the calibration.
         validation: the last validation, if there was one.

@@ -242,7 +242,7 @@ def worse_ms(measured: Measurement) -> Floats:
     A bound is on what another measurement will say, and half of the sessions is the least of another measurement that
     there is; in the common figure, a part of the noise has cancelled out.
     """
-    return measured.halves_ms.max(axis=0)
+    return np.asarray(measured.halves_ms.max(axis=0))
 
 
 def check_host(target: Target) -> None:
