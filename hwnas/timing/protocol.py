@@ -43,6 +43,7 @@ class Protocol:
         session_passes: passes over all programs after which they are opened anew, in another order.
         min_sessions, max_sessions: how often they are opened; at least twice, since even sessions are held against odd
             ones.
+        max_seconds: no session beyond the least number is begun that would not end within this time.
         tolerance: sessions are added until, for 95% of the programs, the figures of the even and of the odd sessions
             differ by less than this fraction.
         max_disagreement: after the last session they may differ by this fraction; otherwise the machine was too noisy.
@@ -56,6 +57,7 @@ class Protocol:
     session_passes: int = 8
     min_sessions: int = 2
     max_sessions: int = 4
+    max_seconds: float = 600.0
     tolerance: float = 0.01
     max_disagreement: float = 0.06
     seed: int = 0
@@ -219,6 +221,7 @@ def time_programs(
     sessions: dict[str, Session] = {}
     with _pinned(recipe.threads), ExitStack() as opened:
         opened.callback(_close, sessions)
+        begun = ended = time.monotonic()
         for session in range(protocol.max_sessions):
             plan = _plan(names, protocol, session)
             calls: dict[str, Call] = {}
@@ -234,7 +237,11 @@ def time_programs(
             passes = range((session + 1) * protocol.session_passes)
             samples = {name: [visits[f"{p} {name}"] for p in passes] for name in names}
             measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
-            if session + 1 >= protocol.min_sessions and measurement.disagreement < protocol.tolerance:
+            before, ended = ended, time.monotonic()
+            late = (
+                ended + (ended - before) > begun + protocol.max_seconds
+            )  # the next one takes about as long as this one
+            if session + 1 >= protocol.min_sessions and (late or measurement.disagreement < protocol.tolerance):
                 break
     done = measurement.passes * len(names)
     progress(what, done, done)
