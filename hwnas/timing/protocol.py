@@ -238,9 +238,8 @@ def time_programs(
             samples = {name: [visits[f"{p} {name}"] for p in passes] for name in names}
             measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
             before, ended = ended, time.monotonic()
-            late = (
-                ended + (ended - before) > begun + protocol.max_seconds
-            )  # the next one takes about as long as this one
+            # The next one takes about as long as this one did.
+            late = ended + (ended - before) > begun + protocol.max_seconds
             if session + 1 >= protocol.min_sessions and (late or measurement.disagreement < protocol.tolerance):
                 break
     done = measurement.passes * len(names)
