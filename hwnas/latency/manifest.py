@@ -72,8 +72,8 @@ class Fit(Spec):
         calibration_ms: measured latencies of the networks that the terms were fitted on.
         terms: name -> coefficient.
         held_out_mape: mean absolute relative error of these networks, each under a fit on the others.
-        scores: relative errors, measured over predicted minus 1, of networks that the fit never saw, ascending: what
-            upper bounds are read from.
+        scores: relative errors of networks that the fit never saw, ascending: the worse of two measurements over
+            predicted minus 1. Upper bounds are read from them.
         measurement: protocol and steadiness of the calibration.
         validation: the last validation, if there was one.
     """

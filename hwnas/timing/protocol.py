@@ -43,6 +43,7 @@ class Protocol:
         session_passes: passes over all programs after which they are opened anew, in another order.
         min_sessions, max_sessions: how often they are opened; at least twice, since even sessions are held against odd
             ones.
+        max_seconds: no session beyond the least number is begun that would not end within this time.
         tolerance: sessions are added until, for 95% of the programs, the figures of the even and of the odd sessions
             differ by less than this fraction.
         max_disagreement: after the last session they may differ by this fraction; otherwise the machine was too noisy.
@@ -56,6 +57,7 @@ class Protocol:
     session_passes: int = 8
     min_sessions: int = 2
     max_sessions: int = 4
+    max_seconds: float = 600.0
     tolerance: float = 0.01
     max_disagreement: float = 0.06
     seed: int = 0
@@ -136,15 +138,21 @@ class Measurement:
         return float((high - low) / middle)
 
     @cached_property
+    def halves_ms(self) -> npt.NDArray[np.float64]:
+        """What `p25_ms` would be with the even sessions alone and with the odd ones alone: ``(2, programs)``."""
+        parity = np.arange(self.passes) // self.protocol.session_passes % 2
+        found = np.empty((2, len(self.samples_ms)))
+        for half in (0, 1):
+            rows = np.flatnonzero(parity == half)
+            for column, passes in enumerate(self.samples_ms.values()):
+                found[half, column] = _quantile([passes[i] for i in rows], self.drift[rows, column], 0.25)
+        return found
+
+    @cached_property
     def disagreement(self) -> float:
         """95% quantile over the programs of the relative difference between the even and the odd sessions' figures."""
-        parity = np.arange(self.passes) // self.protocol.session_passes % 2
-        halves = [np.flatnonzero(parity == half) for half in (0, 1)]
-        differences = []
-        for passes, drift in zip(self.samples_ms.values(), self.drift.T, strict=True):
-            even, odd = (_quantile([passes[i] for i in half], drift[half], 0.25) for half in halves)
-            differences.append(abs(even - odd) / (even + odd) * 2)
-        return float(np.quantile(differences, 0.95))
+        even, odd = self.halves_ms
+        return float(np.quantile(np.abs(even - odd) / (even + odd) * 2, 0.95))
 
     @property
     def too_noisy(self) -> bool:
@@ -213,6 +221,7 @@ def time_programs(
     sessions: dict[str, Session] = {}
     with _pinned(recipe.threads), ExitStack() as opened:
         opened.callback(_close, sessions)
+        begun = ended = time.monotonic()
         for session in range(protocol.max_sessions):
             plan = _plan(names, protocol, session)
             calls: dict[str, Call] = {}
@@ -228,7 +237,10 @@ def time_programs(
             passes = range((session + 1) * protocol.session_passes)
             samples = {name: [visits[f"{p} {name}"] for p in passes] for name in names}
             measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
-            if session + 1 >= protocol.min_sessions and measurement.disagreement < protocol.tolerance:
+            before, ended = ended, time.monotonic()
+            # The next one takes about as long as this one did.
+            late = ended + (ended - before) > begun + protocol.max_seconds
+            if session + 1 >= protocol.min_sessions and (late or measurement.disagreement < protocol.tolerance):
                 break
     done = measurement.passes * len(names)
     progress(what, done, done)

@@ -91,17 +91,29 @@ def test_scores_are_of_networks_that_the_fit_never_saw(
 ) -> None:
     """The last networks are not calibrated on: other times for them change the scores, and no term."""
     first = profile(space, this, journals=tmp_path, networks=6, bound_networks=5)
-    real = MODULE.latencies_ms
 
-    def slower(timed: Measurement) -> np.ndarray:
-        measured = real(timed)
-        return np.concatenate([measured[:6], measured[6:] * 1.5])
+    def slower(real: Callable[[Measurement], np.ndarray]) -> Callable[[Measurement], np.ndarray]:
+        return lambda timed: np.concatenate([real(timed)[:6], real(timed)[6:] * 1.5])
 
-    monkeypatch.setattr(MODULE, "latencies_ms", slower)
+    for name in ("latencies_ms", "worse_ms"):
+        monkeypatch.setattr(MODULE, name, slower(getattr(MODULE, name)))
     second = profile(space, this, journals=tmp_path, networks=6, bound_networks=5)
     [a], [b] = first.manifest.fits, second.manifest.fits
     assert (a.terms, a.calibration_ms, a.held_out_mape) == (b.terms, b.calibration_ms, b.held_out_mape)
     np.testing.assert_allclose(np.array(b.scores) + 1, 1.5 * (np.array(a.scores) + 1))
+
+
+def test_a_network_counts_with_the_worse_of_two_measurements(
+    space: Space, this: Target, tmp_path: Path, short: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Measurement] = []
+    real = MODULE.worse_ms
+    monkeypatch.setattr(MODULE, "worse_ms", lambda timed: (kept.append(timed), real(timed))[1])
+    table = profile(space, this, journals=tmp_path, networks=6, bound_networks=5)
+    [fit], [timed] = table.manifest.fits, kept
+    codes = calibration_codes(space, 6, 5)[6:]
+    errors = timed.halves_ms[:, 6:] / load_model(table, space).predict(codes) - 1
+    np.testing.assert_allclose(fit.scores, np.sort(errors.max(axis=0)))
 
 
 def test_the_same_networks_are_drawn_again(space: Space) -> None:

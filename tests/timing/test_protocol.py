@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -109,6 +111,16 @@ def test_passes_are_added_until_the_quantile_is_stable(
 ) -> None:
     protocol = Protocol(visit_ms=0.01, session_passes=1, min_sessions=3, max_sessions=7, tolerance=tolerance)
     assert time_programs(programs, recipe, protocol).passes == passes
+
+
+def test_no_session_begins_that_would_end_too_late(
+    programs: Programs, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = Protocol(visit_ms=0.01, session_passes=1, max_sessions=9, max_seconds=35.0, tolerance=0.0)
+    clock = itertools.count(0.0, 10.0)  # each session takes ten seconds
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert time_programs(programs, recipe, protocol).passes == 3
+    assert time_programs(programs, recipe, replace(protocol, max_seconds=0.0)).passes == protocol.min_sessions
 
 
 def test_progress_counts_visits_and_ends(programs: Programs, recipe: Recipe) -> None:
@@ -314,6 +326,14 @@ def test_disagreement_is_between_even_and_odd_sessions() -> None:
     # The 95% quantile: one of a hundred programs that differs does not hold the others up, ten do.
     assert measurement(a=apart, **{f"s{i}": same for i in range(99)}).disagreement == 0
     assert measurement(**{f"s{i}": apart if i < 10 else same for i in range(100)}).disagreement > 0.09
+
+
+def test_the_figures_of_even_and_of_odd_sessions() -> None:
+    passes = [[1.0], [1.2], [3.0], [3.2], [1.4], [1.6]]  # sessions of two passes: the middle one is the odd one
+    pairs = Measurement(samples_ms={"a": passes}, reference="a", protocol=Protocol(session_passes=2))
+    even, odd = pairs.halves_ms[:, 0]
+    assert even == pytest.approx(np.quantile([1.0, 1.2, 1.4, 1.6], 0.25))
+    assert odd == pytest.approx(np.quantile([3.0, 3.2], 0.25))
 
 
 def test_a_machine_that_is_too_noisy_is_refused_with_the_figure() -> None:
