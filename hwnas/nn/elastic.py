@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from hwnas.nn.blocks import build
 from hwnas.nn.norm import share_batch_norms
@@ -49,43 +50,93 @@ class Elastic(nn.Module):
                 self._steps[name] = list(itertools.pairwise(sizes))
                 for big, small in self._steps[name]:
                     self.transforms[_transform(name, big, small)] = nn.Parameter(torch.eye(small * small))
-        self._skeletons: dict[Op, tuple[nn.Module, dict[str, torch.Size]]] = {}
+        self._skeletons: dict[Op, _Skeleton] = {}
 
     def state(self, op: Op) -> dict[str, Tensor]:
         """Names and values of the tensors that `build(op)` computes with; slices of the shared ones, not copies.
 
         Gradients flow back through them, and BN's running statistics are updated through them.
         """
-        _, shapes = self._skeleton(op)
-        shared = self.shared.state_dict(keep_vars=True)
-        return {name: self._slice(name, shared[name], shape) for name, shape in shapes.items()}
+        return {piece.name: self._slice(piece) for piece in self._skeleton(op).pieces}
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         """``(n, *op.input)`` -> ``(n, *op.output)``."""
-        skeleton, _ = self._skeleton(op)
-        if skeleton.training != self.training:
-            skeleton.train(self.training)
-        y: Tensor = functional_call(skeleton, self.state(op), (x,))
+        skeleton = self._skeleton(op)
+        if skeleton.module.training != self.training:
+            skeleton.module.train(self.training)
+        for piece in skeleton.pieces:
+            # What torch.func.functional_call does, without its checks, which take longer than a small convolution.
+            piece.place[piece.key] = self._slice(piece)
+        y: Tensor = skeleton.module(x)
         return y
 
-    def _skeleton(self, op: Op) -> tuple[nn.Module, dict[str, torch.Size]]:
+    def _skeleton(self, op: Op) -> _Skeleton:
         key = _without_size(op)
         if key not in self._skeletons:
             with torch.device("meta"):
-                self._skeletons[key] = (share_batch_norms(build(op, bn_eps=self._bn_eps)), _shapes(op))
+                module = share_batch_norms(build(op, bn_eps=self._bn_eps))
+            pieces = []
+            for name, tensor in module.state_dict().items():
+                (place, leaf), (source, _) = _holder(module, name), _holder(self.shared, name)
+                shared = source[leaf]
+                assert shared is not None
+                whole = tensor.shape == shared.shape
+                index = None if whole else tuple(slice(n) for n in tensor.shape[:2])
+                steps = [step for step in self._steps.get(name, ()) if tensor.shape[-1] <= step[1]]
+                pieces.append(_Piece(name, place, leaf, source, index, steps))
+            self._skeletons[key] = _Skeleton(module, pieces)
         return self._skeletons[key]
 
-    def _slice(self, name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
-        if not shape:  # BN's count of batches
+    def __getstate__(self) -> dict[str, object]:
+        """A copy makes skeletons of its own: these hold what the last forward pass computed with."""
+        return {**self.__dict__, "_skeletons": {}}
+
+    def _slice(self, piece: _Piece) -> Tensor:
+        tensor = piece.source[piece.key]
+        assert tensor is not None
+        if piece.index is None:
             return tensor
-        tensor = tensor[tuple(slice(n) for n in shape[:2])]
-        for big, small in self._steps.get(name, ()):
-            if shape[-1] <= small:
-                margin = (big - small) // 2
-                centre = tensor[..., margin : margin + small, margin : margin + small].flatten(2)
-                matrix = self.transforms[_transform(name, big, small)]
-                tensor = (centre @ matrix.T).unflatten(2, (small, small))
+        tensor = tensor[piece.index]
+        for big, small in piece.steps:
+            margin = (big - small) // 2
+            centre = tensor[..., margin : margin + small, margin : margin + small].flatten(2)
+            matrix = self.transforms[_transform(piece.name, big, small)]
+            tensor = (centre @ matrix.T).unflatten(2, (small, small))
         return tensor
+
+
+Tensors = dict[str, Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A tensor of an op: where it is put (`place[key]`), and the part of the shared one (`source[key]`) that it is.
+
+    The dictionaries are those of torch's modules, so they hold what the modules hold, also after a move to a GPU.
+    """
+
+    name: str
+    place: Tensors
+    key: str
+    source: Tensors
+    index: tuple[slice, ...] | None
+    steps: list[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Skeleton:
+    """The module of an op, without numbers of its own."""
+
+    module: nn.Module
+    pieces: list[_Piece]
+
+
+def _holder(module: nn.Module, name: str) -> tuple[Tensors, str]:
+    """The dictionary in which a module keeps a tensor, and its key there."""
+    path, _, leaf = name.rpartition(".")
+    layer = module.get_submodule(path)
+    found = layer._parameters if leaf in layer._parameters else layer._buffers
+    return cast("Tensors", found), leaf
 
 
 def _shapes(op: Op) -> dict[str, torch.Size]:
