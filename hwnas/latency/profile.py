@@ -23,11 +23,18 @@ from hwnas.spaces import Codes, Domain, Op, Space
 from hwnas.targets import RUNTIMES, Journal, Target, detect_host
 from hwnas.timing import Measurement, Protocol, time_programs
 
-OPS = Protocol(max_sessions=6, max_seconds=40.0, tolerance=0.015)
+OPS = Protocol(min_sessions=3, max_sessions=6, max_seconds=45.0, tolerance=0.015)
 # Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
 # need some runs until they are as fast as they get. With all else the profile of a resolution takes two minutes.
 NETWORKS = Protocol(
-    visit_ms=6.0, warmup_runs=1, min_runs=1, session_passes=10, max_sessions=16, max_seconds=60.0, tolerance=0.01
+    visit_ms=6.0,
+    min_runs=1,
+    warmup_runs=1,
+    session_passes=10,
+    min_sessions=3,
+    max_sessions=16,
+    max_seconds=60.0,
+    tolerance=0.01,
 )
 CALIBRATION_SEED = 20_260
 
