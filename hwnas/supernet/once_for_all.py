@@ -32,7 +32,12 @@ def read_once_for_all(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch's own message says how to run the code in such a file
+        raise CheckpointError(
+            f"cannot read {path} as a once-for-all checkpoint: it is no file of tensors, or holds more than tensors, "
+            "which is not unpickled"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
         raise CheckpointError(f"cannot read {path} as a once-for-all checkpoint: {error}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
