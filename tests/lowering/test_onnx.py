@@ -166,7 +166,10 @@ def test_nothing_of_this_machine_is_in_a_file(name: str, tmp_path: Path) -> None
     form = form_of(recipe())
     case = lowered(name)[0]
     for i, program in enumerate((case.whole, form.assemble(case.ops), *case.ops[:4])):
-        content = form.write(program, tmp_path / str(i)).read_bytes()
+        written = onnx.load(form.write(program, tmp_path / str(i)))
+        for tensor in written.graph.initializer:
+            tensor.ClearField("raw_data")  # among a hundred million random bytes any three letters stand somewhere
+        content = written.SerializeToString()
         for trace in (str(ROOT), sys.prefix, str(Path.home()), str(Path.cwd()), "site-packages", ".py", 'File "'):
             assert trace.encode() not in content
 

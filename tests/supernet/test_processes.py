@@ -18,13 +18,13 @@ ema_decay = 0.5
 [[phases]]
 name = "kernel"
 steps = 4
-learning_rate = 0.05
+learning_rate = 0.02
 largest_of = { depth = 1, expansion = 1 }
 
 [[phases]]
 name = "all"
 steps = 4
-learning_rate = 0.05
+learning_rate = 0.02
 
 [augmentation]
 mixup = 0.3
