@@ -25,10 +25,6 @@ largest_of = { depth = 1, expansion = 1 }
 name = "all"
 steps = 4
 learning_rate = 0.02
-
-[augmentation]
-mixup = 0.3
-erase = 0.3
 """
 
 
