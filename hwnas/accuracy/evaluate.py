@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from hwnas.data import Data
+from hwnas.data import Data, Split
 from hwnas.nn import channels_last
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch
@@ -79,15 +82,33 @@ class Evaluator:
         self.calibration_images = calibration_images
         self.seed = seed
 
+    def journal(self, folder: Path, weights: str) -> Journal:
+        """The record, in a supernet's folder, of what was evaluated in this very way; other ways have their own.
+
+        Args:
+            folder: of the supernet.
+            weights: their hash.
+        """
+        subject = {
+            "data": self.data.fingerprint(),
+            "weights": weights,
+            "images": self.images,
+            "calibration_images": self.calibration_images,
+            "seed": self.seed,
+        }
+        key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
+        return Journal(folder / f"evaluated-{key}.jsonl", subject)
+
     def subnet(self, arch: Mapping[str, int]) -> nn.Module:
         """The extracted network of an arch, re-calibrated, in evaluation mode."""
-        [network] = self._subnets([arch], arch["resolution"])
+        [network] = self._subnets([arch])
         return network
 
-    def _subnets(self, archs: Sequence[Mapping[str, int]], resolution: int) -> list[nn.Module]:
+    def _subnets(self, archs: Sequence[Mapping[str, int]]) -> list[nn.Module]:
+        """The networks of archs of one resolution, their BN re-calibrated in one pass over the images."""
         networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
         batches = (
-            self.data.train_batch(i, _BATCH, resolution, seed=self.seed)[0]
+            self.data.train_batch(i, _BATCH, archs[0]["resolution"], seed=self.seed)[0]
             for i in range(-(-self.calibration_images // _BATCH))
         )
         recalibrate_all(networks, batches)
@@ -102,14 +123,14 @@ class Evaluator:
 
     def accuracy(self, arch: Mapping[str, int]) -> float:
         """Top-1 accuracy of an arch on the validation images, as a fraction."""
-        [accuracy] = self._measured([arch], arch["resolution"])
+        [accuracy] = self._measured([arch], "validation", self.images)
         return accuracy
 
-    def _measured(self, archs: Sequence[Mapping[str, int]], resolution: int) -> list[float]:
-        """Accuracies of archs of one resolution, in one pass over the images."""
-        networks, hits, count = self._subnets(archs, resolution), [0] * len(archs), 0
+    def _measured(self, archs: Sequence[Mapping[str, int]], split: Split, limit: int | None) -> list[float]:
+        """Accuracies of archs of one resolution on a split, in one pass over the images."""
+        networks, hits, count = self._subnets(archs), [0] * len(archs), 0
         with torch.inference_mode():
-            for images, labels in self.data.batches("validation", resolution, limit=self.images):
+            for images, labels in self.data.batches(split, archs[0]["resolution"], limit=limit):
                 moved = images.contiguous(memory_format=torch.channels_last)
                 count += len(labels)
                 for i, network in enumerate(networks):
@@ -118,7 +139,8 @@ class Evaluator:
 
     def test_accuracy(self, arch: Mapping[str, int]) -> float:
         """Top-1 accuracy of an arch on the whole test split, as a fraction."""
-        return top1(*logits(self.subnet(arch), self.data.batches("test", arch["resolution"])))
+        [accuracy] = self._measured([arch], "test", None)
+        return accuracy
 
     def accuracies(
         self, archs: Sequence[Arch], journal: Journal, *, what: str, progress: Progress = silent
@@ -135,11 +157,11 @@ class Evaluator:
         total = len(set(keys))
         done = total - sum(map(len, waiting.values()))
         progress(what, done, total)
-        for resolution, missing in waiting.items():
+        for missing in waiting.values():
             items = list(missing.items())
             for start in range(0, len(items), _TOGETHER):
                 chunk = items[start : start + _TOGETHER]
-                found = self._measured([arch for _, arch in chunk], resolution)
+                found = self._measured([arch for _, arch in chunk], "validation", self.images)
                 for (key, _), accuracy in zip(chunk, found, strict=True):
                     journal.record(key, accuracy)
                 done += len(chunk)

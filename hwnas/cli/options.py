@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.errors import DataError, InvalidValue, SpecError, UnknownName
+from hwnas.errors import DataError, InvalidValue, OutputError, SpecError, UnknownName
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -52,6 +52,7 @@ Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Devices = Annotated[int, typer.Option(help="Processes, one a device; on the CPU they share its cores.", min=1)]
 TrainingPrecision = Annotated[str, typer.Option("--precision", help="32-true, or bf16-mixed where the device has it.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the folder's checkpoint, or delete it and start anew.")]
+ACCELERATORS, PRECISIONS = ("auto", "cpu", "cuda"), ("32-true", "bf16-mixed")
 MAX_SEED = 2**32 - 1
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0, max=MAX_SEED)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
@@ -137,6 +138,16 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
     return values, budget_ms
 
 
+def check_folder(out: Path, what: str) -> None:
+    """Check, before long work, that something may be written into a folder.
+
+    Raises:
+        OutputError: it is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; a {what} is a folder, choose another name")
+
+
 def launched(accelerator: str, devices: int, precision: str) -> Fabric:
     """Processes, devices and precision of a training; with several, this process and those that it starts run on.
 
@@ -145,10 +156,9 @@ def launched(accelerator: str, devices: int, precision: str) -> Fabric:
     """
     from lightning_fabric import Fabric
 
-    if accelerator not in ("auto", "cpu", "cuda"):
-        raise UnknownName("accelerator", accelerator, ("auto", "cpu", "cuda"))
-    if precision not in ("32-true", "bf16-mixed"):
-        raise UnknownName("precision", precision, ("32-true", "bf16-mixed"))
+    for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
+        if given not in known:
+            raise UnknownName(what, given, known)
     try:
         fabric = Fabric(
             accelerator=accelerator,
@@ -157,10 +167,7 @@ def launched(accelerator: str, devices: int, precision: str) -> Fabric:
             strategy="ddp" if devices > 1 else "auto",
         )
         fabric.launch()
-    except (
-        RuntimeError,
-        ValueError,
-    ) as error:  # lightning's MisconfigurationException is a ValueError or a RuntimeError
+    except (RuntimeError, ValueError) as error:  # lightning's own exceptions are one or the other
         raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
     return fabric
 

@@ -40,7 +40,7 @@ def search(
     from hwnas.errors import InvalidValue, UnknownName
     from hwnas.search import STRATEGIES, Problem, check_feasible, parse_budget, solve
     from hwnas.supernet import load_supernet
-    from hwnas.targets import Journal, resolve_target, write_whole
+    from hwnas.targets import resolve_target, write_whole
 
     if strategy not in STRATEGIES:
         raise UnknownName("search strategy", strategy, STRATEGIES)
@@ -55,8 +55,7 @@ def search(
     check_feasible(latency, budget_ms, held)
     codes = np.unique(space.sample(subnets, seed=seed), axis=0)
     evaluator = Evaluator(net, data, images=images, calibration_images=2000, seed=seed + 1)
-    subject = {"data": data.fingerprint(), "weights": facts.weights_sha256, "images": images, "seed": seed}
-    with shown_progress() as progress, Journal(supernet / "evaluated.jsonl", subject) as journal:
+    with shown_progress() as progress, evaluator.journal(supernet, facts.weights_sha256) as journal:
         accuracies = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
         accuracy, _ = fit_accuracy(space, codes, np.array(accuracies))
         problem = Problem(space=space, accuracy=accuracy, latency=latency, budget_ms=budget_ms, confidence=held)

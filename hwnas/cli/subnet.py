@@ -34,11 +34,9 @@ def extract(
     as_json: options.AsJson = False,
 ) -> None:
     """Take a network out of a supernet, its BN re-calibrated."""
-    from hwnas.errors import OutputError
     from hwnas.supernet import save_supernet, single
 
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; a subnet is a folder, choose another name")
+    options.check_folder(out, "subnet")
     net, facts, evaluator = _opened(supernet, None, calibration_images)
     chosen = net.space.arch(options.read_arch(arch)[0])
     subnet = single(net.space, chosen, evaluator.subnet(chosen))
@@ -70,22 +68,13 @@ def evaluate(
 
     What was evaluated before is not evaluated again. Without an arch, the smallest and the largest are evaluated.
     """
-    from hwnas.targets import Journal
-
     net, facts, evaluator = _opened(supernet, images, calibration_images)
     space = net.space
     chosen = {str(path): space.arch(options.read_arch(path)[0]) for path in archs or []}
     if not chosen and not random:
         chosen = {"smallest": space.smallest, "largest": space.largest}
     chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
-    subject = {
-        "data": evaluator.data.fingerprint(),
-        "weights": facts.weights_sha256,
-        "images": images,
-        "calibration_images": calibration_images,
-        "seed": evaluator.seed,
-    }
-    with shown_progress() as progress, Journal(supernet / "evaluated.jsonl", subject) as journal:
+    with shown_progress() as progress, evaluator.journal(supernet, facts.weights_sha256) as journal:
         found = evaluator.accuracies(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
     if as_json:
         answers = [

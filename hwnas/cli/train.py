@@ -80,13 +80,11 @@ def run(
     Raises:
         OutputError: the folder is a file, or cannot be written.
     """
-    from hwnas.errors import OutputError
     from hwnas.supernet import extract, load_supernet, save_supernet
     from hwnas.supernet import train as train_supernet
     from hwnas.supernet.checkpoint import CHECKPOINT
 
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; a supernet is a folder, choose another name")
+    options.check_folder(out, "supernet")
     if not resume and fabric.is_global_zero:
         (out / CHECKPOINT).unlink(missing_ok=True)
     fabric.barrier()
@@ -106,6 +104,6 @@ def run(
             progress=progress if fabric.is_global_zero else silent,
         )
     if fabric.is_global_zero:
-        training = {**config.model_dump(mode="json", by_alias=True), "seed": seed}
-        save_supernet(supernet.cpu(), out, data=data_facts, classes=data.classes, training=training)
+        facts = config.facts(seed)
+        save_supernet(supernet.cpu(), out, data=data_facts, classes=data.classes, training=facts)
     fabric.barrier()

@@ -21,22 +21,18 @@ def _open_digits(path: Path | None, seed: int) -> Data:
     return ClutteredDigits(seed=seed)
 
 
-def _open_images(path: Path | None, seed: int) -> Data:
+def _folder(path: Path | None, name: str, form: str) -> Path:
     if path is None:
-        raise InvalidValue(
-            "images needs the path of a folder with train/<class>/ and val/<class>/ in it "
-            "(--data-path, or path under [data] in a job)"
-        )
-    return Images(path, seed=seed)
+        raise InvalidValue(f"{name} needs the path of a folder {form} (--data-path, or path under [data] in a job)")
+    return path
+
+
+def _open_images(path: Path | None, seed: int) -> Data:
+    return Images(_folder(path, Images.name, "with train/<class>/ and val/<class>/ in it"), seed=seed)
 
 
 def _open_huggingface(path: Path | None, seed: int) -> Data:
-    if path is None:
-        raise InvalidValue(
-            "huggingface needs the path of a folder that DatasetDict.save_to_disk wrote "
-            "(--data-path, or path under [data] in a job)"
-        )
-    return HuggingFace(path, seed=seed)
+    return HuggingFace(_folder(path, HuggingFace.name, "that DatasetDict.save_to_disk wrote"), seed=seed)
 
 
 DATASETS: dict[str, Callable[[Path | None, int], Data]] = {

@@ -177,8 +177,13 @@ def initialise(module: nn.Module, *, seed: int) -> None:
 
 def network(space: Space, arch: Mapping[str, int]) -> nn.Sequential:
     """The whole network of an arch: ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``."""
-    blocks = [(slot.name.replace(".", "_"), build(op, bn_eps=space.bn_eps)) for slot, op in space.ops(arch)]
+    blocks = [(module_name(slot.name), build(op, bn_eps=space.bn_eps)) for slot, op in space.ops(arch)]
     return nn.Sequential(OrderedDict(blocks))
+
+
+def module_name(slot: str) -> str:
+    """Name of a slot's module: torch reads dots as paths."""
+    return slot.replace(".", "_")
 
 
 def channels_last(module: nn.Module) -> nn.Module:

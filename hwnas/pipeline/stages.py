@@ -105,8 +105,8 @@ def train_stage(context: Context, folder: Path) -> Result:
     job = context.job
     supernet = Supernet(context.space, seed=job.seed)
     train(supernet, context.data, job.training, seed=job.seed, folder=folder, progress=context.progress)
-    training = {**job.training.model_dump(mode="json", by_alias=True), "seed": job.seed}
-    save_supernet(supernet, folder, data=context.data_facts, classes=context.data.classes, training=training)
+    facts = job.training.facts(job.seed)
+    save_supernet(supernet, folder, data=context.data_facts, classes=context.data.classes, training=facts)
     return {"steps": job.training.steps}
 
 

@@ -19,13 +19,18 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor) -> int:
+def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor) -> int | None:
     """The largest batch, a power of two, whose activations fit into the memory that is free; 0 if not even one does.
+
+    None where the system does not tell how much is free.
 
     Args:
         forward: the network with the most activations.
         images: ``(n, channels, height, width)`` on the device, of which a few are run.
     """
+    free = free_bytes(images.device)
+    if free is None:
+        return None
     sizes: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
@@ -36,21 +41,21 @@ def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor) -> int:
         kept = forward(images[:_PROBE])  # held until the sizes are counted: freed storage is given out again
     per_image = sum(sizes.values()) / _PROBE
     del kept
-    fitting = int(_MARGIN * free_bytes(images.device) / per_image)
+    fitting = int(_MARGIN * free / per_image)
     return 1 << fitting.bit_length() - 1 if fitting else 0
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that this process can still get."""
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that this process can still get; None on systems that do not tell."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if sys.platform == "win32":
-        return 0
+    if sys.platform != "linux":
+        return None
     import resource
 
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    statm = Path("/proc/self/statm")
-    if limit != resource.RLIM_INFINITY and statm.is_file():
-        free = min(free, limit - int(statm.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE"))
+    if limit != resource.RLIM_INFINITY:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        free = min(free, limit - used)
     return max(0, free)

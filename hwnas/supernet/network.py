@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import InvalidValue
 from hwnas.nn import Elastic, network, plain
-from hwnas.nn.blocks import initialise
+from hwnas.nn.blocks import initialise, module_name
 from hwnas.spaces import Space
 
 
@@ -93,8 +93,3 @@ def weights_hash(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def module_name(slot: str) -> str:
-    """Name of a slot's module: torch reads dots as paths."""
-    return slot.replace(".", "_")

@@ -6,7 +6,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, JsonValue, PositiveInt, model_validator
 
 from hwnas.data import Augmentation
 from hwnas.errors import InvalidValue
@@ -91,6 +91,10 @@ class TrainConfig(Spec):
         if len(set(names)) < len(names):
             raise ValueError(f"phases have different names, not {', '.join(names)}")
         return self
+
+    def facts(self, seed: int) -> dict[str, JsonValue]:
+        """What a supernet's facts say of its training."""
+        return {**self.model_dump(mode="json", by_alias=True), "seed": seed}
 
     def lasting(self, steps: int) -> Self:
         """The same recipe with so many updates in all, shared out among the phases as they are now.

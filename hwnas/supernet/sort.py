@@ -14,9 +14,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from hwnas.nn.blocks import module_name
 from hwnas.spaces import Op, Space
 from hwnas.spaces.ops import squeeze_width
-from hwnas.supernet.network import Supernet, module_name
+from hwnas.supernet.network import Supernet
 
 _BN = ("weight", "bias", "running_mean", "running_var")
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -193,11 +192,11 @@ class _Run:
                 part=part,
             )
 
-        waiting = deque(loader.submit(load, step) for step in steps[:1])
-        for step in [*steps[1:], None]:
-            if step:
-                waiting.append(loader.submit(load, step))
-            images, labels = waiting.popleft().result()
+        batches = (loader.submit(load, step) for step in steps)
+        ahead = next(batches, None)
+        while ahead:
+            batch, ahead = ahead, next(batches, None)
+            images, labels = batch.result()
             yield (
                 self.fabric.to_device(images.contiguous(memory_format=torch.channels_last)),
                 self.fabric.to_device(labels),
@@ -327,8 +326,10 @@ class _Run:
 
     def _out_of_memory(self, largest: Arch, images: Tensor) -> OutOfMemory:
         self.optimizer.zero_grad(set_to_none=True)
-        fitting = fitting_batch(lambda x: self.supernet(x, largest), images) * self.fabric.world_size
-        helps = f"set batch_size = {fitting}" if fitting else "not even one image would: restrict the space"
+        fitting, world = fitting_batch(lambda x: self.supernet(x, largest), images), self.fabric.world_size
+        helps = f"set batch_size = {fitting * world}" if fitting else "not even one image would: restrict the space"
+        if fitting is None:
+            helps = f"try batch_size = {self.config.batch_size // 2}"
         return OutOfMemory(f"a batch of {self.config.batch_size} images does not fit into the memory; {helps}")
 
 

@@ -91,6 +91,10 @@ def test_what_was_evaluated_is_kept(supernet, hwnas_cli):
     again = hwnas_cli(*words)
     assert again.out == first.out
     assert "evaluating subnets: 0/3" not in again.err
+    # Another way to evaluate does not put this one's record aside.
+    other = ("subnet", "eval", "--supernet", supernet, "--images", 300, "--calibration-images", 250)
+    assert hwnas_cli(*other).code == 0
+    assert "evaluating subnets: 0/3" not in hwnas_cli(*words).err
     corners = hwnas_cli("subnet", "eval", "--supernet", supernet, "--images", 250, "--calibration-images", 250)
     assert [line.split()[1] for line in corners.out.splitlines()] == ["smallest", "largest"]
 

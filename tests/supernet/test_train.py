@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from hwnas.data import Augmentation, ClutteredDigits
-from hwnas.errors import CheckpointError, InvalidValue, TrainingDiverged
+from hwnas.errors import CheckpointError, InvalidValue, OutOfMemory, TrainingDiverged
 from hwnas.spaces import Arch, make_space
-from hwnas.supernet import Phase, Supernet, TrainConfig, extract, single, train
+from hwnas.supernet import Phase, Supernet, TrainConfig, extract, memory, single, train
 from hwnas.supernet.checkpoint import CHECKPOINT
 
 SPACE = make_space("mobilenetv3-tiny")
@@ -359,6 +359,18 @@ try:
 except OutOfMemory as error:
     print(error)
 """
+
+
+def test_out_of_memory_where_the_system_does_not_tell_how_much_there_is(
+    data: ClutteredDigits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Supernet, "forward", full)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: None)
+    with pytest.raises(OutOfMemory, match="a batch of 8 images does not fit into the memory; try batch_size = 4"):
+        train(Supernet(SPACE), data, small(), seed=0, folder=tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on the memory of a process is Linux's")
