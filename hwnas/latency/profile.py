@@ -23,7 +23,7 @@ from hwnas.spaces import Codes, Domain, Op, Space
 from hwnas.targets import RUNTIMES, Journal, Target, detect_host
 from hwnas.timing import Measurement, Protocol, time_programs
 
-OPS = Protocol(min_sessions=3, max_sessions=6, max_seconds=45.0, tolerance=0.015)
+OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=45.0, tolerance=0.015)
 # Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
 # need some runs until they are as fast as they get. With all else the profile of a resolution takes two minutes.
 NETWORKS = Protocol(

@@ -57,8 +57,11 @@ class OnnxRuntimeSession(Session):
         settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         settings.graph_optimization_level = _LEVELS[options.graph_optimization]
         settings.log_severity_level = 3
-        if affinities := _affinities(self.recipe.threads):
-            settings.add_session_config_entry("session.intra_op_thread_affinities", affinities)
+        if self.recipe.threads > 1:
+            # Threads look out for more work for a tenth of a second after a run, and would slow whatever runs next.
+            settings.add_session_config_entry("session.force_spinning_stop", "1")
+            if affinities := _affinities(self.recipe.threads):
+                settings.add_session_config_entry("session.intra_op_thread_affinities", affinities)
         if isinstance(program, Path):
             source: str | bytes = str(program)
         else:
@@ -70,18 +73,19 @@ class OnnxRuntimeSession(Session):
             raise BundleError(f"ONNX Runtime {self.version()} cannot load {_name(program)}: {error}") from error
         [entry] = self._session.get_inputs()
         [result] = self._session.get_outputs()
-        self._input, self._output = entry.name, result
+        # Not the entries themselves: each keeps the session alive, and closing would free nothing.
+        self._input, self._output, self._output_shape = entry.name, result.name, tuple(result.shape)
         return tuple(entry.shape)
 
     def _run(self, x: Array) -> Array:
-        [y] = self._session.run([self._output.name], {self._input: x})
+        [y] = self._session.run([self._output], {self._input: x})
         return np.asarray(y, np.float32)
 
     def _bind(self, x: Array) -> Callable[[], object]:
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(x))
-        out = ort.OrtValue.ortvalue_from_numpy(np.empty(self._output.shape, np.float32))
-        binding.bind_ortvalue_output(self._output.name, out)
+        out = ort.OrtValue.ortvalue_from_numpy(np.empty(self._output_shape, np.float32))
+        binding.bind_ortvalue_output(self._output, out)
         return partial(self._session.run_with_iobinding, binding)
 
     def _close(self) -> None:

@@ -30,7 +30,6 @@ Call = Callable[[], object]
 _FEW = 8
 _WINDOW = 15  # visits, about a tenth of a second: neighbours on the machine come and go within a pass
 _POLISH = 8  # rounds; it settles after four or five
-_REST_S = 0.001  # before a visit: until then the other threads of the program before look out for more of its work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,8 +230,6 @@ def time_programs(
             with _no_garbage_collection():
                 for done, (visit, name) in enumerate(plan):
                     if visit not in visits:
-                        if recipe.threads > 1:
-                            time.sleep(_REST_S)
                         visits[visit] = _visit(calls[name], protocol)
                         if journal:
                             journal.record(visit, visits[visit])
