@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from hwnas.latency.profile import NETWORKS, OPS
 from hwnas.spaces import Op, Space, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
 from hwnas.targets import Device, Hardware, Match, Recipe, Target, resolve_target
-from hwnas.timing import Protocol
 
-ANY_NOISE = 1e3
+# What tests measure is taken as it is, for nobody knows what else runs on the machine meanwhile, and after the least
+# number of sessions.
+ON_ANY_MACHINE = {"max_disagreement": 1e3, "max_seconds": 0.0}
+OUTSIDE_OF_TESTS = [asdict(protocol) for protocol in (OPS, NETWORKS)]
 RECIPE = Recipe.model_validate(
     {
         "schema": 1,
@@ -49,27 +52,24 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def any_machine() -> Iterator[None]:
-    """What is measured in tests is taken as it is, for nobody knows what else runs on the machine meanwhile.
-
-    The two protocols are values that five modules import: they are changed in place.
-    """
-    before = [protocol.max_disagreement for protocol in (OPS, NETWORKS)]
-    for protocol in (OPS, NETWORKS):
-        object.__setattr__(protocol, "max_disagreement", ANY_NOISE)
+    """The two protocols are values that five modules import: they are changed in place."""
+    _change([ON_ANY_MACHINE] * 2)
     yield
-    for protocol, disagreement in zip((OPS, NETWORKS), before, strict=True):
-        object.__setattr__(protocol, "max_disagreement", disagreement)
+    _change(OUTSIDE_OF_TESTS)
 
 
 @pytest.fixture
 def noise_counts() -> Iterator[None]:
     """For a test of noise itself: figures are refused as they are outside of tests."""
-    before = OPS.max_disagreement
-    for protocol in (OPS, NETWORKS):
-        object.__setattr__(protocol, "max_disagreement", Protocol.__dataclass_fields__["max_disagreement"].default)
+    _change(OUTSIDE_OF_TESTS)
     yield
-    for protocol in (OPS, NETWORKS):
-        object.__setattr__(protocol, "max_disagreement", before)
+    _change([ON_ANY_MACHINE] * 2)
+
+
+def _change(settings: Sequence[Mapping[str, float]]) -> None:
+    for protocol, values in zip((OPS, NETWORKS), settings, strict=True):
+        for name, value in values.items():
+            object.__setattr__(protocol, name, value)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +79,8 @@ def hwnas_command() -> list[str]:
         "import importlib\n"
         "module = importlib.import_module('hwnas.latency.profile')\n"
         "for protocol in (module.OPS, module.NETWORKS):\n"
-        f"    object.__setattr__(protocol, 'max_disagreement', {ANY_NOISE})\n"
+        f"    for name, value in {ON_ANY_MACHINE}.items():\n"
+        "        object.__setattr__(protocol, name, value)\n"
         "from hwnas.cli.main import main\n"
         "main()\n"
     )

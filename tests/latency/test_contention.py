@@ -12,6 +12,7 @@ import pytest
 
 from hwnas.errors import TooNoisy
 from hwnas.latency import profile
+from hwnas.latency.profile import NETWORKS, OPS
 from hwnas.spaces import make_space
 from hwnas.targets import Target
 
@@ -23,10 +24,12 @@ pytestmark = [
 
 
 class BusyLoop:
-    """A `Progress` that loads the core that is timed on, from the start of each timing to its fifth pass."""
+    """A `Progress` that loads the core that is timed on, from the start of each timing to half of its least passes."""
 
     def __init__(self, programs: dict[str, int]) -> None:
-        self.until = {what: 5 * number for what, number in programs.items()}
+        least = {"timing ops": OPS, "timing networks": NETWORKS}
+        passes = {what: protocol.min_sessions * protocol.session_passes for what, protocol in least.items()}
+        self.until = {what: passes[what] * number // 2 for what, number in programs.items()}
         self.process: subprocess.Popen[bytes] | None = None
         self.seen: set[str] = set()
 
