@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from hwnas.cli import options
 from hwnas.cli.progress import shown_progress
+
+log = logging.getLogger(__name__)
 
 
 def profile(
@@ -39,8 +42,8 @@ def profile(
     from hwnas.errors import InvalidValue
     from hwnas.latency import profile as measure
     from hwnas.latency import read_table, write_table
-    from hwnas.latency.table import table_lock
-    from hwnas.targets import home, only_one, resolve_target
+    from hwnas.latency.table import profile_command, table_lock
+    from hwnas.targets import home, only_one, resolve_target, table_path
 
     if replace and only_missing:
         raise InvalidValue("give --replace or --only-missing, not both: one drops the rows that the other keeps")
@@ -50,6 +53,14 @@ def profile(
     assert path is not None
     journals = path.parent / f".{path.stem}.journals"
     with only_one(table_lock(path), f"the table of {wanted.name}"), shown_progress() as progress:
+        shipped = table_path(wanted)
+        if tables is None and not path.is_file() and shipped:
+            log.warning(
+                "your table of %s will stand in place of the shipped one, %s, for every space; the figures of two "
+                "machines are not mixed. --tables DIR writes elsewhere",
+                wanted.name,
+                shipped,
+            )
         old = read_table(wanted, path) if path.is_file() and not replace else None
         table = measure(
             chosen,
@@ -61,6 +72,14 @@ def profile(
             only_missing=only_missing,
             progress=progress,
         )
+        for lost in old.manifest.fits if old else ():
+            if not any(lost.domain == kept.domain for kept in table.manifest.fits):
+                log.warning(
+                    "the fit of %s and its validation are dropped: rows that it was made from were measured anew. "
+                    "Profile it again, too, with: %s --only-missing",
+                    lost.domain.space,
+                    profile_command(lost.domain.make(), wanted),
+                )
         table = write_table(table, path)
         shutil.rmtree(journals, ignore_errors=True)
     fit = table.fit_for(chosen)

@@ -59,7 +59,7 @@ def diff_tables(a: LatencyTable, b: LatencyTable) -> TableDiff:
     if not common:
         raise TableError(
             f"the tables of {a.target.name} ({len(a.rows)} rows) and {b.target.name} ({len(b.rows)} rows) have no op "
-            "in common; tables of the same space and resolution do. `hwnas tables show` lists a table's ops"
+            "in common; tables of the same space and resolution do. `hwnas tables show --json` lists all ops of a table"
         )
     a_ms = np.array([a.rows[key].latency_ms_p25 for key in common])
     b_ms = np.array([b.rows[key].latency_ms_p25 for key in common])

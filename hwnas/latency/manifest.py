@@ -47,7 +47,7 @@ class Validation(Spec):
     """
 
     networks: PositiveInt
-    seed: int
+    seed: int = Field(ge=0)
     mape: FiniteFloat
     noise_floor: FiniteFloat
     within_5pct: FiniteFloat
@@ -79,7 +79,7 @@ class Fit(Spec):
     """
 
     domain: Domain
-    seed: int
+    seed: int = Field(ge=0)
     calibration_ms: list[PositiveFloat]
     terms: dict[str, FiniteFloat]
     held_out_mape: FiniteFloat

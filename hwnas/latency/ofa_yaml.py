@@ -166,7 +166,7 @@ def _rows(content: bytes, source: str) -> Iterator[_Row]:
     # The tree of nodes, not the values: a dictionary would keep the last of two rows with the same name.
     try:
         root = yaml.compose(content, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise TableCorrupt(f"{source} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(root, yaml.MappingNode) or not root.value:
         raise TableCorrupt(

@@ -21,7 +21,7 @@ from hwnas.progress import Progress, silent
 from hwnas.runtimes import session_class
 from hwnas.spaces import Codes, Domain, Op, Space
 from hwnas.targets import RUNTIMES, Journal, Target, detect_host
-from hwnas.timing import Measurement, Protocol, time_programs
+from hwnas.timing import Measurement, Protocol, require_cores, time_programs
 
 OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=45.0, tolerance=0.015)
 # Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
@@ -71,8 +71,8 @@ def profile(
         TooNoisy: the figures cannot be trusted; there is no table.
         OutputError: the journal cannot be written.
     """
-    check_origin(old, "measured")
     check_host(target)
+    check_origin(old, "measured")
     codes = calibration_codes(space, networks, bound_networks)
     versions = runtime_versions(target)
     _check_version(old, target, versions)
@@ -255,10 +255,11 @@ def worse_ms(measured: Measurement) -> Floats:
 
 
 def check_host(target: Target) -> None:
-    """Refuse to measure a device that is not this host, or with a runtime that is not measured.
+    """Refuse to measure a device that is not this host, with more threads than cores, or with what is not measured.
 
     Raises:
         TableError: lists what differs.
+        InvalidValue: the recipe has more threads than this process has cores.
         RuntimeUnavailable: the recipe's runtime estimates, or is not driven by hwnas.
     """
     if not RUNTIMES[target.recipe.runtime].measured:
@@ -267,6 +268,7 @@ def check_host(target: Target) -> None:
             f"{target.recipe.runtime}). Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search "
             "takes roofline's estimates without a table"
         )
+    require_cores(target.recipe.threads)
     differences = target.device.differences(detect_host())
     if differences:
         raise TableError(

@@ -44,7 +44,7 @@ class Journal:
                     try:
                         entry = json.loads(line if line.endswith(b"\n") else b"")
                         self.entries[str(entry["key"])] = entry["value"]
-                    except (ValueError, KeyError, TypeError):
+                    except (ValueError, KeyError, TypeError, RecursionError):
                         break  # what follows a line that was cut off or damaged is done again
                     whole += line
             else:

@@ -48,6 +48,8 @@ def read_spec(path: Path, model: type[Model]) -> Model:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{path}, {_syntax(text, str(error))}") from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables nested as deep
+        raise SpecError(f"{path} is not a file that can be read: {error}") from error
     try:
         return model.model_validate(document)
     except ValidationError as error:

@@ -1,5 +1,5 @@
 """How a time is taken."""
 
-from hwnas.timing.protocol import Measurement, Protocol, time_programs
+from hwnas.timing.protocol import Measurement, Protocol, require_cores, time_programs
 
-__all__ = ["Measurement", "Protocol", "time_programs"]
+__all__ = ["Measurement", "Protocol", "require_cores", "time_programs"]

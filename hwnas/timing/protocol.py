@@ -9,6 +9,7 @@ or slower for as long as it stays open, some by 8%: so they are opened anew afte
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -216,7 +217,8 @@ def time_programs(
     """
     names = list(programs)
     reference = reference or names[0]
-    visits: dict[str, list[float]] = dict(journal.entries) if journal else {}
+    # What a person put into a journal by hand is measured anew.
+    visits = {visit: samples for visit, samples in journal.entries.items() if _timed(samples)} if journal else {}
     most = protocol.max_sessions * protocol.session_passes * len(names)
     sessions: dict[str, Session] = {}
     with _pinned(recipe.threads), ExitStack() as opened:
@@ -245,6 +247,12 @@ def time_programs(
     done = measurement.passes * len(names)
     progress(what, done, done)
     return measurement
+
+
+def _timed(samples: object) -> bool:
+    """Whether this is what a visit leaves: some times, finite and positive."""
+    times = samples if isinstance(samples, list) else []
+    return bool(times) and all(isinstance(t, float) and math.isfinite(t) and t > 0 for t in times)
 
 
 def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[str, str]]:
@@ -306,15 +314,25 @@ def _visit(call: Call, protocol: Protocol) -> list[float]:
     return samples
 
 
+def require_cores(threads: int) -> None:
+    """Refuse to time more threads than there are cores for.
+
+    Raises:
+        InvalidValue: says how many there are.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads > cores:
+        raise InvalidValue(f"the recipe uses {threads} threads, but this process may run on {cores} cores only")
+
+
 @contextmanager
 def _pinned(threads: int) -> Iterator[None]:
     """Hold this process to as many cores as it has threads, the last ones: interrupts mostly go to the first."""
     if not hasattr(os, "sched_setaffinity"):  # macOS and Windows cannot pin; drift then shows in the spread
         yield
         return
+    require_cores(threads)
     before = os.sched_getaffinity(0)
-    if threads > len(before):
-        raise InvalidValue(f"the recipe uses {threads} threads, but this process may run on {len(before)} cores only")
     os.sched_setaffinity(0, sorted(before)[-threads:])
     try:
         yield

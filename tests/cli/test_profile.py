@@ -152,6 +152,28 @@ def test_only_missing_adds_rows_to_a_table(hwnas_cli, short, words, space, this,
     assert all(replaced.rows[key] != old.rows[key] for key in old.rows)
 
 
+def test_a_fit_that_is_dropped_is_told(hwnas_cli, short, words, space, caplog):
+    few = ("--networks", 4, "--bound-networks", 1)
+    assert hwnas_cli("profile", *words, *few).code == 0
+    part = [word.replace("kernel_2_1=3,5", "kernel_2_1=3") for word in words]
+    ran = hwnas_cli("profile", *part, *few)
+    assert ran.code == 0, ran
+    assert f"the fit of {space.name} and its validation are dropped: rows that it was made from" in caplog.text
+    assert "--only-missing" in caplog.text
+
+
+def test_the_first_table_of_a_target_says_what_it_hides(hwnas_cli, short, words, this, tmp_path, monkeypatch, caplog):
+    shipped = tmp_path / "shipped.csv"
+    monkeypatch.setattr("hwnas.targets.table_path", lambda target: shipped)
+    ran = hwnas_cli("profile", *words, "--networks", 4, "--bound-networks", 1)
+    assert ran.code == 0, ran
+    assert f"your table of {this.name} will stand in place of the shipped one, {shipped}" in caplog.text
+    caplog.clear()
+    again = hwnas_cli("profile", *words, "--networks", 4, "--bound-networks", 1)
+    assert again.code == 0, again
+    assert "in place of the shipped" not in caplog.text
+
+
 def test_replace_with_only_missing(refused, words, table):
     before = table.read_bytes()
     assert "give --replace or --only-missing, not both" in refused("profile", *words, "--replace", "--only-missing")

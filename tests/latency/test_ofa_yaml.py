@@ -83,6 +83,8 @@ def test_the_deviation_may_be_left_out() -> None:
         ("a: [1\nb: 2", "t.yaml is not YAML: .*line 2"),
         (b"\x00\xff\x13", "is not YAML"),
         ("[" * 5000, "is not YAML"),
+        ('"\\UFFFFFFFF": 1', "is not YAML"),
+        (f"%YAML 1.{'1' * 5000}\n---\na: 1", "is not YAML"),
         ("a: 1\n---\nb: 2\n", "is not YAML"),
         ("!!python/object/apply:os.getcwd []: 1", "no known kind of row"),
     ],
@@ -294,7 +296,10 @@ def test_a_missing_op_is_imported_and_not_measured(
 ) -> None:
     table = imported_table(read_files(files(text((STEM, 1.0, 30))), "ofa-yaml"), elsewhere)
     for refused in (lambda: load_model(table, space), lambda: table.latency_ms(space.distinct_ops[0])):
-        with pytest.raises(MissingOp, match=r"was imported; .*hwnas tables import FILE... --format FORMAT --target"):
+        with pytest.raises(
+            MissingOp,
+            match=r"was imported\. If .* another width, .*hwnas tables import FILE... --format FORMAT --target",
+        ):
             refused()
 
 

@@ -212,6 +212,11 @@ def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     assert message(tmp_path, b'name = "\xff"') == "r.toml: not UTF-8 text (byte 8 is 0xff)"
 
 
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 5000])
+def test_what_python_cannot_hold(tmp_path: Path, value: str) -> None:
+    assert message(tmp_path, f"name = {value}").startswith("r.toml is not a file that can be read: ")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=f"cannot read {tmp_path / 'none.toml'}: No such file or directory"):
         read_spec(tmp_path / "none.toml", Recipe)

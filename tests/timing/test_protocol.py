@@ -202,6 +202,21 @@ def test_an_interrupted_measurement_goes_on(programs: Programs, recipe: Recipe, 
         assert measured.samples_ms[name] == [after[f"{p} {name}"] for p in range(4)]
 
 
+@pytest.mark.parametrize(
+    "value", ["null", '"abc"', "[]", "{}", "3", '["a"]', "[[1.0]]", "[NaN]", "[-1.0]", "[" * 20_000]
+)
+def test_what_is_no_time_is_measured_anew(programs: Programs, recipe: Recipe, tmp_path: Path, value: str) -> None:
+    path = tmp_path / "j"
+    with Journal(path, {}) as journal:
+        time_programs(programs, recipe, QUICK, journal=journal)
+    header, first, *others = path.read_text().splitlines()
+    key = json.loads(first)["key"]
+    path.write_text("\n".join([header, f'{{"key": "{key}", "value": {value}}}', *others]) + "\n")
+    with Journal(path, {}) as journal:
+        measured = time_programs(programs, recipe, QUICK, journal=journal)
+    assert all(t > 0 for passes in measured.samples_ms.values() for visit in passes for t in visit)
+
+
 def test_a_finished_measurement_is_not_made_again(programs: Programs, recipe: Recipe, tmp_path: Path) -> None:
     path = tmp_path / "j"
     with Journal(path, {}) as journal:
