@@ -48,6 +48,9 @@ Tables = Annotated[
 TrainingRecipe = Annotated[
     Path | None, typer.Option("--recipe", help="Training recipe, a TOML file; one phase of 1100 steps if left out.")
 ]
+Teacher = Annotated[
+    Path | None, typer.Option(help="Folder of a trained supernet, whose largest network teaches as well.")
+]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Devices = Annotated[int, typer.Option(help="Processes, one a device; on the CPU they share its cores.", min=1)]
 TrainingPrecision = Annotated[str, typer.Option("--precision", help="32-true, or bf16-mixed where the device has it.")]

@@ -92,7 +92,7 @@ def finetune(
     subnet: Annotated[Path, typer.Option(help="Folder that `hwnas subnet extract` wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the fine-tuned subnet.")],
     recipe: options.TrainingRecipe = None,
-    teacher: Annotated[Path | None, typer.Option(help="Folder of a supernet, whose largest network teaches.")] = None,
+    teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
     precision: options.TrainingPrecision = "32-true",

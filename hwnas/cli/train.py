@@ -29,9 +29,7 @@ def train(
     recipe: options.TrainingRecipe = None,
     steps: Annotated[int | None, typer.Option(help="Updates in all, in place of the recipe's.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images an update, in place of the recipe's.", min=1)] = None,
-    teacher: Annotated[
-        Path | None, typer.Option(help="Folder of a trained supernet, whose largest network teaches as well.")
-    ] = None,
+    teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
     precision: options.TrainingPrecision = "32-true",

@@ -89,8 +89,8 @@ class LatencyTable:
         """The command that adds rows."""
         if self.manifest.origin == "imported":
             return (
-                "This table was imported. If it is of the space at another width, choose that space (once-for-all's "
-                "Note10 is mobilenetv3-w1.2); if files are missing, add them with: "
+                "This table was imported. If it is of the space at another width, choose that space; if files are "
+                "missing, add them with: "
                 f"hwnas tables import FILE... --format FORMAT --target {self.target.name}"
             )
         return f"Measure with: {profile}"

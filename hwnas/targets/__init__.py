@@ -19,7 +19,7 @@ from hwnas.targets.catalog import (
 )
 from hwnas.targets.device import Device, Hardware, Match, describe
 from hwnas.targets.files import only_one, write_whole
-from hwnas.targets.host import Host, detect_host
+from hwnas.targets.host import Host, detect_host, usable_cores
 from hwnas.targets.journal import Journal
 from hwnas.targets.recipe import RUNTIMES, Parity, Quantization, Recipe
 from hwnas.targets.toml import Spec, read_spec, toml_text
@@ -53,5 +53,6 @@ __all__ = [
     "tables",
     "this_device",
     "toml_text",
+    "usable_cores",
     "write_whole",
 ]

@@ -61,6 +61,11 @@ class Host:
         return f"{self.cpu_name} family {self.family} model {self.model}"
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on now."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @functools.cache
 def detect_host() -> Host:
     """What this machine reports.
@@ -70,7 +75,7 @@ def detect_host() -> Host:
     host = Host(
         architecture=platform.machine(),
         cpu_name=platform.processor() or platform.machine(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         gpus=_gpus(),
     )
     if sys.platform == "win32":

@@ -25,7 +25,7 @@ from hwnas.errors import InvalidValue, TooNoisy
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import Session, open_session
-from hwnas.targets import Journal, Recipe
+from hwnas.targets import Journal, Recipe, usable_cores
 
 Call = Callable[[], object]
 _FEW = 8
@@ -320,7 +320,7 @@ def require_cores(threads: int) -> None:
     Raises:
         InvalidValue: says how many there are.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if threads > cores:
         raise InvalidValue(f"the recipe uses {threads} threads, but this process may run on {cores} cores only")
 
