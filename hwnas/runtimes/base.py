@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,12 @@ class Session(ABC):
     Attributes:
         recipe: what it was compiled for.
         shape: of its input, with the batch axis.
+        opens_in_threads: whether several threads may open sessions at once, and gain by it.
     """
 
     recipe: Recipe
     shape: tuple[int, ...]
+    opens_in_threads: ClassVar[bool] = False
 
     def __init__(self, program: Program | Path, recipe: Recipe) -> None:
         self.recipe = recipe

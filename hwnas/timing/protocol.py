@@ -12,10 +12,11 @@ import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from hwnas.errors import InvalidValue, TooNoisy
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
-from hwnas.runtimes import Session, open_session
+from hwnas.runtimes import Session, open_session, session_class
 from hwnas.targets import Journal, Recipe, usable_cores
 
 Call = Callable[[], object]
@@ -44,7 +45,8 @@ class Protocol:
         session_passes: passes over all programs after which they are opened anew, in another order.
         min_sessions, max_sessions: how often they are opened; at least twice, since even sessions are held against odd
             ones.
-        max_seconds: no session beyond the least number is begun that would not end within this time.
+        max_seconds: no session beyond the least number is begun that would not end within this time, unless the figures
+            could not be trusted without it.
         tolerance: sessions are added until, for 95% of the programs, the figures of the even and of the odd sessions
             differ by less than this fraction.
         max_disagreement: after the last session they may differ by this fraction; otherwise the machine was too noisy.
@@ -221,14 +223,16 @@ def time_programs(
     visits = {visit: samples for visit, samples in journal.entries.items() if _timed(samples)} if journal else {}
     most = protocol.max_sessions * protocol.session_passes * len(names)
     sessions: dict[str, Session] = {}
-    with _pinned(recipe.threads), ExitStack() as opened:
+    with _pinned(recipe.threads) as cores, ExitStack() as opened:
         opened.callback(_close, sessions)
         begun = ended = time.monotonic()
         for session in range(protocol.max_sessions):
             plan = _plan(names, protocol, session)
             calls: dict[str, Call] = {}
             if any(visit not in visits for visit, _ in plan):
-                calls = _open(programs, recipe, np.random.default_rng((protocol.seed, session)), sessions, opened)
+                calls = _open(
+                    programs, recipe, np.random.default_rng((protocol.seed, session)), sessions, opened, cores
+                )
             with _no_garbage_collection():
                 for done, (visit, name) in enumerate(plan):
                     if visit not in visits:
@@ -242,7 +246,9 @@ def time_programs(
             before, ended = ended, time.monotonic()
             # The next one takes about as long as this one did.
             late = ended + (ended - before) > begun + protocol.max_seconds
-            if session + 1 >= protocol.min_sessions and (late or measurement.disagreement < protocol.tolerance):
+            if session + 1 < protocol.min_sessions:
+                continue
+            if measurement.disagreement < protocol.tolerance or (late and not measurement.too_noisy):
                 break
     done = measurement.passes * len(names)
     progress(what, done, done)
@@ -273,24 +279,45 @@ def _open(
     rng: np.random.Generator,
     sessions: dict[str, Session],
     opened: ExitStack,
+    cores: Collection[int],
 ) -> dict[str, Call]:
     """Every program ready to run, opened in random order: where its memory lies depends on what was opened before.
 
     The sessions are replaced by new ones, one after the other, so that two of a program are open but for a moment.
     """
     names = list(programs)
-    calls: dict[str, Call] = {}
-    for i in rng.permutation(len(names)):
-        name = names[i]
-        if name in sessions:
-            before, sessions[name] = sessions[name], sessions[name].again()
+
+    def open_one(name: str) -> str:
+        before = sessions.get(name)
+        sessions[name] = before.again() if before else open_session(programs[name], recipe)
+        if before:
             before.close()
-        else:
-            sessions[name] = open_session(programs[name], recipe)
-            if len(sessions) == 1:
+        return name
+
+    calls: dict[str, Call] = {}
+    first = not sessions
+    with _openers(recipe, cores) as each:
+        for name in each(open_one, [names[i] for i in rng.permutation(len(names))]):
+            if first and not calls:
                 opened.enter_context(sessions[name].threads())
-        calls[name] = sessions[name].bind(rng.standard_normal(sessions[name].shape, np.float32))
+            calls[name] = sessions[name].bind(rng.standard_normal(sessions[name].shape, np.float32))
     return calls
+
+
+@contextmanager
+def _openers(
+    recipe: Recipe, cores: Collection[int]
+) -> Iterator[Callable[[Callable[[str], str], list[str]], Iterable[str]]]:
+    """A ``map`` that opens several programs at once where the runtime can: nothing is timed meanwhile."""
+    if not session_class(recipe).opens_in_threads or len(cores) < 2:
+        yield map
+        return
+    pin = partial(os.sched_setaffinity, 0, cores)
+    pool = ThreadPoolExecutor(len(cores), initializer=pin)
+    try:
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _close(sessions: Mapping[str, Session]) -> None:
@@ -326,16 +353,19 @@ def require_cores(threads: int) -> None:
 
 
 @contextmanager
-def _pinned(threads: int) -> Iterator[None]:
-    """Hold this process to as many cores as it has threads, the last ones: interrupts mostly go to the first."""
+def _pinned(threads: int) -> Iterator[set[int]]:
+    """Hold this process to as many cores as it has threads, the last ones: interrupts mostly go to the first.
+
+    Yields the cores on which programs may be opened: all, or those that the programs' own threads are held to.
+    """
     if not hasattr(os, "sched_setaffinity"):  # macOS and Windows cannot pin; drift then shows in the spread
-        yield
+        yield set()
         return
     require_cores(threads)
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(before)[-threads:])
     try:
-        yield
+        yield before if threads == 1 else os.sched_getaffinity(0)
     finally:
         os.sched_setaffinity(0, before)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwnas.errors import TooNoisy
-from hwnas.latency import profile
+from hwnas.latency import LatencyTable, profile
 from hwnas.latency.profile import NETWORKS, OPS
+from hwnas.progress import Progress, silent
 from hwnas.spaces import make_space
 from hwnas.targets import Target
 
@@ -51,16 +53,34 @@ class BusyLoop:
 
 def test_a_busy_core_spoils_no_table(this: Target, tmp_path: Path) -> None:
     space = make_space("mobilenetv3-tiny").fix(resolution=32)
-    quiet = profile(space, this, journals=tmp_path / "quiet", bound_networks=4)
+
+    def table(name: str, progress: Progress = silent) -> LatencyTable:
+        return profile(space, this, journals=tmp_path / name, bound_networks=4, progress=progress)
+
+    def quiet_table(name: str) -> LatencyTable:
+        try:
+            return table(name)
+        except TooNoisy as error:
+            pytest.skip(f"this machine is busy without our help: {error}")
+
+    before = quiet_table("before")
     busy = BusyLoop({"timing ops": len(space.distinct_ops), "timing networks": 20})
     try:
-        table = profile(space, this, journals=tmp_path / "busy", bound_networks=4, progress=busy)
+        loaded = table("loaded", busy)
     except TooNoisy as error:
         assert "%" in str(error)
         return
     finally:
         busy.stop()
     assert busy.seen == {"timing ops", "timing networks"}
-    ratios = [table.rows[key].latency_ms_p25 / row.latency_ms_p25 for key, row in quiet.rows.items()]
-    print(f"rows under load over quiet rows: mean difference {np.abs(np.array(ratios) - 1).mean():.2%}")
-    assert np.abs(np.array(ratios) - 1).mean() <= 0.03
+    # The machine itself may be another one from minute to minute: two quiet tables, one on each side, say by how much.
+    after = quiet_table("after")
+    quiet = {key: (row.latency_ms_p25 * after.rows[key].latency_ms_p25) ** 0.5 for key, row in before.rows.items()}
+    drift = difference(after, {key: row.latency_ms_p25 for key, row in before.rows.items()})
+    print(f"rows under load differ by {difference(loaded, quiet):.2%} from quiet ones, and those by {drift:.2%}")
+    assert difference(loaded, quiet) <= max(0.03, drift)
+
+
+def difference(table: LatencyTable, latency_ms: Mapping[str, float]) -> float:
+    """Mean of the rows' relative differences."""
+    return float(np.mean([abs(row.latency_ms_p25 / latency_ms[key] - 1) for key, row in table.rows.items()]))

@@ -117,10 +117,13 @@ def test_no_session_begins_that_would_end_too_late(
     programs: Programs, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     protocol = Protocol(visit_ms=0.01, session_passes=1, max_sessions=9, max_seconds=35.0, tolerance=0.0)
+    steady = replace(protocol, max_disagreement=1e9)
     clock = itertools.count(0.0, 10.0)  # each session takes ten seconds
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    assert time_programs(programs, recipe, protocol).passes == 3
-    assert time_programs(programs, recipe, replace(protocol, max_seconds=0.0)).passes == protocol.min_sessions
+    assert time_programs(programs, recipe, steady).passes == 3
+    assert time_programs(programs, recipe, replace(steady, max_seconds=0.0)).passes == protocol.min_sessions
+    # What could not be trusted gets the sessions that are left.
+    assert time_programs(programs, recipe, replace(protocol, max_disagreement=0.0)).passes == protocol.max_sessions
 
 
 def test_progress_counts_visits_and_ends(programs: Programs, recipe: Recipe) -> None:
