@@ -23,7 +23,7 @@ from hwnas.spaces import Codes, Domain, Op, Space
 from hwnas.targets import RUNTIMES, Journal, Target, detect_host
 from hwnas.timing import Measurement, Protocol, require_cores, time_programs
 
-OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=30.0, tolerance=0.015)
+OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=25.0, tolerance=0.015)
 # Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
 # need some runs until they are as fast as they get. With all else the profile of a resolution takes two minutes.
 NETWORKS = Protocol(
@@ -32,7 +32,7 @@ NETWORKS = Protocol(
     warmup_runs=1,
     min_sessions=2,
     max_sessions=16,
-    max_seconds=60.0,
+    max_seconds=55.0,
     tolerance=0.01,
 )
 CALIBRATION_SEED = 20_260
