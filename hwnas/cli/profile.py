@@ -80,6 +80,7 @@ def profile(
                     lost.domain.space,
                     profile_command(lost.domain.make(), wanted),
                 )
+        kept = table is old
         table = write_table(table, path)
         shutil.rmtree(journals, ignore_errors=True)
     fit = table.fit_for(chosen)
@@ -100,6 +101,8 @@ def profile(
     if as_json:
         options.print_json(facts)
         return
+    if kept:
+        typer.echo("No op and no fit was missing: nothing was measured now. The table was made as follows.")
     for what, number in (("ops", facts["ops"]), ("networks", len(fit.calibration_ms) + len(fit.scores))):
         measurement = timed[what]
         typer.echo(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import yaml
 
 from hwnas.errors import TableCorrupt
+from hwnas.latency.table import TIMES_MS
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape, make_op
 
@@ -27,7 +28,6 @@ _ROW = re.compile(
     "(?P<attributes>(?:-[a-z]+:[0-9]{1,6})*)"
 )
 _COUNT = re.compile("[1-9][0-9]{0,11}")
-_MOST_MS = 1e9  # more than a week: no op takes that long, and sums of such figures stay finite
 
 _ATTRIBUTES = {
     "Conv": (),
@@ -227,9 +227,9 @@ def _mean(node: yaml.Node, where: str) -> Mean:
         wrong = [f"{', '.join(missing)} missing"] * bool(missing) + [f"{', '.join(unknown)} unknown"] * bool(unknown)
         raise TableCorrupt(f"{where}: {'; '.join(wrong)}; a row has mean, std and count")
     mean = _number(fields["mean"])
-    if not 0 < mean < _MOST_MS:
+    if not TIMES_MS[0] < mean < TIMES_MS[1]:
         raise TableCorrupt(f"{where}: mean is {fields['mean']!r}; it should be a positive number of milliseconds")
-    if "std" in fields and not 0 <= _number(fields["std"]) < _MOST_MS:
+    if "std" in fields and not 0 <= _number(fields["std"]) < TIMES_MS[1]:
         raise TableCorrupt(f"{where}: std is {fields['std']!r}; it should be a number of milliseconds, 0 or more")
     if not _COUNT.fullmatch(fields["count"]):
         raise TableCorrupt(f"{where}: count is {fields['count']!r}; it should be a whole number of timings, 1 or more")

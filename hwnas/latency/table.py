@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import io
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from hwnas.targets import Target, read_spec, resolve_target, table_path, toml_te
 
 log = logging.getLogger(__name__)
 
+TIMES_MS = (1e-9, 1e9)  # no op takes a femtosecond or a week, and sums and ratios of what lies between stay finite
 COLUMNS = ("op", "latency_ms_p25", "latency_ms_p50", "latency_ms_p90", "samples", "macs", "params")
 
 
@@ -269,8 +269,11 @@ def _parse(path: Path, text: str) -> dict[str, Row]:
             samples, macs, params = (int(cell) for cell in cells[4:])
         except (ValueError, InvalidValue) as error:
             raise TableCorrupt(f"{where}: {error}") from error
-        if not all(math.isfinite(ms) and ms > 0 for ms in (p25, p50, p90)):
-            raise TableCorrupt(f"{where}: latencies are {cells[1:4]} ms; they must be positive, finite numbers")
+        if not all(TIMES_MS[0] < ms < TIMES_MS[1] for ms in (p25, p50, p90)):
+            raise TableCorrupt(
+                f"{where}: latencies are {cells[1:4]} ms; they must be positive, finite numbers from {TIMES_MS[0]:g} "
+                f"to {TIMES_MS[1]:g}"
+            )
         if not p25 <= p50 <= p90 or samples < 1 or (macs, params) != (op.macs, op.params):
             raise TableCorrupt(
                 f"{where}: quantiles must ascend, samples be positive, and macs and params be {op.macs} and {op.params}"

@@ -70,6 +70,7 @@ def test_profile_and_validate(hwnas_cli, short, words, space, this, tmp_path):
     assert ran.code == 0, ran
     ops, networks = table.manifest.measurement, fit.measurement
     assert ran.out.splitlines() == [
+        "No op and no fit was missing: nothing was measured now. The table was made as follows.",
         f"12 ops of {space.name} on {this.name} in 4 passes, which agree within {ops['disagreement']:.1%}; the machine "
         f"drifted by up to {ops['drift']:.1%}.",
         f"11 networks of {space.name} on {this.name} in 4 passes, which agree within {networks['disagreement']:.1%}; "

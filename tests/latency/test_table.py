@@ -155,6 +155,7 @@ def cell(column: str, text: str) -> Callable[[list[list[str]]], None]:
     ("change", "words"),
     [
         (cell("latency_ms_p25", "nan"), r"line 3: latencies are \['nan', .*must be positive, finite"),
+        (cell("latency_ms_p25", "1e-320"), r"line 3: .*from 1e-09 to 1e\+09"),
         (cell("latency_ms_p50", "nan"), r"line 3: .*must be positive, finite"),
         (cell("latency_ms_p90", "inf"), r"line 3: .*'inf'\] ms; they must be positive, finite"),
         (cell("latency_ms_p25", "0"), r"line 3: latencies are \['0', .*must be positive"),
