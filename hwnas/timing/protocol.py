@@ -283,7 +283,7 @@ def _open(
 ) -> dict[str, Call]:
     """Every program ready to run, opened in random order: where its memory lies depends on what was opened before.
 
-    The sessions are replaced by new ones, one after the other, so that two of a program are open but for a moment.
+    A session is closed as soon as its program has a new one, so that two of a program are open but for a moment.
     """
     names = list(programs)
 
