@@ -32,6 +32,7 @@ Call = Callable[[], object]
 _FEW = 8
 _WINDOW = 15  # visits, about a tenth of a second: neighbours on the machine come and go within a pass
 _POLISH = 8  # rounds; it settles after four or five
+_QUIET = 0.05  # quantile of the visits' drift: on a busy machine no more than a tenth of the visits may be quiet ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,7 @@ class Measurement:
 
     @cached_property
     def drift(self) -> npt.NDArray[np.float64]:
-        """What slowed each visit, over a quiet one (the 25% quantile): ``(passes, programs)``.
+        """What slowed each visit, over a quiet one (the 5% quantile): ``(passes, programs)``.
 
         A program's time in a visit is taken as its own times what slowed all programs in the moments around it, and the
         two are told apart as in median polish (Tukey, "Exploratory Data Analysis", 1977, chapter 11). Of a few programs
@@ -109,7 +110,7 @@ class Measurement:
             padded = np.pad(in_time, _WINDOW // 2, mode="reflect")
             medians = np.median(np.lib.stride_tricks.sliding_window_view(padded, _WINDOW), axis=1)
             around[rows, orders] = medians.reshape(visits.shape)
-        return np.asarray(np.exp(around - np.quantile(around, 0.25)), np.float64)
+        return np.asarray(np.exp(around - np.quantile(around, _QUIET)), np.float64)
 
     def quantile_ms(self, name: str, q: float, *, steady: bool = False) -> float:
         """A quantile of all samples of a program, in milliseconds.

@@ -404,7 +404,7 @@ def test_drift_is_found(programs: int, seed: int) -> None:
     factors = wandering(20 * programs, 100 + seed)
     measured, _ = drifting(factors, programs=programs, noise=0.005, seed=seed)
     inner = slice(10, -10)  # at both ends, half of a window is missing
-    expected = factors / np.quantile(factors, 0.25)
+    expected = factors / np.quantile(factors, 0.05)
     np.testing.assert_allclose(in_time(measured.drift)[inner], expected[inner], rtol=0.03)
     assert np.abs(in_time(measured.drift) / expected - 1).mean() < 0.006
 
@@ -421,6 +421,7 @@ def test_figures_do_not_depend_on_the_drift(seed: int) -> None:
         "creeping": np.linspace(1.0, 1.4, visits),
         "stepping": np.where(moments < 0.4 * visits, 1.0, 1.35),
         "alternating": np.where(moments // 40 % 2, 1.5, 1.0),  # not in step with the passes
+        "seldom quiet": np.where(moments // 40 % 8, 1.5, 1.0),
     }
     figures = {}
     for name, factors in runs.items():
@@ -429,8 +430,8 @@ def test_figures_do_not_depend_on_the_drift(seed: int) -> None:
         assert measured.disagreement < 0.01
         relative = figures[name] / own
         assert relative.std() / relative.mean() < 0.003
-    # A quiet visit is what figures are of: with a quarter of them quiet, they are those of the steady machine.
-    for name in ("stepping", "alternating"):
+    # A quiet visit is what figures are of: with an eighth of them quiet, they are those of the steady machine.
+    for name in ("stepping", "alternating", "seldom quiet"):
         np.testing.assert_allclose(figures[name], figures["steady"], rtol=0.006)
 
 
