@@ -1,5 +1,7 @@
 """How a time is taken."""
 
-from hwnas.timing.protocol import Measurement, Protocol, require_cores, time_programs
+from hwnas.timing.measurement import Measurement
+from hwnas.timing.protocol import Protocol
+from hwnas.timing.timer import require_cores, time_programs
 
 __all__ = ["Measurement", "Protocol", "require_cores", "time_programs"]

@@ -202,7 +202,7 @@ def test_too_noisy_a_machine_writes_nothing(hwnas_cli, refused, short, words, ta
     for module, name in (("profile", "OPS"), ("profile", "NETWORKS"), ("validate", "NETWORKS")):
         monkeypatch.setattr(importlib.import_module(f"hwnas.latency.{module}"), name, strict)
     rng = np.random.default_rng(0)
-    protocol = importlib.import_module("hwnas.timing.protocol")
+    protocol = importlib.import_module("hwnas.timing.timer")
     monkeypatch.setattr(protocol, "_visit", lambda *_: [float(rng.uniform(0.5, 2.0))] * 4)
     counts = ("--networks", 4, "--bound-networks", 1) if verb == "profile" else ("--networks", 4)
     message = refused(verb, *words, *counts)

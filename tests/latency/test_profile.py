@@ -21,7 +21,7 @@ from hwnas.timing import Measurement, Protocol
 
 # The package exports a function of the module's name.
 MODULE = importlib.import_module("hwnas.latency.profile")
-PROTOCOL = importlib.import_module("hwnas.timing.protocol")
+PROTOCOL = importlib.import_module("hwnas.timing.timer")
 SHORT = Protocol(visit_ms=0.2, session_passes=2, max_sessions=2, max_disagreement=1e3)
 
 

@@ -21,7 +21,7 @@ from hwnas.errors import InvalidValue, OutputError, TooNoisy
 from hwnas.runtimes import Session
 from hwnas.targets import Journal, Recipe
 from hwnas.timing import Measurement, Protocol, time_programs
-from hwnas.timing.protocol import _order
+from hwnas.timing.protocol import order_of
 
 QUICK = Protocol(visit_ms=0.05, max_runs=5, session_passes=2, max_sessions=3, tolerance=1e9)
 
@@ -73,7 +73,7 @@ def test_passes_are_shuffled_by_the_seed(programs: Programs, recipe: Recipe, tmp
 def test_programs_are_opened_anew_in_every_session_in_a_shuffled_order(
     programs: Programs, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = import_module("hwnas.timing.protocol")
+    module = import_module("hwnas.timing.opened")
     real, names = module.open_session, {path: name for name, path in programs.items()}
     opened: list[Session] = []
 
@@ -381,7 +381,7 @@ def drifting(
     of_visit = factors.reshape(-1, programs)
     samples: dict[str, list[list[float]]] = {f"p{i}": [[]] * len(of_visit) for i in range(programs)}
     for p, row in enumerate(of_visit):
-        for factor, i in zip(row, _order(Protocol(), p, programs), strict=True):
+        for factor, i in zip(row, order_of(Protocol(), p, programs), strict=True):
             samples[f"p{i}"][p] = (own[i] * factor * (1 + noise * rng.standard_normal(runs))).tolist()
     return Measurement(samples_ms=samples, reference="p0", protocol=Protocol()), own
 
@@ -395,7 +395,7 @@ def wandering(visits: int, seed: int) -> np.ndarray:
 
 def in_time(drift: np.ndarray) -> np.ndarray:
     """The drift of all visits as they follow each other."""
-    return np.concatenate([row[_order(Protocol(), p, len(row))] for p, row in enumerate(drift)])
+    return np.concatenate([row[order_of(Protocol(), p, len(row))] for p, row in enumerate(drift)])
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -435,6 +435,26 @@ def test_figures_do_not_depend_on_the_drift(seed: int) -> None:
         np.testing.assert_allclose(figures[name], figures["steady"], rtol=0.006)
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share", [2, 4, 7])
+def test_what_slows_some_more_than_others_spoils_no_figure(share: int, seed: int) -> None:
+    """In all visits but one of so many, neighbours slow every program, each by a share of its own."""
+    passes, programs = 24, 30
+    moments = np.arange(passes * programs)
+    quiet = moments // 50 % share == 0
+    steady, own = drifting(np.ones(len(moments)), programs=programs, noise=0.004, seed=seed)
+    rng = np.random.default_rng(seed)
+    slowed = dict(zip(steady.samples_ms, rng.uniform(1.3, 1.7, programs), strict=True))
+    samples = {name: [list(s) for s in passes] for name, passes in steady.samples_ms.items()}
+    for p in range(passes):
+        for place, i in enumerate(order_of(Protocol(), p, programs)):
+            if not quiet[p * programs + place]:
+                samples[f"p{i}"][p] = [slowed[f"p{i}"] * ms for ms in samples[f"p{i}"][p]]
+    measured = Measurement(samples_ms=samples, reference="p0", protocol=Protocol())
+    errors = np.array([measured.p25_ms(f"p{i}") for i in range(programs)]) / own
+    assert np.abs(errors / np.median(errors) - 1).mean() < 0.006
+
+
 def test_a_program_disturbed_by_itself_is_no_drift() -> None:
     measured, own = drifting(np.ones(12 * 20), programs=20, noise=0.003)
     disturbed = {name: [list(s) for s in passes] for name, passes in measured.samples_ms.items()}
@@ -461,7 +481,7 @@ def test_of_few_programs_no_drift_is_taken_out() -> None:
 
 def test_passes_end_when_the_figures_agree(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stop rule on made-up times: 10 programs, noise that even and odd passes disagree on until there are many."""
-    module = import_module("hwnas.timing.protocol")
+    module = import_module("hwnas.timing.timer")
     names = [f"p{i}" for i in range(10)]
     journal = Journal(tmp_path / "j", {})
     rng = np.random.default_rng(0)
@@ -475,7 +495,7 @@ def test_passes_end_when_the_figures_agree(recipe: Recipe, tmp_path: Path, monke
         raise AssertionError("a visit that the journal holds was made again")
 
     monkeypatch.setattr(module, "_visit", never)
-    monkeypatch.setattr(module, "open_session", Untouched)
+    monkeypatch.setattr(import_module("hwnas.timing.opened"), "open_session", Untouched)
     protocol = Protocol(session_passes=1, min_sessions=4, max_sessions=40, tolerance=0.01)
     with journal:
         measured = time_programs({name: tmp_path / name for name in names}, recipe, protocol, journal=journal)

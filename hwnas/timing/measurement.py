@@ -1,0 +1,156 @@
+"""What was measured: samples, what slowed all programs for a moment, and the figures with that taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.errors import TooNoisy
+from hwnas.timing.protocol import Protocol, order_of
+
+_FEW = 8
+_WINDOW = 15  # visits, about a tenth of a second: neighbours on the machine come and go within a pass
+_POLISH = 8  # rounds; it settles after four or five
+# On a busy machine no more than a tenth of the visits may be quiet.
+_QUIET = 0.05  # quantile of the visits' drift that counts as 1
+_CALM = 1.1  # visits slowed by less tell a program's time
+_LEAST = 1 / 8  # share of a program's visits, the calmest, that tell it at least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured.
+
+    Attributes:
+        samples_ms: name of a program -> its samples, one list a pass.
+        reference: the program whose times tell how steady the machine was.
+        protocol: how it was taken.
+    """
+
+    samples_ms: Mapping[str, list[list[float]]]
+    reference: str
+    protocol: Protocol
+
+    @cached_property
+    def drift(self) -> npt.NDArray[np.float64]:
+        """What slowed each visit, over a quiet one (the 5% quantile): ``(passes, programs)``.
+
+        A program's time in a visit is taken as its own times what slowed all programs in the moments around it, and the
+        two are told apart as in median polish (Tukey, "Exploratory Data Analysis", 1977, chapter 11). Of a few programs
+        they cannot be told apart, and no drift is taken out. Its own time is that of its calm visits: what slows all
+        slows some more than others.
+        """
+        programs = len(self.samples_ms)
+        if programs < _FEW:
+            return np.ones((self.passes, programs))
+        visits = np.log([[np.quantile(s, 0.25) for s in passes] for passes in self.samples_ms.values()]).T
+        rows = np.arange(self.passes)[:, None]
+        orders = np.stack([order_of(self.protocol, p, programs) for p in range(self.passes)])
+        around = np.zeros_like(visits)
+        for _ in range(_POLISH):
+            calm = _calm(_over_quiet(around))
+            own = np.nanmedian(np.where(calm, visits - around, np.nan), axis=0)
+            in_time = (visits - own)[rows, orders].ravel()
+            padded = np.pad(in_time, _WINDOW // 2, mode="reflect")
+            medians = np.median(np.lib.stride_tricks.sliding_window_view(padded, _WINDOW), axis=1)
+            around[rows, orders] = medians.reshape(visits.shape)
+        return _over_quiet(around)
+
+    def quantile_ms(self, name: str, q: float, *, steady: bool = False) -> float:
+        """A quantile of all samples of a program, in milliseconds.
+
+        Args:
+            name: of the program.
+            q: between 0 and 1.
+            steady: of the calm visits alone, with the drift taken out, as if every one had been a quiet one. What slows
+                all programs slows some more than others, so a visit tells the less, the more drift was taken out of it:
+                with a quarter of the visits quiet, ops came out 1.6% off the quiet machine's times with all of them,
+                0.2% with the calm ones.
+        """
+        passes = self.samples_ms[name]
+        if steady:
+            return _steady_quantile(passes, self.drift[:, list(self.samples_ms).index(name)], q)
+        return float(np.quantile(np.concatenate(passes), q))
+
+    def p25_ms(self, name: str) -> float:
+        """The figure for prediction: the 25% quantile with the drift taken out, in milliseconds."""
+        return self.quantile_ms(name, 0.25, steady=True)
+
+    @property
+    def passes(self) -> int:
+        """Number of passes."""
+        return len(self.samples_ms[self.reference])
+
+    @property
+    def spread(self) -> float:
+        """How much the reference's p25 varied: (p90 - p10) / p50 over the passes."""
+        low, middle, high = np.quantile(
+            [np.quantile(s, 0.25) for s in self.samples_ms[self.reference]], [0.1, 0.5, 0.9]
+        )
+        return float((high - low) / middle)
+
+    @cached_property
+    def halves_ms(self) -> npt.NDArray[np.float64]:
+        """What `p25_ms` would be with the even sessions alone and with the odd ones alone: ``(2, programs)``."""
+        parity = np.arange(self.passes) // self.protocol.session_passes % 2
+        found = np.empty((2, len(self.samples_ms)))
+        for half in (0, 1):
+            rows = np.flatnonzero(parity == half)
+            for column, passes in enumerate(self.samples_ms.values()):
+                found[half, column] = _steady_quantile([passes[i] for i in rows], self.drift[rows, column], 0.25)
+        return found
+
+    @cached_property
+    def disagreement(self) -> float:
+        """95% quantile over the programs of the relative difference between the even and the odd sessions' figures."""
+        even, odd = self.halves_ms
+        return float(np.quantile(np.abs(even - odd) / (even + odd) * 2, 0.95))
+
+    @property
+    def too_noisy(self) -> bool:
+        """Whether the machine was too unsteady for the figures to be trusted."""
+        return self.disagreement > self.protocol.max_disagreement
+
+    def require_steady(self) -> None:
+        """Refuse figures that cannot be trusted.
+
+        Raises:
+            TooNoisy: says by how much they differ.
+        """
+        if self.too_noisy:
+            raise TooNoisy(
+                f"the machine is too noisy: after {self.passes} passes, the times of even and odd sessions still "
+                f"differ by {self.disagreement:.1%} (at most {self.protocol.max_disagreement:.0%} is accepted), and "
+                f"the reference's time varied by {self.spread:.1%}. Nothing was written. Close what else runs on this "
+                "machine and run the same command again"
+            )
+
+    def summary(self) -> dict[str, str | int | float]:
+        """What a manifest records of it."""
+        return {
+            **asdict(self.protocol),
+            "passes": self.passes,
+            "disagreement": round(self.disagreement, 5),
+            "drift": round(float(self.drift.max() - 1), 5),
+            "reference": self.reference,
+            "reference_ms": round(self.p25_ms(self.reference), 6),
+            "reference_spread": round(self.spread, 5),
+        }
+
+
+def _over_quiet(around: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(np.exp(around - np.quantile(around, _QUIET)), np.float64)
+
+
+def _calm(drift: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """The visits that tell a program's time: ``(passes, ...) -> (passes, ...)``."""
+    ranks = drift.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+    return np.asarray((drift < _CALM) | (ranks < len(drift) * _LEAST))
+
+
+def _steady_quantile(passes: list[list[float]], drift: npt.NDArray[np.float64], q: float) -> float:
+    return float(np.quantile(np.concatenate([np.divide(passes[i], drift[i]) for i in np.flatnonzero(_calm(drift))]), q))

@@ -1,0 +1,149 @@
+"""Taking the times: shuffled passes over programs that are opened anew, on pinned cores."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.errors import InvalidValue
+from hwnas.lowering import Program
+from hwnas.progress import Progress, silent
+from hwnas.targets import Journal, Recipe, usable_cores
+from hwnas.timing.measurement import Measurement
+from hwnas.timing.opened import Call, Opened
+from hwnas.timing.protocol import Protocol, order_of
+
+
+def time_programs(
+    programs: Mapping[str, Program | Path],
+    recipe: Recipe,
+    protocol: Protocol,
+    *,
+    reference: str | None = None,
+    journal: Journal | None = None,
+    what: str = "timing",
+    progress: Progress = silent,
+) -> Measurement:
+    """Time programs under a recipe, all in the same passes.
+
+    Args:
+        programs: name -> lowered program, or the file of one.
+        recipe: says the runtime and the number of threads; the process is pinned to as many cores meanwhile.
+        protocol: how.
+        reference: name of the program that shows how steady the machine is; the first if None.
+        journal: where samples are kept as they come; visits that it already holds are not made again.
+        what: said to `progress`.
+        progress: told after each visit.
+
+    Raises:
+        OutputError: the journal cannot be written.
+    """
+    names = list(programs)
+    reference = reference or names[0]
+    # What a person put into a journal by hand is measured anew.
+    visits = {visit: samples for visit, samples in journal.entries.items() if _timed(samples)} if journal else {}
+    most = protocol.max_sessions * protocol.session_passes * len(names)
+    with _pinned(recipe.threads) as cores, Opened(programs, recipe, cores) as opened:
+        begun = ended = time.monotonic()
+        for session in range(protocol.max_sessions):
+            plan = _plan(names, protocol, session)
+            calls: dict[str, Call] = {}
+            if any(visit not in visits for visit, _ in plan):
+                calls = opened.anew(np.random.default_rng((protocol.seed, session)))
+            with _no_garbage_collection():
+                for done, (visit, name) in enumerate(plan):
+                    if visit not in visits:
+                        visits[visit] = _visit(calls[name], protocol)
+                        if journal:
+                            journal.record(visit, visits[visit])
+                    progress(what, session * len(plan) + done + 1, most)
+            passes = range((session + 1) * protocol.session_passes)
+            samples = {name: [visits[f"{p} {name}"] for p in passes] for name in names}
+            measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
+            before, ended = ended, time.monotonic()
+            # The next one takes about as long as this one did.
+            late = ended + (ended - before) > begun + protocol.max_seconds
+            if session + 1 < protocol.min_sessions:
+                continue
+            if measurement.disagreement < protocol.tolerance or (late and not measurement.too_noisy):
+                break
+    done = measurement.passes * len(names)
+    progress(what, done, done)
+    return measurement
+
+
+def _timed(samples: object) -> bool:
+    """Whether this is what a visit leaves: some times, finite and positive."""
+    times = samples if isinstance(samples, list) else []
+    return bool(times) and all(isinstance(t, float) and math.isfinite(t) and t > 0 for t in times)
+
+
+def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[str, str]]:
+    """The visits of a session in their order: the key of each, and the program's name."""
+    first = session * protocol.session_passes
+    passes = range(first, first + protocol.session_passes)
+    return [(f"{p} {names[i]}", names[i]) for p in passes for i in order_of(protocol, p, len(names))]
+
+
+def _visit(call: Call, protocol: Protocol) -> list[float]:
+    """Samples of one visit, in milliseconds."""
+    clock = time.perf_counter_ns
+    start = clock()
+    for _ in range(protocol.warmup_runs):
+        call()
+    once_ms = max((clock() - start) / 1e6 / max(protocol.warmup_runs, 1), 1e-6)
+    runs = int(np.clip(protocol.visit_ms / once_ms, protocol.min_runs, protocol.max_runs))
+    samples = []
+    for _ in range(runs):
+        start = clock()
+        call()
+        samples.append((clock() - start) / 1e6)
+    return samples
+
+
+def require_cores(threads: int) -> None:
+    """Refuse to time more threads than there are cores for.
+
+    Raises:
+        InvalidValue: says how many there are.
+    """
+    cores = usable_cores()
+    if threads > cores:
+        raise InvalidValue(f"the recipe uses {threads} threads, but this process may run on {cores} cores only")
+
+
+@contextmanager
+def _pinned(threads: int) -> Iterator[set[int]]:
+    """Hold this process to as many cores as it has threads, the last ones: interrupts mostly go to the first.
+
+    Yields the cores on which programs may be opened: all, or those that the programs' own threads are held to.
+    """
+    if not hasattr(os, "sched_setaffinity"):  # macOS and Windows cannot pin; drift then shows in the spread
+        yield set()
+        return
+    require_cores(threads)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[-threads:])
+    try:
+        yield before if threads == 1 else os.sched_getaffinity(0)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
