@@ -73,7 +73,7 @@ def show(target: TargetName, tables: Tables = None, as_json: options.AsJson = Fa
     facts = {"host": manifest.host, "versions": manifest.versions, "measurement": manifest.measurement}
     for title, values in facts.items():
         for i, (name, value) in enumerate(values.items()):
-            shown = " ".join(value) if isinstance(value, list) else value
+            shown = f"{len(value)} (--json lists them)" if isinstance(value, list) else value
             label = f"{name[:19]}…" if name.startswith("sha256-") else name
             typer.echo(f"{'' if i else title:12} {label}: {shown}")
     for fit in manifest.fits:

@@ -8,6 +8,7 @@ from hwnas.spaces.resnet import RESNETS
 from hwnas.spaces.space import Space
 
 SPACES = {family.name: family for family in (*MOBILENETS, *RESNETS)}
+_MOST_CLASSES = 1_000_000
 
 
 def make_space(name: str, *, in_channels: int | None = None, classes: int | None = None) -> Space:
@@ -20,7 +21,7 @@ def make_space(name: str, *, in_channels: int | None = None, classes: int | None
 
     Raises:
         UnknownName: there is no such space.
-        InvalidValue: `in_channels` is not 1 or 3, or there are fewer than two classes.
+        InvalidValue: `in_channels` is not 1 or 3, or there are fewer than two classes or over a million.
     """
     if name not in SPACES:
         raise UnknownName("space", name, SPACES)
@@ -29,6 +30,6 @@ def make_space(name: str, *, in_channels: int | None = None, classes: int | None
     classes = family.classes if classes is None else classes
     if in_channels not in (1, 3):
         raise InvalidValue(f"images have 1 or 3 channels, not {in_channels}")
-    if classes < 2:
-        raise InvalidValue(f"a classifier tells at least 2 classes apart, not {classes}")
+    if not 2 <= classes <= _MOST_CLASSES:
+        raise InvalidValue(f"a classifier tells 2 to {_MOST_CLASSES:,} classes apart, not {classes:,}")
     return family.space(in_channels=in_channels, classes=classes)

@@ -96,7 +96,7 @@ class Recipe(Spec):
     runtime: RuntimeName
     precision: Precision
     opset: int | None = Field(default=None, ge=18, le=24)
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=1, le=65_536)
     threads: int = Field(ge=1)
     options: dict[str, Option] = Field(default_factory=dict)
     quantization: Quantization | None = None

@@ -14,7 +14,7 @@ from hwnas.errors import TooNoisy
 from hwnas.latency import LatencyTable, profile
 from hwnas.latency.model import Floats
 from hwnas.latency.profile import NETWORKS, OPS
-from hwnas.progress import Progress, silent
+from hwnas.progress import silent
 from hwnas.spaces import make_space
 from hwnas.targets import Target
 
@@ -52,7 +52,7 @@ class BusyLoop:
 
 
 def test_a_busy_core_spoils_no_table(this: Target, tmp_path: Path) -> None:
-    """Three tables made under load, each between two quiet ones: in the middle, neighbours of this machine cancel out."""
+    """Three tables made under load, each between two quiet ones: neighbours of this machine cancel out in the middle."""
     space = make_space("mobilenetv3-tiny").fix(resolution=32)
     tables: dict[str, list[Floats]] = {"quiet": [], "loaded": []}
     for number, kind in enumerate(("quiet", "loaded") * 3 + ("quiet",)):

@@ -35,6 +35,23 @@ def test_the_extracted_network_computes_the_same(name: str, drawn: Drawn, images
     assert min(spread) > 1e-4  # networks that ignore their input would agree too
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", SPACES)
+def test_200_networks_in_single_precision(name: str, drawn: Drawn, images: Images) -> None:
+    supernet = copy.deepcopy(drawn(name)).float()
+    space = supernet.space
+    codes = space.sample(200, seed=4)
+    worst = 0.0
+    for arch, params in zip(space.decode(codes), space.params(codes).tolist(), strict=True):
+        x = images(arch, space.in_channels, n=1).float()
+        subnet = extract(supernet, arch)
+        assert sum(p.numel() for p in subnet.parameters()) == params
+        with torch.no_grad():
+            worst = max(worst, (supernet(x, arch) - subnet(x)).abs().max().item())
+    print(f"{name}: outputs differ by up to {worst:.2g}")
+    assert worst <= 1e-5
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_an_extracted_network_is_torch_alone(name: str, drawn: Drawn) -> None:
     space = drawn(name).space
