@@ -52,7 +52,7 @@ class BusyLoop:
 
 
 def test_a_busy_core_spoils_no_table(this: Target, tmp_path: Path) -> None:
-    """Three tables made under load, each between two quiet ones: neighbours of this machine cancel out in the middle."""
+    """Three tables made under load, each between two quiet ones: neighbours of this machine cancel out there."""
     space = make_space("mobilenetv3-tiny").fix(resolution=32)
     tables: dict[str, list[Floats]] = {"quiet": [], "loaded": []}
     for number, kind in enumerate(("quiet", "loaded") * 3 + ("quiet",)):
