@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from functools import partial
 
 import pytest
 
@@ -201,6 +202,7 @@ def finished_stages(out):
     return {path.parent.name: path.stat().st_mtime_ns for path in (out / "stages").glob("*[!l]/result.json")}
 
 
+@pytest.mark.long
 def test_killed_in_each_stage(hwnas_command, job_file, tmp_path):
     """After a kill in any stage the same command goes on: nothing finished is done again, nothing torn is read."""
     out = tmp_path / "out"
@@ -238,7 +240,9 @@ def test_killed_in_each_stage(hwnas_command, job_file, tmp_path):
 
 def test_ctrl_c_says_how_to_go_on(hwnas_command, job_file, tmp_path):
     command = [*hwnas_command, "compile", str(job_file), "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    # What is started in the background of a shell ignores the signal, and so would the command.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds) as process:
         assert process.stderr is not None
         for said in process.stderr:
             if said.startswith("training"):
