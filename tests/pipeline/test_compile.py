@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import time
-from functools import partial
 
 import pytest
 
@@ -241,8 +240,12 @@ def test_killed_in_each_stage(hwnas_command, job_file, tmp_path):
 def test_ctrl_c_says_how_to_go_on(hwnas_command, job_file, tmp_path):
     command = [*hwnas_command, "compile", str(job_file), "--out", str(tmp_path / "out")]
     # What is started in the background of a shell ignores the signal, and so would the command.
-    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heeds) as process:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stderr is not None
         for said in process.stderr:
             if said.startswith("training"):
