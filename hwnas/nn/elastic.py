@@ -9,15 +9,16 @@ numbers it computes with.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.nn.blocks import build
 from hwnas.nn.norm import share_batch_norms
+from hwnas.nn.parts import Part, take
 from hwnas.spaces import Op
 
 
@@ -50,93 +51,109 @@ class Elastic(nn.Module):
                 self._steps[name] = list(itertools.pairwise(sizes))
                 for big, small in self._steps[name]:
                     self.transforms[_transform(name, big, small)] = nn.Parameter(torch.eye(small * small))
-        self._skeletons: dict[Op, _Skeleton] = {}
+        self._skeletons: dict[Op, Skeleton] = {}
 
     def state(self, op: Op) -> dict[str, Tensor]:
-        """Names and values of the tensors that `build(op)` computes with; slices of the shared ones, not copies.
+        """Names and values of the tensors that `build(op)` computes with; parts of the shared ones, not copies.
 
         Gradients flow back through them, and BN's running statistics are updated through them.
         """
-        return {piece.name: self._slice(piece) for piece in self._skeleton(op).pieces}
+        (module,) = ready([(self, op)])
+        return module.state_dict(keep_vars=True)
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         """``(n, *op.input)`` -> ``(n, *op.output)``."""
-        skeleton = self._skeleton(op)
-        if skeleton.module.training != self.training:
-            skeleton.module.train(self.training)
-        for piece in skeleton.pieces:
-            # What torch.func.functional_call does, without its checks, which take longer than a small convolution.
-            piece.place[piece.key] = self._slice(piece)
-        y: Tensor = skeleton.module(x)
+        (module,) = ready([(self, op)])
+        y: Tensor = module(x)
         return y
 
-    def _skeleton(self, op: Op) -> _Skeleton:
+    def skeleton(self, op: Op) -> Skeleton:
+        """The module of an op, and where its tensors come from."""
         key = _without_size(op)
         if key not in self._skeletons:
             with torch.device("meta"):
                 module = share_batch_norms(build(op, bn_eps=self._bn_eps))
-            pieces = []
-            for name, tensor in module.state_dict().items():
-                (place, leaf), (source, _) = _holder(module, name), _holder(self.shared, name)
-                shared = source[leaf]
-                assert shared is not None
-                whole = tensor.shape == shared.shape
-                index = None if whole else tuple(slice(n) for n in tensor.shape[:2])
-                steps = [step for step in self._steps.get(name, ()) if tensor.shape[-1] <= step[1]]
-                pieces.append(_Piece(name, place, leaf, source, index, steps))
-            self._skeletons[key] = _Skeleton(module, pieces)
+            self._skeletons[key] = self._filled(module)
         return self._skeletons[key]
+
+    def _filled(self, module: nn.Module) -> Skeleton:
+        """Where the tensors of an op's module come from."""
+        made = Skeleton(module)
+        for name, tensor in module.state_dict().items():
+            place, source = Place.of(module, name), Place.of(self.shared, name)
+            shared, channels = source.holder[source.key], tuple(slice(n) for n in tensor.shape[:2])
+            assert shared is not None
+            if tensor.shape == shared.shape:
+                made.wholes.append((place, source))
+            elif isinstance(shared, nn.Parameter):
+                steps = tuple(step for step in self._steps.get(name, ()) if tensor.shape[-1] <= step[1])
+                matrices = (Place.of(self.transforms, _transform(name, *step)) for step in steps)
+                made.parts.append((place, Part(channels, steps)))
+                made.sources.extend((source, *matrices))
+            else:
+                made.views.append((place, source, channels))
+        return made
 
     def __getstate__(self) -> dict[str, object]:
         """A copy makes skeletons of its own: these hold what the last forward pass computed with."""
         return {**self.__dict__, "_skeletons": {}}
 
-    def _slice(self, piece: _Piece) -> Tensor:
-        tensor = piece.source[piece.key]
-        assert tensor is not None
-        if piece.index is None:
-            return tensor
-        tensor = tensor[piece.index]
-        for big, small in piece.steps:
-            margin = (big - small) // 2
-            centre = tensor[..., margin : margin + small, margin : margin + small].flatten(2)
-            matrix = self.transforms[_transform(piece.name, big, small)]
-            tensor = (centre @ matrix.T).unflatten(2, (small, small))
-        return tensor
 
+class Place(NamedTuple):
+    """Where a module keeps a tensor: `holder[key]`, the module's own dictionary, so also after a move to a GPU."""
 
-Tensors = dict[str, Tensor | None]
+    holder: dict[str, Tensor | None]
+    key: str
+
+    @staticmethod
+    def of(module: nn.Module, name: str) -> Place:
+        """The place of a parameter or buffer."""
+        path, _, key = name.rpartition(".")
+        layer = module.get_submodule(path)
+        holder = layer._parameters if key in layer._parameters else layer._buffers
+        return Place(cast("dict[str, Tensor | None]", holder), key)
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """A tensor of an op: where it is put (`place[key]`), and the part of the shared one (`source[key]`) that it is.
+class Skeleton:
+    """The module of an op without numbers of its own, which are put in before each use.
 
-    The dictionaries are those of torch's modules, so they hold what the modules hold, also after a move to a GPU.
+    Attributes:
+        module: the module.
+        wholes: where a tensor is put, and which shared one it is.
+        views: where a buffer is put, and which channels it is of which shared one.
+        parts: where a parameter is put, and which part it is.
+        sources: of all parts: shared parameters, each followed by the matrices of its steps.
     """
 
-    name: str
-    place: Tensors
-    key: str
-    source: Tensors
-    index: tuple[slice, ...] | None
-    steps: list[tuple[int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Skeleton:
-    """The module of an op, without numbers of its own."""
-
     module: nn.Module
-    pieces: list[_Piece]
+    wholes: list[tuple[Place, Place]] = field(default_factory=list)
+    views: list[tuple[Place, Place, tuple[slice, ...]]] = field(default_factory=list)
+    parts: list[tuple[Place, Part]] = field(default_factory=list)
+    sources: list[Place] = field(default_factory=list)
 
 
-def _holder(module: nn.Module, name: str) -> tuple[Tensors, str]:
-    """The dictionary in which a module keeps a tensor, and its key there."""
-    path, _, leaf = name.rpartition(".")
-    layer = module.get_submodule(path)
-    found = layer._parameters if leaf in layer._parameters else layer._buffers
-    return cast("Tensors", found), leaf
+def ready(chosen: Sequence[tuple[Elastic, Op]]) -> list[nn.Module]:
+    """The modules of ops of some slots, ready to run: until the same slots are asked for these ops again.
+
+    All slots at once: a processor that goes on cutting tensors does it twice as fast as one that convolves in between.
+    """
+    skeletons = [slot.skeleton(op) for slot, op in chosen]
+    # What torch.func.functional_call does, without its checks, which take longer than a small convolution.
+    for skeleton in skeletons:
+        for (holder, key), (source, name) in skeleton.wholes:
+            holder[key] = source[name]
+        for (holder, key), (source, name), channels in skeleton.views:
+            holder[key] = cast("Tensor", source[name])[channels]
+    parts = [part for skeleton in skeletons for part in skeleton.parts]
+    if parts:
+        tensors = [cast("Tensor", holder[key]) for skeleton in skeletons for holder, key in skeleton.sources]
+        for ((holder, key), _), tensor in zip(parts, take([part for _, part in parts], tensors), strict=True):
+            holder[key] = tensor
+    for (slot, _), skeleton in zip(chosen, skeletons, strict=True):
+        if skeleton.module.training != slot.training:
+            skeleton.module.train(slot.training)
+    return [skeleton.module for skeleton in skeletons]
 
 
 def _shapes(op: Op) -> dict[str, torch.Size]:

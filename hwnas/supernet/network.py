@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import InvalidValue
-from hwnas.nn import Elastic, network, plain
+from hwnas.nn import Elastic, network, plain, ready
 from hwnas.nn.blocks import initialise, module_name
-from hwnas.spaces import Space
+from hwnas.spaces import Slot, Space
 
 
 class Supernet(nn.Module):
@@ -43,9 +43,15 @@ class Supernet(nn.Module):
         ops = self.space.ops(arch)
         if tuple(x.shape[1:]) != ops[0][1].input:
             raise InvalidValue(f"this arch takes images (n, {ops[0][1].input}), not {tuple(x.shape)}")
-        for slot, op in ops:
-            x = self.slots[module_name(slot.name)](x, op)
+        for module in ready([(self.elastic(slot), op) for slot, op in ops]):
+            x = module(x)
         return x
+
+    def elastic(self, slot: Slot) -> Elastic:
+        """The weights of a slot."""
+        found = self.slots[module_name(slot.name)]
+        assert isinstance(found, Elastic)
+        return found
 
 
 def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
@@ -62,9 +68,8 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
     state: dict[str, Tensor] = {}
     with torch.no_grad():
         for slot, op in space.ops(arch):
-            elastic = supernet.slots[module_name(slot.name)]
-            assert isinstance(elastic, Elastic)
-            state |= {f"{module_name(slot.name)}.{name}": tensor for name, tensor in elastic.state(op).items()}
+            tensors = supernet.elastic(slot).state(op)
+            state |= {f"{module_name(slot.name)}.{name}": tensor for name, tensor in tensors.items()}
         subnet.load_state_dict(state)
     return plain(subnet.eval())
 

@@ -146,13 +146,12 @@ class _Run:
         self.optimizer = self._optimizer(found.momentum if found else {})
         with ExitStack() as stack:
             metrics = stack.enter_context(Metrics(self.folder, done)) if self.fabric.is_global_zero else None
-            loader = stack.enter_context(ThreadPoolExecutor(1))
-            images = self._images(self.steps[done:], loader)
+            batches = self._batches(self.steps[done:])
             started, seen = time.monotonic(), 0
             for step in self.steps[done:]:
                 if step.number and step.number == step.begin:
                     self._begin(self.steps[step.number - 1].space)
-                losses = self._update(step, *next(images), done)
+                losses = self._update(step, *next(batches), done)
                 seen += self.config.batch_size
                 if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == len(self.steps):
                     done = step.number + 1
@@ -177,10 +176,10 @@ class _Run:
                 self.parameters[name].copy_(tensor)
         self.supernet.eval()
 
-    def _images(self, steps: Sequence[_Step], loader: ThreadPoolExecutor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of this process; one is loaded while the one before is trained on."""
+    def _batches(self, steps: Sequence[_Step]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images and labels of this process."""
         part = (self.fabric.global_rank, self.fabric.world_size)
-        side = self.supernet.space.largest["resolution"]
+        side, device = self.supernet.space.largest["resolution"], self.fabric.device
 
         def load(step: _Step) -> tuple[Tensor, Tensor]:
             return self.data.train_batch(
@@ -192,15 +191,10 @@ class _Run:
                 part=part,
             )
 
-        batches = (loader.submit(load, step) for step in steps)
-        ahead = next(batches, None)
-        while ahead:
-            batch, ahead = ahead, next(batches, None)
-            images, labels = batch.result()
-            yield (
-                self.fabric.to_device(images.contiguous(memory_format=torch.channels_last)),
-                self.fabric.to_device(labels),
-            )
+        batches = map(load, steps)
+        # On a CPU the network takes all cores: loading beside it makes each of its operations wait for the last core.
+        for images, labels in batches if device.type == "cpu" else _one_ahead(batches):
+            yield images.to(device, memory_format=torch.channels_last), labels.to(device)
 
     def _begin(self, trained: Space) -> None:
         """Begin another phase: channels sorted, and no momentum from other networks."""
@@ -339,6 +333,15 @@ def _steps(config: TrainConfig, space: Space) -> Iterator[_Step]:
         opened = phase.open(space)
         yield from (_Step(begin + i, phase, begin, opened) for i in range(phase.steps))
         begin += phase.steps
+
+
+def _one_ahead(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same; one is made in a thread while the one before is trained on."""
+    with ThreadPoolExecutor(1) as loader:
+        ahead = loader.submit(next, batches, None)
+        while batch := ahead.result():
+            ahead = loader.submit(next, batches, None)
+            yield batch
 
 
 def _resized(images: Tensor, arch: Arch) -> Tensor:

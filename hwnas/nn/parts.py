@@ -1,0 +1,112 @@
+"""Parts of shared tensors, as one node of autograd's graph.
+
+The graph's bookkeeping for each slice takes about as long as the small convolution that computes with it. One node for
+all tensors of a network keeps what sharing weights costs small (`benchmarks/elastic_overhead.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a tensor.
+
+    Attributes:
+        channels: the first of them, along as many axes as are cut.
+        steps: sides of a depthwise kernel before and after each of the transformations that it passes through.
+    """
+
+    channels: tuple[slice, ...]
+    steps: tuple[tuple[int, int], ...] = ()
+
+
+def take(parts: Sequence[Part], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Parts of tensors, through which gradients flow back.
+
+    Args:
+        parts: which.
+        tensors: for each part the tensor that it is of, followed by the matrices ``(side², side²)`` of its steps: the
+            centre of a kernel, as a row, times the transposed matrix is the smaller kernel (Cai et al. 2020).
+    """
+    device = tensors[0].device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return take(parts, tensors)
+    return _Take.apply(parts, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Context(FunctionCtx):
+    taken: list[tuple[Tensor, tuple[slice, ...], _Shrunk | None]]
+
+
+class _Take(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: _Context, parts: Sequence[Part], *tensors: Tensor) -> tuple[Tensor, ...]:
+        given = iter(tensors)
+        taken: list[Tensor] = []
+        ctx.taken = []
+        for part in parts:
+            whole = next(given)
+            tensor = whole[part.channels]
+            shrunk = _Shrunk(tensor, part.steps, list(islice(given, len(part.steps)))) if part.steps else None
+            taken.append(shrunk.kernels if shrunk else tensor)
+            ctx.taken.append((whole, part.channels, shrunk))
+        return tuple(taken)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        found: list[Tensor | None] = [None]
+        for (whole, channels, shrunk), gradient in zip(ctx.taken, gradients, strict=True):
+            larger, matrices = shrunk.backward(gradient) if shrunk else (gradient, [])
+            full = torch.zeros_like(whole)
+            full[channels] = larger
+            found += [full, *matrices]
+        return tuple(found)
+
+
+class _Shrunk:
+    """Kernels that passed through transformations.
+
+    The matrices of all steps are multiplied first, so that one product is applied to the channels.
+    """
+
+    def __init__(self, larger: Tensor, steps: Sequence[tuple[int, int]], matrices: Sequence[Tensor]) -> None:
+        (before, side), *others = steps
+        self.steps, self.matrices = steps, matrices
+        self.read = larger.flatten(1).index_select(1, _centre(before, side, larger.device))
+        self.products = [matrices[0]]
+        for step, matrix in zip(others, matrices[1:], strict=True):
+            side = step[1]
+            self.products.append(matrix @ self.products[-1].index_select(0, _centre(*step, larger.device)))
+        self.kernels = (self.read @ self.products[-1].T).view(-1, 1, side, side)
+
+    def backward(self, gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Gradients of the larger kernels and of the matrices."""
+        gradient = gradient.flatten(1)
+        read, product = gradient @ self.products[-1], gradient.T @ self.read
+        found: list[Tensor] = []
+        for i in reversed(range(1, len(self.steps))):
+            centre, before = _centre(*self.steps[i], gradient.device), self.products[i - 1]
+            found.insert(0, product @ before.index_select(0, centre).T)
+            product = torch.zeros_like(before).index_copy_(0, centre, self.matrices[i].T @ product)
+        side, after = self.steps[0]
+        larger = read.new_zeros(len(read), side * side).index_copy_(1, _centre(side, after, read.device), read)
+        return larger.view(-1, 1, side, side), [product, *found]
+
+
+@cache
+def _centre(before: int, after: int, device: torch.device) -> Tensor:
+    """Which pixels of a square image, row by row, its middle has."""
+    margin = (before - after) // 2
+    pixels = torch.arange(before * before, device=device).view(before, before)
+    return pixels[margin : margin + after, margin : margin + after].flatten()
