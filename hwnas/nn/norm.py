@@ -4,7 +4,28 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce  # gradients flow back through it
+from torch.autograd.function import FunctionCtx
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes. Each one's loss depends on it, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
+def _total(tensor: Tensor) -> Tensor:
+    total: Tensor = _Total.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -20,9 +41,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         pixels = x.shape[0] * x.shape[2] * x.shape[3] * distributed.get_world_size()
-        mean = all_reduce(x.float().sum(dim=(0, 2, 3))) / pixels
-        centred = x.float() - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / pixels
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        mean = _total(precise.sum(dim=(0, 2, 3))) / pixels
+        centred = precise - mean[:, None, None]
+        variance = _total(centred.square().sum(dim=(0, 2, 3))) / pixels
         assert self.running_mean is not None
         assert self.running_var is not None
         share = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)

@@ -147,24 +147,24 @@ class _Run:
         with ExitStack() as stack:
             metrics = stack.enter_context(Metrics(self.folder, done)) if self.fabric.is_global_zero else None
             batches = self._batches(self.steps[done:])
-            started, seen = time.monotonic(), 0
+            before = time.monotonic()
             for step in self.steps[done:]:
                 if step.number and step.number == step.begin:
                     self._begin(self.steps[step.number - 1].space)
                 losses = self._update(step, *next(batches), done)
-                seen += self.config.batch_size
                 if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == len(self.steps):
                     done = step.number + 1
                     self._save(done)
+                now = time.monotonic()
                 if metrics:
-                    rate = seen / (time.monotonic() - started)
                     metrics.record(
                         step.number + 1,
                         step.phase.name,
                         learning_rate=step.learning_rate,
-                        images_per_s=rate,
+                        images_per_s=self.config.batch_size / (now - before),
                         **losses,
                     )
+                before = now
                 shown = f"training the supernet ({step.phase.name})" if len(self.config.phases) > 1 else "training"
                 progress(
                     shown,

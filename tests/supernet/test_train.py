@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import copy
 import csv
+import importlib
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydantic
@@ -338,6 +341,38 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(data: ClutteredDigits,
     trained(data, tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, CONFIG.steps + 1))
+
+
+def test_images_a_second_are_those_of_each_step(data: ClutteredDigits, tmp_path: Path) -> None:
+    """So that the steps' durations add up to the training's, however often it was killed."""
+    began = time.monotonic()
+    with pytest.raises(Stop):
+        trained(data, tmp_path, steps=Steps(stop_after=3))
+    trained(data, tmp_path)
+    spent = time.monotonic() - began
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        seconds = [CONFIG.batch_size / float(row["images_per_s"]) for row in csv.DictReader(file)]
+    assert min(seconds) > 0
+    assert sum(seconds) < spent
+
+
+def test_an_accelerator_is_handed_batches_made_ahead() -> None:
+    made: list[int] = []
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(4):
+            made.append(number)
+            yield torch.tensor(number), torch.tensor(-number)
+
+    ahead = importlib.import_module("hwnas.supernet.train")._one_ahead(batches())
+    taken = [next(ahead)]
+    for _ in range(100):  # the next one is made without being asked for
+        if len(made) == 2:
+            break
+        time.sleep(0.05)
+    assert made == [0, 1]
+    taken += ahead
+    assert [(int(x), int(y)) for x, y in taken] == [(n, -n) for n in range(4)]
 
 
 OUT_OF_MEMORY = """
