@@ -7,6 +7,11 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import FunctionCtx
 
 
+def at_least_single(tensor: Tensor) -> Tensor:
+    """The tensor in single precision, or in the higher one that it has."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class _Total(torch.autograd.Function):
     """The sum over all processes. Each one's loss depends on it, so its gradient is the sum of theirs."""
 
@@ -41,7 +46,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         pixels = x.shape[0] * x.shape[2] * x.shape[3] * distributed.get_world_size()
-        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        precise = at_least_single(x)
         mean = _total(precise.sum(dim=(0, 2, 3))) / pixels
         centred = precise - mean[:, None, None]
         variance = _total(centred.square().sum(dim=(0, 2, 3))) / pixels

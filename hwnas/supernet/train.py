@@ -28,6 +28,7 @@ from torch.nn import functional
 from hwnas.data import Data
 from hwnas.errors import InvalidValue, OutOfMemory, TrainingDiverged
 from hwnas.nn import channels_last
+from hwnas.nn.norm import at_least_single
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Domain, Space
 from hwnas.supernet.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
@@ -214,20 +215,20 @@ class _Run:
         told = None
         if self.teacher:
             with torch.no_grad(), self.fabric.autocast():
-                told = self.teacher(images).float().softmax(dim=1)
+                told = at_least_single(self.teacher(images)).softmax(dim=1)
         targets: Tensor | None = None
         for kind, arch in self._archs(step):
             try:
                 with self.fabric.autocast():
-                    logits = self.supernet(_resized(images, arch), arch)
-                    loss = self._loss(logits.float(), labels, targets, told)
+                    logits = at_least_single(self.supernet(_resized(images, arch), arch))
+                    loss = self._loss(logits, labels, targets, told)
                 self.fabric.backward(loss)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 raise self._out_of_memory(space.largest, images) from error
             if targets is None:
-                targets = logits.detach().float().softmax(dim=1)
+                targets = logits.detach().softmax(dim=1)
             mean = self._mean(loss.detach())
             if not torch.isfinite(mean):
                 raise TrainingDiverged(

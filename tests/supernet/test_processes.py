@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 
 RECIPE = """
 schema = 1
@@ -56,6 +57,49 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     states = [safetensors.torch.load_file(tmp_path / str(n) / "supernet.safetensors") for n in (1, 2)]
     for name, tensor in states[0].items():
         assert (tensor.double() - states[1][name].double()).abs().max() < 1e-3, name
+
+
+DOUBLE = """
+import sys
+from pathlib import Path
+import torch
+from lightning_fabric import Fabric
+from hwnas.data import Augmentation, ClutteredDigits
+from hwnas.spaces import make_space
+from hwnas.supernet import Phase, Supernet, TrainConfig, train
+
+class Doubled(ClutteredDigits):
+    def train_batch(self, *args, **kwargs):
+        images, shares = super().train_batch(*args, **kwargs)
+        return images.double(), shares.double()
+
+devices, folder = int(sys.argv[1]), Path(sys.argv[2])
+fabric = Fabric(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
+fabric.launch()
+phases = [
+    Phase(name="largest", steps=3, learning_rate=0.2, largest_of={"depth": 1, "expansion": 1}),
+    Phase(name="all", steps=3, learning_rate=0.2),
+]
+config = TrainConfig(phases=phases, batch_size=8, augmentation=Augmentation(mixup=0.2, cutmix=1.0, erase=0.5))
+supernet = Supernet(make_space("mobilenetv3-tiny")).double()
+folder.mkdir(parents=True, exist_ok=True)
+train(supernet, Doubled(), config, seed=0, folder=folder, fabric=fabric)
+if fabric.is_global_zero:
+    torch.save(supernet.state_dict(), folder / "weights.pt")
+"""
+
+
+def test_only_rounding_tells_two_processes_from_one(tmp_path: Path) -> None:
+    """In double precision nothing is left, at a usual learning rate and with all augmentations."""
+    script = tmp_path / "double.py"
+    script.write_text(DOUBLE)
+    for devices in (1, 2):
+        command = [sys.executable, str(script), str(devices), str(tmp_path / str(devices))]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / str(devices) / "weights.pt") for devices in (1, 2))
+    for name, tensor in one.items():
+        assert (tensor - two[name]).abs().max() < 1e-10, name
 
 
 def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
