@@ -13,7 +13,7 @@ import torch
 
 RECIPE = """
 schema = 1
-batch_size = 16
+batch_size = 64
 ema_decay = 0.5
 
 [[phases]]
@@ -105,5 +105,5 @@ def test_only_rounding_tells_two_processes_from_one(tmp_path: Path) -> None:
 def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
     done = train(tmp_path / "out", devices=3)
     assert done.returncode != 0
-    assert "a batch of 16 images cannot be split evenly among 3 processes" in done.stderr
+    assert "a batch of 64 images cannot be split evenly among 3 processes" in done.stderr
     assert "Traceback" not in done.stderr

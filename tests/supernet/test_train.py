@@ -188,7 +188,9 @@ def test_a_step_is_the_sandwich_rule(data: ClutteredDigits, tmp_path: Path) -> N
     logits = mine(images, SPACE.largest)
     loss = F.cross_entropy(logits, labels)
     taught = logits.detach().softmax(dim=1)
-    for arch in (SPACE.smallest, *SPACE.decode(SPACE.sample(2, seed=(3, 0)))):
+    *random, other = SPACE.decode(SPACE.sample(3, seed=(3, 0)))
+    smallest = SPACE.arch({**SPACE.smallest, "resolution": other["resolution"]})
+    for arch in (smallest, *random):
         side = (arch["resolution"], arch["resolution"])
         outputs = mine(F.interpolate(images, side, mode="bilinear", antialias=True), arch).log_softmax(dim=1)
         loss = loss + (1 - share) * -(taught * outputs).sum(dim=1).mean() + share * F.nll_loss(outputs, labels)
