@@ -20,10 +20,8 @@ from hwnas.nn import channels_last
 from hwnas.spaces import Arch, make_space
 from hwnas.supernet import Supernet, extract
 
-CASES = {
-    "mobilenetv3-tiny": 64,
-    "mobilenetv3": 16,
-}  # space -> images a step: of the shipped recipe; the least one trains with
+# Space -> images a step: the shipped recipe's, and as few as one trains with.
+CASES = {"mobilenetv3-tiny": 64, "mobilenetv3": 16}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Parts of shared tensors, as one node of autograd's graph.
 
-The graph's bookkeeping for each slice takes about as long as the small convolution that computes with it. One node for
-all tensors of a network keeps what sharing weights costs small (`benchmarks/elastic_overhead.py`).
+A node for each slice and each product adds about a sixth to the step of the smallest networks; one node for all of a
+network adds a little less (`benchmarks/elastic_overhead.py`).
 """
 
 from __future__ import annotations

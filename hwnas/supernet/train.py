@@ -3,7 +3,7 @@
 Phases open more and more choices (Cai et al., "Once for All", ICLR 2020, section 3.4). Each step trains the largest
 open subnet on the labels, and the smallest and a few random ones on the largest's outputs as well; their gradients add
 up to one update (Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", ECCV 2020,
-section 3.2). Each subnet sees the images at its own resolution; the smallest's is drawn anew in each step.
+section 3.2). Each subnet sees the images at its own resolution; the smallest's is drawn in every second step.
 
 A space with a single network makes this the usual training of that network.
 """
@@ -257,8 +257,9 @@ class _Run:
         if space.size == 1:
             return [("largest", space.largest)]
         *random, other = space.decode(space.sample(self.config.random_subnets + 1, seed=(self.seed, step.number)))
-        # With small images only, narrow and shallow networks would be good for nothing else.
-        smallest = space.arch({**space.smallest, "resolution": other["resolution"]})
+        smallest = space.smallest
+        if step.number % 2:  # with small images only, narrow and shallow networks would be good for nothing else
+            smallest = space.arch({**smallest, "resolution": other["resolution"]})
         return [("largest", space.largest), ("smallest", smallest), *(("random", arch) for arch in random)]
 
     def _loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None, told: Tensor | None) -> Tensor:

@@ -51,6 +51,8 @@ calibration_images = 250
 [search]
 candidates = 4
 random_networks = 6
+# A noisy machine's bound at the usual 95% may leave no network within the budget.
+confidence = 0.6
 """
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-import torch
 
 RECIPE = """
 schema = 1
@@ -19,13 +18,13 @@ ema_decay = 0.5
 [[phases]]
 name = "kernel"
 steps = 4
-learning_rate = 0.02
+learning_rate = 0.01
 largest_of = { depth = 1, expansion = 1 }
 
 [[phases]]
 name = "all"
 steps = 4
-learning_rate = 0.02
+learning_rate = 0.01
 """
 
 
@@ -62,7 +61,7 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
 DOUBLE = """
 import sys
 from pathlib import Path
-import torch
+import safetensors.torch
 from lightning_fabric import Fabric
 from hwnas.data import Augmentation, ClutteredDigits
 from hwnas.spaces import make_space
@@ -85,7 +84,7 @@ supernet = Supernet(make_space("mobilenetv3-tiny")).double()
 folder.mkdir(parents=True, exist_ok=True)
 train(supernet, Doubled(), config, seed=0, folder=folder, fabric=fabric)
 if fabric.is_global_zero:
-    torch.save(supernet.state_dict(), folder / "weights.pt")
+    safetensors.torch.save_file(supernet.state_dict(), folder / "weights.safetensors")
 """
 
 
@@ -97,7 +96,7 @@ def test_only_rounding_tells_two_processes_from_one(tmp_path: Path) -> None:
         command = [sys.executable, str(script), str(devices), str(tmp_path / str(devices))]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / str(devices) / "weights.pt") for devices in (1, 2))
+    one, two = (safetensors.torch.load_file(tmp_path / str(devices) / "weights.safetensors") for devices in (1, 2))
     for name, tensor in one.items():
         assert (tensor - two[name]).abs().max() < 1e-10, name
 
