@@ -74,7 +74,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, supernet: Supernet, data: Data, *, images: int | None, calibration_images: int, seed: int
+        self, supernet: Supernet, data: Data, *, images: int | None, calibration_images: int = 2000, seed: int
     ) -> None:
         self.supernet = supernet
         self.data = data
@@ -107,9 +107,11 @@ class Evaluator:
     def _subnets(self, archs: Sequence[Mapping[str, int]]) -> list[nn.Module]:
         """The networks of archs of one resolution, their BN re-calibrated in one pass over the images."""
         networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
+        count = self.calibration_images
+        batch = -(-count // -(-count // _BATCH))  # of about the same size: BN averages over batches, not images
         batches = (
-            self.data.train_batch(i, _BATCH, archs[0]["resolution"], seed=self.seed)[0]
-            for i in range(-(-self.calibration_images // _BATCH))
+            self.data.train_batch(i, batch, archs[0]["resolution"], seed=self.seed)[0][: count - i * batch]
+            for i in range(-(-count // batch))
         )
         recalibrate_all(networks, batches)
         return networks

@@ -29,7 +29,7 @@ def export(
     net, facts = load_supernet(supernet)
     values, budget_ms = options.read_arch(arch)
     latency = options.latency_model(wanted, tables, net.space)
-    evaluator = Evaluator(net, options.reopen_data(facts), images=None, calibration_images=2000, seed=1)
+    evaluator = Evaluator(net, options.reopen_data(facts), images=None, seed=1)
     with shown_progress() as progress:
         bundle = make(net.space.arch(values), evaluator, wanted, latency, out, budget_ms=budget_ms, progress=progress)
     manifest = bundle.manifest

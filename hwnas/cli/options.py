@@ -158,6 +158,7 @@ def launched(accelerator: str, devices: int, precision: str) -> Fabric:
         InvalidValue: unknown, or not available on this host.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
         if given not in known:
@@ -170,7 +171,7 @@ def launched(accelerator: str, devices: int, precision: str) -> Fabric:
             strategy="ddp" if devices > 1 else "auto",
         )
         fabric.launch()
-    except (RuntimeError, ValueError) as error:  # lightning's own exceptions are one or the other
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
     return fabric
 

@@ -54,7 +54,7 @@ def search(
     budget_ms = parse_budget(budget, latency)
     check_feasible(latency, budget_ms, held)
     codes = np.unique(space.sample(subnets, seed=seed), axis=0)
-    evaluator = Evaluator(net, data, images=images, calibration_images=2000, seed=seed + 1)
+    evaluator = Evaluator(net, data, images=images, seed=seed + 1)
     with shown_progress() as progress, evaluator.journal(supernet, facts.weights_sha256) as journal:
         accuracies = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
         accuracy, _ = fit_accuracy(space, codes, np.array(accuracies))

@@ -6,6 +6,7 @@ it as well.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Networks out of a trained supernet.", no_args_is_help=True)
 
 ArchFile = Annotated[Path, typer.Argument(help="File that `hwnas search` wrote.", metavar="ARCH")]
+EPOCHS = 3
 From = Annotated[Path, typer.Option(help="Folder that `hwnas train` or `hwnas supernet import` wrote.")]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
 
@@ -92,6 +94,12 @@ def finetune(
     subnet: Annotated[Path, typer.Option(help="Folder that `hwnas subnet extract` wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the fine-tuned subnet.")],
     recipe: options.TrainingRecipe = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Passes over the training images, in place of the recipe's steps; {EPOCHS} without one.", min=1
+        ),
+    ] = None,
     teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
@@ -108,12 +116,25 @@ def finetune(
     net, facts = load_supernet(subnet)
     if net.space.size > 1:
         raise InvalidValue(f"{subnet} holds {net.space.size} networks; take one out with: hwnas subnet extract")
-    config = TrainConfig(phases=[Phase(name="finetune", steps=300, learning_rate=0.01)])
+    data = options.reopen_data(facts)
+    config = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
     if recipe:
         config = read_training(recipe)
+    if epochs or not recipe:
+        config = config.lasting(math.ceil((epochs or EPOCHS) * data.size("train") / config.batch_size))
     fabric = options.launched(accelerator, devices, precision)
-    data = options.reopen_data(facts)
-    run(net, data, config, fabric, out, seed=seed, data_facts=facts.data, teacher=teacher, resume=resume)
+    run(
+        net,
+        data,
+        config,
+        fabric,
+        out,
+        seed=seed,
+        data_facts=facts.data,
+        teacher=teacher,
+        resume=resume,
+        started_from=facts,
+    )
     if not fabric.is_global_zero:
         return
     if as_json:

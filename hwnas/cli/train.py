@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lightning_fabric import Fabric
+    from pydantic import JsonValue
+    from torch import nn
 
     from hwnas.data import Data
-    from hwnas.supernet import Supernet, TrainConfig
+    from hwnas.spaces import Space
+    from hwnas.supernet import Supernet, SupernetFacts, TrainConfig
 
 
 def train(
@@ -72,13 +75,14 @@ def run(
     data_facts: Mapping[str, str | int | None],
     teacher: Path | None,
     resume: bool,
+    started_from: SupernetFacts | None = None,
 ) -> None:
     """Train, and write the supernet into a folder.
 
     Raises:
         OutputError: the folder is a file, or cannot be written.
     """
-    from hwnas.supernet import extract, load_supernet, save_supernet
+    from hwnas.supernet import save_supernet
     from hwnas.supernet import train as train_supernet
     from hwnas.supernet.checkpoint import CHECKPOINT
 
@@ -86,10 +90,20 @@ def run(
     if not resume and fabric.is_global_zero:
         (out / CHECKPOINT).unlink(missing_ok=True)
     fabric.barrier()
-    taught = None
+    facts: dict[str, JsonValue] = {
+        **config.facts(seed),
+        "precision": fabric.strategy.precision.precision,
+        "processes": fabric.world_size,
+    }
+    if started_from:
+        facts["started_from"] = {
+            "weights_sha256": started_from.weights_sha256,
+            "training": started_from.training,
+        }
+    network = None
     if teacher:
-        teaching, _ = load_supernet(teacher)
-        taught = fabric.to_device(extract(teaching, teaching.space.largest))
+        network, facts["teacher"] = _teacher(teacher, data, supernet.space)
+        fabric.to_device(network)
     with shown_progress() as progress:
         train_supernet(
             supernet,
@@ -98,10 +112,36 @@ def run(
             seed=seed,
             folder=out,
             fabric=fabric,
-            teacher=taught,
+            teacher=network,
             progress=progress if fabric.is_global_zero else silent,
         )
     if fabric.is_global_zero:
-        facts = config.facts(seed)
         save_supernet(supernet.cpu(), out, data=data_facts, classes=data.classes, training=facts)
     fabric.barrier()
+
+
+def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
+    """The largest network of a supernet, for the images that a training loads, and the hash of its weights.
+
+    Raises:
+        InvalidValue: it was trained on other classes, channels or resolutions.
+    """
+    from hwnas.accuracy import Evaluator
+    from hwnas.errors import InvalidValue
+    from hwnas.supernet import load_supernet
+
+    supernet, facts = load_supernet(folder)
+    theirs, side = supernet.space, space.largest["resolution"]
+    if theirs.in_channels != data.in_channels or facts.classes != list(data.classes):
+        raise InvalidValue(
+            f"the teacher {folder} takes {theirs.in_channels} channels and knows {', '.join(facts.classes)}; "
+            f"{data.name} has {data.in_channels} channels and {', '.join(data.classes)}"
+        )
+    sides = theirs.variable("resolution").values
+    if side not in sides:
+        raise InvalidValue(
+            f"the teacher {folder} knows images of {', '.join(map(str, sides))} pixels; training loads them at "
+            f"{side}: choose a teacher that knows these, or --fix resolution={sides[-1]}"
+        )
+    evaluator = Evaluator(supernet, data, images=None, seed=1)
+    return evaluator.subnet({**theirs.largest, "resolution": side}), facts.weights_sha256

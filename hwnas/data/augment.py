@@ -11,7 +11,7 @@ import random
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,6 +47,22 @@ class Augmentation(Spec):
     mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     cutmix: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     erase: float = Field(default=0.0, ge=0, le=1)
+
+    @field_validator("crop_area", "crop_ratio")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
+        least, most = value
+        top = 1 if info.field_name == "crop_area" else math.inf
+        if not (0 < least <= most <= top and math.isfinite(most)):
+            raise ValueError(
+                f"the least, above 0, and the most{', at most 1' if top == 1 else ''}; not {least} and {most}"
+            )
+        return value
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pairs of images are mixed."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 def photograph(image: Image.Image, resolution: int, how: Augmentation, rng: random.Random) -> Image.Image:
@@ -101,7 +117,7 @@ def mixed_and_erased(
     Returns:
         images of the same shape; labels as they are or, where images are mixed, the classes' shares ``(n, classes)``.
     """
-    if how.mixup or how.cutmix:
+    if how.mixes:
         shares = functional.one_hot(labels, classes).to(images.dtype)
         images, mixed = images.clone(), shares.clone()
         for i in range(0, len(images) - 1, 2):

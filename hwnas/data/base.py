@@ -134,7 +134,8 @@ class Data(ABC):
             ``(size / parts,)``, or where images are mixed the classes' shares, float32 ``(size / parts, classes)``.
 
         Raises:
-            InvalidValue: a negative step, an empty batch, one that has no such parts, or too small a resolution.
+            InvalidValue: a negative step, an empty batch, one that has no such parts (of an even number where images
+                are mixed), or too small a resolution.
             DataError: an image cannot be read.
         """
         if step < 0:
@@ -145,6 +146,11 @@ class Data(ABC):
             raise InvalidValue(f"a batch of {size} images cannot be split evenly among {part[1]} processes")
         check_resolution(resolution)
         length = size // part[1]
+        if augmentation.mixes and part[1] > 1 and length % 2:
+            raise InvalidValue(
+                f"images are mixed in pairs, and each of {part[1]} processes would get {length} of {size}: "
+                f"choose a batch that is a multiple of {2 * part[1]}"
+            )
         first = step * size + part[0] * length
         images, labels = self._train_batch(range(first, first + length), resolution, augmentation, seed)
         return mixed_and_erased(images, labels, len(self.classes), augmentation, seed=seed, first=first)

@@ -16,6 +16,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from hwnas.errors import InvalidValue
 from hwnas.nn.blocks import build
 from hwnas.nn.norm import share_batch_norms
 from hwnas.nn.parts import Part, take
@@ -42,6 +43,7 @@ class Elastic(nn.Module):
             )
             if not fits:
                 raise ValueError(f"{op.key} cannot share the weights of {largest.key}")
+        self._ops = frozenset(map(_without_size, shapes))
         self.shared = build(largest, bn_eps=bn_eps)
         self.transforms = nn.ParameterDict()
         self._steps: dict[str, list[tuple[int, int]]] = {}
@@ -68,9 +70,15 @@ class Elastic(nn.Module):
         return y
 
     def skeleton(self, op: Op) -> Skeleton:
-        """The module of an op, and where its tensors come from."""
+        """The module of an op, and where its tensors come from.
+
+        Raises:
+            InvalidValue: the slot does not hold this op.
+        """
         key = _without_size(op)
         if key not in self._skeletons:
+            if key not in self._ops:
+                raise InvalidValue(f"these weights are not for {op.key}: the arch lies outside the supernet's space")
             with torch.device("meta"):
                 module = share_batch_norms(build(op, bn_eps=self._bn_eps))
             self._skeletons[key] = self._filled(module)

@@ -58,7 +58,7 @@ class _Take(torch.autograd.Function):
             whole = next(given)
             tensor = whole[part.channels]
             shrunk = _Shrunk(tensor, part.steps, list(islice(given, len(part.steps)))) if part.steps else None
-            taken.append(shrunk.kernels if shrunk else tensor)
+            taken.append(shrunk.kernels() if shrunk else tensor)
             ctx.taken.append((whole, part.channels, shrunk))
         return tuple(taken)
 
@@ -88,7 +88,11 @@ class _Shrunk:
         for step, matrix in zip(others, matrices[1:], strict=True):
             side = step[1]
             self.products.append(matrix @ self.products[-1].index_select(0, _centre(*step, larger.device)))
-        self.kernels = (self.read @ self.products[-1].T).view(-1, 1, side, side)
+        self.side = side
+
+    def kernels(self) -> Tensor:
+        """The smaller kernels; not kept: a node that holds its own output is never freed."""
+        return (self.read @ self.products[-1].T).view(-1, 1, self.side, self.side)
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Gradients of the larger kernels and of the matrices."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor) -> int | None:
+def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor, weights: Iterable[Tensor]) -> int | None:
     """The largest batch, a power of two, whose activations fit into the memory that is free; 0 if not even one does.
 
     None where the system does not tell how much is free.
@@ -27,18 +27,22 @@ def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor) -> int | 
     Args:
         forward: the network with the most activations.
         images: ``(n, channels, height, width)`` on the device, of which a few are run.
+        weights: the network's, which lie in the memory already.
     """
     free = free_bytes(images.device)
     if free is None:
         return None
     sizes: dict[int, int] = {}
+    there = {weight.untyped_storage().data_ptr() for weight in weights}
 
     def count(tensor: Tensor) -> Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in there:
+            sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        kept = forward(images[:_PROBE])  # held until the sizes are counted: freed storage is given out again
+        kept = forward(images[:_PROBE].clone())  # held until the sizes are counted: freed storage is given out again
     per_image = sum(sizes.values()) / _PROBE
     del kept
     fitting = int(_MARGIN * free / per_image)
@@ -48,7 +52,8 @@ def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor) -> int | 
 def free_bytes(device: torch.device) -> int | None:
     """Memory that this process can still get; None on systems that do not tell."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     if sys.platform != "linux":
         return None
     import resource

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -33,12 +34,9 @@ class Metrics:
     def __init__(self, folder: Path, done: int) -> None:
         path = folder / METRICS
         try:
-            lines = path.read_text().splitlines() if path.is_file() else []
-            rows = [
-                line for line in lines[1:] if line.partition(",")[0].isdigit() and line.count(",") == len(COLUMNS) - 1
-            ]
-            kept = [row for row in rows if int(row.partition(",")[0]) <= done]
-            write_whole(path, "\n".join([",".join(COLUMNS), *kept]) + "\n")
+            rows = list(csv.reader(path.read_text().splitlines())) if path.is_file() else []
+            kept = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit() and int(row[0]) <= done]
+            write_whole(path, "".join(map(_line, [COLUMNS, *kept])))
             self._file = path.open("a", newline="")
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from error
@@ -59,17 +57,20 @@ class Metrics:
         Raises:
             OutputError: the disk is full.
         """
-        row = io.StringIO()
         figures = [f"{values[name]:.6g}" if name in values else "" for name in COLUMNS[2:]]
-        csv.writer(row, lineterminator="\n").writerow([step, phase, *figures])
         try:
-            self._file.write(row.getvalue())
+            self._file.write(_line([step, phase, *figures]))
             self._file.flush()
         except OSError as error:
             raise OutputError(f"cannot write {self._file.name}: {error.strerror}") from error
         if self._board:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Hand everything that was recorded to the system: it outlives this process."""
+        if self._board:
+            self._board.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -80,3 +81,9 @@ class Metrics:
         self._file.close()
         if self._board:
             self._board.close()
+
+
+def _line(values: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

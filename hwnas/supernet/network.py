@@ -38,7 +38,8 @@ class Supernet(nn.Module):
         """Images ``(n, in_channels, resolution, resolution)`` at the arch's resolution -> logits ``(n, classes)``.
 
         Raises:
-            InvalidValue: the images are not of the arch's resolution, or have another number of channels.
+            InvalidValue: the images are not of the arch's resolution, or have another number of channels; the arch is
+                not of the supernet's space.
         """
         ops = self.space.ops(arch)
         if tuple(x.shape[1:]) != ops[0][1].input:
@@ -62,6 +63,9 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
 
     Returns:
         images ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``, in evaluation mode.
+
+    Raises:
+        InvalidValue: the arch is not of the supernet's space.
     """
     space = supernet.space
     subnet = network(space, arch).to(next(supernet.parameters()))
@@ -91,10 +95,10 @@ def single(space: Space, arch: Mapping[str, int], network: nn.Module) -> Superne
     return supernet.eval()
 
 
-def weights_hash(module: nn.Module) -> str:
-    """A hash of all that a module has learned, by name."""
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of tensors, by name."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -65,8 +65,8 @@ class TrainConfig(Spec):
             distillation). BigNAS has 0; in a short training the largest knows little at first, and a share helps.
         teacher_share: of a separate teacher's outputs in every subnet's loss, where there is one.
         ema_decay: of the exponential moving average of the weights, which is what is kept; 0 for none.
-        sort_channels: before expansions or widths open further, channels are sorted by importance, so that narrower
-            networks inherit the most important ones.
+        sort_channels: before each phase but the first, the channels inside blocks are sorted by importance, so that
+            smaller expansions inherit the most important ones. Channels between blocks stay where they are.
         checkpoint_every: updates between two checkpoints.
     """
 

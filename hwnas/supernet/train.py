@@ -129,7 +129,7 @@ class _Run:
         self.supernet, self.data, self.config = supernet, data, config
         self.seed, self.folder, self.fabric, self.teacher = seed, folder, fabric, teacher
         self.path = folder / CHECKPOINT
-        self.subject = _subject(supernet, data, config, seed, teacher)
+        self.subject = _subject(supernet, data, config, seed, fabric, teacher)
         self.steps = list(_steps(config, supernet.space))
         self.average: dict[str, Tensor] = {}
 
@@ -152,10 +152,7 @@ class _Run:
             for step in self.steps[done:]:
                 if step.number and step.number == step.begin:
                     self._begin(self.steps[step.number - 1].space)
-                losses = self._update(step, *next(batches), done)
-                if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == len(self.steps):
-                    done = step.number + 1
-                    self._save(done)
+                losses = self._attempt(step, *next(batches), done)
                 now = time.monotonic()
                 if metrics:
                     metrics.record(
@@ -166,6 +163,11 @@ class _Run:
                         **losses,
                     )
                 before = now
+                if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == len(self.steps):
+                    done = step.number + 1
+                    if metrics:
+                        metrics.flush()  # a step behind a checkpoint is not done again
+                    self._save(done)
                 shown = f"training the supernet ({step.phase.name})" if len(self.config.phases) > 1 else "training"
                 progress(
                     shown,
@@ -205,6 +207,16 @@ class _Run:
             reorder(self.supernet.state_dict(), orders)
             reorder(self.average, orders)
 
+    def _attempt(self, step: _Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
+        """`_update`, which may need more memory than there is."""
+        try:
+            return self._update(step, images, labels, saved)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out here the error is gone, and with it all that the update held.
+        raise self._out_of_memory(images)
+
     def _update(self, step: _Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
         """One update; the mean losses of the largest, the smallest and the random subnets over all processes."""
         for group in self.optimizer.param_groups:
@@ -218,38 +230,34 @@ class _Run:
                 told = at_least_single(self.teacher(images)).softmax(dim=1)
         targets: Tensor | None = None
         for kind, arch in self._archs(step):
-            try:
-                with self.fabric.autocast():
-                    logits = at_least_single(self.supernet(_resized(images, arch), arch))
-                    loss = self._loss(logits, labels, targets, told)
-                self.fabric.backward(loss)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise self._out_of_memory(space.largest, images) from error
+            with self.fabric.autocast():
+                logits = at_least_single(self.supernet(_resized(images, arch), arch))
+                loss = self._loss(logits, labels, targets, told)
+            self.fabric.backward(loss)
             if targets is None:
                 targets = logits.detach().softmax(dim=1)
             mean = self._mean(loss.detach())
             if not torch.isfinite(mean):
-                raise TrainingDiverged(
-                    f"the loss of the {kind} subnet is {float(mean)} in step {step.number + 1} ({step.phase.name}); "
-                    f"its arch: {', '.join(f'{n}={v}' for n, v in space.describe(arch).items())}. "
-                    + (
-                        f"The last good checkpoint is {self.path}, of step {saved}"
-                        if saved
-                        else "There is no checkpoint yet"
-                    )
-                    + f". Lower the learning rate (now {step.learning_rate:.3g}), or clip_norm"
-                )
+                values = ", ".join(f"{name}={value}" for name, value in space.describe(arch).items())
+                raise self._diverged(f"the loss of the {kind} subnet ({values}) is {float(mean)}", step, saved)
             found.setdefault(f"loss_{kind}", []).append(mean)
         self._share_gradients()
-        nn.utils.clip_grad_norm_(self.supernet.parameters(), config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), config.clip_norm)
+        if not torch.isfinite(norm):
+            raise self._diverged(f"the norm of the gradients is {float(norm)}", step, saved)
         self.optimizer.step()
         decay = min(config.ema_decay, (1 + step.number) / (10 + step.number))  # the first weights are soon forgotten
         with torch.no_grad():
             for name, tensor in self.average.items():
                 tensor.lerp_(self.parameters[name], 1 - decay)
         return {kind: float(torch.stack(losses).mean()) for kind, losses in found.items()}
+
+    def _diverged(self, what: str, step: _Step, saved: int) -> TrainingDiverged:
+        last = f"The last good checkpoint is {self.path}, of step {saved}" if saved else "There is no checkpoint yet"
+        return TrainingDiverged(
+            f"{what} in step {step.number + 1} ({step.phase.name}). {last}. "
+            f"Lower the learning rate (now {step.learning_rate:.3g}), or clip_norm"
+        )
 
     def _archs(self, step: _Step) -> list[tuple[str, Arch]]:
         """The subnets of a step; the same in every process."""
@@ -322,13 +330,22 @@ class _Run:
             write_checkpoint(self.path, self.subject, state)
         self.fabric.barrier()
 
-    def _out_of_memory(self, largest: Arch, images: Tensor) -> OutOfMemory:
+    def _out_of_memory(self, images: Tensor) -> OutOfMemory:
         self.optimizer.zero_grad(set_to_none=True)
-        fitting, world = fitting_batch(lambda x: self.supernet(x, largest), images), self.fabric.world_size
-        helps = f"set batch_size = {fitting * world}" if fitting else "not even one image would: restrict the space"
+        self.supernet.eval()  # what BN keeps is the same, and the other processes need not take part
+        fitting = fitting_batch(self._largest, images, self.parameters.values())
+        # Processes on CPUs share one memory.
+        total = (fitting or 0) * (1 if images.device.type == "cpu" else self.fabric.world_size)
+        helps = f"set batch_size = {total}" if total else "not even one image would: restrict the space"
         if fitting is None:
             helps = f"try batch_size = {self.config.batch_size // 2}"
         return OutOfMemory(f"a batch of {self.config.batch_size} images does not fit into the memory; {helps}")
+
+    def _largest(self, images: Tensor) -> Tensor:
+        """What needs the most memory, at the data's size: the largest network's outputs ``(n, classes)``."""
+        with self.fabric.autocast():
+            out: Tensor = self.supernet(images, self.supernet.space.largest)
+        return out
 
 
 def _steps(config: TrainConfig, space: Space) -> Iterator[_Step]:
@@ -355,14 +372,18 @@ def _resized(images: Tensor, arch: Arch) -> Tensor:
     return functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
-def _subject(supernet: Supernet, data: Data, config: TrainConfig, seed: int, teacher: nn.Module | None) -> str:
+def _subject(
+    supernet: Supernet, data: Data, config: TrainConfig, seed: int, fabric: Fabric, teacher: nn.Module | None
+) -> str:
     """Tells one training from another."""
     facts = {
         "domain": Domain.of(supernet.space).model_dump(),
         "data": data.fingerprint(),
         "config": config.model_dump(exclude={"checkpoint_every"}),
         "seed": seed,
-        "initial": weights_hash(supernet),
-        "teacher": teacher and weights_hash(teacher),
+        "precision": fabric.strategy.precision.precision,
+        "initial": weights_hash(supernet.state_dict()),
+        # Its BN statistics may be re-calibrated anew, and then differ in rounding.
+        "teacher": teacher and weights_hash(dict(teacher.named_parameters())),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,19 @@ def test_archs_that_share_a_pass_have_the_accuracies_that_they_have_alone(
     with Journal(tmp_path / "j", {}) as journal:
         together = evaluator.accuracies(archs, journal, what="x")
     assert together == [evaluator.accuracy(arch) for arch in archs]
+
+
+@pytest.mark.parametrize("count", [2, 100, 251, 500])
+def test_as_many_images_re_calibrate_as_are_asked_for(
+    supernet: Supernet, space: Space, data: Data, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """In batches of about the same size: BN averages over batches."""
+    sizes: list[int] = []
+
+    def counted(networks: list[nn.Module], batches: Iterable[torch.Tensor]) -> None:
+        sizes.extend(len(images) for images in batches)
+
+    monkeypatch.setattr("hwnas.accuracy.evaluate.recalibrate_all", counted)
+    Evaluator(supernet, data, images=10, calibration_images=count, seed=0).subnet(space.smallest)
+    assert sum(sizes) == count
+    assert max(sizes) - min(sizes) <= 1

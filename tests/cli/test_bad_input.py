@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 TARGET = "this/onnxruntime-cpu-fp32"
@@ -398,6 +399,19 @@ def test_devices_that_are_not_there(refused, tmp_path):
     assert "unknown precision '8'" in refused(*train, "--precision", "8")
     if not torch.cuda.is_available():
         assert "cannot train on 1 devices of cuda" in refused(*train, "--accelerator", "cuda")
+
+
+def test_more_devices_than_there_are(refused, tmp_path, monkeypatch):
+    """Lightning's exception for GPUs that are not there is of no usual kind."""
+
+    def missing(**_):
+        raise MisconfigurationException("You requested gpu: [0, 1, 2, 3] But your machine only has: [0]")
+
+    monkeypatch.setattr("lightning_fabric.Fabric", missing)
+    train = ("train", *SMALL, "--data", "cluttered-digits", "--steps", 1, "--out", tmp_path / "net")
+    assert "cannot train on 4 devices of cuda: You requested" in refused(
+        *train, "--accelerator", "cuda", "--devices", 4
+    )
 
 
 def test_an_arch_file_with_an_impossible_budget(refused, mine):

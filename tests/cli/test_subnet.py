@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from hwnas.data import ClutteredDigits
 from hwnas.spaces import make_space
 from hwnas.supernet import Supernet, load_supernet, save_supernet
 from hwnas.supernet.once_for_all import PUBLISHED
@@ -30,12 +31,13 @@ def arch_file(tmp_path):
     return tmp_path / "arch.json"
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_supernet_keeps_every_bit(name, hwnas_cli, tmp_path):
+@pytest.mark.parametrize(("name", "zipped"), [*((name, True) for name in PUBLISHED), ("mobilenetv3", False)])
+def test_a_published_supernet_keeps_every_bit(name, zipped, hwnas_cli, tmp_path):
     state = Supernet(make_space(name), seed=3).state_dict()
     # The published layer before MobileNetV3's classifier is a 1x1 convolution.
     published = {PUBLISHED[name](key): t[..., None, None] if ".hidden." in key else t for key, t in state.items()}
-    torch.save({"state_dict": published}, tmp_path / "file")
+    # Before torch 1.6 files were no zip archives.
+    torch.save({"state_dict": published}, tmp_path / "file", _use_new_zipfile_serialization=zipped)
     ran = hwnas_cli("supernet", "import", tmp_path / "file", "--format", "ofa", "--out", tmp_path / "net", "--json")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out) == {"space": name, "tensors": len(state), "supernet": str(tmp_path / "net")}
@@ -106,7 +108,21 @@ def test_fine_tuning_goes_on_from_the_extracted_weights(supernet, arch_file, hwn
     finetune = ("subnet", "finetune", "--subnet", tmp_path / "sub", "--recipe", tmp_path / "recipe.toml")
     ran = hwnas_cli(*finetune, "--accelerator", "cpu", "--out", tmp_path / "tuned")
     assert ran.code == 0, ran.err
+    (_, given), (_, facts) = (load_supernet(tmp_path / name) for name in ("sub", "tuned"))
+    assert facts.training["started_from"] == {"weights_sha256": given.weights_sha256, "training": given.training}
     before, after = (dict(load_supernet(tmp_path / name)[0].named_parameters()) for name in ("sub", "tuned"))
     assert before.keys() == after.keys()
     assert all(torch.allclose(before[name], after[name], atol=1e-4) for name in before)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_epochs_are_passes_over_the_training_images(supernet, arch_file, hwnas_cli, tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        "batch_size = 5000\n[[phases]]\nname = 'f'\nsteps = 9\nlearning_rate = 1e-6\n"
+    )
+    extract = ("subnet", "extract", arch_file, "--supernet", supernet, "--calibration-images", 250)
+    assert hwnas_cli(*extract, "--out", tmp_path / "sub").code == 0
+    finetune = ("subnet", "finetune", "--subnet", tmp_path / "sub", "--recipe", tmp_path / "recipe.toml", "--epochs", 1)
+    ran = hwnas_cli(*finetune, "--accelerator", "cpu", "--out", tmp_path / "tuned", "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["steps"] == -(-ClutteredDigits().size("train") // 5000)

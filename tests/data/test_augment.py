@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 
 import pydantic
@@ -112,7 +113,30 @@ def test_a_photograph_in_other_colours_and_mirrored() -> None:
     assert len(coloured) == 5
 
 
-@pytest.mark.parametrize("wrong", [{"flip": 1.5}, {"colour": 1.0}, {"mixup": -1.0}, {"crop_area": [0.5]}, {"blur": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"flip": 1.5},
+        {"colour": 1.0},
+        {"mixup": -1.0},
+        {"crop_area": [0.5]},
+        {"blur": 1},
+        {"crop_area": [-0.5, 1.0]},
+        {"crop_area": [0.5, 1.5]},
+        {"crop_area": [0.9, 0.5]},
+        {"crop_ratio": [0.0, 1.0]},
+        {"crop_ratio": [1.0, math.inf]},
+    ],
+)
 def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(pydantic.ValidationError, match=next(iter(wrong))):
         Augmentation.model_validate(wrong)
+
+
+def test_pairs_are_not_torn_apart() -> None:
+    data, how = ClutteredDigits(), Augmentation(cutmix=1.0)
+    with pytest.raises(
+        InvalidValue, match="each of 2 processes would get 3 of 6: choose a batch that is a multiple of 4"
+    ):
+        data.train_batch(0, 6, 24, seed=0, augmentation=how, part=(0, 2))
+    assert len(data.train_batch(0, 6, 24, seed=0, part=(0, 2))[0]) == 3

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import Tensor
 
-from hwnas.nn.parts import Part, take
+from hwnas.nn.parts import Part, _Shrunk, take
 
 STEPS = {5: ((7, 5),), 3: ((7, 5), (5, 3))}
 
@@ -79,3 +81,14 @@ def test_transformations_keep_their_precision_in_autocast() -> None:
     assert torch.equal(taken, take([Part((slice(4),), STEPS[5])], given)[0])
     taken.sum().backward()
     assert all(tensor.grad is not None and tensor.grad.dtype == torch.float32 for tensor in given)
+
+
+def test_a_node_is_freed() -> None:
+    """With what it computed from: a training takes millions of them."""
+    given = tensors((6, 1, 7, 7), (25, 25), (9, 9), (4, 1, 7, 7), (25, 25))
+    for _ in range(3):
+        small, large = take([Part((slice(4),), STEPS[3]), Part((slice(2),), STEPS[5])], given)
+        (small.sum() + large.sum()).backward()
+        del small, large
+    gc.collect()
+    assert not [found for found in gc.get_objects() if type(found) is _Shrunk]

@@ -26,7 +26,9 @@ def test_example(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "examples" / "training").glob("*.toml")), ids=lambda path: path.stem)
 def test_training_recipe(path):
     config, space = read_training(path), make_space(path.stem)
-    assert config.phases[-1].open(space).size == space.size
+    sizes = [phase.open(space).size for phase in config.phases]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == space.size
 
 
 def test_docs_list_every_key_of_a_training_recipe():

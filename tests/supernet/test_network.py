@@ -136,3 +136,15 @@ def test_weights_are_shared_between_networks(drawn: Drawn, images: Images) -> No
     with torch.no_grad():
         supernet.get_parameter("slots.stage3_block1.shared.layers.project.conv.weight")[:, :64].neg_()
     assert (supernet(x, arch) - before).abs().max() > 1e-6
+
+
+def test_an_arch_outside_the_space_is_refused() -> None:
+    """A larger op would otherwise be cut down to what is stored."""
+    space = make_space("mobilenetv3-tiny")
+    supernet = Supernet(space.fix(kernel_1_1=[3, 5], expansion_2_1=2))
+    outside = [space.arch({**space.smallest, name: value}) for name, value in (("kernel_1_1", 7), ("expansion_2_1", 3))]
+    for arch in outside:
+        with pytest.raises(InvalidValue, match="the arch lies outside the supernet's space"):
+            supernet(torch.zeros(2, 1, 24, 24), arch)
+        with pytest.raises(InvalidValue, match="the arch lies outside the supernet's space"):
+            extract(supernet, arch)

@@ -204,7 +204,7 @@ def test_a_step_is_the_sandwich_rule(data: ClutteredDigits, tmp_path: Path) -> N
         with torch.no_grad():
             for parameter in mine.parameters():
                 if parameter.grad is not None:
-                    parameter -= learning_rate * parameter.grad
+                    parameter.sub_(learning_rate * parameter.grad)
     assert other["resolution"] != SPACE.smallest["resolution"]
     train(supernet, data, config, seed=3, folder=tmp_path)
     moved = 0.0
@@ -304,6 +304,40 @@ def test_a_teacher_teaches(data: ClutteredDigits, tmp_path: Path) -> None:
         train(Supernet(SPACE, seed=0), data, small(), seed=0, folder=tmp_path / "b")
 
 
+def test_labels_are_smoothed_for_the_largest(data: ClutteredDigits, tmp_path: Path) -> None:
+    supernet = Supernet(SPACE, seed=0)
+    images, labels = data.train_batch(0, 8, 32, seed=0)
+    outputs = copy.deepcopy(supernet).train()(images, SPACE.largest)
+    train(supernet, data, small(label_smoothing=0.2), seed=0, folder=tmp_path)
+    with (tmp_path / "metrics.csv").open() as file:
+        found = float(next(csv.DictReader(file))["loss_largest"])
+    even = -outputs.log_softmax(dim=1).mean(dim=1)
+    assert found == pytest.approx((0.8 * F.cross_entropy(outputs, labels) + 0.2 * even.mean()).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("sort", [True, False])
+def test_channels_are_sorted_between_phases(data: ClutteredDigits, tmp_path: Path, sort: bool) -> None:
+    """Those of the average, too, which is what is kept."""
+    phases = [
+        Phase(name="kernels", steps=2, learning_rate=1e-6, largest_of={"depth": 1, "expansion": 1}),
+        Phase(name="all", steps=2, learning_rate=1e-6),
+    ]
+    supernet = Supernet(SPACE, seed=0)
+    before = [channels.clone() for channels in importances(supernet)]
+    config = TrainConfig(phases=phases, batch_size=8, ema_decay=0.5, sort_channels=sort)
+    train(supernet, data, config, seed=0, folder=tmp_path)
+    for old, new in zip(before, importances(supernet), strict=True):
+        torch.testing.assert_close(new, old.sort(descending=True).values if sort else old, rtol=1e-3, atol=1e-4)
+
+
+def importances(supernet: Supernet) -> list[Tensor]:
+    """L1 norms of what reads the channels inside each elastic block."""
+    state = supernet.state_dict()
+    names = [name for name in state if "project.conv" in name and name.replace("project", "expand") in state]
+    assert len(names) == 9
+    return [state[name].abs().sum(dim=(0, 2, 3)) for name in names]
+
+
 def test_a_space_of_one_network_is_trained_as_usual(data: ClutteredDigits, tmp_path: Path) -> None:
     [arch] = SPACE.decode(SPACE.sample(1, seed=2))
     supernet = Supernet(SPACE, seed=0)
@@ -334,10 +368,27 @@ def test_a_recipe_of_another_length(steps: list[int], total: int, expected: list
 def test_a_loss_that_is_no_number(data: ClutteredDigits, tmp_path: Path) -> None:
     phases = [Phase(name="all", steps=9, learning_rate=1e30, warmup=0.0)]
     config = TrainConfig(phases=phases, batch_size=8, checkpoint_every=1, clip_norm=1e30)
-    with pytest.raises(TrainingDiverged, match=r"is nan in step \d+ \(all\); its arch: resolution=") as caught:
+    with pytest.raises(TrainingDiverged, match=r"subnet \(resolution=.*\) is nan in step \d+ \(all\)") as caught:
         train(Supernet(SPACE), data, config, seed=0, folder=tmp_path)
     assert f"The last good checkpoint is {tmp_path / CHECKPOINT}, of step" in str(caught.value)
     assert "Lower the learning rate" in str(caught.value)
+
+
+def test_gradients_that_are_no_numbers_do_not_reach_the_weights(data: ClutteredDigits, tmp_path: Path) -> None:
+    supernet = Supernet(SPACE)
+
+    def overflow(gradient: Tensor) -> Tensor:
+        counted.append(1)
+        return gradient * (float("inf") if len(counted) > 6 else 1)  # each of 3 subnets a step
+
+    counted: list[int] = []
+    next(p for name, p in supernet.named_parameters() if "classifier" in name).register_hook(overflow)
+    config = small(checkpoint_every=1).lasting(5)
+    with pytest.raises(TrainingDiverged, match=r"the norm of the gradients is (inf|nan) in step 3 \(all\)") as caught:
+        train(supernet, data, config, seed=0, folder=tmp_path)
+    assert "of step 2" in str(caught.value)
+    kept = safetensors.torch.load((tmp_path / CHECKPOINT).read_bytes())
+    assert all(tensor.isfinite().all() for tensor in (*kept.values(), *supernet.state_dict().values()))
 
 
 def test_data_of_another_form_is_refused(data: ClutteredDigits, tmp_path: Path) -> None:
@@ -352,6 +403,36 @@ def test_metrics_of_steps_that_are_done_again_are_dropped(data: ClutteredDigits,
     trained(data, tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, CONFIG.steps + 1))
+
+
+def test_metrics_of_a_phase_with_a_comma_outlast_a_kill(data: ClutteredDigits, tmp_path: Path) -> None:
+    config = TrainConfig(
+        phases=[Phase(name='kernels, "all" of them', steps=5, learning_rate=0.1)], batch_size=8, checkpoint_every=2
+    )
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 3 * config.batch_size:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(Supernet(SPACE), data, config, seed=0, folder=tmp_path, progress=stop)
+    train(Supernet(SPACE), data, config, seed=0, folder=tmp_path)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = [(row["step"], row["phase"]) for row in csv.DictReader(file)]
+    assert rows == [(str(step), 'kernels, "all" of them') for step in range(1, 6)]
+
+
+def test_tensorboard_shows_each_step(data: ClutteredDigits, tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with pytest.raises(Stop):
+        trained(data, tmp_path, steps=Steps(stop_after=3))
+    trained(data, tmp_path)
+    board = events.EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    shown = {event.step: event.value for event in board.Scalars("loss_largest")}
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = {int(row["step"]): float(row["loss_largest"]) for row in csv.DictReader(file)}
+    assert shown == pytest.approx(rows, rel=1e-5)
 
 
 def test_images_a_second_are_those_of_each_step(
@@ -440,5 +521,6 @@ def test_out_of_memory_says_what_fits(tmp_path: Path) -> None:
     message = tried(4096)
     found = re.search(r"a batch of 4096 images does not fit into the memory; set batch_size = (\d+)$", message)
     assert found, message
-    assert int(found[1]) < 4096
     assert tried(int(found[1])) == "fitted"
+    # A power of two, of four fifths of what the failed attempt left free.
+    assert "does not fit" in tried(4 * int(found[1]))
