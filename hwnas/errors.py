@@ -18,6 +18,7 @@
     ├── CheckpointError           a supernet's files are not what is asked for
     ├── TrainingDiverged          a loss is no finite number
     ├── OutOfMemory               a batch does not fit into the memory
+    ├── ProcessLost               one of a training's processes ended before the others
     ├── ParityError               the lowered network computes something else
     ├── BundleError               a bundle is incomplete or was changed
     └── OutputError               a file or folder cannot be written
@@ -109,6 +110,10 @@ class TrainingDiverged(HwnasError):
 
 class OutOfMemory(HwnasError):
     """A batch does not fit into the memory."""
+
+
+class ProcessLost(HwnasError):
+    """One of a training's processes ended before the others."""
 
 
 class ParityError(HwnasError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -69,7 +69,8 @@ class Evaluator:
         supernet: trained.
         data: what it was trained on.
         images: of the validation split that count, the first ones; None for all.
-        calibration_images: training images for BN re-calibration (once-for-all takes about 2,000).
+        calibration_images: training images for BN re-calibration (once-for-all takes about 2,000); all where there are
+            fewer.
         seed: of the calibration images.
     """
 
@@ -79,7 +80,7 @@ class Evaluator:
         self.supernet = supernet
         self.data = data
         self.images = images
-        self.calibration_images = calibration_images
+        self.calibration_images = min(calibration_images, data.size("train"))
         self.seed = seed
 
     def journal(self, folder: Path, weights: str) -> Journal:
@@ -99,21 +100,23 @@ class Evaluator:
         key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
         return Journal(folder / f"evaluated-{key}.jsonl", subject)
 
-    def subnet(self, arch: Mapping[str, int]) -> nn.Module:
+    def subnet(self, arch: Mapping[str, int], *, progress: Progress = silent) -> nn.Module:
         """The extracted network of an arch, re-calibrated, in evaluation mode."""
-        [network] = self._subnets([arch])
+        [network] = self._subnets([arch], progress)
         return network
 
-    def _subnets(self, archs: Sequence[Mapping[str, int]]) -> list[nn.Module]:
+    def _subnets(self, archs: Sequence[Mapping[str, int]], progress: Progress = silent) -> list[nn.Module]:
         """The networks of archs of one resolution, their BN re-calibrated in one pass over the images."""
         networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
         count = self.calibration_images
         batch = -(-count // -(-count // _BATCH))  # of about the same size: BN averages over batches, not images
-        batches = (
-            self.data.train_batch(i, batch, archs[0]["resolution"], seed=self.seed)[0][: count - i * batch]
-            for i in range(-(-count // batch))
-        )
-        recalibrate_all(networks, batches)
+
+        def batches() -> Iterator[Tensor]:
+            for i in range(-(-count // batch)):
+                yield self.data.train_batch(i, batch, archs[0]["resolution"], seed=self.seed)[0][: count - i * batch]
+                progress("re-calibrating BN", min(count, (i + 1) * batch), count)
+
+        recalibrate_all(networks, batches())
         return networks
 
     def training_images(self, resolution: int, count: int) -> Tensor:

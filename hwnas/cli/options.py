@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -110,13 +111,13 @@ def reopen_data(facts: SupernetFacts) -> Data:
     """
     from hwnas.data import open_data
 
-    path = facts.data["path"]
-    if facts.data["name"] is None:
+    name, path = facts.data.get("name"), facts.data.get("path")
+    if name is None:
         raise DataError(
             "this supernet was imported without its images; import it again with --data-path FOLDER, "
             "which has train/<class>/ and val/<class>/"
         )
-    data = open_data(str(facts.data["name"]), path=Path(str(path)) if path else None)
+    data = open_data(str(name), path=Path(str(path)) if path else None)
     if list(data.classes) != facts.classes:
         raise DataError(
             f"the supernet was trained on the classes {', '.join(facts.classes)}, but {path or data.name} now has "
@@ -133,22 +134,34 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
     """
     try:
         answer = json.loads(path.read_text())
+        if "arch" not in answer:
+            raise ValueError('it has no key "arch" with a value for each variable of the space')
         values, budget_ms = dict(answer["arch"]), answer.get("budget_ms")
         if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
             raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SpecError(f"{path} is no arch: {error}. `hwnas search --out {path}` writes one.") from error
+        raise SpecError(f"{path} is no arch: {error}. `hwnas search --out FILE` writes one.") from error
     return values, budget_ms
 
 
-def check_folder(out: Path, what: str) -> None:
+def check_folder(out: Path, what: str, *, goes_on: bool = False) -> None:
     """Check, before long work, that something may be written into a folder.
 
+    Args:
+        out: the folder.
+        what: is written.
+        goes_on: with a training whose checkpoint the folder may hold.
+
     Raises:
-        OutputError: it is a file.
+        OutputError: it is a file, or holds a supernet, which would be lost.
     """
+    from hwnas.supernet.checkpoint import CHECKPOINT
+    from hwnas.supernet.store import FACTS
+
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; a {what} is a folder, choose another name")
+    if (out / FACTS).exists() and not (goes_on and (out / CHECKPOINT).exists()):
+        raise OutputError(f"{out} holds a supernet already; choose another folder, or delete this one")
 
 
 def launched(accelerator: str, devices: int, precision: str) -> Fabric:
@@ -160,6 +173,7 @@ def launched(accelerator: str, devices: int, precision: str) -> Fabric:
     from lightning_fabric import Fabric
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # how many processes there are is no news
     for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
         if given not in known:
             raise UnknownName(what, given, known)

@@ -41,13 +41,14 @@ def extract(
     options.check_folder(out, "subnet")
     net, facts, evaluator = _opened(supernet, None, calibration_images)
     chosen = net.space.arch(options.read_arch(arch)[0])
-    subnet = single(net.space, chosen, evaluator.subnet(chosen))
+    with shown_progress() as progress:
+        subnet = single(net.space, chosen, evaluator.subnet(chosen, progress=progress))
     save_supernet(
         subnet,
         out,
         data=facts.data,
         classes=tuple(facts.classes),
-        training={"extracted_from": facts.weights_sha256, "calibration_images": calibration_images},
+        training={"extracted_from": facts.weights_sha256, "calibration_images": evaluator.calibration_images},
     )
     params = int(net.space.params(net.space.encode([chosen]))[0])
     if as_json:
@@ -74,7 +75,11 @@ def evaluate(
     space = net.space
     chosen = {str(path): space.arch(options.read_arch(path)[0]) for path in archs or []}
     if not chosen and not random:
-        chosen = {"smallest": space.smallest, "largest": space.largest}
+        chosen = (
+            {"smallest": space.smallest, "largest": space.largest}
+            if space.size > 1
+            else {"the only network": space.largest}
+        )
     chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
     with shown_progress() as progress, evaluator.journal(supernet, facts.weights_sha256) as journal:
         found = evaluator.accuracies(list(chosen.values()), journal, what="evaluating subnets", progress=progress)

@@ -35,6 +35,7 @@ def import_(
     from hwnas.supernet import Supernet, load_once_for_all, read_once_for_all, save_supernet
     from hwnas.supernet.once_for_all import PUBLISHED, resembled
 
+    options.check_folder(out, "supernet")
     if format_ not in FORMATS:
         raise UnknownName("format", format_, FORMATS)
     if space is not None and space not in PUBLISHED:

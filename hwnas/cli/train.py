@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,12 +85,9 @@ def run(
     """
     from hwnas.supernet import save_supernet
     from hwnas.supernet import train as train_supernet
-    from hwnas.supernet.checkpoint import CHECKPOINT
+    from hwnas.targets import only_one
 
-    options.check_folder(out, "supernet")
-    if not resume and fabric.is_global_zero:
-        (out / CHECKPOINT).unlink(missing_ok=True)
-    fabric.barrier()
+    options.check_folder(out, "supernet", goes_on=True)
     facts: dict[str, JsonValue] = {
         **config.facts(seed),
         "precision": fabric.strategy.precision.precision,
@@ -104,7 +102,11 @@ def run(
     if teacher:
         network, facts["teacher"] = _teacher(teacher, data, supernet.space)
         fabric.to_device(network)
-    with shown_progress() as progress:
+    with ExitStack() as stack:
+        progress = silent
+        if fabric.is_global_zero:
+            stack.enter_context(only_one(out / ".lock", str(out)))
+            progress = stack.enter_context(shown_progress())
         train_supernet(
             supernet,
             data,
@@ -113,11 +115,12 @@ def run(
             folder=out,
             fabric=fabric,
             teacher=network,
-            progress=progress if fabric.is_global_zero else silent,
+            resume=resume,
+            progress=progress,
         )
-    if fabric.is_global_zero:
-        save_supernet(supernet.cpu(), out, data=data_facts, classes=data.classes, training=facts)
-    fabric.barrier()
+        if fabric.is_global_zero:
+            save_supernet(supernet.cpu(), out, data=data_facts, classes=data.classes, training=facts)
+        fabric.barrier()
 
 
 def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:

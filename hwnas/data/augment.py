@@ -44,8 +44,8 @@ class Augmentation(Spec):
     crop_ratio: tuple[float, float] = Field(default=(3 / 4, 4 / 3), strict=False)
     flip: float = Field(default=0.5, ge=0, le=1)
     colour: float = Field(default=0.0, ge=0, lt=1)
-    mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    cutmix: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    mixup: float = Field(default=0.0, ge=0, le=100)
+    cutmix: float = Field(default=0.0, ge=0, le=100)
     erase: float = Field(default=0.0, ge=0, le=1)
 
     @field_validator("crop_area", "crop_ratio")

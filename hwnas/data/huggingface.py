@@ -94,14 +94,16 @@ def _read(path: Path) -> dict[str, Dataset]:
         raise DataError(f"{path} is not a folder; {FORM}")
     try:
         found = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} cannot be read ({error}); {FORM}") from error
+    except (OSError, ValueError, KeyError, IndexError) as error:  # the last of an empty split
+        raise DataError(f"{path} cannot be read ({error}); is a split empty? {FORM}") from error
     if not isinstance(found, datasets.DatasetDict):
         raise DataError(f"{path} holds a single split; {FORM}")
     names = {"val": "validation", "valid": "validation"}
     splits = {names.get(name, name): rows for name, rows in found.items()}
     if len(splits) < len(found) or "train" not in splits or not splits.keys() & {"validation", "test"}:
         raise DataError(f"{path} has the splits {', '.join(found)}; it takes train, and validation or test or both")
+    if empty := [name for name, rows in found.items() if not len(rows)]:
+        raise DataError(f"{path} has no images in {', '.join(empty)}; leave an empty split out, or fill it")
     return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
 
 

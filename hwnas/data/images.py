@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,6 +145,8 @@ def _listing(folder: Path, *, like: Listing | None = None) -> Listing:
         )
     listing = {}
     for name in classes:
+        if not name.isprintable():  # a name that is not UTF-8, or one that no message can show
+            raise DataError(f"the class folder {os.fsencode(folder / name)!r} has no readable name; rename it")
         entries = _names(folder / name)
         images = [f"{folder.name}/{name}/{entry}" for entry in entries if entry.lower().endswith(SUFFIXES)]
         if not images:

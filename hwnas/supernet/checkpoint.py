@@ -5,12 +5,14 @@ All that is random follows from the seed and the step, so there is no generator 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from hwnas.errors import CheckpointError
@@ -37,7 +39,7 @@ class Checkpoint:
     momentum: Mapping[str, Tensor]
 
 
-def write_checkpoint(path: Path, subject: str, state: Checkpoint) -> None:
+def write_checkpoint(path: Path, subject: Mapping[str, JsonValue], state: Checkpoint) -> None:
     """Write a checkpoint.
 
     Args:
@@ -51,10 +53,10 @@ def write_checkpoint(path: Path, subject: str, state: Checkpoint) -> None:
     tensors = {
         f"{part}.{name}": tensor.contiguous() for part in _PARTS for name, tensor in getattr(state, part).items()
     }
-    write_whole(path, safetensors.torch.save(tensors, {"subject": subject, "step": str(state.step)}))
+    write_whole(path, safetensors.torch.save(tensors, {"subject": json.dumps(subject), "step": str(state.step)}))
 
 
-def read_checkpoint(path: Path, subject: str) -> Checkpoint | None:
+def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint | None:
     """A checkpoint of that training; None if there is none.
 
     Raises:
@@ -65,16 +67,23 @@ def read_checkpoint(path: Path, subject: str) -> Checkpoint | None:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            theirs, step = dict(json.loads(metadata["subject"])), int(metadata["step"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is not a checkpoint: {error}. Delete it to start anew.") from error
-    if metadata.get("subject") != subject:
+    if differing := [name for name in subject.keys() | theirs.keys() if subject.get(name) != theirs.get(name)]:
+        told = ", ".join(_difference(name, theirs.get(name), subject.get(name)) for name in sorted(differing))
         raise CheckpointError(
-            f"{path} belongs to a training with another space, other data or other settings; "
-            "choose another folder, or delete it to start anew"
+            f"{path} belongs to another training: {told}. Choose another folder, or start anew with --no-resume"
         )
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
-    return Checkpoint(step=int(metadata["step"]), **parts)
+    return Checkpoint(step=step, **parts)
+
+
+def _difference(name: str, there: JsonValue, now: JsonValue) -> str:
+    """How a setting differs; what is long (phases, hashes) is only named."""
+    texts = [json.dumps(value) for value in (there, now)]
+    return f"{name} (there {texts[0]}, now {texts[1]})" if max(map(len, texts)) < 20 else f"another {name}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -25,24 +26,44 @@ _FIRSTS = (0, 4, 8, 14)  # the first block of each of ResNet's stages
 
 
 def read_once_for_all(path: Path) -> dict[str, Tensor]:
-    """The parameters of a published checkpoint. Nothing but tensors is unpickled.
+    """The parameters of a checkpoint of once-for-all's form. Nothing but tensors is unpickled.
+
+    Returns:
+        published name -> tensor on the CPU, all values finite.
 
     Raises:
         CheckpointError: the file is missing, broken, or holds something else.
     """
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is about to fail
+            content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:  # torch's own message says how to run the code in such a file
         raise CheckpointError(
             f"cannot read {path} as a once-for-all checkpoint: it is no file of tensors, or holds more than tensors, "
             "which is not unpickled"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"cannot read {path} as a once-for-all checkpoint: {error}") from error
-    state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise CheckpointError(f"{path} is no once-for-all checkpoint: it has no 'state_dict' of tensors")
-    return state
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except Exception as error:  # what torch makes of a broken file may be anything
+        raise CheckpointError(f"cannot read {path} as a once-for-all checkpoint, it is broken: {error}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items())
+    ):
+        raise CheckpointError(
+            f"{path} is no once-for-all checkpoint: it has no tensors by name, nor a 'state_dict' of them"
+        )
+    for name, tensor in state.items():
+        counts = name.endswith("num_batches_tracked")
+        if tensor.layout != torch.strided or tensor.is_meta or not (counts or tensor.is_floating_point()):
+            raise CheckpointError(f"{name} of {path} is no tensor of weights: {tensor.layout}, {tensor.dtype}")
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{name} of {path} holds values that are no finite numbers")
+    # What torch's DataParallel and DistributedDataParallel save.
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def load_once_for_all(supernet: Supernet, state_dict: Mapping[str, Tensor]) -> None:

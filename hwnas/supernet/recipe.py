@@ -28,8 +28,8 @@ class Phase(Spec):
     """
 
     name: str
-    steps: PositiveInt
-    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    steps: int = Field(gt=0, le=10**9)
+    learning_rate: float = Field(gt=0, le=1e30)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     largest_of: dict[str, PositiveInt] = Field(default={})
 
@@ -72,8 +72,8 @@ class TrainConfig(Spec):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     phases: list[Phase] = Field(default=[Phase(name="all", steps=1100, learning_rate=0.2)], min_length=1)
-    batch_size: PositiveInt = 64
-    weight_decay: float = Field(default=3e-5, ge=0, allow_inf_nan=False)
+    batch_size: int = Field(default=64, gt=0, le=2**20)
+    weight_decay: float = Field(default=3e-5, ge=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     clip_norm: float = Field(default=5.0, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

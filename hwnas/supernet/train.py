@@ -10,23 +10,26 @@ A space with a single network makes this the usual training of that network.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
+import re
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.data import Data
-from hwnas.errors import InvalidValue, OutOfMemory, TrainingDiverged
+from hwnas.errors import InvalidValue, OutOfMemory, ProcessLost, TrainingDiverged
 from hwnas.nn import channels_last
 from hwnas.nn.norm import at_least_single
 from hwnas.progress import Progress, silent
@@ -51,6 +54,7 @@ def train(
     folder: Path,
     fabric: Fabric | None = None,
     teacher: nn.Module | None = None,
+    resume: bool = True,
     progress: Progress = silent,
 ) -> None:
     """Train a supernet in place, or go on where a killed run of the same training left off.
@@ -66,6 +70,7 @@ def train(
         folder: for the checkpoint and the metrics.
         fabric: device, precision and processes, launched; this process's CPU in single precision if None.
         teacher: a separate teacher in evaluation mode, for images at the space's largest resolution.
+        resume: go on from a checkpoint in the folder; otherwise the first new one takes its place.
         progress: told after each step, in images.
 
     Raises:
@@ -74,6 +79,7 @@ def train(
         CheckpointError: the folder holds a checkpoint of another training.
         TrainingDiverged: a loss is not a finite number.
         OutOfMemory: a batch does not fit.
+        ProcessLost: another of several processes ended.
         OutputError: a file cannot be written.
     """
     if (data.in_channels, len(data.classes)) != (supernet.space.in_channels, supernet.space.classes):
@@ -90,7 +96,15 @@ def train(
             f"a batch of {config.batch_size} images cannot be split evenly among {fabric.world_size} processes"
         )
     run = _Run(supernet, data, config, seed=seed, folder=folder, fabric=fabric, teacher=teacher)
-    run.go(progress)
+    try:
+        run.go(resume, progress)
+    except RuntimeError as error:
+        if fabric.world_size > 1 and re.search("gloo|nccl", str(error), re.IGNORECASE):
+            raise ProcessLost(
+                "another process of this training has ended (what it said stands above, if it could); "
+                f"the same command goes on from the last checkpoint in {folder}"
+            ) from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +144,19 @@ class _Run:
         self.seed, self.folder, self.fabric, self.teacher = seed, folder, fabric, teacher
         self.path = folder / CHECKPOINT
         self.subject = _subject(supernet, data, config, seed, fabric, teacher)
-        self.steps = list(_steps(config, supernet.space))
+        begins = accumulate((phase.steps for phase in config.phases), initial=0)
+        self.phases = [
+            (begin, phase, phase.open(supernet.space)) for begin, phase in zip(begins, config.phases, strict=False)
+        ]
         self.average: dict[str, Tensor] = {}
 
-    def go(self, progress: Progress) -> None:
+    def _step(self, number: int) -> _Step:
+        begin, phase, space = self.phases[bisect_right(self.phases, number, key=itemgetter(0)) - 1]
+        return _Step(number, phase, begin, space)
+
+    def go(self, resume: bool, progress: Progress) -> None:
         """Train from where the folder's checkpoint is to the end."""
-        found = read_checkpoint(self.path, self.subject)
+        found = read_checkpoint(self.path, self.subject) if resume else None
         done = found.step if found else 0
         if found:
             self.supernet.load_state_dict(found.model)
@@ -147,11 +168,11 @@ class _Run:
         self.optimizer = self._optimizer(found.momentum if found else {})
         with ExitStack() as stack:
             metrics = stack.enter_context(Metrics(self.folder, done)) if self.fabric.is_global_zero else None
-            batches = self._batches(self.steps[done:])
+            batches = self._batches(range(done, self.config.steps))
             before = time.monotonic()
-            for step in self.steps[done:]:
+            for step in map(self._step, range(done, self.config.steps)):
                 if step.number and step.number == step.begin:
-                    self._begin(self.steps[step.number - 1].space)
+                    self._begin(self._step(step.number - 1).space)
                 losses = self._attempt(step, *next(batches), done)
                 now = time.monotonic()
                 if metrics:
@@ -163,7 +184,7 @@ class _Run:
                         **losses,
                     )
                 before = now
-                if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == len(self.steps):
+                if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == self.config.steps:
                     done = step.number + 1
                     if metrics:
                         metrics.flush()  # a step behind a checkpoint is not done again
@@ -179,14 +200,14 @@ class _Run:
                 self.parameters[name].copy_(tensor)
         self.supernet.eval()
 
-    def _batches(self, steps: Sequence[_Step]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """The images and labels of this process."""
         part = (self.fabric.global_rank, self.fabric.world_size)
         side, device = self.supernet.space.largest["resolution"], self.fabric.device
 
-        def load(step: _Step) -> tuple[Tensor, Tensor]:
+        def load(number: int) -> tuple[Tensor, Tensor]:
             return self.data.train_batch(
-                step.number,
+                number,
                 self.config.batch_size,
                 side,
                 seed=self.seed,
@@ -194,7 +215,7 @@ class _Run:
                 part=part,
             )
 
-        batches = map(load, steps)
+        batches = map(load, numbers)
         # On a CPU the network takes all cores: loading beside it makes each of its operations wait for the last core.
         for images, labels in batches if device.type == "cpu" else _one_ahead(batches):
             yield images.to(device, memory_format=torch.channels_last), labels.to(device)
@@ -348,14 +369,6 @@ class _Run:
         return out
 
 
-def _steps(config: TrainConfig, space: Space) -> Iterator[_Step]:
-    begin = 0
-    for phase in config.phases:
-        opened = phase.open(space)
-        yield from (_Step(begin + i, phase, begin, opened) for i in range(phase.steps))
-        begin += phase.steps
-
-
 def _one_ahead(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
     """The same; one is made in a thread while the one before is trained on."""
     with ThreadPoolExecutor(1) as loader:
@@ -374,16 +387,15 @@ def _resized(images: Tensor, arch: Arch) -> Tensor:
 
 def _subject(
     supernet: Supernet, data: Data, config: TrainConfig, seed: int, fabric: Fabric, teacher: nn.Module | None
-) -> str:
+) -> dict[str, JsonValue]:
     """Tells one training from another."""
-    facts = {
-        "domain": Domain.of(supernet.space).model_dump(),
+    return {
+        "space": Domain.of(supernet.space).model_dump(),
         "data": data.fingerprint(),
-        "config": config.model_dump(exclude={"checkpoint_every"}),
+        **config.model_dump(mode="json", exclude={"checkpoint_every"}),
         "seed": seed,
         "precision": fabric.strategy.precision.precision,
-        "initial": weights_hash(supernet.state_dict()),
+        "initial weights": weights_hash(supernet.state_dict()),
         # Its BN statistics may be re-calibrated anew, and then differ in rounding.
         "teacher": teacher and weights_hash(dict(teacher.named_parameters())),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -128,6 +128,9 @@ def test_as_many_images_re_calibrate_as_are_asked_for(
         sizes.extend(len(images) for images in batches)
 
     monkeypatch.setattr("hwnas.accuracy.evaluate.recalibrate_all", counted)
-    Evaluator(supernet, data, images=10, calibration_images=count, seed=0).subnet(space.smallest)
+    evaluator = Evaluator(supernet, data, images=10, calibration_images=count, seed=0)
+    evaluator.subnet(space.smallest)
     assert sum(sizes) == count
+    monkeypatch.setattr(data, "size", lambda split: 50)
+    assert Evaluator(supernet, data, images=10, seed=0).calibration_images == 50
     assert max(sizes) - min(sizes) <= 1

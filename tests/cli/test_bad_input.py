@@ -297,7 +297,7 @@ def test_output_on_a_full_disk(refused, mine):
         train = ("train", *SMALL, "--data", "cluttered-digits", "--steps", 2, "--batch-size", 8)
         assert "disk is full" in refused(*train, "--out", disk / "net")
         # No part of a checkpoint; metrics of the steps that were done are whole rows.
-        assert {path.name for path in (disk / "net").iterdir()} <= {"metrics.csv", "tensorboard"}
+        assert {path.name for path in (disk / "net").iterdir()} <= {".lock", "metrics.csv", "tensorboard"}
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

@@ -9,6 +9,8 @@ import torch
 
 from hwnas.spaces import make_space
 from hwnas.supernet import Supernet, load_supernet, save_supernet
+from hwnas.supernet.checkpoint import CHECKPOINT
+from hwnas.targets import only_one
 
 RECIPE = "batch_size = 8\n[[phases]]\nname = 'all'\nsteps = 2\nlearning_rate = 0.01\n"
 
@@ -23,8 +25,10 @@ def words(tmp_path):
 def test_resuming_is_for_the_same_training(words, hwnas_cli, refused, tmp_path):
     assert hwnas_cli(*words, "--json").code == 0
     once = load_supernet(tmp_path / "net")[1]
-    assert "belongs to a training" in refused(*words, "--precision", "bf16-mixed")
-    assert "belongs to a training" in refused(*words, "--steps", 3)
+    assert 'precision (there "32-true", now "bf16-mixed")' in refused(*words, "--precision", "bf16-mixed")
+    assert "belongs to another training: another phases" in refused(*words, "--steps", 3)
+    assert "holds no supernet" in refused(*words, "--steps", 3, "--no-resume", "--teacher", tmp_path / "none")
+    assert (tmp_path / "net" / CHECKPOINT).exists()
     ran = hwnas_cli(*words, "--steps", 3, "--no-resume", "--json")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["steps"] == 3
@@ -72,3 +76,24 @@ def test_a_teacher_of_other_data_is_refused(words, refused, tmp_path):
     )
     small = teacher(tmp_path / "small", resolution=24)
     assert "knows images of 24 pixels; training loads them at 32" in refused(*words, "--teacher", small)
+
+
+def test_one_training_at_a_time_works_in_a_folder(words, refused, tmp_path):
+    with only_one(tmp_path / "net" / ".lock", "it"):
+        assert "another hwnas is working on" in refused(*words)
+
+
+def test_a_folder_with_another_supernet_is_left_alone(words, refused, tmp_path):
+    folder = teacher(tmp_path / "net")
+    before = (folder / "supernet.safetensors").read_bytes()
+    assert "holds a supernet already" in refused(*words)
+    assert (folder / "supernet.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["batch_size = 100_000_000", "weight_decay = 1e300", "[augmentation]\nmixup = 1e308", "clip_norm = -1"],
+)
+def test_numbers_that_no_training_survives(wrong, words, refused, tmp_path):
+    (tmp_path / "recipe.toml").write_text(f"{wrong}\n[[phases]]\nname = 'all'\nsteps = 2\nlearning_rate = 0.01\n")
+    assert wrong.partition("\n")[2].partition(" ")[0] or wrong.partition(" ")[0] in refused(*words)

@@ -124,3 +124,10 @@ def test_an_image_without_a_label_and_a_label_without_an_image(tmp_path: Path) -
 def test_the_path_is_needed() -> None:
     with pytest.raises(InvalidValue, match=r"DatasetDict\.save_to_disk"):
         open_data("huggingface")
+
+
+@pytest.mark.parametrize("empty", ["train", "validation", "test"])
+def test_an_empty_split(empty: str, tmp_path: Path) -> None:
+    counts = {"train": 8, "validation": 4, "test": 4, empty: 0}
+    with pytest.raises(DataError, match="empty"):
+        HuggingFace(save(tmp_path / "d", **{name: rows(count) for name, count in counts.items()}))

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -322,3 +324,11 @@ def test_a_class_too_small_to_hold_any_out(root: Path) -> None:
 def test_wrong_arguments_are_refused(root: Path) -> None:
     with pytest.raises(InvalidValue, match="at least 8 pixels, not 2"):
         Images(root).batches("test", 2)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_class_whose_name_is_not_utf8(root: Path) -> None:
+    for folder in ("train", "val"):
+        os.rename(root / folder / "dog", os.fsencode(root / folder) + b"/caf\xe9")  # noqa: PTH104 - pathlib takes no bytes
+    with pytest.raises(DataError, match=r"caf\\xe9' has no readable name; rename it"):
+        Images(root)

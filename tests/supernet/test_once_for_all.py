@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -220,11 +221,12 @@ def test_a_text_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{"a": torch.zeros(1)}, [1], {"state_dict": [1]}, {"state_dict": {"a": 1}}, torch.zeros(1)]
+    "content",
+    [{}, {1: torch.zeros(1)}, [1], {"state_dict": [1]}, {"state_dict": {"a": 1}}, {"a": 1}, torch.zeros(1)],
 )
 def test_a_file_of_something_else(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "other")
-    with pytest.raises(CheckpointError, match="no 'state_dict' of tensors"):
+    with pytest.raises(CheckpointError, match="it has no tensors by name, nor a 'state_dict' of them"):
         read_once_for_all(tmp_path / "other")
 
 
@@ -232,3 +234,48 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"a": torch.zeros(1)}, "hook": Path("x")}, tmp_path / "code")
     with pytest.raises(CheckpointError, match=r"cannot read .*code"):
         read_once_for_all(tmp_path / "code")
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"state_dict": state}])
+def test_files_of_other_forms(tmp_path: Path, wrap: Callable[[State], object]) -> None:
+    """A bare mapping, and what several GPUs in parallel save."""
+    torch.save(wrap({f"module.{name}": tensor for name, tensor in tiny().items()}), tmp_path / "file")
+    assert read_once_for_all(tmp_path / "file").keys() == tiny().keys()
+
+
+def tiny() -> State:
+    return {"first_conv.conv.weight": torch.zeros(2), "first_conv.bn.bn.num_batches_tracked": torch.tensor(1)}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.tensor([0.0, float("nan")]), "values that are no finite numbers"),
+        (torch.zeros(2, dtype=torch.int8), "no tensor of weights: torch.strided, torch.int8"),
+        (torch.zeros(2, dtype=torch.complex64), "no tensor of weights"),
+        (torch.zeros(2).to_sparse(), "no tensor of weights"),
+        (torch.zeros(2, device="meta"), "no tensor of weights"),
+    ],
+)
+def test_tensors_that_are_no_weights(tmp_path: Path, tensor: Tensor, message: str) -> None:
+    torch.save({"state_dict": tiny() | {"first_conv.conv.weight": tensor}}, tmp_path / "file")
+    with pytest.raises(CheckpointError, match=f"first_conv.conv.weight of .*{message}"):
+        read_once_for_all(tmp_path / "file")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_changed_bytes_is_read_or_refused(tmp_path: Path, zipped: bool) -> None:
+    """Whatever torch makes of it, no other error comes out."""
+    torch.save({"state_dict": tiny()}, tmp_path / "whole", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "whole").read_bytes()
+    rng, refused = random.Random(0), 0
+    for _ in range(200):
+        content = bytearray(whole)
+        for _ in range(3):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        (tmp_path / "file").write_bytes(content)
+        try:
+            read_once_for_all(tmp_path / "file")
+        except CheckpointError:
+            refused += 1
+    assert refused > 50

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -106,3 +109,23 @@ def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "a batch of 64 images cannot be split evenly among 3 processes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
+def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path: Path) -> None:
+    folder, recipe = tmp_path / "net", tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.replace("steps = 4", "steps = 4000"))
+    command = [sys.executable, "-m", "hwnas.cli.main", "train", "--space", "mobilenetv3-tiny", "--recipe", str(recipe)]
+    command += ["--data", "cluttered-digits", "--accelerator", "cpu", "--devices", "2", "--out", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 200
+    while not ((folder / "metrics.csv").exists() and losses(folder)):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 2, stderr
+    assert "Traceback" not in stderr
+    assert "error: another process of this training has ended" in stderr

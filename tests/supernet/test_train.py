@@ -117,14 +117,24 @@ def test_a_finished_training_is_only_read(data: ClutteredDigits, uninterrupted: 
 
 
 @pytest.mark.parametrize(
-    ("change", "seed"), [({"phases": PHASES[1:]}, 0), ({"momentum": 0.8}, 0), ({"batch_size": 4}, 0), ({}, 5)]
+    ("change", "seed", "told"),
+    [
+        ({"phases": PHASES[1:]}, 0, "another phases"),
+        ({"momentum": 0.8}, 0, r"momentum \(there 0.9, now 0.8\)"),
+        ({"batch_size": 4, "ema_decay": 0.5}, 0, r"batch_size \(there 8, now 4\), ema_decay \(there 0.9, now 0.5\)"),
+        ({}, 5, r"seed \(there 0, now 5\)"),
+    ],
 )
 def test_a_checkpoint_of_another_training_is_refused(
-    data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]], change: dict[str, float], seed: int
+    data: ClutteredDigits,
+    uninterrupted: tuple[Path, dict[str, Tensor]],
+    change: dict[str, float],
+    seed: int,
+    told: str,
 ) -> None:
     folder, _ = uninterrupted
     before = (folder / CHECKPOINT).read_bytes()
-    with pytest.raises(CheckpointError, match="another space, other data or other settings"):
+    with pytest.raises(CheckpointError, match=rf"belongs to another training: {told}\. .*--no-resume"):
         trained(data, folder, config=CONFIG.model_copy(update=change), seed=seed)
     assert (folder / CHECKPOINT).read_bytes() == before
 
@@ -133,10 +143,26 @@ def test_a_checkpoint_of_other_data_or_another_space_is_refused(
     data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]]
 ) -> None:
     folder, _ = uninterrupted
-    with pytest.raises(CheckpointError, match="belongs to a training"):
+    with pytest.raises(CheckpointError, match="belongs to another training: another data"):
         trained(ClutteredDigits(seed=1), folder)
-    with pytest.raises(CheckpointError, match="belongs to a training"):
+    with pytest.raises(CheckpointError, match="another space"):
         train(Supernet(SPACE.fix(depth_1=[1, 2])), data, CONFIG, seed=0, folder=folder)
+
+
+def test_starting_anew_keeps_the_old_checkpoint_until_there_is_another(
+    data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    old = (uninterrupted[0] / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(old)
+
+    def stop(what: str, done: int, total: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(Supernet(SPACE), data, CONFIG, seed=7, folder=tmp_path, resume=False, progress=stop)
+    assert (tmp_path / CHECKPOINT).read_bytes() == old
+    train(Supernet(SPACE), data, CONFIG, seed=7, folder=tmp_path, resume=False)
+    assert (tmp_path / CHECKPOINT).read_bytes() != old
 
 
 def test_how_often_checkpoints_are_written_may_change(
@@ -159,7 +185,7 @@ def test_a_broken_checkpoint(
 
 def test_a_safetensors_file_of_someone_else(data: ClutteredDigits, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(safetensors.torch.save({"model.x": torch.zeros(1)}))
-    with pytest.raises(CheckpointError, match="belongs to a training"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         trained(data, tmp_path)
 
 
@@ -300,7 +326,7 @@ def test_a_teacher_teaches(data: ClutteredDigits, tmp_path: Path) -> None:
     train(wholly, data, small(teacher_share=0.0), seed=0, folder=tmp_path / "c", teacher=teacher)
     assert equal(alone.state_dict(), wholly.state_dict())
     assert not equal(alone.state_dict(), taught.state_dict())
-    with pytest.raises(CheckpointError, match="belongs to a training"):
+    with pytest.raises(CheckpointError, match="another teacher"):
         train(Supernet(SPACE, seed=0), data, small(), seed=0, folder=tmp_path / "b")
 
 
