@@ -10,16 +10,11 @@ A space with a single network makes this the usual training of that network.
 
 from __future__ import annotations
 
-import math
 import re
 import time
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import accumulate
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +33,8 @@ from hwnas.supernet.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, w
 from hwnas.supernet.memory import fitting_batch, is_out_of_memory
 from hwnas.supernet.metrics import Metrics
 from hwnas.supernet.network import Supernet, weights_hash
-from hwnas.supernet.recipe import Phase, TrainConfig
+from hwnas.supernet.recipe import TrainConfig
+from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
 
 if TYPE_CHECKING:
@@ -107,25 +103,6 @@ def train(
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """An update: its number, counted from 0, where it stands in its phase, and what the phase trains."""
-
-    number: int
-    phase: Phase
-    begin: int
-    space: Space
-
-    @property
-    def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to 0."""
-        steps, done = self.phase.steps, self.number - self.begin
-        warmup = round(self.phase.warmup * steps)
-        if done < warmup:
-            return self.phase.learning_rate * (done + 1) / warmup
-        return self.phase.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (steps - warmup)))
-
-
 class _Run:
     """A training under way."""
 
@@ -144,15 +121,8 @@ class _Run:
         self.seed, self.folder, self.fabric, self.teacher = seed, folder, fabric, teacher
         self.path = folder / CHECKPOINT
         self.subject = _subject(supernet, data, config, seed, fabric, teacher)
-        begins = accumulate((phase.steps for phase in config.phases), initial=0)
-        self.phases = [
-            (begin, phase, phase.open(supernet.space)) for begin, phase in zip(begins, config.phases, strict=False)
-        ]
+        self.steps = Schedule(config.phases, supernet.space)
         self.average: dict[str, Tensor] = {}
-
-    def _step(self, number: int) -> _Step:
-        begin, phase, space = self.phases[bisect_right(self.phases, number, key=itemgetter(0)) - 1]
-        return _Step(number, phase, begin, space)
 
     def go(self, resume: bool, progress: Progress) -> None:
         """Train from where the folder's checkpoint is to the end."""
@@ -170,9 +140,9 @@ class _Run:
             metrics = stack.enter_context(Metrics(self.folder, done)) if self.fabric.is_global_zero else None
             batches = self._batches(range(done, self.config.steps))
             before = time.monotonic()
-            for step in map(self._step, range(done, self.config.steps)):
+            for step in map(self.steps, range(done, self.config.steps)):
                 if step.number and step.number == step.begin:
-                    self._begin(self._step(step.number - 1).space)
+                    self._begin(self.steps(step.number - 1).space)
                 losses = self._attempt(step, *next(batches), done)
                 now = time.monotonic()
                 if metrics:
@@ -228,7 +198,7 @@ class _Run:
             reorder(self.supernet.state_dict(), orders)
             reorder(self.average, orders)
 
-    def _attempt(self, step: _Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
+    def _attempt(self, step: Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
         """`_update`, which may need more memory than there is."""
         try:
             return self._update(step, images, labels, saved)
@@ -238,7 +208,7 @@ class _Run:
         # Out here the error is gone, and with it all that the update held.
         raise self._out_of_memory(images)
 
-    def _update(self, step: _Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
+    def _update(self, step: Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
         """One update; the mean losses of the largest, the smallest and the random subnets over all processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = step.learning_rate
@@ -273,14 +243,14 @@ class _Run:
                 tensor.lerp_(self.parameters[name], 1 - decay)
         return {kind: float(torch.stack(losses).mean()) for kind, losses in found.items()}
 
-    def _diverged(self, what: str, step: _Step, saved: int) -> TrainingDiverged:
+    def _diverged(self, what: str, step: Step, saved: int) -> TrainingDiverged:
         last = f"The last good checkpoint is {self.path}, of step {saved}" if saved else "There is no checkpoint yet"
         return TrainingDiverged(
             f"{what} in step {step.number + 1} ({step.phase.name}). {last}. "
             f"Lower the learning rate (now {step.learning_rate:.3g}), or clip_norm"
         )
 
-    def _archs(self, step: _Step) -> list[tuple[str, Arch]]:
+    def _archs(self, step: Step) -> list[tuple[str, Arch]]:
         """The subnets of a step; the same in every process."""
         space = step.space
         if space.size == 1:

@@ -86,9 +86,15 @@ def test_transformations_keep_their_precision_in_autocast() -> None:
 def test_a_node_is_freed() -> None:
     """With what it computed from: a training takes millions of them."""
     given = tensors((6, 1, 7, 7), (25, 25), (9, 9), (4, 1, 7, 7), (25, 25))
+    before = live()
     for _ in range(3):
         small, large = take([Part((slice(4),), STEPS[3]), Part((slice(2),), STEPS[5])], given)
         (small.sum() + large.sum()).backward()
         del small, large
+    assert live() == before
+
+
+def live() -> int:
+    """Nodes that hold kernels; supernets of other tests keep those of their last pass."""
     gc.collect()
-    assert not [found for found in gc.get_objects() if type(found) is _Shrunk]
+    return sum(type(found) is _Shrunk for found in gc.get_objects())

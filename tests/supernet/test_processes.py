@@ -91,6 +91,7 @@ if fabric.is_global_zero:
 """
 
 
+@pytest.mark.long
 def test_only_rounding_tells_two_processes_from_one(tmp_path: Path) -> None:
     """In double precision nothing is left, at a usual learning rate and with all augmentations."""
     script = tmp_path / "double.py"
@@ -111,6 +112,7 @@ def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path: Path) -> None:
     folder, recipe = tmp_path / "net", tmp_path / "recipe.toml"
