@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -109,12 +110,12 @@ class Evaluator:
         """The networks of archs of one resolution, their BN re-calibrated in one pass over the images."""
         networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
         count = self.calibration_images
-        batch = -(-count // -(-count // _BATCH))  # of about the same size: BN averages over batches, not images
+        size = math.ceil(count / math.ceil(count / _BATCH))  # all about the same: BN averages over batches, not images
 
         def batches() -> Iterator[Tensor]:
-            for i in range(-(-count // batch)):
-                yield self.data.train_batch(i, batch, archs[0]["resolution"], seed=self.seed)[0][: count - i * batch]
-                progress("re-calibrating BN", min(count, (i + 1) * batch), count)
+            for i, done in enumerate(range(0, count, size)):
+                yield self.data.train_batch(i, size, archs[0]["resolution"], seed=self.seed)[0][: count - done]
+                progress("re-calibrating BN", min(count, done + size), count)
 
         recalibrate_all(networks, batches())
         return networks

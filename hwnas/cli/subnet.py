@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Networks out of a trained supernet.", no_args_is_help=True)
 
 ArchFile = Annotated[Path, typer.Argument(help="File that `hwnas search` wrote.", metavar="ARCH")]
-EPOCHS = 3
 From = Annotated[Path, typer.Option(help="Folder that `hwnas train` or `hwnas supernet import` wrote.")]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
+EPOCHS = 3  # of fine-tuning without a recipe
 
 
 @app.command()
@@ -122,9 +122,8 @@ def finetune(
     if net.space.size > 1:
         raise InvalidValue(f"{subnet} holds {net.space.size} networks; take one out with: hwnas subnet extract")
     data = options.reopen_data(facts)
-    config = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
-    if recipe:
-        config = read_training(recipe)
+    usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
+    config = read_training(recipe) if recipe else usual
     if epochs or not recipe:
         config = config.lasting(math.ceil((epochs or EPOCHS) * data.size("train") / config.batch_size))
     fabric = options.launched(accelerator, devices, precision)

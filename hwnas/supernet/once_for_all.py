@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
@@ -20,6 +21,18 @@ from hwnas.errors import CheckpointError, InvalidValue
 from hwnas.spaces import make_space
 from hwnas.supernet.network import Supernet
 
+# What torch raises where bytes of a file were changed, beside its own errors.
+_BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 _SHOWN = 8  # names of one kind in a message
 _BLOCKS = 4  # blocks of a MobileNet's stage; the published files count them through, after a block 0
 _FIRSTS = (0, 4, 8, 14)  # the first block of each of ResNet's stages
@@ -45,7 +58,7 @@ def read_once_for_all(path: Path) -> dict[str, Tensor]:
         ) from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
-    except Exception as error:  # what torch makes of a broken file may be anything
+    except _BROKEN as error:
         raise CheckpointError(f"cannot read {path} as a once-for-all checkpoint, it is broken: {error}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if (

@@ -31,12 +31,27 @@ learning_rate = 0.01
 """
 
 
-def train(folder: Path, *, devices: int) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *, devices: int, content: str = RECIPE) -> list[str]:
+    """The command line of a training into a folder."""
     recipe = folder.parent / "recipe.toml"
-    recipe.write_text(RECIPE)
-    command = [sys.executable, "-m", "hwnas.cli.main", "train", "--space", "mobilenetv3-tiny", "--recipe", str(recipe)]
-    command += ["--data", "cluttered-digits", "--accelerator", "cpu", "--devices", str(devices), "--out", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    recipe.write_text(content)
+    words = [sys.executable, "-m", "hwnas.cli.main", "train", "--space", "mobilenetv3-tiny", "--recipe", str(recipe)]
+    return [
+        *words,
+        "--data",
+        "cluttered-digits",
+        "--accelerator",
+        "cpu",
+        "--devices",
+        str(devices),
+        "--out",
+        str(folder),
+    ]
+
+
+def train(folder: Path, *, devices: int) -> subprocess.CompletedProcess[str]:
+    words = command(folder, devices=devices)
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
 
 
 def losses(folder: Path) -> list[list[float]]:
@@ -97,8 +112,8 @@ def test_only_rounding_tells_two_processes_from_one(tmp_path: Path) -> None:
     script = tmp_path / "double.py"
     script.write_text(DOUBLE)
     for devices in (1, 2):
-        command = [sys.executable, str(script), str(devices), str(tmp_path / str(devices))]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        words = [sys.executable, str(script), str(devices), str(tmp_path / str(devices))]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
     one, two = (safetensors.torch.load_file(tmp_path / str(devices) / "weights.safetensors") for devices in (1, 2))
     for name, tensor in one.items():
@@ -115,11 +130,9 @@ def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path: Path) -> None:
-    folder, recipe = tmp_path / "net", tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE.replace("steps = 4", "steps = 4000"))
-    command = [sys.executable, "-m", "hwnas.cli.main", "train", "--space", "mobilenetv3-tiny", "--recipe", str(recipe)]
-    command += ["--data", "cluttered-digits", "--accelerator", "cpu", "--devices", "2", "--out", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "net"
+    words = command(folder, devices=2, content=RECIPE.replace("steps = 4", "steps = 4000"))
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 200
     while not ((folder / "metrics.csv").exists() and losses(folder)):
         assert process.poll() is None

@@ -547,6 +547,7 @@ def test_out_of_memory_says_what_fits(tmp_path: Path) -> None:
     message = tried(4096)
     found = re.search(r"a batch of 4096 images does not fit into the memory; set batch_size = (\d+)$", message)
     assert found, message
+    assert int(found[1]) < 4096
     assert tried(int(found[1])) == "fitted"
     # A power of two, of four fifths of what the failed attempt left free.
     assert "does not fit" in tried(4 * int(found[1]))
