@@ -11,7 +11,7 @@
     │   ├── TableMismatch         it was made with another recipe or for another target
     │   └── MissingOp             it lacks an op that the space needs
     ├── TooNoisy                  the machine was too unsteady for a measurement to be trusted
-    ├── InfeasibleBudget          no network of the space is that fast
+    ├── InfeasibleBudget          no network of the space keeps the budgets
     ├── RuntimeUnavailable        a runtime cannot run here
     ├── RuntimeInputError         a runtime was given an input of the wrong shape or type, or was closed
     ├── DataError                 a dataset is empty, broken or not of the form asked for
@@ -27,6 +27,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -75,17 +76,22 @@ class TooNoisy(HwnasError):
 
 
 class InfeasibleBudget(HwnasError):
-    """No network of the space is that fast.
+    """No network of the space keeps the budgets.
 
     Attributes:
-        budget_ms: the budget that was asked for.
-        fastest_ms: the predicted latency of the fastest network.
+        objectives: names of those whose budgets cannot be kept: one alone, or several together.
+        lowest: the least value that the last of them can have within the budgets of the others; NaN if that was not
+            computed.
+        arch: the network of that value, where one objective cannot be kept alone; else None.
     """
 
-    def __init__(self, message: str, *, budget_ms: float, fastest_ms: float) -> None:
+    def __init__(
+        self, message: str, *, objectives: tuple[str, ...], lowest: float = math.nan, arch: object | None = None
+    ) -> None:
         super().__init__(message)
-        self.budget_ms = budget_ms
-        self.fastest_ms = fastest_ms
+        self.objectives = objectives
+        self.lowest = lowest
+        self.arch = arch
 
 
 class RuntimeUnavailable(HwnasError):

@@ -1,6 +1,17 @@
 """How accurate networks are: measured on images, and predicted from their arch."""
 
 from hwnas.accuracy.evaluate import Evaluator, logits, recalibrate, top1
-from hwnas.accuracy.predictor import fit_accuracy
+from hwnas.accuracy.model import AccuracyModel, check_enough, fit_accuracy, fit_on_subnets
+from hwnas.accuracy.sample import spread
 
-__all__ = ["Evaluator", "fit_accuracy", "logits", "recalibrate", "top1"]
+__all__ = [
+    "AccuracyModel",
+    "Evaluator",
+    "check_enough",
+    "fit_accuracy",
+    "fit_on_subnets",
+    "logits",
+    "recalibrate",
+    "spread",
+    "top1",
+]

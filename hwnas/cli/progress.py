@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -64,6 +64,29 @@ def remembered_ctrl_c() -> Iterator[None]:
         sys.unraisablehook = report
         signal.signal(signal.SIGINT, before)
         _CTRL_C.pressed = False
+
+
+@contextmanager
+def stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether Ctrl-C was pressed while the context lasts; a second one interrupts as ever.
+
+    For work that has something to show for itself when it is cut short.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    pressed = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed and callable(before):
+            before(number, frame)
+        pressed = True
+
+    if callable(before):  # a job in the background of a shell ignores Ctrl-C, and so do we
+        signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

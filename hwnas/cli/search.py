@@ -1,24 +1,40 @@
-"""`hwnas search`: the best subnet within a latency budget."""
+"""`hwnas search`: the best subnet within budgets."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress
+from hwnas.cli.progress import shown_progress, stopped_by_ctrl_c
+
+_INTERRUPTED = 130
 
 
 def search(
     supernet: Annotated[Path, typer.Option(help="Folder that `hwnas train` wrote.")],
-    target: options.Target,
-    budget: Annotated[str, typer.Option(help="Latency: 0.8ms, or 50% of the largest network's.")],
-    out: Annotated[Path, typer.Option(help="File for the arch that is found.")],
-    strategy: Annotated[str, typer.Option(help="exact or random.")] = "exact",
-    subnets: Annotated[int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8)] = 200,
+    budget: Annotated[
+        list[str],
+        typer.Option(
+            help="Latency: 0.8ms, or 50% of the largest network's. NAME=VALUE for other targets (device/recipe=4ms) "
+            "and for macs, params, size_bytes, peak_activation_bytes. May be repeated: all are kept."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="File for the arch that is found; with --family a folder.")],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="What a budget without a name is for; 'this' is the present host; device/* chooses the recipe too.",
+            metavar="DEVICE/RECIPE",
+        ),
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="exact, milp, nsga2, evolution, local or random.")] = "exact",
+    accuracy: Annotated[
+        Path | None, typer.Option(help="CSV of accuracies to fit instead of evaluated subnets: a column a variable.")
+    ] = None,
+    subnets: Annotated[int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8)] = 300,
     images: Annotated[int, typer.Option(help="Validation images an evaluation takes.", min=1)] = 2000,
     candidates: Annotated[int, typer.Option(help="Networks really evaluated at the end.", min=1)] = 20,
     confidence: Annotated[
@@ -29,57 +45,70 @@ def search(
         bool,
         typer.Option("--no-margin", help="Hold the prediction itself below the budget, as imported tables need it."),
     ] = False,
+    family: Annotated[bool, typer.Option("--family", help="A network for each budget, not one for all.")] = False,
+    front: Annotated[Path | None, typer.Option(help="Folder for the whole front: CSV, JSON and a picture.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say where the milliseconds go, and what more of them would buy.")
+    ] = False,
     tables: options.Tables = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fit an accuracy model on evaluated subnets, search with it, and really evaluate the best candidates."""
-    import numpy as np
+    """Fit an accuracy model on evaluated subnets, search with it, and really evaluate the best candidates.
 
-    from hwnas.accuracy import Evaluator, fit_accuracy
+    Ctrl-C ends the search with the best network so far.
+    """
+    from hwnas.accuracy import Evaluator, fit_accuracy, fit_on_subnets
+    from hwnas.accuracy.table import read_accuracies
+    from hwnas.cli import answers as said
+    from hwnas.cli.asked import asked
+    from hwnas.deploy.recipes import choose_recipe
     from hwnas.errors import InvalidValue, UnknownName
-    from hwnas.search import STRATEGIES, Problem, check_feasible, parse_budget, solve
+    from hwnas.search import STRATEGIES, Problem
+    from hwnas.search.rerank import choose
     from hwnas.supernet import load_supernet
-    from hwnas.targets import resolve_target, write_whole
 
     if strategy not in STRATEGIES:
         raise UnknownName("search strategy", strategy, STRATEGIES)
     if no_margin and confidence is not None:
         raise InvalidValue(f"give --confidence or --no-margin, not both (--confidence is {confidence})")
     held = None if no_margin else 0.95 if confidence is None else confidence
-    wanted = resolve_target(target)
     net, facts = load_supernet(supernet)
     data, space = options.reopen_data(facts), net.space
-    latency = options.latency_model(wanted, tables, space)
-    budget_ms = parse_budget(budget, latency)
-    check_feasible(latency, budget_ms, held)
-    codes = np.unique(space.sample(subnets, seed=seed), axis=0)
+    wanted = asked(space, budget, target, tables=tables, family=family, confidence=held)
+    own = read_accuracies(accuracy, space) if accuracy else None
     evaluator = Evaluator(net, data, images=images, seed=seed + 1)
     with shown_progress() as progress, evaluator.journal(supernet, facts.weights_sha256) as journal:
-        accuracies = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
-        accuracy, _ = fit_accuracy(space, codes, np.array(accuracies))
-        problem = Problem(space=space, accuracy=accuracy, latency=latency, budget_ms=budget_ms, confidence=held)
-        found = solve(problem, strategy, candidates=candidates, seed=seed)
-        evaluated = evaluator.accuracies(
-            [c.arch for c in found], journal, what="evaluating candidates", progress=progress
-        )
-    best = int(np.argmax(evaluated))
-    answer = {
-        "space": space.name,
-        "target": wanted.name,
-        "budget_ms": budget_ms,
-        "arch": dict(found[best].arch),
-        "predicted_ms": found[best].predicted_ms,
-        "latency_source": latency.source,
-        "validation_accuracy": evaluated[best],
-    }
-    write_whole(out, json.dumps(answer, indent=2) + "\n")
+        if own:
+            model = fit_accuracy(space, *own, seed=seed)
+        else:
+            model = fit_on_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
+        problems = {
+            label: Problem.of(constraints, accuracy=model, seed=seed)
+            for label, constraints in wanted.constraints.items()
+        }
+        how: Any = {"strategy": strategy, "candidates": candidates, "progress": progress}
+        with stopped_by_ctrl_c() as stop:
+            if wanted.choice:
+                choices, left_out = choose_recipe(problems, wanted.targets, evaluator, journal, stop=stop, **how)
+                answers = [said.recipe_answer(problems, choices, wanted.skipped | left_out, model)]
+            else:
+                choices = []
+                answers = [
+                    said.answer_of(problem, choose(problem, evaluator, journal, stop=stop, **how), model)
+                    for problem in problems.values()
+                ]
+            interrupted = stop()
+    for answer in answers if explain else []:
+        answer["explained"] = said.explained(problems[answer["label"]], answer)
+    if front:
+        said.write_front(front, problems, choices, answers)
+    files = said.write_answers(out, answers, family=family)
     if as_json:
-        options.print_json(answer)
+        options.print_json(answers if family else answers[0])
     else:
         typer.echo(
-            f"{evaluated[best]:.2%} on validation, predicted {found[best].predicted_ms:.4g} ms of {budget_ms:.4g} ms "
-            f"(latencies of ops: {latency.source})\n"
-            f"Arch: {out}\n"
-            f"Export it with: hwnas export {out} --supernet {supernet} --target {target} --out BUNDLE"
+            "\n".join(line for pair in zip(answers, files, strict=True) for line in said.lines_of(*pair, supernet))
         )
+    if interrupted:
+        raise typer.Exit(_INTERRUPTED)

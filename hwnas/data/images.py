@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,7 +146,7 @@ def _listing(folder: Path, *, like: Listing | None = None) -> Listing:
         )
     listing = {}
     for name in classes:
-        if not name.isprintable():  # a name that is not UTF-8, or one that no message can show
+        if {unicodedata.category(c) for c in name} & {"Cc", "Cs"}:  # control characters; bytes that are not UTF-8
             raise DataError(f"the class folder {os.fsencode(folder / name)!r} has no readable name; rename it")
         entries = _names(folder / name)
         images = [f"{folder.name}/{name}/{entry}" for entry in entries if entry.lower().endswith(SUFFIXES)]

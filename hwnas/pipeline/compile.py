@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from hwnas.accuracy import check_enough
 from hwnas.data import open_data
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
 from hwnas.errors import InvalidValue, OutputError, UnknownName
@@ -18,7 +19,8 @@ from hwnas.pipeline.job import Job
 from hwnas.pipeline.report import write_report
 from hwnas.pipeline.stages import Context, Result
 from hwnas.progress import Progress, silent
-from hwnas.search import STRATEGIES, check_budget_text, check_feasible, parse_budget
+from hwnas.search import STRATEGIES, check_feasible
+from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain
 from hwnas.targets import detect_host, resolve_target
 
@@ -72,6 +74,7 @@ def _context(job: Job, progress: Progress) -> Context:
             f"{latency.bound_networks} to bound the error, {latency.validation_networks} to validate), and "
             f"{space.name} has {space.size} under these restrictions. Ask for fewer, or leave more choices in [space]"
         )
+    check_enough(space, job.accuracy.networks(space))
     return Context(job, target, data, space, progress)
 
 
@@ -99,8 +102,7 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         partial(work.validate_stage, context, profiled=profiled.folder),
     )
     # Known before anything long: a training of days must not end at an impossible budget.
-    latency = context.model(profiled.folder)
-    check_feasible(latency, parse_budget(job.budget, latency), job.search.confidence)
+    check_feasible(context.constraints(profiled.folder))
     trained = stages.run(
         "train",
         {

@@ -38,14 +38,18 @@ class AccuracyConfig(Spec):
     """``[accuracy]``: subnets evaluated to fit the accuracy model, and the images that an evaluation takes.
 
     Attributes:
-        subnets: random subnets with inherited weights.
+        subnets: subnets with inherited weights, spread over cost; all of a space that has fewer.
         images: of the validation split, the first ones.
         calibration_images: training images for BN re-calibration.
     """
 
-    subnets: int = Field(default=100, ge=8)
+    subnets: int = Field(default=300, ge=8)
     images: PositiveInt = 2000
     calibration_images: PositiveInt = 2000
+
+    def networks(self, space: Space) -> int:
+        """How many subnets of a space are evaluated."""
+        return min(self.subnets, space.size)
 
 
 class SearchConfig(Spec):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.accuracy import Evaluator, fit_accuracy
+from hwnas.accuracy import Evaluator, fit_accuracy, spread
 from hwnas.data import Data
 from hwnas.deploy.bench import summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
@@ -23,7 +23,9 @@ from hwnas.latency.profile import NETWORKS
 from hwnas.lowering import form_of
 from hwnas.pipeline.job import Job
 from hwnas.progress import Progress
-from hwnas.search import Problem, draw_within, parse_budget, solve
+from hwnas.search import Problem, draw_within, latency_objective, parse_budget
+from hwnas.search.problem import Constraints
+from hwnas.search.rerank import choose
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet, load_supernet, save_supernet, train
 from hwnas.targets import Journal, Target
@@ -58,6 +60,16 @@ class Context:
     def model(self, profiled: Path) -> LatencyModel:
         """The latency model of a finished profile."""
         return load_model(read_table(self.target, profiled / "table.csv"), self.space)
+
+    def constraints(self, profiled: Path) -> Constraints:
+        """The job's budget."""
+        objective = latency_objective(self.model(profiled))
+        return Constraints(
+            space=self.space,
+            objectives=(objective,),
+            budgets={objective.name: parse_budget(self.job.budget, objective, self.space)},
+            confidence=self.job.search.confidence,
+        )
 
     def evaluator(self, trained: Path) -> Evaluator:
         """An evaluator on a trained supernet."""
@@ -111,49 +123,53 @@ def train_stage(context: Context, folder: Path) -> Result:
 
 
 def accuracy_stage(context: Context, folder: Path, trained: Path) -> Result:
-    """Random subnets evaluated with inherited weights."""
-    space, subnets = context.space, context.job.accuracy.subnets
-    corners = space.encode([space.smallest, space.largest])
-    codes = np.unique(np.concatenate([corners, space.sample(subnets, seed=context.job.seed)]), axis=0)
+    """Subnets, spread over cost, evaluated with inherited weights."""
+    space = context.space
+    codes = spread(space, context.job.accuracy.networks(space), seed=context.job.seed)
     evaluator = context.evaluator(trained)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         found = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=context.progress)
-    _, error = fit_accuracy(space, codes, np.array(found))
-    return {"codes": codes.tolist(), "accuracies": found, "leave_one_out_error": error}
+    return {"codes": codes.tolist(), "accuracies": found}
 
 
 def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, evaluated: Result) -> Result:
     """The best network within the budget, and the best of random ones, both by real evaluation."""
-    space, config = context.space, context.job.search
-    latency = context.model(profiled)
-    accuracy, _ = fit_accuracy(space, np.array(evaluated["codes"], np.uint8), np.array(evaluated["accuracies"]))
-    problem = Problem(
-        space=space,
-        accuracy=accuracy,
-        latency=latency,
-        budget_ms=parse_budget(context.job.budget, latency),
-        confidence=config.confidence,
-    )
-    found = solve(problem, config.strategy, candidates=config.candidates, seed=context.job.seed)
-    random = space.decode(draw_within(problem, config.random_networks, seed=context.job.seed + 2))
+    space, config, seed = context.space, context.job.search, context.job.seed
+    model = fit_accuracy(space, np.array(evaluated["codes"], np.uint8), np.array(evaluated["accuracies"]), seed=seed)
+    problem = Problem.of(context.constraints(profiled), accuracy=model, seed=seed)
+    [objective] = problem.objectives
     evaluator = context.evaluator(trained)
+    random = space.decode(draw_within(problem, config.random_networks))
     with Journal(folder / "evaluated.jsonl", {}) as journal:
-        accuracies = evaluator.accuracies(
-            [c.arch for c in found], journal, what="evaluating candidates", progress=context.progress
+        chosen = choose(
+            problem,
+            evaluator,
+            journal,
+            strategy=config.strategy,
+            candidates=config.candidates,
+            progress=context.progress,
         )
         random_accuracies = evaluator.accuracies(
             random, journal, what="evaluating random subnets", progress=context.progress
         )
-    best, best_random = int(np.argmax(accuracies)), int(np.argmax(random_accuracies))
+    best_random = int(np.argmax(random_accuracies))
     candidates = [
-        {**asdict(c), "arch": dict(c.arch), "validation_accuracy": a} for c, a in zip(found, accuracies, strict=True)
+        {
+            "arch": dict(c.arch),
+            "predicted_accuracy": c.predicted_accuracy,
+            "predicted_ms": c.costs[objective.name],
+            "validation_accuracy": accuracy,
+        }
+        for c, accuracy in zip(chosen.candidates, chosen.accuracies, strict=True)
     ]
     return {
-        "budget_ms": problem.budget_ms,
-        "limit_ms": problem.limit_ms,
-        "arch": candidates[best]["arch"],
-        "predicted_ms": candidates[best]["predicted_ms"],
-        "validation_accuracy": accuracies[best],
+        "budget_ms": problem.budgets[objective.name],
+        "limit_ms": problem.limit(objective),
+        "arch": candidates[0]["arch"],
+        "predicted_ms": candidates[0]["predicted_ms"],
+        "validation_accuracy": candidates[0]["validation_accuracy"],
+        "proof": chosen.proof,
+        "accuracy_model": {name: asdict(quality) for name, quality in model.quality.items()},
         "candidates": candidates,
         "best_random": {
             "arch": dict(random[best_random]),

@@ -1,15 +1,18 @@
-"""Taking a space apart where its sums allow it.
+"""Taking a space apart where its functions allow it: variable elimination along a line of parts.
 
-Once the variables that many terms read (the resolution) are held, the rest falls into parts that share nothing: the
-stages. Each part is small enough to enumerate, and a sum over the whole is a sum over the parts. This is variable
-elimination on the terms' graph (Dechter, "Bucket elimination", 1999), with conditioning on the busiest variables.
+Once the variables that many terms read (the resolution, the width between two stages) are held, the rest falls into
+parts that share nothing: the stages. Each part is small enough to enumerate at every value of the held variables that
+it reads, its scope. The parts stand in a line, so that between two neighbours only few held variables are open: read
+both before and behind. What lies behind is then one table for each assignment of the open variables, which is how
+bucket elimination works (Dechter, "Bucket elimination: a unifying framework for reasoning", 1999) on a path. A space
+declares nothing for it: the graph of which variables are read together says all.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import networkx as nx
@@ -17,98 +20,193 @@ import numpy as np
 import numpy.typing as npt
 
 from hwnas.errors import InvalidValue
-from hwnas.spaces import Codes, SlotSum, Space
+from hwnas.spaces import Codes, SlotFunction, Space
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Assignment = tuple[int, ...]
 
 MAX_PART = 200_000  # assignments of a part: an enumeration of a few tens of milliseconds
-MAX_HELD = 20_000  # assignments of the held variables, each of which is searched on its own
+MAX_TABLE = 4_000_000  # assignments of a part and its scope: some tens of megabytes
+MAX_OPEN = 20_000  # assignments of the variables that are open between two parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Variables that no other part reads, and what they are read together with.
+
+    Attributes:
+        columns: its own variables.
+        scope: held variables that its terms read.
+        codes: the distinct assignments of its own variables, ``(m, variables)``, 0 elsewhere.
+        before, after: held variables that are open on either side of it.
+        opens: held variables that no part before it reads.
+    """
+
+    columns: tuple[int, ...]
+    scope: tuple[int, ...]
+    codes: Codes
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    opens: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decomposition:
-    """A space as held variables and independent parts.
+    """A space as a line of parts.
 
     Attributes:
         space: the space.
-        held: columns whose values are tried one by one.
-        parts: columns of each part; no term reads columns of two parts.
-        codes: for each part, its distinct assignments as whole codes with 0 elsewhere, ``(m, variables)``.
+        held: the held variables.
+        parts: the parts in the order of elimination; each term belongs to one.
     """
 
     space: Space
     held: tuple[int, ...]
-    parts: tuple[tuple[int, ...], ...]
-    codes: tuple[Codes, ...]
+    parts: tuple[Part, ...]
 
     @classmethod
-    def of(cls, space: Space, *sums: SlotSum) -> Decomposition:
-        """Take a space apart so that each of the sums splits along the parts.
+    def of(cls, space: Space, *functions: SlotFunction) -> Decomposition:
+        """Take a space apart so that each of the functions splits along the parts.
 
         Raises:
             InvalidValue: the variables hang together so closely that no exact search is possible.
         """
         choices = [len(v.values) for v in space.variables]
+        # What a variable requires is read together with it: only so is every network enumerated once.
+        read = [*_requirements(space), *itertools.chain.from_iterable(f.axes for f in functions)]
+        read = [tuple(axis for axis in axes if choices[axis] > 1) for axes in read]
         graph: nx.Graph[int] = nx.Graph()
-        graph.add_nodes_from(range(len(choices)))
-        for axes in itertools.chain.from_iterable(s.axes for s in sums):
+        graph.add_nodes_from(i for i, n in enumerate(choices) if n > 1)
+        for axes in read:
             graph.add_edges_from(itertools.combinations(axes, 2))
+        neighbours = {node: set(graph[node]) for node in graph}
         held: list[int] = []
         while max((_assignments(part, choices) for part in nx.connected_components(graph)), default=1) > MAX_PART:
             busiest = max(graph.nodes, key=lambda node: (graph.degree(node), -node))
             held.append(busiest)
             graph.remove_node(busiest)
-            if _assignments(held, choices) > MAX_HELD:
-                raise InvalidValue(
-                    f"{space.name} does not fall into parts that can be enumerated; use --strategy random"
-                )
-        parts = tuple(tuple(sorted(part)) for part in nx.connected_components(graph))
-        codes = tuple(_enumerate(space, part) for part in parts)
-        return cls(space=space, held=tuple(sorted(held)), parts=parts, codes=codes)
+        members = [
+            (tuple(sorted(own)), {h for node in own for h in neighbours[node] & set(held)})
+            for own in nx.connected_components(graph)
+        ]
+        for axes in {tuple(sorted(axes)) for axes in read if axes and set(axes) <= set(held)}:
+            if not any(set(axes) <= scope for _, scope in members):
+                members.append(((), set(axes)))  # terms that read held variables alone
+        parts = _in_line(space, members, choices)
+        return cls(space=space, held=tuple(sorted(held)), parts=parts)
 
-    def conditions(self) -> Iterator[Codes]:
-        """Every assignment of the held variables, as one code with 0 elsewhere, ``(variables,)``."""
-        for values in itertools.product(*(range(len(self.space.variables[i].values)) for i in self.held)):
-            code = np.zeros(len(self.space.variables), np.uint8)
-            code[list(self.held)] = values
-            yield code
+    def assignments(self, columns: Iterable[int]) -> list[Assignment]:
+        """Every assignment of some variables."""
+        return list(itertools.product(*(range(len(self.space.variables[i].values)) for i in columns)))
 
-    def part_values(self, total: SlotSum, condition: Codes) -> tuple[float, list[Floats]]:
-        """A sum under a condition: the terms that no part owns, and for each part the sum of its terms.
+    def scope_codes(self, part: Part) -> Codes:
+        """Every assignment of a part's scope as a code, ``(n, variables)``, 0 elsewhere; as `assignments` counts."""
+        found = self.assignments(part.scope)
+        codes = np.zeros((len(found), len(self.space.variables)), np.uint8)
+        codes[:, list(part.scope)] = np.array(found, np.uint8).reshape(len(found), len(part.scope))
+        return codes
 
-        Returns:
-            the constant, and for each part one value an assignment, ``(m,)``.
+    def constant(self, function: SlotFunction) -> float:
+        """What a function is made of that no part owns."""
+        own = [float(a.reshape(-1)[0]) for axes, a in self._terms(function) if not axes]
+        return float(function.combine.reduce([function.constant, *own]))
+
+    def tables(self, function: SlotFunction) -> list[Floats]:
+        """For each part, the function's terms that it owns: ``(assignments of its scope, m)``."""
+        tables = []
+        owned: list[list[tuple[tuple[int, ...], Floats]]] = [[] for _ in self.parts]
+        owner = {column: p for p, part in enumerate(self.parts) for column in part.columns}
+        for axes, array in self._terms(function):
+            if axes:
+                owners = {owner[axis] for axis in axes if axis in owner}
+                p = owners.pop() if owners else next(i for i, q in enumerate(self.parts) if set(axes) <= set(q.scope))
+                owned[p].append((axes, array))
+        for part, terms in zip(self.parts, owned, strict=True):
+            scope = self.scope_codes(part)
+            table = np.zeros((len(scope), len(part.codes)))
+            for axes, array in terms:
+                # A variable is either the part's own or in its scope; the other code is 0 there.
+                strides = np.array(array.strides) // array.itemsize
+                index = (scope[:, axes] @ strides)[:, None] + (part.codes[:, axes] @ strides)[None]
+                function.combine(table, array.reshape(-1)[index], out=table)
+            tables.append(table)
+        return tables
+
+    def distinct(self) -> list[Mask]:
+        """For each part, which of its assignments stand for a network of their own, ``(assignments of scope, m)``.
+
+        A variable that does not matter must hold its first value, or the same network would count several times.
         """
-        owner = {column: p for p, columns in enumerate(self.parts) for column in columns}
-        constant = total.constant
-        values = [np.zeros(len(codes)) for codes in self.codes]
-        for axes, array in zip(total.axes, total.arrays, strict=True):
-            term = SlotSum(constant=0.0, axes=(axes,), arrays=(array,))
-            parts = {owner[axis] for axis in axes if axis in owner}
-            if parts:
-                [part] = parts
-                values[part] += term(self.codes[part] + condition)
-            else:
-                constant += float(term(condition[None])[0])
-        return constant, values
+        found = []
+        for part in self.parts:
+            scope = self.scope_codes(part)
+            known = {*part.columns, *part.scope}
+            allowed = np.ones((len(scope), len(part.codes)), bool)
+            for parent, child in _requirements(self.space):
+                if {parent, child} <= known:
+                    matters = np.array(self.space.variables[parent].values) >= _least(self.space, child)
+                    parents = scope[:, None, parent] + part.codes[None, :, parent]
+                    allowed &= matters[parents] | (scope[:, None, child] + part.codes[None, :, child] == 0)
+            found.append(allowed)
+        return found
 
-    def minimum(self, total: SlotSum) -> tuple[Codes, float]:
-        """The code with the least value of a sum, ``(variables,)``, and that value; exact."""
-        best: tuple[Codes, float] | None = None
-        for condition in self.conditions():
-            value, values = self.part_values(total, condition)
-            code = condition.copy()
-            for codes, part in zip(self.codes, values, strict=True):
-                code = code + codes[part.argmin()]
-                value += float(part.min())
-            if best is None or value < best[1]:
-                best = code, value
-        assert best is not None
-        return best
+    def _terms(self, function: SlotFunction) -> Iterable[tuple[tuple[int, ...], Floats]]:
+        """The function's terms, contiguous, without the axes of variables that have one value only."""
+        for axes, array in zip(function.axes, function.arrays, strict=True):
+            kept = tuple(axis for axis, length in zip(axes, array.shape, strict=True) if length > 1)
+            yield kept, np.ascontiguousarray(array).reshape([length for length in array.shape if length > 1])
 
 
-def _assignments(columns: object, choices: list[int]) -> int:
-    return math.prod(choices[i] for i in columns)  # type: ignore[attr-defined]
+def _requirements(space: Space) -> list[tuple[int, int]]:
+    """Columns of each variable that another one requires, and of that one."""
+    return [(space.column[v.requires[0]], i) for i, v in enumerate(space.variables) if v.requires]
+
+
+def _assignments(columns: Iterable[int], choices: list[int]) -> int:
+    return math.prod(choices[i] for i in columns)
+
+
+def _too_dense(space: Space) -> InvalidValue:
+    return InvalidValue(
+        f"the variables of {space.name} hang together too closely for an exact search by parts; "
+        "use --strategy milp, evolution or nsga2"
+    )
+
+
+def _in_line(space: Space, members: list[tuple[tuple[int, ...], set[int]]], choices: list[int]) -> tuple[Part, ...]:
+    """The parts in an order that keeps few held variables open: the next one always leaves the fewest.
+
+    Raises:
+        InvalidValue: too many assignments are open, or a part has too many.
+    """
+    waiting, parts = sorted(members, key=lambda m: m[0] or tuple(sorted(m[1]))), []
+    before: set[int] = set()
+
+    def behind(member: tuple[tuple[int, ...], set[int]]) -> set[int]:
+        others = set().union(*(scope for own, scope in waiting if (own, scope) != member))
+        return (before | member[1]) & others
+
+    while waiting:
+        chosen = min(waiting, key=lambda m: _assignments(behind(m), choices))
+        after = behind(chosen)
+        waiting.remove(chosen)
+        own, scope = chosen
+        codes = _enumerate(space, own)
+        if _assignments(scope, choices) * len(codes) > MAX_TABLE or _assignments(before | scope, choices) > MAX_OPEN:
+            raise _too_dense(space)
+        parts.append(
+            Part(
+                columns=own,
+                scope=tuple(sorted(scope)),
+                codes=codes,
+                before=tuple(sorted(before)),
+                after=tuple(sorted(after)),
+                opens=tuple(sorted(scope - before)),
+            )
+        )
+        before = after
+    return tuple(parts)
 
 
 def _enumerate(space: Space, part: tuple[int, ...]) -> Codes:
@@ -117,10 +215,19 @@ def _enumerate(space: Space, part: tuple[int, ...]) -> Codes:
     What a variable requires may lie outside the part (held, at a value yet unknown); then all its values count.
     """
     grids = np.meshgrid(*(np.arange(len(space.variables[i].values), dtype=np.uint8) for i in part), indexing="ij")
-    largest = np.array([len(v.values) - 1 for v in space.variables], np.uint8)
-    codes = np.tile(largest, (grids[0].size, 1))
-    codes[:, list(part)] = np.stack([grid.reshape(-1) for grid in grids], axis=1)
-    different = (space.canonical(codes)[:, list(part)] == codes[:, list(part)]).all(axis=1)
-    out = np.zeros((int(different.sum()), len(space.variables)), np.uint8)
-    out[:, list(part)] = codes[different][:, list(part)]
-    return out
+    codes = np.zeros((grids[0].size if grids else 1, len(space.variables)), np.uint8)
+    for column, grid in zip(part, grids, strict=True):
+        codes[:, column] = grid.reshape(-1)
+    different = np.ones(len(codes), bool)
+    for parent, child in _requirements(space):
+        values = np.array(space.variables[parent].values)
+        if child in part and (parent in part or len(values) == 1):
+            different &= (values >= _least(space, child))[codes[:, parent]] | (codes[:, child] == 0)
+    return codes[different]
+
+
+def _least(space: Space, child: int) -> int:
+    """The least value of the variable that another requires at which that one matters."""
+    requires = space.variables[child].requires
+    assert requires is not None
+    return requires[1]

@@ -1,19 +1,22 @@
-"""What a search is asked: maximise predicted accuracy under a latency budget."""
+"""What a search is asked: the most accurate networks, within budgets, of a space."""
 
 from __future__ import annotations
 
-import logging
 import math
-import re
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
-from hwnas.errors import InfeasibleBudget, InvalidValue
-from hwnas.latency import LatencyModel
-from hwnas.search.decompose import Decomposition
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.errors import InvalidValue, UnknownName
+from hwnas.search.front import Losses
+from hwnas.search.objectives import Objective
 from hwnas.spaces import Arch, Codes, SlotSum, Space
 
-log = logging.getLogger(__name__)
+Floats = npt.NDArray[np.float64]
+Accuracy = Callable[[Codes], Floats]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,127 +25,110 @@ class Candidate:
 
     Attributes:
         arch: the network.
-        predicted_accuracy: by the accuracy model, as a fraction.
-        predicted_ms: by the latency model.
+        predicted_accuracy: by the accuracy model.
+        costs: name of an objective -> its value, in the objective's unit.
     """
 
     arch: Arch
     predicted_accuracy: float
-    predicted_ms: float
+    costs: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Maximise accuracy where the latency stays below the budget.
+class Constraints:
+    """What networks of a space cost, and may cost.
 
     Attributes:
         space: the networks to choose from.
-        accuracy: predicted accuracy from codes.
-        latency: the latency model.
-        budget_ms: the budget, above 0.
-        confidence: with which a measurement shall keep the budget; the search holds `LatencyModel.predict_upper` at
-            this confidence below it. None: the prediction itself is held below it, without a margin.
+        objectives: what is to be small: latency on one or more targets, MACs, parameters, memory.
+        budgets: name of an objective -> what it may be at most, in its unit. Objectives without a budget only count
+            in fronts.
+        confidence: with which a measurement shall keep a latency budget; the search holds the upper bound of the
+            latency model at this confidence below it. None: the prediction itself is held below it, without a margin.
+
+    Raises:
+        InvalidValue: a budget is no positive number; no objectives; two have the same name.
+        UnknownName: a budget of something that is no objective.
     """
 
     space: Space
-    accuracy: SlotSum
-    latency: LatencyModel
-    budget_ms: float
+    objectives: tuple[Objective, ...]
+    budgets: Mapping[str, float] = field(default_factory=dict)
     confidence: float | None = 0.95
 
     def __post_init__(self) -> None:
-        if not self.budget_ms > 0:
-            raise InvalidValue(f"a latency budget is a positive number of milliseconds, not {self.budget_ms}")
+        names = [objective.name for objective in self.objectives]
+        if not names or len(set(names)) < len(names):
+            raise InvalidValue(f"a search needs objectives with different names, not {', '.join(names) or 'none'}")
+        for name, budget in self.budgets.items():
+            if name not in names:
+                raise UnknownName("objective", name, names, "A budget is given as name=value.")
+            if not (budget > 0 and math.isfinite(budget)):
+                raise InvalidValue(f"the budget of {name} is a positive number, not {budget}")
+
+    @property
+    def budgeted(self) -> tuple[Objective, ...]:
+        """The objectives that have budgets."""
+        return tuple(objective for objective in self.objectives if objective.name in self.budgets)
+
+    def limit(self, objective: Objective) -> float:
+        """The prediction that a network may have at most; infinity without a budget.
+
+        Sums of the same terms in another order differ in their last digits; a little room (a millionth of a nanosecond
+        in a millisecond) keeps a network that meets the budget exactly from falling out for that.
+
+        Raises:
+            TableError: a confidence is given, but the latency model has no margin.
+        """
+        if objective.name not in self.budgets:
+            return math.inf
+        return self.budgets[objective.name] / (1 + objective.margin(self.confidence)) * (1 + 1e-12)
 
     @cached_property
-    def limit_ms(self) -> float:
-        """The prediction that a network may have at most."""
-        return _limit_ms(self.budget_ms, _margin(self.latency, self.confidence))
+    def held(self) -> Losses:
+        """The objectives that have budgets, with the predictions that they allow."""
+        return Losses(tuple(o.total for o in self.budgeted), tuple(self.limit(o) for o in self.budgeted))
+
+    def costs(self, codes: Codes) -> Floats:
+        """Codes ``(n, variables)`` -> costs, ``(n, objectives)``."""
+        return np.stack([objective.total(codes) for objective in self.objectives], axis=1)
+
+    def excess(self, codes: Codes) -> Floats:
+        """How far networks lie above their budgets, as the sum of shares of each: ``(n,)``; 0 where all are kept."""
+        if not self.budgets:
+            return np.zeros(len(codes))
+        shares: Floats = np.maximum(self.held(codes) / np.array(self.held.limits) - 1, 0).sum(axis=1)
+        return shares
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem(Constraints):
+    """Maximise accuracy while every cost keeps its budget.
+
+    Attributes:
+        accuracy: codes ``(n, variables)`` -> accuracies ``(n,)``: an accuracy model, a `SlotSum`, or any function.
+        seed: of everything that is drawn.
+    """
+
+    accuracy: Accuracy
+    seed: int = 0
+
+    @classmethod
+    def of(cls, constraints: Constraints, *, accuracy: Accuracy, seed: int = 0) -> Problem:
+        """Constraints with what is to be maximised within them."""
+        given = {name.name: getattr(constraints, name.name) for name in fields(constraints)}
+        return cls(**given, accuracy=accuracy, seed=seed)
 
     @cached_property
-    def decomposition(self) -> Decomposition:
-        """The space taken apart for exact work on accuracy and latency together."""
-        return Decomposition.of(self.space, self.accuracy, self.latency.total)
+    def additive(self) -> SlotSum | None:
+        """The sum over slots that orders networks as the accuracy does; None where the accuracy is no such function."""
+        score = self.accuracy if isinstance(self.accuracy, SlotSum) else getattr(self.accuracy, "score", None)
+        return score if isinstance(score, SlotSum) else None
 
     def candidates(self, codes: Codes) -> list[Candidate]:
-        """Codes ``(n, variables)`` -> candidates, the most accurate by prediction first."""
-        accuracy, latency = self.accuracy(codes), self.latency.predict(codes)
-        archs = self.space.decode(codes)
-        found = [
-            Candidate(arch=arch, predicted_accuracy=float(a), predicted_ms=float(ms))
-            for arch, a, ms in zip(archs, accuracy, latency, strict=True)
+        """Codes ``(n, variables)`` -> candidates, in the same order."""
+        names = [objective.name for objective in self.objectives]
+        return [
+            Candidate(arch=arch, predicted_accuracy=float(a), costs=dict(zip(names, map(float, row), strict=True)))
+            for arch, a, row in zip(self.space.decode(codes), self.accuracy(codes), self.costs(codes), strict=True)
         ]
-        return sorted(found, key=lambda c: -c.predicted_accuracy)
-
-
-def check_feasible(latency: LatencyModel, budget_ms: float, confidence: float | None) -> None:
-    """Check that some network keeps a budget; the latency model alone knows.
-
-    Raises:
-        InfeasibleBudget: none does; names the fastest network and its latency.
-        TableError: a confidence is given, but the model has no margin: its table was imported.
-    """
-    space, margin = latency.space, _margin(latency, confidence)
-    codes, fastest_ms = Decomposition.of(space, latency.total).minimum(latency.total)
-    if fastest_ms > _limit_ms(budget_ms, margin):
-        [arch] = space.decode(codes[None])
-        # A little more than it is: the figure is shown in few digits, and must do when it is asked for.
-        needed = fastest_ms * (1 + margin) * 1.001
-        held = "without a margin" if confidence is None else f"at {confidence:.0%} confidence"
-        values = ", ".join(f"{name}={value}" for name, value in space.describe(arch).items())
-        raise InfeasibleBudget(
-            f"no network of {space.name} keeps {budget_ms:.4g} ms on {latency.target}. The fastest "
-            f"is predicted at {fastest_ms:.4g} ms and needs a budget of {needed:.4g} ms "
-            f"({held}): {values}",
-            budget_ms=budget_ms,
-            fastest_ms=fastest_ms,
-        )
-
-
-def _margin(latency: LatencyModel, confidence: float | None) -> float:
-    """Share of the prediction that is kept free for its error."""
-    return 0.0 if confidence is None else latency.margin(confidence)
-
-
-def _limit_ms(budget_ms: float, margin: float) -> float:
-    """The prediction that a network may have at most.
-
-    Sums of the same terms in another order differ in their last digits; a little room (a millionth of a nanosecond in
-    a millisecond) keeps a network that meets the budget exactly from falling out for that.
-    """
-    return budget_ms / (1 + margin) * (1 + 1e-12)
-
-
-def check_budget_text(text: str) -> tuple[float, str]:
-    """The number and the unit (``ms`` or ``%``) of a budget.
-
-    Raises:
-        InvalidValue: not a positive, finite number in one of the forms of `parse_budget`.
-    """
-    match = re.fullmatch(r"\s*([-+0-9.eE]+)\s*(ms|%)?\s*", text)
-    try:
-        value = float(match[1]) if match else math.nan
-    except ValueError:
-        value = math.nan
-    if match is None or not math.isfinite(value) or value <= 0:
-        raise InvalidValue(
-            f"a latency budget is a positive number of milliseconds (0.8 or 0.8ms) or a share of the largest network's "
-            f"latency (50%), not {text!r}"
-        )
-    return value, match[2] or "ms"
-
-
-def parse_budget(text: str, model: LatencyModel) -> float:
-    """A budget in milliseconds from text: ``0.8`` or ``0.8ms``, or ``50%`` of the largest network's prediction.
-
-    Raises:
-        InvalidValue: not a positive, finite number in one of these forms.
-    """
-    value, unit = check_budget_text(text)
-    [largest_ms] = model.predict(model.space.encode([model.space.largest]))
-    budget_ms = value / 100 * float(largest_ms) if unit == "%" else value
-    if budget_ms > largest_ms:
-        log.warning(
-            "the budget of %.4g ms binds nothing: the largest network is predicted at %.4g ms", budget_ms, largest_ms
-        )
-    return budget_ms

@@ -6,39 +6,42 @@ import numpy as np
 
 from hwnas.errors import InfeasibleBudget
 from hwnas.search.problem import Problem
+from hwnas.search.run import Archive, Outcome, Run
 from hwnas.spaces import Codes
 
-DRAWS = 100_000  # networks drawn at most: half a second of predictions
+EVALUATIONS = 100_000
+_AT_ONCE = 10_000
 
 
-def search_random(problem: Problem, *, candidates: int, seed: int) -> Codes:
-    """The best of `DRAWS` random networks within the budget: ``(at most candidates, variables)``.
+def search_random(problem: Problem, run: Run) -> Outcome:
+    """The best of random networks within the budgets."""
+    archive, total, stopped = Archive(problem, run.candidates), run.evaluations or EVALUATIONS, False
+    while archive.evaluations < total and not stopped:
+        archive.score(_draw(problem, archive.evaluations, min(_AT_ONCE, total - archive.evaluations)))
+        run.progress("scoring random networks", archive.evaluations, total)
+        stopped = run.stop()
+    return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
+
+
+def draw_within(problem: Problem, networks: int) -> Codes:
+    """Distinct random networks within the budgets, in the order drawn: ``(at most networks, variables)``.
+
+    At most `EVALUATIONS` are drawn, so that a tight budget ends the search rather than hanging it.
 
     Raises:
-        InfeasibleBudget: none of them keeps the budget, though some network does.
+        InfeasibleBudget: none of them keeps the budgets.
     """
-    codes = draw_within(problem, DRAWS, seed=seed)
-    order = np.argsort(-problem.accuracy(codes), kind="stable")
-    return codes[order[:candidates]]
-
-
-def draw_within(problem: Problem, networks: int, *, seed: int) -> Codes:
-    """Distinct random networks within the budget, in the order drawn: ``(at most networks, variables)``.
-
-    At most `DRAWS` are drawn, so that a tight budget ends the search rather than hanging it.
-
-    Raises:
-        InfeasibleBudget: none of them keeps the budget.
-    """
-    codes = problem.space.sample(DRAWS, seed=seed)
-    codes = codes[problem.latency.predict(codes) <= problem.limit_ms]
+    codes = problem.space.sample(EVALUATIONS, seed=(problem.seed, 0))
+    codes = codes[problem.excess(codes) == 0]
     if not len(codes):
-        _, fastest_ms = problem.decomposition.minimum(problem.latency.total)
         raise InfeasibleBudget(
-            f"none of {DRAWS} random networks keeps {problem.budget_ms:.4g} ms, though the fastest network of "
-            f"{problem.space.name} is predicted at {fastest_ms:.4g} ms: use --strategy exact",
-            budget_ms=problem.budget_ms,
-            fastest_ms=fastest_ms,
+            f"none of {EVALUATIONS} random networks of {problem.space.name} keeps the budgets",
+            objectives=tuple(problem.budgets),
         )
     _, first = np.unique(codes, axis=0, return_index=True)
-    return codes[np.sort(first)[:networks]]
+    drawn: Codes = codes[np.sort(first)[:networks]]
+    return drawn
+
+
+def _draw(problem: Problem, number: int, count: int) -> Codes:
+    return problem.space.sample(count, seed=(problem.seed, 0, number))

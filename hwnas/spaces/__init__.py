@@ -5,7 +5,7 @@ from __future__ import annotations
 from hwnas.spaces.catalog import SPACES, make_space
 from hwnas.spaces.domain import Domain
 from hwnas.spaces.ops import Op, parse_op
-from hwnas.spaces.slotsum import SlotSum
+from hwnas.spaces.slotsum import SlotFunction, SlotMax, SlotSum
 from hwnas.spaces.space import Arch, Codes, Slot, Space, Variable
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "Domain",
     "Op",
     "Slot",
+    "SlotFunction",
+    "SlotMax",
     "SlotSum",
     "Space",
     "Variable",

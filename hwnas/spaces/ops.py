@@ -58,6 +58,14 @@ class Op:
         """Learned numbers (weights, biases, BN scale and shift)."""
         return KINDS[self.kind].params(self)
 
+    @property
+    def activations(self) -> int:
+        """Numbers that are alive at once, at most, while one image is computed layer by layer, nothing fused.
+
+        A layer's input and output are alive together, and the input of a residual until it is added.
+        """
+        return KINDS[self.kind].activations(self)
+
 
 def make_op(kind: str, input_: Shape, output: Shape, **attributes: Attribute) -> Op:
     """An op with its attributes in canonical order.
@@ -105,6 +113,7 @@ class Kind:
     attributes: frozenset[str]
     macs: Callable[[Op], int]
     params: Callable[[Op], int]
+    activations: Callable[[Op], int]
 
 
 def squeeze_width(mid: int) -> int:
@@ -167,6 +176,29 @@ def _bottleneck_params(op: Op) -> int:
     return inp * mid + 9 * mid * mid + mid * out + 4 * mid + 2 * out + down
 
 
+def _conv_activations(op: Op) -> int:
+    return math.prod(op.input) + math.prod(op.output)
+
+
+def _mbconv_activations(op: Op) -> int:
+    inp, out, mid = math.prod(op.input), math.prod(op.output), op.number("mid")
+    wide, deep = mid * _area(op.input), mid * _area(op.output)
+    kept = op.number("skip") * inp
+    expand = inp + wide if op.number("expand") else 0
+    return max(expand, kept + (wide if op.number("expand") else inp) + deep, kept + deep + out)
+
+
+def _bottleneck_activations(op: Op) -> int:
+    inp, out, mid = math.prod(op.input), math.prod(op.output), op.number("mid")
+    wide, deep = mid * _area(op.input), mid * _area(op.output)
+    shortcut = op.number("downsample") * out  # computed while the input and the other branch's output are alive
+    return inp + max(wide + deep, deep + out, out + shortcut)
+
+
+def _classifier_activations(op: Op) -> int:
+    return math.prod(op.input) + op.input[0]  # the image and its mean; what follows is smaller
+
+
 def _linear_params(op: Op) -> int:
     return op.macs + op.output[0]
 
@@ -175,20 +207,26 @@ TEXTS = frozenset({"act"})  # attributes that are texts; all others are whole nu
 
 KINDS: dict[str, Kind] = {
     # convolution, BN, activation
-    "conv": Kind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params),
+    "conv": Kind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params, _conv_activations),
     # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` leaves the first 1x1 out
     "mbconv": Kind(
         frozenset({"mid", "kernel", "stride", "act", "expand", "se", "skip"}),
         _mbconv_macs,
         _mbconv_params,
+        _mbconv_activations,
     ),
     # convolution, BN, activation, and the input added
-    "residual-conv": Kind(frozenset({"kernel", "act"}), _conv_macs, _conv_params),
+    "residual-conv": Kind(frozenset({"kernel", "act"}), _conv_macs, _conv_params, _conv_activations),
     # residual of ResNet-50 (He et al. 2016, figure 5); a mean of 2x2 and a 1x1 on the shortcut (He et al. 2019, "-D")
-    "bottleneck": Kind(frozenset({"mid", "stride", "act", "downsample"}), _bottleneck_macs, _bottleneck_params),
-    "maxpool": Kind(frozenset({"kernel", "stride"}), lambda _: 0, lambda _: 0),
+    "bottleneck": Kind(
+        frozenset({"mid", "stride", "act", "downsample"}),
+        _bottleneck_macs,
+        _bottleneck_params,
+        _bottleneck_activations,
+    ),
+    "maxpool": Kind(frozenset({"kernel", "stride"}), lambda _: 0, lambda _: 0, _conv_activations),
     # mean over the image, linear without bias, activation, linear
-    "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params),
+    "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params, _classifier_activations),
     # mean over the image, linear
-    "linear": Kind(frozenset(), lambda op: op.input[0] * op.output[0], _linear_params),
+    "linear": Kind(frozenset(), lambda op: op.input[0] * op.output[0], _linear_params, _classifier_activations),
 }

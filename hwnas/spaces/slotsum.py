@@ -1,11 +1,11 @@
-"""A function of an arch that is a constant plus one term a slot."""
+"""Functions of an arch made of one term a slot: their sum, or the largest of them."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ class SlotSum:
     constant: float
     axes: tuple[tuple[int, ...], ...]
     arrays: tuple[Floats, ...]
+    combine: ClassVar[np.ufunc] = np.add
 
     def __call__(self, codes: npt.NDArray[np.uint8]) -> Floats:
         """The function's value for each row: codes ``(n, variables)`` -> ``(n,)``.
@@ -49,11 +50,39 @@ class SlotSum:
 
     def per_slot(self, codes: npt.NDArray[np.uint8]) -> Floats:
         """The terms: codes ``(n, variables)`` -> ``(n, slots)``; a row plus the constant sums to the value."""
-        return np.stack([_gather(codes, a, t) for a, t in zip(self.axes, self.arrays, strict=True)], axis=1)
+        return _terms(self, codes)
 
     @cached_property
     def _lookup(self) -> _Lookup:
         return _Lookup.of([((), np.array(self.constant)), *zip(self.axes, self.arrays, strict=True)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotMax:
+    """``f(arch) = the largest of constant and, over slots,  array of slot [values of the variables it reads]``.
+
+    What is alive at one time is such a function: activations fill the memory one slot after another.
+
+    Attributes:
+        constant, axes, arrays: as in `SlotSum`.
+    """
+
+    constant: float
+    axes: tuple[tuple[int, ...], ...]
+    arrays: tuple[Floats, ...]
+    combine: ClassVar[np.ufunc] = np.maximum
+
+    def __call__(self, codes: npt.NDArray[np.uint8]) -> Floats:
+        """The function's value for each row: codes ``(n, variables)`` -> ``(n,)``."""
+        largest: Floats = np.maximum(_terms(self, codes).max(axis=1), self.constant)
+        return largest
+
+    def per_slot(self, codes: npt.NDArray[np.uint8]) -> Floats:
+        """The terms: codes ``(n, variables)`` -> ``(n, slots)``; the value of a row is the largest."""
+        return _terms(self, codes)
+
+
+SlotFunction = SlotSum | SlotMax
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +154,11 @@ def _joint(lengths: dict[int, int], members: list[_Term]) -> Floats:
     for axes, own in members:
         array += own[tuple(places.get(axis, 0) for axis in axes)]  # a variable with one value has no axis
     return array
+
+
+def _terms(function: SlotFunction, codes: npt.NDArray[np.uint8]) -> Floats:
+    """The terms: codes ``(n, variables)`` -> ``(n, slots)``."""
+    return np.stack([_gather(codes, a, t) for a, t in zip(function.axes, function.arrays, strict=True)], axis=1)
 
 
 def _gather(codes: npt.NDArray[np.uint8], axes: tuple[int, ...], array: Floats) -> Floats:

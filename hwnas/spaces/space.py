@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces.ops import Op
-from hwnas.spaces.slotsum import SlotSum
+from hwnas.spaces.slotsum import SlotMax, SlotSum
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -326,6 +326,18 @@ class Space:
 
     def grouped_sum(self, cost: Callable[[str, Op], float]) -> SlotSum:
         """The sum over slots of a cost that depends on the slot's group as well as on the op."""
+        axes, arrays = self._terms(cost)
+        return SlotSum(constant=0.0, axes=axes, arrays=arrays)
+
+    def slot_max(self, cost: Callable[[Op], float]) -> SlotMax:
+        """The largest cost of an op over the slots; nothing costs nothing where no op stands."""
+        axes, arrays = self._terms(lambda _, op: cost(op))
+        return SlotMax(constant=0.0, axes=axes, arrays=arrays)
+
+    def _terms(
+        self, cost: Callable[[str, Op], float]
+    ) -> tuple[tuple[tuple[int, ...], ...], tuple[npt.NDArray[np.float64], ...]]:
+        """For each slot the columns that it reads, and its op's cost by their values."""
         known: dict[tuple[str, Op | None], float] = {}
         arrays = []
         for slot in self.slots:
@@ -335,8 +347,7 @@ class Space:
                 if (slot.group, op) not in known:
                     known[slot.group, op] = float(cost(slot.group, op))
             arrays.append(np.array([known[slot.group, op] for op in ops.flat], np.float64).reshape(ops.shape))
-        axes = tuple(tuple(self.column[name] for name in slot.variables) for slot in self.slots)
-        return SlotSum(constant=0.0, axes=axes, arrays=tuple(arrays))
+        return tuple(tuple(self.column[name] for name in slot.variables) for slot in self.slots), tuple(arrays)
 
     @cached_property
     def macs(self) -> SlotSum:

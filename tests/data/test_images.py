@@ -326,6 +326,13 @@ def test_wrong_arguments_are_refused(root: Path) -> None:
         Images(root).batches("test", 2)
 
 
+@pytest.mark.parametrize("name", ["全角\u3000空白", "thin\u2009space", "naïve"])
+def test_a_class_may_have_any_name_that_can_be_written(root: Path, name: str) -> None:
+    for folder in ("train", "val"):
+        (root / folder / "dog").rename(root / folder / name)
+    assert name in Images(root).classes
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_a_class_whose_name_is_not_utf8(root: Path) -> None:
     for folder in ("train", "val"):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hwnas.errors import InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch, UnknownName
+from hwnas.errors import InfeasibleBudget, InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch, UnknownName
 from hwnas.latency import LatencyTable, Row, load_model, profile, read_table, validate, write_table
 from hwnas.latency.imports import imported_table, read_files
 from hwnas.latency.ofa_yaml import Mean, parse_ofa_yaml
-from hwnas.search import Problem, check_feasible, solve
+from hwnas.search import Problem, check_feasible, latency_objective, solve
 from hwnas.spaces import Space, make_space
 from hwnas.targets import Target
 
@@ -282,13 +283,18 @@ def test_the_model_is_the_plain_sum_and_has_no_upper_bound(
 def test_a_search_without_a_margin(space: Space, this: Target, make_table: Callable[..., LatencyTable]) -> None:
     model = load_model(as_imported(make_table(space, this)), space)
     [budget] = model.predict(space.encode([space.smallest]))
+    problem = Problem(
+        space=space,
+        accuracy=space.macs,
+        objectives=(latency_objective(model),),
+        budgets={model.target: float(budget)},
+        confidence=None,
+    )
     with pytest.raises(TableError, match="--no-margin"):
-        check_feasible(model, float(budget), 0.99)
-    problem = Problem(space=space, accuracy=space.macs, latency=model, budget_ms=float(budget), confidence=None)
-    found = solve(problem, "exact")
-    assert found[0].arch == space.smallest
-    with pytest.raises(Exception, match=r"\(without a margin\)"):
-        check_feasible(model, float(budget) * 0.9, None)
+        check_feasible(replace(problem, confidence=0.99))
+    assert solve(problem).candidates[0].arch == space.smallest
+    with pytest.raises(InfeasibleBudget, match=r"\(without a margin\)"):
+        check_feasible(replace(problem, budgets={model.target: float(budget) * 0.9}))
 
 
 def test_a_missing_op_is_imported_and_not_measured(

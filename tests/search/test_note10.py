@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.latency import LatencyModel
 from hwnas.latency.ofa_yaml import parse_ofa_yaml
-from hwnas.search import Problem, solve
+from hwnas.search import Objective, Problem, find_front, solve
 from hwnas.spaces import SlotSum, Space, make_space
 
 TABLES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "ofa-note10"
@@ -67,21 +66,51 @@ def test_latencies_are_those_of_once_for_alls_own_code(note10: Space, latency: S
     assert ms == pytest.approx([9.890, 92.398], abs=5e-4)
 
 
-@pytest.mark.parametrize(
-    ("budget", "optimum", "ms"), [(20, 71.52598, 19.997), (25, 73.76742, 24.928), (40, 77.82220, 39.887)]
-)
+KNOWN = [(20, 71.52598, 19.997), (25, 73.76742, 24.928), (40, 77.82220, 39.887)]
+
+
+@pytest.fixture(scope="module")
+def make(note10: Space, latency: SlotSum, accuracy: SlotSum) -> Callable[..., Problem]:
+    objective = Objective(name="note10", unit="ms", total=latency)
+
+    def problem(budget: float | None, seed: int = 0) -> Problem:
+        budgets = {} if budget is None else {"note10": budget}
+        return Problem(space=note10, accuracy=accuracy, objectives=(objective,), budgets=budgets, seed=seed)
+
+    return problem
+
+
+@pytest.mark.parametrize("strategy", ["exact", "milp"])
+@pytest.mark.parametrize(("budget", "optimum", "ms"), KNOWN)
 def test_the_optimum_is_found(
-    note10: Space,
-    latency: SlotSum,
-    accuracy: SlotSum,
-    make_model: Callable[..., LatencyModel],
-    budget: float,
-    optimum: float,
-    ms: float,
+    make: Callable[..., Problem], budget: float, optimum: float, ms: float, strategy: str
 ) -> None:
-    problem = Problem(space=note10, accuracy=accuracy, latency=make_model(note10, latency), budget_ms=budget)
-    best, *others = solve(problem, "exact")
+    found = solve(make(budget), strategy, candidates=3)
+    best, *others = found.candidates
+    assert found.proved
     assert best.predicted_accuracy == pytest.approx(optimum, abs=1e-5)
-    assert best.predicted_ms == pytest.approx(ms, abs=5e-4)
+    assert best.costs["note10"] == pytest.approx(ms, abs=5e-4)
     assert all(other.predicted_accuracy < best.predicted_accuracy for other in others)
-    assert all(candidate.predicted_ms <= budget for candidate in (best, *others))
+    assert all(candidate.costs["note10"] <= budget for candidate in (best, *others))
+
+
+@pytest.mark.parametrize("budget", [budget for budget, _, _ in KNOWN])
+def test_the_program_agrees_to_the_last_digits(make: Callable[..., Problem], budget: float) -> None:
+    exact, program = (solve(make(budget), s, candidates=1).candidates[0] for s in ("exact", "milp"))
+    assert exact.predicted_accuracy == pytest.approx(program.predicted_accuracy, abs=1e-9)
+
+
+def test_the_optima_are_on_the_front(make: Callable[..., Problem]) -> None:
+    front = find_front(make(None)).candidates
+    for budget, optimum, _ in KNOWN:
+        within = [c for c in front if c.costs["note10"] <= budget]
+        assert within[-1].predicted_accuracy == pytest.approx(optimum, abs=1e-5)
+    assert [c.predicted_accuracy for c in front] == sorted(c.predicted_accuracy for c in front)
+
+
+@pytest.mark.parametrize("strategy", ["nsga2", "evolution"])
+@pytest.mark.parametrize(("budget", "optimum"), [(budget, optimum) for budget, optimum, _ in KNOWN])
+def test_heuristics_come_near(make: Callable[..., Problem], budget: float, optimum: float, strategy: str) -> None:
+    """Once-for-all's evolution ends 0.05 to 0.64 below the optimum."""
+    [best] = solve(make(budget), strategy, candidates=1).candidates
+    assert optimum - 0.02 <= best.predicted_accuracy <= optimum + 1e-5

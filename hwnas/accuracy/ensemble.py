@@ -1,0 +1,96 @@
+"""An ensemble of small networks (MLPs) that predicts scores, with an uncertainty.
+
+Each member begins at other weights and sees the evaluated networks with other importance, as in the Bayesian bootstrap;
+what they disagree about is what the data do not tell (Lakshminarayanan et al., "Simple and Scalable Predictive
+Uncertainty Estimation using Deep Ensembles", NeurIPS 2017; Rubin, "The Bayesian Bootstrap", 1981).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hwnas.accuracy.stagewise import Term, single
+from hwnas.spaces import Codes, Space
+
+Floats = npt.NDArray[np.float64]
+
+_MEMBERS = 8
+_HIDDEN = 48
+_STEPS = 400
+_RATE = 1e-2
+_DECAY = 0.1
+_ROWS = 4000  # networks scored at a time: their activations stay in the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """A fitted ensemble.
+
+    Attributes:
+        space: whose codes it takes.
+        layers: weights ``(members, in, out)`` and biases ``(members, 1, out)`` of each layer, in turns.
+        inputs: mean and standard deviation of the features, ``(2, features)``.
+        outputs: mean and standard deviation of the scores.
+    """
+
+    space: Space
+    layers: tuple[Tensor, ...]
+    inputs: Floats
+    outputs: tuple[float, float]
+
+    def __call__(self, codes: Codes) -> Floats:
+        """Codes ``(n, variables)`` -> scores by each member, ``(members, n)``."""
+        mean, scale = self.outputs
+        terms, found = single(self.space), np.empty((len(self.layers[0]), len(codes)))
+        with torch.inference_mode():
+            for start in range(0, len(codes), _ROWS):
+                rows = slice(start, start + _ROWS)
+                found[:, rows] = _forward(self.layers, _inputs(terms, codes[rows], self.inputs)).numpy()
+        return mean + scale * found
+
+
+def fit_ensemble(space: Space, codes: Codes, scores: Floats, *, seed: int) -> Ensemble:
+    """An ensemble fitted to the scores ``(n,)`` of networks ``(n, variables)``."""
+    terms = single(space)
+    given = np.concatenate([term(codes) for term in terms], axis=1)
+    inputs = np.stack([given.mean(axis=0), given.std(axis=0) + 1e-6])
+    outputs = float(scores.mean()), float(scores.std()) or 1.0
+    x = _inputs(terms, codes, inputs)
+    y = torch.tensor((scores - outputs[0]) / outputs[1], dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    importance = -torch.rand((_MEMBERS, len(codes)), generator=generator).clamp_min(1e-9).log()
+    layers = tuple(
+        ((2 * torch.rand((_MEMBERS, rows, fan_out), generator=generator) - 1) / math.sqrt(fan_in)).requires_grad_()
+        for fan_in, fan_out in ((x.shape[1], _HIDDEN), (_HIDDEN, _HIDDEN), (_HIDDEN, 1))
+        for rows in (fan_in, 1)  # weights and biases
+    )
+    optimizer = torch.optim.AdamW(layers, lr=_RATE, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, total_iters=_STEPS)
+    for _ in range(_STEPS):
+        # Summed over members: each is trained as if it were alone.
+        loss = (importance * (_forward(layers, x) - y) ** 2).mean(dim=1).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return Ensemble(space, tuple(layer.detach() for layer in layers), inputs, outputs)
+
+
+def _inputs(terms: list[Term], codes: Codes, inputs: Floats) -> Tensor:
+    given = np.concatenate([term(codes) for term in terms], axis=1)
+    return torch.tensor((given - inputs[0]) / inputs[1], dtype=torch.float32)
+
+
+def _forward(layers: tuple[Tensor, ...], x: Tensor) -> Tensor:
+    """Inputs ``(n, features)`` -> outputs of every member, ``(members, n)``."""
+    for i in range(0, len(layers), 2):
+        x = x @ layers[i] + layers[i + 1]
+        if i + 2 < len(layers):
+            x = torch.nn.functional.silu(x)
+    return x[..., 0]

@@ -1,0 +1,185 @@
+"""Accuracy models: fitted on evaluated subnets, judged on subnets that they did not see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+from hwnas.accuracy.ensemble import Ensemble, fit_ensemble
+from hwnas.accuracy.evaluate import Evaluator
+from hwnas.accuracy.sample import spread
+from hwnas.accuracy.stagewise import fit_score, logit, parameters
+from hwnas.errors import InvalidValue
+from hwnas.progress import Progress, silent
+from hwnas.spaces import Codes, SlotSum, Space
+from hwnas.targets import Journal
+
+Floats = npt.NDArray[np.float64]
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How well a model predicts networks that it did not see.
+
+    Attributes:
+        kendall_tau: rank correlation of predicted and evaluated accuracies; NaN where they have no ranks.
+        rmse: root of the mean squared error, as a fraction.
+        within_one_sigma: share of the networks whose accuracy lies within one standard deviation of the prediction;
+            about .68 where the uncertainty is right. None for a model without uncertainty.
+    """
+
+    kendall_tau: float
+    rmse: float
+    within_one_sigma: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyModel:
+    """Predicts accuracies from codes: the stage-wise model, and the ensemble for re-ranking.
+
+    Attributes:
+        score: the stage-wise sum; accuracy rises with it.
+        ensemble: the networks.
+        weight: share that the ensemble's mean has beside the stage-wise score, in what `ensemble_predict` gives.
+        noise: standard deviation of scores that the members do not disagree about.
+        subnets: on how many networks it was fitted.
+        quality: of the stage-wise model and of the ensemble, by cross-validation.
+    """
+
+    score: SlotSum
+    ensemble: Ensemble
+    weight: float
+    noise: float
+    subnets: int
+    quality: dict[str, Quality]
+
+    def __call__(self, codes: Codes) -> Floats:
+        """Codes ``(n, variables)`` -> accuracies by the stage-wise model, ``(n,)``."""
+        accuracies: Floats = special.expit(self.score(codes))
+        return accuracies
+
+    def ensemble_predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Codes ``(n, variables)`` -> accuracies by the ensemble and their standard deviations, ``(n,)`` each."""
+        return _accuracy(*_joined(self.score(codes), self.ensemble(codes), self.weight, self.noise))
+
+
+def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 0) -> AccuracyModel:
+    """Fit an accuracy model on evaluated networks.
+
+    The stage-wise model is `hwnas.accuracy.stagewise`'s. The ensemble's prediction is a weighted mean of it and of the
+    MLPs, with the weight that predicts networks best that neither has seen (stacking: Wolpert, 1992).
+
+    Args:
+        space: the space.
+        codes: networks, ``(n, variables)``, best spread over cost (`hwnas.accuracy.spread`).
+        accuracies: as fractions, ``(n,)``.
+        seed: of the ensemble and of the folds of the cross-validation.
+
+    Raises:
+        InvalidValue: fewer networks than the space has parameters; accuracies that are no fractions.
+    """
+    if len(codes) != len(accuracies) or not ((accuracies >= 0) & (accuracies <= 1)).all():
+        raise InvalidValue(
+            f"an accuracy model takes one accuracy a network, as a fraction from 0 to 1; got {len(accuracies)} for "
+            f"{len(codes)} networks"
+            + (f", from {accuracies.min():g} to {accuracies.max():g}" if len(accuracies) else "")
+        )
+    check_enough(space, len(codes))
+    codes, scores = space.canonical(codes), logit(accuracies)
+    score = fit_score(space, codes, scores)
+    stagewise, members = _unseen(space, codes, scores, seed)
+    mean = members.mean(axis=0)
+    apart = mean - stagewise
+    weight = float(np.clip(apart @ (scores - stagewise) / max(apart @ apart, 1e-12), 0.0, 1.0))
+    errors = scores - (stagewise + weight * apart)
+    noise = float(np.sqrt(max((errors**2).mean() - members.var(axis=0).mean(), 1e-12)))
+    predicted, sigma = _accuracy(*_joined(stagewise, members, weight, noise))
+    inside = float((np.abs(accuracies - predicted) <= sigma).mean())
+    return AccuracyModel(
+        score=score,
+        ensemble=fit_ensemble(space, codes, scores, seed=seed),
+        weight=weight,
+        noise=noise,
+        subnets=len(codes),
+        quality={
+            "stagewise": _quality(special.expit(stagewise), accuracies),
+            "ensemble": _quality(predicted, accuracies, inside),
+        },
+    )
+
+
+def fit_on_subnets(
+    evaluator: Evaluator, journal: Journal, *, subnets: int, seed: int, progress: Progress = silent
+) -> AccuracyModel:
+    """Evaluate subnets that are spread over cost, and fit a model on them.
+
+    Args:
+        evaluator: measures subnets.
+        journal: where evaluations are kept; those in it are not done again.
+        subnets: how many; all of the space where it has fewer.
+        seed: of the networks drawn and of `fit_accuracy`.
+        progress: told about the evaluations.
+
+    Raises:
+        InvalidValue: fewer than the space has parameters.
+    """
+    space = evaluator.supernet.space
+    check_enough(space, min(subnets, space.size))
+    codes = spread(space, min(subnets, space.size), seed=seed)
+    accuracies = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
+    return fit_accuracy(space, codes, np.array(accuracies), seed=seed)
+
+
+def check_enough(space: Space, networks: int) -> None:
+    """Check that an accuracy model can be fitted on so many networks.
+
+    Raises:
+        InvalidValue: they are fewer than the space has parameters.
+    """
+    if networks < parameters(space):
+        raise InvalidValue(
+            f"an accuracy model of {space.name} has {parameters(space)} parameters and takes at least as many "
+            f"evaluated networks, not {networks}; 300 is a good number. Evaluate more, or restrict the space"
+        )
+
+
+def _unseen(space: Space, codes: Codes, scores: Floats, seed: int) -> tuple[Floats, Floats]:
+    """Scores of each network by models fitted on others: stage-wise ``(n,)``, members ``(members, n)``."""
+    order = np.random.default_rng((seed, 8)).permutation(len(codes))
+    stagewise, members = np.empty(len(codes)), None
+    folds = min(_FOLDS, len(codes))
+    for fold in range(folds):
+        left_out = order[fold::folds]
+        rest = np.setdiff1d(order, left_out)
+        stagewise[left_out] = fit_score(space, codes[rest], scores[rest])(codes[left_out])
+        own = fit_ensemble(space, codes[rest], scores[rest], seed=seed)(codes[left_out])
+        if members is None:
+            members = np.empty((len(own), len(codes)))
+        members[:, left_out] = own
+    assert members is not None
+    return stagewise, members
+
+
+def _joined(stagewise: Floats, members: Floats, weight: float, noise: float) -> tuple[Floats, Floats]:
+    """The ensemble's scores and their standard deviations, ``(n,)`` each."""
+    mean = (1 - weight) * stagewise + weight * members.mean(axis=0)
+    return mean, np.sqrt(members.var(axis=0) + noise**2)
+
+
+def _accuracy(scores: Floats, sigma: Floats) -> tuple[Floats, Floats]:
+    """Accuracies and their standard deviations from those of scores, by the slope of the link."""
+    accuracies = special.expit(scores)
+    return accuracies, sigma * accuracies * (1 - accuracies)
+
+
+def _quality(predicted: Floats, accuracies: Floats, inside: float | None = None) -> Quality:
+    return Quality(
+        kendall_tau=float(stats.kendalltau(predicted, accuracies).statistic),
+        rmse=float(np.sqrt(((predicted - accuracies) ** 2).mean())),
+        within_one_sigma=inside,
+    )

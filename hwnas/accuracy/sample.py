@@ -1,0 +1,57 @@
+"""Which networks to evaluate: spread over cost, so that a model of accuracy knows the whole front."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas.errors import InvalidValue
+from hwnas.spaces import Codes, SlotSum, Space
+
+_DRAWN = 50  # networks drawn for each that is chosen
+_TILT = 3.0  # how strongly small or large values are preferred at the ends
+
+
+def spread(space: Space, networks: int, *, seed: int, cost: SlotSum | None = None) -> Codes:
+    """Distinct random networks whose costs are spread evenly over the range of the space.
+
+    Networks with every variable drawn uniformly (`Space.sample`) all cost about the same, in the middle; budgets are
+    elsewhere. Here every network has a tilt of its own, toward small values or large ones, and of those in each
+    stretch of costs one is chosen at random. The smallest and the largest network are always among them.
+
+    Args:
+        space: the space.
+        networks: how many, at most the size of the space.
+        seed: of what is drawn.
+        cost: what is spread; MACs if left out.
+
+    Returns:
+        ``(networks, variables)``, distinct, by ascending cost.
+
+    Raises:
+        InvalidValue: fewer than 2 networks, or more than the space has.
+    """
+    if not 2 <= networks <= space.size:
+        raise InvalidValue(f"{space.name} has {space.size} networks; 2 to that many can be drawn, not {networks}")
+    cost, rng = cost or space.macs, np.random.default_rng((seed, 7))
+    codes = space.encode([space.smallest, space.largest])
+    while len(codes) < networks:  # a small space may need several rounds until all its networks have come up
+        codes = np.unique(np.concatenate([codes, _tilted(space, _DRAWN * networks, rng)]), axis=0)
+    codes = codes[np.argsort(cost(codes), kind="stable")]
+    values = cost(codes)
+    places = np.searchsorted(values, np.linspace(values[0], values[-1], networks + 1)[1:-1])
+    stretches = np.split(np.arange(len(codes)), places)
+    chosen = [0, len(codes) - 1, *(int(rng.choice(stretch)) for stretch in stretches if len(stretch))]
+    unique = list(dict.fromkeys(chosen))[:networks]
+    # Stretches in which nothing lies: any others instead.
+    rest = rng.permutation(np.setdiff1d(np.arange(len(codes)), unique))[: networks - len(unique)]
+    return codes[np.sort(np.concatenate([unique, rest]).astype(np.intp))]
+
+
+def _tilted(space: Space, count: int, rng: np.random.Generator) -> Codes:
+    tilt = rng.uniform(-_TILT, _TILT, (count, 1))
+    columns = []
+    for variable in space.variables:
+        weights = np.exp(tilt * np.linspace(-0.5, 0.5, len(variable.values)))
+        ends = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
+        columns.append((rng.random((count, 1)) > ends[:, :-1]).sum(axis=1).astype(np.uint8))
+    return space.canonical(np.stack(columns, axis=1))

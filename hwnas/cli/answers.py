@@ -1,0 +1,156 @@
+"""What `hwnas search` answers: as JSON values, as files, as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from hwnas.accuracy import AccuracyModel
+from hwnas.deploy.recipes import RecipeChoice
+from hwnas.latency.model import explain
+from hwnas.search import Candidate, Problem, find_front
+from hwnas.search.explain import next_steps
+from hwnas.search.front_files import write_fronts
+from hwnas.search.rerank import Chosen
+from hwnas.targets import write_whole
+
+Answer = dict[str, Any]
+
+
+def answer_of(problem: Problem, chosen: Chosen, model: AccuracyModel, *, row: int = 0) -> Answer:
+    """What is written of a network that was found."""
+    best = chosen.candidates[row]
+    latencies = {o.name: o.latency for o in problem.objectives if o.latency}
+    answer: Answer = {
+        "label": ", ".join(problem.budgets),
+        "space": problem.space.name,
+        "budgets": dict(problem.budgets),
+        "predicted": dict(best.costs),
+        "arch": dict(best.arch),
+        "predicted_accuracy": best.predicted_accuracy,
+        "validation_accuracy": chosen.accuracies[row],
+        "latency_sources": {name: latency.source for name, latency in latencies.items()},
+        "strategy": chosen.found.strategy,
+        "proof": chosen.proof,
+        "accuracy_model": {
+            "subnets": model.subnets,
+            **{name: asdict(quality) for name, quality in model.quality.items()},
+        },
+    }
+    if len(problem.budgets) == len(latencies) == 1:  # what `hwnas export` and `hwnas bench` compare with
+        [name] = latencies
+        answer |= {"target": name, "budget_ms": problem.budgets[name], "predicted_ms": best.costs[name]}
+    return answer
+
+
+def recipe_answer(
+    problems: Mapping[str, Problem], choices: list[RecipeChoice], left_out: Mapping[str, str], model: AccuracyModel
+) -> Answer:
+    """What is written of the best recipe's network, with all recipes beside it."""
+    first = choices[0]
+    answer = answer_of(problems[first.target.name], first.chosen, model, row=first.best)
+    answer["recipes"] = [
+        {
+            "target": choice.target.name,
+            "predicted_ms": choice.chosen.candidates[choice.best].costs[choice.target.name],
+            "deployed_accuracy": choice.deployed[choice.best],
+            "change": choice.change,
+            "arch": dict(choice.chosen.candidates[choice.best].arch),
+        }
+        for choice in choices
+    ]
+    answer["recipes_left_out"] = left_out
+    return answer
+
+
+def explained(problem: Problem, answer: Answer) -> Answer:
+    """For each target: milliseconds by slot, and what more of them would buy."""
+    arch = problem.space.arch(answer["arch"])
+    [candidate] = problem.candidates(problem.space.encode([arch]))
+    return {
+        o.name: {
+            "slots_ms": explain(o.latency, arch),
+            "next": [asdict(step) for step in next_steps(problem, candidate, o)],
+        }
+        for o in problem.objectives
+        if o.latency
+    }
+
+
+def write_front(
+    folder: Path, problems: Mapping[str, Problem], choices: list[RecipeChoice], answers: list[Answer]
+) -> None:
+    """The exact front of every problem; in a choice of recipes with what each of them changes in accuracy.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    changes = {choice.target.name: choice.change for choice in choices}
+    shown = {label: problem for label, problem in problems.items() if not choices or label in changes}
+    first = next(iter(shown.values()))
+
+    def shifted(label: str, found: list[Candidate]) -> list[Candidate]:
+        change = changes.get(label, 0.0)
+        return [replace(c, predicted_accuracy=c.predicted_accuracy + change) for c in found]
+
+    fronts = {label: shifted(label, find_front(replace(p, budgets={})).candidates) for label, p in shown.items()}
+    marked: dict[str, list[Candidate]] = {}
+    for answer in answers:
+        codes = first.space.encode([first.space.arch(answer["arch"])])
+        marked[answer["label"]] = shifted(answer["label"], problems[answer["label"]].candidates(codes))
+    write_fronts(folder, first.space, fronts, first.objectives[0], marked=marked)
+
+
+def write_answers(out: Path, answers: list[Answer], *, family: bool) -> list[Path]:
+    """Write each answer into its file; those of a family into a folder, named by target.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    files = [out / f"{answer['label'].replace('/', '-')}.json" if family else out for answer in answers]
+    if family:
+        out.mkdir(parents=True, exist_ok=True)
+    for answer, file in zip(answers, files, strict=True):
+        write_whole(file, json.dumps(answer, indent=2) + "\n")
+    return files
+
+
+def lines_of(answer: Answer, file: Path, supernet: Path) -> Iterator[str]:
+    """The answer for a terminal, line by line."""
+    budgets = ", ".join(
+        f"{answer['predicted'][name]:.4g} of {budget:.4g} {'ms ' if '/' in name else ''}on {name}"
+        for name, budget in answer["budgets"].items()
+    )
+    sources = ", ".join(sorted(set(answer["latency_sources"].values())))
+    yield f"{answer['validation_accuracy']:.2%} on validation, predicted {budgets}" + (
+        f" (latencies of ops: {sources})" if sources else ""
+    )
+    models = answer["accuracy_model"]
+    quality = (
+        f"{name} τ {models[name]['kendall_tau']:.3f}, RMSE {models[name]['rmse']:.2%}"
+        for name in ("stagewise", "ensemble")
+    )
+    yield f"Accuracy model on {models['subnets']} subnets, by cross-validation: {'; '.join(quality)}"
+    yield answer["proof"]
+    for recipe in answer.get("recipes", []):
+        yield (
+            f"  {recipe['target']}: {recipe['deployed_accuracy']:.2%} deployed ({recipe['change']:+.2%} by the recipe),"
+            f" predicted {recipe['predicted_ms']:.4g} ms"
+        )
+    for name, why in answer.get("recipes_left_out", {}).items():
+        yield f"  left out: {name}: {why}"
+    for name, parts in answer.get("explained", {}).items():
+        yield f"Milliseconds on {name}:"
+        for slot, ms in sorted(parts["slots_ms"].items(), key=lambda item: -item[1]):
+            yield f"  {slot:20} {ms:.4g}"
+        for step in parts["next"]:
+            changes = ", ".join(f"{v} {a or '-'}→{b or '-'}" for v, (a, b) in step["changes"].items())
+            yield f"  at {step['cost']:.4g} ms {step['gain']:+.2%}: {changes}"
+        if not parts["next"]:
+            yield "  no larger budget buys a higher predicted accuracy"
+    yield f"Arch: {file}"
+    if "target" in answer:
+        yield f"Export it with: hwnas export {file} --supernet {supernet} --target {answer['target']} --out BUNDLE"

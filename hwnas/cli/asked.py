@@ -1,0 +1,120 @@
+"""What `hwnas search` is asked, from its options: which targets, which budgets, one network or several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hwnas.cli import options
+from hwnas.errors import InvalidValue, TableError, UnknownName
+from hwnas.search import Objective, check_feasible, latency_objective, parse_budget, resource
+from hwnas.search.objectives import RESOURCES
+from hwnas.search.problem import Constraints
+from hwnas.spaces import Space
+from hwnas.targets import Target, recipes, resolve_target, this_device
+
+_ALL_RECIPES = "/*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What is searched for.
+
+    Attributes:
+        constraints: label -> budgets that one network has to keep: one entry, one for each target of a family, or one
+            for each recipe.
+        targets: name -> the targets among all objectives.
+        skipped: target -> why it is left out of a choice among recipes.
+        choice: whether the entries are recipes to choose among.
+    """
+
+    constraints: dict[str, Constraints]
+    targets: dict[str, Target]
+    skipped: dict[str, str]
+    choice: bool
+
+
+def asked(
+    space: Space, budgets: list[str], target: str | None, *, tables: Path | None, family: bool, confidence: float | None
+) -> Asked:
+    """The constraints that ``--budget``, ``--target``, ``--family`` and ``--confidence`` describe.
+
+    Raises:
+        InvalidValue, UnknownName: a budget or a target is malformed or given twice.
+        TableError: a target has no table, or it lacks the space.
+        InfeasibleBudget: no network keeps the budgets.
+    """
+    if target is not None and target.endswith(_ALL_RECIPES):
+        return _all_recipes(space, budgets, target, tables, confidence)
+    named = dict(_named(text, target) for text in budgets)
+    if len(named) < len(budgets):
+        raise InvalidValue(f"a budget is given twice for the same name: {', '.join(budgets)}")
+    objectives, targets = [], dict[str, Target]()
+    for name in named:
+        objective, resolved = _objective(space, name, tables)
+        objectives.append(objective)
+        if resolved:
+            targets[objective.name] = resolved
+    whole = Constraints(
+        space=space,
+        objectives=tuple(objectives),
+        budgets={o.name: parse_budget(text, o, space) for o, text in zip(objectives, named.values(), strict=True)},
+        confidence=confidence,
+    )
+    each = {o.name: replace(whole, objectives=(o,), budgets={o.name: whole.budgets[o.name]}) for o in objectives}
+    constraints = each if family else {", ".join(each): whole}
+    for one in constraints.values():
+        check_feasible(one)
+    return Asked(constraints=constraints, targets=targets, skipped={}, choice=False)
+
+
+def _named(text: str, target: str | None) -> tuple[str, str]:
+    """Name and value of a budget; one without a name is for the target."""
+    name, sign, value = text.rpartition("=")
+    if sign:
+        return name.strip(), value
+    if target is None:
+        raise InvalidValue(f"the budget {text!r} has no name: write device/recipe={text}, or give --target")
+    return target, text
+
+
+def _objective(space: Space, name: str, tables: Path | None) -> tuple[Objective, Target | None]:
+    if "/" not in name:
+        if name not in RESOURCES:
+            raise UnknownName("objective", name, RESOURCES, "Latency is named by its target, device/recipe.")
+        return resource(space, name), None
+    target = resolve_target(name)
+    return latency_objective(options.latency_model(target, tables, space)), target
+
+
+def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | None, confidence: float | None) -> Asked:
+    """A problem for each recipe of a device whose table covers the space."""
+    if len(budgets) != 1 or "=" in budgets[0]:
+        raise InvalidValue(
+            f"with --target {target} there is one budget without a name, for every recipe: not {budgets}"
+        )
+    device = target.partition("/")[0]
+    constraints, targets, skipped = dict[str, Constraints](), dict[str, Target](), dict[str, str]()
+    for recipe in recipes():
+        try:
+            resolved = resolve_target(f"{device}/{recipe}")
+        except InvalidValue:
+            continue  # a recipe of another kind of device
+        if resolved.recipe.runtime in ("roofline", "external"):
+            continue  # nothing that can be deployed
+        try:
+            objective = latency_objective(options.latency_model(resolved, tables, space))
+        except TableError as error:
+            skipped[resolved.name] = str(error)
+            continue
+        targets[objective.name] = resolved
+        constraints[objective.name] = Constraints(
+            space=space,
+            objectives=(objective,),
+            budgets={objective.name: parse_budget(budgets[0], objective, space)},
+            confidence=confidence,
+        )
+    if not constraints:
+        name = this_device().name if device == "this" else device
+        raise TableError(f"no recipe of {name} has a table that covers {space.name}: " + "; ".join(skipped.values()))
+    return Asked(constraints=constraints, targets=targets, skipped=skipped, choice=True)

@@ -1,0 +1,109 @@
+"""Architecture and recipe together: which recipe a network is best deployed with on a device.
+
+Every recipe has its own latencies, and what it costs in accuracy (int8, bf16) is measured on networks in its own
+runtime. A recipe whose program does not do what the network does is left out, and said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.accuracy import Evaluator
+from hwnas.deploy.export import lower_subnet
+from hwnas.deploy.parity import check_parity
+from hwnas.errors import InfeasibleBudget, ParityError, RuntimeUnavailable
+from hwnas.progress import Progress, silent
+from hwnas.search.problem import Candidate, Problem
+from hwnas.search.rerank import Chosen, choose
+from hwnas.search.run import never
+from hwnas.targets import Journal, Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeChoice:
+    """What one recipe is worth.
+
+    Attributes:
+        target: device and recipe.
+        chosen: networks by their accuracy in torch.
+        deployed: accuracy of the first of them in the recipe's runtime, on the validation images.
+        change: what the recipe changes in accuracy, on average over the networks deployed, as a fraction.
+    """
+
+    target: Target
+    chosen: Chosen
+    deployed: tuple[float, ...]
+    change: float
+
+    @property
+    def best(self) -> int:
+        """Which of the deployed networks is the most accurate."""
+        return int(np.argmax(self.deployed))
+
+
+def choose_recipe(
+    problems: Mapping[str, Problem],
+    targets: Mapping[str, Target],
+    evaluator: Evaluator,
+    journal: Journal,
+    *,
+    strategy: str = "exact",
+    candidates: int = 20,
+    deployed: int = 3,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = never,
+) -> tuple[list[RecipeChoice], dict[str, str]]:
+    """Search with each recipe, deploy the best networks of each, and compare.
+
+    Args:
+        problems: target's name -> the problem with that target's latency and budget.
+        targets: target's name -> the target.
+        evaluator: as in `hwnas.search.rerank.choose`, and so are journal, strategy, candidates and stop.
+        journal: where evaluations are kept.
+        strategy: of the search.
+        candidates: networks evaluated in torch.
+        deployed: how many networks of each recipe are lowered and run on the validation images.
+        progress: told about all of it.
+        stop: asked now and then; after a True every recipe's search ends early.
+
+    Returns:
+        the recipes, that with the most accurate deployed network first; and target's name -> why it is left out.
+
+    Raises:
+        InfeasibleBudget: no recipe has a network that keeps the budget.
+    """
+    found, left_out = [], dict[str, str]()
+    for name, problem in problems.items():
+        try:
+            chosen = choose(
+                problem, evaluator, journal, strategy=strategy, candidates=candidates, progress=progress, stop=stop
+            )
+            tried = chosen.candidates[:deployed]
+            accuracies = tuple(_deployed(c, evaluator, targets[name], journal, progress) for c in tried)
+        except (InfeasibleBudget, ParityError, RuntimeUnavailable) as error:
+            left_out[name] = str(error)
+            continue
+        change = float(np.mean(np.array(accuracies) - np.array(chosen.accuracies[: len(tried)])))
+        found.append(RecipeChoice(target=targets[name], chosen=chosen, deployed=accuracies, change=change))
+    if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+        raise InfeasibleBudget(f"no recipe has a network that can be deployed: {reasons}", objectives=tuple(problems))
+    return sorted(found, key=lambda choice: -max(choice.deployed)), left_out
+
+
+def _deployed(
+    candidate: Candidate, evaluator: Evaluator, target: Target, journal: Journal, progress: Progress
+) -> float:
+    """Accuracy of a network in the recipe's own runtime, on the validation images."""
+    arch = candidate.arch
+    key = f"{target.recipe.name} {target.recipe.hash} " + " ".join(f"{n}={v}" for n, v in arch.items())
+    if key not in journal.entries:
+        network = evaluator.subnet(arch, progress=progress)
+        program = lower_subnet(network, evaluator, arch, target.recipe)
+        batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
+        report = check_parity(network, program, target.recipe, batches, images=evaluator.images, progress=progress)
+        journal.record(key, report.deployed_accuracy)
+    return float(journal.entries[key])

@@ -1,0 +1,66 @@
+"""What the next millisecond would buy; where a network's milliseconds go, `hwnas.latency.model.explain` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hwnas.search.objectives import Objective
+from hwnas.search.problem import Candidate, Problem
+from hwnas.search.solve import find_front
+from hwnas.spaces import Space
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A network of the front that costs more than the one it is compared with.
+
+    Attributes:
+        cost: how much it costs, in the objective's unit.
+        gain: by how much its predicted accuracy is higher, as a fraction.
+        changes: variable -> value before and after; None where the variable does not matter.
+    """
+
+    cost: float
+    gain: float
+    changes: Mapping[str, tuple[int | None, int | None]]
+
+
+def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, steps: int = 5) -> list[Step]:
+    """What a larger budget would buy: networks of the exact front behind one, at ever larger cost.
+
+    Args:
+        problem: with an additive accuracy model.
+        chosen: the network to compare with.
+        objective: whose budget is raised; the other objectives do not count.
+        steps: at most how many; they are spread evenly in gain.
+
+    Raises:
+        InvalidValue: the accuracy is not additive.
+    """
+    alone = Problem(
+        space=problem.space, accuracy=problem.accuracy, objectives=(objective,), confidence=None, seed=problem.seed
+    )
+    front = [
+        c
+        for c in find_front(alone).candidates
+        if c.costs[objective.name] > chosen.costs[objective.name] and c.predicted_accuracy > chosen.predicted_accuracy
+    ]
+    found = []
+    for k in range(min(steps, len(front))):
+        other = front[round((k + 1) * len(front) / min(steps, len(front))) - 1]
+        found.append(
+            Step(
+                cost=other.costs[objective.name],
+                gain=other.predicted_accuracy - chosen.predicted_accuracy,
+                changes=_changes(problem.space, chosen.arch, other.arch),
+            )
+        )
+    return found
+
+
+def _changes(
+    space: Space, before: Mapping[str, int], after: Mapping[str, int]
+) -> dict[str, tuple[int | None, int | None]]:
+    old, new = space.describe(before), space.describe(after)
+    return {v.name: (old.get(v.name), new.get(v.name)) for v in space.variables if old.get(v.name) != new.get(v.name)}

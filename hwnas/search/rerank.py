@@ -1,0 +1,99 @@
+"""From the best by a model to the best by evaluation: the ensemble picks, images decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.accuracy import AccuracyModel, Evaluator
+from hwnas.progress import Progress, silent
+from hwnas.search.problem import Candidate, Problem
+from hwnas.search.run import never
+from hwnas.search.solve import Found, solve
+from hwnas.targets import Journal
+
+_AT_ONCE = 10  # networks evaluated before asking whether to stop
+PROPOSALS = 300  # the best by the stage-wise model, of which the ensemble picks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Networks that were really evaluated.
+
+    Attributes:
+        candidates: the most accurate first, by evaluation.
+        accuracies: on the validation images, of each.
+        found: what the search proposed.
+        proof: in words, what is proved of the first candidate and what is not.
+    """
+
+    candidates: list[Candidate]
+    accuracies: list[float]
+    found: Found
+    proof: str
+
+
+def choose(
+    problem: Problem,
+    evaluator: Evaluator,
+    journal: Journal,
+    *,
+    strategy: str = "exact",
+    candidates: int = 20,
+    evaluations: int | None = None,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = never,
+) -> Chosen:
+    """Search, re-rank by the ensemble where the accuracy model has one, and evaluate the best.
+
+    Args:
+        problem: what is asked.
+        evaluator: measures subnets.
+        journal: where evaluations are kept.
+        strategy: as in `hwnas.search.solve`.
+        evaluations: as in `hwnas.search.solve`.
+        candidates: how many networks are evaluated.
+        stop: asked now and then; after a True only the first of the best so far are evaluated.
+        progress: told about search and evaluations.
+
+    Raises:
+        UnknownName, InvalidValue, InfeasibleBudget: as in `hwnas.search.solve`.
+    """
+    model = problem.accuracy if isinstance(problem.accuracy, AccuracyModel) else None
+    proposals = max(PROPOSALS, candidates) if model else candidates
+    found = solve(problem, strategy, candidates=proposals, evaluations=evaluations, progress=progress, stop=stop)
+    proposed = found.candidates
+    if model:
+        better, _ = model.ensemble_predict(problem.space.encode([c.arch for c in proposed]))
+        proposed = [proposed[i] for i in np.argsort(-better, kind="stable")]
+    accuracies: list[float] = []
+    for start in range(0, min(candidates, len(proposed)), _AT_ONCE):
+        if start and stop():
+            break
+        some = [c.arch for c in proposed[start : min(start + _AT_ONCE, candidates)]]
+        accuracies += evaluator.accuracies(
+            some, journal, what=f"evaluating candidates from {start + 1}", progress=progress
+        )
+    order = np.argsort(-np.array(accuracies), kind="stable")
+    return Chosen(
+        candidates=[proposed[i] for i in order],
+        accuracies=[accuracies[i] for i in order],
+        found=found,
+        proof=_proof(problem, found, len(accuracies), ensemble=model is not None),
+    )
+
+
+def _proof(problem: Problem, found: Found, evaluated: int, *, ensemble: bool) -> str:
+    count, rest = len(found.candidates), "of them the ensemble picked" if ensemble else "of them the model picked"
+    if found.stopped:
+        first = f"Stopped early: the best {count} that {found.strategy} search had found so far. Nothing is proved"
+    elif found.proved:
+        first = (
+            f"Proved: no other of the {problem.space.size:.3g} networks keeps the budgets with a higher accuracy by "
+            f"the model than these {count}. Not proved"
+        )
+    else:
+        first = f"The best {count} of {found.evaluations} that {found.strategy} search scored. Nothing is proved"
+    return f"{first}: {rest} {evaluated}, and evaluation the best of those"

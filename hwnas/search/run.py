@@ -1,0 +1,129 @@
+"""What all strategies are given and give back, and the record of the best networks that heuristics keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.progress import Progress, silent
+from hwnas.search.problem import Problem
+from hwnas.spaces import Codes
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+
+def never() -> bool:
+    """A `Run.stop` that lets a search go on to its end."""
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """How a strategy is run.
+
+    Attributes:
+        candidates: at most how many networks it gives.
+        evaluations: at most how many networks it scores; None for the strategy's own number.
+        start: networks to begin with, ``(n, variables)``, for strategies that improve networks.
+        progress: told as it goes on.
+        stop: asked now and then; after a True the strategy returns the best so far.
+    """
+
+    candidates: int
+    evaluations: int | None = None
+    start: Codes | None = None
+    progress: Progress = silent
+    stop: Callable[[], bool] = never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a strategy found.
+
+    Attributes:
+        codes: networks that keep the budgets, the best first; ``(n, variables)``.
+        proved: no network of the space that is not among them is better by the accuracy model.
+        stopped: it was told to stop before its end.
+        evaluations: networks scored one by one; 0 where none is.
+    """
+
+    codes: Codes
+    proved: bool
+    stopped: bool
+    evaluations: int
+
+
+Strategy = Callable[[Problem, Run], Outcome]
+
+
+@dataclass(slots=True)
+class Archive:
+    """Scores networks of a problem, counts them, and keeps the best distinct ones within the budgets.
+
+    Attributes:
+        problem: whose networks.
+        size: how many are kept.
+        evaluations: how many were scored.
+    """
+
+    problem: Problem
+    size: int
+    evaluations: int = 0
+    _codes: Codes = field(init=False)
+    _accuracies: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._codes = np.zeros((0, len(self.problem.space.variables)), np.uint8)
+        self._accuracies = np.zeros(0)
+
+    def score(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Accuracies and excess over the budgets (`Problem.excess`) of canonical codes: ``(n,)`` each."""
+        self.evaluations += len(codes)
+        accuracies, excess = self.problem.accuracy(codes), self.problem.excess(codes)
+        full = len(self._codes) == self.size
+        better = (excess == 0) & (accuracies > (self._accuracies[-1] if full else -np.inf))
+        if better.any():
+            self._keep(codes[better], accuracies[better])
+        return accuracies, excess
+
+    @property
+    def best(self) -> Codes:
+        """The networks kept, the best first: ``(at most size, variables)``."""
+        return self._codes
+
+    def _keep(self, codes: Codes, accuracies: Floats) -> None:
+        both = np.concatenate([self._codes, codes])
+        values = np.concatenate([self._accuracies, accuracies])
+        order = np.argsort(-values, kind="stable")[: 4 * self.size + len(self._codes)]
+        _, first = np.unique(both[order], axis=0, return_index=True)
+        order = order[np.sort(first)][: self.size]
+        self._codes, self._accuracies = both[order], values[order]
+
+
+def ranking(accuracies: Floats, excess: Floats) -> Floats:
+    """Fitness in one number, from what `Archive.score` gives.
+
+    Within the budgets it is the accuracy; above them it is lower than any accuracy, and the lower the more is in
+    excess, so that a population finds its way back.
+    """
+    return np.where(excess > 0, -1e30 * (1 + excess), accuracies)
+
+
+def mutate(problem: Problem, codes: Codes, changes: float, rng: np.random.Generator) -> Codes:
+    """Copies with some variables drawn anew, each with probability ``changes / variables``, but at least one.
+
+    Variables with one value are left alone.
+    """
+    counts = np.array([len(v.values) for v in problem.space.variables])
+    [free] = np.nonzero(counts > 1)
+    out = codes.copy()
+    if len(free):
+        hit = rng.random((len(codes), len(free))) < changes / len(free)
+        hit[np.arange(len(codes)), rng.integers(len(free), size=len(codes))] = True
+        other = 1 + (rng.random(hit.shape) * (counts[free] - 1)).astype(np.uint8)  # a step to another value
+        out[:, free] = np.where(hit, (out[:, free] + other) % counts[free], out[:, free]).astype(np.uint8)
+    return out

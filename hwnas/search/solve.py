@@ -1,0 +1,184 @@
+"""The strategies by name, and what all of them have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.errors import InfeasibleBudget, InvalidValue, UnknownName
+from hwnas.progress import Progress, silent
+from hwnas.search.evolution import search_evolution
+from hwnas.search.exact import best_networks
+from hwnas.search.feasible import check_feasible, together
+from hwnas.search.front import Losses, exact_front
+from hwnas.search.local import search_local
+from hwnas.search.milp import search_milp
+from hwnas.search.nsga2 import nsga2_front, search_nsga2
+from hwnas.search.pareto import pareto
+from hwnas.search.problem import Candidate, Problem
+from hwnas.search.random import search_random
+from hwnas.search.run import Outcome, Run, Strategy, never
+from hwnas.spaces import Codes, SlotSum
+
+
+def _additive(problem: Problem, strategy: str) -> SlotSum:
+    if problem.additive is None:
+        raise InvalidValue(
+            f"{strategy} search needs an accuracy that is a sum over slots (a SlotSum, or a model with a score that is "
+            "one); for any other function use evolution, nsga2, local or random"
+        )
+    return problem.additive
+
+
+def search_exact(problem: Problem, run: Run) -> Outcome:
+    """The networks of the largest additive accuracy, by merging fronts: see `hwnas.search.exact`."""
+    score = _additive(problem, "exact")
+    codes, proved = best_networks(
+        problem.space, score, problem.held, run.candidates, progress=run.progress, stop=run.stop
+    )
+    return Outcome(codes=codes, proved=proved, stopped=not proved, evaluations=0)
+
+
+def front_exact(problem: Problem, run: Run) -> Outcome:
+    """The whole front of accuracy and costs: see `hwnas.search.front`."""
+    score = _additive(problem, "exact")
+    loss = SlotSum(constant=-score.constant, axes=score.axes, arrays=tuple(-array for array in score.arrays))
+    functions = (*(o.total for o in problem.objectives), loss)
+    losses = Losses(functions, (*(problem.limit(o) for o in problem.objectives), np.inf))
+    codes = exact_front(problem.space, losses, progress=run.progress, stop=run.stop)
+    return Outcome(codes=codes, proved=not run.stop(), stopped=run.stop(), evaluations=0)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "exact": search_exact,
+    "milp": search_milp,
+    "nsga2": search_nsga2,
+    "evolution": search_evolution,
+    "local": search_local,
+    "random": search_random,
+}
+FRONTS: dict[str, Strategy] = {"exact": front_exact, "nsga2": nsga2_front}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search found, and what is known of it.
+
+    Attributes:
+        candidates: networks that keep the budgets, the most accurate by prediction first; of a front, by ascending
+            first cost.
+        strategy: that found them.
+        proved: no network of the space that is missing here is better by the accuracy model.
+        stopped: the search was told to stop; these are the best so far.
+        evaluations: networks that were scored one by one.
+    """
+
+    candidates: list[Candidate]
+    strategy: str
+    proved: bool
+    stopped: bool
+    evaluations: int
+
+
+def solve(
+    problem: Problem,
+    strategy: str = "exact",
+    *,
+    candidates: int = 20,
+    evaluations: int | None = None,
+    start: Codes | None = None,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = never,
+) -> Found:
+    """The best networks of a problem.
+
+    Args:
+        problem: the space, what to maximise and the budgets.
+        strategy: a key of `STRATEGIES`.
+        candidates: at most how many networks.
+        evaluations: at most how many networks a heuristic scores; None for its own number.
+        start: networks for a heuristic to begin with, such as the exact front of an additive model,
+            ``(n, variables)``.
+        progress: told as it goes on.
+        stop: asked now and then; after a True the best so far are returned.
+
+    Raises:
+        UnknownName: there is no such strategy.
+        InvalidValue: fewer than one candidate or evaluation is asked for; the strategy needs an additive accuracy; the
+            space does not fall into parts.
+        InfeasibleBudget: no network keeps the budgets, or the strategy found none that does.
+    """
+    return _run(
+        STRATEGIES,
+        problem,
+        strategy,
+        Run(candidates=candidates, evaluations=evaluations, start=start, progress=progress, stop=stop),
+    )
+
+
+def find_front(
+    problem: Problem,
+    strategy: str = "exact",
+    *,
+    evaluations: int | None = None,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = never,
+) -> Found:
+    """The networks within the budgets of which none beats another in accuracy and all costs.
+
+    Args:
+        problem: the space, accuracy and objectives; budgets cut the front off.
+        strategy: a key of `FRONTS`.
+        evaluations: as in `solve`.
+        progress: as in `solve`.
+        stop: as in `solve`; a front that is not finished is not given.
+
+    Raises:
+        UnknownName, InvalidValue, InfeasibleBudget: as in `solve`.
+    """
+    return _run(FRONTS, problem, strategy, Run(candidates=1, evaluations=evaluations, progress=progress, stop=stop))
+
+
+def _run(strategies: dict[str, Strategy], problem: Problem, strategy: str, run: Run) -> Found:
+    if strategy not in strategies:
+        raise UnknownName("search strategy", strategy, strategies)
+    if run.candidates < 1 or (run.evaluations is not None and run.evaluations < 1):
+        raise InvalidValue(
+            f"a search takes at least 1 candidate and evaluation, not {run.candidates}, {run.evaluations}"
+        )
+    outcome = strategies[strategy](problem, run)
+    if not len(outcome.codes):
+        if not outcome.stopped:
+            check_feasible(problem)  # knows which budget it is
+        raise _none(problem, strategy, outcome)
+    codes = _sorted_front(problem, outcome.codes) if strategies is FRONTS else _sorted_best(problem, outcome.codes)
+    return Found(
+        candidates=problem.candidates(codes),
+        strategy=strategy,
+        proved=outcome.proved,
+        stopped=outcome.stopped,
+        evaluations=outcome.evaluations,
+    )
+
+
+def _none(problem: Problem, strategy: str, outcome: Outcome) -> InfeasibleBudget:
+    if outcome.proved:
+        return together(problem)
+    if outcome.stopped:
+        said = f"{strategy} search was stopped before it had found a network"
+    else:
+        said = (
+            f"{strategy} search found no network that keeps the budgets among {outcome.evaluations}, though each of "
+            "them can be kept: use --strategy exact or milp"
+        )
+    return InfeasibleBudget(said, objectives=tuple(problem.budgets))
+
+
+def _sorted_best(problem: Problem, codes: Codes) -> Codes:
+    return codes[np.argsort(-problem.accuracy(codes), kind="stable")]
+
+
+def _sorted_front(problem: Problem, codes: Codes) -> Codes:
+    return codes[pareto(np.column_stack([problem.costs(codes), -problem.accuracy(codes)]))]
