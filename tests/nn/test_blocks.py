@@ -158,3 +158,27 @@ def test_a_network_is_its_ops_in_order() -> None:
         y = whole.get_submodule(name)(y)
         assert y.shape[1:] == op.output
     assert torch.equal(whole(x), y)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3-tiny", "mobilenetv3", "proxyless-w1.3", "resnet50"])
+def test_activations_are_what_is_alive_at_once(name: str) -> None:
+    """Each layer's input and output, and the input of a residual beside them."""
+    space = make_space(name)
+    ops = {op.kind + str(op.attributes and dict(op.attributes).get("skip")): op for op in space.distinct_ops}
+    for op in ops.values():
+        block, alive = build(op).eval(), []
+
+        def seen(_module: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor, alive: list = alive) -> None:
+            alive.append(inputs[0].numel() + output.numel())
+
+        convolutions = [
+            m for m in block.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear | torch.nn.MaxPool2d)
+        ]
+        for module in convolutions:
+            module.register_forward_hook(seen)
+        with torch.inference_mode():
+            block(torch.zeros(1, *op.input))
+        kept = math.prod(op.input)
+        assert max(alive) <= op.activations <= max(alive) + kept + math.prod(op.output), op.key
+        if op.kind == "conv" or (op.kind == "mbconv" and not op.number("skip")):
+            assert op.activations == max(alive), op.key

@@ -1,0 +1,103 @@
+"""How good the strategies are: gap to the optimum, seconds and evaluations, in the same run.
+
+First a problem whose optimum is known (`note10`; left out where its tables are absent), then random additive ones on
+the whole mobilenetv3-tiny, whose optimum exact search proves. One core, one thread: see the first line that it prints.
+
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/search_quality.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+import note10
+from hwnas.search import STRATEGIES, Objective, Problem, find_front, solve
+from hwnas.spaces import SlotSum, Space, make_space
+
+SLOW = ("milp",)  # proves the same optimum each time: one seed is enough
+
+
+def main() -> None:
+    """Print Markdown tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=list(STRATEGIES))
+    given = parser.parse_args()
+    print(f"cores: {len(os.sched_getaffinity(0))}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS')}")
+    if note10.TABLES.is_dir():
+        known(given.strategies, given.seeds)
+    else:
+        print(f"the known problem is left out: its tables are not at {note10.TABLES}")
+    made_up(given.strategies, given.seeds)
+
+
+def known(strategies: list[str], seeds: int) -> None:
+    """The problem with a known answer, and its whole front."""
+    loaded = note10.note10_problem(None)
+    find_front(loaded)  # what is loaded late is loaded
+    began = time.perf_counter()
+    front = find_front(loaded)
+    print(f"\nwhole front: {len(front.candidates)} networks in {time.perf_counter() - began:.3f} s")
+    print("\n| budget | strategy | gap, median | gap, worst | seconds | evaluations |\n|---|---|---:|---:|---:|---:|")
+    for budget, optimum in note10.OPTIMA.items():
+        for strategy in strategies:
+
+            def make(seed: int, budget: float = budget) -> Problem:
+                return note10.note10_problem(budget, seed=seed, loaded=loaded)
+
+            line(f"{budget:g} ms", strategy, make, lambda _: optimum, 1 if strategy in SLOW else seeds)
+
+
+def made_up(strategies: list[str], seeds: int) -> None:
+    """Random costs and gains: no larger network is better or slower for being larger."""
+    space = make_space("mobilenetv3-tiny")
+    print("\n| random problems | strategy | gap, median | gap, worst | seconds | evaluations |")
+    print("|---|---|---:|---:|---:|---:|")
+    problems = {seed: random_problem(space, seed) for seed in range(seeds)}
+    optima = {seed: solve(p, candidates=1).candidates[0].predicted_accuracy for seed, p in problems.items()}
+    for strategy in strategies:
+        line("tiny", strategy, problems.__getitem__, optima.__getitem__, seeds)
+
+
+def random_problem(space: Space, seed: int) -> Problem:
+    """Every op costs something of its own, every value of a variable is worth something of its own."""
+    rng = np.random.default_rng(seed)
+    cost = {op: rng.uniform(0.01, 1) for op in space.distinct_ops}
+    axes, arrays = [], []
+    for i, variable in enumerate(space.variables):
+        axes.append((i,) if variable.requires is None else (space.column[variable.requires[0]], i))
+        effects = rng.normal(0, 1, [len(space.variables[axis].values) for axis in axes[-1]])
+        if variable.requires:
+            effects[np.array(space.variable(variable.requires[0]).values) < variable.requires[1]] = 0.0
+        arrays.append(effects)
+    objective = Objective(name="cost", unit="", total=space.slot_sum(cost.__getitem__))
+    budget = float(np.quantile(objective.total(space.sample(2000, seed=0)), 0.3))
+    accuracy = SlotSum(constant=0.0, axes=tuple(axes), arrays=tuple(arrays))
+    return Problem(space=space, accuracy=accuracy, objectives=(objective,), budgets={"cost": budget}, seed=seed)
+
+
+def line(
+    what: str, strategy: str, make: Callable[[int], Problem], optimum: Callable[[int], float], seeds: int
+) -> None:
+    """Run a strategy with some seeds and print a row of the table."""
+    gaps, seconds, evaluations = [], [], 0
+    for seed in range(seeds):
+        problem = make(seed)
+        began = time.perf_counter()
+        found = solve(problem, strategy, candidates=1)
+        seconds.append(time.perf_counter() - began)
+        gaps.append(optimum(seed) - found.candidates[0].predicted_accuracy)
+        evaluations = found.evaluations
+    print(
+        f"| {what} | {strategy} | {np.median(gaps):.5f} | {max(gaps):.5f} | {np.median(seconds):.3f} | {evaluations} |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
