@@ -12,6 +12,7 @@
     │   └── MissingOp             it lacks an op that the space needs
     ├── TooNoisy                  the machine was too unsteady for a measurement to be trusted
     ├── InfeasibleBudget          no network of the space keeps the budgets
+    ├── SearchStopped             a search was told to stop before it had found a network
     ├── RuntimeUnavailable        a runtime cannot run here
     ├── RuntimeInputError         a runtime was given an input of the wrong shape or type, or was closed
     ├── DataError                 a dataset is empty, broken or not of the form asked for
@@ -92,6 +93,10 @@ class InfeasibleBudget(HwnasError):
         self.objectives = objectives
         self.lowest = lowest
         self.arch = arch
+
+
+class SearchStopped(HwnasError):
+    """A search was told to stop before it had found a network."""
 
 
 class RuntimeUnavailable(HwnasError):

@@ -12,5 +12,10 @@ class Progress(Protocol):
         """`done` of `total` steps of `what` are behind us."""
 
 
+def never() -> bool:
+    """An answer to "shall I stop?" that lets work go on to its end."""
+    return False
+
+
 def silent(what: str, done: int, total: int) -> None:
     """A `Progress` that says nothing."""

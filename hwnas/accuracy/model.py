@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +31,17 @@ class Quality:
         kendall_tau: rank correlation of predicted and evaluated accuracies; NaN where they have no ranks.
         rmse: root of the mean squared error, as a fraction.
         within_one_sigma: share of the networks whose accuracy lies within one standard deviation of the prediction;
-            about .68 where the uncertainty is right. None for a model without uncertainty.
+            about .68 where errors are normal (the deviation's size is set on the same networks). None for a model
+            without uncertainty.
     """
 
     kendall_tau: float
     rmse: float
     within_one_sigma: float | None = None
+
+    def known(self) -> dict[str, float | None]:
+        """The figures as JSON has them: None for what there is none of."""
+        return {name: None if value is None or math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +103,7 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 
     apart = mean - stagewise
     weight = float(np.clip(apart @ (scores - stagewise) / max(apart @ apart, 1e-12), 0.0, 1.0))
     errors = scores - (stagewise + weight * apart)
-    noise = float(np.sqrt(max((errors**2).mean() - members.var(axis=0).mean(), 1e-12)))
+    noise = float(np.sqrt(max((errors**2).mean() - weight**2 * members.var(axis=0).mean(), 1e-12)))
     predicted, sigma = _accuracy(*_joined(stagewise, members, weight, noise))
     inside = float((np.abs(accuracies - predicted) <= sigma).mean())
     return AccuracyModel(
@@ -168,7 +174,7 @@ def _unseen(space: Space, codes: Codes, scores: Floats, seed: int) -> tuple[Floa
 def _joined(stagewise: Floats, members: Floats, weight: float, noise: float) -> tuple[Floats, Floats]:
     """The ensemble's scores and their standard deviations, ``(n,)`` each."""
     mean = (1 - weight) * stagewise + weight * members.mean(axis=0)
-    return mean, np.sqrt(members.var(axis=0) + noise**2)
+    return mean, np.sqrt(weight**2 * members.var(axis=0) + noise**2)
 
 
 def _accuracy(scores: Floats, sigma: Floats) -> tuple[Floats, Floats]:

@@ -23,34 +23,39 @@ def read_accuracies(path: Path, space: Space) -> tuple[Codes, Floats]:
             or an accuracy that is no fraction; names the line.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            header, rows = list(reader.fieldnames or []), list(reader)
+            header = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
     wanted = {*space.column, COLUMN}
-    if set(header) != wanted:
+    if set(header) != wanted or len(header) > len(wanted):
         missing, extra = sorted(wanted - set(header)), sorted(set(header) - wanted)
+        twice = sorted(name for name in wanted if header.count(name) > 1)
         raise DataError(
             f"{path} is no table of accuracies of {space.name}: its columns should be the variables of the space and "
             f"{COLUMN!r}; missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}"
+            + (f"; there twice: {', '.join(twice)}" if twice else "")
         )
     codes, accuracies = np.zeros((len(rows), len(space.variables)), np.uint8), np.zeros(len(rows))
-    for number, row in enumerate(rows):
+    for number, (line, row) in enumerate(rows):
+        if None in row or None in row.values():
+            raise DataError(f"{path}, line {line}: the row has more or fewer values than the {len(header)} columns")
         for i, variable in enumerate(space.variables):
             text = row[variable.name]
             if text not in map(str, variable.values):
                 raise DataError(
-                    f"{path}, line {number + 2}: {variable.name} is {text!r}; choose from "
+                    f"{path}, line {line}: {variable.name} is {text!r}; choose from "
                     f"{', '.join(map(str, variable.values))}"
                 )
             codes[number, i] = list(map(str, variable.values)).index(text)
         try:
             accuracies[number] = float(row[COLUMN])
-        except (TypeError, ValueError):
+        except ValueError:
             accuracies[number] = np.nan
         if not 0 <= accuracies[number] <= 1:
             raise DataError(
-                f"{path}, line {number + 2}: accuracy is {row[COLUMN]!r}; it should be a fraction between 0 and 1"
+                f"{path}, line {line}: accuracy is {row[COLUMN]!r}; it should be a fraction between 0 and 1"
             )
     return space.canonical(codes), accuracies

@@ -10,6 +10,7 @@ from typing import Any
 
 from hwnas.accuracy import AccuracyModel
 from hwnas.deploy.recipes import RecipeChoice
+from hwnas.errors import OutputError
 from hwnas.latency.model import explain
 from hwnas.search import Candidate, Problem, find_front
 from hwnas.search.explain import next_steps
@@ -37,7 +38,7 @@ def answer_of(problem: Problem, chosen: Chosen, model: AccuracyModel, *, row: in
         "proof": chosen.proof,
         "accuracy_model": {
             "subnets": model.subnets,
-            **{name: asdict(quality) for name, quality in model.quality.items()},
+            **{name: quality.known() for name, quality in model.quality.items()},
         },
     }
     if len(problem.budgets) == len(latencies) == 1:  # what `hwnas export` and `hwnas bench` compare with
@@ -83,25 +84,47 @@ def explained(problem: Problem, answer: Answer) -> Answer:
 def write_front(
     folder: Path, problems: Mapping[str, Problem], choices: list[RecipeChoice], answers: list[Answer]
 ) -> None:
-    """The exact front of every problem; in a choice of recipes with what each of them changes in accuracy.
+    """The exact front of accuracy and every cost that has the first one's unit, each by itself.
+
+    In a choice of recipes with what each of them changes in accuracy.
 
     Raises:
         OutputError: a file cannot be written.
     """
     changes = {choice.target.name: choice.change for choice in choices}
-    shown = {label: problem for label, problem in problems.items() if not choices or label in changes}
-    first = next(iter(shown.values()))
+    shown = {
+        objective.name: replace(problem, objectives=(objective,), budgets={})
+        for label, problem in problems.items()
+        for objective in problem.objectives
+        if not choices or label in changes
+    }
+    axis = next(iter(shown.values())).objectives[0]
+    shown = {name: problem for name, problem in shown.items() if problem.objectives[0].unit == axis.unit}
 
-    def shifted(label: str, found: list[Candidate]) -> list[Candidate]:
-        change = changes.get(label, 0.0)
+    def shifted(name: str, found: list[Candidate]) -> list[Candidate]:
+        change = changes.get(name, 0.0)
         return [replace(c, predicted_accuracy=c.predicted_accuracy + change) for c in found]
 
-    fronts = {label: shifted(label, find_front(replace(p, budgets={})).candidates) for label, p in shown.items()}
+    fronts = {name: shifted(name, find_front(problem).candidates) for name, problem in shown.items()}
     marked: dict[str, list[Candidate]] = {}
     for answer in answers:
-        codes = first.space.encode([first.space.arch(answer["arch"])])
-        marked[answer["label"]] = shifted(answer["label"], problems[answer["label"]].candidates(codes))
-    write_fronts(folder, first.space, fronts, first.objectives[0], marked=marked)
+        for name in set(answer["budgets"]) & set(shown):
+            codes = shown[name].space.encode([shown[name].space.arch(answer["arch"])])
+            marked[name] = shifted(name, shown[name].candidates(codes))
+    write_fronts(folder, next(iter(shown.values())).space, fronts, axis, marked=marked)
+
+
+def check_places(out: Path, front: Path | None, *, family: bool) -> None:
+    """Check, before long work, that answers and fronts may be written where they shall.
+
+    Raises:
+        OutputError: a folder stands where a file shall be, or a file where a folder shall be.
+    """
+    for path in [p for p in (out if family else None, front) if p]:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path} is a file; {'--family writes' if path == out else '--front writes'} a folder")
+    if not family and out.is_dir():
+        raise OutputError(f"{out} is a folder; give the name of a file for the arch, such as {out / 'arch.json'}")
 
 
 def write_answers(out: Path, answers: list[Answer], *, family: bool) -> list[Path]:
@@ -111,8 +134,6 @@ def write_answers(out: Path, answers: list[Answer], *, family: bool) -> list[Pat
         OutputError: a file cannot be written.
     """
     files = [out / f"{answer['label'].replace('/', '-')}.json" if family else out for answer in answers]
-    if family:
-        out.mkdir(parents=True, exist_ok=True)
     for answer, file in zip(answers, files, strict=True):
         write_whole(file, json.dumps(answer, indent=2) + "\n")
     return files
@@ -130,7 +151,7 @@ def lines_of(answer: Answer, file: Path, supernet: Path) -> Iterator[str]:
     )
     models = answer["accuracy_model"]
     quality = (
-        f"{name} τ {models[name]['kendall_tau']:.3f}, RMSE {models[name]['rmse']:.2%}"
+        f"{name} τ {models[name]['kendall_tau'] or 0:.3f}, RMSE {models[name]['rmse']:.2%}"
         for name in ("stagewise", "ensemble")
     )
     yield f"Accuracy model on {models['subnets']} subnets, by cross-validation: {'; '.join(quality)}"
@@ -147,8 +168,10 @@ def lines_of(answer: Answer, file: Path, supernet: Path) -> Iterator[str]:
         for slot, ms in sorted(parts["slots_ms"].items(), key=lambda item: -item[1]):
             yield f"  {slot:20} {ms:.4g}"
         for step in parts["next"]:
-            changes = ", ".join(f"{v} {a or '-'}→{b or '-'}" for v, (a, b) in step["changes"].items())
-            yield f"  at {step['cost']:.4g} ms {step['gain']:+.2%}: {changes}"
+            changes = ", ".join(
+                f"{v} {'-' if a is None else a}→{'-' if b is None else b}" for v, (a, b) in step["changes"].items()
+            )
+            yield f"  a budget of {step['budget']:.4g} ms buys {step['gain']:+.2%}: {changes}"
         if not parts["next"]:
             yield "  no larger budget buys a higher predicted accuracy"
     yield f"Arch: {file}"

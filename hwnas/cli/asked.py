@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwnas.cli import options
-from hwnas.errors import InvalidValue, TableError, UnknownName
+from hwnas.errors import InfeasibleBudget, InvalidValue, TableError, UnknownName
 from hwnas.search import Objective, check_feasible, latency_objective, parse_budget, resource
 from hwnas.search.objectives import RESOURCES
 from hwnas.search.problem import Constraints
@@ -45,20 +45,24 @@ def asked(
         InfeasibleBudget: no network keeps the budgets.
     """
     if target is not None and target.endswith(_ALL_RECIPES):
+        if family:
+            raise InvalidValue(
+                f"--target {target} chooses one recipe, --family gives a network for each budget; not both"
+            )
         return _all_recipes(space, budgets, target, tables, confidence)
-    named = dict(_named(text, target) for text in budgets)
-    if len(named) < len(budgets):
-        raise InvalidValue(f"a budget is given twice for the same name: {', '.join(budgets)}")
-    objectives, targets = [], dict[str, Target]()
-    for name in named:
+    named = [_named(text, target) for text in budgets]
+    objectives, targets = list[Objective](), dict[str, Target]()
+    for name, _ in named:
         objective, resolved = _objective(space, name, tables)
+        if objective.name in [other.name for other in objectives]:
+            raise InvalidValue(f"two budgets are given for {objective.name}: {', '.join(budgets)}; give one")
         objectives.append(objective)
         if resolved:
             targets[objective.name] = resolved
     whole = Constraints(
         space=space,
         objectives=tuple(objectives),
-        budgets={o.name: parse_budget(text, o, space) for o, text in zip(objectives, named.values(), strict=True)},
+        budgets={o.name: parse_budget(text, o, space) for o, (_, text) in zip(objectives, named, strict=True)},
         confidence=confidence,
     )
     each = {o.name: replace(whole, objectives=(o,), budgets={o.name: whole.budgets[o.name]}) for o in objectives}
@@ -72,6 +76,8 @@ def _named(text: str, target: str | None) -> tuple[str, str]:
     """Name and value of a budget; one without a name is for the target."""
     name, sign, value = text.rpartition("=")
     if sign:
+        if not name.strip():
+            raise InvalidValue(f"the budget {text!r} has no name before its '='; write device/recipe=4ms or macs=3M")
         return name.strip(), value
     if target is None:
         raise InvalidValue(f"the budget {text!r} has no name: write device/recipe={text}, or give --target")
@@ -89,11 +95,14 @@ def _objective(space: Space, name: str, tables: Path | None) -> tuple[Objective,
 
 def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | None, confidence: float | None) -> Asked:
     """A problem for each recipe of a device whose table covers the space."""
-    if len(budgets) != 1 or "=" in budgets[0]:
+    if len(budgets) != 1 or "=" in budgets[0] or "%" in budgets[0]:
         raise InvalidValue(
-            f"with --target {target} there is one budget without a name, for every recipe: not {budgets}"
+            f"with --target {target} there is one budget in milliseconds for every recipe, such as --budget 0.8ms "
+            f"(a share of the largest network would be another budget for each); not {', '.join(budgets)}"
         )
     device = target.partition("/")[0]
+    if not device:
+        raise InvalidValue(f"--target {target} has no device before the '/'; 'this/*' is every recipe of this host")
     constraints, targets, skipped = dict[str, Constraints](), dict[str, Target](), dict[str, str]()
     for recipe in recipes():
         try:
@@ -104,17 +113,23 @@ def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | N
             continue  # nothing that can be deployed
         try:
             objective = latency_objective(options.latency_model(resolved, tables, space))
-        except TableError as error:
+            one = Constraints(
+                space=space,
+                objectives=(objective,),
+                budgets={objective.name: parse_budget(budgets[0], objective, space)},
+                confidence=confidence,
+            )
+            check_feasible(one)
+        except (TableError, InfeasibleBudget) as error:  # no table, no margin, too slow: other recipes may do
             skipped[resolved.name] = str(error)
             continue
         targets[objective.name] = resolved
-        constraints[objective.name] = Constraints(
-            space=space,
-            objectives=(objective,),
-            budgets={objective.name: parse_budget(budgets[0], objective, space)},
-            confidence=confidence,
-        )
+        constraints[objective.name] = one
     if not constraints:
         name = this_device().name if device == "this" else device
-        raise TableError(f"no recipe of {name} has a table that covers {space.name}: " + "; ".join(skipped.values()))
+        reasons = "; ".join(skipped.values()) or "none has a recipe of its kind"
+        raise InfeasibleBudget(
+            f"no recipe of {name} has a table that covers {space.name} and a network within {budgets[0]}: {reasons}",
+            objectives=tuple(skipped),
+        )
     return Asked(constraints=constraints, targets=targets, skipped=skipped, choice=True)

@@ -72,6 +72,7 @@ def search(
         raise UnknownName("search strategy", strategy, STRATEGIES)
     if no_margin and confidence is not None:
         raise InvalidValue(f"give --confidence or --no-margin, not both (--confidence is {confidence})")
+    said.check_places(out, front, family=family)
     held = None if no_margin else 0.95 if confidence is None else confidence
     net, facts = load_supernet(supernet)
     data, space = options.reopen_data(facts), net.space
@@ -99,11 +100,13 @@ def search(
                     for problem in problems.values()
                 ]
             interrupted = stop()
-    for answer in answers if explain else []:
-        answer["explained"] = said.explained(problems[answer["label"]], answer)
+    files = said.write_answers(out, answers, family=family)  # before anything else can go wrong
+    if explain:
+        for answer in answers:
+            answer["explained"] = said.explained(problems[answer["label"]], answer)
+        said.write_answers(out, answers, family=family)
     if front:
         said.write_front(front, problems, choices, answers)
-    files = said.write_answers(out, answers, family=family)
     if as_json:
         options.print_json(answers if family else answers[0])
     else:

@@ -15,10 +15,9 @@ from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.parity import check_parity
 from hwnas.errors import InfeasibleBudget, ParityError, RuntimeUnavailable
-from hwnas.progress import Progress, silent
+from hwnas.progress import Progress, never, silent
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.rerank import Chosen, choose
-from hwnas.search.run import never
 from hwnas.targets import Journal, Target
 
 
@@ -73,7 +72,7 @@ def choose_recipe(
         the recipes, that with the most accurate deployed network first; and target's name -> why it is left out.
 
     Raises:
-        InfeasibleBudget: no recipe has a network that keeps the budget.
+        InfeasibleBudget: no recipe has a network that keeps the budget and passes the check of parity.
     """
     found, left_out = [], dict[str, str]()
     for name, problem in problems.items():

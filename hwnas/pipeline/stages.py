@@ -169,7 +169,7 @@ def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
         "predicted_ms": candidates[0]["predicted_ms"],
         "validation_accuracy": candidates[0]["validation_accuracy"],
         "proof": chosen.proof,
-        "accuracy_model": {name: asdict(quality) for name, quality in model.quality.items()},
+        "accuracy_model": {name: quality.known() for name, quality in model.quality.items()},
         "candidates": candidates,
         "best_random": {
             "arch": dict(random[best_random]),

@@ -144,7 +144,7 @@ class Decomposition:
             known = {*part.columns, *part.scope}
             allowed = np.ones((len(scope), len(part.codes)), bool)
             for parent, child in _requirements(self.space):
-                if {parent, child} <= known:
+                if child in known and (parent in known or len(self.space.variables[parent].values) == 1):
                     matters = np.array(self.space.variables[parent].values) >= _least(self.space, child)
                     parents = scope[:, None, parent] + part.codes[None, :, parent]
                     allowed &= matters[parents] | (scope[:, None, child] + part.codes[None, :, child] == 0)
@@ -169,8 +169,8 @@ def _assignments(columns: Iterable[int], choices: list[int]) -> int:
 
 def _too_dense(space: Space) -> InvalidValue:
     return InvalidValue(
-        f"the variables of {space.name} hang together too closely for an exact search by parts; "
-        "use --strategy milp, evolution or nsga2"
+        f"the variables of {space.name} hang together too closely to be searched by parts; hold some of them to fewer "
+        "values (--fix where the supernet is trained, Space.fix in Python)"
     )
 
 

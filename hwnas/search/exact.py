@@ -22,7 +22,7 @@ import numpy as np
 from scipy import optimize
 
 from hwnas.errors import InvalidValue
-from hwnas.progress import Progress, silent
+from hwnas.progress import Progress, never, silent
 from hwnas.search.decompose import Assignment, Decomposition, Floats
 from hwnas.search.front import Losses, room
 from hwnas.search.pareto import Indices, merged, pareto
@@ -30,8 +30,9 @@ from hwnas.spaces import Codes, SlotSum, Space
 
 _BEAM = 2000  # beginnings that the first pass keeps where there are several budgets
 _MAX_BEGINNINGS = 3_000_000  # a few hundred megabytes
+_SHORT = 20  # beginnings that a search keeps which was told to stop: some tens of milliseconds
 _AT_ONCE = 4_000_000  # combinations of beginnings and assignments in one array
-_ROUNDING = 1e-9
+_ROUNDING = 1e-9  # share by which sums in another order may differ; what is found is checked without it
 
 Front = tuple[Floats, Floats]  # costs ascending, gains ascending
 
@@ -71,15 +72,24 @@ def best_networks(
     """
     search = _Search(space, gain, losses, progress, stop)
     if search.single:
-        found = search.forward(-np.inf, k)
-        return search.exact(found, k), not search.stopped
+        # Sums in another order may lie on the other side of the limit: as many more are kept as fall out for that.
+        keep = k
+        while True:
+            found = search.forward(-np.inf, keep)
+            codes = search.exact(found, k)
+            if search.stopped or len(codes) == min(k, keep) or len(found.gain) < keep:
+                return search.shortened(codes, k), not search.stopped
+            keep *= 2
     found = search.forward(-np.inf, max(k, _BEAM))
+    codes = search.exact(found, k)
     if search.stopped:
-        return search.exact(found, k), False
-    best = np.sort(found.gain)[::-1]
-    threshold = float(best[k - 1]) if len(best) >= k else -np.inf
+        return search.shortened(codes, k), False
+    # Of a network that really keeps the budgets; tables do not hold the gain's constant.
+    threshold = float(gain(codes)[-1]) - search.parts.constant(gain) if len(codes) == k else -np.inf
     found = search.forward(threshold - _ROUNDING * max(1.0, abs(threshold)), None)
-    return search.exact(found, k), not search.stopped
+    if search.stopped:
+        return codes, False
+    return search.exact(found, k), True
 
 
 class _Search:
@@ -126,32 +136,25 @@ class _Search:
         """Weights of the budgets whose weighted sum bounds the best network most tightly."""
         count = len(self.limits)
 
-        def bound(free: Floats) -> float:
+        def weighted(free: Floats) -> Floats:
             weights = np.append(np.abs(free), abs(1 - np.abs(free).sum()))
-            weights /= weights.sum()
+            return np.asarray(weights / weights.sum())
+
+        def bound(free: Floats) -> float:
+            weights = weighted(free)
             [front] = self._fronts_ahead(weights)[0].values()
             [value] = _best_within(front, np.array([weights @ self.limits]))
             return float(value) if np.isfinite(value) else -1e300
 
         start = np.full(count - 1, 1 / count)
-        if count == 2:
-            free = np.array(
-                [
-                    optimize.minimize_scalar(
-                        lambda x: bound(np.array([x])), bounds=(0, 1), method="bounded", options={"maxiter": 12}
-                    ).x
-                ]
-            )
-        else:
-            free = optimize.minimize(bound, start, method="Nelder-Mead", options={"maxfev": 20 * (count - 1)}).x
-        weights = np.append(np.abs(free), abs(1 - np.abs(free).sum()))
-        return np.asarray(weights / weights.sum())
+        found = optimize.minimize(bound, start, method="Nelder-Mead", options={"maxfev": 15 * (count - 1)})
+        return weighted(found.x)
 
     def _fronts_ahead(self, weights: Floats) -> list[dict[Assignment, Front]]:
         """For each part, the fronts of it and all behind it, by the assignment of what is open before it."""
         parts, limit = self.parts, float(weights @ self.limits)
         costs = [table @ weights for table in self.costs]
-        rooms = room(costs, SlotSum(constant=0.0, axes=(), arrays=()), limit)
+        rooms = room(costs, np.add, limit)
         behind: dict[Assignment, Front] = {(): (np.zeros(1), np.zeros(1))}
         fronts = [behind]
         for p in range(len(parts.parts) - 1, -1, -1):
@@ -238,6 +241,13 @@ class _Search:
         if len(codes) and self.losses.functions:
             codes = codes[(self.losses(codes) <= np.array(self.losses.limits)).all(axis=1)]
         return codes[np.argsort(-self.gain(codes), kind="stable")[:k]] if len(codes) else codes
+
+    def shortened(self, codes: Codes, k: int) -> Codes:
+        """The networks found; where a search was stopped before it had any, those of a short one that is not."""
+        if len(codes) or not self.stopped:
+            return codes
+        self.stop = never
+        return self.exact(self.forward(-np.inf, min(k, _SHORT)), k)
 
 
 def _gathered(found: list[_Beginnings], keep: int | None, *, whole: bool = False) -> list[_Beginnings]:

@@ -16,12 +16,12 @@ class Step:
     """A network of the front that costs more than the one it is compared with.
 
     Attributes:
-        cost: how much it costs, in the objective's unit.
+        budget: that it needs at the problem's confidence, in the objective's unit.
         gain: by how much its predicted accuracy is higher, as a fraction.
         changes: variable -> value before and after; None where the variable does not matter.
     """
 
-    cost: float
+    budget: float
     gain: float
     changes: Mapping[str, tuple[int | None, int | None]]
 
@@ -32,8 +32,8 @@ def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, ste
     Args:
         problem: with an additive accuracy model.
         chosen: the network to compare with.
-        objective: whose budget is raised; the other objectives do not count.
-        steps: at most how many; they are spread evenly in gain.
+        objective: whose budget is raised, all others being dropped.
+        steps: at most how many, spread evenly along the front.
 
     Raises:
         InvalidValue: the accuracy is not additive.
@@ -51,7 +51,7 @@ def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, ste
         other = front[round((k + 1) * len(front) / min(steps, len(front))) - 1]
         found.append(
             Step(
-                cost=other.costs[objective.name],
+                budget=other.costs[objective.name] * (1 + objective.margin(problem.confidence)),
                 gain=other.predicted_accuracy - chosen.predicted_accuracy,
                 changes=_changes(problem.space, chosen.arch, other.arch),
             )

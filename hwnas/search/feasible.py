@@ -28,6 +28,7 @@ def check_feasible(wanted: Constraints) -> None:
     for a, b in itertools.combinations(wanted.budgeted, 2):
         limits = (wanted.limit(a), wanted.limit(b))
         front = exact_front(wanted.space, Losses((a.total, b.total), (np.inf, np.inf)))
+        assert front is not None
         points = np.stack([a.total(front), b.total(front)], axis=1)
         if not (points <= limits).all(axis=1).any():
             raise _contradiction(wanted, a, b, points[points[:, 0] <= limits[0], 1].min())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.progress import Progress, silent
+from hwnas.progress import Progress, never, silent
 from hwnas.search.decompose import Assignment, Decomposition, Floats, Mask
 from hwnas.search.pareto import merged, pareto
 from hwnas.spaces import Codes, SlotFunction, Space
@@ -52,8 +52,8 @@ class _Set:
 
 
 def exact_front(
-    space: Space, losses: Losses, *, progress: Progress = silent, stop: Callable[[], bool] = lambda: False
-) -> Codes:
+    space: Space, losses: Losses, *, progress: Progress = silent, stop: Callable[[], bool] = never
+) -> Codes | None:
     """The Pareto front of a space: ``(n, variables)``, by ascending first loss.
 
     Networks above a limit do not count. Of networks with equal losses one is given.
@@ -62,7 +62,7 @@ def exact_front(
         space: the space.
         losses: what is to be small.
         progress: told after each assignment of the variables that parts share.
-        stop: asked as often; after a True no network is given, for a front of some parts is none.
+        stop: asked as often; after a True the answer is None, for a front of some parts is no front.
 
     Raises:
         InvalidValue: the space does not fall into parts that can be enumerated.
@@ -73,7 +73,7 @@ def exact_front(
     constant = np.array([parts.constant(f) for f in losses.functions])
     nothing = np.zeros((1, len(space.variables)), np.uint8)
     behind: dict[Assignment, _Set] = {(): _Set(constant[None], nothing)}
-    limits = np.array([room(*each) for each in zip(tables, losses.functions, losses.limits, strict=True)])
+    limits = np.array([room(*each) for each in zip(tables, losses.combine, losses.limits, strict=True)])
     steps = [parts.assignments((*part.before, *part.opens)) for part in parts.parts]
     done, total = 0, sum(map(len, steps))
     for p in range(len(parts.parts) - 1, -1, -1):
@@ -93,7 +93,7 @@ def exact_front(
             done += 1
             progress("merging fronts", done, total)
             if stop():
-                return nothing[:0]
+                return None
         behind = {values: _union(sets) for values, sets in found.items()}
     [front] = behind.values()
     return _exact_codes(losses, front.codes)
@@ -101,14 +101,16 @@ def exact_front(
 
 def least(space: Space, function: SlotFunction) -> tuple[Codes, float]:
     """The code with the least value of a function, ``(variables,)``, and that value; exact."""
-    [code] = exact_front(space, Losses((function,), (np.inf,)))
+    front = exact_front(space, Losses((function,), (np.inf,)))
+    assert front is not None
+    [code] = front
     return code, float(function(code[None])[0])
 
 
-def room(tables: list[Floats], function: SlotFunction, limit: float) -> list[float]:
+def room(tables: list[Floats], combine: np.ufunc, limit: float) -> list[float]:
     """For each part, what it and all behind it may take of a limit while those before it take their least."""
     limit += _ROUNDING * abs(limit) if np.isfinite(limit) else 0.0
-    least_each = [0.0 if function.combine is np.maximum else float(table.min()) for table in tables]
+    least_each = [0.0 if combine is np.maximum else float(table.min()) for table in tables]
     return [limit - before for before in np.cumsum([0.0, *least_each[:-1]])]
 
 

@@ -31,7 +31,6 @@ def write_fronts(
     Raises:
         OutputError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [
         {
             "front": label,

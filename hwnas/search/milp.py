@@ -18,7 +18,7 @@ from hwnas.search.problem import Problem
 from hwnas.search.run import Floats, Outcome, Run
 from hwnas.spaces import Codes, SlotFunction
 
-_TOLERANCE = 1e-6  # of a row: what HiGHS calls feasible; the result is checked without it
+_SCALE = 100.0  # of the objective and of rows of budgets: tolerances of 1e-6 become 1e-8 of what is at stake
 
 
 def search_milp(problem: Problem, run: Run) -> Outcome:
@@ -30,19 +30,18 @@ def search_milp(problem: Problem, run: Run) -> Outcome:
     score = problem.additive
     if score is None:
         raise InvalidValue("a mixed-integer program needs an additive accuracy; use --strategy evolution or nsga2")
-    program, found = _Program(problem), []
-    for number in range(run.candidates):
-        run.progress("solving mixed-integer programs", number, run.candidates)
-        if run.stop():
-            break
+    program, found, stopped = _Program(problem), list[Codes](), False
+    while len(found) < run.candidates and not stopped:
+        run.progress("solving mixed-integer programs", len(found), run.candidates)
         code = program.solve()
         if code is None:
             break
-        found.append(code)
+        if problem.excess(code[None])[0] == 0:  # HiGHS takes what is above a budget by its tolerance
+            found.append(code)
         program.exclude(code)
+        stopped = run.stop()
     codes = np.array(found, np.uint8).reshape(len(found), len(problem.space.variables))
     codes = codes[np.argsort(-score(codes), kind="stable")] if len(codes) else codes
-    stopped = len(found) < run.candidates and run.stop()
     return Outcome(codes=codes, proved=not stopped, stopped=stopped, evaluations=0)
 
 
@@ -84,28 +83,32 @@ class _Program:
                 idle = [self.first[parent] + j for j, value in enumerate(values) if value < variable.requires[1]]
                 self.rows.add([self.first[i], *idle], [1.0, *[-1.0] * len(idle)], 0.0, np.inf)
         self.choices: dict[tuple[int, ...], int] = {}  # axes -> first of the binary variables of their assignments
-        gain = self._linear(problem.additive)
+        gain, _ = self._linear(problem.additive)
         costs = []
         for function, limit in zip(problem.held.functions, problem.held.limits, strict=True):
             if function.combine is np.maximum:
                 self._forbid(function, limit)
             else:
-                costs.append((self._linear(function), (limit - function.constant), abs(limit)))
+                cost, constant = self._linear(function)
+                costs.append((cost, limit - constant, abs(limit)))
         self.objective = np.zeros(self.size)
-        self.objective[: len(gain)] = -gain
+        self.objective[: len(gain)] = -gain * _SCALE / max(float(np.abs(gain).max(initial=0)), 1e-300)
         for cost, left, scale in costs:
             [columns] = np.nonzero(cost)
-            self.rows.add(columns.tolist(), (cost[columns] / scale).tolist(), -np.inf, left / scale)
+            self.rows.add(columns.tolist(), (cost[columns] * _SCALE / scale).tolist(), -np.inf, left * _SCALE / scale)
 
-    def _linear(self, function: SlotFunction) -> Floats:
-        """The coefficients of a sum over slots."""
-        found = []
+    def _linear(self, function: SlotFunction) -> tuple[Floats, float]:
+        """The coefficients of a sum over slots, and its constant."""
+        found, constant = [], function.constant
         for axes, array in zip(function.axes, function.arrays, strict=True):
-            found.append((self._assignments(axes, array.shape), array.reshape(-1)))
+            if axes:
+                found.append((self._assignments(axes, array.shape), array.reshape(-1)))
+            else:
+                constant += float(array)
         coefficients = np.zeros(self.size)
         for first, values in found:
             coefficients[first : first + len(values)] += values
-        return coefficients
+        return coefficients, constant
 
     def _assignments(self, axes: tuple[int, ...], shape: tuple[int, ...]) -> int:
         """The first of the variables that say which assignment some axes have; they are made when first asked for."""
@@ -125,6 +128,8 @@ class _Program:
 
     def _forbid(self, function: SlotFunction, limit: float) -> None:
         """A maximum keeps its limit if no assignment is taken whose term is larger."""
+        if function.constant > limit:
+            self.upper = [0.0] * self.size
         for axes, array in zip(function.axes, function.arrays, strict=True):
             first = self._assignments(axes, array.shape)
             for place in np.flatnonzero(array.reshape(-1) > limit):

@@ -4,8 +4,8 @@ Source: Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-I
 Computation 2002. Sorting and crowding are pymoo's (Blank and Deb, IEEE Access 2020); the population is one matrix, as
 pymoo's own objects, one a network, take ten times as long as scoring them.
 
-Where there is a budget, a network that needs less than `_GOAL` of it is no better for that: the population then gathers
-where the budget binds, rather than along the whole front (goals: Deb, "Solving goal programming problems using
+Where one network is searched, one that needs less than `_GOAL` of a budget is no better for that: the population then
+gathers where the budget binds, rather than along the whole front (goals: Deb, "Solving goal programming problems using
 multi-objective genetic algorithms", CEC 1999).
 """
 
@@ -39,21 +39,22 @@ class _Population:
 
 def search_nsga2(problem: Problem, run: Run) -> Outcome:
     """The best networks among all that NSGA-II scores."""
-    archive, _, stopped = _evolve(problem, run)
+    archive, _, stopped = _evolve(problem, run, _GOAL)
     return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
 
 
 def nsga2_front(problem: Problem, run: Run) -> Outcome:
     """The networks within the budgets that NSGA-II ends with and none of the others dominates."""
-    archive, last, stopped = _evolve(problem, run)
+    archive, last, stopped = _evolve(problem, run, 0.0)
     front = problem.space.canonical(last.genes[(last.rank == 0) & (last.excess == 0)])
     return Outcome(codes=np.unique(front, axis=0), proved=False, stopped=stopped, evaluations=archive.evaluations)
 
 
-def _evolve(problem: Problem, run: Run) -> tuple[Archive, _Population, bool]:
+def _evolve(problem: Problem, run: Run, goal: float) -> tuple[Archive, _Population, bool]:
     space, archive = problem.space, Archive(problem, run.candidates)
     rng, total, stopped = np.random.default_rng((problem.seed, 4)), run.evaluations or EVALUATIONS, False
-    goals = np.array([_GOAL * problem.limit(o) if o.name in problem.budgets else -np.inf for o in problem.objectives])
+    goals = np.array([problem.limit(o) * goal if goal else -np.inf for o in problem.objectives])
+    goals[np.isinf(goals)] = -np.inf  # without a budget less is always better
     genes = space.sample(min(_POPULATION, total), seed=(problem.seed, 5))
     if run.start is not None:
         genes[: len(run.start)] = run.start[: len(genes)]

@@ -114,7 +114,7 @@ def parse_budget(text: str, objective: Objective, space: Space) -> float:
         budget = value * _SCALE[unit.removesuffix("B")]
     if budget > largest:
         log.warning(
-            "the budget of %s for %s binds nothing: the largest network has %s",
+            "the budget of %s for %s is more than the largest network's prediction of %s",
             objective.text(budget),
             objective.name,
             objective.text(float(largest)),

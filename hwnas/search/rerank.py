@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.accuracy import AccuracyModel, Evaluator
-from hwnas.progress import Progress, silent
+from hwnas.progress import Progress, never, silent
 from hwnas.search.problem import Candidate, Problem
-from hwnas.search.run import never
 from hwnas.search.solve import Found, solve
 from hwnas.targets import Journal
 
@@ -81,7 +80,12 @@ def choose(
         candidates=[proposed[i] for i in order],
         accuracies=[accuracies[i] for i in order],
         found=found,
-        proof=_proof(problem, found, len(accuracies), ensemble=model is not None),
+        proof=_proof(problem, found, len(accuracies), ensemble=model is not None)
+        + (
+            f"; stopped before {len(proposed[:candidates]) - len(accuracies)} more were evaluated"
+            if len(accuracies) < len(proposed[:candidates])
+            else ""
+        ),
     )
 
 

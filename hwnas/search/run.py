@@ -8,17 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hwnas.progress import Progress, silent
+from hwnas.progress import Progress, never, silent
 from hwnas.search.problem import Problem
 from hwnas.spaces import Codes
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
-
-
-def never() -> bool:
-    """A `Run.stop` that lets a search go on to its end."""
-    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +93,8 @@ class Archive:
     def _keep(self, codes: Codes, accuracies: Floats) -> None:
         both = np.concatenate([self._codes, codes])
         values = np.concatenate([self._accuracies, accuracies])
-        order = np.argsort(-values, kind="stable")[: 4 * self.size + len(self._codes)]
-        _, first = np.unique(both[order], axis=0, return_index=True)
-        order = order[np.sort(first)][: self.size]
+        _, first = np.unique(both, axis=0, return_index=True)
+        order = first[np.argsort(-values[first], kind="stable")][: self.size]
         self._codes, self._accuracies = both[order], values[order]
 
 

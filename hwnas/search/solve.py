@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.errors import InfeasibleBudget, InvalidValue, UnknownName
-from hwnas.progress import Progress, silent
+from hwnas.errors import InfeasibleBudget, InvalidValue, SearchStopped, UnknownName
+from hwnas.progress import Progress, never, silent
 from hwnas.search.evolution import search_evolution
 from hwnas.search.exact import best_networks
 from hwnas.search.feasible import check_feasible, together
@@ -19,7 +19,7 @@ from hwnas.search.nsga2 import nsga2_front, search_nsga2
 from hwnas.search.pareto import pareto
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.random import search_random
-from hwnas.search.run import Outcome, Run, Strategy, never
+from hwnas.search.run import Outcome, Run, Strategy
 from hwnas.spaces import Codes, SlotSum
 
 
@@ -48,7 +48,9 @@ def front_exact(problem: Problem, run: Run) -> Outcome:
     functions = (*(o.total for o in problem.objectives), loss)
     losses = Losses(functions, (*(problem.limit(o) for o in problem.objectives), np.inf))
     codes = exact_front(problem.space, losses, progress=run.progress, stop=run.stop)
-    return Outcome(codes=codes, proved=not run.stop(), stopped=run.stop(), evaluations=0)
+    nothing = np.zeros((0, len(problem.space.variables)), np.uint8)
+    stopped = codes is None
+    return Outcome(codes=nothing if codes is None else codes, proved=not stopped, stopped=stopped, evaluations=0)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -109,6 +111,7 @@ def solve(
         InvalidValue: fewer than one candidate or evaluation is asked for; the strategy needs an additive accuracy; the
             space does not fall into parts.
         InfeasibleBudget: no network keeps the budgets, or the strategy found none that does.
+        SearchStopped: it was told to stop before it had found a network.
     """
     return _run(
         STRATEGIES,
@@ -136,7 +139,7 @@ def find_front(
         stop: as in `solve`; a front that is not finished is not given.
 
     Raises:
-        UnknownName, InvalidValue, InfeasibleBudget: as in `solve`.
+        UnknownName, InvalidValue, InfeasibleBudget, SearchStopped: as in `solve`.
     """
     return _run(FRONTS, problem, strategy, Run(candidates=1, evaluations=evaluations, progress=progress, stop=stop))
 
@@ -150,8 +153,9 @@ def _run(strategies: dict[str, Strategy], problem: Problem, strategy: str, run: 
         )
     outcome = strategies[strategy](problem, run)
     if not len(outcome.codes):
-        if not outcome.stopped:
-            check_feasible(problem)  # knows which budget it is
+        if outcome.stopped:
+            raise SearchStopped(f"{strategy} search was stopped before it had found a network; run it again")
+        check_feasible(problem)  # knows which budget it is
         raise _none(problem, strategy, outcome)
     codes = _sorted_front(problem, outcome.codes) if strategies is FRONTS else _sorted_best(problem, outcome.codes)
     return Found(
@@ -166,14 +170,11 @@ def _run(strategies: dict[str, Strategy], problem: Problem, strategy: str, run: 
 def _none(problem: Problem, strategy: str, outcome: Outcome) -> InfeasibleBudget:
     if outcome.proved:
         return together(problem)
-    if outcome.stopped:
-        said = f"{strategy} search was stopped before it had found a network"
-    else:
-        said = (
-            f"{strategy} search found no network that keeps the budgets among {outcome.evaluations}, though each of "
-            "them can be kept: use --strategy exact or milp"
-        )
-    return InfeasibleBudget(said, objectives=tuple(problem.budgets))
+    return InfeasibleBudget(
+        f"{strategy} search found no network that keeps the budgets among {outcome.evaluations}, though each of them "
+        "can be kept: use --strategy exact or milp",
+        objectives=tuple(problem.budgets),
+    )
 
 
 def _sorted_best(problem: Problem, codes: Codes) -> Codes:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, OutputError, UnknownName
-from hwnas.progress import Progress, silent
+from hwnas.progress import Progress, never, silent
 from hwnas.search.feasible import check_feasible
 from hwnas.search.problem import Candidate, Constraints, Problem
-from hwnas.search.run import mutate, never
+from hwnas.search.run import mutate
 from hwnas.search.solve import Found
 from hwnas.spaces import Arch, Codes, Space
 

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from hwnas.errors import InvalidValue
+
 Floats = npt.NDArray[np.float64]
 _Term = tuple[tuple[int, ...], Floats]  # the columns that index an array, and the array
 
@@ -64,13 +66,21 @@ class SlotMax:
     What is alive at one time is such a function: activations fill the memory one slot after another.
 
     Attributes:
-        constant, axes, arrays: as in `SlotSum`.
+        constant, axes, arrays: as in `SlotSum`, but none may be negative: where nothing stands a term is 0.
+
+    Raises:
+        InvalidValue: a term is negative.
     """
 
     constant: float
     axes: tuple[tuple[int, ...], ...]
     arrays: tuple[Floats, ...]
     combine: ClassVar[np.ufunc] = np.maximum
+
+    def __post_init__(self) -> None:
+        lowest = min([self.constant, *(float(array.min()) for array in self.arrays)])
+        if lowest < 0:
+            raise InvalidValue(f"the terms of a maximum over slots are at least 0, not {lowest:g}")
 
     def __call__(self, codes: npt.NDArray[np.uint8]) -> Floats:
         """The function's value for each row: codes ``(n, variables)`` -> ``(n,)``."""

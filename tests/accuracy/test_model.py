@@ -232,6 +232,7 @@ def test_own_accuracies_come_back(tmp_path: Path, rows: list[dict[str, str]]) ->
     [
         ("resolution", "25", "line 3: resolution is '25'; choose from 24, 28, 32"),
         ("kernel_1_1", "", "line 3: kernel_1_1 is ''"),
+        ("kernel_1_1", "3,3", "line 3: the row has more or fewer values than the 23 columns"),
         ("accuracy", "76.5", "line 3: accuracy is '76.5'; it should be a fraction between 0 and 1"),
         ("accuracy", "good", "line 3: accuracy is 'good'"),
         ("accuracy", "nan", "line 3: accuracy is 'nan'"),
@@ -241,6 +242,15 @@ def test_a_wrong_row_is_named(tmp_path: Path, rows: list[dict[str, str]], column
     rows[1][column] = value
     with pytest.raises(DataError, match=said):
         read_accuracies(write(tmp_path / "a.csv", rows), WHOLE)
+
+
+def test_a_table_as_spreadsheets_write_it(tmp_path: Path, rows: list[dict[str, str]]) -> None:
+    path = write(tmp_path / "a.csv", rows)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert len(read_accuracies(path, WHOLE)[0]) == 60
+    path.write_text(path.read_text(encoding="utf-8-sig").replace(",accuracy", ",accuracy,accuracy", 1))
+    with pytest.raises(DataError, match="there twice: accuracy"):
+        read_accuracies(path, WHOLE)
 
 
 def test_accuracies_of_another_space(tmp_path: Path, rows: list[dict[str, str]]) -> None:

@@ -128,14 +128,14 @@ def opposed(make_gain: MakeSum) -> Problem:
     return Problem(space=TINY, accuracy=make_gain(TINY, np.random.default_rng(0)), objectives=tuple(costs))
 
 
-def test_contradicting_budgets_say_which_two(opposed: Problem, brute_force: BruteForce) -> None:
+def test_contradicting_budgets_say_which_two(opposed: Problem) -> None:
     a, b, c = (o.name for o in opposed.objectives)
     problem = replace(opposed, budgets={a: 2.0, b: 4.6, c: 100.0}, confidence=None)
-    with pytest.raises(InfeasibleBudget, match=f"{a} and 4.6 ms of {b} contradict|2 ms .*{a} and 4.6 ms") as caught:
+    with pytest.raises(
+        InfeasibleBudget, match=f"budgets 2 ms of {a} and 4.6 ms of {b} contradict each other"
+    ) as caught:
         solve(problem)
     assert caught.value.objectives == (a, b)
-    small = TINY.fix(**{v.name: v.values[0] for v in TINY.variables if not v.name.endswith("_1") or "exp" in v.name})
-    small = small.fix(kernel_1_1=(3, 5, 7)) if len(small.variable("kernel_1_1").values) > 1 else small
     codes = TINY.sample(200_000, seed=0)
     points = problem.costs(codes)
     assert caught.value.lowest == pytest.approx(points[points[:, 0] <= 2.0, 1].min())

@@ -37,7 +37,7 @@ def objectives(space: Space, count: int, rng: np.random.Generator, make_cost: Ma
 
 def check(problem: Problem, codes: Codes, k: int) -> None:
     """The k best by exact search are those of all networks; so are two more strategies' best."""
-    accuracy, fits = problem.accuracy(codes), problem.excess(codes) <= 1e-9
+    accuracy, fits = problem.accuracy(codes), problem.excess(codes) == 0
     best = np.sort(accuracy[fits])[::-1][:k]
     if not len(best):
         with pytest.raises(InfeasibleBudget):
@@ -194,6 +194,43 @@ def test_sums_taken_in_another_order_lose_no_network(seed: int, make_problem: Ma
         assert found.costs[latency.name] == pytest.approx(lowest)
 
 
+@pytest.mark.parametrize("strategy", ["exact", "milp"])
+@pytest.mark.parametrize("budgets", [1, 2])
+def test_networks_just_above_a_budget_take_nobodys_place(strategy: str, budgets: int) -> None:
+    """They are above it by less than what sums in another order may differ by, and worth more."""
+    space = TINY.fix(**{v.name: v.values[0] for v in TINY.variables if v.name not in ("kernel_1_1", "kernel_2_1")})
+    columns = tuple(space.column[name] for name in ("kernel_1_1", "kernel_2_1"))
+    costs = np.array([0.25, 0.5, 0.5 + 2e-10])
+    total = SlotSum(constant=0.0, axes=((columns[0],), (columns[1],)), arrays=(costs, costs))
+    gains = np.array([0.0, 1.0, 2.0])
+    problem = Problem(
+        space=space,
+        accuracy=SlotSum(constant=7.0, axes=((columns[0],), (columns[1],)), arrays=(gains, gains)),
+        objectives=tuple(Objective(name=f"c{i}", unit="", total=total) for i in range(budgets)),
+        budgets={f"c{i}": 1.0 for i in range(budgets)},
+    )
+    for k in (1, 2, 3, 6, 20):
+        found = solve(problem, strategy, candidates=k)
+        assert found.proved
+        assert [c.predicted_accuracy for c in found.candidates] == [9.0, 9.0, 9.0, 8.0, 8.0, 7.0][:k]
+
+
+@pytest.mark.parametrize("held", [2, 200_000])
+def test_what_can_never_matter_counts_once(
+    held: int, make_problem: MakeProblem, brute_force: BruteForce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels of blocks that no depth lets stand, held or not."""
+    monkeypatch.setattr("hwnas.search.decompose.MAX_PART", held)
+    free = ("resolution", "kernel_1_1", "kernel_1_2", "kernel_1_3", "expansion_2_2", "expansion_3_1", "kernel_3_3")
+    space = TINY.fix(**{v.name: v.values[0] for v in TINY.variables if v.name not in free})
+    assert space.size == 27
+    problem = make_problem(space, 0)(None)
+    found = solve(problem, candidates=30)
+    assert len({c.arch for c in found.candidates}) == len(found.candidates) == 27
+    best = np.sort(problem.accuracy(brute_force(space)))[::-1]
+    np.testing.assert_allclose([c.predicted_accuracy for c in found.candidates], best)
+
+
 @pytest.mark.parametrize("name", ["mobilenetv3-tiny", "mobilenetv3", "proxyless-w1.3", "resnet50"])
 def test_no_two_parts_share_a_term(name: str, make_gain: MakeSum) -> None:
     space = make_space(name)
@@ -231,7 +268,7 @@ def test_whole_resnet50_is_searched_along_its_chain_of_widths(make_problem: Make
 def test_a_space_that_cannot_be_taken_apart(make_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwnas.search.decompose.MAX_PART", 2)
     monkeypatch.setattr("hwnas.search.decompose.MAX_OPEN", 100)
-    with pytest.raises(InvalidValue, match="hang together too closely for an exact search by parts; use --strategy"):
+    with pytest.raises(InvalidValue, match="hang together too closely to be searched by parts; hold some of them"):
         solve(make_problem(TINY, 0)(100.0), "exact")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwnas.errors import InfeasibleBudget, InvalidValue, UnknownName
+from hwnas.errors import InfeasibleBudget, InvalidValue, SearchStopped, UnknownName
 from hwnas.search import FRONTS, STRATEGIES, Problem, draw_within, find_front, resource, solve
 from hwnas.search.pareto import pareto
 from hwnas.search.run import mutate
@@ -84,20 +84,30 @@ def test_progress_never_goes_back(strategy: str, make_problem: MakeProblem) -> N
         assert all(0 <= d <= t for w, d, t in told if w == what)
 
 
-@pytest.mark.parametrize("asked", [1, 3])
-def test_a_search_stops_when_told(strategy: str, asked: int, make_problem: MakeProblem) -> None:
+@pytest.mark.parametrize("asked", [0, 1, 3])
+@pytest.mark.parametrize("budgets", [1, 2])
+def test_a_search_stops_when_told_with_the_best_so_far(
+    strategy: str, asked: int, budgets: int, make_problem: MakeProblem
+) -> None:
     make, times = make_problem(TINY, 0), iter(range(10**9))
     problem = make(median_budget(make, TINY))
-    try:
-        found = solve(problem, strategy, candidates=20, stop=lambda: next(times) >= asked)
-    except InfeasibleBudget as error:
-        assert "was stopped before it had found a network" in str(error)
-        assert strategy in ("exact", "milp"), "heuristics have some from the start"
-    else:
-        assert found.stopped
-        assert not found.proved
-        assert (problem.excess(TINY.encode([c.arch for c in found.candidates])) == 0).all()
+    if budgets == 2:
+        params = resource(TINY, "params")
+        limit = float(np.quantile(params.total(TINY.sample(1000, seed=9)), 0.7))
+        problem = replace(
+            problem, objectives=(*problem.objectives, params), budgets={**problem.budgets, "params": limit}
+        )
+    found = solve(problem, strategy, candidates=20, stop=lambda: next(times) >= asked)
+    assert found.stopped
+    assert not found.proved
+    assert found.candidates
+    assert (problem.excess(TINY.encode([c.arch for c in found.candidates])) == 0).all()
     assert next(times) <= asked + 3
+
+
+def test_a_front_that_is_not_finished_is_none(make_problem: MakeProblem) -> None:
+    with pytest.raises(SearchStopped, match="was stopped before it had found a network"):
+        find_front(make_problem(TINY, 0)(None), stop=lambda: True)
 
 
 def test_an_impossible_budget(strategy: str, make_problem: MakeProblem) -> None:
@@ -144,14 +154,14 @@ def test_a_warm_start_is_never_lost(strategy: str, make_problem: MakeProblem) ->
     assert found.predicted_accuracy == best.predicted_accuracy
 
 
-def test_a_million_evaluations_are_not_spent_on_a_small_space(
-    make_problem: MakeProblem, brute_force: BruteForce, small_spaces: dict[str, Space]
+@pytest.mark.parametrize("strategy", HEURISTICS)
+def test_many_copies_of_the_best_crowd_nobody_out(
+    strategy: str, make_problem: MakeProblem, brute_force: BruteForce, small_spaces: dict[str, Space]
 ) -> None:
     space = small_spaces["resolutions"]
     problem, codes = make_problem(space, 0)(None), brute_force(small_spaces["resolutions"])
-    for strategy in HEURISTICS:
-        found = solve(problem, strategy, candidates=len(codes) + 5, evaluations=3000)
-        assert len(found.candidates) <= len(codes)
+    found = solve(problem, strategy, candidates=len(codes) + 5, evaluations=10_000)
+    assert len(found.candidates) == len(codes)
 
 
 # -- fronts ----------------------------------------------------------------------------------------------
@@ -170,6 +180,8 @@ def test_nothing_on_a_front_is_dominated(strategy: str, make_problem: MakeProble
     budget = float(np.median(points[:, 0]))
     cut = find_front(replace(problem, budgets={"board/made-up": budget}), strategy, evaluations=5000)
     assert all(c.costs["board/made-up"] <= budget for c in cut.candidates)
+    cheapest = min(c.costs["board/made-up"] for c in found.candidates)
+    assert min(c.costs["board/made-up"] for c in cut.candidates) <= 1.1 * cheapest, "a budget cuts one end off"
 
 
 def test_nsga2_comes_near_the_exact_front(make_problem: MakeProblem) -> None:
@@ -178,6 +190,8 @@ def test_nsga2_comes_near_the_exact_front(make_problem: MakeProblem) -> None:
     costs = np.array([c.costs["board/made-up"] for c in exact.candidates])
     best = np.array([c.predicted_accuracy for c in exact.candidates])
     spread = best.max() - best.min()
+    assert len(near.candidates) >= len(exact.candidates) / 2 > 5
+    assert min(c.costs["board/made-up"] for c in near.candidates) <= 1.1 * costs[0]
     for c in near.candidates:
         bound = best[np.searchsorted(costs, c.costs["board/made-up"] * (1 + 1e-9), side="right") - 1]
         assert bound - 0.05 * spread <= c.predicted_accuracy <= bound + 1e-9
