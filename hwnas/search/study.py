@@ -10,8 +10,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import re
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwnas.errors import InfeasibleBudget, InvalidValue, OutputError, UnknownName
+from hwnas.errors import InvalidValue, UnknownName
 from hwnas.progress import Progress, never, silent
-from hwnas.search.feasible import check_feasible
+from hwnas.search.feasible import check_feasible, together
+from hwnas.search.front import least
 from hwnas.search.problem import Candidate, Constraints, Problem
 from hwnas.search.run import mutate
 from hwnas.search.solve import Found
+from hwnas.search.study_storage import open_study, worker_number
 from hwnas.spaces import Arch, Codes, Space
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.samplers import BaseSampler
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
@@ -43,7 +42,6 @@ _STUCK = 10  # draws in a row of which none was trained, after which a sampler i
 _TRIES = 1000  # random networks among which one is looked for that was not trained yet
 _AT_ONCE = 64  # random networks that are drawn together
 _STEPS = 300  # changes by which a random network may come within its budgets
-_HEARTBEAT_S = 60  # after a few missed ones, a worker counts as killed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +150,8 @@ def search_study(
     # Its warnings would only repeat, with a traceback, the errors that reach the caller.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     chosen = SAMPLERS[sampler]
-    study = _open(wanted, storage, name, epochs, seed)
-    seed += _worker(study)
+    study = open_study(wanted, storage, name, epochs, seed)
+    seed += worker_number(study)
     study.sampler = chosen.make(seed)
     if chosen.prunes and epochs > 1:
         study.pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
@@ -305,95 +303,26 @@ def _best(wanted: Constraints, trained: dict[bytes, FrozenTrial]) -> list[Candid
 
 def _random_networks(problem: Problem) -> Iterator[Codes]:
     """Random networks ``(variables,)``, changed at random until they are within the budgets; without end."""
+    space = problem.space
     for number in itertools.count():
         rng = np.random.default_rng((problem.seed, 1, number))
-        codes = problem.space.sample(_AT_ONCE, seed=(problem.seed, 0, number))
-        excess = problem.excess(codes)
-        for _ in range(_STEPS):
-            if not excess.any():
-                break
-            changed = problem.space.canonical(mutate(problem, codes, 1, rng))
-            less = problem.excess(changed) < excess
-            codes[less], excess = changed[less], np.where(less, problem.excess(changed), excess)
-        if (excess > 0).all():
-            raise InfeasibleBudget(
-                f"no network of {problem.space.name} was found that keeps all of the budgets "
-                f"({', '.join(problem.budgets)}) together, though any two can be kept: raise one of them",
-                objectives=tuple(problem.budgets),
-            )
-        yield from codes[excess == 0]
+        codes = _walked(problem, space.sample(_AT_ONCE, seed=(problem.seed, 0, number)), rng)
+        if not len(codes):  # budgets that hardly any network keeps: from the cheapest ones instead
+            cheapest = np.stack([least(space, objective.total)[0] for objective in problem.budgeted])
+            codes = _walked(problem, np.repeat(cheapest, -(-_AT_ONCE // len(cheapest)), axis=0), rng)
+        if not len(codes):
+            raise together(problem)
+        yield from codes
 
 
-def _open(wanted: Constraints, storage: str | None, name: str, epochs: int, seed: int) -> Study:
-    """The study of that name, new or as it was left."""
-    import optuna
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        # The sampler is replaced before it draws.
-        study = optuna.create_study(
-            storage=_storage(storage),
-            study_name=name,
-            direction="maximize",
-            load_if_exists=True,
-            sampler=optuna.samplers.RandomSampler(seed=seed),
-            pruner=optuna.pruners.NopPruner(),
-        )
-    except (
-        SQLAlchemyError,
-        optuna.exceptions.OptunaError,
-        OSError,
-        ImportError,
-        LookupError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        shown = re.sub(r"//[^/@]*@", "//", storage or "")  # without a password
-        raise OutputError(f"the storage {shown} of study {name} cannot be opened: {error}") from error
-    asked: dict[str, Any] = {
-        "space": wanted.space.name,
-        "classes": wanted.space.classes,
-        "input channels": wanted.space.in_channels,
-        "objectives": [objective.name for objective in wanted.objectives],
-        "confidence": wanted.confidence,
-        "epochs": epochs,
-        **{f"budget of {budget}": value for budget, value in wanted.budgets.items()},
-        **{f"choices of {variable}": values for variable, values in wanted.space.choices.items()},
-    }
-    if not study.get_trials(deepcopy=False):
-        study.set_user_attr("hwnas", asked)
-    known = study.user_attrs.get("hwnas", {})
-    if differs := [
-        f"{what} is {known.get(what, 'none')} there, {asked.get(what, 'none')} here"
-        for what in dict.fromkeys((*known, *asked))
-        if known.get(what) != asked.get(what)
-    ]:
-        raise InvalidValue(f"study {name} is of something else; give another name: {'; '.join(differs)}")
-    return study
-
-
-def _worker(study: Study) -> int:
-    """A number that no other worker of the study has; 0 for the first of a new study."""
-    from optuna.trial import TrialState, create_trial
-
-    # A trial's number is given once, even to workers that start together.
-    mark = uuid.uuid4().hex
-    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"worker": mark}))
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return next(trial.number for trial in trials if trial.user_attrs.get("worker") == mark)
-
-
-def _storage(storage: str | None) -> BaseStorage | None:
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    if storage is None:
-        return None
-    if "://" in storage:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat
-            return RDBStorage(storage, heartbeat_interval=_HEARTBEAT_S, grace_period=5 * _HEARTBEAT_S)
-    if storage.endswith((".log", ".journal")):
-        return JournalStorage(JournalFileBackend(storage))
-    raise InvalidValue(f"a study is stored in a .log or .journal file or a database URL (sqlite:///...), not {storage}")
+def _walked(problem: Problem, codes: Codes, rng: np.random.Generator) -> Codes:
+    """Those of some networks that random changes bring within the budgets."""
+    excess = problem.excess(codes)
+    for _ in range(_STEPS):
+        if not excess.any():
+            break
+        changed = problem.space.canonical(mutate(problem, codes, 1, rng))
+        less = problem.excess(changed) < excess
+        codes[less], excess = changed[less], np.where(less, problem.excess(changed), excess)
+    within: Codes = codes[excess == 0]
+    return within

@@ -12,6 +12,7 @@ import pytest
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, OutputError, UnknownName
 from hwnas.search import Problem
+from hwnas.search.front import least
 from hwnas.search.study import search_study
 from hwnas.spaces import Arch, Codes, Space, make_space
 
@@ -231,10 +232,24 @@ def test_what_cannot_be_done_is_said(problem: Problem, tmp_path: Path) -> None:
             search(storage=str(tmp_path / "other.log"))
     with pytest.raises(OutputError, match="unable to open database"):
         search(storage=f"sqlite:///{tmp_path}/missing/study.db")
-    with pytest.raises(OutputError, match=r"the storage nosuch://host/db of study x cannot be opened"):
-        search(storage="nosuch://me:secret@host/db")
+    for secret in ("secret", "sec/ret", "sec@ret"):
+        with pytest.raises(OutputError, match=r"the storage nosuch://host/db of study x cannot be opened") as caught:
+            search(storage=f"nosuch://me:{secret}@host/db")
+        assert secret not in str(caught.value)
 
 
 def test_an_accuracy_that_is_no_number_is_refused(problem: Problem) -> None:
     with pytest.raises(InvalidValue, match="after epoch 1 it is nan"):
         search_study(problem, lambda _: iter([float("nan")]), trials=1, epochs=1, name="x")
+
+
+def test_a_budget_that_hardly_any_network_keeps(make_problem: MakeProblem) -> None:
+    """Random networks do not come so low by chance: some begin at the cheapest."""
+    space = make_space("mobilenetv3")
+    make = make_problem(space, 5)
+    [objective] = make(None).objectives
+    _, lowest = least(space, objective.total)
+    tight = replace(make(lowest * 1.002), confidence=None)
+    found = search_study(tight, lambda _: iter([0.5]), trials=2, epochs=1, name="x", sampler="random")
+    assert all(c.costs[objective.name] <= lowest * 1.002 for c in found.candidates)
+    assert found.candidates
