@@ -27,9 +27,7 @@ def search_milp(problem: Problem, run: Run) -> Outcome:
     Raises:
         InvalidValue: the accuracy is no sum over slots.
     """
-    score = problem.additive
-    if score is None:
-        raise InvalidValue("a mixed-integer program needs an additive accuracy; use --strategy evolution or nsga2")
+    score = problem.require_additive("milp")
     program, found, stopped = _Program(problem), list[Codes](), False
     while len(found) < run.candidates and not stopped:
         run.progress("solving mixed-integer programs", len(found), run.candidates)
@@ -67,7 +65,6 @@ class _Program:
     """The program of a problem."""
 
     def __init__(self, problem: Problem) -> None:
-        assert problem.additive is not None
         self.space = problem.space
         self.rows = _Rows()
         counts = [len(v.values) for v in self.space.variables]
@@ -83,7 +80,7 @@ class _Program:
                 idle = [self.first[parent] + j for j, value in enumerate(values) if value < variable.requires[1]]
                 self.rows.add([self.first[i], *idle], [1.0, *[-1.0] * len(idle)], 0.0, np.inf)
         self.choices: dict[tuple[int, ...], int] = {}  # axes -> first of the binary variables of their assignments
-        gain, _ = self._linear(problem.additive)
+        gain, _ = self._linear(problem.require_additive("milp"))
         costs = []
         for function, limit in zip(problem.held.functions, problem.held.limits, strict=True):
             if function.combine is np.maximum:

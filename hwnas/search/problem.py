@@ -125,6 +125,19 @@ class Problem(Constraints):
         score = self.accuracy if isinstance(self.accuracy, SlotSum) else getattr(self.accuracy, "score", None)
         return score if isinstance(score, SlotSum) else None
 
+    def require_additive(self, strategy: str) -> SlotSum:
+        """`additive`, for a strategy that cannot do without.
+
+        Raises:
+            InvalidValue: the accuracy is no sum over slots.
+        """
+        if self.additive is None:
+            raise InvalidValue(
+                f"{strategy} search needs an accuracy that is a sum over slots (a SlotSum, or a model whose score is "
+                "one); for any other function use evolution, nsga2, local or random"
+            )
+        return self.additive
+
     def candidates(self, codes: Codes) -> list[Candidate]:
         """Codes ``(n, variables)`` -> candidates, in the same order."""
         names = [objective.name for objective in self.objectives]

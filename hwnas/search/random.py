@@ -17,7 +17,8 @@ def search_random(problem: Problem, run: Run) -> Outcome:
     """The best of random networks within the budgets."""
     archive, total, stopped = Archive(problem, run.candidates), run.evaluations or EVALUATIONS, False
     while archive.evaluations < total and not stopped:
-        archive.score(_draw(problem, archive.evaluations, min(_AT_ONCE, total - archive.evaluations)))
+        count = min(_AT_ONCE, total - archive.evaluations)
+        archive.score(problem.space.sample(count, seed=(problem.seed, 0, archive.evaluations)))
         run.progress("scoring random networks", archive.evaluations, total)
         stopped = run.stop()
     return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
@@ -41,7 +42,3 @@ def draw_within(problem: Problem, networks: int) -> Codes:
     _, first = np.unique(codes, axis=0, return_index=True)
     drawn: Codes = codes[np.sort(first)[:networks]]
     return drawn
-
-
-def _draw(problem: Problem, number: int, count: int) -> Codes:
-    return problem.space.sample(count, seed=(problem.seed, 0, number))

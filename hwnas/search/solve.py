@@ -23,18 +23,9 @@ from hwnas.search.run import Outcome, Run, Strategy
 from hwnas.spaces import Codes, SlotSum
 
 
-def _additive(problem: Problem, strategy: str) -> SlotSum:
-    if problem.additive is None:
-        raise InvalidValue(
-            f"{strategy} search needs an accuracy that is a sum over slots (a SlotSum, or a model with a score that is "
-            "one); for any other function use evolution, nsga2, local or random"
-        )
-    return problem.additive
-
-
 def search_exact(problem: Problem, run: Run) -> Outcome:
     """The networks of the largest additive accuracy, by merging fronts: see `hwnas.search.exact`."""
-    score = _additive(problem, "exact")
+    score = problem.require_additive("exact")
     codes, proved = best_networks(
         problem.space, score, problem.held, run.candidates, progress=run.progress, stop=run.stop
     )
@@ -43,7 +34,7 @@ def search_exact(problem: Problem, run: Run) -> Outcome:
 
 def front_exact(problem: Problem, run: Run) -> Outcome:
     """The whole front of accuracy and costs: see `hwnas.search.front`."""
-    score = _additive(problem, "exact")
+    score = problem.require_additive("exact")
     loss = SlotSum(constant=-score.constant, axes=score.axes, arrays=tuple(-array for array in score.arrays))
     functions = (*(o.total for o in problem.objectives), loss)
     losses = Losses(functions, (*(problem.limit(o) for o in problem.objectives), np.inf))
