@@ -19,7 +19,7 @@ from hwnas.targets import Recipe, Target
 
 def lower_subnet(network: nn.Module, evaluator: Evaluator, arch: Arch, recipe: Recipe) -> Program:
     """The program of an arch's network (`Evaluator.subnet`), int8 ranges taken from training images."""
-    shape = evaluator.supernet.space.ops(arch)[0][1].input
+    shape = evaluator.supernet.space.image_shape(arch)
     how = recipe.quantization
     images = evaluator.training_images(arch["resolution"], how.images) if how else None
     return form_of(recipe).lower(network, shape, images)
@@ -52,7 +52,6 @@ def export(
     """
     check_output_folder(folder)
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
-    first = space.ops(arch)[0][1]
     network = evaluator.subnet(arch)
     program = lower_subnet(network, evaluator, arch, target.recipe)
     batches = data.batches("test", arch["resolution"])
@@ -66,7 +65,7 @@ def export(
         classes=list(data.classes),
         input={
             "name": "input",
-            "shape": [target.recipe.batch, *first.input],
+            "shape": [target.recipe.batch, *space.image_shape(arch)],
             "transform": data.transform(arch["resolution"]),  # type: ignore[dict-item]
         },
         output={"name": "output", "shape": [target.recipe.batch, space.classes], "meaning": "logits, one a class"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -92,7 +93,7 @@ def profile(
     rows: dict[str, Row] = {}
     if wanted:
         timed = _steadily(
-            {op.key: programs[op] for op in wanted},
+            {op.key: form_of(target.recipe).tied(programs[op]) for op in wanted},
             target,
             OPS,
             journals / "ops.jsonl",
@@ -232,11 +233,22 @@ def lower_ops(ops: Sequence[Op], target: Target, progress: Progress = silent) ->
 def assembled(space: Space, target: Target, codes: Codes, programs: Mapping[Op, Program]) -> dict[str, Program]:
     """Whole networks: codes ``(n, variables)`` -> n programs, named by their row.
 
-    They are the ops' graphs laid end to end, which is the graph of the whole network's export.
+    They are the ops' graphs wired together, which is the graph of the whole network's export.
     """
     form = form_of(target.recipe)
     archs = space.decode(codes)
-    return {str(i): form.assemble([programs[op] for _, op in space.ops(arch)]) for i, arch in enumerate(archs)}
+    found: dict[str, Program] = {}
+    for i, nodes in enumerate(map(space.network, archs)):
+        if space.wiring is None:
+            found[str(i)] = form.assemble([programs[node.op] for node in nodes])
+            continue
+        before: Counter[Op] = Counter()
+        parts = []
+        for node in nodes:
+            parts.append(form.another(programs[node.op], before[node.op]))
+            before[node.op] += 1
+        found[str(i)] = form.assemble(parts, [node.reads for node in nodes])
+    return found
 
 
 def latencies_ms(measured: Measurement) -> Floats:

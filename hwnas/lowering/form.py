@@ -48,8 +48,25 @@ class Form(ABC):
         """Each op with random weights, in few export calls (an export has a fixed cost of seconds)."""
 
     @abstractmethod
-    def assemble(self, programs: Sequence[Program]) -> Program:
-        """Programs laid end to end: each one's output is the next one's input."""
+    def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> Program:
+        """Programs wired into one.
+
+        Args:
+            programs: of ops, in the order of execution; the last one gives the output.
+            reads: for each, the positions of those whose outputs it reads, `FROM_IMAGE` for the input; None for a
+                chain, each reading the one before.
+        """
+
+    @abstractmethod
+    def another(self, program: Program, number: int) -> Program:
+        """The program of an op with random weights, with others; 0 for the same.
+
+        An op that stands twice in a network with one input would be computed once if its weights were the same.
+        """
+
+    @abstractmethod
+    def tied(self, program: Program) -> Program:
+        """The program of an op that reads one tensor wherever it reads several: what is timed alone has one input."""
 
     @abstractmethod
     def write(self, program: Program, folder: Path) -> Path:
@@ -67,3 +84,8 @@ def without_size(op: Op) -> Op:
     so ops that differ in nothing else are exported once and given their size afterwards.
     """
     return Op(op.kind, op.input[:1], op.output[:1], op.attributes)
+
+
+def chained(count: int) -> list[tuple[int, ...]]:
+    """What each of so many programs reads in a chain: the one before."""
+    return [(i - 1,) for i in range(count)]

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from hwnas.errors import InvalidValue
 from hwnas.lowering.fold import folded, stand_in
-from hwnas.lowering.form import Form, Program, without_size
+from hwnas.lowering.form import Form, Program, chained, without_size
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
+from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets.files import write_whole
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _BRANCHES = 64  # ops in one export call: the fixed cost is shared, the tracer's memory stays small
 _STAND_IN_IMAGES = 4  # that the ranges of a random op are taken from
+_WEIGHT_AXES = 2  # at least, of a weight; biases, scales and shapes have fewer
 INPUT, OUTPUT = "input", "output"
 
 
@@ -37,7 +39,7 @@ class OnnxForm(Form):
 
     def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> onnx.ModelProto:
         """A trained network for images ``(batch, *shape)``, with BN folded and in the recipe's precision."""
-        [model] = self._export([folded(network)], [shape])
+        [model] = self._export([folded(network)], [[shape]])
         if self.recipe.quantization is None:
             return model
         if images is None or not len(images):
@@ -53,24 +55,28 @@ class OnnxForm(Form):
         graphs: dict[Op, onnx.ModelProto] = {}
         for start in range(0, len(sized), _BRANCHES):
             part = sized[start : start + _BRANCHES]
-            models = self._export([stand_in(op) for op in part], [op.input for op in part])
+            models = self._export([stand_in(op) for op in part], [[op.input] * op.inputs for op in part])
             graphs |= {without_size(op): self._in_precision(op, m) for op, m in zip(part, models, strict=True)}
         return {op: _resized(graphs[without_size(op)], self.recipe.batch, op) for op in ops}
 
-    def assemble(self, programs: Sequence[Program]) -> onnx.ModelProto:
-        """Graphs laid end to end, names made unique by their position.
+    def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> onnx.ModelProto:
+        """Graphs wired into one, names made unique by their position.
 
-        A value that is quantised at the end of one op and again at the beginning of the next is quantised once, with
-        the scale of the latter: its biases are quantised to that scale, and runtimes fuse nothing else.
+        A value that is quantised at the end of one op and again at the beginning of all that read it is quantised once,
+        with the scale of the latter: their biases are quantised to that scale, and runtimes fuse nothing else.
         """
         models = [program for program in programs if isinstance(program, onnx.ModelProto)]
+        wiring = chained(len(models)) if reads is None else reads
+        quantized = {i: _quantized_inputs(model.graph) for i, model in enumerate(models)}
+        again = {i: all(place in quantized[r] for r, place in uses) for i, uses in _readers(wiring).items()}
         graph = onnx.GraphProto(name="network")
-        value = INPUT
-        for i, model in enumerate(models):
+        values = {FROM_IMAGE: INPUT}
+        for i, (model, those) in enumerate(zip(models, wiring, strict=True)):
             last = i == len(models) - 1
-            doubled = () if last or not _begins_quantized(models[i + 1].graph) else _pair_at_output(model.graph)
+            doubled = () if last or not again[i] else _pair_at_output(model.graph)
             result = doubled[0].input[0] if doubled else OUTPUT
-            names = {INPUT: value, result: OUTPUT if last else f"{i}.out"}
+            given = {entry.name: values[read] for entry, read in zip(model.graph.input, those, strict=True)}
+            names = {**given, result: OUTPUT if last else f"{i}.out"}
             nodes = [node for node in model.graph.node if not any(node is dropped for dropped in doubled)]
             used = {name for node in nodes for name in node.input}
             for tensor in model.graph.initializer:
@@ -84,10 +90,35 @@ class OnnxForm(Form):
                 copy.name = f"{i}.{node.name}"
                 copy.input[:] = [names.setdefault(name, f"{i}.{name}") if name else "" for name in node.input]
                 copy.output[:] = [names.setdefault(name, f"{i}.{name}") for name in node.output]
-            value = names[result]
+            values[i] = names[result]
         graph.input.add().CopyFrom(models[0].graph.input[0])
         graph.output.add().CopyFrom(models[-1].graph.output[0])
-        return _model(graph, models[0])
+        model = _model(graph, models[0])
+        return model if reads is None else _without_repetition(model)
+
+    def another(self, program: Program, number: int) -> onnx.ModelProto:
+        """The graph with the values of each weight turned round by so many places."""
+        assert isinstance(program, onnx.ModelProto)
+        model = onnx.ModelProto()
+        model.CopyFrom(program)
+        for tensor in model.graph.initializer:
+            if len(tensor.dims) >= _WEIGHT_AXES:
+                turned = np.roll(onnx.numpy_helper.to_array(tensor), number)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(turned, tensor.name))
+        return model
+
+    def tied(self, program: Program) -> onnx.ModelProto:
+        """The graph with its first input in place of all others."""
+        assert isinstance(program, onnx.ModelProto)
+        first, *others = (entry.name for entry in program.graph.input)
+        if not others:
+            return program
+        model = onnx.ModelProto()
+        model.CopyFrom(program)
+        del model.graph.input[1:]
+        for node in model.graph.node:
+            node.input[:] = [first if name in others else name for name in node.input]
+        return model
 
     def _in_precision(self, op: Op, model: onnx.ModelProto) -> onnx.ModelProto:
         """The graph of an op with random weights in the recipe's precision; what its ranges are changes no kernel."""
@@ -109,9 +140,12 @@ class OnnxForm(Form):
         write_whole(path, program.SerializeToString(deterministic=True))
         return path
 
-    def _export(self, modules: list[nn.Module], shapes: list[Shape]) -> list[onnx.ModelProto]:
-        """One export call for many modules -> one model each, with the input and output named `INPUT`, `OUTPUT`."""
-        inputs = [torch.zeros(self.recipe.batch, *shape) for shape in shapes]
+    def _export(self, modules: list[nn.Module], shapes: list[list[Shape]]) -> list[onnx.ModelProto]:
+        """One export call for many modules, each with the shapes of its inputs -> one model each.
+
+        Inputs are named `INPUT`, and with a number if there are several, outputs `OUTPUT`.
+        """
+        inputs = [[torch.zeros(self.recipe.batch, *shape) for shape in each] for each in shapes]
         with _quiet():
             program = torch.onnx.export(
                 _Branches(modules).eval(),
@@ -122,7 +156,9 @@ class OnnxForm(Form):
             )
         assert program is not None
         whole = program.model_proto
-        return [_cut(whole, i.name, o.name) for i, o in zip(whole.graph.input, whole.graph.output, strict=True)]
+        names = iter([entry.name for entry in whole.graph.input])
+        sources = [[next(names) for _ in each] for each in shapes]
+        return [_cut(whole, s, o.name) for s, o in zip(sources, whole.graph.output, strict=True)]
 
 
 class _Branches(nn.Module):
@@ -132,8 +168,8 @@ class _Branches(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(modules)
 
-    def forward(self, xs: list[Tensor]) -> list[Tensor]:
-        return [branch(x) for branch, x in zip(self.branches, xs, strict=True)]
+    def forward(self, inputs: list[list[Tensor]]) -> list[Tensor]:
+        return [branch(*xs) for branch, xs in zip(self.branches, inputs, strict=True)]
 
 
 @contextlib.contextmanager
@@ -150,8 +186,8 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _cut(whole: onnx.ModelProto, source: str, sink: str) -> onnx.ModelProto:
-    """The part of a graph between one input and one output."""
+def _cut(whole: onnx.ModelProto, sources: list[str], sink: str) -> onnx.ModelProto:
+    """The part of a graph between some inputs and one output."""
     producer = {name: node for node in whole.graph.node for name in node.output}
     needed, stack = set(), [sink]
     while stack:
@@ -163,9 +199,9 @@ def _cut(whole: onnx.ModelProto, source: str, sink: str) -> onnx.ModelProto:
     used = {name for node in nodes for name in node.input}
     graph = onnx.GraphProto(name=INPUT + "-" + OUTPUT)
     graph.initializer.extend(tensor for tensor in whole.graph.initializer if tensor.name in used)
-    graph.input.extend(value for value in whole.graph.input if value.name == source)
+    graph.input.extend(value for value in whole.graph.input if value.name in sources)
     graph.output.extend(value for value in whole.graph.output if value.name == sink)
-    renamed = {source: INPUT, sink: OUTPUT}
+    renamed = {source: f"{INPUT}{i or ''}" for i, source in enumerate(sources)} | {sink: OUTPUT}
     for node in nodes:
         copy = graph.node.add()
         copy.CopyFrom(node)
@@ -181,9 +217,31 @@ def _cut(whole: onnx.ModelProto, source: str, sink: str) -> onnx.ModelProto:
     return _model(graph, whole)
 
 
-def _begins_quantized(graph: onnx.GraphProto) -> bool:
-    """Whether all that reads the graph's input is a QuantizeLinear."""
-    return [node.op_type for node in graph.node if INPUT in node.input] == ["QuantizeLinear"]
+def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with each value computed once, as the exporter leaves it: edges from a node share its activation."""
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+
+    whole = ir.from_proto(model)
+    for step in (common.DeduplicateInitializersPass(), common.CommonSubexpressionEliminationPass()):
+        whole = step(whole).model
+    result: onnx.ModelProto = ir.to_proto(whole)
+    return result
+
+
+def _readers(wiring: Sequence[tuple[int, ...]]) -> dict[int, list[tuple[int, int]]]:
+    """Position of a graph -> which others read it, and as which of their inputs."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for i, those in enumerate(wiring):
+        for place, read in enumerate(those):
+            found.setdefault(read, []).append((i, place))
+    return found
+
+
+def _quantized_inputs(graph: onnx.GraphProto) -> set[int]:
+    """The inputs of a graph, by position, that are read by a QuantizeLinear alone."""
+    kinds = [[node.op_type for node in graph.node if entry.name in node.input] for entry in graph.input]
+    return {place for place, found in enumerate(kinds) if found == ["QuantizeLinear"]}
 
 
 def _pair_at_output(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:
@@ -199,7 +257,7 @@ def _resized(model: onnx.ModelProto, batch: int, op: Op) -> onnx.ModelProto:
     """The graph of an op for this op's image size."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for value, shape in ((copy.graph.input[0], op.input), (copy.graph.output[0], op.output)):
+    for value, shape in (*((entry, op.input) for entry in copy.graph.input), (copy.graph.output[0], op.output)):
         value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, [batch, *shape]))
     return copy
 

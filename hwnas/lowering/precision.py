@@ -36,8 +36,8 @@ def quantized(model: onnx.ModelProto, images: Images, how: Quantization) -> onnx
     they take on the images (Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018).
 
     Args:
-        model: an fp32 graph with one input of static shape ``(batch, channels, height, width)``.
-        images: ``(n, channels, height, width)``, as the network takes them.
+        model: an fp32 graph with inputs of one static shape, ``(batch, channels, height, width)``.
+        images: ``(n, channels, height, width)``, as the network takes them; several inputs get the same.
         how: the recipe's ``[quantization]``.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -73,21 +73,22 @@ def _ranges(place: Path, model: onnx.ModelProto, images: Images, how: Quantizati
         calibrate_method=_METHODS[how.method],
         extra_options={"symmetric": how.activations == "int8"},
     )
-    [entry] = model.graph.input
-    batch = entry.type.tensor_type.shape.dim[0].dim_value
+    names = [entry.name for entry in model.graph.input]
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
     lacking = -len(images) % batch  # the last batch is filled up with images from the beginning
     whole = np.concatenate([images, np.resize(images, (lacking, *images.shape[1:]))]) if lacking else images
     batches = [whole[start : start + batch] for start in range(0, len(whole), batch)]
     for start in range(0, len(batches), _AT_ONCE):
-        calibrator.collect_data(_Reader(entry.name, batches[start : start + _AT_ONCE]))
+        calibrator.collect_data(_Reader(names, batches[start : start + _AT_ONCE]))
     return calibrator.compute_data()
 
 
 class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]
     """Batches one by one, as the calibrators ask for them."""
 
-    def __init__(self, name: str, batches: list[Images]) -> None:
-        self._feeds: Iterator[dict[str, Images]] = iter([{name: np.ascontiguousarray(batch)} for batch in batches])
+    def __init__(self, names: list[str], batches: list[Images]) -> None:
+        whole = [np.ascontiguousarray(batch) for batch in batches]
+        self._feeds: Iterator[dict[str, Images]] = iter([dict.fromkeys(names, batch) for batch in whole])
 
     def get_next(self) -> dict[str, Images] | None:
         return next(self._feeds, None)

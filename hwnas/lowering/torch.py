@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.lowering.fold import folded, stand_in
-from hwnas.lowering.form import Form, Program
+from hwnas.lowering.form import Form, Program, chained
+from hwnas.nn.wired import Wired
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
+from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets.files import write_whole
 
 
@@ -28,8 +30,8 @@ def runnable(exported: torch.export.ExportedProgram) -> nn.Module:
 
 def input_shape(module: nn.Module) -> tuple[int, ...]:
     """Shape of the input that a lowered module (or a sequence of them) takes, with the batch axis."""
-    while isinstance(module, nn.Sequential):
-        module = module[0]
+    while isinstance(module, Wired):
+        module = module.parts[0]
     assert isinstance(module, torch.fx.GraphModule)
     return next(tuple(node.meta["val"].shape) for node in module.graph.nodes if node.op == "placeholder")
 
@@ -45,15 +47,27 @@ class TorchForm(Form):
 
     def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
         """Each op with random weights."""
-        return {op: self._export(stand_in(op), op.input) for op in ops}
+        return {op: self._export(stand_in(op), op.input, op.inputs) for op in ops}
 
-    def _export(self, module: nn.Module, shape: Shape) -> nn.Module:
-        return runnable(torch.export.export(module, (torch.zeros(self.recipe.batch, *shape),)))
+    def _export(self, module: nn.Module, shape: Shape, inputs: int = 1) -> nn.Module:
+        # Not one tensor several times: the inputs would become one.
+        given = tuple(torch.zeros(self.recipe.batch, *shape) for _ in range(inputs))
+        return runnable(torch.export.export(module, given))
 
-    def assemble(self, programs: Sequence[Program]) -> Program:
-        """Modules in sequence."""
-        modules = [program for program in programs if isinstance(program, nn.Module)]
-        return nn.Sequential(*modules)
+    def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> Program:
+        """Modules that call each other."""
+        modules = {str(i): program for i, program in enumerate(programs) if isinstance(program, nn.Module)}
+        return Wired(modules, chained(len(modules)) if reads is None else reads)
+
+    def another(self, program: Program, number: int) -> Program:
+        """The module as it is: torch computes what it is told, also twice."""
+        return program
+
+    def tied(self, program: Program) -> Program:
+        """The module, called with its only input as often as it has inputs."""
+        assert isinstance(program, torch.fx.GraphModule)
+        inputs = sum(node.op == "placeholder" for node in program.graph.nodes)
+        return program if inputs == 1 else Wired({"0": program}, [(FROM_IMAGE,) * inputs])
 
     def write(self, program: Program, folder: Path) -> Path:
         """Write ``model.pt2`` (a zip of tensors and JSON)."""

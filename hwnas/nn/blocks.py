@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from hwnas.nn.cells import BasicBlock, FactorizedReduce, Zero, concat_of, relu_conv_bn, relu_depthwise_bn, sum_of
+from hwnas.nn.wired import Wired
 from hwnas.spaces import Op, Space
 from hwnas.spaces.ops import squeeze_width
 
@@ -24,7 +26,7 @@ def conv_bn(inp: int, out: int, *, kernel: int = 1, stride: int = 1, groups: int
         "conv": nn.Conv2d(inp, out, kernel, stride, kernel // 2, groups=groups, bias=False),
         "bn": nn.BatchNorm2d(out),
     }
-    if act:
+    if act and act != "none":
         layers["act"] = ACTIVATIONS[act]()
     return nn.Sequential(OrderedDict(layers))
 
@@ -141,6 +143,41 @@ def _maxpool(op: Op) -> nn.Module:
     return nn.MaxPool2d(kernel, op.number("stride"), kernel // 2)
 
 
+def _avgpool(op: Op) -> nn.Module:
+    kernel = op.number("kernel")
+    return nn.AvgPool2d(kernel, op.number("stride"), kernel // 2, count_include_pad=False)
+
+
+def _bn_linear(op: Op) -> nn.Module:
+    layers = {
+        "bn": nn.BatchNorm2d(op.input[0]),
+        "act": nn.ReLU(),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flatten": nn.Flatten(),
+        "linear": nn.Linear(op.input[0], op.output[0]),
+    }
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _relu_conv(op: Op) -> nn.Module:
+    return relu_conv_bn(op.input[0], op.output[0], kernel=op.number("kernel"), stride=op.number("stride"))
+
+
+def _sep_conv(op: Op) -> nn.Module:
+    inp, kernel = op.input[0], op.number("kernel")
+    return nn.Sequential(
+        OrderedDict(
+            first=relu_depthwise_bn(inp, inp, kernel=kernel, stride=op.number("stride")),
+            second=relu_depthwise_bn(inp, op.output[0], kernel=kernel),
+        )
+    )
+
+
+def _dil_conv(op: Op) -> nn.Module:
+    kernel, stride = op.number("kernel"), op.number("stride")
+    return relu_depthwise_bn(op.input[0], op.output[0], kernel=kernel, stride=stride, dilation=2)
+
+
 BUILDERS: dict[str, Callable[[Op], nn.Module]] = {
     "conv": _conv,
     "mbconv": MBConv,
@@ -149,6 +186,16 @@ BUILDERS: dict[str, Callable[[Op], nn.Module]] = {
     "maxpool": _maxpool,
     "classifier": _classifier,
     "linear": _linear,
+    "avgpool": _avgpool,
+    "bn-linear": _bn_linear,
+    "relu-conv": _relu_conv,
+    "basic-block": BasicBlock,
+    "sep-conv": _sep_conv,
+    "dil-conv": _dil_conv,
+    "factorized-reduce": FactorizedReduce,
+    "sum": sum_of,
+    "concat": concat_of,
+    "zero": Zero,
 }
 
 
@@ -175,10 +222,11 @@ def initialise(module: nn.Module, *, seed: int) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def network(space: Space, arch: Mapping[str, int]) -> nn.Sequential:
+def network(space: Space, arch: Mapping[str, int]) -> Wired:
     """The whole network of an arch: ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``."""
-    blocks = [(module_name(slot.name), build(op, bn_eps=space.bn_eps)) for slot, op in space.ops(arch)]
-    return nn.Sequential(OrderedDict(blocks))
+    nodes = space.network(arch)
+    modules = {module_name(node.name): build(node.op, bn_eps=space.bn_eps) for node in nodes}
+    return Wired(modules, [node.reads for node in nodes])
 
 
 def module_name(slot: str) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 
 from hwnas.errors import RuntimeUnavailable, SpecError
 from hwnas.lowering import Program
+from hwnas.nn.wired import Wired
 from hwnas.runtimes.base import Array, parse_options
 from hwnas.runtimes.torch import TorchSession
 from hwnas.targets import Device
@@ -100,8 +101,8 @@ class _Operation:
 
 def _operations(module: nn.Module) -> list[_Operation]:
     """What each operation of an exported program computes and moves."""
-    if isinstance(module, nn.Sequential):
-        return [operation for part in module for operation in _operations(part)]
+    if isinstance(module, Wired):
+        return [operation for part in module.parts for operation in _operations(part)]
     assert isinstance(module, torch.fx.GraphModule)
     found = []
     for node in module.graph.nodes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from hwnas.errors import InvalidValue, UnknownName
+from hwnas.spaces.darts import DARTS
 from hwnas.spaces.mobilenet import MOBILENETS
+from hwnas.spaces.nasbench201 import NASBENCH201S
 from hwnas.spaces.resnet import RESNETS
 from hwnas.spaces.space import Space
 
-SPACES = {family.name: family for family in (*MOBILENETS, *RESNETS)}
+SPACES = {family.name: family for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS)}
 _MOST_CLASSES = 1_000_000
 
 

@@ -49,6 +49,16 @@ class Op:
         return " ".join([self.kind, shapes, *(f"{name}={value}" for name, value in self.attributes)])
 
     @property
+    def free(self) -> bool:
+        """Whether it stands for nothing: no kernel runs, and it costs nothing."""
+        return self.kind == "none"
+
+    @property
+    def inputs(self) -> int:
+        """How many tensors of the shape `input` it reads."""
+        return self.number("terms") if "terms" in KINDS[self.kind].attributes else 1
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates of the convolutions and linear layers for one image."""
         return KINDS[self.kind].macs(self)
@@ -203,6 +213,45 @@ def _linear_params(op: Op) -> int:
     return op.macs + op.output[0]
 
 
+def _basic_block_macs(op: Op) -> int:
+    return _conv_macs(op) + (9 * op.output[0] ** 2 + op.input[0] * op.output[0]) * _area(op.output)
+
+
+def _basic_block_params(op: Op) -> int:
+    return _conv_params(op) + 9 * op.output[0] ** 2 + 2 * op.output[0] + op.input[0] * op.output[0]
+
+
+def _basic_block_activations(op: Op) -> int:
+    return math.prod(op.input) + 3 * math.prod(op.output)  # the shortcut is computed last
+
+
+def _depthwise_macs(op: Op) -> int:
+    """One depthwise convolution and the 1x1 behind it."""
+    return op.input[0] * (op.number("kernel") ** 2 + op.output[0]) * _area(op.output)
+
+
+def _depthwise_params(op: Op) -> int:
+    return op.input[0] * (op.number("kernel") ** 2 + op.output[0]) + 2 * op.output[0]
+
+
+def _sep_conv_macs(op: Op) -> int:
+    once = op.input[0] * (op.number("kernel") ** 2 + op.input[0]) * _area(op.output)
+    return once + _depthwise_macs(op)
+
+
+def _sep_conv_params(op: Op) -> int:
+    once = op.input[0] * (op.number("kernel") ** 2 + op.input[0]) + 2 * op.input[0]
+    return once + _depthwise_params(op)
+
+
+def _terms_activations(op: Op) -> int:
+    return op.inputs * math.prod(op.input) + math.prod(op.output)
+
+
+def _nothing(_: Op) -> int:
+    return 0
+
+
 TEXTS = frozenset({"act"})  # attributes that are texts; all others are whole numbers
 
 KINDS: dict[str, Kind] = {
@@ -224,9 +273,41 @@ KINDS: dict[str, Kind] = {
         _bottleneck_params,
         _bottleneck_activations,
     ),
-    "maxpool": Kind(frozenset({"kernel", "stride"}), lambda _: 0, lambda _: 0, _conv_activations),
+    "maxpool": Kind(frozenset({"kernel", "stride"}), _nothing, _nothing, _conv_activations),
+    # without what lies outside the image
+    "avgpool": Kind(frozenset({"kernel", "stride"}), _nothing, _nothing, _conv_activations),
     # mean over the image, linear without bias, activation, linear
     "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params, _classifier_activations),
     # mean over the image, linear
     "linear": Kind(frozenset(), lambda op: op.input[0] * op.output[0], _linear_params, _classifier_activations),
+    # BN, ReLU, mean over the image, linear
+    "bn-linear": Kind(
+        frozenset(),
+        lambda op: op.input[0] * op.output[0],
+        lambda op: _linear_params(op) + 2 * op.input[0],
+        _classifier_activations,
+    ),
+    # ReLU, convolution, BN (Liu et al., "DARTS", ICLR 2019; Dong and Yang, "NAS-Bench-201", ICLR 2020)
+    "relu-conv": Kind(frozenset({"kernel", "stride"}), _conv_macs, _conv_params, _conv_activations),
+    # two such convolutions; a mean of 2x2 and a 1x1 on the shortcut (NAS-Bench-201, between its stages)
+    "basic-block": Kind(
+        frozenset({"kernel", "stride"}), _basic_block_macs, _basic_block_params, _basic_block_activations
+    ),
+    # ReLU, depthwise convolution, 1x1, BN: twice, or once and dilated by two (DARTS)
+    "sep-conv": Kind(frozenset({"kernel", "stride"}), _sep_conv_macs, _sep_conv_params, _conv_activations),
+    "dil-conv": Kind(frozenset({"kernel", "stride"}), _depthwise_macs, _depthwise_params, _conv_activations),
+    # ReLU, two 1x1 with stride 2, one of them shifted by a pixel, side by side, BN (DARTS)
+    "factorized-reduce": Kind(
+        frozenset(),
+        lambda op: op.input[0] * op.output[0] * _area(op.output),
+        lambda op: op.input[0] * op.output[0] + 2 * op.output[0],
+        _conv_activations,
+    ),
+    # sum, and concatenation of the channels, of several tensors of the shape `input`
+    "sum": Kind(frozenset({"terms"}), _nothing, _nothing, _terms_activations),
+    "concat": Kind(frozenset({"terms"}), _nothing, _nothing, _terms_activations),
+    # zeros, as many as there are images
+    "zero": Kind(frozenset({"stride"}), _nothing, _nothing, _conv_activations),
+    # an edge that gives nothing; it never runs
+    "none": Kind(frozenset(), _nothing, _nothing, _nothing),
 }

@@ -8,7 +8,9 @@ searched exactly.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hwnas.errors import InvalidValue, UnknownName
-from hwnas.spaces.ops import Op
+from hwnas.spaces.ops import Op, Shape
 from hwnas.spaces.slotsum import SlotMax, SlotSum
+from hwnas.spaces.wiring import FROM_IMAGE, Node, Place, chain, resolve
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -52,12 +55,16 @@ class Slot:
         group: the slots that share a context factor in the latency model, e.g. ``stage2``.
         variables: names of the variables it reads, the axes of its cost array.
         op: from the values of those variables, in that order, to the op, or None where nothing stands here.
+        needed_by, needed: other variables, and from their values to whether the network reads what the slot gives: an
+            edge into a node that nothing leaves costs nothing, whatever stands there.
     """
 
     name: str
     group: str
     variables: tuple[str, ...]
     op: Callable[..., Op | None]
+    needed_by: tuple[str, ...] = ()
+    needed: Callable[..., bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,9 @@ class Space:
         classes: number of classes that the last slot tells apart.
         in_channels: channels of the input image.
         bn_eps: what BN adds to the variance.
+        wiring: where the slots stand and what they read; None for a chain, each reading the one before.
+        shares_weights: whether the ops of a slot are parts of one set of weights, as in once-for-all's spaces;
+            otherwise each has its own.
     """
 
     name: str
@@ -103,6 +113,13 @@ class Space:
     classes: int
     in_channels: int
     bn_eps: float = 1e-5
+    wiring: tuple[Place, ...] | None = None
+    shares_weights: bool = True
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Where the slots stand, in the order of execution; the last one gives the logits."""
+        return chain(self.slots) if self.wiring is None else self.wiring
 
     @cached_property
     def column(self) -> dict[str, int]:
@@ -124,7 +141,7 @@ class Space:
         """Names of the variables that slots of more than one group read, such as the resolution."""
         groups: dict[str, set[str]] = {variable.name: set() for variable in self.variables}
         for slot in self.slots:
-            for name in slot.variables:
+            for name in (*slot.variables, *slot.needed_by):
                 groups[name].add(slot.group)
         return tuple(name for name, readers in groups.items() if len(readers) > 1)
 
@@ -289,10 +306,18 @@ class Space:
 
     # -- ops -------------------------------------------------------------------------------------------------------
 
+    def network(self, arch: Mapping[str, int]) -> list[Node]:
+        """The nodes of an arch's network with what each reads, in the order of execution."""
+        ops = {slot.name: slot.op(*(arch[name] for name in slot.variables)) for slot in self.slots}
+        return resolve(self.places, {slot.name: slot for slot in self.slots}, ops)
+
     def ops(self, arch: Mapping[str, int]) -> list[tuple[Slot, Op]]:
-        """The slots in which something stands under an arch, with their ops, in the order of execution."""
-        found = ((slot, slot.op(*(arch[name] for name in slot.variables))) for slot in self.slots)
-        return [(slot, op) for slot, op in found if op is not None]
+        """The ops of an arch's network with their slots, in the order of execution; a cell's as often as it stands."""
+        return [(node.slot, node.op) for node in self.network(arch)]
+
+    def image_shape(self, arch: Mapping[str, int]) -> Shape:
+        """Shape of the images that an arch takes, ``(channels, height, width)``."""
+        return (self.in_channels, arch["resolution"], arch["resolution"])
 
     def slot_ops(self, slot: Slot) -> npt.NDArray[Any]:
         """Every op that a slot may hold: an array of `Op` or None with one axis a variable the slot reads."""
@@ -305,19 +330,20 @@ class Space:
     @cached_property
     def distinct_ops(self) -> tuple[Op, ...]:
         """Every op that may stand in any slot, each once, in the order of the slots: what has to be profiled."""
-        return tuple(dict.fromkeys(op for slot in self.slots for op in self.slot_ops(slot).flat if op is not None))
+        ops = (op for slot in self.slots for op in self.slot_ops(slot).flat)
+        return tuple(dict.fromkeys(op for op in ops if op is not None and not op.free))
 
     def graph(self, arch: Mapping[str, int]) -> nx.DiGraph[str]:
-        """The network as a graph: a node a slot (``op``, ``macs``, ``params``), an edge a tensor (``shape``)."""
+        """The network as a graph: a node a place (``op``, ``macs``, ``params``), an edge a tensor (``shape``)."""
         import networkx as nx
 
         graph: nx.DiGraph[str] = nx.DiGraph(space=self.name, arch=dict(arch))
-        before: tuple[Slot, Op] | None = None
-        for slot, op in self.ops(arch):
-            graph.add_node(slot.name, op=op, macs=op.macs, params=op.params)
-            if before is not None:
-                graph.add_edge(before[0].name, slot.name, shape=op.input)
-            before = (slot, op)
+        nodes = self.network(arch)
+        for node in nodes:
+            graph.add_node(node.name, op=node.op, macs=node.op.macs, params=node.op.params)
+            for read in node.reads:
+                if read != FROM_IMAGE:
+                    graph.add_edge(nodes[read].name, node.name, shape=nodes[read].op.output)
         return graph
 
     def slot_sum(self, cost: Callable[[Op], float]) -> SlotSum:
@@ -327,7 +353,9 @@ class Space:
     def grouped_sum(self, cost: Callable[[str, Op], float]) -> SlotSum:
         """The sum over slots of a cost that depends on the slot's group as well as on the op."""
         axes, arrays = self._terms(cost)
-        return SlotSum(constant=0.0, axes=axes, arrays=arrays)
+        repeats = Counter(place.slot for place in self.places)
+        times = tuple(array * repeats[slot.name] for slot, array in zip(self.slots, arrays, strict=True))
+        return SlotSum(constant=0.0, axes=axes, arrays=times)
 
     def slot_max(self, cost: Callable[[Op], float]) -> SlotMax:
         """The largest cost of an op over the slots; nothing costs nothing where no op stands."""
@@ -337,17 +365,21 @@ class Space:
     def _terms(
         self, cost: Callable[[str, Op], float]
     ) -> tuple[tuple[tuple[int, ...], ...], tuple[npt.NDArray[np.float64], ...]]:
-        """For each slot the columns that it reads, and its op's cost by their values."""
+        """For each slot the columns that it reads, and its op's cost by their values; 0 where it is not needed."""
         known: dict[tuple[str, Op | None], float] = {}
-        arrays = []
+        axes, arrays = [], []
         for slot in self.slots:
             ops = self.slot_ops(slot)
             known[slot.group, None] = 0.0
             for op in ops.flat:
                 if (slot.group, op) not in known:
-                    known[slot.group, op] = float(cost(slot.group, op))
-            arrays.append(np.array([known[slot.group, op] for op in ops.flat], np.float64).reshape(ops.shape))
-        return tuple(tuple(self.column[name] for name in slot.variables) for slot in self.slots), tuple(arrays)
+                    known[slot.group, op] = 0.0 if op.free else float(cost(slot.group, op))
+            array = np.array([known[slot.group, op] for op in ops.flat], np.float64).reshape(ops.shape)
+            others = [self.variable(name).values for name in slot.needed_by]
+            needed = np.array([slot.needed(*values) for values in itertools.product(*others)])
+            arrays.append(np.multiply.outer(array, needed.reshape([len(values) for values in others])))
+            axes.append(tuple(self.column[name] for name in (*slot.variables, *slot.needed_by)))
+        return tuple(axes), tuple(arrays)
 
     @cached_property
     def macs(self) -> SlotSum:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from hwnas.errors import InvalidValue
 from hwnas.nn import Elastic, network, plain, ready
 from hwnas.nn.blocks import initialise, module_name
-from hwnas.spaces import Slot, Space
+from hwnas.nn.wired import run_wired
+from hwnas.spaces import Op, Space
 
 
 class Supernet(nn.Module):
@@ -27,11 +28,13 @@ class Supernet(nn.Module):
     def __init__(self, space: Space, *, seed: int = 0) -> None:
         super().__init__()
         self.space = space
-        ops = {slot.name: [op for op in space.slot_ops(slot).flat if op is not None] for slot in space.slots}
-        # A slot that a restriction leaves without any op (a block beyond every depth) has no weights.
-        self.slots = nn.ModuleDict(
-            {module_name(slot): Elastic(found, bn_eps=space.bn_eps) for slot, found in ops.items() if found}
-        )
+        slots, together = {slot.name: slot for slot in space.slots}, dict[str, list[Op]]()
+        for place in space.places:
+            for op in space.slot_ops(slots[place.slot]).flat:
+                # A slot that a restriction leaves without any op (a block beyond every depth) has no weights.
+                if op is not None and not op.free:
+                    together.setdefault(self._name(place.name, op), []).append(op)
+        self.slots = nn.ModuleDict({name: Elastic(ops, bn_eps=space.bn_eps) for name, ops in together.items()})
         initialise(self, seed=seed)
 
     def forward(self, x: Tensor, arch: Mapping[str, int]) -> Tensor:
@@ -41,18 +44,24 @@ class Supernet(nn.Module):
             InvalidValue: the images are not of the arch's resolution, or have another number of channels; the arch is
                 not of the supernet's space.
         """
-        ops = self.space.ops(arch)
-        if tuple(x.shape[1:]) != ops[0][1].input:
-            raise InvalidValue(f"this arch takes images (n, {ops[0][1].input}), not {tuple(x.shape)}")
-        for module in ready([(self.elastic(slot), op) for slot, op in ops]):
-            x = module(x)
-        return x
+        shape = self.space.image_shape(arch)
+        if tuple(x.shape[1:]) != shape:
+            raise InvalidValue(f"this arch takes images (n, {shape}), not {tuple(x.shape)}")
+        nodes = self.space.network(arch)
+        modules = ready([(self.elastic(node.name, node.op), node.op) for node in nodes])
+        return run_wired(modules, [node.reads for node in nodes], x)
 
-    def elastic(self, slot: Slot) -> Elastic:
-        """The weights of a slot."""
-        found = self.slots[module_name(slot.name)]
+    def elastic(self, place: str, op: Op) -> Elastic:
+        """The weights that an op has in a place."""
+        found = self.slots[self._name(place, op)]
         assert isinstance(found, Elastic)
         return found
+
+    def _name(self, place: str, op: Op) -> str:
+        """The name of an op's weights: the place's, where all of its ops share them."""
+        if self.space.shares_weights:
+            return module_name(place)
+        return "-".join([module_name(place), op.kind, *(f"{name}{value}" for name, value in op.attributes)])
 
 
 def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
@@ -71,9 +80,9 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
     subnet = network(space, arch).to(next(supernet.parameters()))
     state: dict[str, Tensor] = {}
     with torch.no_grad():
-        for slot, op in space.ops(arch):
-            tensors = supernet.elastic(slot).state(op)
-            state |= {f"{module_name(slot.name)}.{name}": tensor for name, tensor in tensors.items()}
+        for node in space.network(arch):
+            tensors = supernet.elastic(node.name, node.op).state(node.op)
+            state |= {f"{module_name(node.name)}.{name}": tensor for name, tensor in tensors.items()}
         subnet.load_state_dict(state)
     return plain(subnet.eval())
 
@@ -87,11 +96,11 @@ def single(space: Space, arch: Mapping[str, int], network: nn.Module) -> Superne
         network: what `extract` returned, perhaps re-calibrated.
     """
     supernet = Supernet(space.fix(**dict(arch)))
-    state = {}
-    for name, tensor in network.state_dict().items():
-        slot, _, rest = name.partition(".")
-        state[f"slots.{slot}.shared.{rest}"] = tensor
-    supernet.load_state_dict(state)
+    weights = network.state_dict()
+    for node in space.network(arch):
+        prefix = module_name(node.name) + "."
+        own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        supernet.elastic(node.name, node.op).shared.load_state_dict(own)
     return supernet.eval()
 
 

@@ -12,11 +12,11 @@ TINY = make_space("mobilenetv3-tiny")
 @pytest.mark.parametrize("name", SPACES)
 def test_a_domain_makes_its_space_again(name: str) -> None:
     whole = make_space(name)
-    values = whole.choices["resolution"]
+    first, second = list(whole.column)[1:3]
     for space in (
         whole,
-        whole.fix(resolution=values[0], depth_1=whole.choices["depth_1"][::2]),
-        make_space(name, in_channels=3, classes=4).fix(depth_2=whole.choices["depth_2"][-1]),
+        whole.fix(resolution=whole.choices["resolution"][0], **{first: whole.choices[first][::2]}),
+        make_space(name, in_channels=3, classes=4).fix(**{second: whole.choices[second][-1]}),
     ):
         domain = Domain.model_validate_json(Domain.of(space).model_dump_json())
         made = domain.make()

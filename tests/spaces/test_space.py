@@ -311,13 +311,17 @@ def test_the_graph_of_a_network(space: Space) -> None:
     for arch in (space.largest, space.smallest, *space.decode(space.sample(10, seed=6))):
         graph = space.graph(arch)
         found = space.ops(arch)
-        names = [slot.name for slot, _ in found]
-        assert list(graph.nodes) == names
-        assert list(graph.edges) == list(itertools.pairwise(names))
-        for slot, op in found:
-            assert graph.nodes[slot.name] == {"op": op, "macs": op.macs, "params": op.params}
+        assert [place["op"] for _, place in graph.nodes(data=True)] == [op for _, op in found]
+        if space.wiring is None:
+            names = [slot.name for slot, _ in found]
+            assert list(graph.nodes) == names
+            assert list(graph.edges) == list(itertools.pairwise(names))
+        for _, place in graph.nodes(data=True):
+            assert (place["macs"], place["params"]) == (place["op"].macs, place["op"].params)
         for producer, consumer, edge in graph.edges(data=True):
             assert edge["shape"] == graph.nodes[producer]["op"].output == graph.nodes[consumer]["op"].input
+        *others, last = graph.nodes
+        assert all(graph.out_degree(name) for name in others) and not graph.out_degree(last)
         [macs], [params] = space.macs(space.encode([arch])), space.params(space.encode([arch]))
         assert sum(node["macs"] for _, node in graph.nodes(data=True)) == macs
         assert sum(node["params"] for _, node in graph.nodes(data=True)) == params

@@ -1,0 +1,111 @@
+"""The modules of cells: edges, and the nodes where they meet."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import reduce
+
+import torch
+from torch import Tensor, fx, nn
+
+from hwnas.spaces import Op
+
+
+def relu_conv_bn(inp: int, out: int, *, kernel: int = 1, stride: int = 1) -> nn.Sequential:
+    """ReLU, convolution without bias, padded by half the kernel, BN."""
+    return nn.Sequential(
+        OrderedDict(
+            act=nn.ReLU(),
+            conv=nn.Conv2d(inp, out, kernel, stride, kernel // 2, bias=False),
+            bn=nn.BatchNorm2d(out),
+        )
+    )
+
+
+def relu_depthwise_bn(inp: int, out: int, *, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    """ReLU, depthwise convolution that keeps the image's size but for the stride, 1x1, BN."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        OrderedDict(
+            act=nn.ReLU(),
+            depthwise=nn.Conv2d(inp, inp, kernel, stride, padding, dilation=dilation, groups=inp, bias=False),
+            pointwise=nn.Conv2d(inp, out, 1, bias=False),
+            bn=nn.BatchNorm2d(out),
+        )
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, each behind a ReLU and before a BN; the input, averaged and projected, is added."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        inp, out, kernel, stride = op.input[0], op.output[0], op.number("kernel"), op.number("stride")
+        self.layers = nn.Sequential(
+            OrderedDict(
+                first=relu_conv_bn(inp, out, kernel=kernel, stride=stride),
+                second=relu_conv_bn(out, out, kernel=kernel),
+            )
+        )
+        self.shortcut = nn.Sequential(
+            OrderedDict(pool=nn.AvgPool2d(stride, ceil_mode=True), conv=nn.Conv2d(inp, out, 1, bias=False))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, *op.input)`` -> ``(n, *op.output)``."""
+        y: Tensor = self.shortcut(x) + self.layers(x)
+        return y
+
+
+class FactorizedReduce(nn.Module):
+    """ReLU, then half of the channels from the even pixels and half from the odd ones, BN; sides are even.
+
+    Each half has a BN of its own, which comes to the same and can be folded into its convolution.
+    """
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        inp, out = op.input[0], op.output[0]
+        self.act = nn.ReLU()
+        self.even = _reducing(inp, out // 2)
+        self.odd = _reducing(inp, out - out // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, *op.input)`` -> ``(n, *op.output)``."""
+        x = self.act(x)
+        return torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], dim=1)
+
+
+def _reducing(inp: int, out: int) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(conv=nn.Conv2d(inp, out, 1, 2, bias=False), bn=nn.BatchNorm2d(out)))
+
+
+def sum_of(op: Op) -> nn.Module:
+    """The sum of tensors: so many of ``(n, *op.input)`` -> ``(n, *op.output)``."""
+    return _merging(op.inputs, lambda graph, xs: reduce(lambda x, y: graph.call_function(operator.add, (x, y)), xs))
+
+
+def concat_of(op: Op) -> nn.Module:
+    """The channels of several tensors: so many of ``(n, *op.input)`` -> ``(n, *op.output)``."""
+    return _merging(op.inputs, lambda graph, xs: graph.call_function(torch.cat, (xs, 1)))
+
+
+def _merging(inputs: int, merge: Callable[[fx.Graph, list[fx.Node]], fx.Node]) -> nn.Module:
+    """A module of so many arguments; written as a graph, because none with ``*args`` can be traced or exported."""
+    graph = fx.Graph()
+    graph.output(merge(graph, [graph.placeholder(f"x{i}") for i in range(inputs)]))
+    return fx.GraphModule(nn.Module(), graph)
+
+
+class Zero(nn.Module):
+    """Zeros."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        self.stride = op.number("stride")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, c, h, w)`` -> zeros, smaller by the stride."""
+        return x[:, :, :: self.stride, :: self.stride] * 0.0

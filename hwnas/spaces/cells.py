@@ -1,0 +1,57 @@
+"""What spaces of cells have in common: edges that choose among operations, and nodes that sum what reaches them."""
+
+from __future__ import annotations
+
+from hwnas.errors import InvalidValue
+from hwnas.spaces.ops import Op, Shape, make_op
+
+
+def edge_op(name: str, input_: Shape, output: Shape) -> Op | None:
+    """The op of an operation, by its name in the literature; None where what is read passes on.
+
+    Args:
+        name: e.g. ``nor_conv_3x3``, ``sep_conv_5x5``, ``skip_connect``, ``none``.
+        input_: shape that the edge reads.
+        output: shape that it gives: as many channels, and sides smaller by the stride.
+    """
+    kind, stride = name.rpartition("_")[0], input_[1] // output[1]
+    if name == "none":
+        return make_op("none", input_, output)
+    if name == "skip_connect":
+        return None if stride == 1 else make_op("factorized-reduce", input_, output)
+    return make_op(_KINDS[kind], input_, output, kernel=int(name[-1]), stride=stride)
+
+
+_KINDS = {
+    "nor_conv": "relu-conv",
+    "avg_pool": "avgpool",
+    "max_pool": "maxpool",
+    "sep_conv": "sep-conv",
+    "dil_conv": "dil-conv",
+}
+
+
+def node_op(terms: int, input_: Shape, output: Shape) -> Op | None:
+    """What stands in a node that so many edges reach; zeros if there is none, and nothing if there is one.
+
+    Args:
+        terms: edges that are not ``none``.
+        input_: what its first edge reads.
+        output: of the node.
+    """
+    if terms == 0:
+        return make_op("zero", input_, output, stride=input_[1] // output[1])
+    return None if terms == 1 else make_op("sum", output, output, terms=terms)
+
+
+def expected(text: str, position: int, what: str, form: str) -> InvalidValue:
+    """The error for a text that does not parse.
+
+    Args:
+        text: the whole.
+        position: of the first character that is wrong, from 0.
+        what: was expected there.
+        form: an example of the notation.
+    """
+    found = repr(text[position : position + 20]) if position < len(text) else "the end"
+    return InvalidValue(f"{text!r} does not parse: at position {position} {what} is expected, not {found}. {form}")

@@ -1,0 +1,282 @@
+"""DARTS: a normal and a reduction cell, each with four nodes that read two others.
+
+Source: Liu, Simonyan and Yang, "DARTS: Differentiable Architecture Search", ICLR 2019 (sections 2.1 and 3.1, and the
+authors' genotypes). A cell reads the two cells before it; node j sums two operations on different nodes before it; the
+output are the channels of all four nodes. A variable says which two a node reads, two more what it does with them.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import NamedTuple
+
+from hwnas.errors import InvalidValue
+from hwnas.spaces.cells import edge_op, expected, node_op
+from hwnas.spaces.ops import Op, Shape, make_op
+from hwnas.spaces.space import Arch, Slot, Space, Variable
+from hwnas.spaces.wiring import IMAGE, Place
+
+# ascending by what they cost
+OPERATIONS = (
+    "none",
+    "skip_connect",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+)
+NODES = (2, 3, 4, 5)  # 0 and 1 are what a cell reads
+CELLS = ("normal", "reduce")
+_FORM = (
+    "A genotype is written Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0), ...], normal_concat=range(2, 6), "
+    "reduce=[...], reduce_concat=range(2, 6)), with two operations for each of the nodes 2 to 5"
+)
+
+
+class _Cell(NamedTuple):
+    """A cell's place in the network: its type, its number among those, and what shapes it reads and has."""
+
+    kind: str
+    group: str
+    inputs: tuple[Shape, Shape]
+    output: Shape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Darts:
+    """A family of DARTS networks.
+
+    Attributes:
+        channels: of an operation in the first cells; each reduction doubles them. A cell gives four times as many.
+        cells: of the network; those at one and at two thirds are reduction cells.
+        resolutions: the choices, ascending; multiples of 4, for reductions halve.
+        classes, in_channels: unless the data says otherwise.
+    """
+
+    name: str
+    channels: int
+    cells: int
+    resolutions: tuple[int, ...] = (32,)
+    classes: int
+    in_channels: int
+
+    def space(self, *, in_channels: int, classes: int) -> Space:
+        """The space of these networks for images of `in_channels` channels and `classes` classes.
+
+        ``normal_3_inputs`` is a row of `pairs` of node 3, ``normal_3_first`` and ``normal_3_second`` of `OPERATIONS`.
+        Node 2 reads both inputs of its cell, with any operation but ``none``: if a cell did not read the cell before
+        it, that one would be computed for nothing, and left out by every runtime.
+        """
+        variables = [Variable(name="resolution", values=self.resolutions)]
+        for kind, j in itertools.product(CELLS, NODES):
+            choices = tuple(range(j == NODES[0], len(OPERATIONS)))
+            if len(pairs(j)) > 1:
+                variables.append(Variable(name=f"{kind}_{j}_inputs", values=tuple(range(len(pairs(j))))))
+            variables.append(Variable(name=f"{kind}_{j}_first", values=choices))
+            variables.append(Variable(name=f"{kind}_{j}_second", values=choices))
+        fixed = ("resolution",)
+        slots = {"stem": Slot(name="stem", group="stem", variables=fixed, op=partial(_stem, self, in_channels))}
+        places = [Place(name="stem", slot="stem", reads=(IMAGE,))]
+        before = ("stem", "stem")
+        for number in range(self.cells):
+            cell, name = partial(_cell, self, number), f"cell{number + 1}"
+            for slot, place in _cell_slots(cell, name, before):
+                slots.setdefault(slot.name, slot)
+                places.append(place)
+            before = (before[1], f"{name}.output")
+        last = partial(_classifier, self, classes)
+        slots["classifier"] = Slot(name="classifier", group="head", variables=fixed, op=last)
+        places.append(Place(name="classifier", slot="classifier", reads=(before[1],)))
+        return Space(
+            name=self.name,
+            variables=tuple(variables),
+            slots=tuple(slots.values()),
+            classes=classes,
+            in_channels=in_channels,
+            wiring=tuple(places),
+            shares_weights=False,
+        )
+
+
+@cache
+def pairs(node: int) -> tuple[tuple[int, int], ...]:
+    """The pairs of nodes that a node may read, in order."""
+    return tuple(itertools.combinations(range(node), 2))
+
+
+def _stem(net: Darts, in_channels: int, resolution: int) -> Op:
+    shape = (3 * net.channels, resolution, resolution)
+    return make_op("conv", (in_channels, resolution, resolution), shape, kernel=3, stride=1, act="none")
+
+
+def _reductions(net: Darts) -> tuple[int, int]:
+    return net.cells // 3, 2 * net.cells // 3
+
+
+def _given(net: Darts, number: int, resolution: int) -> Shape:
+    """Shape of what a cell gives; before the first there is the stem."""
+    if number < 0:
+        return 3 * net.channels, resolution, resolution
+    halvings = sum(number >= reduction for reduction in _reductions(net))
+    return 4 * net.channels * 2**halvings, resolution // 2**halvings, resolution // 2**halvings
+
+
+def _cell(net: Darts, number: int, resolution: int) -> _Cell:
+    """A cell, counted from 0."""
+    output = _given(net, number, resolution)
+    stage = 1 + sum(number >= reduction for reduction in _reductions(net))
+    reduces = number in _reductions(net)
+    return _Cell(
+        kind="reduce" if reduces else "normal",
+        group=f"reduce{stage - 1}" if reduces else f"stage{stage}",
+        inputs=(_given(net, number - 2, resolution), _given(net, number - 1, resolution)),
+        output=(output[0] // 4, *output[1:]),
+    )
+
+
+def _cell_slots(cell: partial[_Cell], name: str, before: tuple[str, str]) -> Iterator[tuple[Slot, Place]]:
+    """The slots of a cell and where they stand; cells of a stage share those of their edges and nodes."""
+    kind, group, *_ = cell(32)  # the names are the same at every resolution
+    fixed = ("resolution",)
+
+    def stands(
+        slot: str, variables: tuple[str, ...], op: Callable[..., Op | None], place: str, reads: tuple[str, ...]
+    ) -> tuple[Slot, Place]:
+        return (
+            Slot(name=slot, group=group, variables=variables, op=op),
+            Place(name=place, slot=slot, reads=reads),
+        )
+
+    for i in (0, 1):
+        place = f"{name}.input_{i}"
+        yield stands(place, fixed, partial(_input_op, cell, i), place, (before[i],))
+    node = {0: f"{name}.input_0", 1: f"{name}.input_1"} | {j: f"{name}.node_{j}" for j in NODES}
+    for j in NODES:
+        chosen = tuple(f"{kind}_{j}_{what}" for what in ("inputs", "first", "second"))[len(pairs(j)) == 1 :]
+        for i in range(j):
+            edge = f"edge_{i}_{j}"
+            op = partial(_edge_op, cell, i, j)
+            yield stands(f"{group}.{edge}", (*fixed, *chosen), op, f"{name}.{edge}", (node[i],))
+        edges = tuple(f"{name}.edge_{i}_{j}" for i in range(j))
+        yield stands(f"{group}.node_{j}", (*fixed, *chosen[-2:]), partial(_node_op, cell), node[j], edges)
+    outputs = tuple(node[j] for j in NODES)
+    yield stands(f"{group}.output", fixed, partial(_output_op, cell), f"{name}.output", outputs)
+
+
+def _input_op(cell: partial[_Cell], i: int, resolution: int) -> Op:
+    """1x1 to the cell's channels; smaller, too, where the cell before was a reduction."""
+    _, _, inputs, output = cell(resolution)
+    shape = (output[0], *inputs[1][1:])
+    if inputs[i][1:] == shape[1:]:
+        return make_op("relu-conv", inputs[i], shape, kernel=1, stride=1)
+    return make_op("factorized-reduce", inputs[i], shape)
+
+
+def _read(cell: _Cell, i: int) -> Shape:
+    """Shape of what an edge from a node reads."""
+    return (cell.output[0], *cell.inputs[1][1:]) if i < NODES[0] else cell.output
+
+
+def _edge_op(cell: partial[_Cell], i: int, j: int, resolution: int, *choices: int) -> Op | None:
+    here = cell(resolution)
+    *inputs, first, second = choices
+    pair = pairs(j)[inputs[0] if inputs else 0]
+    name = OPERATIONS[(first, second)[pair.index(i)]] if i in pair else "none"
+    return edge_op(name, _read(here, i), here.output)
+
+
+def _node_op(cell: partial[_Cell], resolution: int, first: int, second: int) -> Op | None:
+    here = cell(resolution)
+    return node_op(bool(first) + bool(second), _read(here, 0), here.output)
+
+
+def _output_op(cell: partial[_Cell], resolution: int) -> Op:
+    shape = cell(resolution).output
+    return make_op("concat", shape, (shape[0] * len(NODES), *shape[1:]), terms=len(NODES))
+
+
+def _classifier(net: Darts, classes: int, resolution: int) -> Op:
+    return make_op("linear", _given(net, net.cells - 1, resolution), (classes,))
+
+
+def genotype(arch: Mapping[str, int]) -> str:
+    """The cells of an arch in the notation of DARTS."""
+    lists = []
+    for kind in CELLS:
+        edges = []
+        for j in NODES:
+            pair = pairs(j)[arch.get(f"{kind}_{j}_inputs", 0)]
+            edges += [(OPERATIONS[arch[f"{kind}_{j}_{w}"]], i) for i, w in zip(pair, ("first", "second"), strict=True)]
+        lists.append(f"{kind}={edges}, {kind}_concat=range(2, 6)")
+    return f"Genotype({', '.join(lists)})"
+
+
+def parse_genotype(space: Space, text: str) -> Arch:
+    """The arch whose cells a genotype describes, at the space's largest resolution.
+
+    Raises:
+        InvalidValue: the text does not parse (the position and what is expected there), a node reads one other twice,
+            or the space is restricted to other operations, or is no DARTS space.
+    """
+    if "normal_2_first" not in space.column:
+        raise InvalidValue(f"{space.name} has no cells of DARTS; darts and darts-tiny have")
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        at = (getattr(error, "offset", None) or 1) - 1
+        raise expected(text, at, "a genotype", _FORM) from error
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "Genotype" or call.args:
+        raise expected(text, 0, "Genotype(...) with keywords", _FORM)
+    given = {keyword.arg: keyword.value for keyword in call.keywords}
+    names = [name for kind in CELLS for name in (kind, f"{kind}_concat")]
+    if set(given) != set(names):
+        raise expected(text, call.end_col_offset or 0, f"each of {', '.join(names)} once", _FORM)
+    choices: dict[str, int] = {}
+    for kind in CELLS:
+        concat = given[f"{kind}_concat"]
+        if ast.unparse(concat) not in ("range(2, 6)", "[2, 3, 4, 5]", "(2, 3, 4, 5)"):
+            raise expected(text, concat.col_offset, "range(2, 6)", _FORM)
+        choices |= _parse_cell(text, kind, given[kind])
+    return space.arch({**space.largest, **choices})
+
+
+def _parse_cell(text: str, kind: str, value: ast.expr) -> dict[str, int]:
+    """The values of a cell's variables."""
+    if not isinstance(value, ast.List) or len(value.elts) != 2 * len(NODES):
+        raise expected(text, value.col_offset, f"a list of {2 * len(NODES)} pairs", _FORM)
+    choices = {}
+    for n, j in enumerate(NODES):
+        edges = sorted(_parse_edge(text, j, value.elts[2 * n + k]) for k in (0, 1))
+        pair = (edges[0][0], edges[1][0])
+        if pair not in pairs(j):
+            at = value.elts[2 * n + 1].col_offset
+            raise expected(text, at, f"another node than {pair[0]} for the second operation of node {j}", _FORM)
+        if len(pairs(j)) > 1:
+            choices[f"{kind}_{j}_inputs"] = pairs(j).index(pair)
+        choices[f"{kind}_{j}_first"], choices[f"{kind}_{j}_second"] = (operation for _, operation in edges)
+    return choices
+
+
+def _parse_edge(text: str, node: int, value: ast.expr) -> tuple[int, int]:
+    """The node that an edge reads, and its operation."""
+    if not isinstance(value, ast.Tuple) or len(value.elts) != 2:
+        raise expected(text, value.col_offset, "a pair of operation and node", _FORM)
+    name, read = value.elts
+    allowed = OPERATIONS[node == NODES[0] :]
+    if not isinstance(name, ast.Constant) or name.value not in allowed:
+        raise expected(text, name.col_offset, f"one of {', '.join(allowed)} in quotes", _FORM)
+    if not isinstance(read, ast.Constant) or type(read.value) is not int or not 0 <= read.value < node:
+        raise expected(text, read.col_offset, f"a node from 0 to {node - 1}", _FORM)
+    return read.value, OPERATIONS.index(str(name.value))
+
+
+DARTS = (
+    Darts(name="darts", channels=36, cells=20, classes=10, in_channels=3),
+    Darts(name="darts-tiny", channels=8, cells=4, classes=10, in_channels=1),
+)

@@ -1,0 +1,228 @@
+"""NAS-Bench-201: a cell of 4 nodes and 6 edges, each with one of 5 operations.
+
+Source: Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020
+(section 2.1 and figure 1): a 3x3 convolution, three stages of equal cells with a residual block of stride 2 between
+them, a linear classifier on the mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import networkx as nx
+
+from hwnas.errors import InvalidValue
+from hwnas.spaces.cells import edge_op, expected, node_op
+from hwnas.spaces.ops import Op, Shape, make_op
+from hwnas.spaces.space import Arch, Slot, Space, Variable
+from hwnas.spaces.wiring import IMAGE, Place
+
+# ascending by what they cost, so that a space's smallest network has the first everywhere and its largest the last
+OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # in the order of the benchmark's strings
+_STAGES = (1, 2, 3)
+_FORM = "A cell is written |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NasBench201:
+    """A family of NAS-Bench-201 networks.
+
+    Attributes:
+        channels: of the first stage; each further one has twice as many.
+        cells: in a stage.
+        resolutions: the choices, ascending.
+        classes, in_channels: unless the data says otherwise.
+    """
+
+    name: str
+    channels: int
+    cells: int
+    resolutions: tuple[int, ...] = (32,)
+    classes: int
+    in_channels: int
+
+    def space(self, *, in_channels: int, classes: int) -> Space:
+        """The space of these networks for images of `in_channels` channels and `classes` classes."""
+        choices = tuple(range(len(OPERATIONS)))
+        variables = [Variable(name="resolution", values=self.resolutions)]
+        variables += [Variable(name=_edge(*edge), values=choices) for edge in EDGES]
+        fixed = ("resolution",)
+        slots = [Slot(name="stem", group="stem", variables=fixed, op=partial(_stem, self, in_channels))]
+        for s in _STAGES:
+            if s > 1:
+                slots.append(
+                    Slot(name=f"stage{s}.reduce", group=f"stage{s}", variables=fixed, op=partial(_reduce, self, s))
+                )
+            slots += _cell_slots(self, s)
+        slots.append(Slot(name="classifier", group="head", variables=fixed, op=partial(_classifier, self, classes)))
+        return Space(
+            name=self.name,
+            variables=tuple(variables),
+            slots=tuple(slots),
+            classes=classes,
+            in_channels=in_channels,
+            wiring=tuple(self._places()),
+            shares_weights=False,
+        )
+
+    def _places(self) -> Iterator[Place]:
+        yield Place(name="stem", slot="stem", reads=(IMAGE,))
+        before = "stem"
+        for s in _STAGES:
+            if s > 1:
+                yield Place(name=f"stage{s}.reduce", slot=f"stage{s}.reduce", reads=(before,))
+                before = f"stage{s}.reduce"
+            for c in range(1, self.cells + 1):
+                cell = f"stage{s}.cell{c}"
+                for j in (1, 2, 3):
+                    for i in range(j):
+                        read = f"{cell}.node_{i}" if i else before
+                        yield Place(name=f"{cell}.{_edge(i, j)}", slot=f"stage{s}.{_edge(i, j)}", reads=(read,))
+                    reads = tuple(f"{cell}.{_edge(i, j)}" for i in range(j))
+                    yield Place(name=f"{cell}.node_{j}", slot=f"stage{s}.node_{j}", reads=reads)
+                before = f"{cell}.node_3"
+        yield Place(name="classifier", slot="classifier", reads=(before,))
+
+
+def _edge(i: int, j: int) -> str:
+    return f"edge_{i}_{j}"
+
+
+def _shape(net: NasBench201, s: int, resolution: int) -> Shape:
+    side = -(-resolution // 2 ** (s - 1))
+    return net.channels * 2 ** (s - 1), side, side
+
+
+def _stem(net: NasBench201, in_channels: int, resolution: int) -> Op:
+    input_ = (in_channels, resolution, resolution)
+    return make_op("conv", input_, _shape(net, 1, resolution), kernel=3, stride=1, act="none")
+
+
+def _reduce(net: NasBench201, s: int, resolution: int) -> Op:
+    return make_op("basic-block", _shape(net, s - 1, resolution), _shape(net, s, resolution), kernel=3, stride=2)
+
+
+def _classifier(net: NasBench201, classes: int, resolution: int) -> Op:
+    return make_op("bn-linear", _shape(net, 3, resolution), (classes,))
+
+
+def _cell_slots(net: NasBench201, s: int) -> Iterator[Slot]:
+    """The edges and nodes of a stage's cells."""
+    group = f"stage{s}"
+    for j in (1, 2, 3):
+        needed_by, needed = _NEEDED[j]
+        edges = tuple(_edge(i, j) for i in range(j))
+        for name in edges:
+            yield Slot(
+                name=f"{group}.{name}",
+                group=group,
+                variables=("resolution", name),
+                op=partial(_edge_op, net, s),
+                needed_by=needed_by,
+                needed=needed,
+            )
+        yield Slot(
+            name=f"{group}.node_{j}",
+            group=group,
+            variables=("resolution", *edges),
+            op=partial(_node_op, net, s),
+            needed_by=needed_by,
+            needed=needed,
+        )
+
+
+def _edge_op(net: NasBench201, s: int, resolution: int, choice: int) -> Op | None:
+    shape = _shape(net, s, resolution)
+    return edge_op(OPERATIONS[choice], shape, shape)
+
+
+def _node_op(net: NasBench201, s: int, resolution: int, *choices: int) -> Op | None:
+    shape = _shape(net, s, resolution)
+    return node_op(sum(map(bool, choices)), shape, shape)
+
+
+def _leaves_first(to_second: int, to_third: int, from_second: int) -> bool:
+    return bool(to_third or (to_second and from_second))
+
+
+# Whether the cell's output is made of a node: the edges that say so, and how. `none` is 0.
+_NEEDED: dict[int, tuple[tuple[str, ...], Callable[..., bool]]] = {
+    1: ((_edge(1, 2), _edge(1, 3), _edge(2, 3)), _leaves_first),
+    2: ((_edge(2, 3),), bool),
+    3: ((), lambda: True),
+}
+
+
+def nasbench201_string(arch: Mapping[str, int]) -> str:
+    """The cell of an arch in the benchmark's notation: ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``."""
+    nodes = ["".join(f"|{OPERATIONS[arch[_edge(i, j)]]}~{i}" for i in range(j)) + "|" for j in (1, 2, 3)]
+    return "+".join(nodes)
+
+
+def parse_nasbench201(space: Space, text: str) -> Arch:
+    """The arch whose cell a text in the benchmark's notation describes, at the space's largest resolution.
+
+    Raises:
+        InvalidValue: the text does not parse (the position and what is expected there), or the space is restricted to
+            other operations, or is no NAS-Bench-201 space.
+    """
+    if _edge(0, 1) not in space.column:
+        raise InvalidValue(f"{space.name} has no cells of NAS-Bench-201; nasbench201 and nasbench201-tiny have")
+    choices, at = {}, 0
+    for i, j in EDGES:
+        opening = "+|" if i == 0 and j > 1 else "|"
+        if not text.startswith(opening, at):
+            raise expected(text, at, repr(opening), _FORM)
+        at += len(opening)
+        name = re.compile(r"\w*").match(text, at)
+        assert name is not None
+        if name[0] not in OPERATIONS:
+            raise expected(text, at, f"one of {', '.join(OPERATIONS)}", _FORM)
+        at = name.end()
+        if not text.startswith(f"~{i}", at):
+            raise expected(text, at, f"'~{i}', the node that is read,", _FORM)
+        at += 2
+        choices[_edge(i, j)] = OPERATIONS.index(name[0])
+        if i == j - 1:
+            if not text.startswith("|", at):
+                raise expected(text, at, "'|'", _FORM)
+            at += 1
+    if at < len(text):
+        raise expected(text, at, "the end", _FORM)
+    return space.arch({**space.largest, **choices})
+
+
+def nasbench201_function(arch: Mapping[str, int], *, zeros: bool = True) -> str:
+    """What the cell of an arch computes, as canonical text: cells with equal texts are isomorphic.
+
+    The graph of the cell is read from the input on: what a node sums stands in alphabetical order, a skip connection
+    gives what its node is, an operation on nothing gives nothing.
+
+    Args:
+        arch: of a NAS-Bench-201 space.
+        zeros: whether edges that give nothing stand in the sums as ``#``. The benchmark counts its 6,466 unique
+            networks so; with those edges removed altogether, they are 5,390.
+    """
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_weighted_edges_from(((*edge, OPERATIONS[arch[_edge(*edge)]]) for edge in EDGES), weight="op")
+    text = {0: "0"}
+    for node in list(nx.topological_sort(graph))[1:]:
+        terms = [_term(op, text[source]) for source, _, op in graph.in_edges(node, data="op")]
+        text[node] = "+".join(sorted(term for term in terms if zeros or term != "#")) or "#"
+    return text[3]
+
+
+def _term(operation: str, source: str) -> str:
+    if operation == "none" or source == "#":
+        return "#"
+    return source if operation == "skip_connect" else f"({source})@{operation}"
+
+
+NASBENCH201S = (
+    NasBench201(name="nasbench201", channels=16, cells=5, classes=10, in_channels=3),
+    NasBench201(name="nasbench201-tiny", channels=8, cells=1, classes=10, in_channels=1),
+)
