@@ -215,7 +215,7 @@ class LogPenalty(Penalty):
 
 
 class MulLogPenalty(Penalty):
-    """``loss * alpha * (log(latency) / log(target)) ** beta`` in microseconds (ProxylessNAS, ``mul#log`` in its code)."""
+    """``loss * alpha * (log(latency) / log(target)) ** beta``, in microseconds (ProxylessNAS's code: ``mul#log``)."""
 
     def __init__(self, targets_ms: Sequence[float], *, alpha: float = 1.0, beta: float = 0.6) -> None:
         super().__init__(targets_ms)

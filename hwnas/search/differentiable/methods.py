@@ -1,0 +1,81 @@
+"""The methods by name, each composed of the same few parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hwnas.search.differentiable.sampling import Draw, concrete, hard_gumbel, one_path, softmax, two_paths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """How a relaxed network is trained, and the probabilities with it.
+
+    Attributes:
+        source: where it was published.
+        weights: what runs while weights are trained.
+        archs: what runs while probabilities are.
+        temperatures: of the relaxation, at the beginning and at the end; geometric between them.
+        second_order: whether probabilities foresee the next step of the weights.
+        together: whether one loss trains both levels, on the training images.
+        partial: of so many channels one passes through a mixture.
+        edge_normalisation: whether edges into a node are weighted against each other.
+        fair: whether each step trains every value once, in place of `weights`.
+        pairs: whether two logits that were compared keep their probability together.
+        variance: weight of the penalty on probabilities that lie close together.
+    """
+
+    source: str
+    weights: Draw = softmax
+    archs: Draw = softmax
+    temperatures: tuple[float, float] = (1.0, 1.0)
+    second_order: bool = False
+    together: bool = False
+    partial: int = 1
+    edge_normalisation: bool = False
+    fair: bool = False
+    pairs: bool = False
+    variance: float = 0.0
+
+
+METHODS: dict[str, Method] = {
+    "darts": Method(source="Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019; first order"),
+    "darts-second-order": Method(
+        source="Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019; equations 6 to 8", second_order=True
+    ),
+    "pc-darts": Method(
+        source="Xu et al., PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search, ICLR 2020",
+        partial=4,
+        edge_normalisation=True,
+    ),
+    "gdas": Method(
+        source="Dong and Yang, Searching for a Robust Neural Architecture in Four GPU Hours, CVPR 2019",
+        weights=hard_gumbel,
+        archs=hard_gumbel,
+        temperatures=(10.0, 0.1),
+    ),
+    "snas": Method(
+        source="Xie et al., SNAS: Stochastic Neural Architecture Search, ICLR 2019",
+        weights=concrete,
+        archs=concrete,
+        temperatures=(1.0, 0.03),
+        together=True,
+    ),
+    "proxyless": Method(
+        source="Cai et al., ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware, ICLR 2019",
+        weights=one_path,
+        archs=two_paths,
+        pairs=True,
+    ),
+    "fbnet": Method(
+        source="Wu et al., FBNet: Hardware-Aware Efficient ConvNet Design via Differentiable NAS, CVPR 2019",
+        weights=concrete,
+        archs=concrete,
+        temperatures=(5.0, 0.1),
+    ),
+    "fairnas": Method(
+        source="Chu et al., FairNAS, ICCV 2021 (strict fairness); Chu et al., Fair DARTS, ECCV 2020 (equation 4)",
+        fair=True,
+        variance=1.0,
+    ),
+}

@@ -1,0 +1,282 @@
+"""The network of all networks: in every place, the sum of what may stand there, weighted by its probability.
+
+The weight of an op is the product of the weights of the values that choose it, as in the expected latency: for a cell
+that is the softmax over an edge's operations (Liu et al., "DARTS", ICLR 2019, equation 2), for an elastic block the
+product of the weights of its depth, kernel and expansion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwnas.errors import InvalidValue
+from hwnas.latency.loss import contract
+from hwnas.nn import build, ready
+from hwnas.spaces import Op, Slot, Space
+from hwnas.spaces.wiring import IMAGE, Place
+from hwnas.supernet import Supernet
+
+_MERGING = frozenset({"sum", "concat", "zero"})
+_NARROWED = frozenset({"relu-conv", "avgpool", "maxpool", "sep-conv", "dil-conv", "factorized-reduce", "none"})
+
+
+class Paths(NamedTuple):
+    """What of a relaxed network runs.
+
+    Attributes:
+        weights: name of a variable -> weights of its values, ``(choices,)``.
+        open: name of a variable -> 1 for values that are computed, 0 for others, ``(choices,)``. An op that is computed
+            with a weight of 0 is not trained by it; the weight is.
+    """
+
+    weights: dict[str, Tensor]
+    open: dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What may stand in a slot.
+
+    Attributes:
+        variables: those that choose.
+        candidates: the different ops, and None where what is read passes on.
+        table: 1 where values choose a candidate, ``(choices of the first variable, ..., candidates)``.
+    """
+
+    variables: tuple[str, ...]
+    candidates: tuple[Op | None, ...]
+    table: Tensor
+
+    @classmethod
+    def of(cls, space: Space, slot: Slot) -> Choice:
+        """The choice of a slot.
+
+        Raises:
+            InvalidValue: ops with images of different sizes or widths cannot be summed.
+        """
+        ops = space.slot_ops(slot)
+        candidates = tuple(dict.fromkeys(ops.flat))
+        index = torch.tensor([candidates.index(op) for op in ops.flat])
+        names = tuple(name for name in slot.variables if len(space.variable(name).values) > 1)
+        table = functional.one_hot(index, len(candidates)).double()
+        shapes = {(op.input, op.output) for op in candidates if op is not None}
+        passes = None in candidates and any(before != after for before, after in shapes)
+        node = any(op is not None and op.kind in _MERGING for op in candidates)
+        if not node and (len(shapes) > 1 or passes):
+            raise InvalidValue(
+                f"the ops of {slot.name} in {space.name} differ in the shapes that they read or give, so their outputs "
+                f"cannot be summed; hold the variables that say so to one value each, of {', '.join(names)} "
+                "(--fix, Space.fix)"
+            )
+        lengths = [len(space.variable(name).values) for name in names]
+        return cls(variables=names, candidates=candidates, table=table.reshape(*lengths, len(candidates)))
+
+    @property
+    def merges(self) -> bool:
+        """Whether this is a node, which makes one value of those that reach it, and chooses nothing."""
+        return any(op is not None and op.kind in _MERGING for op in self.candidates)
+
+    def contracted(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Values of the variables, ``(choices,)`` each -> of the candidates, ``(candidates,)``."""
+        given = [values[name] for name in self.variables]
+        if not given:
+            return self.table
+        return contract(self.table.to(given[0]), given)
+
+
+class MixedNet(nn.Module):
+    """A relaxed network.
+
+    Args:
+        space: whose networks it mixes; one resolution.
+        partial: of so many channels one passes through the mixture, the others around it (Xu et al., "PC-DARTS", ICLR
+            2020, equation 2); 1 for all.
+        edge_normalisation: whether the edges into a node are weighted against each other (PC-DARTS, equation 3).
+        seed: of the initial weights.
+
+    Raises:
+        InvalidValue: ops of a slot cannot be summed; part of the channels is asked for in a space without cells.
+    """
+
+    def __init__(self, space: Space, *, partial: int = 1, edge_normalisation: bool = False, seed: int = 0) -> None:
+        super().__init__()
+        self.space, self.partial = space, partial
+        self.choices = {slot.name: Choice.of(space, slot) for slot in space.slots}
+        narrow = space if partial == 1 else _narrowed(space, self.choices, partial)
+        self.ops = {slot.name: Choice.of(narrow, slot).candidates for slot in narrow.slots}
+        self.supernet = Supernet(narrow, seed=seed)
+        if not space.shares_weights:
+            self._hold_scales()
+        self.logits = nn.ParameterDict(
+            {v.name: torch.zeros(len(v.values)) for v in space.variables if len(v.values) > 1}
+        )
+        self.edges = nn.ParameterDict()
+        if edge_normalisation:
+            for place in space.places:
+                if len(place.reads) > 1 and self.choices[place.slot].merges and self._is_sum(place):
+                    self.edges.setdefault(self._edges_of(place), torch.zeros(len(place.reads)))
+        self.skip_dropout = 0.0
+        self.train()
+
+    @property
+    def alphas(self) -> dict[str, Tensor]:
+        """Name of a variable -> its logits, ``(choices,)``."""
+        return dict(self.logits.items())
+
+    @property
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """What says which network: logits of the variables, and of edges if they are normalised."""
+        return [*self.logits.parameters(), *self.edges.parameters()]
+
+    @property
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """What the ops compute with."""
+        return [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Name of a variable -> probabilities of its values, ``(choices,)``: a softmax of the logits."""
+        return {name: logits.softmax(dim=0) for name, logits in self.logits.items()}
+
+    def forward(self, x: Tensor, paths: Paths) -> Tensor:
+        """Images ``(n, *Space.image_shape)`` -> logits ``(n, classes)``."""
+        live = {slot: self._live(slot, paths) for slot in self.choices}
+        modules = self._modules_of(live)
+        values: dict[str, Tensor | None] = {IMAGE: x}
+        read: dict[str, Tensor] = {}  # by an edge that gives nothing
+        for place in self.space.places:
+            if self.choices[place.slot].merges:
+                values[place.name] = self._merged(place, values, read)
+                continue
+            source = values[place.reads[0]]
+            assert source is not None
+            value = self._mixed(place, source, live[place.slot], modules)
+            values[place.name] = value
+            if value is None:
+                read[place.name] = source
+        result = values[self.space.places[-1].name]
+        assert result is not None
+        return result
+
+    def _live(self, slot: str, paths: Paths) -> list[tuple[int, Tensor]]:
+        """The candidates that run in a slot, with their weights."""
+        choice = self.choices[slot]
+        if len(choice.candidates) == 1:
+            return [(0, torch.ones(()))]
+        weights, runs = choice.contracted(paths.weights), choice.contracted(paths.open) > 0
+        ops = choice.candidates
+        kept = [i for i in range(len(ops)) if bool(runs[i]) and not ((op := ops[i]) is not None and op.free)]
+        return [(i, weights[i]) for i in kept]
+
+    def _modules_of(self, live: Mapping[str, list[tuple[int, Tensor]]]) -> dict[tuple[str, int], nn.Module]:
+        """Place and candidate -> its module, for all that run."""
+        names, chosen = [], []
+        for place in self.space.places:
+            for i, _ in () if self.choices[place.slot].merges else live[place.slot]:
+                op = self.ops[place.slot][i]
+                if op is not None:
+                    names.append((place.name, i))
+                    chosen.append((self.supernet.elastic(place.name, op), op))
+        return dict(zip(names, ready(chosen), strict=True))
+
+    def _mixed(
+        self,
+        place: Place,
+        x: Tensor,
+        live: list[tuple[int, Tensor]],
+        modules: Mapping[tuple[str, int], nn.Module],
+    ) -> Tensor | None:
+        """The weighted sum of what stands in a place; None if nothing does."""
+        if len(self.choices[place.slot].candidates) == 1:
+            return modules[place.name, 0](x) if (place.name, 0) in modules else x
+        part, rest = x, None
+        if self.partial > 1:
+            part, rest = x.split([x.shape[1] // self.partial, x.shape[1] - x.shape[1] // self.partial], dim=1)
+        total: Tensor | None = None
+        for i, weight in live:
+            module = modules.get((place.name, i))
+            if module is None:
+                dropout = self.skip_dropout if not self.space.shares_weights else 0.0
+                y = functional.dropout(part, dropout, self.training)
+            elif float(weight.detach()) == 0:
+                with torch.no_grad():
+                    y = module(part)
+            else:
+                y = module(part)
+            total = weight * y if total is None else total + weight * y
+        if rest is None or total is None:
+            return total
+        if total.shape[-1] < rest.shape[-1]:  # an edge with a stride
+            rest = functional.max_pool2d(rest, rest.shape[-1] // total.shape[-1])
+        return _shuffled(torch.cat([total, rest], dim=1), self.partial)
+
+    def _merged(self, place: Place, values: Mapping[str, Tensor | None], read: Mapping[str, Tensor]) -> Tensor:
+        """What a node makes of what it reads."""
+        given = [values[name] for name in place.reads]
+        if not self._is_sum(place):
+            return torch.cat([value for value in given if value is not None], dim=1)
+        shares = self.edges[self._edges_of(place)].softmax(dim=0) if self.edges and len(given) > 1 else None
+        terms = [value if shares is None else shares[i] * value for i, value in enumerate(given) if value is not None]
+        if terms:
+            return torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
+        zero = next(op for op in self.choices[place.slot].candidates if op is not None and op.kind == "zero")
+        nothing: Tensor = build(zero)(read[place.reads[0]])
+        return nothing
+
+    def _is_sum(self, place: Place) -> bool:
+        return not any(op is not None and op.kind == "concat" for op in self.choices[place.slot].candidates)
+
+    def _edges_of(self, place: Place) -> str:
+        """A name for the edges into a node, which cells of a kind share as they share their variables."""
+        return "-".join(self.choices[place.slot].variables)
+
+    def _hold_scales(self) -> None:
+        """BN of candidates does not scale: it would trade with the weights of the mixture (DARTS, appendix A.1.1)."""
+        slots = {slot.name: slot for slot in self.space.slots}
+        for place in self.space.places:
+            candidates = self.ops[slots[place.slot].name]
+            for op in () if len(candidates) == 1 or self.choices[place.slot].merges else candidates:
+                for module in self.supernet.elastic(place.name, op).modules() if op and not op.free else ():
+                    if isinstance(module, nn.BatchNorm2d):
+                        module.requires_grad_(False)
+
+
+def _narrowed(space: Space, choices: Mapping[str, Choice], partial: int) -> Space:
+    """The space with a part of the channels on each edge that chooses.
+
+    Raises:
+        InvalidValue: what may stand there is more than an edge of a cell, or has no such part of channels.
+    """
+
+    def narrow(slot: Slot) -> Slot:
+        candidates = choices[slot.name].candidates
+        if len(candidates) == 1 or choices[slot.name].merges:
+            return slot
+        for op in candidates:
+            if op is not None and (op.kind not in _NARROWED or op.input[0] % partial or op.output[0] != op.input[0]):
+                raise InvalidValue(
+                    f"one of {partial} channels can be taken on edges of cells with such a number of channels, not of "
+                    f"{op.key} in {space.name}"
+                )
+
+        def part(*values: int) -> Op | None:
+            op = slot.op(*values)
+            if op is None:
+                return None
+            channels = op.input[0] // partial
+            return Op(op.kind, (channels, *op.input[1:]), (channels, *op.output[1:]), op.attributes)
+
+        return replace(slot, op=part)
+
+    return replace(space, slots=tuple(narrow(slot) for slot in space.slots))
+
+
+def _shuffled(x: Tensor, groups: int) -> Tensor:
+    """Channels in another order, so that another part passes through the next mixture (ShuffleNet)."""
+    n, c, h, w = x.shape
+    return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)

@@ -1,0 +1,140 @@
+"""From probabilities to a network that meets its target: the most probable one that does, found exactly.
+
+The logarithm of a network's probability is a sum over variables, so the search is that of `hwnas.search.exact`, with
+log-probabilities in place of accuracies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from hwnas.latency.loss import check_probabilities
+from hwnas.progress import never
+from hwnas.search.exact import best_networks
+from hwnas.search.feasible import check_feasible, together
+from hwnas.search.front import Losses
+from hwnas.search.problem import Constraints
+from hwnas.spaces import Arch, Codes, SlotSum, Space
+
+_LEAST = 1e-30  # of a probability: the logarithm of 0 would forbid a value, which only budgets may
+
+Limit = tuple[SlotSum, float]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repaired:
+    """The network that is made of probabilities.
+
+    Attributes:
+        arch: the most probable one that keeps the budgets.
+        probability: of it, as a natural logarithm.
+        costs: name of an objective -> its value for `arch`.
+        argmax: the most probable network of all, and its costs; the same if it keeps the budgets.
+        argmax_costs: see there.
+        near: whether it lies in the window below its target: a network that is much faster wastes what it was given.
+    """
+
+    arch: Arch
+    probability: float
+    costs: Mapping[str, float]
+    argmax: Arch
+    argmax_costs: Mapping[str, float]
+    near: bool
+
+
+def most_probable(
+    wanted: Constraints,
+    probabilities: Mapping[str, Tensor],
+    *,
+    window: float = 0.05,
+    limits: Sequence[Limit] = (),
+) -> Repaired:
+    """The most probable network within the budgets and, if there is one budget, near it.
+
+    Args:
+        wanted: the space, and what its networks may cost.
+        probabilities: name of a variable -> probabilities of its values, ``(choices,)``.
+        window: a network is near its target if it is predicted at most this share below it. Where no network is, the
+            most probable one within the budgets is taken.
+        limits: other sums over slots, and what each may be at most.
+
+    Raises:
+        UnknownName, InvalidValue: the probabilities are not those of the space.
+        InfeasibleBudget: no network keeps the budgets.
+    """
+    space = wanted.space
+    check_feasible(wanted)
+    given = check_probabilities(space, probabilities)
+    gain = log_probability(space, {name: p.detach().double().cpu().numpy() for name, p in given.items()})
+    [argmax], _ = best_networks(space, gain, Losses((), ()), 1, stop=never)
+    held = wanted.held
+    upper = Losses(
+        (*held.functions, *(function for function, _ in limits)), (*held.limits, *(limit for _, limit in limits))
+    )
+    near = _near(wanted, window)
+    found = argmax[None]
+    if not _keeps(found, upper, near):
+        found, _ = best_networks(space, gain, _both(upper, near), 1, stop=never) if near else (found[:0], True)
+        if not len(found):
+            found, _ = best_networks(space, gain, upper, 1, stop=never)
+        if not len(found):
+            raise together(wanted)
+    names = [objective.name for objective in wanted.objectives]
+    costs = wanted.costs(np.concatenate([found, argmax[None]]))
+    arch, best = space.decode(np.concatenate([found, argmax[None]]))
+    return Repaired(
+        arch=arch,
+        probability=float(gain(found)[0]),
+        costs=dict(zip(names, costs[0].tolist(), strict=True)),
+        argmax=best,
+        argmax_costs=dict(zip(names, costs[1].tolist(), strict=True)),
+        near=_keeps(found, upper, near),
+    )
+
+
+def log_probability(space: Space, probabilities: Mapping[str, Floats]) -> SlotSum:
+    """The logarithm of a network's probability; variables that do not matter do not count."""
+    axes: list[tuple[int, ...]] = []
+    arrays: list[Floats] = []
+    for i, variable in enumerate(space.variables):
+        if variable.name not in probabilities:
+            continue
+        array = np.log(np.maximum(probabilities[variable.name], _LEAST))
+        if variable.requires is None:
+            axes.append((i,))
+            arrays.append(array)
+        else:
+            parent = space.column[variable.requires[0]]
+            matters = np.array(space.variables[parent].values) >= variable.requires[1]
+            axes.append((parent, i))
+            arrays.append(np.multiply.outer(matters.astype(np.float64), array))
+    return SlotSum(constant=0.0, axes=tuple(axes), arrays=tuple(arrays))
+
+
+def _near(wanted: Constraints, window: float) -> Limit | None:
+    """That the only budget is used up to a window, as a sum that has a limit."""
+    if len(wanted.budgeted) != 1:
+        return None
+    [objective] = wanted.budgeted
+    lowest = wanted.budgets[objective.name] * (1 - window)
+    total = objective.total
+    if not isinstance(total, SlotSum) or lowest >= wanted.limit(objective):
+        return None
+    minus = SlotSum(constant=-total.constant, axes=total.axes, arrays=tuple(-array for array in total.arrays))
+    return minus, -lowest
+
+
+def _both(upper: Losses, near: Limit | None) -> Losses:
+    return upper if near is None else Losses((*upper.functions, near[0]), (*upper.limits, near[1]))
+
+
+def _keeps(codes: Codes, upper: Losses, near: Limit | None) -> bool:
+    """Whether a network, ``(1, variables)``, keeps all limits."""
+    losses = _both(upper, near)
+    return all(float(f(codes)[0]) <= limit for f, limit in zip(losses.functions, losses.limits, strict=True))

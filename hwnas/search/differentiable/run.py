@@ -1,0 +1,388 @@
+"""The search itself: two levels trained in turns, a latency that is held to its target, and a network at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hwnas.data import Data
+from hwnas.errors import InvalidValue, TrainingDiverged, UnknownName
+from hwnas.latency.loss import PENALTIES, LatencyLoss, Penalty
+from hwnas.progress import Progress, never, silent
+from hwnas.search.differentiable.bilevel import first_order, second_order
+from hwnas.search.differentiable.methods import METHODS, Method
+from hwnas.search.differentiable.mixed import MixedNet, Paths
+from hwnas.search.differentiable.repair import Repaired, most_probable
+from hwnas.search.differentiable.sampling import fair_paths
+from hwnas.search.differentiable.skips import skip_limits
+from hwnas.search.feasible import check_feasible
+from hwnas.search.problem import Constraints
+from hwnas.spaces import Domain
+from hwnas.supernet.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
+from hwnas.targets import Spec
+
+_ADAM = (0.5, 0.999)  # DARTS, section 3.1: the architecture's betas
+
+
+class SearchConfig(Spec):
+    """How a relaxed network is trained.
+
+    Attributes:
+        steps: updates of the weights.
+        batch_size: images of each level's batch.
+        learning_rate: of the weights, falling to 0 along a cosine.
+        momentum, weight_decay, clip_norm: of the weights.
+        warmup: share of the steps before probabilities are trained, too.
+        arch_learning_rate, arch_weight_decay: of the probabilities' logits, by Adam.
+        penalty: on latency, a key of `hwnas.latency.loss.PENALTIES`.
+        update_every: steps between two updates of a penalty that adapts.
+        entropy: weight of the probabilities' mean entropy in the loss, rising from 0 to this at the end.
+        skip_dropout: on skip connections of cells, falling from this to 0 (Chen et al., "P-DARTS", ICCV 2019).
+        skip_guard: end before more than half of a cell's edges are skip connections, and return none that has (DARTS+).
+        window: the network at the end lies at most this share below its target, where one does.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 64
+    learning_rate: float = Field(default=0.05, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=3e-4, ge=0, le=1)
+    clip_norm: float = Field(default=5.0, gt=0)
+    warmup: float = Field(default=0.2, ge=0, lt=1)
+    arch_learning_rate: float = Field(default=0.02, gt=0)
+    arch_weight_decay: float = Field(default=1e-3, ge=0, le=1)
+    penalty: str = "lagrangian"
+    update_every: PositiveInt = 10
+    entropy: float = Field(default=0.0, ge=0)
+    skip_dropout: float = Field(default=0.0, ge=0, lt=1)
+    skip_guard: bool = False
+    window: float = Field(default=0.05, gt=0, lt=1)
+    checkpoint_every: PositiveInt = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relaxed:
+    """What a differentiable search ends with.
+
+    Attributes:
+        repaired: the network, and the one that the probabilities alone would have given.
+        probabilities: name of a variable -> probabilities of its values.
+        expected: name of an objective -> its expectation under them.
+        steps: updates behind it.
+        ended: why it ended before the last step, if it did.
+    """
+
+    repaired: Repaired
+    probabilities: dict[str, list[float]]
+    expected: dict[str, float]
+    steps: int
+    ended: str | None = None
+
+
+def search_differentiable(
+    wanted: Constraints,
+    data: Data,
+    strategy: str,
+    config: SearchConfig = SearchConfig(),  # noqa: B008 - immutable
+    *,
+    folder: Path,
+    seed: int = 0,
+    device: str = "cpu",
+    resume: bool = True,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = never,
+) -> Relaxed:
+    """Train a relaxed network and the probabilities of its choices, and make a network of them that keeps the budgets.
+
+    Weights are trained on training images, probabilities on validation images, with the expected latency held below its
+    budgets. A killed search goes on from the checkpoint in its folder.
+
+    Args:
+        wanted: the space, and budgets of latency; the search is held to what the confidence leaves of them.
+        data: images of as many channels and classes as the space has.
+        strategy: a key of `METHODS`.
+        config: how.
+        folder: for the checkpoint.
+        seed: of weights, images, samples.
+        device: that torch computes on.
+        resume: go on from a checkpoint in the folder.
+        progress: told after each step.
+        stop: asked after each step; after a True the network is made of the probabilities so far.
+
+    Raises:
+        UnknownName: there is no such strategy or penalty.
+        InvalidValue: a budget is of something else than latency, or there is none; ops of the space cannot be summed;
+            the data is not of the space's channels and classes.
+        InfeasibleBudget: no network keeps the budgets.
+        TrainingDiverged: a loss is not a finite number.
+        CheckpointError: the folder holds a checkpoint of another search.
+        OutputError: the checkpoint cannot be written.
+    """
+    if strategy not in METHODS:
+        raise UnknownName("differentiable strategy", strategy, METHODS)
+    if config.penalty not in PENALTIES:
+        raise UnknownName("penalty", config.penalty, PENALTIES)
+    models = [objective.latency for objective in wanted.budgeted]
+    if not models or None in models:
+        raise InvalidValue(
+            "a differentiable search needs budgets of latency, and no others: "
+            f"{', '.join(wanted.budgets) or 'none is given'}"
+        )
+    if (data.in_channels, len(data.classes)) != (wanted.space.in_channels, wanted.space.classes):
+        raise InvalidValue(
+            f"{data.name} has images of {data.in_channels} channels in {len(data.classes)} classes; "
+            f"{wanted.space.name} takes {wanted.space.in_channels} and tells {wanted.space.classes} apart"
+        )
+    check_feasible(wanted)
+    run = _Run(wanted, data, METHODS[strategy], config, seed=seed, device=torch.device(device))
+    subject = {
+        "strategy": strategy,
+        "space": Domain.of(wanted.space).model_dump(),
+        "budgets": dict(wanted.budgets),
+        "confidence": wanted.confidence,
+        "data": data.fingerprint(),
+        **config.model_dump(mode="json", exclude={"checkpoint_every"}),
+        "seed": seed,
+    }
+    path = folder / CHECKPOINT
+    done = run.restore(read_checkpoint(path, subject)) if resume else 0
+    batches, held_out = run.training_images(done), run.validation_images(done)
+    ended = None
+    while done < config.steps:
+        run.step(done, next(batches), next(held_out))
+        done += 1
+        progress(f"{strategy}: training weights and probabilities", done, config.steps)
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            write_checkpoint(path, subject, run.state(done))
+        if config.skip_guard and done > config.warmup * config.steps and run.skips_dominate():
+            ended = f"skip connections were about to be more than half of a cell after {done} steps"
+            break
+        if stop():
+            ended = f"stopped after {done} of {config.steps} steps"
+            break
+    return run.result(done, ended)
+
+
+class _Run:
+    """A search under way."""
+
+    def __init__(
+        self, wanted: Constraints, data: Data, method: Method, config: SearchConfig, *, seed: int, device: torch.device
+    ) -> None:
+        self.wanted, self.data, self.method, self.config = wanted, data, method, config
+        self.seed, self.device = seed, device
+        self.net = MixedNet(
+            wanted.space, partial=method.partial, edge_normalisation=method.edge_normalisation, seed=seed
+        ).to(device)
+        self.latency = LatencyLoss(*(o.latency for o in wanted.budgeted if o.latency))
+        self.penalty: Penalty = PENALTIES[config.penalty]([wanted.limit(o) for o in wanted.budgeted]).to(device)
+        self.module = nn.ModuleDict({"net": self.net, "penalty": self.penalty})
+        self.limits = skip_limits(wanted.space) if config.skip_guard else []
+        self.weights = torch.optim.SGD(
+            self.net.weight_parameters,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+        self.archs = torch.optim.Adam(
+            self.net.arch_parameters,
+            lr=config.arch_learning_rate,
+            betas=_ADAM,
+            weight_decay=config.arch_weight_decay,
+        )
+
+    # -- images ----------------------------------------------------------------------------------------------------
+
+    def training_images(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the weights' level, from a step on."""
+        side = self.wanted.space.largest["resolution"]
+        for step in range(done, self.config.steps):
+            images, labels = self.data.train_batch(step, self.config.batch_size, side, seed=self.seed)
+            yield images.to(self.device), labels.to(self.device)
+
+    def validation_images(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the probabilities' level: the validation split over and over."""
+        side, size = self.wanted.space.largest["resolution"], self.config.batch_size
+        count = math.ceil(self.data.size("validation") / size)
+        skipped = done % count
+        while True:
+            for number, (images, labels) in enumerate(self.data.batches("validation", side, batch_size=size)):
+                if number >= skipped:
+                    yield images.to(self.device), labels.to(self.device)
+            skipped = 0
+
+    # -- a step ----------------------------------------------------------------------------------------------------
+
+    def step(self, number: int, training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) -> None:
+        """One update of each level."""
+        config, method = self.config, self.method
+        share = number / config.steps
+        high, low = method.temperatures
+        temperature = high * (low / high) ** share
+        rate = config.learning_rate * (1 + math.cos(math.pi * share)) / 2
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        self.net.skip_dropout = config.skip_dropout * (1 - share)
+        for group in self.weights.param_groups:
+            group["lr"] = rate
+        learns = share >= config.warmup
+        if learns and not method.together:
+            paths = method.archs(self.net.alphas, temperature, generator)
+            self._learn_archs(number, paths, training, validation, temperature, rate)
+        self._learn_weights(number, training, temperature, generator, archs=learns and method.together)
+        if learns and (number + 1) % config.update_every == 0:
+            self.penalty.update(self._latency())
+
+    def _learn_archs(
+        self,
+        number: int,
+        paths: Paths,
+        training: tuple[Tensor, Tensor],
+        validation: tuple[Tensor, Tensor],
+        temperature: float,
+        rate: float,
+    ) -> None:
+        before = {name: logits.detach().clone() for name, logits in self.net.alphas.items()}
+        parameters = self.net.arch_parameters
+
+        def upper() -> Tensor:
+            return self._finite(self._arch_loss(self._task(paths_now(), *validation), number), number)
+
+        def paths_now() -> Paths:
+            # The second order moves nothing but weights, yet each loss needs a graph of its own.
+            return self.method.archs(self.net.alphas, temperature, _nothing()) if self.method.second_order else paths
+
+        if self.method.second_order:
+            gradients = second_order(
+                lambda: self._task(paths_now(), *training), upper, self.net.weight_parameters, parameters, rate
+            )
+        else:
+            gradients = first_order(upper, parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.archs.step()
+        if self.method.pairs:
+            self._keep_pairs(before, paths)
+
+    def _learn_weights(
+        self,
+        number: int,
+        training: tuple[Tensor, Tensor],
+        temperature: float,
+        generator: torch.Generator,
+        *,
+        archs: bool,
+    ) -> None:
+        self.module.zero_grad(set_to_none=True)
+        if self.method.fair:
+            for paths in fair_paths(self.wanted.space, self.seed, number):
+                on_device = Paths(*({k: v.to(self.device) for k, v in part.items()} for part in paths))
+                self._finite(self._task(on_device, *training), number).backward()
+        else:
+            loss = self._task(self.method.weights(self.net.alphas, temperature, generator), *training)
+            if archs:
+                loss = self._arch_loss(loss, number)
+            self._finite(loss, number).backward()
+        nn.utils.clip_grad_norm_(self.net.weight_parameters, self.config.clip_norm)
+        self.weights.step()
+        if archs:
+            self.archs.step()
+
+    def _task(self, paths: Paths, images: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(self.net(images, paths), labels)
+
+    def _latency(self) -> Tensor:
+        expected: Tensor = self.latency(self.net.probabilities())
+        return expected
+
+    def _arch_loss(self, task: Tensor, number: int) -> Tensor:
+        """The task's loss with the penalty on latency and, if asked for, on undecided probabilities."""
+        loss: Tensor = self.penalty(task, self._latency())
+        probabilities = list(self.net.probabilities().values())
+        share = number / self.config.steps
+        if self.config.entropy:
+            entropies = [-(p * p.clamp(min=1e-12).log()).sum() / math.log(len(p)) for p in probabilities]
+            loss = loss + self.config.entropy * share * torch.stack(entropies).mean()
+        if self.method.variance:
+            variances = [p.var(unbiased=False) for p in probabilities]
+            loss = loss - self.method.variance * share * torch.stack(variances).mean()
+        return loss
+
+    def _keep_pairs(self, before: dict[str, Tensor], paths: Paths) -> None:
+        """Shift the two logits that were compared so that the others' probabilities stay (ProxylessNAS, 3.2.1)."""
+        with torch.no_grad():
+            for name, logits in self.net.alphas.items():
+                two = paths.open[name] > 0
+                new = torch.where(two, logits, before[name])  # Adam's momentum moves the others as well
+                shift = before[name][two].logsumexp(dim=0) - new[two].logsumexp(dim=0)
+                logits.copy_(torch.where(two, new + shift, new))
+
+    def _finite(self, loss: Tensor, number: int) -> Tensor:
+        if not bool(torch.isfinite(loss)):
+            raise TrainingDiverged(
+                f"the loss is {float(loss)} in step {number + 1}. Lower the learning rate (now "
+                f"{self.config.learning_rate:g}) or, if the latency's penalty grew, that of the probabilities (now "
+                f"{self.config.arch_learning_rate:g})"
+            )
+        return loss
+
+    # -- what it ends with -----------------------------------------------------------------------------------------
+
+    def skips_dominate(self) -> bool:
+        """Whether the most probable network has a cell with more than half skip connections."""
+        probabilities = self.net.probabilities()
+        values = {name: int(p.argmax()) for name, p in probabilities.items()}
+        space = self.wanted.space
+        arch = space.arch({v.name: v.values[values.get(v.name, 0)] for v in space.variables})
+        return any(float(count(space.encode([arch]))[0]) > half for count, half in self.limits)
+
+    def result(self, done: int, ended: str | None) -> Relaxed:
+        """The network that the probabilities make."""
+        with torch.no_grad():
+            probabilities = {n: p.double().cpu() for n, p in self.net.probabilities().items()}
+            expected = self.latency(probabilities)
+        probabilities = {name: p / p.sum() for name, p in probabilities.items()}
+        repaired = most_probable(self.wanted, probabilities, window=self.config.window, limits=self.limits)
+        return Relaxed(
+            repaired=repaired,
+            probabilities={name: p.tolist() for name, p in probabilities.items()},
+            expected=dict(zip(self.latency.targets, expected.tolist(), strict=True)),
+            steps=done,
+            ended=ended,
+        )
+
+    # -- kept ------------------------------------------------------------------------------------------------------
+
+    def state(self, done: int) -> Checkpoint:
+        """All that the next step depends on."""
+        kept: dict[str, Tensor] = {}
+        for level, optimiser in (("weights", self.weights), ("archs", self.archs)):
+            for number, values in optimiser.state_dict()["state"].items():
+                kept |= {f"{level}.{number}.{n}": t for n, t in values.items() if isinstance(t, Tensor)}
+        return Checkpoint(step=done, model=self.module.state_dict(), average={}, momentum=kept)
+
+    def restore(self, found: Checkpoint | None) -> int:
+        """Go on from a checkpoint; the steps behind it."""
+        if found is None:
+            return 0
+        self.module.load_state_dict(found.model)
+        for level, optimiser in (("weights", self.weights), ("archs", self.archs)):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in found.momentum.items():
+                own, number, what = name.split(".", 2)
+                if own == level:
+                    state.setdefault(int(number), {})[what] = tensor
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        return found.step
+
+
+def _nothing() -> torch.Generator:
+    """Of a relaxation that draws nothing."""
+    return torch.Generator()

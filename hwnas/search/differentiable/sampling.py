@@ -1,0 +1,111 @@
+"""From logits to what runs: relaxations of a categorical choice, and samples of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional
+
+from hwnas.search.differentiable.mixed import Paths
+from hwnas.spaces import Space
+
+Logits = Mapping[str, Tensor]
+Draw = Callable[[Logits, float, torch.Generator], Paths]
+"""Logits, a temperature and a source of randomness -> what runs."""
+
+
+def softmax(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
+    """All at once, each by its probability (DARTS, equation 2)."""
+    return _all({name: (value / temperature).softmax(dim=0) for name, value in logits.items()})
+
+
+def concrete(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
+    """All at once, by a sample of the concrete distribution (Xie et al., "SNAS", ICLR 2019, equation 6; FBNet, 6)."""
+    return _all({name: _gumbel_softmax(value, temperature, generator) for name, value in logits.items()})
+
+
+def hard_gumbel(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
+    """One value, with the gradient of the concrete sample that chose it (Dong and Yang, CVPR 2019, equation 7)."""
+    weights, runs = {}, {}
+    for name, value in logits.items():
+        soft = _gumbel_softmax(value, temperature, generator)
+        chosen = functional.one_hot(soft.argmax(), len(soft)).to(soft)
+        weights[name], runs[name] = soft, chosen
+    return Paths(_with_values(weights, runs), runs)
+
+
+def one_path(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
+    """One value by its probability, without a gradient (ProxylessNAS, equation 2: the binary gates)."""
+    chosen = {}
+    for name, value in logits.items():
+        index = torch.multinomial(value.detach().softmax(dim=0).cpu(), 1, generator=generator)
+        chosen[name] = functional.one_hot(index[0], len(value)).to(value)
+    return Paths(chosen, chosen)
+
+
+def two_paths(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
+    """Two values by their probability, of which one is active (ProxylessNAS, section 3.2.1 and equation 4).
+
+    Both are computed, the other one only for the gradient of its gate; what is learnt is which of the two is better.
+    """
+    weights, runs, values = {}, {}, {}
+    for name, value in logits.items():
+        pair = torch.multinomial(value.detach().softmax(dim=0).cpu(), 2, generator=generator).to(value.device)
+        between = value[pair].softmax(dim=0)
+        active = torch.multinomial(between.detach().cpu(), 1, generator=generator)[0]
+        gate = functional.one_hot(active, 2).to(value)
+        empty = torch.zeros_like(value)
+        weights[name] = empty.index_put((pair,), between)
+        runs[name] = empty.index_put((pair,), torch.ones_like(gate))
+        values[name] = empty.index_put((pair,), gate)
+    return Paths(_with_values(weights, values), runs)
+
+
+def fair_paths(space: Space, seed: int, step: int) -> list[Paths]:
+    """The paths of a step in which every value of every variable is trained equally often.
+
+    Strict fairness (Chu et al., "FairNAS", ICCV 2021, section 3.2). There are as many paths as the variable with the
+    most values has. A variable goes through one random order of its values after another, whatever the steps' borders:
+    after any number of draws the counts differ by one at most, and not at all after a multiple of its values.
+    """
+    variables = [v for v in space.variables if len(v.values) > 1]
+    count = max(len(v.values) for v in variables)
+    found: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    for number, variable in enumerate(variables):
+        choices = len(variable.values)
+        for k in range(count):
+            turn, place = divmod(step * count + k, choices)
+            order = np.random.default_rng((seed, number, turn)).permutation(choices)
+            found[k][variable.name] = functional.one_hot(torch.tensor(int(order[place])), choices).float()
+    return [Paths(weights, weights) for weights in found]
+
+
+def _all(weights: dict[str, Tensor]) -> Paths:
+    return Paths(weights, {name: torch.ones_like(value) for name, value in weights.items()})
+
+
+def _gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    uniform = torch.rand(logits.shape, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    noise = -(-uniform.log()).log()
+    return ((logits.log_softmax(dim=0) + noise.to(logits)) / temperature).softmax(dim=0)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """A value with the gradient of another; exactly that value, which ``hard - soft + soft`` is only nearly."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, soft: Tensor, hard: Tensor) -> Tensor:
+        return hard.clone()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def _with_values(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that have these values and keep their gradients."""
+    return {name: _StraightThrough.apply(weight, values[name]) for name, weight in weights.items()}  # type: ignore[no-untyped-call]

@@ -1,0 +1,46 @@
+"""Skip connections: how many a cell has. Differentiable search likes them more than it should.
+
+Liang et al., "DARTS+: Improved Differentiable Architecture Search with Early Stopping", 2019: skip connections gather
+probability because they train the fastest, and the search should end before they dominate a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from hwnas.spaces import Op, Slot, SlotSum, Space
+
+_HALF = 0.5
+
+
+def skip_limits(space: Space) -> list[tuple[SlotSum, float]]:
+    """For each kind of cell, the number of its edges that are skip connections, and half of its edges.
+
+    A space without cells has none.
+    """
+    slots = {slot.name: slot for slot in space.slots}
+    cells: dict[str, dict[object, Slot]] = {}
+    for place in space.wiring or ():
+        slot, cell = slots[place.slot], place.name.rpartition(".")[0]
+        ops = space.slot_ops(slot).flat
+        if len(place.reads) == 1 and any(op is not None and op.free for op in ops):
+            skips = tuple(op is None for op in ops)
+            cells.setdefault(cell, {})[slot.variables, skips, tuple(op is not None and op.free for op in ops)] = slot
+    kinds = {tuple(edges): list(edges.values()) for edges in cells.values()}
+    largest = space.encode([space.largest])
+    limits = []
+    for edges in kinds.values():
+        all_edges = _count(space, edges, lambda op: op is None or not op.free)
+        limits.append((_count(space, edges, lambda op: op is None), _HALF * float(all_edges(largest)[0])))
+    return limits
+
+
+def _count(space: Space, edges: list[Slot], what: Callable[[Op | None], bool]) -> SlotSum:
+    arrays = []
+    for slot in edges:
+        ops = space.slot_ops(slot)
+        arrays.append(np.array([float(what(op)) for op in ops.flat]).reshape(ops.shape))
+    axes = tuple(tuple(space.column[name] for name in slot.variables) for slot in edges)
+    return SlotSum(constant=0.0, axes=axes, arrays=tuple(arrays))
