@@ -4,7 +4,7 @@ The targets are profiled first, as the machine is now. For each budget the best 
 lowered, and all are timed in the same passes: is the budget kept, how far is the prediction off. Then one network for
 three targets at once is timed on each. Last, and longest, come random networks within each budget, evaluated as the
 candidates were; both winners are judged on the test images, which neither was chosen by. A killed run goes on where it
-was. Close other work while it times.
+was, and so does one that ended because the machine was too noisy. Close other work while it times.
 
     python benchmarks/search_closed_loop.py --supernet supernet --out closed-loop
 """
@@ -105,6 +105,7 @@ def timed(evaluator: Evaluator, target: Target, archs: list[Arch], progress: Pro
         print(f"\n{target.recipe.name}: spread {measured.spread:.1%}, too noisy: {measured.too_noisy}")
         if not measured.too_noisy:
             break
+    measured.require_steady()
     return [measured.p25_ms(name) for name in programs]
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hwnas.accuracy.stagewise import Term, single
 from hwnas.spaces import Codes, Space
+from hwnas.spaces.slotsum import Lookup
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,10 +28,10 @@ _HIDDEN = 48
 _STEPS = 400
 _RATE = 1e-2
 _DECAY = 0.1
-_ROWS = 4000  # networks scored at a time: their activations stay in the cache
+_ROWS = 1000  # networks scored at a time: their activations stay in the cache
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ensemble:
     """A fitted ensemble.
 
@@ -47,12 +50,35 @@ class Ensemble:
     def __call__(self, codes: Codes) -> Floats:
         """Codes ``(n, variables)`` -> scores by each member, ``(members, n)``."""
         mean, scale = self.outputs
-        terms, found = single(self.space), np.empty((len(self.layers[0]), len(codes)))
+        lookup, table = self._first
+        members, _, width = self.layers[0].shape
+        found = np.empty((members, len(codes)))
         with torch.inference_mode():
             for start in range(0, len(codes), _ROWS):
                 rows = slice(start, start + _ROWS)
-                found[:, rows] = _forward(self.layers, _inputs(terms, codes[rows], self.inputs)).numpy()
+                places = torch.from_numpy(lookup.places(codes[rows]))
+                first = functional.embedding_bag(places, table, mode="sum").view(-1, members, width).transpose(0, 1)
+                found[:, rows] = _rest(self.layers[2:], first).numpy()
         return mean + scale * found
+
+    @cached_property
+    def _first(self) -> tuple[Lookup, Tensor]:
+        """What the first layers of all members give, as a sum of lookups.
+
+        A feature depends on one or two variables, so what it adds to the layers is known for each of their values.
+        """
+        weights, bias = (layer.double().numpy() for layer in self.layers[:2])
+        summed: list[tuple[tuple[int, ...], Floats]] = [((), bias.reshape(-1))]
+        begin = 0
+        for term in single(self.space):
+            own = slice(begin, begin + term.basis.shape[-1])
+            basis = (term.basis - self.inputs[0, own]) / self.inputs[1, own]
+            summed.append(
+                (term.axes, np.einsum("...f,mfh->...mh", basis, weights[:, own]).reshape(*basis.shape[:-1], -1))
+            )
+            begin = own.stop
+        lookup = Lookup.of(summed, dtype=np.float32)
+        return lookup, torch.from_numpy(lookup.table)
 
 
 def fit_ensemble(space: Space, codes: Codes, scores: Floats, *, seed: int) -> Ensemble:
@@ -89,8 +115,11 @@ def _inputs(terms: list[Term], codes: Codes, inputs: Floats) -> Tensor:
 
 def _forward(layers: tuple[Tensor, ...], x: Tensor) -> Tensor:
     """Inputs ``(n, features)`` -> outputs of every member, ``(members, n)``."""
+    return _rest(layers[2:], x @ layers[0] + layers[1])
+
+
+def _rest(layers: tuple[Tensor, ...], x: Tensor) -> Tensor:
+    """What the first layers gave, ``(members, n, hidden)`` -> outputs of every member, ``(members, n)``."""
     for i in range(0, len(layers), 2):
-        x = x @ layers[i] + layers[i + 1]
-        if i + 2 < len(layers):
-            x = torch.nn.functional.silu(x)
+        x = torch.baddbmm(layers[i + 1], functional.silu(x), layers[i])
     return x[..., 0]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.errors import InvalidValue
-from hwnas.spaces import Codes, SlotSum, Space
+from hwnas.spaces import Codes, Space
 
 _DRAWN = 50  # networks drawn for each that is chosen
 _TILT = 3.0  # how strongly small or large values are preferred at the ends
 
 
-def spread(space: Space, networks: int, *, seed: int, cost: SlotSum | None = None) -> Codes:
-    """Distinct random networks whose costs are spread evenly over the range of the space.
+def spread(space: Space, networks: int, *, seed: int) -> Codes:
+    """Distinct random networks whose MACs are spread evenly over the range of the space.
 
     Networks with every variable drawn uniformly (`Space.sample`) all cost about the same, in the middle; budgets are
     elsewhere. Here every network has a tilt of its own, toward small values or large ones, and of those in each
@@ -22,22 +22,21 @@ def spread(space: Space, networks: int, *, seed: int, cost: SlotSum | None = Non
         space: the space.
         networks: how many, at most the size of the space.
         seed: of what is drawn.
-        cost: what is spread; MACs if left out.
 
     Returns:
-        ``(networks, variables)``, distinct, by ascending cost.
+        ``(networks, variables)``, distinct, by ascending MACs.
 
     Raises:
         InvalidValue: fewer than 2 networks, or more than the space has.
     """
     if not 2 <= networks <= space.size:
         raise InvalidValue(f"{space.name} has {space.size} networks; 2 to that many can be drawn, not {networks}")
-    cost, rng = cost or space.macs, np.random.default_rng((seed, 7))
+    rng = np.random.default_rng((seed, 7))
     codes = space.encode([space.smallest, space.largest])
     while len(codes) < networks:  # a small space may need several rounds until all its networks have come up
         codes = np.unique(np.concatenate([codes, _tilted(space, _DRAWN * networks, rng)]), axis=0)
-    codes = codes[np.argsort(cost(codes), kind="stable")]
-    values = cost(codes)
+    codes = codes[np.argsort(space.macs(codes), kind="stable")]
+    values = space.macs(codes)
     places = np.searchsorted(values, np.linspace(values[0], values[-1], networks + 1)[1:-1])
     stretches = np.split(np.arange(len(codes)), places)
     chosen = [0, len(codes) - 1, *(int(rng.choice(stretch)) for stretch in stretches if len(stretch))]

@@ -1,4 +1,4 @@
-"""What `hwnas search` answers: as JSON values, as files, as text."""
+"""What `hwnas search` and `hwnas study` answer: as JSON values, as files, as text."""
 
 from __future__ import annotations
 
@@ -15,36 +15,44 @@ from hwnas.latency.model import explain
 from hwnas.search import Candidate, Problem, find_front
 from hwnas.search.explain import next_steps
 from hwnas.search.front_files import write_fronts
+from hwnas.search.problem import Constraints
 from hwnas.search.rerank import Chosen
 from hwnas.targets import write_whole
 
 Answer = dict[str, Any]
 
 
-def answer_of(problem: Problem, chosen: Chosen, model: AccuracyModel, *, row: int = 0) -> Answer:
-    """What is written of a network that was found."""
-    best = chosen.candidates[row]
-    latencies = {o.name: o.latency for o in problem.objectives if o.latency}
+def network_answer(wanted: Constraints, found: Candidate, accuracy: float, *, strategy: str, proof: str) -> Answer:
+    """What is written of any network that was found: its evaluated accuracy, its costs, and what is proved of it."""
+    latencies = {o.name: o.latency for o in wanted.objectives if o.latency}
     answer: Answer = {
-        "label": ", ".join(problem.budgets),
-        "space": problem.space.name,
-        "budgets": dict(problem.budgets),
-        "predicted": dict(best.costs),
-        "arch": dict(best.arch),
-        "predicted_accuracy": best.predicted_accuracy,
-        "validation_accuracy": chosen.accuracies[row],
+        "label": ", ".join(wanted.budgets),
+        "space": wanted.space.name,
+        "budgets": dict(wanted.budgets),
+        "predicted": dict(found.costs),
+        "arch": dict(found.arch),
+        "validation_accuracy": accuracy,
         "latency_sources": {name: latency.source for name, latency in latencies.items()},
-        "strategy": chosen.found.strategy,
-        "proof": chosen.proof,
+        "strategy": strategy,
+        "proof": proof,
+    }
+    if len(wanted.budgets) == len(latencies) == 1:  # what `hwnas export` and `hwnas bench` compare with
+        [name] = latencies
+        answer |= {"target": name, "budget_ms": wanted.budgets[name], "predicted_ms": found.costs[name]}
+    return answer
+
+
+def answer_of(problem: Problem, chosen: Chosen, model: AccuracyModel, *, row: int = 0) -> Answer:
+    """What is written of a network that an accuracy model led to."""
+    best = chosen.candidates[row]
+    return {
+        **network_answer(problem, best, chosen.accuracies[row], strategy=chosen.found.strategy, proof=chosen.proof),
+        "predicted_accuracy": best.predicted_accuracy,
         "accuracy_model": {
             "subnets": model.subnets,
             **{name: quality.known() for name, quality in model.quality.items()},
         },
     }
-    if len(problem.budgets) == len(latencies) == 1:  # what `hwnas export` and `hwnas bench` compare with
-        [name] = latencies
-        answer |= {"target": name, "budget_ms": problem.budgets[name], "predicted_ms": best.costs[name]}
-    return answer
 
 
 def recipe_answer(
@@ -139,8 +147,8 @@ def write_answers(out: Path, answers: list[Answer], *, family: bool) -> list[Pat
     return files
 
 
-def lines_of(answer: Answer, file: Path, supernet: Path) -> Iterator[str]:
-    """The answer for a terminal, line by line."""
+def lines_of(answer: Answer, file: Path, supernet: Path | None) -> Iterator[str]:
+    """The answer for a terminal, line by line; without a supernet nothing can be exported."""
     budgets = ", ".join(
         f"{answer['predicted'][name]:.4g} of {budget:.4g} {'ms ' if '/' in name else ''}on {name}"
         for name, budget in answer["budgets"].items()
@@ -149,12 +157,12 @@ def lines_of(answer: Answer, file: Path, supernet: Path) -> Iterator[str]:
     yield f"{answer['validation_accuracy']:.2%} on validation, predicted {budgets}" + (
         f" (latencies of ops: {sources})" if sources else ""
     )
-    models = answer["accuracy_model"]
-    quality = (
-        f"{name} τ {models[name]['kendall_tau'] or 0:.3f}, RMSE {models[name]['rmse']:.2%}"
-        for name in ("stagewise", "ensemble")
-    )
-    yield f"Accuracy model on {models['subnets']} subnets, by cross-validation: {'; '.join(quality)}"
+    if models := answer.get("accuracy_model"):
+        quality = (
+            f"{name} τ {models[name]['kendall_tau'] or 0:.3f}, RMSE {models[name]['rmse']:.2%}"
+            for name in ("stagewise", "ensemble")
+        )
+        yield f"Accuracy model on {models['subnets']} subnets, by cross-validation: {'; '.join(quality)}"
     yield answer["proof"]
     for recipe in answer.get("recipes", []):
         yield (
@@ -175,5 +183,5 @@ def lines_of(answer: Answer, file: Path, supernet: Path) -> Iterator[str]:
         if not parts["next"]:
             yield "  no larger budget buys a higher predicted accuracy"
     yield f"Arch: {file}"
-    if "target" in answer:
+    if supernet and "target" in answer:
         yield f"Export it with: hwnas export {file} --supernet {supernet} --target {answer['target']} --out BUNDLE"

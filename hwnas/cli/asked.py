@@ -113,14 +113,19 @@ def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | N
             continue  # nothing that can be deployed
         try:
             objective = latency_objective(options.latency_model(resolved, tables, space))
-            one = Constraints(
-                space=space,
-                objectives=(objective,),
-                budgets={objective.name: parse_budget(budgets[0], objective, space)},
-                confidence=confidence,
-            )
+            objective.margin(confidence)
+        except (TableError, InvalidValue) as error:  # no table, no margin, none at this confidence: others may do
+            skipped[resolved.name] = str(error)
+            continue
+        one = Constraints(
+            space=space,
+            objectives=(objective,),
+            budgets={objective.name: parse_budget(budgets[0], objective, space)},
+            confidence=confidence,
+        )
+        try:
             check_feasible(one)
-        except (TableError, InfeasibleBudget) as error:  # no table, no margin, too slow: other recipes may do
+        except InfeasibleBudget as error:
             skipped[resolved.name] = str(error)
             continue
         targets[objective.name] = resolved

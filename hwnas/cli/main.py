@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli import bench, devices, export, profile, search, subnet, supernet, tables, train, validate
+from hwnas.cli import bench, devices, export, profile, search, study, subnet, supernet, tables, train, validate
 from hwnas.cli import compile as compile_verbs
 from hwnas.cli.progress import remembered_ctrl_c
 from hwnas.errors import HwnasError
@@ -36,7 +36,15 @@ def _options(
         raise typer.Exit
 
 
-for verb in (profile.profile, validate.validate, train.train, search.search, export.export, bench.bench):
+for verb in (
+    profile.profile,
+    validate.validate,
+    train.train,
+    search.search,
+    study.study,
+    export.export,
+    bench.bench,
+):
     app.command()(verb)
 app.command("compile")(compile_verbs.compile_)
 app.command()(compile_verbs.quickstart)

@@ -42,6 +42,23 @@ DataPath = Annotated[
     Path | None,
     typer.Option("--data-path", help="Folder of images (train/<class>/, val/<class>/), or of a Hugging Face dataset."),
 ]
+Budgets = Annotated[
+    list[str],
+    typer.Option(
+        "--budget",
+        help="Latency: 0.8ms, or 50% of the largest network's. NAME=VALUE for other targets (device/recipe=4ms) "
+        "and for macs, params, size_bytes, peak_activation_bytes. May be repeated: all are kept.",
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(help="With which a measurement shall keep the budget.", min=0.5, max=0.999, show_default="0.95"),
+]
+NoMargin = Annotated[
+    bool,
+    typer.Option("--no-margin", help="Hold the prediction itself below the budget, as imported tables need it."),
+]
+Images = Annotated[int, typer.Option(help="Validation images an evaluation takes.", min=1)]
 Tables = Annotated[
     Path | None,
     typer.Option(help="Folder of latency tables; the user's data folder or $HWNAS_HOME if left out."),
@@ -83,6 +100,17 @@ def fixed_space(name: str, fix: list[str] | None, channels: int | None = None, c
         if not sign:
             raise InvalidValue(f"--fix takes variable=value or variable=value,value; not {text!r}")
     return make_space(name, in_channels=channels, classes=classes).fix(**choices)
+
+
+def held_confidence(confidence: float | None, no_margin: bool) -> float | None:
+    """The confidence that ``--confidence`` and ``--no-margin`` describe; None for predictions without a margin.
+
+    Raises:
+        InvalidValue: both are given.
+    """
+    if no_margin and confidence is not None:
+        raise InvalidValue(f"give --confidence or --no-margin, not both (--confidence is {confidence})")
+    return None if no_margin else 0.95 if confidence is None else confidence
 
 
 def table_file(target: ResolvedTarget, tables: Path | None) -> Path | None:

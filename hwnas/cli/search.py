@@ -15,13 +15,7 @@ _INTERRUPTED = 130
 
 def search(
     supernet: Annotated[Path, typer.Option(help="Folder that `hwnas train` wrote.")],
-    budget: Annotated[
-        list[str],
-        typer.Option(
-            help="Latency: 0.8ms, or 50% of the largest network's. NAME=VALUE for other targets (device/recipe=4ms) "
-            "and for macs, params, size_bytes, peak_activation_bytes. May be repeated: all are kept."
-        ),
-    ],
+    budget: options.Budgets,
     out: Annotated[Path, typer.Option(help="File for the arch that is found; with --family a folder.")],
     target: Annotated[
         str | None,
@@ -35,16 +29,10 @@ def search(
         Path | None, typer.Option(help="CSV of accuracies to fit instead of evaluated subnets: a column a variable.")
     ] = None,
     subnets: Annotated[int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8)] = 300,
-    images: Annotated[int, typer.Option(help="Validation images an evaluation takes.", min=1)] = 2000,
+    images: options.Images = 2000,
     candidates: Annotated[int, typer.Option(help="Networks really evaluated at the end.", min=1)] = 20,
-    confidence: Annotated[
-        float | None,
-        typer.Option(help="With which a measurement shall keep the budget.", min=0.5, max=0.999, show_default="0.95"),
-    ] = None,
-    no_margin: Annotated[
-        bool,
-        typer.Option("--no-margin", help="Hold the prediction itself below the budget, as imported tables need it."),
-    ] = False,
+    confidence: options.Confidence = None,
+    no_margin: options.NoMargin = False,
     family: Annotated[bool, typer.Option("--family", help="A network for each budget, not one for all.")] = False,
     front: Annotated[Path | None, typer.Option(help="Folder for the whole front: CSV, JSON and a picture.")] = None,
     explain: Annotated[
@@ -63,17 +51,15 @@ def search(
     from hwnas.cli import answers as said
     from hwnas.cli.asked import asked
     from hwnas.deploy.recipes import choose_recipe
-    from hwnas.errors import InvalidValue, UnknownName
+    from hwnas.errors import UnknownName
     from hwnas.search import STRATEGIES, Problem
     from hwnas.search.rerank import choose
     from hwnas.supernet import load_supernet
 
     if strategy not in STRATEGIES:
         raise UnknownName("search strategy", strategy, STRATEGIES)
-    if no_margin and confidence is not None:
-        raise InvalidValue(f"give --confidence or --no-margin, not both (--confidence is {confidence})")
+    held = options.held_confidence(confidence, no_margin)
     said.check_places(out, front, family=family)
-    held = None if no_margin else 0.95 if confidence is None else confidence
     net, facts = load_supernet(supernet)
     data, space = options.reopen_data(facts), net.space
     wanted = asked(space, budget, target, tables=tables, family=family, confidence=held)

@@ -1,7 +1,8 @@
 """Architecture and recipe together: which recipe a network is best deployed with on a device.
 
 Every recipe has its own latencies, and what it costs in accuracy (int8, bf16) is measured on networks in its own
-runtime. A recipe whose program does not do what the network does is left out, and said to be.
+runtime. A recipe whose program does not do what the network does, or whose table has no bound at the confidence asked
+for, is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.parity import check_parity
-from hwnas.errors import InfeasibleBudget, ParityError, RuntimeUnavailable
+from hwnas.errors import InfeasibleBudget, InvalidValue, ParityError, RuntimeUnavailable, TableError
 from hwnas.progress import Progress, never, silent
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.rerank import Chosen, choose
@@ -76,6 +77,12 @@ def choose_recipe(
     """
     found, left_out = [], dict[str, str]()
     for name, problem in problems.items():
+        try:
+            for objective in problem.budgeted:
+                objective.margin(problem.confidence)
+        except (InvalidValue, TableError) as error:
+            left_out[name] = str(error)
+            continue
         try:
             chosen = choose(
                 problem, evaluator, journal, strategy=strategy, candidates=candidates, progress=progress, stop=stop

@@ -147,8 +147,11 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
             searched=searched.result(),
         ),
     )
+    compared = exported.result()["accuracy"]
     benched = stages.run(
-        "bench", {"export": exported.key}, partial(work.bench_stage, context, exported=exported.folder)
+        "bench",
+        {"export": exported.key},
+        partial(work.bench_stage, context, exported=exported.folder, compared=list(compared)),
     )
     found, timed = searched.result(), benched.result()
     made = open_bundle(exported.folder / "bundle")
@@ -158,7 +161,6 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         made.manifest.model_copy(update={"measured_ms": timed["bundle"]["measured_ms"]}),
     )
     parity, validation = made.manifest.parity, validated.result()
-    compared = exported.result()["accuracy"]
     return {
         "target": target.name,
         "space": context.space.name,
@@ -173,7 +175,7 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},
         "parity": parity.model_dump(include={"images", "max_abs_error", "min_cosine", "top1_agreement"}),
         **{
-            name: {"measured_ms": timed["compared"][name], "accuracy": compared[name]}
+            name: {"measured_ms": timed["compared"][name], "accuracy": compared[name]} if name in compared else None
             for name in ("largest", "best_random")
         },
         "random_networks": found["best_random"]["networks"],

@@ -139,7 +139,6 @@ def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
     problem = Problem.of(context.constraints(profiled), accuracy=model, seed=seed)
     [objective] = problem.objectives
     evaluator = context.evaluator(trained)
-    random = space.decode(draw_within(problem, config.random_networks))
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         chosen = choose(
             problem,
@@ -149,10 +148,11 @@ def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
             candidates=config.candidates,
             progress=context.progress,
         )
+        random = space.decode(draw_within(problem, config.random_networks))
         random_accuracies = evaluator.accuracies(
             random, journal, what="evaluating random subnets", progress=context.progress
         )
-    best_random = int(np.argmax(random_accuracies))
+    best = max(range(len(random)), key=random_accuracies.__getitem__, default=None)
     candidates = [
         {
             "arch": dict(c.arch),
@@ -171,10 +171,11 @@ def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
         "proof": chosen.proof,
         "accuracy_model": {name: quality.known() for name, quality in model.quality.items()},
         "candidates": candidates,
+        # Of a budget that hardly any network keeps the search finds one, and the baseline none.
         "best_random": {
-            "arch": dict(random[best_random]),
+            "arch": None if best is None else dict(random[best]),
             "networks": len(random),
-            "validation_accuracy": random_accuracies[best_random],
+            "validation_accuracy": None if best is None else random_accuracies[best],
         },
     }
 
@@ -191,20 +192,20 @@ def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
         budget_ms=searched["budget_ms"],
         progress=context.progress,
     )
-    form, accuracy = form_of(context.target.recipe), {}
-    for name, arch in _compared(space, searched).items():
+    form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, searched)
+    for name, arch in compared.items():
         program = lower_subnet(evaluator.subnet(arch), evaluator, arch, context.target.recipe)
         form.write(program, folder / name)
         accuracy[name] = evaluator.test_accuracy(arch)
-        context.progress("testing the networks it is compared with", len(accuracy), 2)
+        context.progress("testing the networks it is compared with", len(accuracy), len(compared))
     return {"accuracy": accuracy}
 
 
-def bench_stage(context: Context, folder: Path, exported: Path) -> Result:
+def bench_stage(context: Context, folder: Path, exported: Path, compared: list[str]) -> Result:
     """The bundle and the networks it is compared with, timed in the same passes."""
     bundle: Bundle = open_bundle(exported / "bundle")
     filename = form_of(context.target.recipe).filename
-    programs = {"bundle": bundle.program} | {name: exported / name / filename for name in ("largest", "best_random")}
+    programs = {"bundle": bundle.program} | {name: exported / name / filename for name in compared}
     measured = time_programs(
         programs, context.target.recipe, NETWORKS, what="timing the bundle", progress=context.progress
     )
@@ -216,4 +217,5 @@ def bench_stage(context: Context, folder: Path, exported: Path) -> Result:
 
 
 def _compared(space: Space, searched: Result) -> dict[str, Arch]:
-    return {"largest": space.largest, "best_random": space.arch(searched["best_random"]["arch"])}
+    random = searched["best_random"]["arch"]
+    return {"largest": space.largest} | ({"best_random": space.arch(random)} if random else {})

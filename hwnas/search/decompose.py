@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import networkx as nx
 import numpy as np
@@ -25,6 +26,7 @@ from hwnas.spaces import Codes, SlotFunction, Space
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Assignment = tuple[int, ...]
+T = TypeVar("T")
 
 MAX_PART = 200_000  # assignments of a part: an enumeration of a few tens of milliseconds
 MAX_TABLE = 4_000_000  # assignments of a part and its scope: some tens of megabytes
@@ -150,6 +152,37 @@ class Decomposition:
                     allowed &= matters[parents] | (scope[:, None, child] + part.codes[None, :, child] == 0)
             found.append(allowed)
         return found
+
+    def backwards(
+        self,
+        own: Callable[[int], Sequence[T]],
+        merge: Callable[[int, T, T], T],
+        union: Callable[[list[T]], T],
+        end: T,
+    ) -> Iterator[dict[Assignment, T]]:
+        """Eliminate the parts, from the last to the first.
+
+        Args:
+            own: of a part: what it is by itself, for each assignment of its scope.
+            merge: of a part: what it is together with what lies behind it.
+            union: what it is for any values of the variables that it opens, from what it is for each.
+            end: what lies behind the last part.
+
+        Yields:
+            for each part, the last one first: what it and all behind it are, by the assignment of what is open before.
+        """
+        behind: dict[Assignment, T] = {(): end}
+        for p in range(len(self.parts) - 1, -1, -1):
+            part, alone = self.parts[p], own(p)
+            rows = {values: row for row, values in enumerate(self.assignments(part.scope))}
+            found: dict[Assignment, list[T]] = {}
+            for values in self.assignments((*part.before, *part.opens)):
+                known = dict(zip((*part.before, *part.opens), values, strict=True))
+                here = alone[rows[tuple(known[i] for i in part.scope)]]
+                there = behind[tuple(known[i] for i in part.after)]
+                found.setdefault(tuple(known[i] for i in part.before), []).append(merge(p, here, there))
+            behind = {values: each[0] if len(each) == 1 else union(each) for values, each in found.items()}
+            yield behind
 
     def _terms(self, function: SlotFunction) -> Iterable[tuple[tuple[int, ...], Floats]]:
         """The function's terms, contiguous, without the axes of variables that have one value only."""

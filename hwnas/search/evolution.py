@@ -10,14 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.run import Archive, Floats, Indices, Outcome, Run, mutate, ranking
+from hwnas.search.run import Archive, Floats, Indices, Outcome, Run, children, ranking
 
 EVALUATIONS = 400_000
 _POPULATION = 4000
 _CHILDREN = 1000  # of a generation
 _TOURNAMENT = 50
-_CROSSED = 0.9  # share of the children that have two parents
-_CHANGES = 1.0  # variables that a mutation draws anew, on average
 
 
 def search_evolution(problem: Problem, run: Run) -> Outcome:
@@ -33,12 +31,9 @@ def search_evolution(problem: Problem, run: Run) -> Outcome:
     while archive.evaluations < total and not stopped:
         count = min(_CHILDREN, len(genes), total - archive.evaluations)
         mothers, fathers = (_winners(fitness, count, rng) for _ in range(2))
-        crossed = rng.random((count, 1)) < _CROSSED
-        mixed = np.where(crossed & (rng.random((count, genes.shape[1])) < 0.5), genes[fathers], genes[mothers])
-        # What does not matter is kept in the genes: it comes back when a child's stage is deeper.
-        children = mutate(problem, mixed, _CHANGES, rng)
+        born = children(problem, genes[mothers], genes[fathers], rng)
         places = (oldest + np.arange(count)) % len(genes)
-        genes[places], fitness[places] = children, ranking(*archive.score(space.canonical(children)))
+        genes[places], fitness[places] = born, ranking(*archive.score(space.canonical(born)))
         oldest = (oldest + count) % len(genes)
         run.progress("evolving networks", archive.evaluations, total)
         stopped = run.stop()

@@ -152,23 +152,17 @@ class _Search:
 
     def _fronts_ahead(self, weights: Floats) -> list[dict[Assignment, Front]]:
         """For each part, the fronts of it and all behind it, by the assignment of what is open before it."""
-        parts, limit = self.parts, float(weights @ self.limits)
         costs = [table @ weights for table in self.costs]
-        rooms = room(costs, np.add, limit)
-        behind: dict[Assignment, Front] = {(): (np.zeros(1), np.zeros(1))}
-        fronts = [behind]
-        for p in range(len(parts.parts) - 1, -1, -1):
-            part, scopes = parts.parts[p], parts.assignments(parts.parts[p].scope)
-            own = [_front(costs[p][row][mask], self.gains[p][row][mask]) for row, mask in enumerate(self.allowed[p])]
-            found: dict[Assignment, list[Front]] = {}
-            for values in parts.assignments((*part.before, *part.opens)):
-                known = dict(zip((*part.before, *part.opens), values, strict=True))
-                here = own[scopes.index(tuple(known[i] for i in part.scope))]
-                there = behind[tuple(known[i] for i in part.after)]
-                front = _merged(here, there, rooms[p])
-                found.setdefault(tuple(known[i] for i in part.before), []).append(front)
-            behind = {values: _union(each) for values, each in found.items()}
-            fronts.append(behind)
+        rooms = room(costs, np.add, float(weights @ self.limits))
+
+        def own(p: int) -> list[Front]:
+            return [_front(costs[p][row][mask], self.gains[p][row][mask]) for row, mask in enumerate(self.allowed[p])]
+
+        def merge(p: int, here: Front, there: Front) -> Front:
+            return _merged(here, there, rooms[p])
+
+        end: Front = (np.zeros(1), np.zeros(1))
+        fronts: list[dict[Assignment, Front]] = [{(): end}, *self.parts.backwards(own, merge, _union, end)]
         return fronts[::-1]
 
     def forward(self, threshold: float, keep: int | None) -> _Beginnings:
@@ -288,6 +282,4 @@ def _merged(a: Front, b: Front, limit: float) -> Front:
 
 
 def _union(fronts: list[Front]) -> Front:
-    if len(fronts) == 1:
-        return fronts[0]
     return _front(np.concatenate([f[0] for f in fronts]), np.concatenate([f[1] for f in fronts]))

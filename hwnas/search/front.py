@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.progress import Progress, never, silent
-from hwnas.search.decompose import Assignment, Decomposition, Floats, Mask
+from hwnas.search.decompose import Decomposition, Floats, Mask
 from hwnas.search.pareto import merged, pareto
 from hwnas.spaces import Codes, SlotFunction, Space
 
@@ -61,7 +61,7 @@ def exact_front(
     Args:
         space: the space.
         losses: what is to be small.
-        progress: told after each assignment of the variables that parts share.
+        progress: told after each part.
         stop: asked as often; after a True the answer is None, for a front of some parts is no front.
 
     Raises:
@@ -71,31 +71,24 @@ def exact_front(
     tables = [parts.tables(f) for f in losses.functions]
     distinct = parts.distinct()
     constant = np.array([parts.constant(f) for f in losses.functions])
-    nothing = np.zeros((1, len(space.variables)), np.uint8)
-    behind: dict[Assignment, _Set] = {(): _Set(constant[None], nothing)}
     limits = np.array([room(*each) for each in zip(tables, losses.combine, losses.limits, strict=True)])
-    steps = [parts.assignments((*part.before, *part.opens)) for part in parts.parts]
-    done, total = 0, sum(map(len, steps))
-    for p in range(len(parts.parts) - 1, -1, -1):
+
+    def own(p: int) -> list[_Set]:
         part = parts.parts[p]
-        own = _own_fronts(part.codes, parts.scope_codes(part), [t[p] for t in tables], distinct[p])
-        scopes = parts.assignments(part.scope)
-        found: dict[Assignment, list[_Set]] = {}
-        for values in steps[p]:
-            known = dict(zip((*part.before, *part.opens), values, strict=True))
-            here = own[scopes.index(tuple(known[i] for i in part.scope))]
-            there = behind[tuple(known[i] for i in part.after)]
-            points, i, j = merged(here.points, there.points, losses.combine)
-            fits = (points <= limits[:, p]).all(axis=1)
-            i, j = i[fits], j[fits]
-            both = _Set(points[fits], np.maximum(here.codes[i], there.codes[j]))  # where both say something they agree
-            found.setdefault(tuple(known[i] for i in part.before), []).append(both)
-            done += 1
-            progress("merging fronts", done, total)
-            if stop():
-                return None
-        behind = {values: _union(sets) for values, sets in found.items()}
-    [front] = behind.values()
+        return _own_fronts(part.codes, parts.scope_codes(part), [t[p] for t in tables], distinct[p])
+
+    def merge(p: int, here: _Set, there: _Set) -> _Set:
+        points, i, j = merged(here.points, there.points, losses.combine)
+        fits = (points <= limits[:, p]).all(axis=1)
+        # Where both say something they agree.
+        return _Set(points[fits], np.maximum(here.codes[i[fits]], there.codes[j[fits]]))
+
+    front = _Set(constant[None], np.zeros((1, len(space.variables)), np.uint8))
+    for done, behind in enumerate(parts.backwards(own, merge, _union, front), 1):
+        progress("merging fronts", done, len(parts.parts))
+        if stop():
+            return None
+        front = next(iter(behind.values()))  # nothing is open before the first part
     return _exact_codes(losses, front.codes)
 
 
@@ -126,8 +119,6 @@ def _own_fronts(part_codes: Codes, scope: Codes, tables: list[Floats], distinct:
 
 
 def _union(sets: list[_Set]) -> _Set:
-    if len(sets) == 1:
-        return sets[0]
     points = np.concatenate([s.points for s in sets])
     front = pareto(points)
     return _Set(points[front], np.concatenate([s.codes for s in sets])[front])

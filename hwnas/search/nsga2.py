@@ -16,14 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.run import Archive, Floats, Indices, Outcome, Run, mutate
+from hwnas.search.run import Archive, Floats, Indices, Outcome, Run, children
 from hwnas.spaces import Codes
 
 EVALUATIONS = 150_000
 _POPULATION = 500
 _GOAL = 0.9
-_CROSSED = 0.9  # share of the children that have two parents
-_CHANGES = 1.0  # variables that a mutation draws anew, on average
 
 
 @dataclass(slots=True)
@@ -68,14 +66,9 @@ def _evolve(problem: Problem, run: Run, goal: float) -> tuple[Archive, _Populati
     now = _survivors(*scored(genes), size)
     while archive.evaluations < total and not stopped:
         mothers, fathers = (_winners(now, min(size, total - archive.evaluations), rng) for _ in range(2))
-        crossed = rng.random((len(mothers), 1)) < _CROSSED
-        mixed = np.where(
-            crossed & (rng.random((len(mothers), genes.shape[1])) < 0.5), now.genes[fathers], now.genes[mothers]
-        )
-        # What does not matter is kept in the genes: it comes back when a child's stage is deeper.
-        children, losses, excess = scored(mutate(problem, mixed, _CHANGES, rng))
+        born, losses, excess = scored(children(problem, now.genes[mothers], now.genes[fathers], rng))
         now = _survivors(
-            np.concatenate([now.genes, children]),
+            np.concatenate([now.genes, born]),
             np.concatenate([now.losses, losses]),
             np.concatenate([now.excess, excess]),
             size,

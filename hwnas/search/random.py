@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwnas.errors import InfeasibleBudget
 from hwnas.search.problem import Problem
 from hwnas.search.run import Archive, Outcome, Run
 from hwnas.spaces import Codes
@@ -27,18 +26,11 @@ def search_random(problem: Problem, run: Run) -> Outcome:
 def draw_within(problem: Problem, networks: int) -> Codes:
     """Distinct random networks within the budgets, in the order drawn: ``(at most networks, variables)``.
 
-    At most `EVALUATIONS` are drawn, so that a tight budget ends the search rather than hanging it.
-
-    Raises:
-        InfeasibleBudget: none of them keeps the budgets.
+    At most `EVALUATIONS` are drawn, so that a tight budget ends the search rather than hanging it; where none of them
+    keeps it, there are none.
     """
     codes = problem.space.sample(EVALUATIONS, seed=(problem.seed, 0))
     codes = codes[problem.excess(codes) == 0]
-    if not len(codes):
-        raise InfeasibleBudget(
-            f"none of {EVALUATIONS} random networks of {problem.space.name} keeps the budgets",
-            objectives=tuple(problem.budgets),
-        )
     _, first = np.unique(codes, axis=0, return_index=True)
     drawn: Codes = codes[np.sort(first)[:networks]]
     return drawn

@@ -41,7 +41,6 @@ def choose(
     *,
     strategy: str = "exact",
     candidates: int = 20,
-    evaluations: int | None = None,
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
 ) -> Chosen:
@@ -52,7 +51,6 @@ def choose(
         evaluator: measures subnets.
         journal: where evaluations are kept.
         strategy: as in `hwnas.search.solve`.
-        evaluations: as in `hwnas.search.solve`.
         candidates: how many networks are evaluated.
         stop: asked now and then; after a True only the first of the best so far are evaluated.
         progress: told about search and evaluations.
@@ -62,7 +60,7 @@ def choose(
     """
     model = problem.accuracy if isinstance(problem.accuracy, AccuracyModel) else None
     proposals = max(PROPOSALS, candidates) if model else candidates
-    found = solve(problem, strategy, candidates=proposals, evaluations=evaluations, progress=progress, stop=stop)
+    found = solve(problem, strategy, candidates=proposals, progress=progress, stop=stop)
     proposed = found.candidates
     if model:
         better, _ = model.ensemble_predict(problem.space.encode([c.arch for c in proposed]))

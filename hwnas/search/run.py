@@ -15,6 +15,9 @@ from hwnas.spaces import Codes
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
+_CROSSED = 0.9  # share of the children that have two parents
+_CHANGES = 1.0  # variables that a child's mutation draws anew, on average
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -105,6 +108,17 @@ def ranking(accuracies: Floats, excess: Floats) -> Floats:
     excess, so that a population finds its way back.
     """
     return np.where(excess > 0, -1e30 * (1 + excess), accuracies)
+
+
+def children(problem: Problem, mothers: Codes, fathers: Codes, rng: np.random.Generator) -> Codes:
+    """A mutated child of each mother and father, ``(n, variables)``, as genes: what does not matter is kept in them.
+
+    It comes back when a child's stage is deeper. Most children have each variable from either parent, the others all of
+    their mother's.
+    """
+    crossed = rng.random((len(mothers), 1)) < _CROSSED
+    mixed = np.where(crossed & (rng.random(mothers.shape) < 0.5), fathers, mothers)
+    return mutate(problem, mixed, _CHANGES, rng)
 
 
 def mutate(problem: Problem, codes: Codes, changes: float, rng: np.random.Generator) -> Codes:

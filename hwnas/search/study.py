@@ -11,13 +11,14 @@ import itertools
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwnas.errors import InvalidValue, UnknownName
+from hwnas.errors import InvalidValue, SearchStopped, UnknownName
 from hwnas.progress import Progress, never, silent
 from hwnas.search.feasible import check_feasible, together
 from hwnas.search.front import least
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Train = Callable[[Arch], Iterator[float]]
-"""Trains a network and yields its validation accuracy after each epoch."""
+"""Trains a network and yields its validation accuracy after each epoch; `SearchStopped` ends the study early."""
 
 _START = 10  # trained networks from which a sampler goes on by itself: what those of optuna count as a start, too
 _STUCK = 10  # draws in a row of which none was trained, after which a sampler is given a random network
@@ -87,10 +88,6 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
-class _Stopped(Exception):
-    """A training was told to stop."""
-
-
 def search_study(
     wanted: Constraints,
     train: Train,
@@ -100,6 +97,7 @@ def search_study(
     epochs: int,
     storage: str | None = None,
     name: str,
+    settings: Mapping[str, object] = MappingProxyType({}),
     seed: int = 0,
     candidates: int = 20,
     progress: Progress = silent,
@@ -121,6 +119,7 @@ def search_study(
         storage: a file that ends in ``.log`` or ``.journal``, which may lie on a network drive; the URL of a database,
             such as ``sqlite:///study.db`` or ``postgresql://...``; None keeps the study in memory.
         name: of the study, by which it is found again in its storage.
+        settings: of the trainings, as JSON has them: a worker that trains otherwise is refused.
         seed: of what is drawn; each worker that opens the study adds a number of its own.
         candidates: at most how many networks to give.
         progress: told after each draw how many networks are trained.
@@ -150,7 +149,7 @@ def search_study(
     # Its warnings would only repeat, with a traceback, the errors that reach the caller.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     chosen = SAMPLERS[sampler]
-    study = open_study(wanted, storage, name, epochs, seed)
+    study = open_study(wanted, storage, name, {"epochs": epochs, **settings}, seed)
     seed += worker_number(study)
     study.sampler = chosen.make(seed)
     if chosen.prunes and epochs > 1:
@@ -176,7 +175,7 @@ def search_study(
             study.enqueue_trial(objective.params(new))
         try:
             study.optimize(objective, n_trials=1)
-        except _Stopped:
+        except SearchStopped:
             stopped = True
         before, trained = len(trained), _trained(study, wanted.space)
         idle = 0 if len(trained) > before else idle + 1
@@ -261,7 +260,7 @@ class _Objective:
                 raise InvalidValue(f"the accuracy of a network is a number, but after epoch {epoch} it is {accuracy}")
             trial.report(accuracy, epoch)
             if epoch < self.epochs and self.stop():
-                raise _Stopped
+                raise SearchStopped("a training was told to stop")
             if epoch < self.epochs and trial.should_prune():
                 raise TrialPruned
         if epoch < self.epochs:

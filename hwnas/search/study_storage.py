@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import InvalidValue, OutputError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _HEARTBEAT_S = 60  # after a few missed ones, a worker counts as killed
 
 
-def open_study(wanted: Constraints, storage: str | None, name: str, epochs: int, seed: int) -> Study:
+def open_study(wanted: Constraints, storage: str | None, name: str, settings: Mapping[str, object], seed: int) -> Study:
     """The study of that name, new or as it was left.
 
     Raises:
@@ -54,7 +55,7 @@ def open_study(wanted: Constraints, storage: str | None, name: str, epochs: int,
         "input channels": wanted.space.in_channels,
         "objectives": [objective.name for objective in wanted.objectives],
         "confidence": wanted.confidence,
-        "epochs": epochs,
+        **settings,
         **{f"budget of {budget}": value for budget, value in wanted.budgets.items()},
         **{f"choices of {variable}": values for variable, values in wanted.space.choices.items()},
     }

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from hwnas.errors import InvalidValue
 
 Floats = npt.NDArray[np.float64]
-_Term = tuple[tuple[int, ...], Floats]  # the columns that index an array, and the array
+_Term = tuple[tuple[int, ...], Floats]  # the columns that index an array, and the array of numbers or vectors
 
-_MERGED = 2**16  # entries of a merged array, 512 KiB: larger ones leave the cache, and save hardly a lookup
+_MERGED = 2**19  # bytes of a merged array: larger ones leave the cache, and save hardly a lookup
 _ROWS = 2048  # rows at a time: they stay in the cache too, and OpenBLAS is faster at products this small
 
 
@@ -41,13 +41,12 @@ class SlotSum:
         """
         if len(self.arrays) == 1:  # nothing to merge, and searches make many such sums for one use
             return self.constant + _gather(codes, self.axes[0], self.arrays[0])
-        strides, offsets, table = self._lookup.strides, self._lookup.offsets, self._lookup.table
-        values, ones = np.empty(len(codes)), np.ones(len(offsets))
+        lookup, values = self._lookup, np.empty(len(codes))
+        ones = np.ones(len(lookup.offsets))
         for start in range(0, len(codes), _ROWS):
-            rows = codes[start : start + _ROWS, : len(strides)].astype(strides.dtype)
-            index = (rows @ strides).astype(offsets.dtype) + offsets
             # numpy sums rows of a few entries ten times slower than BLAS multiplies them with ones.
-            values[start : start + _ROWS] = np.take(table, index) @ ones
+            rows = slice(start, start + _ROWS)
+            values[rows] = np.take(lookup.table, lookup.places(codes[rows])) @ ones
         return values
 
     def per_slot(self, codes: npt.NDArray[np.uint8]) -> Floats:
@@ -55,8 +54,8 @@ class SlotSum:
         return _terms(self, codes)
 
     @cached_property
-    def _lookup(self) -> _Lookup:
-        return _Lookup.of([((), np.array(self.constant)), *zip(self.axes, self.arrays, strict=True)])
+    def _lookup(self) -> Lookup:
+        return Lookup.of([((), np.array(self.constant)), *zip(self.axes, self.arrays, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +95,8 @@ SlotFunction = SlotSum | SlotMax
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Lookup:
-    """A sum of terms in fewer lookups.
+class Lookup:
+    """A sum of terms, numbers or vectors, in fewer lookups.
 
     A lookup costs more than the arithmetic around it, so terms are merged: one array over all the variables that
     they read holds their sum. Terms whose variables another one reads too (stem, head, constant) cost nothing then,
@@ -107,7 +106,7 @@ class _Lookup:
     Attributes:
         strides: ``(columns, arrays)``; a row of codes times these is the place within each array.
         offsets: the place of each array in the table, ``(arrays,)``.
-        table: the entries of all arrays.
+        table: the entries of all arrays, ``(places, *vector)``.
     """
 
     strides: npt.NDArray[np.floating[Any]]
@@ -115,11 +114,18 @@ class _Lookup:
     table: Floats
 
     @classmethod
-    def of(cls, terms: list[_Term]) -> _Lookup:
-        """The lookup of a sum of at least one term."""
-        groups = _grouped(terms)
-        arrays = [_joint(lengths, members) for lengths, members in groups]
-        ends = np.cumsum([array.size for array in arrays])
+    def of(cls, terms: list[_Term], *, dtype: type[np.floating[Any]] = np.float64) -> Lookup:
+        """The lookup of a sum of at least one term.
+
+        Args:
+            terms: the columns of a code that index an array, and the array: ``(*choices, *vector)``.
+            dtype: of the table; the terms are merged in double precision.
+        """
+        axes, array = terms[0]
+        vector = array.shape[len(axes) :]
+        groups = _grouped(terms, _MERGED // (np.dtype(dtype).itemsize * math.prod(vector)))
+        arrays = [_joint(lengths, members, vector) for lengths, members in groups]
+        ends = np.cumsum([math.prod(lengths.values()) for lengths, _ in groups])
         # Whole numbers are exact in single precision up to 2**24, in double precision up to 2**53.
         single = ends[-1] <= 2**24
         columns = 1 + max((axis for lengths, _ in groups for axis in lengths), default=-1)
@@ -132,21 +138,29 @@ class _Lookup:
         integers: type[np.signedinteger[Any]] = np.int32 if single else np.int64
         offsets = np.zeros(len(groups), integers)
         offsets[1:] = ends[:-1]
-        return cls(strides=strides, offsets=offsets, table=np.concatenate([array.reshape(-1) for array in arrays]))
+        table = np.concatenate([array.reshape(-1, *vector) for array in arrays], dtype=dtype)
+        return cls(strides=strides, offsets=offsets, table=table)
+
+    def places(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.signedinteger[Any]]:
+        """The entries whose sum is the value: codes ``(n, variables)`` -> rows of the table, ``(n, arrays)``."""
+        rows = codes[:, : len(self.strides)].astype(self.strides.dtype)
+        within: npt.NDArray[np.signedinteger[Any]] = (rows @ self.strides).astype(self.offsets.dtype)
+        return within + self.offsets
 
 
-def _grouped(terms: list[_Term]) -> list[tuple[dict[int, int], list[_Term]]]:
+def _grouped(terms: list[_Term], most: int) -> list[tuple[dict[int, int], list[_Term]]]:
     """Terms that share an array, with its axes: column -> length.
 
-    The largest come first, and each goes where it makes the array grow least, if that stays small or does not grow.
+    The largest come first, and each goes where it makes the array grow least, if that keeps at most so many entries or
+    does not grow.
     """
     groups: list[tuple[dict[int, int], list[_Term]]] = []
     for axes, array in sorted(terms, key=lambda term: -term[1].size):
-        own = {axis: length for axis, length in zip(axes, array.shape, strict=True) if length > 1}
+        own = {axis: length for axis, length in zip(axes, array.shape, strict=False) if length > 1}
         growth = {}
         for i, (lengths, _) in enumerate(groups):
             before, after = math.prod(lengths.values()), math.prod((lengths | own).values())
-            if after <= max(before, _MERGED):
+            if after <= max(before, most):
                 growth[i] = after / before
         if growth:
             lengths, members = groups[min(growth, key=growth.__getitem__)]
@@ -157,10 +171,10 @@ def _grouped(terms: list[_Term]) -> list[tuple[dict[int, int], list[_Term]]]:
     return groups
 
 
-def _joint(lengths: dict[int, int], members: list[_Term]) -> Floats:
-    """The sum of terms over all of their variables."""
-    array = np.zeros(tuple(lengths.values()))
-    places = dict(zip(lengths, np.indices(array.shape, sparse=True), strict=True))
+def _joint(lengths: dict[int, int], members: list[_Term], vector: tuple[int, ...]) -> Floats:
+    """The sum of terms over all of their variables, ``(*lengths, *vector)``."""
+    array = np.zeros((*lengths.values(), *vector))
+    places = dict(zip(lengths, np.indices(tuple(lengths.values()), sparse=True), strict=True))
     for axes, own in members:
         array += own[tuple(places.get(axis, 0) for axis in axes)]  # a variable with one value has no axis
     return array

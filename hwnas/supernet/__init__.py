@@ -3,7 +3,7 @@
 from hwnas.supernet.network import Supernet, extract, single
 from hwnas.supernet.once_for_all import load_once_for_all, read_once_for_all
 from hwnas.supernet.recipe import Phase, TrainConfig, read_training
-from hwnas.supernet.store import SupernetFacts, load_supernet, save_supernet
+from hwnas.supernet.store import SupernetFacts, load_supernet, read_facts, save_supernet
 from hwnas.supernet.train import train
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "extract",
     "load_once_for_all",
     "load_supernet",
+    "read_facts",
     "read_once_for_all",
     "read_training",
     "save_supernet",

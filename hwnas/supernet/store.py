@@ -65,22 +65,31 @@ def save_supernet(
     write_whole(folder / FACTS, json.dumps(facts.model_dump(), indent=2) + "\n")
 
 
+def read_facts(folder: Path) -> SupernetFacts:
+    """What the supernet of a folder is, without its weights.
+
+    Raises:
+        CheckpointError: the file is missing or malformed.
+    """
+    try:
+        return SupernetFacts.model_validate_json((folder / FACTS).read_bytes())
+    except OSError as error:
+        raise _nothing(folder, error) from error
+    except ValidationError as error:
+        raise CheckpointError(f"{folder / FACTS} is malformed: {error}") from error
+
+
 def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
     """The supernet of a folder that `save_supernet` wrote, in evaluation mode.
 
     Raises:
         CheckpointError: a file is missing, malformed, or not the one that was written.
     """
+    facts = read_facts(folder)
     try:
-        facts = SupernetFacts.model_validate_json((folder / FACTS).read_bytes())
         weights = (folder / WEIGHTS).read_bytes()
     except OSError as error:
-        raise CheckpointError(
-            f"{folder} holds no supernet: {error.filename}: {error.strerror}. "
-            f"Train one with: hwnas train --out {folder}"
-        ) from error
-    except ValidationError as error:
-        raise CheckpointError(f"{folder / FACTS} is malformed: {error}") from error
+        raise _nothing(folder, error) from error
     if hashlib.sha256(weights).hexdigest() != facts.weights_sha256:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file that {FACTS} describes; one of them was changed")
     try:
@@ -89,3 +98,9 @@ def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
     except (HwnasError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit the domain in {FACTS}: {error}") from error
     return supernet.eval(), facts
+
+
+def _nothing(folder: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} holds no supernet: {error.filename}: {error.strerror}. Train one with: hwnas train --out {folder}"
+    )

@@ -51,6 +51,7 @@ def train(
     fabric: Fabric | None = None,
     teacher: nn.Module | None = None,
     resume: bool = True,
+    until: int | None = None,
     progress: Progress = silent,
 ) -> None:
     """Train a supernet in place, or go on where a killed run of the same training left off.
@@ -67,11 +68,13 @@ def train(
         fabric: device, precision and processes, launched; this process's CPU in single precision if None.
         teacher: a separate teacher in evaluation mode, for images at the space's largest resolution.
         resume: go on from a checkpoint in the folder; otherwise the first new one takes its place.
+        until: pause behind that many updates, with a checkpoint and the weights as they would be kept; the same
+            training goes on from there. None trains to the end.
         progress: told after each step, in images.
 
     Raises:
         InvalidValue: the data is not of the space's channels and classes; the batch cannot be split among the
-            processes; a phase restricts what the space does not have.
+            processes; a phase restricts what the space does not have; it shall pause where it has no updates.
         CheckpointError: the folder holds a checkpoint of another training.
         TrainingDiverged: a loss is not a finite number.
         OutOfMemory: a batch does not fit.
@@ -91,9 +94,11 @@ def train(
         raise InvalidValue(
             f"a batch of {config.batch_size} images cannot be split evenly among {fabric.world_size} processes"
         )
+    if until is not None and not 0 < until <= config.steps:
+        raise InvalidValue(f"a training of {config.steps} updates pauses behind 1 to all of them, not {until}")
     run = _Run(supernet, data, config, seed=seed, folder=folder, fabric=fabric, teacher=teacher)
     try:
-        run.go(resume, progress)
+        run.go(resume, until or config.steps, progress)
     except RuntimeError as error:
         if fabric.world_size > 1 and re.search("gloo|nccl", str(error), re.IGNORECASE):
             raise ProcessLost(
@@ -124,8 +129,8 @@ class _Run:
         self.steps = Schedule(config.phases, supernet.space)
         self.average: dict[str, Tensor] = {}
 
-    def go(self, resume: bool, progress: Progress) -> None:
-        """Train from where the folder's checkpoint is to the end."""
+    def go(self, resume: bool, end: int, progress: Progress) -> None:
+        """Train from where the folder's checkpoint is to the end, or to a pause behind `end` updates."""
         found = read_checkpoint(self.path, self.subject) if resume else None
         done = found.step if found else 0
         if found:
@@ -138,9 +143,9 @@ class _Run:
         self.optimizer = self._optimizer(found.momentum if found else {})
         with ExitStack() as stack:
             metrics = stack.enter_context(Metrics(self.folder, done)) if self.fabric.is_global_zero else None
-            batches = self._batches(range(done, self.config.steps))
+            batches = self._batches(range(done, end))
             before = time.monotonic()
-            for step in map(self.steps, range(done, self.config.steps)):
+            for step in map(self.steps, range(done, end)):
                 if step.number and step.number == step.begin:
                     self._begin(self.steps(step.number - 1).space)
                 losses = self._attempt(step, *next(batches), done)
@@ -154,7 +159,7 @@ class _Run:
                         **losses,
                     )
                 before = now
-                if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == self.config.steps:
+                if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == end:
                     done = step.number + 1
                     if metrics:
                         metrics.flush()  # a step behind a checkpoint is not done again

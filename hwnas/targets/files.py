@@ -49,16 +49,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def only_one(lock: Path, what: str) -> Iterator[None]:
+def only_one(lock: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file, so that one process at a time works on something; a killed process holds it no longer.
 
+    Args:
+        lock: the file; the folders above it are created.
+        what: is worked on.
+        wait_s: seconds to wait for another process.
+
     Raises:
-        OutputError: another process holds it, or its folder cannot be written.
+        OutputError: another process still holds it, or its folder cannot be written.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(lock)
-        held.acquire(timeout=0)
+        held.acquire(timeout=wait_s)
     except filelock.Timeout as error:
         raise OutputError(f"another hwnas is working on {what}; wait for it, or choose another place") from error
     except OSError as error:

@@ -9,7 +9,8 @@ import pytest
 from scipy import special, stats
 
 from hwnas.accuracy import AccuracyModel, fit_accuracy, spread
-from hwnas.accuracy.stagewise import fit_score, logit, parameters
+from hwnas.accuracy.ensemble import fit_ensemble
+from hwnas.accuracy.stagewise import fit_score, logit, parameters, single
 from hwnas.accuracy.table import read_accuracies
 from hwnas.errors import DataError, InvalidValue
 from hwnas.search.decompose import Decomposition
@@ -134,6 +135,21 @@ def test_accuracy_rises_with_the_score(model: AccuracyModel) -> None:
     order = np.argsort(model.score(codes))
     assert (np.diff(model(codes)[order]) >= 0).all()
     assert ((model(codes) > 0) & (model(codes) < 1)).all()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3-tiny", "resnet50"])
+def test_lookups_are_the_first_layers_of_the_ensemble(name: str) -> None:
+    """It is fitted on features and predicts by lookups; here the layers once more, in double precision."""
+    space = make_space(name)
+    codes, fresh = space.sample(100, seed=6), space.sample(2500, seed=7)
+    ensemble = fit_ensemble(space, codes, additive(space, codes, 6), seed=0)
+    features = np.concatenate([term(fresh) for term in single(space)], axis=1)
+    x = (features - ensemble.inputs[0]) / ensemble.inputs[1]
+    weights = [layer.double().numpy() for layer in ensemble.layers]
+    for i in range(0, len(weights), 2):
+        x = (x / (1 + np.exp(-x)) if i else x) @ weights[i] + weights[i + 1]
+    mean, scale = ensemble.outputs
+    np.testing.assert_allclose(ensemble(fresh), mean + scale * x[..., 0], rtol=1e-5, atol=1e-5)
 
 
 def test_the_seed_decides(noisy: Callable[[Codes, int], np.ndarray]) -> None:

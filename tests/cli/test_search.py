@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import xml.etree.ElementTree as ET
 
@@ -115,6 +116,34 @@ def test_the_recipe_is_chosen_by_what_it_deploys(hwnas_cli, words, tables, space
     svg = (tmp_path / "front" / "front.svg").read_text()
     ET.fromstring(svg)
     assert all(recipe["target"] in svg for recipe in answer["recipes"])
+
+
+def test_a_recipe_whose_table_cannot_tell_so_much_confidence_is_left_out(
+    hwnas_cli, refused, words, tables, space, tmp_path
+):
+    largest = max(float(m.predict(space.encode([space.largest]))[0]) for m in models(tables, space).values())
+    asked = (
+        "--target",
+        "this/*",
+        "--budget",
+        f"{2 * largest}ms",
+        "--confidence",
+        0.99,
+        "--tables",
+        tmp_path / "tables",
+    )
+    shutil.copytree(tables, tmp_path / "tables")
+    assert refused(*words(*asked)).count("a confidence of 0.99 takes 99 bound networks") == 3
+    target = resolve_target(f"this/{FP32}")
+    path = tmp_path / "tables" / f"{target.name}.csv"
+    table = read_table(target, path)
+    [fit] = table.manifest.fits
+    write_table(table.with_fit(fit.model_copy(update={"scores": [0.01] * 99})), path)
+    ran = hwnas_cli(*words(*asked, "--json"))
+    assert ran.code == 0, ran.err
+    answer = json.loads(ran.out)
+    assert [recipe["target"] for recipe in answer["recipes"]] == [target.name]
+    assert "made with 19: at most 0.95" in answer["recipes_left_out"][resolve_target(f"this/{INT8}").name]
 
 
 def test_the_front_as_files(hwnas_cli, words, space, tmp_path):

@@ -99,6 +99,19 @@ def test_second_run_reuses_everything_and_another_budget_only_what_comes_before_
     assert "reused: profile, validate, train, accuracy" in summary(other)
 
 
+def test_a_budget_that_no_random_network_keeps(finished, tmp_path, monkeypatch):
+    job, out, answer = finished
+    again = shutil.copytree(out, tmp_path / "out")
+    monkeypatch.setattr("hwnas.pipeline.stages.draw_within", lambda problem, _: problem.space.sample(0, seed=0))
+    other = compile_job(job.model_copy(update={"budget": "90%"}), again)
+    assert other["best_random"] is None
+    assert other["random_networks"] == 0
+    assert other["measured_ms"] > 0
+    assert other["largest"]["accuracy"] == answer["largest"]["accuracy"]
+    assert "| best of 0 random ones within the budget | none drawn |" in (again / "report.md").read_text()
+    assert "best random  none drawn" in summary(other)
+
+
 def test_same_files_give_the_same_arch(finished, tmp_path):
     """Everything after the measurement is a function of the seed."""
     job, out, answer = finished

@@ -239,8 +239,7 @@ def test_a_budget_that_hardly_any_network_keeps_ends_the_drawing(make_problem: M
     make = make_problem(space, 5)
     lowest = find_front(make(None)).candidates[0].costs["board/made-up"]
     tight = replace(make(lowest * 1.001), confidence=None)
-    with pytest.raises(InfeasibleBudget, match="none of 100000 random networks of mobilenetv3 keeps the budgets"):
-        draw_within(tight, 10)
+    assert draw_within(tight, 10).shape == (0, len(space.variables))
     with pytest.raises(InfeasibleBudget, match=r"found no network .* among 5000.*use --strategy exact"):
         solve(tight, "random", evaluations=5000)
     assert solve(tight).candidates[0].costs["board/made-up"] <= lowest * 1.001

@@ -85,14 +85,22 @@ def test_a_space_without_further_networks_ends_the_study(
     assert "ends with 1 networks" in caplog.text
 
 
-def test_gp_draws_from_what_it_has_learnt(make_problem: MakeProblem, small_spaces: dict[str, Space]) -> None:
+def test_gp_draws_from_what_it_has_learnt(
+    make_problem: MakeProblem, brute_force: BruteForce, small_spaces: dict[str, Space]
+) -> None:
     space = small_spaces["resolutions"]
-    problem = half(make_problem(space, 0), space)
-    train = Training(problem, epochs=3)
-    found = search_study(problem, train, trials=13, sampler="gp", epochs=3, name="gp")
-    assert found.evaluations == len(set(train.archs)) == 13
-    assert train.trained_epochs == 3 * 13  # it does not learn from trainings cut short
-    assert (problem.excess(space.encode(train.archs)) == 0).all()
+    codes, better = brute_force(space), []
+    for seed in range(4):
+        problem = half(make_problem(space, seed), space)
+        train = Training(problem, epochs=3)
+        found = search_study(problem, train, trials=13, sampler="gp", epochs=3, name="gp")
+        assert found.evaluations == len(set(train.archs)) == 13
+        assert train.trained_epochs == 3 * 13  # it does not learn from trainings cut short
+        assert (problem.excess(space.encode(train.archs)) == 0).all()
+        values = problem.accuracy(codes[problem.excess(codes) == 0])
+        # Ten networks are random; the three after them are drawn.
+        better += [float((values > drawn).mean()) for drawn in problem.accuracy(space.encode(train.archs[10:]))]
+    assert np.mean(better) < 0.3, "of the networks within the budget; half of them, were the draws random"
 
 
 def test_tpe_is_better_than_random(make_problem: MakeProblem) -> None:

@@ -107,6 +107,22 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert equal(one, other)
 
 
+def test_a_paused_training_goes_on_to_the_same_bits(
+    data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    states = []
+    for until in (1, 3, CONFIG.steps):
+        supernet, steps = Supernet(SPACE, seed=1), Steps()
+        train(supernet, data, CONFIG, seed=0, folder=tmp_path, until=until, progress=steps)
+        assert steps.done[-1] == until
+        states.append(supernet.state_dict())
+    assert equal(states[-1], uninterrupted[1])
+    assert not equal(states[0], states[1])
+    for until in (0, CONFIG.steps + 1):
+        with pytest.raises(InvalidValue, match=f"pauses behind 1 to all of them, not {until}"):
+            train(Supernet(SPACE, seed=1), data, CONFIG, seed=0, folder=tmp_path, until=until)
+
+
 def test_a_finished_training_is_only_read(data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]]) -> None:
     folder, state = uninterrupted
     before = (folder / CHECKPOINT).stat().st_mtime_ns

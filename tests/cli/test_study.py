@@ -1,0 +1,145 @@
+"""`hwnas study`: short trainings of a few networks, from the first to a bundle."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from hwnas.latency.manifest import Fit
+from hwnas.spaces import Domain, make_space
+from hwnas.supernet import Supernet, load_supernet, save_supernet
+from hwnas.targets import resolve_target
+
+FP32 = "this/onnxruntime-cpu-fp32"
+RECIPE = "batch_size = 8\n[[phases]]\nname = 'all'\nsteps = 4\nlearning_rate = 0.05\n"
+
+
+@pytest.fixture(scope="module")
+def tables(space, make_table, tmp_path_factory):
+    folder, target = tmp_path_factory.mktemp("tables"), resolve_target(FP32)
+    fit = Fit(
+        domain=Domain.of(space),
+        seed=0,
+        calibration_ms=[1.0] * 16,
+        terms={"scale": 1.0},
+        held_out_mape=0.0,
+        scores=[0.01] * 19,
+        measurement={},
+    )
+    from hwnas.latency import write_table
+
+    write_table(make_table(space, target).with_fit(fit), folder / f"{target.name}.csv")
+    return folder
+
+
+@pytest.fixture
+def words(space, tables, tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    fixed = [w for v in space.variables for w in ("--fix", f"{v.name}={','.join(map(str, v.values))}")]
+
+    def command(*more):
+        return (
+            "study", "--space", "mobilenetv3-tiny", *fixed, "--data", "cluttered-digits", "--tables", tables,
+            "--target", FP32, "--budget", "100%", "--recipe", tmp_path / "recipe.toml", "--epochs", 2, "--trials", 3,
+            "--images", 100, "--accelerator", "cpu", "--out", tmp_path / "out", *more,
+        )  # fmt: skip
+
+    return command
+
+
+def test_from_the_first_training_to_a_bundle(hwnas_cli, refused, words, space, tables, tmp_path):
+    ran = hwnas_cli(*words("--json"))
+    assert ran.code == 0, ran.err
+    answer = json.loads(ran.out)
+    out, arch = tmp_path / "out", space.arch(answer["arch"])
+    assert json.loads((out / "arch.json").read_text()) == answer
+    assert answer["predicted_ms"] <= answer["budget_ms"] / 1.01
+    accuracies = [c["validation_accuracy"] for c in answer["candidates"]]
+    assert answer["validation_accuracy"] == accuracies[0] == max(accuracies)
+    assert answer["proof"].startswith("The best of 3 networks that the study trained.")
+    assert answer["supernet"] == str(out)
+    net, facts = load_supernet(out)
+    assert net.space.largest == arch
+    assert facts.training["validation_accuracy"] == answer["validation_accuracy"]
+    evaluated = hwnas_cli("subnet", "eval", "--supernet", out, "--images", 100, "--json")
+    assert json.loads(evaluated.out)[0]["validation_accuracy"] == answer["validation_accuracy"]
+
+    # The same command goes on; one that trains otherwise does not.
+    again = hwnas_cli(*words("--json"))
+    assert json.loads(again.out) == answer
+    assert "training: " not in again.err
+    assert "is of something else; give another name: training is" in refused(*words("--steps", 6))
+    more = hwnas_cli(*words("--trials", 4, "--json"))
+    assert json.loads(more.out)["proof"].startswith("The best of 4 networks")
+
+    best = json.loads(more.out)
+    bundle = ("--supernet", out, "--target", FP32, "--tables", tables, "--out", tmp_path / "bundle", "--json")
+    exported = hwnas_cli("export", out / "arch.json", *bundle)
+    assert exported.code == 0, exported.err
+    assert json.loads(exported.out)["arch"] == best["arch"]
+
+
+def test_what_has_no_weights_here_is_said_to_have_none(hwnas_cli, words, tmp_path):
+    asked = words("--trials", 1, "--epochs", 1, "--steps", 1)
+    assert "Export it with: hwnas export" in hwnas_cli(*asked).out
+    (tmp_path / "out" / "supernet.json").unlink()
+    ran = hwnas_cli(*asked)
+    assert ran.code == 0, ran.err
+    assert "Export it with" not in ran.out
+    assert "in the --out of the worker that trained it" in ran.out
+    assert json.loads(hwnas_cli(*asked, "--json").out)["supernet"] is None
+
+
+@pytest.mark.parametrize("pressed", [1, 2])
+def test_ctrl_c_keeps_the_best_so_far(hwnas_cli, words, monkeypatch, tmp_path, pressed):
+    from hwnas.search import from_scratch
+
+    real, trainings = from_scratch.train, []
+
+    def interrupted(*given, until, **named):
+        if until == 1:
+            trainings.append(1)
+            if len(trainings) == pressed:
+                signal.raise_signal(signal.SIGINT)
+        real(*given, until=until, **named)
+
+    monkeypatch.setattr(from_scratch, "train", interrupted)
+    ran = hwnas_cli(*words("--epochs", 1, "--steps", 1, "--json"))
+    assert ran.code == 130
+    assert "the same command goes on from there" in ran.err
+    assert "Traceback" not in ran.err
+    assert len(trainings) == pressed
+    if pressed == 1:
+        assert not (tmp_path / "out" / "arch.json").exists()
+    else:
+        assert json.loads(ran.out)["proof"].startswith("Stopped early: the best of 1 networks")
+
+
+def test_a_folder_with_a_supernet_of_something_else_is_left_alone(refused, words, tmp_path):
+    out = tmp_path / "out"
+    save_supernet(
+        Supernet(make_space("mobilenetv3-tiny", classes=10)), out, data={}, classes=tuple("0123456789"), training={}
+    )
+    before = (out / "supernet.safetensors").read_bytes()
+    assert "holds a supernet already" in refused(*words())
+    assert (out / "supernet.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--sampler", "tpee"), "unknown sampler 'tpee'. Did you mean 'tpe'"),
+        (("--target", "this/*"), "a study is for one recipe, not for --target this/*"),
+        (("--target", "this/openvino-cpu-bf16"), "there is no latency table for"),
+        (("--budget", "params=10"), "keeps 10 of params"),
+        (("--confidence", "0.9", "--no-margin"), "give --confidence or --no-margin, not both"),
+        (("--storage", "study.txt"), "a .log or .journal file or a database URL"),
+        (("--epochs", "5"), "falls into 1 to 4 epochs, not 5; give fewer, or more --steps"),
+        (("--recipe", "none.toml"), "none.toml"),
+        (("--out", "recipe.toml"), "is a file; a study is a folder"),
+    ],
+)
+def test_what_is_refused(refused, words, given, said):
+    assert said in refused(*words(*given))

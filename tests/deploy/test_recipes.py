@@ -1,0 +1,44 @@
+"""What leaves a recipe out of the choice; the choice itself is tested where the command line makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hwnas.accuracy import Evaluator
+from hwnas.deploy.recipes import choose_recipe
+from hwnas.errors import InfeasibleBudget
+from hwnas.latency import LatencyTable, load_model
+from hwnas.latency.manifest import Fit
+from hwnas.search import Problem, latency_objective
+from hwnas.spaces import Domain, Space
+from hwnas.targets import Journal, Target
+
+
+def test_a_table_that_cannot_tell_so_much_confidence(
+    space: Space, this: Target, make_table: Callable[..., LatencyTable], evaluator: Evaluator, tmp_path: Path
+) -> None:
+    fit = Fit(
+        domain=Domain.of(space),
+        seed=0,
+        calibration_ms=[1.0] * 16,
+        terms={"scale": 1.0},
+        held_out_mape=0.0,
+        scores=[0.01] * 19,
+        measurement={},
+    )
+    objective = latency_objective(load_model(make_table(space, this).with_fit(fit), space))
+    problem = Problem(
+        space=space,
+        accuracy=space.macs,
+        objectives=(objective,),
+        budgets={objective.name: 1e9},
+        confidence=0.99,
+    )
+    with (
+        Journal(tmp_path / "journal.jsonl", {}) as journal,
+        pytest.raises(InfeasibleBudget, match=f"can be deployed: {this.name}: a confidence of 0.99 takes 99 bound"),
+    ):
+        choose_recipe({this.name: problem}, {this.name: this}, evaluator, journal)
