@@ -14,9 +14,11 @@ _INTERRUPTED = 130
 
 
 def search(
-    supernet: Annotated[Path, typer.Option(help="Folder that `hwnas train` wrote.")],
     budget: options.Budgets,
     out: Annotated[Path, typer.Option(help="File for the arch that is found; with --family a folder.")],
+    supernet: Annotated[
+        Path | None, typer.Option(help="Folder that `hwnas train` wrote; not for differentiable strategies.")
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -24,7 +26,13 @@ def search(
             metavar="DEVICE/RECIPE",
         ),
     ] = None,
-    strategy: Annotated[str, typer.Option(help="exact, milp, nsga2, evolution, local or random.")] = "exact",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="exact, milp, nsga2, evolution, local or random; or differentiable, with --space and --data: darts, "
+            "darts-second-order, pc-darts, gdas, snas, proxyless, fbnet or fairnas."
+        ),
+    ] = "exact",
     accuracy: Annotated[
         Path | None, typer.Option(help="CSV of accuracies to fit instead of evaluated subnets: a column a variable.")
     ] = None,
@@ -38,36 +46,118 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say where the milliseconds go, and what more of them would buy.")
     ] = False,
+    space: Annotated[str | None, typer.Option(help="Search space of a differentiable strategy.")] = None,
+    data: Annotated[str | None, typer.Option(help="Dataset of a differentiable strategy.")] = None,
+    data_path: options.DataPath = None,
+    fix: options.Fix = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="How a differentiable strategy trains, a TOML file; see docs/search.md.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates, in place of the recipe's.", min=1)] = None,
+    penalty: Annotated[
+        str | None,
+        typer.Option(help="On latency: linear, log, mul-log, hinge or lagrangian, in place of the recipe's."),
+    ] = None,
+    accelerator: options.Accelerator = "auto",
+    resume: options.Resume = True,
     tables: options.Tables = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Fit an accuracy model on evaluated subnets, search with it, and really evaluate the best candidates.
 
-    Ctrl-C ends the search with the best network so far.
+    With a differentiable strategy, train the weights of a whole space and the probabilities of its choices together,
+    and make of them the most probable network that meets the target. Ctrl-C ends a search with the best network so far.
     """
+    from hwnas.cli.relaxed import search_relaxed
+    from hwnas.errors import InvalidValue, UnknownName
+    from hwnas.search import STRATEGIES
+    from hwnas.search.differentiable import METHODS
+
+    held = options.held_confidence(confidence, no_margin)
+    common: Any = {"target": target, "confidence": held, "tables": tables, "seed": seed, "as_json": as_json}
+    if strategy in METHODS:
+        if supernet or accuracy or family or front or explain:
+            raise InvalidValue(
+                f"{strategy} is a differentiable strategy: --supernet, --accuracy, --family, --front and --explain are "
+                "not for it"
+            )
+        search_relaxed(
+            strategy,
+            space,
+            data,
+            budget,
+            out,
+            data_path=data_path,
+            fix=fix,
+            recipe=recipe,
+            changes={"steps": steps, "penalty": penalty},
+            accelerator=accelerator,
+            resume=resume,
+            **common,
+        )
+        return
+    if strategy not in STRATEGIES:
+        raise UnknownName("search strategy", strategy, [*STRATEGIES, *METHODS])
+    if supernet is None or space or data or data_path or fix or recipe or steps or penalty:
+        raise InvalidValue(
+            f"{strategy} search takes --supernet, which knows its space and data; --space, --data, --data-path, --fix, "
+            "--recipe, --steps and --penalty are for differentiable strategies"
+        )
+    _search_supernet(
+        supernet,
+        budget,
+        out,
+        strategy,
+        accuracy=accuracy,
+        subnets=subnets,
+        images=images,
+        candidates=candidates,
+        family=family,
+        front=front,
+        explain=explain,
+        **common,
+    )
+
+
+def _search_supernet(
+    supernet: Path,
+    budget: list[str],
+    out: Path,
+    strategy: str,
+    *,
+    target: str | None,
+    accuracy: Path | None,
+    subnets: int,
+    images: int,
+    candidates: int,
+    confidence: float | None,
+    family: bool,
+    front: Path | None,
+    explain: bool,
+    tables: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Search among the subnets of a trained supernet."""
     from hwnas.accuracy import Evaluator, fit_accuracy, fit_on_subnets
     from hwnas.accuracy.table import read_accuracies
     from hwnas.cli import answers as said
     from hwnas.cli.asked import asked
     from hwnas.deploy.recipes import choose_recipe
-    from hwnas.errors import UnknownName
-    from hwnas.search import STRATEGIES, Problem
+    from hwnas.search import Problem
     from hwnas.search.rerank import choose
     from hwnas.supernet import load_supernet
 
-    if strategy not in STRATEGIES:
-        raise UnknownName("search strategy", strategy, STRATEGIES)
-    held = options.held_confidence(confidence, no_margin)
     said.check_places(out, front, family=family)
     net, facts = load_supernet(supernet)
-    data, space = options.reopen_data(facts), net.space
-    wanted = asked(space, budget, target, tables=tables, family=family, confidence=held)
-    own = read_accuracies(accuracy, space) if accuracy else None
-    evaluator = Evaluator(net, data, images=images, seed=seed + 1)
+    pictures = options.reopen_data(facts)
+    wanted = asked(net.space, budget, target, tables=tables, family=family, confidence=confidence)
+    own = read_accuracies(accuracy, net.space) if accuracy else None
+    evaluator = Evaluator(net, pictures, images=images, seed=seed + 1)
     with shown_progress() as progress, evaluator.journal(supernet, facts.weights_sha256) as journal:
         if own:
-            model = fit_accuracy(space, *own, seed=seed)
+            model = fit_accuracy(net.space, *own, seed=seed)
         else:
             model = fit_on_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
         problems = {

@@ -30,6 +30,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
     data_path: options.DataPath = None,
     fix: options.Fix = None,
+    arch: Annotated[
+        Path | None, typer.Option(help="File that `hwnas search` wrote: train this one network, from scratch.")
+    ] = None,
     recipe: options.TrainingRecipe = None,
     steps: Annotated[int | None, typer.Option(help="Updates in all, in place of the recipe's.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images an update, in place of the recipe's.", min=1)] = None,
@@ -50,6 +53,8 @@ def train(
 
     images = open_data(data, path=data_path)
     chosen = options.fixed_space(space, fix, images.in_channels, len(images.classes))
+    if arch:
+        chosen = chosen.fix(**chosen.arch(options.read_arch(arch)[0]))
     config = read_training(recipe) if recipe else TrainConfig()
     config = config.lasting(steps) if steps else config
     config = config.model_copy(update={"batch_size": batch_size}) if batch_size else config

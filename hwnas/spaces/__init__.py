@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwnas.spaces.catalog import SPACES, make_space
+from hwnas.spaces.catalog import SPACES, make_space, notation_of
 from hwnas.spaces.domain import Domain
 from hwnas.spaces.ops import Op, parse_op
 from hwnas.spaces.slotsum import SlotFunction, SlotMax, SlotSum
@@ -21,5 +21,6 @@ __all__ = [
     "Space",
     "Variable",
     "make_space",
+    "notation_of",
     "parse_op",
 ]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hwnas.errors import InvalidValue, UnknownName
-from hwnas.spaces.darts import DARTS
+from hwnas.spaces.darts import DARTS, Darts, genotype
 from hwnas.spaces.mobilenet import MOBILENETS
-from hwnas.spaces.nasbench201 import NASBENCH201S
+from hwnas.spaces.nasbench201 import NASBENCH201S, NasBench201, nasbench201_string
 from hwnas.spaces.resnet import RESNETS
-from hwnas.spaces.space import Space
+from hwnas.spaces.space import Arch, Space
 
 SPACES = {family.name: family for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS)}
 _MOST_CLASSES = 1_000_000
@@ -35,3 +35,17 @@ def make_space(name: str, *, in_channels: int | None = None, classes: int | None
     if not 2 <= classes <= _MOST_CLASSES:
         raise InvalidValue(f"a classifier tells 2 to {_MOST_CLASSES:,} classes apart, not {classes:,}")
     return family.space(in_channels=in_channels, classes=classes)
+
+
+def notation_of(arch: Arch) -> str | None:
+    """The arch in the notation of its literature, for spaces of cells; None for others.
+
+    Raises:
+        UnknownName: it is of no known space.
+    """
+    if arch.space not in SPACES:
+        raise UnknownName("space", arch.space, SPACES)
+    family = SPACES[arch.space]
+    if isinstance(family, NasBench201):
+        return nasbench201_string(arch)
+    return genotype(arch) if isinstance(family, Darts) else None
