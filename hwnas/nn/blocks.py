@@ -187,6 +187,7 @@ BUILDERS: dict[str, Callable[[Op], nn.Module]] = {
     "classifier": _classifier,
     "linear": _linear,
     "avgpool": _avgpool,
+    "relu": lambda _: nn.ReLU(),
     "bn-linear": _bn_linear,
     "relu-conv": _relu_conv,
     "basic-block": BasicBlock,

@@ -19,11 +19,12 @@ def edge_op(name: str, input_: Shape, output: Shape) -> Op | None:
         return make_op("none", input_, output)
     if name == "skip_connect":
         return None if stride == 1 else make_op("factorized-reduce", input_, output)
+    if kind == "nor_conv":  # its activation stands in the node that it reads
+        return make_op("conv", input_, output, kernel=int(name[-1]), stride=stride, act="none")
     return make_op(_KINDS[kind], input_, output, kernel=int(name[-1]), stride=stride)
 
 
 _KINDS = {
-    "nor_conv": "relu-conv",
     "avg_pool": "avgpool",
     "max_pool": "maxpool",
     "sep_conv": "sep-conv",

@@ -8,7 +8,7 @@ them, a linear classifier on the mean.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +24,7 @@ from hwnas.spaces.wiring import IMAGE, Place
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # in the order of the benchmark's strings
 _STAGES = (1, 2, 3)
+_LAST = 3  # the node that a cell gives
 _FORM = "A cell is written |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
 
 
@@ -77,15 +78,22 @@ class NasBench201:
                 yield Place(name=f"stage{s}.reduce", slot=f"stage{s}.reduce", reads=(before,))
                 before = f"stage{s}.reduce"
             for c in range(1, self.cells + 1):
-                cell = f"stage{s}.cell{c}"
-                for j in (1, 2, 3):
-                    for i in range(j):
-                        read = f"{cell}.node_{i}" if i else before
-                        yield Place(name=f"{cell}.{_edge(i, j)}", slot=f"stage{s}.{_edge(i, j)}", reads=(read,))
-                    reads = tuple(f"{cell}.{_edge(i, j)}" for i in range(j))
-                    yield Place(name=f"{cell}.node_{j}", slot=f"stage{s}.node_{j}", reads=reads)
-                before = f"{cell}.node_3"
+                yield from _cell_places(s, f"stage{s}.cell{c}", before)
+                before = f"stage{s}.cell{c}.node_{_LAST}"
         yield Place(name="classifier", slot="classifier", reads=(before,))
+
+
+def _cell_places(s: int, cell: str, before: str) -> Iterator[Place]:
+    for j in range(_LAST + 1):
+        for i in range(j):
+            read, name = f"{cell}.node_{i}" if i else before, _edge(i, j)
+            yield Place(name=f"{cell}.{name}", slot=f"stage{s}.{name}", reads=(read,), activated=f"{cell}.relu_{i}")
+        if j:
+            reads = tuple(f"{cell}.{_edge(i, j)}" for i in range(j))
+            yield Place(name=f"{cell}.node_{j}", slot=f"stage{s}.node_{j}", reads=reads)
+        if j < _LAST:
+            read = f"{cell}.node_{j}" if j else before
+            yield Place(name=f"{cell}.relu_{j}", slot=f"stage{s}.relu_{j}", reads=(read,))
 
 
 def _edge(i: int, j: int) -> str:
@@ -111,28 +119,36 @@ def _classifier(net: NasBench201, classes: int, resolution: int) -> Op:
 
 
 def _cell_slots(net: NasBench201, s: int) -> Iterator[Slot]:
-    """The edges and nodes of a stage's cells."""
-    group = f"stage{s}"
-    for j in (1, 2, 3):
-        needed_by, needed = _NEEDED[j]
-        edges = tuple(_edge(i, j) for i in range(j))
-        for name in edges:
+    """The activations, edges and nodes of a stage's cells."""
+    group, all_edges = f"stage{s}", tuple(_edge(*edge) for edge in EDGES)
+    for j in range(4):
+        if j:
+            for i in range(j):
+                yield Slot(
+                    name=f"{group}.{_edge(i, j)}",
+                    group=group,
+                    variables=("resolution", _edge(i, j)),
+                    op=partial(_edge_op, net, s),
+                    needed_by=all_edges,
+                    needed=_EDGE_RUNS[i, j],
+                )
             yield Slot(
-                name=f"{group}.{name}",
+                name=f"{group}.node_{j}",
                 group=group,
-                variables=("resolution", name),
-                op=partial(_edge_op, net, s),
-                needed_by=needed_by,
-                needed=needed,
+                variables=("resolution", *(_edge(i, j) for i in range(j))),
+                op=partial(_node_op, net, s),
+                needed_by=all_edges,
+                needed=_NODE_RUNS[j],
             )
-        yield Slot(
-            name=f"{group}.node_{j}",
-            group=group,
-            variables=("resolution", *edges),
-            op=partial(_node_op, net, s),
-            needed_by=needed_by,
-            needed=needed,
-        )
+        if j < _LAST:
+            yield Slot(
+                name=f"{group}.relu_{j}",
+                group=group,
+                variables=("resolution",),
+                op=partial(_relu_op, net, s),
+                needed_by=all_edges,
+                needed=_RELU_RUNS[j],
+            )
 
 
 def _edge_op(net: NasBench201, s: int, resolution: int, choice: int) -> Op | None:
@@ -145,16 +161,63 @@ def _node_op(net: NasBench201, s: int, resolution: int, *choices: int) -> Op | N
     return node_op(sum(map(bool, choices)), shape, shape)
 
 
-def _leaves_first(to_second: int, to_third: int, from_second: int) -> bool:
-    return bool(to_third or (to_second and from_second))
+def _relu_op(net: NasBench201, s: int, resolution: int) -> Op:
+    shape = _shape(net, s, resolution)
+    return make_op("relu", shape, shape)
 
 
-# Whether the cell's output is made of a node: the edges that say so, and how. `none` is 0.
-_NEEDED: dict[int, tuple[tuple[str, ...], Callable[..., bool]]] = {
-    1: ((_edge(1, 2), _edge(1, 3), _edge(2, 3)), _leaves_first),
-    2: ((_edge(2, 3),), bool),
-    3: ((), lambda: True),
-}
+class _Cell:
+    """What runs in a cell, from the operations on its edges in the order of `EDGES`."""
+
+    def __init__(self, *choices: int) -> None:
+        self.chosen = {edge: OPERATIONS[choice] for edge, choice in zip(EDGES, choices, strict=True)}
+        live = {edge for edge, name in self.chosen.items() if name != "none"}
+        second = (2, _LAST) in live
+        self.needed = {1: (1, _LAST) in live or ((1, 2) in live and second), 2: second, _LAST: True}
+        # What a node gives: equal values are computed once.
+        self.zero = next((j for j in (1, 2, _LAST) if self.needed[j] and not any(j == to for _, to in live)), None)
+        self.gives: dict[int, object] = {0: 0}
+        for j in (1, 2, _LAST):
+            reach = [edge for edge in live if edge[1] == j]
+            name, source = (self.chosen[reach[0]], self.gives[reach[0][0]]) if len(reach) == 1 else ("", None)
+            self.gives[j] = j if reach else "zero"
+            if name == "skip_connect":
+                self.gives[j] = source
+            elif name == "avg_pool_3x3":
+                self.gives[j] = (name, source)
+
+    def first(self, edge: tuple[int, int], prefix: str) -> bool:
+        """Whether a needed edge with such an operation is the first that reads what its node gives."""
+        same = [
+            other
+            for other in EDGES
+            if self.needed[other[1]]
+            and self.chosen[other].startswith(prefix)
+            and self.gives[other[0]] == self.gives[edge[0]]
+        ]
+        return bool(same) and same[0] == edge
+
+
+def _edge_runs(i: int, j: int, *choices: int) -> bool:
+    cell = _Cell(*choices)
+    return cell.needed[j] and (cell.chosen[i, j] != "avg_pool_3x3" or cell.first((i, j), "avg_pool"))
+
+
+def _node_runs(j: int, *choices: int) -> bool:
+    cell = _Cell(*choices)
+    reached = any(cell.chosen[edge] != "none" for edge in EDGES if edge[1] == j)
+    return cell.needed[j] and (reached or cell.zero == j)
+
+
+def _relu_runs(i: int, *choices: int) -> bool:
+    cell = _Cell(*choices)
+    return any(cell.first(edge, "nor_conv") for edge in EDGES if edge[0] == i)
+
+
+# One value each, so that what they say is computed once for all stages.
+_EDGE_RUNS = {edge: partial(_edge_runs, *edge) for edge in EDGES}
+_NODE_RUNS = {j: partial(_node_runs, j) for j in (1, 2, 3)}
+_RELU_RUNS = {i: partial(_relu_runs, i) for i in (0, 1, 2)}
 
 
 def nasbench201_string(arch: Mapping[str, int]) -> str:
@@ -224,5 +287,5 @@ def _term(operation: str, source: str) -> str:
 
 NASBENCH201S = (
     NasBench201(name="nasbench201", channels=16, cells=5, classes=10, in_channels=3),
-    NasBench201(name="nasbench201-tiny", channels=8, cells=1, classes=10, in_channels=1),
+    NasBench201(name="nasbench201-tiny", channels=16, cells=1, classes=10, in_channels=1),
 )

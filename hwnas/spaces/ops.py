@@ -287,6 +287,7 @@ KINDS: dict[str, Kind] = {
         lambda op: _linear_params(op) + 2 * op.input[0],
         _classifier_activations,
     ),
+    "relu": Kind(frozenset(), _nothing, _nothing, _conv_activations),
     # ReLU, convolution, BN (Liu et al., "DARTS", ICLR 2019; Dong and Yang, "NAS-Bench-201", ICLR 2020)
     "relu-conv": Kind(frozenset({"kernel", "stride"}), _conv_macs, _conv_params, _conv_activations),
     # two such convolutions; a mean of 2x2 and a 1x1 on the shortcut (NAS-Bench-201, between its stages)

@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +46,11 @@ class Variable:
     requires: tuple[str, int] | None = None
 
 
+def always() -> bool:
+    """A slot that the network has whatever the variables say."""
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
     """A place in the network.
@@ -55,8 +60,8 @@ class Slot:
         group: the slots that share a context factor in the latency model, e.g. ``stage2``.
         variables: names of the variables it reads, the axes of its cost array.
         op: from the values of those variables, in that order, to the op, or None where nothing stands here.
-        needed_by, needed: other variables, and from their values to whether the network reads what the slot gives: an
-            edge into a node that nothing leaves costs nothing, whatever stands there.
+        needed_by, needed: variables, and from their values to whether the network has what stands here: an edge into a
+            node that nothing leaves costs nothing, nor does what is computed elsewhere already.
     """
 
     name: str
@@ -64,7 +69,7 @@ class Slot:
     variables: tuple[str, ...]
     op: Callable[..., Op | None]
     needed_by: tuple[str, ...] = ()
-    needed: Callable[..., bool] = lambda: True
+    needed: Callable[..., bool] = always
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,10 +380,13 @@ class Space:
                 if (slot.group, op) not in known:
                     known[slot.group, op] = 0.0 if op.free else float(cost(slot.group, op))
             array = np.array([known[slot.group, op] for op in ops.flat], np.float64).reshape(ops.shape)
-            others = [self.variable(name).values for name in slot.needed_by]
-            needed = np.array([slot.needed(*values) for values in itertools.product(*others)])
-            arrays.append(np.multiply.outer(array, needed.reshape([len(values) for values in others])))
-            axes.append(tuple(self.column[name] for name in (*slot.variables, *slot.needed_by)))
+            names = (*slot.variables, *(name for name in slot.needed_by if name not in slot.variables))
+            array = array.reshape(*array.shape, *[1] * (len(names) - array.ndim))
+            mask = _needed(slot.needed, tuple(self.variable(name).values for name in slot.needed_by))
+            order = [slot.needed_by.index(name) for name in names if name in slot.needed_by]
+            places = [mask.shape[slot.needed_by.index(name)] if name in slot.needed_by else 1 for name in names]
+            arrays.append(array * mask.transpose(order).reshape(places))
+            axes.append(tuple(self.column[name] for name in names))
         return tuple(axes), tuple(arrays)
 
     @cached_property
@@ -390,3 +398,10 @@ class Space:
     def params(self) -> SlotSum:
         """Parameter counts of networks, from their codes."""
         return self.slot_sum(lambda op: op.params)
+
+
+@cache
+def _needed(needed: Callable[..., bool], values: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.bool_]:
+    """Whether a slot is needed, by the values of the variables that say so."""
+    found = [needed(*chosen) for chosen in itertools.product(*values)]
+    return np.array(found).reshape([len(choices) for choices in values])

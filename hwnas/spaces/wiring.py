@@ -2,7 +2,8 @@
 
 In a chain every slot reads the one before it. In a cell several edges lead from one node to others, and the same cell
 stands in the network many times. An op of kind ``none`` gives nothing: who reads several places reads one fewer. Where
-no op stands (None), what is read passes on.
+no op stands (None), what is read passes on. An op without weights that reads what another such op reads is that one, as
+every runtime would have it.
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ class Place:
         name: the slot's own, if it stands in one place only; otherwise with the cell, e.g. ``stage1.cell2.edge_0_1``.
         slot: name of the slot, whose op stands here under an arch.
         reads: names of places before it, or `IMAGE`.
+        activated: where the activation of what it reads stands, which a convolution here reads instead; convolutions of
+            several edges share it.
     """
 
     name: str
     slot: str
     reads: tuple[str, ...]
+    activated: str | None = None
+
+    def source(self, op: Op | None) -> str:
+        """What the place reads, of a place with one input, if that op stands in it."""
+        return self.activated if self.activated and op and op.kind == "conv" else self.reads[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +79,11 @@ def resolve(places: Sequence[Place], slots: Mapping[str, Slot], ops: Mapping[str
     nodes: list[Node] = []
     given: dict[str, int] = {IMAGE: FROM_IMAGE}  # what a place gives to its readers
     cut: dict[str, int] = {}  # what a place that gives nothing would have read
+    plain: dict[tuple[Op, tuple[int, ...]], int] = {}  # ops without weights, by what they read
     for place in places:
-        op, read = ops[place.slot], [given[name] for name in place.reads if name in given]
+        op = ops[place.slot]
+        names = place.reads if len(place.reads) > 1 else (place.source(op),)
+        read = [given[name] for name in names if name in given]
         if op is None:
             [given[place.name]] = read
         elif op.kind == "none":
@@ -80,7 +91,10 @@ def resolve(places: Sequence[Place], slots: Mapping[str, Slot], ops: Mapping[str
         else:
             # Zeros are made of what would have been read: they are as many as the images.
             reads = tuple(read) or (cut[place.reads[0]],)
-            given[place.name] = len(nodes)
+            if not op.params and (op, reads) in plain:
+                given[place.name] = plain[op, reads]
+                continue
+            given[place.name] = plain[op, reads] = len(nodes)
             nodes.append(Node(name=place.name, slot=slots[place.slot], op=op, reads=reads))
     return _needed(nodes, given[places[-1].name])
 

@@ -7,6 +7,7 @@ product of the weights of its depth, kernel and expansion.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from hwnas.spaces.wiring import IMAGE, Place
 from hwnas.supernet import Supernet
 
 _MERGING = frozenset({"sum", "concat", "zero"})
-_NARROWED = frozenset({"relu-conv", "avgpool", "maxpool", "sep-conv", "dil-conv", "factorized-reduce", "none"})
+_NARROWED = frozenset({"conv", "avgpool", "maxpool", "sep-conv", "dil-conv", "factorized-reduce", "none"})
 
 
 class Paths(NamedTuple):
@@ -153,15 +154,11 @@ class MixedNet(nn.Module):
             if self.choices[place.slot].merges:
                 values[place.name] = self._merged(place, values, read)
                 continue
-            source = values[place.reads[0]]
-            assert source is not None
-            value = self._mixed(place, source, live[place.slot], modules)
+            value = self._mixed(place, values, live[place.slot], modules)
             values[place.name] = value
             if value is None:
-                read[place.name] = source
-        result = values[self.space.places[-1].name]
-        assert result is not None
-        return result
+                read[place.name] = _value(values, place.reads[0])
+        return _value(values, self.space.places[-1].name)
 
     def _live(self, slot: str, paths: Paths) -> list[tuple[int, Tensor]]:
         """The candidates that run in a slot, with their weights."""
@@ -187,19 +184,21 @@ class MixedNet(nn.Module):
     def _mixed(
         self,
         place: Place,
-        x: Tensor,
+        values: Mapping[str, Tensor | None],
         live: list[tuple[int, Tensor]],
         modules: Mapping[tuple[str, int], nn.Module],
     ) -> Tensor | None:
         """The weighted sum of what stands in a place; None if nothing does."""
-        if len(self.choices[place.slot].candidates) == 1:
-            return modules[place.name, 0](x) if (place.name, 0) in modules else x
-        part, rest = x, None
-        if self.partial > 1:
-            part, rest = x.split([x.shape[1] // self.partial, x.shape[1] - x.shape[1] // self.partial], dim=1)
+        candidates = self.ops[place.slot]
+        x = _value(values, place.reads[0])
+        if len(candidates) == 1:
+            return modules[place.name, 0](_value(values, place.source(candidates[0]))) if candidates[0] else x
+        taken = x.shape[1] // self.partial
+        rest = x[:, taken:] if self.partial > 1 else None
         total: Tensor | None = None
         for i, weight in live:
             module = modules.get((place.name, i))
+            part = _value(values, place.source(candidates[i]))[:, :taken]
             if module is None:
                 dropout = self.skip_dropout if not self.space.shares_weights else 0.0
                 y = functional.dropout(part, dropout, self.training)
@@ -223,7 +222,7 @@ class MixedNet(nn.Module):
         shares = self.edges[self._edges_of(place)].softmax(dim=0) if self.edges and len(given) > 1 else None
         terms = [value if shares is None else shares[i] * value for i, value in enumerate(given) if value is not None]
         if terms:
-            return torch.stack(terms).sum(dim=0) if len(terms) > 1 else terms[0]
+            return functools.reduce(torch.add, terms)
         zero = next(op for op in self.choices[place.slot].candidates if op is not None and op.kind == "zero")
         nothing: Tensor = build(zero)(read[place.reads[0]])
         return nothing
@@ -244,6 +243,13 @@ class MixedNet(nn.Module):
                 for module in self.supernet.elastic(place.name, op).modules() if op and not op.free else ():
                     if isinstance(module, nn.BatchNorm2d):
                         module.requires_grad_(False)
+
+
+def _value(values: Mapping[str, Tensor | None], name: str) -> Tensor:
+    """What a place gives that gives something: nodes and activations always do."""
+    value = values[name]
+    assert value is not None, name
+    return value
 
 
 def _narrowed(space: Space, choices: Mapping[str, Choice], partial: int) -> Space:
