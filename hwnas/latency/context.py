@@ -5,12 +5,13 @@ for once and for bringing its input and its output into the layouts that the run
 in the caches from run to run; in a network they are fetched anew. So an op in a slot costs
 
     scale · T  +  (per op)  +  (per weight) · weights  +  (per value read, per value written) · values
-               +  (deviation of its stage) · T
+               +  (deviation of its stage, or of its kind) · T
 
 with T its time in the table. All of it is linear in slots, so the sum stays one. The deviations are shrunk toward 0,
 that is, each stage's factor toward the common scale (ridge regression on relative errors). Leave-one-out
-cross-validation on the calibration networks decides how strongly, and whether stages have a deviation at all: the
-simplest choice whose error is within one standard error of the least (Breiman et al., "Classification and Regression
+cross-validation on the calibration networks decides how strongly, and whether stages have a deviation at all, or kinds
+of op in their place: in cells a convolution beside another saves the layouts that one beside a pooling pays for. It
+takes the simplest choice whose error is within one standard error of the least (Breiman et al., "Classification and Regression
 Trees", 1984, section 3.4.3). So few networks suffice. (Deviations of kernels and expansions were tried: of 16 networks
 they cannot be learned, and now and then cross-validation took their luck for truth.)
 """
@@ -30,7 +31,8 @@ Floats = npt.NDArray[np.float64]
 
 _SHRINKAGE = (math.inf, *(float(s) for s in np.logspace(1, -4, 11)))  # infinite: stages do not deviate
 _WEAK = 1e-5  # pull toward 0 of the terms that are no deviations: it settles what so few networks cannot tell
-_STAGE = "stage "
+_STAGE, _KIND = "stage ", "kind "
+_KINDS_PULL = 0.1  # of the pull on stages: a kind makes a smaller part of a network, so its pull weighs more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ def features(group: str, op: Op, table_ms: float) -> dict[str, float]:
         "ms per million values read": op.inputs * math.prod(op.input) / 1e6,
         "ms per million values written": math.prod(op.output) / 1e6,
         f"{_STAGE}{group}": table_ms,
+        f"{_KIND}{op.kind}": table_ms,
     }
 
 
@@ -76,27 +79,35 @@ def fit_context(space: Space, table_ms: Mapping[Op, float], codes: Codes, measur
         codes: calibration networks, ``(n, variables)``.
         measured_ms: their latencies, ``(n,)``.
     """
-    designs = {stages: _design(space, table_ms, codes, stages=stages) for stages in (False, True)}
+    names, x = _design(space, table_ms, codes)
+    plain = [not name.startswith((_STAGE, _KIND)) for name in names]
     candidates = []  # the simplest first: the strongest pull
     for shrinkage in _SHRINKAGE:
-        names, x = designs[math.isfinite(shrinkage)]
-        errors = np.abs(held_out := _leave_one_out(names, x, measured_ms, shrinkage))
-        terms = dict(zip(names, _ridge(names, x, measured_ms, shrinkage).tolist(), strict=True))
-        candidates.append((float(errors.mean()), float(errors.std(ddof=1)), Fitted(terms=terms, held_out=held_out)))
+        for deviations in _deviations(names, x) if math.isfinite(shrinkage) else [""]:
+            kept = [i for i, name in enumerate(names) if plain[i] or (deviations and name.startswith(deviations))]
+            own, part = [names[i] for i in kept], x[:, kept]
+            errors = np.abs(held_out := _leave_one_out(own, part, measured_ms, shrinkage))
+            terms = dict(zip(own, _ridge(own, part, measured_ms, shrinkage).tolist(), strict=True))
+            candidates.append((float(errors.mean()), float(errors.std(ddof=1)), Fitted(terms=terms, held_out=held_out)))
     least, deviation, _ = min(candidates, key=lambda candidate: candidate[0])
     enough = least + deviation / math.sqrt(len(codes))
     return next(fitted for error, _, fitted in candidates if error <= enough)
 
 
-def _design(space: Space, table_ms: Mapping[Op, float], codes: Codes, *, stages: bool) -> tuple[list[str], Floats]:
+def _deviations(names: Sequence[str], x: Floats) -> list[str]:
+    """What may deviate: stages, and kinds where at least two make different parts of different networks."""
+    kinds = [i for i, name in enumerate(names) if name.startswith(_KIND)]
+    return [_STAGE, _KIND] if (np.ptp(x[:, kinds], axis=0) > 0).sum() > 1 else [_STAGE]
+
+
+def _design(space: Space, table_ms: Mapping[Op, float], codes: Codes) -> tuple[list[str], Floats]:
     """Names of the terms, and their features summed over each network: ``(n, terms)``."""
     sums: list[dict[str, float]] = []
     for arch in space.decode(codes):
         total: dict[str, float] = {}
         for slot, op in space.ops(arch):
             for name, value in features(slot.group, op, table_ms[op]).items():
-                if stages or not name.startswith(_STAGE):
-                    total[name] = total.get(name, 0.0) + value
+                total[name] = total.get(name, 0.0) + value
         sums.append(total)
     names = list(dict.fromkeys(name for total in sums for name in total))
     return names, np.array([[total.get(name, 0.0) for name in names] for total in sums])
@@ -111,8 +122,10 @@ def _ridge(names: Sequence[str], x: Floats, measured_ms: Floats, shrinkage: floa
     share = x.mean(axis=0) / measured_ms.mean()
     pulls = []
     for name, part in zip(names, share, strict=True):
-        deviation = name.startswith(_STAGE)
-        pulls.append(0.0 if name == "scale" else shrinkage if deviation else _WEAK * part**2)
+        if name.startswith((_STAGE, _KIND)):
+            pulls.append(shrinkage * (_KINDS_PULL if name.startswith(_KIND) else 1.0))
+        else:
+            pulls.append(0.0 if name == "scale" else _WEAK * part**2)
     relative = x / measured_ms[:, None]
     normal, wanted = relative.T @ relative + n * np.diag(pulls), relative.sum(axis=0)
     return np.asarray(np.linalg.lstsq(normal, wanted, rcond=None)[0])

@@ -142,7 +142,7 @@ def search_differentiable(
             f"{wanted.space.name} takes {wanted.space.in_channels} and tells {wanted.space.classes} apart"
         )
     check_feasible(wanted)
-    run = _Run(wanted, data, METHODS[strategy], config, seed=seed, device=torch.device(device))
+    run = Trained(wanted, data, METHODS[strategy], config, seed=seed, device=torch.device(device))
     subject = {
         "strategy": strategy,
         "space": Domain.of(wanted.space).model_dump(),
@@ -171,8 +171,14 @@ def search_differentiable(
     return run.result(done, ended)
 
 
-class _Run:
-    """A search under way."""
+class Trained:
+    """A search under way: its networks, optimisers and penalty.
+
+    Args:
+        wanted, data, config, seed: as in `search_differentiable`.
+        method: of `METHODS`.
+        device: that torch computes on.
+    """
 
     def __init__(
         self, wanted: Constraints, data: Data, method: Method, config: SearchConfig, *, seed: int, device: torch.device
