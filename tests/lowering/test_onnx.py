@@ -111,7 +111,10 @@ def lowered(name: str) -> list[Case]:
     return cases
 
 
-every_space = pytest.mark.parametrize("name", SPACES)
+WIDER = "mobilenetv3-w1.2"  # the definition of mobilenetv3 once more
+every_space = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name == WIDER else []) for name in SPACES]
+)
 
 
 @every_space
