@@ -11,8 +11,8 @@ with T its time in the table. All of it is linear in slots, so the sum stays one
 that is, each stage's factor toward the common scale (ridge regression on relative errors). Leave-one-out
 cross-validation on the calibration networks decides how strongly, and whether stages have a deviation at all, or kinds
 of op in their place: in cells a convolution beside another saves the layouts that one beside a pooling pays for. It
-takes the simplest choice whose error is within one standard error of the least (Breiman et al., "Classification and Regression
-Trees", 1984, section 3.4.3). So few networks suffice. (Deviations of kernels and expansions were tried: of 16 networks
+takes the simplest choice whose error is within one standard error of the least (Breiman et al., "Classification and
+Regression Trees", 1984, section 3.4.3). So few networks suffice. (Deviations of kernels and expansions were tried: of 16 networks
 they cannot be learned, and now and then cross-validation took their luck for truth.)
 """
 

@@ -152,7 +152,8 @@ def test_lookups_are_the_first_layers_of_the_ensemble(name: str) -> None:
     np.testing.assert_allclose(ensemble(fresh), mean + scale * x[..., 0], rtol=1e-5, atol=1e-5)
 
 
-def test_the_seed_decides(noisy: Callable[[Codes, int], np.ndarray]) -> None:
+def test_the_seed_decides(noisy: Callable[[Codes, int], np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hwnas.accuracy.ensemble._STEPS", 40)
     codes, fresh = spread(WHOLE, 60, seed=0), WHOLE.sample(50, seed=3)
     first, again, other = (fit_accuracy(WHOLE, codes, noisy(codes, 0), seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.ensemble(fresh), again.ensemble(fresh))

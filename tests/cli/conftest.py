@@ -15,6 +15,12 @@ class Ran:
     err: str
 
 
+@pytest.fixture(autouse=True)
+def short_fits(monkeypatch):
+    """How well the ensemble predicts is asked elsewhere."""
+    monkeypatch.setattr("hwnas.accuracy.ensemble._STEPS", 40)
+
+
 @pytest.fixture
 def hwnas_cli(monkeypatch, capsys, tmp_path):
     """A function that runs `hwnas` with some words and returns its exit code and what it printed."""

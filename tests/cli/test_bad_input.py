@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
+
+from hwnas.cli.main import main
 
 TARGET = "this/onnxruntime-cpu-fp32"
 SMALL = (
@@ -21,17 +26,24 @@ SMALL = (
 
 
 @pytest.fixture(scope="session")
-def made(hwnas_command, tmp_path_factory):
+def made(tmp_path_factory):
     """A table, a supernet, an arch and a bundle, made by the verbs that users run."""
     folder = tmp_path_factory.mktemp("made")
-    env = {**os.environ, "HWNAS_HOME": str(folder / "home")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWNAS_HOME", str(folder / "home"))
 
-    def run(*words):
-        command = [*hwnas_command, *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        def run(*words):
+            patch.setattr(sys, "argv", ["hwnas", *map(str, words)])
+            with redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as ended:
+                main()
+            assert ended.value.code == 0
+            return out.getvalue()
 
+        _make(folder, run)
+    return folder
+
+
+def _make(folder, run):
     run("profile", *SMALL, "--target", TARGET, "--networks", 6, "--bound-networks", 19)
     run("train", *SMALL, "--data", "cluttered-digits", "--steps", 4, "--batch-size", 8, "--out", folder / "net")
     found = run(
@@ -44,7 +56,6 @@ def made(hwnas_command, tmp_path_factory):
     assert timed["measured_ms"] > 0
     validated = json.loads(run("validate", *SMALL, "--target", TARGET, "--networks", 2, "--seed", 7, "--json"))
     assert {"networks", "mape", "noise_floor", "within_5pct", "within_10pct", "kendall_tau", "speed"} <= set(validated)
-    return folder
 
 
 @pytest.fixture

@@ -125,8 +125,10 @@ def lowered(name: str) -> list[Case]:
     return cases
 
 
-# The smaller ones of a kind say the same of cells, and take seconds.
-every_space = pytest.mark.parametrize("name", [name for name in SPACES if name not in ("nasbench201", "darts")])
+AGAIN = ("mobilenetv3-w1.2", "nasbench201", "darts")  # mobilenetv3 and the tiny cells say the same
+every_space = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in AGAIN else []) for name in SPACES]
+)
 
 
 @every_space

@@ -19,6 +19,16 @@ from hwnas.pipeline.report import markdown, summary
 STAGES = ["profile", "validate", "train", "accuracy", "search", "export", "bench"]
 
 
+@pytest.fixture
+def profiled_only(finished, tmp_path):
+    """The output folder of the finished run as it was before the training."""
+    out = shutil.copytree(finished[1], tmp_path / "profiled")
+    for folder in (out / "stages").iterdir():
+        if not folder.name.startswith(("profile-", "validate-")):
+            shutil.rmtree(folder)
+    return out
+
+
 def cached(answer):
     return {stage["name"]: stage["cached"] for stage in answer["stages"]}
 
@@ -112,14 +122,10 @@ def test_a_budget_that_no_random_network_keeps(finished, tmp_path, monkeypatch):
     assert "best random  none drawn" in summary(other)
 
 
-def test_same_files_give_the_same_arch(finished, tmp_path):
+def test_same_files_give_the_same_arch(finished, profiled_only):
     """Everything after the measurement is a function of the seed."""
-    job, out, answer = finished
-    again = shutil.copytree(out, tmp_path / "out")
-    for folder in (again / "stages").iterdir():
-        if not folder.name.startswith(("profile-", "validate-")):
-            shutil.rmtree(folder)
-    redone = compile_job(job, again)
+    job, _, answer = finished
+    redone = compile_job(job, profiled_only)
     assert redone["arch"] == answer["arch"]
     assert redone["accuracy"] == answer["accuracy"]
 
@@ -250,8 +256,8 @@ def test_killed_in_each_stage(hwnas_command, job_file, tmp_path):
     assert again["accuracy"] == answer["accuracy"]
 
 
-def test_ctrl_c_says_how_to_go_on(hwnas_command, job_file, tmp_path):
-    command = [*hwnas_command, "compile", str(job_file), "--out", str(tmp_path / "out")]
+def test_ctrl_c_says_how_to_go_on(hwnas_command, job_file, profiled_only, tmp_path):
+    command = [*hwnas_command, "compile", str(job_file), "--out", str(profiled_only)]
     # What is started in the background of a shell ignores the signal, and so would the command.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -282,7 +288,7 @@ def test_a_finished_stage_that_was_changed_is_done_again(finished, tmp_path, nam
     open_bundle(again / "bundle")
 
 
-def test_an_impossible_budget_is_known_before_training(job, tmp_path):
+def test_an_impossible_budget_is_known_before_training(job, profiled_only):
     with pytest.raises(InfeasibleBudget):
-        compile_job(job.model_copy(update={"budget": "0.000001ms"}), tmp_path / "out")
-    assert not list((tmp_path / "out" / "stages").glob("train-*"))
+        compile_job(job.model_copy(update={"budget": "0.000001ms"}), profiled_only)
+    assert not list((profiled_only / "stages").glob("train-*"))
