@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from hwnas.errors import InvalidValue
 from hwnas.search.differentiable.sampling import Draw, concrete, hard_gumbel, one_path, softmax, two_paths
 
 
@@ -23,6 +25,9 @@ class Method:
         fair: whether each step trains every value once, in place of `weights`.
         pairs: whether two logits that were compared keep their probability together.
         variance: weight of the penalty on probabilities that lie close together.
+
+    Raises:
+        InvalidValue: a temperature is not a positive number.
     """
 
     source: str
@@ -36,6 +41,13 @@ class Method:
     fair: bool = False
     pairs: bool = False
     variance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not all(0 < temperature < math.inf for temperature in self.temperatures):
+            raise InvalidValue(
+                f"temperatures are positive numbers, not {', '.join(map(str, self.temperatures))}: at 0 a relaxation has "
+                "no gradient"
+            )
 
 
 METHODS: dict[str, Method] = {

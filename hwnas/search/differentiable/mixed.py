@@ -191,9 +191,12 @@ class MixedNet(nn.Module):
         """The weighted sum of what stands in a place; None if nothing does."""
         candidates = self.ops[place.slot]
         x = _value(values, place.reads[0])
-        if len(candidates) == 1:
-            return modules[place.name, 0](_value(values, place.source(candidates[0]))) if candidates[0] else x
         taken = x.shape[1] // self.partial
+        if len(candidates) == 1:
+            [only] = candidates
+            if only is not None and only.kind == "relu":
+                x = x[:, :taken]  # only what passes through mixtures reads it
+            return x if only is None else modules[place.name, 0](x)
         rest = x[:, taken:] if self.partial > 1 else None
         total: Tensor | None = None
         for i, weight in live:
