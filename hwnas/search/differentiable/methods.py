@@ -45,8 +45,8 @@ class Method:
     def __post_init__(self) -> None:
         if not all(0 < temperature < math.inf for temperature in self.temperatures):
             raise InvalidValue(
-                f"temperatures are positive numbers, not {', '.join(map(str, self.temperatures))}: at 0 a relaxation has "
-                "no gradient"
+                f"temperatures are positive numbers, not {', '.join(map(str, self.temperatures))}: at 0 a relaxation "
+                "has no gradient"
             )
 
 

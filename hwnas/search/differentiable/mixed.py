@@ -7,8 +7,9 @@ product of the weights of its depth, kernel and expansion.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -139,6 +140,18 @@ class MixedNet(nn.Module):
     def weight_parameters(self) -> list[nn.Parameter]:
         """What the ops compute with."""
         return [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
+
+    @contextlib.contextmanager
+    def held_weights(self) -> Iterator[None]:
+        """No gradients into the weights, and nothing kept for them: probabilities alone are trained."""
+        weights = self.weight_parameters
+        for parameter in weights:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in weights:
+                parameter.requires_grad_(True)
 
     def probabilities(self) -> dict[str, Tensor]:
         """Name of a variable -> probabilities of its values, ``(choices,)``: a softmax of the logits."""

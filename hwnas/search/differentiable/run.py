@@ -270,7 +270,8 @@ class Trained:
                 lambda: self._task(paths_now(), *training), upper, self.net.weight_parameters, parameters, rate
             )
         else:
-            gradients = first_order(upper, parameters)
+            with self.net.held_weights():
+                gradients = first_order(upper, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.archs.step()
