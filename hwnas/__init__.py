@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         validate,
         write_table,
     )
+    from hwnas.latency.loss import LatencyLoss
     from hwnas.pipeline import Job, compile_job, read_job
     from hwnas.search import Problem, solve
     from hwnas.spaces import Arch, Space, make_space
@@ -37,6 +38,7 @@ __all__ = [
     "HwnasError",
     "InfeasibleBudget",
     "Job",
+    "LatencyLoss",
     "LatencyModel",
     "LatencyTable",
     "Problem",
@@ -81,6 +83,7 @@ _ROOMS = {
         "validate",
         "write_table",
     ),
+    "latency.loss": ("LatencyLoss",),
     "pipeline": ("Job", "compile_job", "read_job"),
     "search": ("Problem", "solve"),
     "spaces": ("Arch", "Space", "make_space"),

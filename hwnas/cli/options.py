@@ -28,7 +28,9 @@ Target = Annotated[
 SpaceName = Annotated[
     str,
     typer.Option(
-        "--space", help="Search space: mobilenetv3, mobilenetv3-w1.2, proxyless-w1.3, resnet50, mobilenetv3-tiny."
+        "--space",
+        help="Search space: mobilenetv3, mobilenetv3-w1.2, mobilenetv3-tiny, proxyless-w1.3, resnet50, nasbench201, "
+        "nasbench201-tiny, darts, darts-tiny.",
     ),
 ]
 Fix = Annotated[

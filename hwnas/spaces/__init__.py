@@ -5,8 +5,9 @@ from __future__ import annotations
 from hwnas.spaces.catalog import SPACES, make_space, notation_of
 from hwnas.spaces.domain import Domain
 from hwnas.spaces.ops import Op, parse_op
+from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.slotsum import SlotFunction, SlotMax, SlotSum
-from hwnas.spaces.space import Arch, Codes, Slot, Space, Variable
+from hwnas.spaces.space import Arch, Codes, Space
 
 __all__ = [
     "SPACES",

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from hwnas.errors import InvalidValue
 from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
-from hwnas.spaces.space import Arch, Slot, Space, Variable
+from hwnas.spaces.slots import Slot, Variable
+from hwnas.spaces.space import Arch, Space
 from hwnas.spaces.wiring import IMAGE, Place
 
 # ascending by what they cost

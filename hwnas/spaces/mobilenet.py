@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from hwnas.spaces.ops import Op, make_divisible, make_op
-from hwnas.spaces.space import Slot, Space, Variable
+from hwnas.spaces.slots import Slot, Variable
+from hwnas.spaces.space import Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ import networkx as nx
 from hwnas.errors import InvalidValue
 from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
-from hwnas.spaces.space import Arch, Slot, Space, Variable
+from hwnas.spaces.slots import Slot, Variable
+from hwnas.spaces.space import Arch, Space
 from hwnas.spaces.wiring import IMAGE, Place
 
 # ascending by what they cost, so that a space's smallest network has the first everywhere and its largest the last

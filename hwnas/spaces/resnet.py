@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from hwnas.spaces.ops import Op, Shape, make_divisible, make_op
-from hwnas.spaces.space import Slot, Space, Variable
+from hwnas.spaces.slots import Slot, Variable
+from hwnas.spaces.space import Space
 
 _STRIDES = (1, 2, 2, 2)  # of the first block of each stage
 

@@ -8,12 +8,11 @@ searched exactly.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces.ops import Op, Shape
+from hwnas.spaces.slots import Slot, Variable, needed
 from hwnas.spaces.slotsum import SlotMax, SlotSum
 from hwnas.spaces.wiring import FROM_IMAGE, Node, Place, chain, resolve
 
@@ -28,48 +28,6 @@ if TYPE_CHECKING:
     import networkx as nx
 
 Codes = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variable:
-    """A categorical variable.
-
-    Attributes:
-        name: a Python identifier, e.g. ``kernel_2_3`` (stage 2, block 3; counted from 1).
-        values: the choices, ascending.
-        requires: name of another variable and the least value of it at which this one matters. The kernel of a
-            third block requires a depth of 3; at depth 2 it has no effect.
-    """
-
-    name: str
-    values: tuple[int, ...]
-    requires: tuple[str, int] | None = None
-
-
-def always() -> bool:
-    """A slot that the network has whatever the variables say."""
-    return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """A place in the network.
-
-    Attributes:
-        name: e.g. ``stage2.block3``.
-        group: the slots that share a context factor in the latency model, e.g. ``stage2``.
-        variables: names of the variables it reads, the axes of its cost array.
-        op: from the values of those variables, in that order, to the op, or None where nothing stands here.
-        needed_by, needed: variables, and from their values to whether the network has what stands here: an edge into a
-            node that nothing leaves costs nothing, nor does what is computed elsewhere already.
-    """
-
-    name: str
-    group: str
-    variables: tuple[str, ...]
-    op: Callable[..., Op | None]
-    needed_by: tuple[str, ...] = ()
-    needed: Callable[..., bool] = always
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,7 +340,7 @@ class Space:
             array = np.array([known[slot.group, op] for op in ops.flat], np.float64).reshape(ops.shape)
             names = (*slot.variables, *(name for name in slot.needed_by if name not in slot.variables))
             array = array.reshape(*array.shape, *[1] * (len(names) - array.ndim))
-            mask = _needed(slot.needed, tuple(self.variable(name).values for name in slot.needed_by))
+            mask = needed(slot.needed, tuple(self.variable(name).values for name in slot.needed_by))
             order = [slot.needed_by.index(name) for name in names if name in slot.needed_by]
             places = [mask.shape[slot.needed_by.index(name)] if name in slot.needed_by else 1 for name in names]
             arrays.append(array * mask.transpose(order).reshape(places))
@@ -398,10 +356,3 @@ class Space:
     def params(self) -> SlotSum:
         """Parameter counts of networks, from their codes."""
         return self.slot_sum(lambda op: op.params)
-
-
-@cache
-def _needed(needed: Callable[..., bool], values: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.bool_]:
-    """Whether a slot is needed, by the values of the variables that say so."""
-    found = [needed(*chosen) for chosen in itertools.product(*values)]
-    return np.array(found).reshape([len(choices) for choices in values])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hwnas.spaces.ops import Op
 
 if TYPE_CHECKING:
-    from hwnas.spaces.space import Slot
+    from hwnas.spaces.slots import Slot
 
 IMAGE = "image"
 FROM_IMAGE = -1

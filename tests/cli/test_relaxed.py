@@ -1,0 +1,74 @@
+"""`hwnas search` with differentiable strategies, on estimated latencies."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hwnas.spaces import make_space
+from hwnas.spaces.nasbench201 import parse_nasbench201
+
+ROOFLINE = "this/roofline-cpu-fp32"
+
+
+@pytest.fixture
+def words(tmp_path):
+    recipe = tmp_path / "search.toml"
+    recipe.write_text("batch_size = 4\nwarmup = 0.0\nskip_guard = true\n")
+
+    def command(*more, budget="50%"):
+        return (
+            "search", "--space", "nasbench201-tiny", "--data", "cluttered-digits", "--target", ROOFLINE,
+            "--budget", budget, "--no-margin", "--out", tmp_path / "arch.json", "--recipe", recipe, *more,
+        )  # fmt: skip
+
+    return command
+
+
+def test_search_train_and_evaluate(hwnas_cli, words, tmp_path):
+    ran = hwnas_cli(*words("--strategy", "gdas", "--steps", 3, "--json"))
+    assert ran.code == 0, ran
+    answer = json.loads(ran.out)
+    assert answer == json.loads((tmp_path / "arch.json").read_text())
+    assert 0.95 * answer["budget_ms"] <= answer["predicted_ms"] <= answer["budget_ms"]
+    space = make_space("nasbench201-tiny")
+    assert dict(parse_nasbench201(space, answer["notation"])) == answer["arch"]
+    assert answer["strategy"] == "gdas" and answer["steps"] == 3 and answer["ended"] is None
+    ran = hwnas_cli(
+        "train", "--space", "nasbench201-tiny", "--data", "cluttered-digits", "--arch", tmp_path / "arch.json",
+        "--steps", 2, "--batch-size", 8, "--out", tmp_path / "net",
+    )  # fmt: skip
+    assert ran.code == 0, ran
+    ran = hwnas_cli(
+        "subnet", "eval", "--supernet", tmp_path / "net", "--images", 50, "--calibration-images", 20, "--json",
+        tmp_path / "arch.json",
+    )  # fmt: skip
+    assert ran.code == 0, ran
+    # Given again, it is finished already.
+    again = hwnas_cli(*words("--strategy", "gdas", "--steps", 3))
+    assert again.code == 0 and answer["notation"] in again.out and "1/3" not in again.err
+
+
+def test_what_is_refused(refused, words, tmp_path):
+    assert "give --space and --data" in refused(
+        "search", "--strategy", "gdas", "--target", ROOFLINE, "--budget", "50%", "--out", tmp_path / "a.json"
+    )
+    assert "exact search takes --supernet" in refused(*words())
+    assert "are not for it" in refused(*words("--strategy", "darts", "--supernet", tmp_path))
+    assert "gdas" in refused(*words("--strategy", "gads"))
+    assert "penalty" in refused(*words("--strategy", "gdas", "--penalty", "cubic"))
+    assert "The fastest is predicted at" in refused(*words("--strategy", "gdas", budget="0.0001ms"))
+    assert "name it: this/RECIPE" in refused(*words("--strategy", "gdas", "--target", "this/*"))
+    (tmp_path / "search.toml").write_text("batch_sise = 4\n")
+    assert "batch_sise" in refused(*words("--strategy", "gdas"))
+    (tmp_path / "search.toml").write_text("learning_rate = -1\n")
+    assert "learning_rate" in refused(*words("--strategy", "gdas"))
+    (tmp_path / "arch.json").mkdir()
+    assert "is a folder" in refused(*words("--strategy", "gdas"))
+
+
+def test_other_seeds_do_not_go_on_with_a_search(hwnas_cli, refused, words):
+    assert hwnas_cli(*words("--strategy", "proxyless", "--steps", 1)).code == 0
+    assert "seed" in refused(*words("--strategy", "proxyless", "--steps", 1, "--seed", 2))
+    assert hwnas_cli(*words("--strategy", "proxyless", "--steps", 1, "--seed", 2, "--no-resume")).code == 0
