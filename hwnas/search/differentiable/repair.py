@@ -60,8 +60,8 @@ def most_probable(
     Args:
         wanted: the space, and what its networks may cost.
         probabilities: name of a variable -> probabilities of its values, ``(choices,)``.
-        window: a network is near its target if it is predicted at most this share below it. Where no network is, the
-            most probable one within the budgets is taken.
+        window: a network is near its target if it is at most this share below it: with the confidence of the budget, if
+            there is such a network; else by its prediction; else the most probable one within the budgets is taken.
         limits: other sums over slots, and what each may be at most.
 
     Raises:
@@ -77,14 +77,15 @@ def most_probable(
     upper = Losses(
         (*held.functions, *(function for function, _ in limits)), (*held.limits, *(limit for _, limit in limits))
     )
-    near = _near(wanted, window)
-    found = argmax[None]
-    if not _keeps(found, upper, near):
-        found, _ = best_networks(space, gain, _both(upper, near), 1, stop=never) if near else (found[:0], True)
-        if not len(found):
-            found, _ = best_networks(space, gain, upper, 1, stop=never)
-        if not len(found):
-            raise together(wanted)
+    lower = _lower(wanted, window)
+    found = argmax[None][:0]
+    for limit in lower:
+        losses = _both(upper, limit)
+        found = argmax[None] if _keeps(argmax[None], losses) else best_networks(space, gain, losses, 1, stop=never)[0]
+        if len(found):
+            break
+    if not len(found):
+        raise together(wanted)
     names = [objective.name for objective in wanted.objectives]
     costs = wanted.costs(np.concatenate([found, argmax[None]]))
     arch, best = space.decode(np.concatenate([found, argmax[None]]))
@@ -94,7 +95,7 @@ def most_probable(
         costs=dict(zip(names, costs[0].tolist(), strict=True)),
         argmax=best,
         argmax_costs=dict(zip(names, costs[1].tolist(), strict=True)),
-        near=_keeps(found, upper, near),
+        near=len(lower) > 1 and _keeps(found, _both(upper, lower[-2])),
     )
 
 
@@ -117,24 +118,25 @@ def log_probability(space: Space, probabilities: Mapping[str, Floats]) -> SlotSu
     return SlotSum(constant=0.0, axes=tuple(axes), arrays=tuple(arrays))
 
 
-def _near(wanted: Constraints, window: float) -> Limit | None:
-    """That the only budget is used up to a window, as a sum that has a limit."""
+def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
+    """From the narrowest to none: that the only budget is used up to a window, as a sum that has a limit."""
     if len(wanted.budgeted) != 1:
-        return None
+        return [None]
     [objective] = wanted.budgeted
-    lowest = wanted.budgets[objective.name] * (1 - window)
-    total = objective.total
-    if not isinstance(total, SlotSum) or lowest >= wanted.limit(objective):
-        return None
+    total, budget, limit = objective.total, wanted.budgets[objective.name], wanted.limit(objective)
+    if not isinstance(total, SlotSum):
+        return [None]
     minus = SlotSum(constant=-total.constant, axes=total.axes, arrays=tuple(-array for array in total.arrays))
-    return minus, -lowest
+    lowest = budget * (1 - window)
+    sure = lowest * (1 + max(objective.margin(wanted.confidence), 0.0))  # errors are as large on the other side
+    found: list[Limit | None] = [(minus, -least) for least in (sure, lowest) if least < limit]
+    return [*found, None]
 
 
-def _both(upper: Losses, near: Limit | None) -> Losses:
-    return upper if near is None else Losses((*upper.functions, near[0]), (*upper.limits, near[1]))
+def _both(upper: Losses, lower: Limit | None) -> Losses:
+    return upper if lower is None else Losses((*upper.functions, lower[0]), (*upper.limits, lower[1]))
 
 
-def _keeps(codes: Codes, upper: Losses, near: Limit | None) -> bool:
+def _keeps(codes: Codes, losses: Losses) -> bool:
     """Whether a network, ``(1, variables)``, keeps all limits."""
-    losses = _both(upper, near)
     return all(float(f(codes)[0]) <= limit for f, limit in zip(losses.functions, losses.limits, strict=True))
