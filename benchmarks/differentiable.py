@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="onnxruntime-cpu-fp32")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--train-steps", type=int, default=300, help="of networks trained from scratch; 0 for none")
     parser.add_argument("--cost", help="only a few steps of this method: prints milliseconds a step and peak bytes")
@@ -80,7 +80,7 @@ def profiled(space: Space, recipe: str, out: Path, progress: Progress) -> tuple[
     target = resolve_target(f"this/{recipe}")
     path = out / f"{target.name}.csv"
     if not path.exists():
-        table = profile(space, target, journals=path.parent, progress=progress)
+        table = profile(space, target, journals=path.parent, networks=32, bound_networks=40, progress=progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_table(table, path)
     return target, load_model(read_table(target, path), space)
