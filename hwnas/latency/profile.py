@@ -88,7 +88,7 @@ def profile(
     if old and only_missing and not wanted and old.fit_for(space):
         return old
     needed = {op: None for arch in space.decode(codes) for _, op in space.ops(arch)} | dict.fromkeys(wanted)
-    programs = lower_ops(list(needed), target, progress)
+    programs = lower_ops(space, list(needed), target, progress)
     measurement: dict[str, str | int | float | bool] = old.manifest.measurement if old else {}
     rows: dict[str, Row] = {}
     if wanted:
@@ -222,10 +222,10 @@ def distinct(space: Space, count: int, *, seed: int, without: Container[bytes] =
     return np.stack(list(rows.values()))
 
 
-def lower_ops(ops: Sequence[Op], target: Target, progress: Progress = silent) -> Mapping[Op, Program]:
-    """Ops as programs of a target's runtime."""
+def lower_ops(space: Space, ops: Sequence[Op], target: Target, progress: Progress = silent) -> Mapping[Op, Program]:
+    """Ops of a space as programs of a target's runtime, for `assembled`."""
     progress(f"lowering {len(ops)} ops", 0, 1)
-    programs = form_of(target.recipe).lower_ops(ops)
+    programs = form_of(target.recipe).lower_ops(ops, wired=space.wiring is not None)
     progress(f"lowering {len(ops)} ops", 1, 1)
     return programs
 

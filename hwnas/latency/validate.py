@@ -89,7 +89,7 @@ def validate(
     calibration = profiled[: len(fit.calibration_ms)]
     archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(calibration)]
     ops: dict[Op, None] = {op: None for where, arch in archs for _, op in where.ops(arch)}
-    lowered = lower_ops(list(ops), target, progress)
+    lowered = lower_ops(space, list(ops), target, progress)
     programs: dict[str, Program] = assembled(space, target, codes, lowered)
     again = assembled(domain, target, calibration, lowered)
     programs |= {f"calibration {name}": program for name, program in again.items()}

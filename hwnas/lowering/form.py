@@ -44,8 +44,14 @@ class Form(ABC):
         """
 
     @abstractmethod
-    def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
-        """Each op with random weights, in few export calls (an export has a fixed cost of seconds)."""
+    def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
+        """Each op with random weights, in few export calls (an export has a fixed cost of seconds).
+
+        Args:
+            ops: the ops.
+            wired: whether they are parts of cells. What an int8 graph quantises depends there on who reads a value, so
+                such parts are in int8 only once they are wired (`assemble`) or made ready to be timed alone (`tied`).
+        """
 
     @abstractmethod
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> Program:
@@ -66,7 +72,7 @@ class Form(ABC):
 
     @abstractmethod
     def tied(self, program: Program) -> Program:
-        """The program of an op that reads one tensor wherever it reads several: what is timed alone has one input."""
+        """The program of an op as it is timed alone: with one input, and in the recipe's precision."""
 
     @abstractmethod
     def write(self, program: Program, folder: Path) -> Path:

@@ -48,7 +48,7 @@ class OnnxForm(Form):
             )
         return self._quantized(model, images.numpy())
 
-    def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
+    def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
         """Each op with random weights, cut from exports of many branches."""
         shapes = {without_size(op): op for op in ops}
         sized = list(shapes.values())
@@ -56,24 +56,25 @@ class OnnxForm(Form):
         for start in range(0, len(sized), _BRANCHES):
             part = sized[start : start + _BRANCHES]
             models = self._export([stand_in(op) for op in part], [[op.input] * op.inputs for op in part])
-            graphs |= {without_size(op): self._in_precision(op, m) for op, m in zip(part, models, strict=True)}
+            made = models if wired else [self._in_precision(model) for model in models]
+            graphs |= {without_size(op): model for op, model in zip(part, made, strict=True)}
         return {op: _resized(graphs[without_size(op)], self.recipe.batch, op) for op in ops}
 
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> onnx.ModelProto:
         """Graphs wired into one, names made unique by their position.
 
-        A value that is quantised at the end of one op and again at the beginning of all that read it is quantised once,
-        with the scale of the latter: their biases are quantised to that scale, and runtimes fuse nothing else.
+        In a chain, a value that is quantised at the end of one op and again at the beginning of the next is quantised
+        once, with the scale of the latter: its biases are quantised to that scale, and runtimes fuse nothing else.
+        Cells are quantised whole, as the network is: a ReLU that alone reads its input becomes a part of the range, one
+        that shares it with a skip connection does not, and no op can know.
         """
         models = [program for program in programs if isinstance(program, onnx.ModelProto)]
         wiring = chained(len(models)) if reads is None else reads
-        quantized = {i: _quantized_inputs(model.graph) for i, model in enumerate(models)}
-        again = {i: all(place in quantized[r] for r, place in uses) for i, uses in _readers(wiring).items()}
         graph = onnx.GraphProto(name="network")
         values = {FROM_IMAGE: INPUT}
         for i, (model, those) in enumerate(zip(models, wiring, strict=True)):
             last = i == len(models) - 1
-            doubled = () if last or not again[i] else _pair_at_output(model.graph)
+            doubled = () if last or not _begins_quantized(models[i + 1].graph) else _pair_at_output(model.graph)
             result = doubled[0].input[0] if doubled else OUTPUT
             given = {entry.name: values[read] for entry, read in zip(model.graph.input, those, strict=True)}
             names = {**given, result: OUTPUT if last else f"{i}.out"}
@@ -94,7 +95,7 @@ class OnnxForm(Form):
         graph.input.add().CopyFrom(models[0].graph.input[0])
         graph.output.add().CopyFrom(models[-1].graph.output[0])
         model = _model(graph, models[0])
-        return model if reads is None else _without_repetition(model)
+        return model if reads is None else self._in_precision(_without_repetition(model))
 
     def another(self, program: Program, number: int) -> onnx.ModelProto:
         """The graph with the values of each weight turned round by so many places."""
@@ -108,23 +109,23 @@ class OnnxForm(Form):
         return model
 
     def tied(self, program: Program) -> onnx.ModelProto:
-        """The graph with its first input in place of all others."""
+        """The graph with its first input in place of all others, in the recipe's precision."""
         assert isinstance(program, onnx.ModelProto)
         first, *others = (entry.name for entry in program.graph.input)
-        if not others:
-            return program
         model = onnx.ModelProto()
         model.CopyFrom(program)
         del model.graph.input[1:]
         for node in model.graph.node:
             node.input[:] = [first if name in others else name for name in node.input]
-        return model
+        done = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        return model if done else self._in_precision(model)
 
-    def _in_precision(self, op: Op, model: onnx.ModelProto) -> onnx.ModelProto:
-        """The graph of an op with random weights in the recipe's precision; what its ranges are changes no kernel."""
+    def _in_precision(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A graph with random weights in the recipe's precision; what its ranges are changes no kernel."""
         if self.recipe.quantization is None:
             return model
-        images = np.random.default_rng(0).standard_normal((_STAND_IN_IMAGES, *op.input), np.float32)
+        _, *shape = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
+        images = np.random.default_rng(0).standard_normal((_STAND_IN_IMAGES, *shape), np.float32)
         return self._quantized(model, images)
 
     def _quantized(self, model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
@@ -229,19 +230,9 @@ def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _readers(wiring: Sequence[tuple[int, ...]]) -> dict[int, list[tuple[int, int]]]:
-    """Position of a graph -> which others read it, and as which of their inputs."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for i, those in enumerate(wiring):
-        for place, read in enumerate(those):
-            found.setdefault(read, []).append((i, place))
-    return found
-
-
-def _quantized_inputs(graph: onnx.GraphProto) -> set[int]:
-    """The inputs of a graph, by position, that are read by a QuantizeLinear alone."""
-    kinds = [[node.op_type for node in graph.node if entry.name in node.input] for entry in graph.input]
-    return {place for place, found in enumerate(kinds) if found == ["QuantizeLinear"]}
+def _begins_quantized(graph: onnx.GraphProto) -> bool:
+    """Whether the input is read by a QuantizeLinear alone."""
+    return [node.op_type for node in graph.node if INPUT in node.input] == ["QuantizeLinear"]
 
 
 def _pair_at_output(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:

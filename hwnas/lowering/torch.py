@@ -45,7 +45,7 @@ class TorchForm(Form):
         """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions."""
         return self._export(folded(network), shape)
 
-    def lower_ops(self, ops: Sequence[Op]) -> dict[Op, Program]:
+    def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
         """Each op with random weights."""
         return {op: self._export(stand_in(op), op.input, op.inputs) for op in ops}
 

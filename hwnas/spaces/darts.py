@@ -34,6 +34,7 @@ OPERATIONS = (
 )
 NODES = (2, 3, 4, 5)  # 0 and 1 are what a cell reads
 CELLS = ("normal", "reduce")
+_CONCAT = ("range(2,6)", "[2,3,4,5]", "(2,3,4,5)")  # the authors' and others' ways to say: all four nodes
 _FORM = (
     "A genotype is written Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0), ...], normal_concat=range(2, 6), "
     "reduce=[...], reduce_concat=range(2, 6)), with two operations for each of the nodes 2 to 5"
@@ -227,8 +228,14 @@ def parse_genotype(space: Space, text: str) -> Arch:
     """
     if "normal_2_first" not in space.column:
         raise InvalidValue(f"{space.name} has no cells of DARTS; darts and darts-tiny have")
+    text = " ".join(
+        text.split()
+    )  # on one line, and below in ASCII, the positions that `ast` gives are those of the text
+    if not text.isascii():
+        at = next(i for i, letter in enumerate(text) if not letter.isascii())
+        raise expected(text, at, "a letter of ASCII", _FORM)
     try:
-        call = ast.parse(text.strip(), mode="eval").body
+        call = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         at = (getattr(error, "offset", None) or 1) - 1
         raise expected(text, at, "a genotype", _FORM) from error
@@ -236,12 +243,12 @@ def parse_genotype(space: Space, text: str) -> Arch:
         raise expected(text, 0, "Genotype(...) with keywords", _FORM)
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     names = [name for kind in CELLS for name in (kind, f"{kind}_concat")]
-    if set(given) != set(names):
+    if set(given) != set(names) or len(call.keywords) > len(names):
         raise expected(text, call.end_col_offset or 0, f"each of {', '.join(names)} once", _FORM)
     choices: dict[str, int] = {}
     for kind in CELLS:
         concat = given[f"{kind}_concat"]
-        if ast.unparse(concat) not in ("range(2, 6)", "[2, 3, 4, 5]", "(2, 3, 4, 5)"):
+        if text[concat.col_offset : concat.end_col_offset].replace(" ", "") not in _CONCAT:
             raise expected(text, concat.col_offset, "range(2, 6)", _FORM)
         choices |= _parse_cell(text, kind, given[kind])
     return space.arch({**space.largest, **choices})

@@ -11,7 +11,9 @@ from torch import nn
 from hwnas.lowering import form_of
 from hwnas.lowering.torch import TorchForm, input_shape, runnable
 from hwnas.nn import network
-from hwnas.spaces import make_space
+from hwnas.nn.wired import Wired
+from hwnas.spaces import make_space, parse_op
+from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets import Recipe, load_recipe
 
 SPACE = make_space("mobilenetv3-tiny")
@@ -67,13 +69,18 @@ def test_the_batch_is_that_of_the_recipe(made: nn.Module) -> None:
     assert found(torch.zeros(3, 1, 24, 24)).shape == (3, 10)
 
 
+def calls(*modules: nn.Module) -> list[str]:
+    graphs = [m.graph for m in modules if isinstance(m, torch.fx.GraphModule)]
+    return [str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_function"]
+
+
 def test_assembled_ops_are_the_network(program: nn.Module) -> None:
     form = form_of(recipe())
     ops = [op for _, op in SPACE.ops(SPACE.smallest)]
     programs = form.lower_ops(ops)
     assert list(programs) == list(dict.fromkeys(ops))
     whole = form.assemble([programs[op] for op in ops])
-    assert isinstance(whole, nn.Module)
+    assert isinstance(whole, Wired)
     assert input_shape(whole) == (1, 1, 24, 24)
     x = y = torch.randn(1, 1, 24, 24)
     for op in ops:
@@ -83,13 +90,41 @@ def test_assembled_ops_are_the_network(program: nn.Module) -> None:
         y = part(y)
         assert y.shape == (1, *op.output)
     assert torch.equal(whole(x), y)
-
-    def calls(*modules: nn.Module) -> list[str]:
-        graphs = [m.graph for m in modules if isinstance(m, torch.fx.GraphModule)]
-        return [str(n.target) for graph in graphs for n in graph.nodes if n.op == "call_function"]
-
     # What is profiled is what is deployed.
-    assert calls(*whole) == calls(program)  # type: ignore[misc]
+    assert calls(*whole.parts) == calls(program)
+
+
+@pytest.mark.parametrize("name", ["nasbench201-tiny", "darts-tiny"])
+def test_assembled_cells_are_the_network(name: str) -> None:
+    form = form_of(recipe())
+    space = make_space(name)
+    [arch] = space.decode(space.sample(1, seed=1))
+    nodes = space.network(arch)
+    programs = form.lower_ops([node.op for node in nodes])
+    parts = [form.another(programs[node.op], i) for i, node in enumerate(nodes)]
+    whole = form.assemble(parts, [node.reads for node in nodes])
+    assert isinstance(whole, Wired)
+    x = torch.randn(1, *space.image_shape(arch))
+    values = {FROM_IMAGE: x}
+    for i, node in enumerate(nodes):
+        part = programs[node.op]
+        assert isinstance(part, nn.Module)
+        values[i] = part(*(values[read] for read in node.reads))
+        assert values[i].shape == (1, *node.op.output)
+    assert torch.equal(whole(x), values[len(nodes) - 1])
+    deployed = form.lower(network(space, arch).eval(), space.image_shape(arch))
+    assert isinstance(deployed, nn.Module)
+    assert sorted(calls(*whole.parts)) == sorted(calls(deployed))
+
+
+def test_an_op_of_several_inputs_is_timed_alone_with_one() -> None:
+    form = form_of(recipe())
+    op = parse_op("concat 2x4x4>6x4x4 terms=3")
+    tied = form.tied(form.lower_ops([op])[op])
+    assert isinstance(tied, nn.Module)
+    assert input_shape(tied) == (1, 2, 4, 4)
+    x = torch.randn(1, 2, 4, 4)
+    assert torch.equal(tied(x), torch.cat([x, x, x], dim=1))
 
 
 def test_a_written_program_comes_back(program: nn.Module, tmp_path: Path) -> None:

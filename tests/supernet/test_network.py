@@ -14,7 +14,11 @@ TINY = make_space("mobilenetv3-tiny")
 Drawn, Images = Callable[[str], Supernet], Callable[..., torch.Tensor]
 
 
-@pytest.mark.parametrize("name", SPACES)
+# The smaller ones of a kind say the same of cells, and take seconds.
+quick = pytest.mark.parametrize("name", [name for name in SPACES if name not in ("nasbench201", "darts")])
+
+
+@quick
 def test_the_extracted_network_computes_the_same(name: str, drawn: Drawn, images: Images) -> None:
     supernet = drawn(name)
     space = supernet.space
@@ -52,7 +56,7 @@ def test_200_networks_in_single_precision(name: str, drawn: Drawn, images: Image
     assert worst <= 1e-5
 
 
-@pytest.mark.parametrize("name", SPACES)
+@quick
 def test_an_extracted_network_is_torch_alone(name: str, drawn: Drawn) -> None:
     space = drawn(name).space
     [arch] = space.decode(space.sample(1, seed=3))
