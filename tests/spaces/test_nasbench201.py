@@ -69,41 +69,57 @@ def test_the_largest_network_is_as_large_as_published() -> None:
 
 
 def test_a_cell_of_every_operation() -> None:
-    conv, pool = "relu-conv 8x32x32>8x32x32 kernel={} stride=1", "avgpool 8x32x32>8x32x32 kernel=3 stride=1"
+    shape = "16x32x32>16x32x32"
+    conv, pool = f"conv {shape} act=none kernel={{}} stride=1", f"avgpool {shape} kernel=3 stride=1"
     text = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|"
     assert cell(text) == {
-        "edge_0_1": (conv.format(3), ("stem",)),
+        **{f"relu_{i}": (f"relu {shape}", (read,)) for i, read in enumerate(("stem", "edge_0_1", "edge_1_2"))},
+        "edge_0_1": (conv.format(3), ("relu_0",)),
         "edge_1_2": (pool, ("edge_0_1",)),
-        "edge_1_3": (conv.format(1), ("edge_0_1",)),
-        "edge_2_3": (conv.format(3), ("edge_1_2",)),
-        "node_3": ("sum 8x32x32>8x32x32 terms=3", ("stem", "edge_1_3", "edge_2_3")),
-        "next": ("basic-block 8x32x32>16x16x16 kernel=3 stride=2", ("node_3",)),
+        "edge_1_3": (conv.format(1), ("relu_1",)),
+        "edge_2_3": (conv.format(3), ("relu_2",)),
+        "node_3": ("sum 16x32x32>16x32x32 terms=3", ("stem", "edge_1_3", "edge_2_3")),
+        "next": ("basic-block 16x32x32>32x16x16 kernel=3 stride=2", ("node_3",)),
     }
 
 
 def test_skip_connections_are_no_ops() -> None:
     text = "|skip_connect~0|+|none~0|skip_connect~1|+|none~0|none~1|skip_connect~2|"
-    assert cell(text) == {"next": ("basic-block 8x32x32>16x16x16 kernel=3 stride=2", ("stem",))}
+    assert cell(text) == {"next": ("basic-block 16x32x32>32x16x16 kernel=3 stride=2", ("stem",))}
     # One tensor three times is still a sum of three.
     text = "|skip_connect~0|+|none~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|"
-    assert cell(text)["node_3"] == ("sum 8x32x32>8x32x32 terms=3", ("stem", "stem", "stem"))
+    assert cell(text)["node_3"] == ("sum 16x32x32>16x32x32 terms=3", ("stem", "stem", "stem"))
 
 
 def test_what_nothing_reads_is_left_out() -> None:
     text = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_1x1~0|none~1|none~2|"
-    assert set(cell(text)) == {"edge_0_3", "next"}
+    assert set(cell(text)) == {"relu_0", "edge_0_3", "next"}
 
 
 def test_a_cell_of_nothing_gives_zeros() -> None:
     text = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
     assert parse_nasbench201(TINY, text) == TINY.smallest
-    assert cell(text)["node_3"] == ("zero 8x32x32>8x32x32 stride=1", ("stem",))
+    zero = ("zero 16x32x32>16x32x32 stride=1", ("stem",))
+    assert cell(text)["node_1"] == zero  # the zeros of all nodes are the same
     text = "|none~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|none~0|none~1|none~2|"
-    assert set(cell(text)) == {"node_3", "next"}
+    assert set(cell(text)) == {"node_1", "next"}
     # An operation on zeros is computed.
     text = "|none~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|"
-    assert cell(text)["edge_1_2"][1] == ("node_1",)
-    assert cell(text)["node_1"] == ("zero 8x32x32>8x32x32 stride=1", ("stem",))
+    assert cell(text)["edge_1_2"][1] == ("relu_1",)
+    assert cell(text)["relu_1"][1] == ("node_1",)
+    assert cell(text)["node_1"] == zero
+
+
+def test_what_edges_share_is_computed_once() -> None:
+    text = "|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|avg_pool_3x3~2|"
+    found = cell(text)
+    assert found["edge_0_1"][1] == found["edge_0_2"][1] == ("relu_0",)
+    text = "|skip_connect~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|avg_pool_3x3~0|avg_pool_3x3~1|none~2|"
+    assert set(cell(text)) == {"edge_0_2", "node_3", "next"}
+    assert cell(text)["node_3"][1] == ("edge_0_2", "edge_0_2")
+    # Of every cell the sum over slots is the sum over what runs.
+    counted = TINY.slot_sum(lambda _: 1.0)(ALL[::11])
+    assert counted.tolist() == [len(TINY.network(arch)) for arch in TINY.decode(ALL[::11])]
 
 
 # -- bad strings ---------------------------------------------------------------------------------------------------
