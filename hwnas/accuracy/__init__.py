@@ -2,15 +2,19 @@
 
 from hwnas.accuracy.evaluate import Evaluator, logits, recalibrate, top1
 from hwnas.accuracy.model import AccuracyModel, check_enough, fit_accuracy, fit_on_subnets
+from hwnas.accuracy.oracle import BenchmarkTable, Oracle, read_benchmark
 from hwnas.accuracy.sample import spread
 
 __all__ = [
     "AccuracyModel",
+    "BenchmarkTable",
     "Evaluator",
+    "Oracle",
     "check_enough",
     "fit_accuracy",
     "fit_on_subnets",
     "logits",
+    "read_benchmark",
     "recalibrate",
     "spread",
     "top1",

@@ -83,7 +83,7 @@ class Expectation(nn.Module):
     def forward(self, probabilities: Probabilities) -> Tensor:
         """Probabilities as `LatencyLoss` takes them -> the expectation, a scalar or ``(batch,)``."""
         given = check_probabilities(self.space, probabilities)
-        some = max(given.values(), key=Tensor.dim)
+        some = max(given.values(), key=Tensor.dim, default=torch.ones(1))  # none, where nothing is left to choose
         dtype = torch.promote_types(some.dtype, torch.float32)
         with torch.autocast(some.device.type, enabled=False):
             total = torch.full(some.shape[:-1], self.constant, dtype=dtype, device=some.device)
@@ -137,14 +137,13 @@ def check_probabilities(space: Space, probabilities: Probabilities) -> dict[str,
             raise InvalidValue(
                 f"probabilities of {variable.name} are ({choices},) or (batch, {choices}), not {tuple(given.shape)}"
             )
-        values = given.detach()
-        if not bool(torch.isfinite(values).all()):
-            raise InvalidValue(f"probabilities of {variable.name} are not finite numbers: {values.tolist()}")
-        off, tolerance = (values.sum(dim=-1) - 1).abs().max().item(), _tolerance(values.dtype)
-        if off > tolerance or values.min().item() < -tolerance:
+        # Comparisons with NaN are false.
+        rows, tolerance = given.detach().reshape(-1, choices), _tolerance(given.dtype)
+        good = ((rows.sum(dim=-1) - 1).abs() <= tolerance) & (rows >= -tolerance).all(dim=-1)
+        if not bool(good.all()):
             raise InvalidValue(
                 f"probabilities of {variable.name} are at least 0 and sum to 1; a softmax gives such, not: "
-                f"{values.tolist()}"
+                f"{rows[~good][0].tolist()}"
             )
         found[variable.name] = given
         batches |= {len(given)} if given.dim() == 2 else set()
@@ -165,26 +164,51 @@ class Penalty(nn.Module, ABC):
         targets_ms: the latency that is wanted on each target, ``(targets,)``, in milliseconds.
 
     Raises:
-        InvalidValue: a target that is no positive number.
+        InvalidValue: no target, or one that is no positive number.
     """
 
     def __init__(self, targets_ms: Sequence[float]) -> None:
         super().__init__()
+        if not len(targets_ms):
+            raise InvalidValue("a penalty needs at least one target latency")
         for target in targets_ms:
             if not (target > 0 and math.isfinite(target)):
                 raise InvalidValue(f"a target latency is a positive number of milliseconds, not {target}")
         self.register_buffer("targets_ms", torch.tensor(list(targets_ms), dtype=torch.float64))
+
+    def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
+        """The task's loss, a scalar, and latencies ``(targets,)`` -> the loss that is minimised, a scalar.
+
+        Raises:
+            InvalidValue: as many latencies as there are targets are needed; logarithms take those above a microsecond.
+        """
+        self._check(latency_ms)
+        return self._penalised(loss, latency_ms)
+
+    def update(self, latency_ms: Tensor) -> None:
+        """Told the latencies ``(targets,)`` after each epoch, for what adapts to them."""
+        self._check(latency_ms)
+        self._adapt(latency_ms.detach())
 
     def shares(self, latency_ms: Tensor) -> Tensor:
         """Latencies ``(targets,)`` as shares of what is wanted."""
         return latency_ms / self.get_buffer("targets_ms").to(latency_ms)
 
     @abstractmethod
-    def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
-        """The task's loss, a scalar, and latencies ``(targets,)`` -> the loss that is minimised, a scalar."""
+    def _penalised(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
+        """What `forward` gives."""
 
-    def update(self, latency_ms: Tensor) -> None:
-        """Told the latencies ``(targets,)`` after each epoch, for what adapts to them."""
+    def _adapt(self, latency_ms: Tensor) -> None:
+        """What `update` does; most adapt to nothing."""
+
+    def _check(self, latency_ms: Tensor) -> None:
+        # One latency would be held against every target, a batch summed.
+        wanted = self.get_buffer("targets_ms")
+        if latency_ms.shape != wanted.shape:
+            raise InvalidValue(
+                f"this penalty takes ({len(wanted)},) latencies, one a target, not {tuple(latency_ms.shape)}; "
+                "take the mean over a batch first"
+            )
 
 
 class LinearPenalty(Penalty):
@@ -194,8 +218,7 @@ class LinearPenalty(Penalty):
         super().__init__(targets_ms)
         self.weight = weight
 
-    def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
-        """See `Penalty.forward`."""
+    def _penalised(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
         return loss + self.weight * self.shares(latency_ms).sum()
 
 
@@ -209,8 +232,7 @@ class LogPenalty(Penalty):
         super().__init__(targets_ms)
         self.alpha, self.beta = alpha, beta
 
-    def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
-        """See `Penalty.forward`."""
+    def _penalised(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
         return loss * (self.alpha * _log_us(latency_ms) ** self.beta).prod()
 
 
@@ -220,9 +242,9 @@ class MulLogPenalty(Penalty):
     def __init__(self, targets_ms: Sequence[float], *, alpha: float = 1.0, beta: float = 0.6) -> None:
         super().__init__(targets_ms)
         self.alpha, self.beta = alpha, beta
+        _log_us(self.get_buffer("targets_ms"))  # refuses a target whose logarithm would not be positive
 
-    def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
-        """See `Penalty.forward`."""
+    def _penalised(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
         wanted = _log_us(self.get_buffer("targets_ms").to(latency_ms))
         return loss * (self.alpha * (_log_us(latency_ms) / wanted) ** self.beta).prod()
 
@@ -234,8 +256,7 @@ class HingePenalty(Penalty):
         super().__init__(targets_ms)
         self.weight = weight
 
-    def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
-        """See `Penalty.forward`."""
+    def _penalised(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
         return loss + self.weight * (self.shares(latency_ms) - 1).clamp(min=0).sum()
 
 
@@ -249,26 +270,29 @@ class AugmentedLagrangian(Penalty):
         targets_ms: as `Penalty`.
         weight: of the square at first; doubled after an update that leaves more than half of a violation.
         most: that it grows to.
+
+    Raises:
+        InvalidValue: as `Penalty`; or the weight is not above 0.
     """
 
     def __init__(self, targets_ms: Sequence[float], *, weight: float = 1.0, most: float = 100.0) -> None:
         super().__init__(targets_ms)
+        if not weight > 0:
+            raise InvalidValue(f"the weight of an augmented Lagrangian's square is above 0, not {weight}")
         self.most = most
         wanted = self.get_buffer("targets_ms")
         self.register_buffer("multipliers", torch.zeros_like(wanted))
         self.register_buffer("weights", torch.full_like(wanted, weight))
         self.register_buffer("violations", torch.full_like(wanted, math.inf))
 
-    def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
-        """See `Penalty.forward`."""
+    def _penalised(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
         multipliers, weights = (self.get_buffer(name).to(latency_ms) for name in ("multipliers", "weights"))
         pushed = (multipliers + weights * (self.shares(latency_ms) - 1)).clamp(min=0)
         return loss + ((pushed**2 - multipliers**2) / (2 * weights)).sum()
 
-    def update(self, latency_ms: Tensor) -> None:
-        """Move the multipliers by the violation."""
+    def _adapt(self, latency_ms: Tensor) -> None:
         multipliers, weights, before = (self.get_buffer(n) for n in ("multipliers", "weights", "violations"))
-        over = self.shares(latency_ms.detach()).to(multipliers) - 1
+        over = self.shares(latency_ms).to(multipliers) - 1
         multipliers.add_(weights * over).clamp_(min=0)
         violations = over.clamp(min=0)
         weights.copy_(torch.where(violations > before / 2, (2 * weights).clamp(max=self.most), weights))

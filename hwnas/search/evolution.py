@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.run import Archive, Floats, Indices, Outcome, Run, children, ranking
+from hwnas.search.run import Archive, Floats, Indices, Outcome, Run, children, population, ranking
 
 EVALUATIONS = 400_000
 _POPULATION = 4000
-_CHILDREN = 1000  # of a generation
-_TOURNAMENT = 50
+_GENERATIONS = 4  # until all of a population have died
+_TOURNAMENT = 50  # at most, and a quarter of the population
 
 
 def search_evolution(problem: Problem, run: Run) -> Outcome:
@@ -23,13 +23,13 @@ def search_evolution(problem: Problem, run: Run) -> Outcome:
     space, rng = problem.space, np.random.default_rng((problem.seed, 1))
     archive = Archive(problem, run.candidates)
     total = run.evaluations or EVALUATIONS
-    genes = space.sample(min(_POPULATION, total), seed=(problem.seed, 2))
+    genes = space.sample(population(_POPULATION, total, run.start), seed=(problem.seed, 2))
     if run.start is not None:
         genes[: len(run.start)] = run.start[: len(genes)]
     fitness = ranking(*archive.score(space.canonical(genes)))
     oldest, stopped = 0, False
     while archive.evaluations < total and not stopped:
-        count = min(_CHILDREN, len(genes), total - archive.evaluations)
+        count = min(-(-len(genes) // _GENERATIONS), total - archive.evaluations)
         mothers, fathers = (_winners(fitness, count, rng) for _ in range(2))
         born = children(problem, genes[mothers], genes[fathers], rng)
         places = (oldest + np.arange(count)) % len(genes)
@@ -42,6 +42,6 @@ def search_evolution(problem: Problem, run: Run) -> Outcome:
 
 def _winners(fitness: Floats, count: int, rng: np.random.Generator) -> Indices:
     """The best of a tournament, for each of `count`."""
-    drawn = rng.integers(len(fitness), size=(count, _TOURNAMENT))
+    drawn = rng.integers(len(fitness), size=(count, min(_TOURNAMENT, -(-len(fitness) // 4))))
     winners: Indices = drawn[np.arange(count), fitness[drawn].argmax(axis=1)]
     return winners

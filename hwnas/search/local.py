@@ -12,11 +12,11 @@ import itertools
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.run import Archive, Outcome, Run, ranking
+from hwnas.search.run import Archive, Outcome, Run, population, ranking
 from hwnas.spaces import Codes
 
 EVALUATIONS = 1_000_000
-_STARTS = 1000  # random networks, of which the best is where a climb begins
+_STARTS = 1000  # random networks, of which the best is where a climb begins; fewer where few are scored
 
 
 def search_local(problem: Problem, run: Run) -> Outcome:
@@ -26,7 +26,11 @@ def search_local(problem: Problem, run: Run) -> Outcome:
     steps = [(i, value) for i, v in enumerate(space.variables) for value in range(len(v.values)) if len(v.values) > 1]
     starts = [] if run.start is None else [code[None] for code in run.start]
     for climb in itertools.count():
-        codes = starts[climb] if climb < len(starts) else space.sample(_STARTS, seed=(problem.seed, 3, climb))
+        codes = (
+            starts[climb]
+            if climb < len(starts)
+            else space.sample(population(_STARTS, total), seed=(problem.seed, 3, climb))
+        )
         height = -np.inf
         while len(codes := codes[: total - archive.evaluations]):
             fitness = ranking(*archive.score(codes))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.run import Archive, Floats, Indices, Outcome, Run, children
+from hwnas.search.run import Archive, Floats, Indices, Outcome, Run, children, population
 from hwnas.spaces import Codes
 
 EVALUATIONS = 150_000
@@ -53,7 +53,7 @@ def _evolve(problem: Problem, run: Run, goal: float) -> tuple[Archive, _Populati
     rng, total, stopped = np.random.default_rng((problem.seed, 4)), run.evaluations or EVALUATIONS, False
     goals = np.array([problem.limit(o) * goal if goal else -np.inf for o in problem.objectives])
     goals[np.isinf(goals)] = -np.inf  # without a budget less is always better
-    genes = space.sample(min(_POPULATION, total), seed=(problem.seed, 5))
+    genes = space.sample(population(_POPULATION, total, run.start), seed=(problem.seed, 5))
     if run.start is not None:
         genes[: len(run.start)] = run.start[: len(genes)]
     size = len(genes)

@@ -14,6 +14,7 @@ from hwnas.spaces import Codes
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+_LEAST = 10  # networks of a population: fewer are soon all alike
 
 _CROSSED = 0.9  # share of the children that have two parents
 _CHANGES = 1.0  # variables that a child's mutation draws anew, on average
@@ -99,6 +100,18 @@ class Archive:
         _, first = np.unique(both, axis=0, return_index=True)
         order = first[np.argsort(-values[first], kind="stable")][: self.size]
         self._codes, self._accuracies = both[order], values[order]
+
+
+def population(most: int, total: int, start: Codes | None = None) -> int:
+    """With how many networks a strategy begins that may score `total`: a tenth, so that most improve on others.
+
+    Args:
+        most: that it begins with, however many it may score.
+        total: that it may score.
+        start: networks that are given, all of which take part.
+    """
+    given = 0 if start is None else len(start)
+    return min(max(min(most, total // 10), min(most, given), _LEAST), total)
 
 
 def ranking(accuracies: Floats, excess: Floats) -> Floats:

@@ -54,9 +54,10 @@ def test_budgets_are_kept_and_the_best_comes_first(strategy: str, make_problem: 
 def test_the_seed_decides(strategy: str, make_problem: MakeProblem) -> None:
     make = make_problem(TINY, 1)
     problem = make(median_budget(make, TINY))
-    first, again = (solve(problem, strategy, candidates=2, evaluations=FEW) for _ in range(2))
+    # So few that no heuristic finds the best ones, which are the same for every seed.
+    first, again = (solve(problem, strategy, candidates=2, evaluations=300) for _ in range(2))
     assert first == again
-    other = solve(replace(problem, seed=problem.seed + 1), strategy, candidates=2, evaluations=FEW)
+    other = solve(replace(problem, seed=problem.seed + 1), strategy, candidates=2, evaluations=300)
     assert (other == first) == first.proved
 
 
