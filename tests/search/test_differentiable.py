@@ -23,7 +23,7 @@ from hwnas.search.differentiable.run import Trained
 from hwnas.search.differentiable.sampling import fair_paths, one_path, softmax, two_paths
 from hwnas.search.differentiable.skips import skip_limits
 from hwnas.search.problem import Constraints
-from hwnas.spaces import Arch, Codes, Space, make_space
+from hwnas.spaces import Arch, Codes, SlotSum, Space, make_space
 from hwnas.spaces.nasbench201 import NasBench201, nasbench201_string
 
 CELLS = make_space("nasbench201-tiny")
@@ -392,6 +392,50 @@ def test_a_probable_network_near_its_target_is_left_alone() -> None:
     p = {name: 0.9 * w.double() + 0.1 / len(w) for name, w in one_hot(CELLS, arch).weights.items()}
     found = most_probable(constraints, p)
     assert found.arch == found.argmax == arch and found.near
+
+
+def test_a_margin_wider_than_the_window() -> None:
+    """Then it lies near what the confidence leaves of the target."""
+    constraints = wanted(CELLS)
+    total = constraints.objectives[0].total
+    assert isinstance(total, SlotSum)
+    uncertain = latency_objective(certain(CELLS, total, margin=0.2))
+    constraints = replace(constraints, objectives=(uncertain,), confidence=0.95)
+    limit = constraints.budgets[NAME] / 1.2
+    for seed in range(3):
+        found = most_probable(constraints, probabilities(CELLS, seed))
+        assert found.near and 0.95 * limit <= found.costs[NAME] <= limit
+
+
+def test_both_sides_of_the_window_are_held_with_confidence() -> None:
+    constraints = wanted(CELLS)
+    total = constraints.objectives[0].total
+    assert isinstance(total, SlotSum)
+    uncertain = latency_objective(certain(CELLS, total, margin=0.02))
+    constraints = replace(constraints, objectives=(uncertain,), confidence=0.95)
+    budget = constraints.budgets[NAME]
+    for seed in range(3):
+        found = most_probable(constraints, probabilities(CELLS, seed))
+        assert 0.95 * 1.02 * budget <= found.costs[NAME] <= budget / 1.02
+
+
+def test_a_closed_gate_has_the_gradient_of_its_output(digits: Data) -> None:
+    """The same as if both ops had run, though one of them runs only when its gradient is asked for."""
+    net = MixedNet(CELLS, seed=2).double()
+    net.eval()
+    images, _ = digits.train_batch(0, 2, 32, seed=0)
+    pair = {name: torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]) for name in net.alphas}
+    found = []
+    for lazily in (True, False):
+        gates = {name: torch.tensor([0.0, 0.0, 0.0, 1.0, 0.0], dtype=torch.float64) for name in net.alphas}
+        if not lazily:  # so small that nothing changes, but not nothing
+            gates = {name: gate + 1e-9 * pair[name] for name, gate in gates.items()}
+        for gate in gates.values():
+            gate.requires_grad_()
+        net(images.double(), Paths(gates, pair)).square().sum().backward()
+        found.append(torch.stack([gate.grad for gate in gates.values() if gate.grad is not None]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+    assert (found[0][:, 2] != 0).all()
 
 
 def test_no_network_lies_in_the_window() -> None:

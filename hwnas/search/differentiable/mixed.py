@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from hwnas.errors import InvalidValue
@@ -212,6 +213,7 @@ class MixedNet(nn.Module):
             return x if only is None else modules[place.name, 0](x)
         rest = x[:, taken:] if self.partial > 1 else None
         total: Tensor | None = None
+        closed: list[tuple[Tensor, Tensor, nn.Module]] = []
         for i, weight in live:
             module = modules.get((place.name, i))
             part = _value(values, place.source(candidates[i]))[:, :taken]
@@ -219,11 +221,15 @@ class MixedNet(nn.Module):
                 dropout = self.skip_dropout if not self.space.shares_weights else 0.0
                 y = functional.dropout(part, dropout, self.training)
             elif float(weight.detach()) == 0:
-                with torch.no_grad():
-                    y = module(part)
+                closed.append((weight, part, module))
+                continue
             else:
                 y = module(part)
             total = weight * y if total is None else total + weight * y
+        for gate in closed:
+            if total is None:  # the open one gives nothing
+                total = torch.zeros_like(_output_of(*gate[1:]))
+            total = _closed(total, *gate)
         if rest is None or total is None:
             return total
         if total.shape[-1] < rest.shape[-1]:  # an edge with a stride
@@ -259,6 +265,42 @@ class MixedNet(nn.Module):
                 for module in self.supernet.elastic(place.name, op).modules() if op and not op.free else ():
                     if isinstance(module, nn.BatchNorm2d):
                         module.requires_grad_(False)
+
+
+class _GateContext(FunctionCtx):
+    """What a closed gate keeps until its gradient is asked for."""
+
+    saved_tensors: tuple[Tensor, ...]
+    module: nn.Module
+
+
+class _ClosedGate(torch.autograd.Function):
+    """A sum to which an op contributes 0 times its output: only the gate's gradient asks what that would have been.
+
+    The op runs in the backward pass, so that nothing of it is kept meanwhile.
+    """
+
+    @staticmethod
+    def forward(ctx: _GateContext, total: Tensor, gate: Tensor, x: Tensor, module: nn.Module) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.module = module
+        return total.view_as(total)
+
+    @staticmethod
+    def backward(ctx: _GateContext, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        return gradient, (gradient * _output_of(x, ctx.module)).sum(), None, None
+
+
+def _closed(total: Tensor, gate: Tensor, x: Tensor, module: nn.Module) -> Tensor:
+    result: Tensor = _ClosedGate.apply(total, gate, x, module)  # type: ignore[no-untyped-call]
+    return result
+
+
+@torch.no_grad()
+def _output_of(x: Tensor, module: nn.Module) -> Tensor:
+    y: Tensor = module(x)
+    return y
 
 
 def _value(values: Mapping[str, Tensor | None], name: str) -> Tensor:

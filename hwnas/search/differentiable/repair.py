@@ -61,7 +61,8 @@ def most_probable(
         wanted: the space, and what its networks may cost.
         probabilities: name of a variable -> probabilities of its values, ``(choices,)``.
         window: a network is near its target if it is at most this share below it: with the confidence of the budget, if
-            there is such a network; else by its prediction; else the most probable one within the budgets is taken.
+            there is such a network; else by its prediction; else below what the confidence leaves of the target; else
+            the most probable one within the budgets is taken.
         limits: other sums over slots, and what each may be at most.
 
     Raises:
@@ -129,7 +130,8 @@ def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
     minus = SlotSum(constant=-total.constant, axes=total.axes, arrays=tuple(-array for array in total.arrays))
     lowest = budget * (1 - window)
     sure = lowest * (1 + max(objective.margin(wanted.confidence), 0.0))  # errors are as large on the other side
-    found: list[Limit | None] = [(minus, -least) for least in (sure, lowest) if least < limit]
+    # Where the margin is wider than the window, no network is surely near the target, but some are near the limit.
+    found: list[Limit | None] = [(minus, -least) for least in (sure, lowest, limit * (1 - window)) if least < limit]
     return [*found, None]
 
 
