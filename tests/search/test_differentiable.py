@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -394,12 +395,12 @@ def test_a_probable_network_near_its_target_is_left_alone() -> None:
     assert found.arch == found.argmax == arch and found.near
 
 
-def test_a_margin_wider_than_the_window() -> None:
+def test_a_margin_wider_than_the_window(make_model: Callable[..., LatencyModel]) -> None:
     """Then it lies near what the confidence leaves of the target."""
     constraints = wanted(CELLS)
     total = constraints.objectives[0].total
     assert isinstance(total, SlotSum)
-    uncertain = latency_objective(certain(CELLS, total, margin=0.2))
+    uncertain = latency_objective(make_model(CELLS, total, margin=0.2))
     constraints = replace(constraints, objectives=(uncertain,), confidence=0.95)
     limit = constraints.budgets[NAME] / 1.2
     for seed in range(3):
@@ -407,11 +408,11 @@ def test_a_margin_wider_than_the_window() -> None:
         assert found.near and 0.95 * limit <= found.costs[NAME] <= limit
 
 
-def test_both_sides_of_the_window_are_held_with_confidence() -> None:
+def test_both_sides_of_the_window_are_held_with_confidence(make_model: Callable[..., LatencyModel]) -> None:
     constraints = wanted(CELLS)
     total = constraints.objectives[0].total
     assert isinstance(total, SlotSum)
-    uncertain = latency_objective(certain(CELLS, total, margin=0.02))
+    uncertain = latency_objective(make_model(CELLS, total, margin=0.02))
     constraints = replace(constraints, objectives=(uncertain,), confidence=0.95)
     budget = constraints.budgets[NAME]
     for seed in range(3):
