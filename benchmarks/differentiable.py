@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from on_host import profiled, timed_steadily
 
 from hwnas.accuracy import Evaluator
 from hwnas.cli.progress import shown_progress
 from hwnas.data import open_data
-from hwnas.latency import LatencyModel, load_model, profile, read_table, write_table
-from hwnas.latency.profile import NETWORKS
+from hwnas.latency import LatencyModel
 from hwnas.lowering import form_of
 from hwnas.nn import network
 from hwnas.progress import Progress
@@ -37,13 +37,11 @@ from hwnas.search.differentiable import METHODS, SearchConfig, search_differenti
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Arch, Space, make_space
 from hwnas.supernet import Supernet, TrainConfig, train
-from hwnas.targets import Journal, Target, resolve_target
-from hwnas.timing import time_programs
+from hwnas.targets import Journal, Target
 
 SPACE, DATA = "nasbench201-tiny", "cluttered-digits"
 QUANTILES = (0.2, 0.5, 0.8)
 BELOW, ABOVE = 0.05, 0.03  # a run holds if it measures at most so far below and above its target
-ATTEMPTS = 3  # a neighbour may spoil a measurement, which then says so
 
 
 def main() -> None:
@@ -64,7 +62,7 @@ def main() -> None:
         return
     space = make_space(SPACE)
     with shown_progress() as progress:
-        target, latency = profiled(space, given.recipe, given.out, progress)
+        target, latency = profiled(space, given.recipe, given.out, progress, networks=32, bound_networks=40)
         subject = {"steps": given.steps, "batch": given.batch_size, "quantiles": list(QUANTILES)}
         with Journal(given.out / "searches.jsonl", subject) as journal:
             found = searched(space, latency, given, journal, progress)
@@ -73,17 +71,6 @@ def main() -> None:
         if given.train_steps:
             with Journal(given.out / "trained.jsonl", {"steps": given.train_steps}) as journal:
                 report_accuracies(space, latency, found, given, journal, progress)
-
-
-def profiled(space: Space, recipe: str, out: Path, progress: Progress) -> tuple[Target, LatencyModel]:
-    """A target of this host and its latency model, from a table that is measured unless it is there."""
-    target = resolve_target(f"this/{recipe}")
-    path = out / f"{target.name}.csv"
-    if not path.exists():
-        table = profile(space, target, journals=path.parent, networks=32, bound_networks=40, progress=progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(table, path)
-    return target, load_model(read_table(target, path), space)
 
 
 def targets_ms(space: Space, latency: LatencyModel) -> list[float]:
@@ -132,12 +119,7 @@ def report_latencies(
     form = form_of(target.recipe)
     archs = {json.dumps(r["arch"]): space.arch(r["arch"]) for r in found}
     programs = {key: form.lower(network(space, arch).eval(), space.image_shape(arch)) for key, arch in archs.items()}
-    for _ in range(ATTEMPTS):
-        measured = time_programs(programs, target.recipe, NETWORKS, what=f"timing {target.name}", progress=progress)
-        print(f"\n{target.recipe.name}: spread {measured.spread:.1%}, too noisy: {measured.too_noisy}")
-        if not measured.too_noisy:
-            break
-    measured.require_steady()
+    measured = timed_steadily(programs, target, progress)
     print("\n| method | target (ms) | seed | expected | argmax | predicted | measured | off the target | holds |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---|")
     holds: dict[str, list[bool]] = {}

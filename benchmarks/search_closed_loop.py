@@ -15,23 +15,21 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from on_host import profiled, timed_steadily
 
 from hwnas.accuracy import AccuracyModel, Evaluator, fit_on_subnets
 from hwnas.cli.options import reopen_data
 from hwnas.cli.progress import shown_progress
 from hwnas.deploy.export import lower_subnet
-from hwnas.latency import LatencyModel, load_model, profile, read_table, write_table
-from hwnas.latency.profile import NETWORKS
+from hwnas.latency import LatencyModel
 from hwnas.progress import Progress
 from hwnas.search import Problem, latency_objective
 from hwnas.search.rerank import Chosen, choose
 from hwnas.spaces import Arch, Codes, Space
 from hwnas.supernet import load_supernet
-from hwnas.targets import Journal, Target, resolve_target
-from hwnas.timing import time_programs
+from hwnas.targets import Journal, Target
 
 FLEET = ("onnxruntime-cpu-fp32", "openvino-cpu-fp32", "onnxruntime-cpu-int8")
-ATTEMPTS = 3  # a neighbour may spoil a measurement, which then says so
 BLOCK = 20_000  # random networks drawn at a time
 DRAWS = 2_000_000  # at most
 
@@ -68,17 +66,6 @@ def main() -> None:
         report_random(evaluator, journal, problems, found, given.random, progress)
 
 
-def profiled(space: Space, recipe: str, out: Path, progress: Progress) -> tuple[Target, LatencyModel]:
-    """A target of this host and its latency model, from a table that is measured unless it is there."""
-    target = resolve_target(f"this/{recipe}")
-    path = out / f"{target.name}.csv"
-    if not path.exists():
-        table = profile(space, target, journals=path.parent, progress=progress)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_table(table, path)
-    return target, load_model(read_table(target, path), space)
-
-
 def over_the_range(space: Space, accuracy: AccuracyModel, latency: LatencyModel, budgets: int) -> list[Problem]:
     """Problems whose budgets are spread evenly between the smallest network's bound and the largest's."""
     objective = latency_objective(latency)
@@ -100,12 +87,7 @@ def timed(evaluator: Evaluator, target: Target, archs: list[Arch], progress: Pro
     programs = {
         str(i): lower_subnet(evaluator.subnet(arch), evaluator, arch, target.recipe) for i, arch in enumerate(archs)
     }
-    for _ in range(ATTEMPTS):
-        measured = time_programs(programs, target.recipe, NETWORKS, what=f"timing {target.name}", progress=progress)
-        print(f"\n{target.recipe.name}: spread {measured.spread:.1%}, too noisy: {measured.too_noisy}")
-        if not measured.too_noisy:
-            break
-    measured.require_steady()
+    measured = timed_steadily(programs, target, progress)
     return [measured.p25_ms(name) for name in programs]
 
 

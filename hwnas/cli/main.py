@@ -11,7 +11,7 @@ import typer
 
 from hwnas.cli import bench, devices, export, profile, search, study, subnet, supernet, tables, train, validate
 from hwnas.cli import compile as compile_verbs
-from hwnas.cli.progress import remembered_ctrl_c
+from hwnas.cli.progress import INTERRUPTED, remembered_ctrl_c
 from hwnas.errors import HwnasError
 
 app = typer.Typer(
@@ -49,7 +49,6 @@ for verb in (
 app.command("compile")(compile_verbs.compile_)
 app.command()(compile_verbs.quickstart)
 
-_INTERRUPTED = 130
 # Typer may carry its own copy of click, so the base of its usage errors is asked of one of them.
 _USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignment,union-attr]
 
@@ -64,11 +63,11 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except (typer.Abort, KeyboardInterrupt):
-        code = _INTERRUPTED
+        code = INTERRUPTED
     except _USAGE as error:
         error.show()
         code = error.exit_code
-    if code == _INTERRUPTED:  # typer turns Ctrl-C into this code by itself
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
         print("interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -11,6 +11,7 @@ from types import FrameType
 
 from hwnas.progress import Progress
 
+INTERRUPTED = 130  # the exit code after Ctrl-C
 _LINE_EVERY_S = 5.0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress, stopped_by_ctrl_c
+from hwnas.cli.progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 from hwnas.errors import InvalidValue
 from hwnas.spaces import notation_of
 from hwnas.targets import only_one, read_spec, write_whole
@@ -18,8 +18,6 @@ from hwnas.targets import only_one, read_spec, write_whole
 if TYPE_CHECKING:
     from hwnas.search.differentiable import Relaxed
     from hwnas.search.problem import Constraints
-
-_INTERRUPTED = 130
 
 
 def search_relaxed(
@@ -86,7 +84,7 @@ def search_relaxed(
     else:
         typer.echo("\n".join(_lines(answer, found, out, space, data)))
     if interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _answer(wanted: Constraints, strategy: str, found: Relaxed) -> dict[str, Any]:

@@ -8,9 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress, stopped_by_ctrl_c
-
-_INTERRUPTED = 130
+from hwnas.cli.progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 
 
 def search(
@@ -190,4 +188,4 @@ def _search_supernet(
             "\n".join(line for pair in zip(answers, files, strict=True) for line in said.lines_of(*pair, supernet))
         )
     if interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress, stopped_by_ctrl_c
+from hwnas.cli.progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 
 if TYPE_CHECKING:
     from hwnas.search.from_scratch import FromScratch
 
-_INTERRUPTED = 130
 ARCH, STORAGE = "arch.json", "study.journal"
 
 
@@ -104,7 +103,7 @@ def study(
         )
     if not found.candidates:
         if found.stopped:
-            raise typer.Exit(_INTERRUPTED)
+            raise typer.Exit(INTERRUPTED)
         raise SearchStopped(
             f"none of the {found.evaluations} networks of study {name} is trained to the end; when no other worker is "
             "at one, run the same command with more --trials"
@@ -136,7 +135,7 @@ def study(
                 "values as --fix makes them again"
             )
     if found.stopped:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _prepare_folder(train: FromScratch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import networkx as nx
 
@@ -195,8 +195,14 @@ class _Cell:
         return next(k for k in self.gives if self.gives[k] == self.gives[j]) == j
 
 
+@cache
+def _cell(*choices: int) -> _Cell:
+    """Every slot of a cell asks of every cell."""
+    return _Cell(*choices)
+
+
 def _edge_runs(i: int, j: int, *choices: int) -> bool:
-    cell = _Cell(*choices)
+    cell = _cell(*choices)
     if cell.chosen[i, j] != "avg_pool_3x3":
         return cell.needed[j]
     same = cell.same(i, "avg_pool")
@@ -204,14 +210,14 @@ def _edge_runs(i: int, j: int, *choices: int) -> bool:
 
 
 def _node_runs(j: int, *choices: int) -> bool:
-    cell = _Cell(*choices)
+    cell = _cell(*choices)
     if cell.gives[j] != "zero":
         return cell.needed[j]
     return cell.first(j) and any(cell.needed[k] for k in (1, 2, _LAST) if cell.gives[k] == "zero")
 
 
 def _relu_runs(i: int, *choices: int) -> bool:
-    cell = _Cell(*choices)
+    cell = _cell(*choices)
     return cell.first(i) and any(cell.needed[to] for _, to in cell.same(i, "nor_conv"))
 
 

@@ -70,15 +70,15 @@ class Choice:
         table = functional.one_hot(index, len(candidates)).double()
         shapes = {(op.input, op.output) for op in candidates if op is not None}
         passes = None in candidates and any(before != after for before, after in shapes)
-        node = any(op is not None and op.kind in _MERGING for op in candidates)
-        if not node and (len(shapes) > 1 or passes):
+        lengths = [len(space.variable(name).values) for name in names]
+        choice = cls(variables=names, candidates=candidates, table=table.reshape(*lengths, len(candidates)))
+        if not choice.merges and (len(shapes) > 1 or passes):
             raise InvalidValue(
                 f"the ops of {slot.name} in {space.name} differ in the shapes that they read or give, so their outputs "
                 f"cannot be summed; hold the variables that say so to one value each, of {', '.join(names)} "
                 "(--fix, Space.fix)"
             )
-        lengths = [len(space.variable(name).values) for name in names]
-        return cls(variables=names, candidates=candidates, table=table.reshape(*lengths, len(candidates)))
+        return choice
 
     @property
     def merges(self) -> bool:
@@ -258,9 +258,8 @@ class MixedNet(nn.Module):
 
     def _hold_scales(self) -> None:
         """BN of candidates does not scale: it would trade with the weights of the mixture (DARTS, appendix A.1.1)."""
-        slots = {slot.name: slot for slot in self.space.slots}
         for place in self.space.places:
-            candidates = self.ops[slots[place.slot].name]
+            candidates = self.ops[place.slot]
             for op in () if len(candidates) == 1 or self.choices[place.slot].merges else candidates:
                 for module in self.supernet.elastic(place.name, op).modules() if op and not op.free else ():
                     if isinstance(module, nn.BatchNorm2d):
