@@ -113,6 +113,7 @@ class MixedNet(nn.Module):
         self.choices = {slot.name: Choice.of(space, slot) for slot in space.slots}
         narrow = space if partial == 1 else _narrowed(space, self.choices, partial)
         self.ops = {slot.name: Choice.of(narrow, slot).candidates for slot in narrow.slots}
+        self._last_read = _last_read(space)
         self.supernet = Supernet(narrow, seed=seed)
         if not space.shares_weights:
             self._hold_scales()
@@ -164,14 +165,17 @@ class MixedNet(nn.Module):
         modules = self._modules_of(live)
         values: dict[str, Tensor | None] = {IMAGE: x}
         read: dict[str, Tensor] = {}  # by an edge that gives nothing
-        for place in self.space.places:
+        for i, place in enumerate(self.space.places):
             if self.choices[place.slot].merges:
                 values[place.name] = self._merged(place, values, read)
-                continue
-            value = self._mixed(place, values, live[place.slot], modules)
-            values[place.name] = value
-            if value is None:
-                read[place.name] = _value(values, place.reads[0])
+            else:
+                value = self._mixed(place, values, live[place.slot], modules)
+                values[place.name] = value
+                if value is None:
+                    read[place.name] = _value(values, place.reads[0])
+            for name in self._last_read.get(i, ()):
+                del values[name]
+                read.pop(name, None)
         return _value(values, self.space.places[-1].name)
 
     def _live(self, slot: str, paths: Paths) -> list[tuple[int, Tensor]]:
@@ -215,20 +219,22 @@ class MixedNet(nn.Module):
         total: Tensor | None = None
         closed: list[tuple[Tensor, Tensor, nn.Module]] = []
         for i, weight in live:
-            module = modules.get((place.name, i))
-            part = _value(values, place.source(candidates[i]))[:, :taken]
+            op, module = candidates[i], modules.get((place.name, i))
+            part = _value(values, place.source(op))[:, :taken]
             if module is None:
                 dropout = self.skip_dropout if not self.space.shares_weights else 0.0
                 y = functional.dropout(part, dropout, self.training)
-            elif float(weight.detach()) == 0:
+            elif op is not None and float(weight.detach()) == 0:
                 closed.append((weight, part, module))
+                shape = len(x), *op.output
                 continue
             else:
                 y = module(part)
-            total = weight * y if total is None else total + weight * y
+            y = _weighted(weight, y)
+            total = y if total is None else total + y
         for gate in closed:
             if total is None:  # the open one gives nothing
-                total = torch.zeros_like(_output_of(*gate[1:]))
+                total = x.new_zeros(()).expand(shape)
             total = _closed(total, *gate)
         if rest is None or total is None:
             return total
@@ -291,6 +297,27 @@ class _ClosedGate(torch.autograd.Function):
         return gradient, (gradient * _output_of(x, ctx.module)).sum(), None, None
 
 
+class _OpenGate(torch.autograd.Function):
+    """An op's output times 1: no product is made, so that the output is kept once, not twice."""
+
+    @staticmethod
+    def forward(ctx: _GateContext, gate: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(y)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: _GateContext, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (y,) = ctx.saved_tensors
+        return (gradient * y).sum(), gradient
+
+
+def _weighted(weight: Tensor, y: Tensor) -> Tensor:
+    if float(weight.detach()) != 1:
+        return weight * y
+    gated: Tensor = _OpenGate.apply(weight, y) if weight.requires_grad else y  # type: ignore[no-untyped-call]
+    return gated
+
+
 def _closed(total: Tensor, gate: Tensor, x: Tensor, module: nn.Module) -> Tensor:
     result: Tensor = _ClosedGate.apply(total, gate, x, module)  # type: ignore[no-untyped-call]
     return result
@@ -300,6 +327,18 @@ def _closed(total: Tensor, gate: Tensor, x: Tensor, module: nn.Module) -> Tensor
 def _output_of(x: Tensor, module: nn.Module) -> Tensor:
     y: Tensor = module(x)
     return y
+
+
+def _last_read(space: Space) -> dict[int, list[str]]:
+    """Number of a place -> what no place after it can read."""
+    last: dict[str, int] = {}
+    for i, place in enumerate(space.places):
+        for name in {*place.reads, *([place.activated] if place.activated else [])}:
+            last[name] = i
+    found: dict[int, list[str]] = {}
+    for name, i in last.items():
+        found.setdefault(i, []).append(name)
+    return found
 
 
 def _value(values: Mapping[str, Tensor | None], name: str) -> Tensor:

@@ -293,7 +293,8 @@ class Trained:
                 on_device = Paths(*({k: v.to(self.device) for k, v in part.items()} for part in paths))
                 self._finite(self._task(on_device, *training), number).backward()
         else:
-            loss = self._task(self.method.weights(self.net.alphas, temperature, generator), *training)
+            alphas = self.net.alphas if archs else {name: a.detach() for name, a in self.net.alphas.items()}
+            loss = self._task(self.method.weights(alphas, temperature, generator), *training)
             if archs:
                 loss = self._arch_loss(loss, number)
             self._finite(loss, number).backward()
