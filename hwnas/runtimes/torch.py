@@ -29,6 +29,22 @@ class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     compile: bool = False
 
 
+def loaded(program: Program | Path) -> nn.Module:
+    """The module of a program, or of the file of one.
+
+    Raises:
+        BundleError: the file is not a program.
+    """
+    if isinstance(program, Path):
+        try:
+            zipfile.ZipFile(program).close()  # torch.export.load logs a traceback for a file that is no zip
+            program = runnable(torch.export.load(program))
+        except Exception as error:  # torch.export has no common base class for its load errors
+            raise BundleError(f"torch {torch.__version__} cannot load {program.name}: {error}") from error
+    assert isinstance(program, nn.Module)
+    return program
+
+
 class TorchSession(Session):
     """A module of torch's own layers in inference mode."""
 
@@ -49,15 +65,8 @@ class TorchSession(Session):
 
     def _load(self, program: Program | Path) -> tuple[int, ...]:
         options = parse_options(self.recipe, TorchOptions)
-        if isinstance(program, Path):
-            try:
-                zipfile.ZipFile(program).close()  # torch.export.load logs a traceback for a file that is no zip
-                program = runnable(torch.export.load(program))
-            except Exception as error:  # torch.export has no common base class for its load errors
-                raise BundleError(f"torch {self.version()} cannot load {program.name}: {error}") from error
-        assert isinstance(program, nn.Module)
-        self._module: nn.Module = program
-        shape = input_shape(program)
+        self._module = loaded(program)
+        shape = input_shape(self._module)
         self._call = self._compiled(shape) if options.compile else self._module
         return shape
 
