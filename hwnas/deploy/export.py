@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from hwnas.accuracy import Evaluator
-from hwnas.deploy.bundle import Bundle, BundleManifest, check_output_folder, write_bundle
+from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
+from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
 from hwnas.deploy.parity import check_parity
 from hwnas.latency import LatencyModel
 from hwnas.latency.profile import runtime_versions
 from hwnas.lowering import Program, form_of
 from hwnas.progress import Progress, silent
+from hwnas.runtimes import open_session
+from hwnas.runtimes.base import Array
 from hwnas.spaces import Arch, Domain
 from hwnas.targets import Recipe, Target
 
@@ -56,19 +61,24 @@ def export(
     program = lower_subnet(network, evaluator, arch, target.recipe)
     batches = data.batches("test", arch["resolution"])
     parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
+    x, y = _example(program, evaluator, arch, target.recipe)
     codes = space.encode([arch])
     manifest = BundleManifest(
         target=target.name,
+        device=DeviceFacts(name=target.device.name, kind=target.device.kind, fingerprint=target.device.fingerprint),
         recipe=target.recipe,
         domain=Domain.of(space),
         arch=dict(arch),
+        weights_sha256=weights_sha256(network),
+        data=data.name,
         classes=list(data.classes),
-        input={
-            "name": "input",
-            "shape": [target.recipe.batch, *space.image_shape(arch)],
-            "transform": data.transform(arch["resolution"]),  # type: ignore[dict-item]
-        },
-        output={"name": "output", "shape": [target.recipe.batch, space.classes], "meaning": "logits, one a class"},
+        input=Input(
+            name="input",
+            shape=[target.recipe.batch, *space.image_shape(arch)],
+            transform=data.transform(arch["resolution"]),  # type: ignore[arg-type]
+        ),
+        output=Output(name="output", shape=[target.recipe.batch, space.classes], meaning="logits, one a class"),
+        example=Example(max_abs_error=tolerance(target.recipe.precision, float(np.abs(y).max()))),
         predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]),
         measured_ms=None,
         budget_ms=budget_ms,
@@ -79,4 +89,27 @@ def export(
         versions=runtime_versions(target),
         files={},
     )
-    return write_bundle(folder, lambda place: form.write(program, place), manifest)
+
+    def write(place: Path) -> Path:
+        write_example(place, x, y)
+        return form.write(program, place)
+
+    return write_bundle(folder, write, manifest)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 (hex) of a network's tensors: name, type, shape and little-endian values of each, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _example(program: Program, evaluator: Evaluator, arch: Arch, recipe: Recipe) -> tuple[Array, Array]:
+    """The first test image and what the program gives for it, each with a batch axis of 1."""
+    images, _ = next(iter(evaluator.data.batches("test", arch["resolution"], limit=1)))
+    x = np.ascontiguousarray(images.numpy(), np.float32)
+    with open_session(program, recipe) as session:
+        return x, session.run(x.repeat(recipe.batch, axis=0))[:1]
