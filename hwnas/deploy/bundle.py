@@ -200,7 +200,7 @@ def _read_manifest(folder: Path) -> BundleManifest:
         raise BundleError(f"{folder} is not a bundle: {error}") from error
     document = parse_json(data, path, BundleError)
     schema = document.get("schema") if isinstance(document, dict) else None
-    if isinstance(schema, int) and schema != _SCHEMA:
+    if type(schema) is int and schema != _SCHEMA:
         raise BundleError(_other_schema(path, schema, document))
     try:
         manifest = BundleManifest.model_validate_json(data)

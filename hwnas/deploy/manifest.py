@@ -36,7 +36,7 @@ _TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 1e-1}
 
 def _file_name(name: str) -> str:
     if mistake := file_name_mistake(name):
-        raise ValueError(f"{name!r}: {mistake}")
+        raise ValueError(f"{name[:80]!r}: {mistake}")
     return name
 
 

@@ -13,6 +13,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,25 +114,21 @@ def cleaned(data: bytes, name: str) -> bytes:
     return out.getvalue()
 
 
-def load_archive(data: bytes, name: str) -> fx.GraphModule:
+def load_archive(path: Path) -> fx.GraphModule:
     """The module of a ``.pt2`` file, `cleaned` first.
-
-    Args:
-        data: content of the file.
-        name: of the file, for messages.
 
     Raises:
         BundleError: torch cannot load it, or a value in it would be out of proportion.
     """
-    clean = cleaned(data, name)
     try:
+        clean = cleaned(path.read_bytes(), path.name)
         module: fx.GraphModule = torch.export.load(io.BytesIO(clean)).module(check_guards=False)
         # A network's sizes follow from its input's: they are told without computing anything.
         inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             _Sizes(module, mode).propagate(*(torch.empty(x.shape) for x in inputs))
     except Exception as error:  # torch.export has no common base class for its load errors
-        raise BundleError(f"torch {torch.__version__} cannot load {name}: {error}") from error
+        raise BundleError(f"torch {torch.__version__} cannot load {path.name}: {error}") from error
     return module
 
 

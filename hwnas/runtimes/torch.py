@@ -50,7 +50,7 @@ class TorchSession(Session):
     def _load(self, program: Program | Path) -> tuple[int, ...]:
         options = parse_options(self.recipe, TorchOptions)
         if isinstance(program, Path):
-            program = without_checks(load_archive(program.read_bytes(), program.name))
+            program = without_checks(load_archive(program))
         assert isinstance(program, nn.Module)
         self._module: nn.Module = program
         shape = input_shape(program)
