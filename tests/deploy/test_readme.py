@@ -33,12 +33,13 @@ RECIPES = [
 ]
 # Nothing else of this environment may be imported: hwnas and what it needs is not there for whoever gets a bundle.
 ALONE = """\
-import importlib.abc, sys
-class Elsewhere(importlib.abc.MetaPathFinder):
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked!r}:
-            raise ImportError(name + " is not installed here")
-sys.meta_path.insert(0, Elsewhere())
+        return None if name.split(".")[0] in {blocked!r} else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 AFTER = "np.save('../y.npy', y)\nassert 'hwnas' not in sys.modules\n"
 
