@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from hwnas.accuracy import check_enough
 from hwnas.data import open_data
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
-from hwnas.errors import InvalidValue, OutputError, UnknownName
+from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
 from hwnas.latency.profile import NETWORKS, OPS, check_host, runtime_versions
 from hwnas.pipeline import stages as work
@@ -157,7 +156,7 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
     made = open_bundle(exported.folder / "bundle")
     final = write_bundle(
         out / "bundle",
-        lambda folder: _copied(made.program, folder),
+        made.copy_program,
         made.manifest.model_copy(update={"measured_ms": timed["bundle"]["measured_ms"]}),
     )
     parity, validation = made.manifest.parity, validated.result()
@@ -186,10 +185,3 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         "stages": [asdict(run) for run in stages.runs],
         "bundle": str(final.folder),
     }
-
-
-def _copied(program: Path, folder: Path) -> Path:
-    try:
-        return Path(shutil.copyfile(program, folder / program.name))
-    except OSError as error:
-        raise OutputError(f"cannot write {folder / program.name}: {error.strerror}") from error

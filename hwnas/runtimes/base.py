@@ -89,6 +89,18 @@ class Session(ABC):
         self._require_open()
         return self._again()
 
+    def write_compiled(self, folder: Path) -> None:
+        """Write what the runtime compiled, where that is a file that is run without compiling again.
+
+        Args:
+            folder: for the file, beside the program.
+
+        Raises:
+            RuntimeInputError: this session is closed.
+            OutputError: a file cannot be written.
+        """
+        self._require_open()
+
     def threads(self) -> AbstractContextManager[None]:
         """The settings of the whole process under which bound calls have the recipe's number of threads."""
         return nullcontext()

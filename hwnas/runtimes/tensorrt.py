@@ -74,17 +74,10 @@ class TensorRtSession(CudaSession):
             "engine_sha256": hashlib.sha256(self._plan).hexdigest(),
         }
 
-    def write_engine(self, folder: Path) -> Path:
-        """Write ``model.engine`` and its note into a folder; returns the engine's path.
-
-        Raises:
-            RuntimeInputError: the session is closed.
-            OutputError: a file cannot be written.
-        """
+    def write_compiled(self, folder: Path) -> None:
+        """Write the engine, ``model.engine``, and its note."""
         self._require_open()
-        path = folder / f"model{SUFFIX}"
-        write_engine(path, self._plan, EngineNote.of(self._plan, **self._built_on()))
-        return path
+        write_engine(folder / f"model{SUFFIX}", self._plan, EngineNote.of(self._plan, **self._built_on()))
 
     def layer_times_ms(self, x: Array) -> dict[str, float]:
         """Time of each of the engine's layers in milliseconds, the mean of some runs without a CUDA graph.

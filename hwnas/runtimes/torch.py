@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ import pydantic
 import torch
 from torch import nn
 
-from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.errors import RuntimeUnavailable
 from hwnas.lowering import Program
-from hwnas.lowering.torch import input_shape, runnable
+from hwnas.lowering.torch import input_shape, without_checks
+from hwnas.lowering.torch_archive import load_archive
 from hwnas.runtimes.base import Array, Session, parse_options
 
 
@@ -36,11 +36,7 @@ def loaded(program: Program | Path) -> nn.Module:
         BundleError: the file is not a program.
     """
     if isinstance(program, Path):
-        try:
-            zipfile.ZipFile(program).close()  # torch.export.load logs a traceback for a file that is no zip
-            program = runnable(torch.export.load(program))
-        except Exception as error:  # torch.export has no common base class for its load errors
-            raise BundleError(f"torch {torch.__version__} cannot load {program.name}: {error}") from error
+        program = without_checks(load_archive(program))
     assert isinstance(program, nn.Module)
     return program
 
