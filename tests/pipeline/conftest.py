@@ -8,7 +8,7 @@ from hwnas.pipeline import Job
 
 JOB = """
 schema = 1
-target = "this/onnxruntime-cpu-fp32"
+targets = ["this/onnxruntime-cpu-fp32"]
 budget = "80%"
 seed = 3
 
