@@ -48,8 +48,8 @@ class Stage:
 
     @cached_property
     def key(self) -> str:
-        """Hash of what it depends on; it is known before any stage is done."""
-        return hashlib.sha256(json.dumps(self.depends_on, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of its name and of what it depends on; it is known before any stage is done."""
+        return hashlib.sha256(json.dumps([self.name, self.depends_on], sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def target(self) -> str | None:
