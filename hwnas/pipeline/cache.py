@@ -140,7 +140,8 @@ class Stages:
                 ) from error
             except KeyboardInterrupt as error:
                 finished = ", ".join(dict.fromkeys(self._seen.values())) or "none"
-                error.add_note(f"stopped in stage {stage.name}; finished before it: {finished}")
+                more = f"; leave out --from {self.again} to go on" if self.again in self._seen.values() else ""
+                error.add_note(f"stopped in stage {stage.name}; finished before it: {finished}{more}")
                 raise
         self._seen[stage.key] = stage.name
         return StageRun(name=stage.name, key=stage.key, seconds=round(time.perf_counter() - start, 3), cached=cached)

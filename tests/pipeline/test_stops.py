@@ -38,6 +38,15 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 KILLS = 20
+# What a kill throws away, the lowering of all ops above all, is to be short; and an error bound from few networks on a
+# busy machine is wide.
+SMALLER = {
+    'budget = "80%"': 'budget = "200%"',
+    "resolution = [24, 28]": "resolution = 24",
+    "calibration_networks = 8": "calibration_networks = 4",
+    "bound_networks = 19": "bound_networks = 2",
+    "validation_networks = 6": "validation_networks = 2",
+}
 
 
 def started(hwnas_command, job_file, out, **options):
@@ -115,10 +124,14 @@ def test_killed_at_20_random_moments_the_bundles_are_those_of_an_uninterrupted_r
 
     Measurements differ between runs; so an uninterrupted run takes over those of the killed one, and nothing else.
     """
+    text = job_file.read_text()
+    for before, small in SMALLER.items():
+        assert before in text
+        text = text.replace(before, small)
+    job_file.write_text(text)
     [program] = hwnas_command[2:]
-    preload, last = program.replace("from hwnas.cli.main import main\nmain()\n", ""), SERVER
     server = subprocess.Popen(
-        [*hwnas_command[:2], preload + last],
+        [*hwnas_command[:2], program.replace("from hwnas.cli.main import main\nmain()\n", SERVER)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -131,8 +144,9 @@ def test_killed_at_20_random_moments_the_bundles_are_those_of_an_uninterrupted_r
     with server:
         before = finished_stages(out)
         while kills < KILLS or not completed:
-            delay = rng.uniform(0, 8) if kills < KILLS else None
-            status = run(server, ["hwnas", "compile", str(job_file), "--out", str(out), str(tmp_path / "log")], delay)
+            # Some stages further on, so that kills come into all of them on a machine of any speed.
+            moment = (len(before) + rng.randint(0, 1), rng.uniform(0, 4)) if kills < KILLS else None
+            status = run(server, job_file, out, moment)
             after = finished_stages(out)
             assert before.items() <= after.items()
             before = after
@@ -140,7 +154,7 @@ def test_killed_at_20_random_moments_the_bundles_are_those_of_an_uninterrupted_r
                 kills += 1
                 hit += [path.name.partition("-")[0] for path in (out / "stages").glob("*.partial")] or ["between"]
                 continue
-            assert status == 0, (tmp_path / "log").read_text()
+            assert status == 0, job_file.with_suffix(".log").read_text()
             completed.append(out)
             out = tmp_path / f"killed{len(completed)}"
             before = finished_stages(out)
@@ -150,21 +164,35 @@ def test_killed_at_20_random_moments_the_bundles_are_those_of_an_uninterrupted_r
             assert not list(folder.rglob("*.partial"))
             assert not list(folder.rglob("*.tmp"))
             whole = measured_only(folder, tmp_path / f"whole-{folder.name}")
-            status = run(server, ["hwnas", "compile", str(job_file), "--out", str(whole), str(tmp_path / "log")], None)
-            assert status == 0, (tmp_path / "log").read_text()
+            assert run(server, job_file, whole) == 0, job_file.with_suffix(".log").read_text()
             assert models(whole) == models(folder)
             assert len(models(whole)) == 2
-            assert finished_stages(whole).keys() == finished_stages(folder).keys()
+            assert results(whole) == results(folder)
         server.stdin.close()
 
 
-def run(server, words, delay):
-    """Have a run forked, kill it after so many seconds unless it ended before; returns its exit status."""
+def run(server, job_file, out, moment=None):
+    """Have a run forked and return its exit status; kill it, unless it ends before, so many seconds after so many
+    stages are finished."""
+    words = ["hwnas", "compile", str(job_file), "--out", str(out), str(job_file.with_suffix(".log"))]
     server.stdin.write(" ".join(words) + "\n")
     child = int(server.stdout.readline())
-    if delay is not None and not select.select([server.stdout], [], [], delay)[0]:
-        os.kill(child, signal.SIGKILL)
+    if moment is not None:
+        stages, delay = moment
+        while len(finished_stages(out)) < stages:
+            if select.select([server.stdout], [], [], 0.02)[0]:
+                break
+        if not select.select([server.stdout], [], [], delay)[0]:
+            os.kill(child, signal.SIGKILL)
     return int(server.stdout.readline())
+
+
+def results(out):
+    """Name of each stage -> what it found, but for what was measured at the end."""
+    return {
+        path.parent.name: None if path.parent.name.startswith("bench-") else json.loads(path.read_text())
+        for path in (out / "stages").glob("*/result.json")
+    }
 
 
 def measured_only(folder, copy):
