@@ -385,7 +385,8 @@ def test_an_engine_is_built_written_and_read(
     with open_session(program, recipe) as session:
         assert isinstance(session, TensorRtSession)
         expected = session.run(x)
-        path = session.write_engine(tmp_path)
+        session.write_compiled(tmp_path)
+        path = tmp_path / "model.engine"
         assert sum(session.layer_times_ms(x).values()) > 0
         assert session.facts()["engine_sha256"] == EngineNote.model_validate_json(note_path(path).read_bytes()).sha256
     with open_session(path, recipe) as session:
