@@ -50,6 +50,7 @@ def quickstart(
 
 def _run(job: Job, out: Path, given: dict[str, object], as_json: bool) -> None:
     from hwnas.pipeline import compile_job
+    from hwnas.pipeline.page import PAGE
     from hwnas.pipeline.report import summary
 
     job = job.model_copy(update={name: value for name, value in given.items() if value is not None})
@@ -58,4 +59,4 @@ def _run(job: Job, out: Path, given: dict[str, object], as_json: bool) -> None:
     if as_json:
         options.print_json(answer)
     else:
-        typer.echo(summary(answer))
+        typer.echo(f"{summary(answer)}\n  report       {out / PAGE}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli import bench, devices, export, profile, search, study, subnet, supernet, tables, train, validate
+from hwnas.cli import bench, devices, export, profile, report, search, study, subnet, supernet, tables, train, validate
 from hwnas.cli import compile as compile_verbs
 from hwnas.cli.progress import INTERRUPTED, remembered_ctrl_c
 from hwnas.errors import HwnasError
@@ -44,6 +44,7 @@ for verb in (
     study.study,
     export.export,
     bench.bench,
+    report.report,
 ):
     app.command()(verb)
 app.command("compile")(compile_verbs.compile_)

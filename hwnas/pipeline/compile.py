@@ -15,7 +15,10 @@ from hwnas.latency.model import bound_networks_for
 from hwnas.latency.profile import NETWORKS, OPS, check_host, runtime_versions
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stages
+from hwnas.pipeline.figures import RunFigures
+from hwnas.pipeline.gather import run_figures, target_figures
 from hwnas.pipeline.job import Job
+from hwnas.pipeline.page import write_page
 from hwnas.pipeline.report import write_report
 from hwnas.pipeline.stages import Context, Result
 from hwnas.progress import Progress, silent
@@ -31,7 +34,7 @@ def compile_job(job: Job, out: Path, *, progress: Progress = silent) -> Result:
     Args:
         job: what to do.
         out: folder for everything; ``bundle/`` in it is what is deployed, ``report.md`` and ``report.json`` say what
-            came out, ``stages/`` keeps what need not be done again.
+            came out, ``report.html`` shows it (drawn from ``figures.json``), ``stages/`` keeps what need not be done again.
         progress: told about all of it.
 
     Returns:
@@ -47,8 +50,9 @@ def compile_job(job: Job, out: Path, *, progress: Progress = silent) -> Result:
     check_host(context.target)
     with Stages(out) as stages:
         check_output_folder(out / "bundle")
-        answer = _run(context, stages, out)
+        answer, figures = _run(context, stages, out)
         write_report(out, answer)
+        write_page(out, figures)
     return answer
 
 
@@ -78,7 +82,7 @@ def _context(job: Job, progress: Progress) -> Context:
     return Context(job, target, data, space, progress)
 
 
-def _run(context: Context, stages: Stages, out: Path) -> Result:
+def _run(context: Context, stages: Stages, out: Path) -> tuple[Result, RunFigures]:
     job, target = context.job, context.target
     domain = Domain.of(context.space).model_dump()
     versions = runtime_versions(target)
@@ -160,8 +164,8 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         lambda folder: _copied(made.program, folder),
         made.manifest.model_copy(update={"measured_ms": timed["bundle"]["measured_ms"]}),
     )
-    parity, validation = made.manifest.parity, validated.result()
-    return {
+    parity, validation = made.manifest.parity, validated.result()["summary"]
+    answer = {
         "target": target.name,
         "space": context.space.name,
         "space_size": context.space.size,
@@ -186,6 +190,16 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         "stages": [asdict(run) for run in stages.runs],
         "bundle": str(final.folder),
     }
+    own = target_figures(
+        context,
+        answer,
+        profiled=profiled.folder,
+        validated=validated.result(),
+        searched=found,
+        bundle=final,
+        out=out,
+    )
+    return answer, run_figures(context, trained.folder, [own])
 
 
 def _copied(program: Path, folder: Path) -> Path:
