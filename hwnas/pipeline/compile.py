@@ -34,7 +34,8 @@ def compile_job(job: Job, out: Path, *, progress: Progress = silent) -> Result:
     Args:
         job: what to do.
         out: folder for everything; ``bundle/`` in it is what is deployed, ``report.md`` and ``report.json`` say what
-            came out, ``report.html`` shows it (drawn from ``figures.json``), ``stages/`` keeps what need not be done again.
+            came out, ``report.html`` shows it (drawn from ``figures.json``), ``stages/`` keeps what need not be done
+            again.
         progress: told about all of it.
 
     Returns:

@@ -104,7 +104,8 @@ def target_figures(
         context: of the target.
         answer: what is answered of it.
         profiled: folder of its profile.
-        validated, searched: results of these stages.
+        validated: result of its validation.
+        searched: result of its search.
         bundle: the final one.
         out: the run's folder.
     """
@@ -155,7 +156,7 @@ def _provenance(context: Context, table: LatencyTable, model: LatencyModel, bund
         "Device and recipe": _texts(
             {
                 "device": target.device.name,
-                **host,
+                **{name.replace("_", " "): value for name, value in host.items()},
                 "device fingerprint": manifest.device_fingerprint,
                 "recipe": recipe.name,
                 "runtime": f"{recipe.runtime} {manifest.versions[recipe.runtime]}",

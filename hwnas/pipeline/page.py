@@ -28,24 +28,23 @@ def page(run: RunFigures) -> str:
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    from hwnas.pipeline.plots import FONT, PALETTE, ms, percent, run_plots, target_plots
+    from hwnas.pipeline.plots import FONT, PALETTE, count, ms, percent, run_plots, short_names, target_plots
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"ms": ms, "percent": percent}
+    environment.filters |= {"networks": count, "ms": ms, "percent": percent}
     several = len(run.targets) > 1
     return environment.from_string(_template()).render(
         run=run,
         several=several,
-        title=f"{run.space} on {'several targets' if several else run.targets[0].target}",
         stories=[
             {
                 "id": f"target-{i}",
+                "name": name,
                 "target": target,
                 "plots": target_plots(target, prefix=f"{i}-" if several else ""),
-                "seconds": sum(stage.seconds for stage in target.stages),
                 **_verdicts(target),
             }
-            for i, target in enumerate(run.targets, start=1)
+            for i, (name, target) in enumerate(zip(short_names(run.targets), run.targets, strict=True), start=1)
         ],
         shared={plot.name: plot for plot in run_plots(run)},
         compared=[
@@ -76,7 +75,7 @@ def _verdicts(target: TargetFigures) -> dict[str, Any]:
         versus.insert(0, f"{100 * (target.test_accuracy - random.test_accuracy):+.2f} points against the best random")
     return {
         "kept": room >= 0,
-        "room": f"{room:.1%} below the budget of" if room >= 0 else f"{-room:.1%} above the budget of",
+        "room": f"{room:.1%} below the budget of" if room >= 0 else f"missed: {-room:.1%} above the budget of",
         "versus": [line.replace("-", "−") for line in versus],
         "error": f"{target.measured_ms / target.predicted_ms - 1:+.1%}".replace("-", "−"),
         "faster": f"{largest.measured_ms / target.measured_ms:.2f}×",

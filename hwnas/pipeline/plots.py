@@ -6,6 +6,7 @@ import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
@@ -35,6 +36,7 @@ PALETTE: dict[str, tuple[str, str]] = {
 }
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _C = {role: light for role, (light, _) in PALETTE.items()}
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _CELLS_WITH_TEXT = 12  # columns of a heat map
 
 
@@ -86,6 +88,7 @@ def target_plots(target: TargetFigures, prefix: str = "") -> list[Plot]:
     return [
         _front(target, prefix),
         _validation(target, prefix),
+        _errors(target, prefix),
         _slots(target, prefix),
         *_tables(target, prefix),
     ]
@@ -122,9 +125,23 @@ def _arch(arch: Mapping[str, int]) -> str:
     return ", ".join(arch_lines(arch))
 
 
+def short_names(targets: Sequence[TargetFigures]) -> list[str]:
+    """The targets' names; of one device, the recipes' alone."""
+    devices = {target.target.partition("/")[0] for target in targets}
+    return [target.target.partition("/")[2] if len(devices) == 1 else target.target for target in targets]
+
+
 def ms(value: float) -> str:
     """Milliseconds with four significant digits."""
     return f"{value:#.4g}" if abs(value) >= 1e-3 else f"{value:.5f}"
+
+
+def count(number: float) -> str:
+    """A number of networks: ``12,345``, or from a million on ``1.65 × 10⁹``."""
+    if number < 1e6:
+        return f"{number:,.0f}"
+    digits, power = f"{number:.2e}".split("e")
+    return f"{digits} × 10{str(int(power)).translate(_SUPERSCRIPTS)}"
 
 
 def percent(share: float) -> str:
@@ -176,7 +193,7 @@ def _points(
     size: int,
     *,
     evaluated: bool = True,
-    **more: Any,
+    **more: object,
 ) -> go.Scatter:
     accuracies = [n.validation_accuracy if evaluated else n.predicted_accuracy for n in networks]
     return go.Scatter(
@@ -235,8 +252,8 @@ def _front(target: TargetFigures, prefix: str) -> Plot:
         title="Accuracy and latency",
         summary=(
             f"Found: {ms(found.predicted_ms)} ms predicted, {_share(found.validation_accuracy)} of the validation "
-            f"images{gain}. The front ({how}) has {search.front_size:,} networks, from {ms(search.front[0].predicted_ms)} to "
-            f"{ms(search.front[-1].predicted_ms)} ms."
+            f"images{gain}. The front ({how}) has {search.front_size:,} networks, from "
+            f"{ms(search.front[0].predicted_ms)} to {ms(search.front[-1].predicted_ms)} ms."
         ),
         note=(
             f"The dotted line is the budget of {ms(target.budget_ms)} ms less the margin that keeps a measurement "
@@ -257,7 +274,6 @@ def _validation(target: TargetFigures, prefix: str) -> Plot:
     """Predicted against measured, with the noise floor as a band around the diagonal."""
     report, networks = target.validation, target.networks
     measured = [sum(n.measured_ms) / 2 for n in networks]
-    half = [abs(n.measured_ms[0] - n.measured_ms[1]) / 2 for n in networks]
     low = 0.97 * min(*measured, *(n.predicted_ms for n in networks))
     high = 1.03 * max(*measured, *(n.predicted_ms for n in networks))
     floor = report.noise_floor
@@ -297,7 +313,6 @@ def _validation(target: TargetFigures, prefix: str) -> Plot:
             name="latency model",
             mode="markers",
             marker={"symbol": "circle", "size": 7, "color": _C["model"]},
-            error_y={"array": half, "color": _C["model"], "thickness": 1, "width": 0},
             text=text,
             hovertemplate=hover,
         ),
@@ -311,13 +326,61 @@ def _validation(target: TargetFigures, prefix: str) -> Plot:
             f"noise floor of {percent(floor)} and Kendall τ {report.kendall_tau:.3f}; {report.within_5pct:.0%} lie "
             "within 5%." + (f" The table's plain sum is off by {percent(plain.mape)}." if plain else "")
         ),
-        note=(
-            "Each network was measured twice; the bar joins both. The band is the noise floor: what a second "
-            "measurement would have said."
-        ),
-        figure=_figure(traces, height=420, x="predicted latency (ms)", y="measured latency (ms)"),
+        note="Each point is a network, at the mean of its two measurements.",
+        figure=_figure(traces, height=400, x="predicted latency (ms)", y="measured latency (ms)"),
         columns=("predicted (ms)", "measured (ms)", "measured again (ms)", "plain sum (ms)", "arch"),
         rows=[(ms(n.predicted_ms), *map(ms, n.measured_ms), ms(n.plain_ms), _arch(n.arch)) for n in networks],
+    )
+
+
+def _errors(target: TargetFigures, prefix: str) -> Plot:
+    """The error of each prediction, with the noise floor as a band around none."""
+    networks, floor = target.networks, 100 * target.validation.noise_floor
+    both = [[100 * (measured / n.predicted_ms - 1) for measured in n.measured_ms] for n in networks]
+    middle = [sum(errors) / 2 for errors in both]
+    low, high = (pick(n.predicted_ms for n in networks) for pick in (min, max))
+    edge = (high - low) / 30
+    traces = [
+        go.Scatter(
+            x=[low - edge, high + edge, high + edge, low - edge],
+            y=[-floor, -floor, floor, floor],
+            name="noise floor",
+            mode="lines",
+            fill="toself",
+            fillcolor=_C["band"],
+            line={"width": 0, "color": _C["band"]},
+            hoverinfo="skip",
+        ),
+        go.Scatter(
+            x=[n.predicted_ms for n in networks],
+            y=middle,
+            name="network, measured twice",
+            mode="markers",
+            marker={"symbol": "circle", "size": 7, "color": _C["model"]},
+            error_y={
+                "array": [abs(a - b) / 2 for a, b in both],
+                "color": _C["model"],
+                "thickness": 1.5,
+                "width": 0,
+            },
+            text=["<br>".join(map(html.escape, arch_lines(n.arch))) for n in networks],
+            hovertemplate="<b>%{y:+.2f}%</b> at %{x:.4f} ms<br>%{text}<extra></extra>",
+        ),
+    ]
+    figure = _figure(traces, height=400, x="predicted latency (ms)", y="measured over predicted (%)")
+    figure.update_layout(yaxis={"ticksuffix": "%", "zeroline": True}, xaxis={"range": [low - edge, high + edge]})
+    worst = max((error for errors in both for error in errors), key=abs)
+    return Plot(
+        name=f"{prefix}errors",
+        title="Error of each prediction",
+        summary=f"The largest error is {worst:+.1f}%. Two measurements of the same network differ by {floor:.2f}%.",
+        note="A bar joins the two measurements of a network. No predictor can be better than the band, on average.",
+        figure=figure,
+        columns=("predicted (ms)", "error (%)", "again (%)", "arch"),
+        rows=[
+            (ms(n.predicted_ms), f"{a:+.2f}", f"{b:+.2f}", _arch(n.arch))
+            for n, (a, b) in zip(networks, both, strict=True)
+        ],
     )
 
 
@@ -347,10 +410,13 @@ def _slots(target: TargetFigures, prefix: str) -> Plot:
     figure = _figure(
         [bars("largest network", [s.largest_ms for s in slots], "ghost", 0.82), found],
         height=90 + 24 * len(slots),
-        x="milliseconds, as the latency model adds them up",
+        x="milliseconds",
         y="",
     )
-    figure.update_layout(barmode="overlay", yaxis={"autorange": "reversed", "showgrid": False})
+    figure.update_layout(barmode="overlay", yaxis={"range": [len(slots) - 0.5, -0.5], "showgrid": False})
+    for i, (before, after) in enumerate(pairwise(slots)):
+        if before.group != after.group:
+            figure.add_hline(y=i + 0.5, line={"color": _C["rule"], "width": 1})
     costly = max(groups, key=groups.__getitem__)
     return Plot(
         name=f"{prefix}slots",
@@ -360,6 +426,8 @@ def _slots(target: TargetFigures, prefix: str) -> Plot:
             + ", ".join(f"{group} takes {value / total:.0%}" for group, value in groups.items())
             + f". The most goes to {costly}."
         ),
+        note="The slots add up to the prediction. Of those that stand in every network only the sum is known: one of "
+        "them may be below 0.",
         figure=figure,
         columns=("slot", "group", "found (ms)", "share", "largest (ms)", "op"),
         rows=[
@@ -380,14 +448,14 @@ def _tables(target: TargetFigures, prefix: str) -> list[Plot]:
 
 def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
     columns = sorted({tuple(choice.values) for row in rows for choice in row.choices})
-    labels = [", ".join(map(str, values)) for values in columns]
+    labels = ["·".join(map(str, values)) for values in columns]
     cells = [{tuple(c.values): c for c in row.choices} for row in rows]
     micros = [[1e3 * c.latency_ms if (c := row.get(values)) else None for values in columns] for row in cells]
     chosen = [
         (labels[columns.index(v)], row.slot) for row, own in zip(rows, cells, strict=True) for v in own if own[v].chosen
     ]
     digits = ".0f" if max(c.latency_ms for row in rows for c in row.choices) >= 0.02 else ".1f"
-    what = ", ".join(kind)
+    what = " · ".join(kind)
     heat = go.Heatmap(
         x=labels,
         y=[row.slot for row in rows],
@@ -406,13 +474,18 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
         y=[y for _, y in chosen],
         name="in the network found",
         mode="markers",
-        marker={"symbol": "square-open", "size": 24, "color": _C["found"], "line": {"width": 2.5}},
+        marker={"symbol": "square-open", "size": 20, "color": _C["found"], "line": {"width": 2.5}},
         hoverinfo="skip",
     )
     figure = _figure([heat, marks], height=90 + 28 * len(rows), x=what, y="")
     figure.update_layout(
-        xaxis={"type": "category", "showgrid": False, "tickangle": 0 if len(columns) <= _CELLS_WITH_TEXT else None},
-        yaxis={"autorange": "reversed", "showgrid": False},
+        xaxis={
+            "type": "category",
+            "range": [-0.5, len(columns) - 0.5],
+            "showgrid": False,
+            "tickangle": 0 if len(columns) <= _CELLS_WITH_TEXT else None,
+        },
+        yaxis={"range": [len(rows) - 0.5, -0.5], "showgrid": False},
     )
     held = {n: v for row in rows for n, v in row.held.items()}
     times = [c.latency_ms for row in rows for c in row.choices]
@@ -458,7 +531,7 @@ def _training(training: Training) -> Plot:
     last = {c.name.removeprefix("loss_"): c.values[-1] for c in training.curves}
     return Plot(
         name="training",
-        title="Training",
+        title="Loss of three subnets",
         summary="Loss at the end: "
         + ", ".join(f"{value:.3f} of the {name} subnet" for name, value in last.items())
         + ".",
@@ -479,33 +552,38 @@ def _training(training: Training) -> Plot:
 
 def _side_by_side(targets: list[TargetFigures]) -> list[Plot]:
     """Latency, accuracy and size of the networks found for several targets."""
-    names = [html.escape(t.target) for t in targets]
+    names = short_names(targets)
+    labels = ["<br>".join(html.escape(part) for part in name.split("/")) for name in names]
 
     def plot(name: str, title: str, unit: str, values: list[float], form: str) -> Plot:
         bars = go.Bar(
-            y=names,
+            y=labels,
             x=values,
             orientation="h",
             width=0.5,
             marker={"color": _C["found"]},
             texttemplate=f"%{{x:{form}}}",
-            textposition="auto",
+            textposition="outside",
+            cliponaxis=False,
             hovertemplate=f"<b>%{{y}}</b><br>%{{x:{form}}} {unit}<extra></extra>",
         )
         figure = _figure([bars], height=90 + 44 * len(targets), x=unit, y="")
-        figure.update_layout(yaxis={"autorange": "reversed", "showgrid": False})
+        figure.update_layout(
+            xaxis={"range": [0, 1.35 * max(values)], "nticks": 4},
+            yaxis={"autorange": "reversed", "showgrid": False},
+        )
         shown = [format(value, form) for value in values]
         return Plot(
             name=name,
             title=title,
-            summary="; ".join(f"{t.target}: {v} {unit}" for t, v in zip(targets, shown, strict=True)) + ".",
+            summary="; ".join(f"{n}: {v} {unit}" for n, v in zip(names, shown, strict=True)) + ".",
             figure=figure,
             columns=("target", unit),
             rows=[(t.target, v) for t, v in zip(targets, shown, strict=True)],
         )
 
     return [
-        plot("latency", "Measured latency", "ms", [t.measured_ms for t in targets], ".4g"),
-        plot("errors", "Errors on the test images", "%", [100 * (1 - t.test_accuracy) for t in targets], ".2f"),
-        plot("size", "Size of the program", "MB", [t.size_bytes / 1e6 for t in targets], ".3g"),
+        plot("targets-latency", "Measured latency", "ms", [t.measured_ms for t in targets], ".4g"),
+        plot("targets-errors", "Errors on the test images", "%", [100 * (1 - t.test_accuracy) for t in targets], ".2f"),
+        plot("targets-size", "Size of the program", "MB", [t.size_bytes / 1e6 for t in targets], ".3g"),
     ]
