@@ -28,11 +28,13 @@ def page(run: RunFigures) -> str:
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    from hwnas.pipeline.plots import FONT, PALETTE, count, ms, percent, run_plots, short_names, target_plots
+    from hwnas.pipeline.plots import FONT, PALETTE, count, ms, percent, short_names
+    from hwnas.pipeline.run_plots import run_plots
+    from hwnas.pipeline.target_plots import target_plots
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"networks": count, "ms": ms, "percent": percent}
-    several = len(run.targets) > 1
+    several, names = len(run.targets) > 1, short_names(run.targets)
     return environment.from_string(_template()).render(
         run=run,
         several=several,
@@ -41,15 +43,15 @@ def page(run: RunFigures) -> str:
                 "id": f"target-{i}",
                 "name": name,
                 "target": target,
-                "plots": target_plots(target, prefix=f"{i}-" if several else ""),
+                "plots": plots,
                 **_verdicts(target),
             }
-            for i, (name, target) in enumerate(zip(short_names(run.targets), run.targets, strict=True), start=1)
+            for i, (name, target, plots) in enumerate(zip(names, run.targets, target_plots(run), strict=True), start=1)
         ],
         shared={plot.name: plot for plot in run_plots(run)},
         compared=[
             (
-                t.target,
+                name,
                 ms(t.budget_ms),
                 ms(t.predicted_ms),
                 ms(t.measured_ms),
@@ -58,7 +60,7 @@ def page(run: RunFigures) -> str:
                 percent(t.top1_agreement),
                 f"{t.size_bytes / 1e3:.0f}",
             )
-            for t in run.targets
+            for name, t in zip(names, run.targets, strict=True)
         ],
         palette=PALETTE,
         font=FONT,

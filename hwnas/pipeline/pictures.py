@@ -24,17 +24,16 @@ def write_pngs(run: RunFigures, folder: Path) -> list[Path]:
         raise RuntimeUnavailable(
             "pictures are drawn by kaleido, which is not installed: pip install 'hwnas[png]'"
         ) from error
-    from hwnas.pipeline.plots import run_plots, target_plots
+    from hwnas.pipeline.run_plots import run_plots
+    from hwnas.pipeline.target_plots import target_plots
 
-    several = len(run.targets) > 1
-    plots = [plot for i, t in enumerate(run.targets, 1) for plot in target_plots(t, prefix=f"{i}-" if several else "")]
-    plots += run_plots(run)
+    plots = [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
     pictures = []
     for plot in plots:
         plot.figure.update_layout(
             showlegend=bool(plot.legend),
             legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-            title={"text": plot.title, "x": 0.02},
+            title={"text": plot.title, "x": 0.02, "y": 0.98, "yanchor": "top"},
             margin={"l": 16, "r": 24, "t": 110, "b": 16},
         )
         size = {"width": _WIDTH, "height": plot.figure.layout.height + 110, "scale": _SCALE}

@@ -1,0 +1,332 @@
+"""The page of a run, opened in a browser: what is drawn, what a keyboard reaches, what a phone and a dark room show."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from hwnas.errors import RuntimeUnavailable, SpecError
+from hwnas.pipeline.figures import FIGURES, read_figures
+from hwnas.pipeline.page import PAGE, page, write_page
+from hwnas.pipeline.pictures import write_pngs
+from hwnas.pipeline.plots import PALETTE, arch_lines, count
+from hwnas.pipeline.run_plots import run_plots
+from hwnas.pipeline.target_plots import target_plots
+
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+EVIL = '<script>document.title = "stolen"</script><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return read_figures(finished[1])
+
+
+@pytest.fixture(scope="module")
+def several(run):
+    """Two targets: the figures of one, and the same with other names of target and bundle."""
+    [first] = run.targets
+    other = first.model_copy(update={"target": first.target.replace("fp32", "int8"), "bundle": "bundles/other"})
+    return run.model_copy(update={"targets": [first, other]})
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens a run's page with some settings of a context; whatever the console says or asks for fails the test."""
+    complaints = []
+    contexts = []
+
+    def open_page(run, **settings):
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        contexts.append(context)
+        shown = context.new_page()
+        shown.on("console", lambda message: complaints.append(message.text))
+        shown.on("pageerror", lambda error: complaints.append(str(error)))
+        shown.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
+        shown.goto(write_page(tmp_path / "page", run).as_uri())
+        return shown
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def test_figures_are_those_of_the_answer(run, finished):
+    _, out, answer = finished
+    [target] = run.targets
+    assert (target.measured_ms, target.predicted_ms) == (answer["measured_ms"], answer["predicted_ms"])
+    assert sum(slot.found_ms for slot in target.slots) == pytest.approx(answer["predicted_ms"])
+    assert target.search.candidates[0].arch == answer["network"]
+    assert target.validation.mape == answer["validation"]["mape"]
+    assert len(target.networks) == answer["validation"]["networks"]
+    assert len(target.search.random) == answer["random_networks"]
+    errors = [abs(n.predicted_ms / ms - 1) for n in target.networks for ms in n.measured_ms]
+    assert sum(errors) / len(errors) == pytest.approx(answer["validation"]["mape"])
+    front = target.search.front
+    for one, next_ in pairwise(front):
+        assert (one.predicted_ms, one.predicted_accuracy) < (next_.predicted_ms, next_.predicted_accuracy)
+    assert max(n.predicted_accuracy for n in target.search.candidates) <= front[-1].predicted_accuracy + 1e-9
+    chosen = {row.slot: [c.values for c in row.choices if c.chosen] for row in target.table}
+    network = answer["network"]
+    assert chosen["stage1.block1"] == [[network["kernel_1_1"], network["expansion_1_1"]]]
+    assert (out / target.bundle / "manifest.json").is_file()
+    assert (out / PAGE).read_text() == page(run)
+
+
+def test_a_run_that_was_moved_has_the_same_page(finished, tmp_path):
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    shutil.copy(finished[1] / FIGURES, moved)
+    assert page(read_figures(moved)) == (finished[1] / PAGE).read_text()
+
+
+def test_what_is_no_run_or_not_finished_is_told_apart(finished, tmp_path):
+    with pytest.raises(SpecError, match="is no folder"):
+        read_figures(tmp_path / "nothing")
+    with pytest.raises(SpecError, match="neither figures.json nor stages"):
+        read_figures(tmp_path)
+    unfinished = tmp_path / "unfinished"
+    (unfinished / "stages").mkdir(parents=True)
+    [profiled] = (finished[1] / "stages").glob("profile-*")
+    shutil.copytree(profiled, unfinished / "stages" / profiled.name)
+    with pytest.raises(SpecError, match=r"not finished \(finished stages: profile\)"):
+        read_figures(unfinished)
+    text = (finished[1] / FIGURES).read_text()
+    for changed, words in (
+        (text[: len(text) // 2], "malformed"),
+        (json.dumps({**json.loads(text), "schema": 2}), "newer hwnas"),
+        (json.dumps({**json.loads(text), "targets": []}), "targets"),
+    ):
+        (tmp_path / FIGURES).write_text(changed)
+        with pytest.raises(SpecError, match=words):
+            read_figures(tmp_path)
+
+
+def test_colours_have_one_partner_each():
+    light = [pair[0] for pair in PALETTE.values()]
+    assert len(set(light)) == len(light)
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for pair in PALETTE.values() for colour in pair)
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_texts_and_marks_stand_out(mode):
+    """WCAG 2.2: a contrast of 4.5 for texts, of 3 for what data is drawn with."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    colours = {role: luminance(pair[mode]) for role, pair in PALETTE.items()}
+    for role, least in {"ink": 7, "muted": 4.5, "link": 4.5, "found": 3, "model": 3, "other": 3, "largest": 3}.items():
+        for ground in ("paper", "ground"):
+            low, high = sorted((colours[role], colours[ground]))
+            assert (high + 0.05) / (low + 0.05) >= least, (role, ground)
+
+
+def test_an_arch_in_lines():
+    arch = {"resolution": 28, "depth_1": 2, "kernel_1_1": 3, "kernel_1_2": 5, "depth_2": 1, "kernel_2_1": 7}
+    assert arch_lines(arch) == ["resolution 28", "depth 2 1", "kernel 3 5 | 7"]
+    assert arch_lines({"width_stem": 65, "width_0": 80}) == ["width stem 65", "width 80"]
+
+
+def test_numbers_of_networks():
+    assert [count(n) for n in (7.0, 12_345.0, 1.65e9, 2.18e19)] == ["7", "12,345", "1.65 × 10⁹", "2.18 × 10¹⁹"]
+
+
+def test_names_from_files_are_escaped(run):
+    [target] = run.targets
+    evil = run.model_copy(
+        update={
+            "data": EVIL,
+            "provenance": {**run.provenance, "Data": {"classes": EVIL, EVIL: EVIL}},
+            "targets": [target.model_copy(update={"bundle": EVIL, "target": EVIL})],
+        }
+    )
+
+    class Tags(HTMLParser):
+        found: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag, attrs):
+            self.found.append(tag)
+            assert not any(name.startswith("on") for name, _ in attrs)
+
+    before, after = Tags(), Tags()
+    before.found, after.found = [], []
+    before.feed(page(run))
+    after.feed(page(evil))
+    assert after.found.count("script") == before.found.count("script")
+    assert "img" not in after.found
+
+
+@needs_chromium
+def test_names_from_files_do_nothing_in_a_browser(several, opened):
+    first, second = several.targets
+    shown = opened(
+        several.model_copy(
+            update={
+                "provenance": {"Data": {"classes": EVIL}},
+                "targets": [first, second.model_copy(update={"target": EVIL})],
+            }
+        )
+    )
+    assert "hwnas" in shown.title()
+    assert EVIL in shown.locator("#provenance").inner_text()
+    assert shown.locator("main img").count() == 0
+
+
+@needs_chromium
+@pytest.mark.parametrize("which", ["run", "several"])
+def test_all_plots_are_drawn(which, opened, request):
+    run = request.getfixturevalue(which)
+    shown = opened(run)
+    plots = [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
+    assert shown.locator(".plot").count() == len(plots) >= 6
+    for plot in plots:
+        box = shown.locator(f"[id='{plot.name}']")
+        assert box.locator(".main-svg").count() > 0, plot.name
+        assert box.locator(".trace, .scatterlayer .point, .hm image, .bars .point").count() > 0, plot.name
+        assert plot.summary in box.get_attribute("aria-label")
+        rows = shown.locator(f"figure:has([id='{plot.name}']) details tbody tr").count()
+        assert rows == len(plot.rows) > 0
+    assert shown.locator("h1").count() == 1
+    levels = shown.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = shown.evaluate(
+        "[...document.querySelectorAll('[id]')].map(e => e.id).filter(id => !id.match(/^(clip|legend|g)/))"
+    )
+    assert len(set(ids)) == len(ids)
+
+
+@needs_chromium
+def test_hover_shows_the_arch(run, opened):
+    shown = opened(run)
+    shown.locator("#front").scroll_into_view_if_needed()
+    star = shown.locator("#front .scatterlayer .trace").last.locator(".point").last
+    star.hover(force=True)
+    shown.wait_for_selector("#front .hoverlayer .hovertext")
+    said = shown.locator("#front .hoverlayer").text_content()
+    [target] = run.targets
+    assert f"resolution {target.search.candidates[0].arch['resolution']}" in said
+    assert "kernel" in said
+
+
+@needs_chromium
+def test_a_keyboard_reaches_every_control(run, opened):
+    shown = opened(run)
+    reached = []
+    for _ in range(200):
+        shown.keyboard.press("Tab")
+        what = shown.evaluate(
+            "(e => [e.tagName, e.id || e.textContent.trim().slice(0, 30), getComputedStyle(e).outlineStyle])"
+            "(document.activeElement)"
+        )
+        if what[0] == "BODY" or (reached and what[:2] == reached[0][:2]):
+            break
+        reached.append(what)
+    tags = [tag for tag, _, _ in reached]
+    assert reached[0][:2] == ["A", "Skip to the content"]
+    assert "theme" in [name for _, name, _ in reached]
+    assert tags.count("SUMMARY") == shown.locator("summary").count()
+    assert tags.count("BUTTON") == shown.locator("button").count()
+    assert all(outline != "none" for _, _, outline in reached)
+    shown.locator("summary").first.focus()
+    shown.keyboard.press("Enter")
+    assert shown.locator("details").first.evaluate("d => d.open")
+    shown.keyboard.press("Tab")
+    assert shown.evaluate("document.activeElement.getAttribute('role')") == "region"
+
+
+@needs_chromium
+def test_a_series_is_hidden_and_shown(run, opened):
+    shown = opened(run)
+    button = shown.get_by_role("button", name="random, evaluated")
+    traces = shown.locator("#front .scatterlayer .trace")
+    before = traces.count()
+    button.press("Space")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert traces.count() == before - 1
+    shown.locator("#theme").click()
+    assert traces.count() == before - 1
+    button.press("Space")
+    assert traces.count() == before
+
+
+@needs_chromium
+@pytest.mark.parametrize("which", ["run", "several"])
+def test_readable_on_a_phone(which, opened, request):
+    shown = opened(
+        request.getfixturevalue(which), viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    for details in shown.locator("details").all():
+        details.evaluate("d => d.open = true")
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    smallest = shown.evaluate(
+        "Math.min(...[...document.querySelectorAll('p, dt, dd, td, th, a, button, summary, .plot text')]"
+        ".filter(e => e.textContent.trim() && e.getClientRects().length)"
+        ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
+    )
+    assert smallest >= 11
+    wide = shown.evaluate(
+        "[...document.querySelectorAll('.plot')].filter(e => e.getBoundingClientRect().right > 390).length"
+    )
+    assert wide == 0
+
+
+@needs_chromium
+def test_dark_by_the_system_and_by_the_button(run, opened):
+    shown = opened(run, color_scheme="dark")
+
+    def colours():
+        return shown.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, "
+            "document.querySelector('#front .main-svg').style.background]"
+        )
+
+    def rgb(role, mode):
+        red, green, blue = (int(PALETTE[role][mode][i : i + 2], 16) for i in (1, 3, 5))
+        return f"rgb({red}, {green}, {blue})"
+
+    assert colours() == [rgb("ground", 1), rgb("paper", 1)]
+    toggle = shown.locator("#theme")
+    assert toggle.inner_text() == "Light mode"
+    toggle.press("Enter")
+    assert toggle.inner_text() == "Dark mode"
+    assert colours() == [rgb("ground", 0), rgb("paper", 0)]
+
+
+@needs_chromium
+def test_a_picture_of_each_plot(several, tmp_path):
+    from PIL import Image
+
+    plots = [plot for own in (*target_plots(several), run_plots(several)) for plot in own]
+    paths = write_pngs(several, tmp_path / "png")
+    assert [path.stem for path in paths] == [plot.name for plot in plots]
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.width == 1920
+            assert len(image.convert("RGB").resize((200, 100)).getcolors(20_000)) > 10
+
+
+def test_no_browser_for_pictures(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", "/no/such/browser")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeUnavailable, match="apt-get install chromium"):
+        write_pngs(run, tmp_path / "png")
