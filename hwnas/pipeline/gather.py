@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.deploy.bundle import Bundle
+from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.latency import LatencyModel, LatencyTable, read_table
 from hwnas.latency.manifest import Validation
 from hwnas.latency.model import explain
@@ -30,6 +29,7 @@ from hwnas.pipeline.figures import (
     TimedNetwork,
     Training,
 )
+from hwnas.pipeline.plan import TargetPlan
 from hwnas.pipeline.stages import Context, Result
 from hwnas.spaces import Slot, Space
 from hwnas.supernet.metrics import METRICS
@@ -39,14 +39,14 @@ _LOSSES = ("loss_largest", "loss_random", "loss_smallest")
 _POINTS = 200  # of a curve
 
 
-def run_figures(context: Context, trained: Path, targets: list[TargetFigures]) -> RunFigures:
-    """The figures of a run.
+def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
+    """The figures of a run whose stages are done.
 
     Args:
-        context: of any of its targets.
-        trained: folder of the finished training.
+        plan: of any of its targets: they share the training.
         targets: one a target.
     """
+    context, trained = plan.context, plan.train.folder
     job, space = context.job, context.space
     supernet = read_facts(trained)
     classes = list(context.data.classes)
@@ -88,27 +88,17 @@ def run_figures(context: Context, trained: Path, targets: list[TargetFigures]) -
     )
 
 
-def target_figures(
-    context: Context,
-    answer: Result,
-    *,
-    profiled: Path,
-    validated: Result,
-    searched: Result,
-    bundle: Bundle,
-    out: Path,
-) -> TargetFigures:
-    """The figures of a target.
+def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures:
+    """The figures of a target whose stages are done.
 
     Args:
-        context: of the target.
+        plan: of the target.
         answer: what is answered of it.
-        profiled: folder of its profile.
-        validated: result of its validation.
-        searched: result of its search.
-        bundle: the final one.
         out: the run's folder.
     """
+    context, profiled = plan.context, plan.profile.folder
+    validated, searched = plan.validate.result(), plan.search.result()
+    bundle = open_bundle(out / answer["bundle"])
     space, parity = context.space, bundle.manifest.parity
     model, table = context.model(profiled), read_table(context.target, profiled / "table.csv")
 
@@ -133,7 +123,7 @@ def target_figures(
         size_bytes=bundle.program.stat().st_size,
         macs=bundle.manifest.macs,
         params=bundle.manifest.params,
-        bundle=Path(os.path.relpath(bundle.folder, out)).as_posix(),
+        bundle=answer["bundle"],
         too_noisy=answer["noise"]["too_noisy"],
         spread=answer["noise"]["spread"],
         largest=largest,
@@ -143,7 +133,7 @@ def target_figures(
         networks=timed_networks(model, validated),
         slots=slot_costs(model, answer["arch"]),
         table=table_rows(table, space, answer["arch"]),
-        stages=[StageTime.model_validate(stage) for stage in answer["stages"]],
+        stages=[StageTime(name=s["name"], seconds=s["seconds"], cached=s["cached"]) for s in answer["stages"]],
         provenance=_provenance(context, table, model, bundle),
     )
 

@@ -24,6 +24,7 @@ from hwnas.errors import InvalidValue
 from hwnas.latency import LatencyModel, load_model, profile, read_table, validate, write_table
 from hwnas.latency.profile import NETWORKS
 from hwnas.lowering import form_of
+from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
 from hwnas.progress import Progress
 from hwnas.search import Candidate, Problem, draw_within, find_front, latency_objective, parse_budget
@@ -42,11 +43,12 @@ _SHOWN = 300  # networks of a front that are kept
 
 @dataclass(frozen=True)
 class Context:
-    """What all stages of a job share.
+    """What the stages of a target share.
 
     Attributes:
         job: the job.
-        target: its target.
+        target: the one of its targets that a stage is for.
+        budget: of that target.
         data: its dataset, opened.
         space: its space.
         progress: told by every stage.
@@ -54,6 +56,7 @@ class Context:
 
     job: Job
     target: Target
+    budget: str
     data: Data
     space: Space
     progress: Progress
@@ -73,7 +76,7 @@ class Context:
         return Constraints(
             space=self.space,
             objectives=(objective,),
-            budgets={objective.name: parse_budget(self.job.budget, objective, self.space)},
+            budgets={objective.name: parse_budget(self.budget, objective, self.space)},
             confidence=self.job.search.confidence,
         )
 
@@ -105,11 +108,11 @@ def profile_stage(context: Context, folder: Path) -> Result:
     return {"ops": len(table.rows), "measurement": table.manifest.measurement}
 
 
-def validate_stage(context: Context, folder: Path, profiled: Path) -> Result:
+def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
     """Predictions against fresh networks: the figures, and the networks that they are of."""
     networks = context.job.latency.validation_networks
     report = validate(
-        context.model(profiled),
+        context.model(profiled.folder),
         context.target,
         networks=networks,
         seed=context.job.seed,
@@ -133,23 +136,24 @@ def train_stage(context: Context, folder: Path) -> Result:
     return {"steps": job.training.steps}
 
 
-def accuracy_stage(context: Context, folder: Path, trained: Path) -> Result:
+def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
     """Subnets, spread over cost, evaluated with inherited weights."""
     space = context.space
     codes = spread(space, context.job.accuracy.networks(space), seed=context.job.seed)
-    evaluator = context.evaluator(trained)
+    evaluator = context.evaluator(trained.folder)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         found = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=context.progress)
     return {"codes": codes.tolist(), "accuracies": found}
 
 
-def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, evaluated: Result) -> Result:
+def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, evaluated: Stage) -> Result:
     """The best network within the budget, and the best of random ones, both by real evaluation."""
     space, config, seed = context.space, context.job.search, context.job.seed
-    model = fit_accuracy(space, np.array(evaluated["codes"], np.uint8), np.array(evaluated["accuracies"]), seed=seed)
-    problem = Problem.of(context.constraints(profiled), accuracy=model, seed=seed)
+    known = evaluated.result()
+    model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
+    problem = Problem.of(context.constraints(profiled.folder), accuracy=model, seed=seed)
     [objective] = problem.objectives
-    evaluator = context.evaluator(trained)
+    evaluator = context.evaluator(trained.folder)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         chosen = choose(
             problem,
@@ -227,19 +231,19 @@ def _thinned(front: list[Candidate]) -> list[Candidate]:
     return [front[row] for row in rows]
 
 
-def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, searched: Result) -> Result:
+def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, searched: Stage) -> Result:
     """The bundle, checked for parity; and the networks it is compared with, lowered the same way."""
-    evaluator, space = context.evaluator(trained), context.space
+    evaluator, space, found = context.evaluator(trained.folder), context.space, searched.result()
     export(
-        space.arch(searched["arch"]),
+        space.arch(found["arch"]),
         evaluator,
         context.target,
-        context.model(profiled),
+        context.model(profiled.folder),
         folder / "bundle",
-        budget_ms=searched["budget_ms"],
+        budget_ms=found["budget_ms"],
         progress=context.progress,
     )
-    form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, searched)
+    form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)
     for name, arch in compared.items():
         program = lower_subnet(evaluator.subnet(arch), evaluator, arch, context.target.recipe)
         form.write(program, folder / name)
@@ -248,11 +252,13 @@ def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
     return {"accuracy": accuracy}
 
 
-def bench_stage(context: Context, folder: Path, exported: Path, compared: list[str]) -> Result:
+def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
     """The bundle and the networks it is compared with, timed in the same passes."""
-    bundle: Bundle = open_bundle(exported / "bundle")
+    bundle: Bundle = open_bundle(exported.folder / "bundle")
     filename = form_of(context.target.recipe).filename
-    programs = {"bundle": bundle.program} | {name: exported / name / filename for name in compared}
+    programs = {"bundle": bundle.program} | {
+        name: exported.folder / name / filename for name in exported.result()["accuracy"]
+    }
     measured = time_programs(
         programs, context.target.recipe, NETWORKS, what="timing the bundle", progress=context.progress
     )

@@ -90,7 +90,8 @@ def check_plots(shown, run):
 
 
 def test_figures_are_those_of_the_answer(run, finished):
-    _, out, answer = finished
+    _, out, report = finished
+    [answer] = report["targets"].values()
     [target] = run.targets
     assert (target.measured_ms, target.predicted_ms) == (answer["measured_ms"], answer["predicted_ms"])
     assert sum(slot.found_ms for slot in target.slots) == pytest.approx(answer["predicted_ms"])
