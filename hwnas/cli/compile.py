@@ -73,6 +73,7 @@ def quickstart(
 
 def _run(job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again: str | None, as_json: bool) -> None:
     from hwnas.pipeline import compile_job, preview_job
+    from hwnas.pipeline.page import PAGE
     from hwnas.pipeline.report import summary
 
     job = job.model_copy(update={name: value for name, value in given.items() if value is not None})
@@ -94,7 +95,7 @@ def _run(job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again:
     if as_json:
         options.print_json(report)
     else:
-        typer.echo(summary(report, out))
+        typer.echo(f"{summary(report, out)}\n  report       {out / PAGE}")
         used = (f"{s['name']}-{s['key']}" for answer in report["targets"].values() for s in answer["stages"])
         _tell_others(out, used)
 

@@ -9,7 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli import bench, devices, export, profile, search, study, subnet, supernet, tables, train, validate, verify
+from hwnas.cli import (
+    bench,
+    devices,
+    export,
+    profile,
+    report,
+    search,
+    study,
+    subnet,
+    supernet,
+    tables,
+    train,
+    validate,
+    verify,
+)
 from hwnas.cli import compile as compile_verbs
 from hwnas.cli.progress import INTERRUPTED, remembered_signals
 from hwnas.errors import HwnasError
@@ -45,6 +59,7 @@ for verb in (
     export.export,
     bench.bench,
     verify.verify,
+    report.report,
 ):
     app.command()(verb)
 app.command("compile")(compile_verbs.compile_)

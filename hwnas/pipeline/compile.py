@@ -8,7 +8,9 @@ from pathlib import Path
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
 from hwnas.errors import UnknownName
 from hwnas.pipeline.cache import StageRun, Stages
+from hwnas.pipeline.gather import run_figures, target_figures
 from hwnas.pipeline.job import Job
+from hwnas.pipeline.page import write_page
 from hwnas.pipeline.plan import STAGES, TargetPlan, plan_job
 from hwnas.pipeline.report import write_report
 from hwnas.pipeline.stages import Result
@@ -24,7 +26,8 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
     Args:
         job: what to do.
         out: folder for everything; ``bundles/device/recipe/`` in it is what is deployed, ``report.md`` and
-            ``report.json`` say what came out, ``stages/`` keeps what need not be done again. It can be moved.
+            ``report.json`` say what came out, ``report.html`` shows it (drawn from ``figures.json``), ``stages/`` keeps
+            what need not be done again. It can be moved.
         again: name of a stage that is done though nothing changed, with all that builds on it.
         progress: told about all of it.
 
@@ -54,6 +57,8 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
             answers[plan.name] = _answer(plan, runs[plan.name], out)
         report: Result = {"schema": 1, "targets": answers}
         write_report(out, report)
+        stories = [target_figures(plan, answers[plan.name], out) for plan in plans]
+        write_page(out, run_figures(plans[0], stories))
     return report
 
 
@@ -102,7 +107,7 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "random_networks": found["best_random"]["networks"],
         "macs": final.manifest.macs,
         "params": final.manifest.params,
-        "validation": plan.validate.result(),
+        "validation": plan.validate.result()["summary"],
         "noise": {"spread": timed["bundle"]["spread"], "too_noisy": timed["bundle"]["too_noisy"]},
         "stages": [asdict(run) for run in runs],
         "bundle": final.folder.relative_to(out).as_posix(),

@@ -6,7 +6,9 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,21 +20,25 @@ from hwnas.data import Data
 from hwnas.deploy.bench import summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.export import export, lower_subnet
+from hwnas.errors import InvalidValue
 from hwnas.latency import LatencyModel, load_model, profile, read_table, validate, write_table
 from hwnas.latency.profile import NETWORKS
 from hwnas.lowering import form_of
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
 from hwnas.progress import Progress
-from hwnas.search import Problem, draw_within, latency_objective, parse_budget
+from hwnas.search import Candidate, Problem, draw_within, find_front, latency_objective, parse_budget
 from hwnas.search.problem import Constraints
 from hwnas.search.rerank import choose
+from hwnas.search.solve import Found
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet, load_supernet, save_supernet, train
 from hwnas.targets import Journal, Target
 from hwnas.timing import time_programs
 
 Result = dict[str, Any]
+
+_SHOWN = 300  # networks of a front that are kept
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def profile_stage(context: Context, folder: Path) -> Result:
 
 
 def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
-    """Predictions against fresh networks."""
+    """Predictions against fresh networks: the figures, and the networks that they are of."""
     networks = context.job.latency.validation_networks
     report = validate(
         context.model(profiled.folder),
@@ -112,7 +118,12 @@ def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
         seed=context.job.seed,
         progress=context.progress,
     )
-    return report.summary.model_dump()
+    return {
+        "summary": report.summary.model_dump(),
+        "codes": report.codes.tolist(),
+        "predicted_ms": report.predicted_ms.tolist(),
+        "measured_ms": report.measured_ms.tolist(),
+    }
 
 
 def train_stage(context: Context, folder: Path) -> Result:
@@ -152,20 +163,18 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
             candidates=config.candidates,
             progress=context.progress,
         )
-        random = space.decode(draw_within(problem, config.random_networks))
+        drawn = problem.candidates(draw_within(problem, config.random_networks))
         random_accuracies = evaluator.accuracies(
-            random, journal, what="evaluating random subnets", progress=context.progress
+            [c.arch for c in drawn], journal, what="evaluating random subnets", progress=context.progress
         )
+        largest = problem.candidates(space.encode([space.largest]))
+        largest_accuracies = evaluator.accuracies(
+            [space.largest], journal, what="evaluating the largest subnet", progress=context.progress
+        )
+    candidates = _evaluated(chosen.candidates, chosen.accuracies)
+    random = _evaluated(drawn, random_accuracies)
     best = max(range(len(random)), key=random_accuracies.__getitem__, default=None)
-    candidates = [
-        {
-            "arch": dict(c.arch),
-            "predicted_accuracy": c.predicted_accuracy,
-            "predicted_ms": c.costs[objective.name],
-            "validation_accuracy": accuracy,
-        }
-        for c, accuracy in zip(chosen.candidates, chosen.accuracies, strict=True)
-    ]
+    front = _front(problem, context.progress)
     return {
         "budget_ms": problem.budgets[objective.name],
         "limit_ms": problem.limit(objective),
@@ -175,13 +184,51 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         "proof": chosen.proof,
         "accuracy_model": {name: quality.known() for name, quality in model.quality.items()},
         "candidates": candidates,
+        "random": random,
+        "largest": _evaluated(largest, largest_accuracies)[0],
+        "front": {
+            "strategy": front.strategy,
+            "size": len(front.candidates),
+            "networks": _evaluated(_thinned(front.candidates)),
+        },
         # Of a budget that hardly any network keeps the search finds one, and the baseline none.
         "best_random": {
-            "arch": None if best is None else dict(random[best]),
+            "arch": None if best is None else random[best]["arch"],
             "networks": len(random),
             "validation_accuracy": None if best is None else random_accuracies[best],
         },
     }
+
+
+def _evaluated(candidates: Sequence[Candidate], accuracies: Sequence[float] | None = None) -> list[Result]:
+    """Networks of one objective, a latency, as they are kept; the accuracy is None where none was evaluated."""
+    found, known = [], accuracies or itertools.repeat(None)
+    for candidate, accuracy in zip(candidates, known, strict=False):
+        [predicted_ms] = candidate.costs.values()
+        found.append(
+            {
+                "arch": dict(candidate.arch),
+                "predicted_accuracy": candidate.predicted_accuracy,
+                "predicted_ms": predicted_ms,
+                "validation_accuracy": accuracy,
+            }
+        )
+    return found
+
+
+def _front(problem: Problem, progress: Progress) -> Found:
+    """The front without the budget: the exact one, or NSGA-II's of a space that does not fall into parts."""
+    free = replace(problem, budgets={})
+    try:
+        return find_front(free, "exact", progress=progress)
+    except InvalidValue:
+        return find_front(free, "nsga2", progress=progress)
+
+
+def _thinned(front: list[Candidate]) -> list[Candidate]:
+    """At most so many networks as a picture shows, evenly along the front, with both of its ends."""
+    rows = np.linspace(0, len(front) - 1, min(len(front), _SHOWN)).round().astype(int)
+    return [front[row] for row in rows]
 
 
 def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, searched: Stage) -> Result:
