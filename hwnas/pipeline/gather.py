@@ -175,7 +175,8 @@ def _provenance(context: Context, table: LatencyTable, model: LatencyModel, bund
             if fit
             else {}
         ),
-        "Bundle, sha256": dict(bundle.manifest.files) | {"manifest": bundle.manifest.manifest_sha256},
+        "Bundle, sha256": {name: file.sha256 for name, file in bundle.manifest.files.items()}
+        | {"manifest": bundle.manifest.manifest_sha256},
     }
 
 
