@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli import bench, devices, export, profile, search, study, subnet, supernet, tables, train, validate
+from hwnas.cli import bench, deploy, devices, export, profile, search, study, subnet, supernet, tables, train, validate
 from hwnas.cli import compile as compile_verbs
 from hwnas.cli.progress import INTERRUPTED, remembered_ctrl_c
 from hwnas.errors import HwnasError
@@ -25,6 +25,7 @@ app.add_typer(devices.app, name="devices")
 app.add_typer(tables.app, name="tables")
 app.add_typer(supernet.app, name="supernet")
 app.add_typer(subnet.app, name="subnet")
+app.add_typer(deploy.app, name="deploy")
 
 
 @app.callback(invoke_without_command=True)
