@@ -11,6 +11,7 @@ import typer
 
 from hwnas.cli import (
     bench,
+    deploy,
     devices,
     export,
     profile,
@@ -39,6 +40,7 @@ app.add_typer(devices.app, name="devices")
 app.add_typer(tables.app, name="tables")
 app.add_typer(supernet.app, name="supernet")
 app.add_typer(subnet.app, name="subnet")
+app.add_typer(deploy.app, name="deploy")
 
 
 @app.callback(invoke_without_command=True)

@@ -15,6 +15,7 @@ from hwnas.targets.catalog import (
     roots,
     table_path,
     tables,
+    targets_of,
     this_device,
 )
 from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
@@ -52,6 +53,7 @@ __all__ = [
     "roots",
     "table_path",
     "tables",
+    "targets_of",
     "this_device",
     "toml_text",
     "usable_cores",

@@ -206,6 +206,27 @@ def resolve_target(text: str) -> Target:
     return Target(device, recipe)
 
 
+def targets_of(device: str) -> list[Target]:
+    """A device with each recipe of its kind under which something can be measured; `this` as in `resolve_target`.
+
+    Raises:
+        UnknownName: no such device.
+        SpecError: a file is wrong.
+    """
+    found = []
+    for name in recipes():
+        facts = RUNTIMES[load_recipe(name).runtime]
+        if not facts.measured:
+            continue
+        try:
+            known = this_device(facts.kind) if device == "this" else _known_or_this(device)
+        except RuntimeUnavailable:
+            continue  # this host has no device of that kind
+        if known.kind == facts.kind:
+            found.append(resolve_target(f"{device}/{name}"))
+    return found
+
+
 def tables() -> list[FoundTable]:
     """Every latency table; of two for one target, the one in the first root."""
     found = _files("latency_tables", "*/*.csv")
