@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from hwnas.errors import InvalidValue, SpecError, UnknownName
+from hwnas.errors import InvalidValue, RuntimeUnavailable, SpecError, UnknownName
 from hwnas.targets.device import Device, Kind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import RUNTIMES, Recipe
