@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -175,6 +175,12 @@ class Penalty(nn.Module, ABC):
             if not (target > 0 and math.isfinite(target)):
                 raise InvalidValue(f"a target latency is a positive number of milliseconds, not {target}")
         self.register_buffer("targets_ms", torch.tensor(list(targets_ms), dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Penalty:
+        # What `Module.to`, `half` and the like call: a penalty moves to other devices, but half precision would round
+        # its milliseconds.
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
         """The task's loss, a scalar, and latencies ``(targets,)`` -> the loss that is minimised, a scalar.

@@ -350,3 +350,13 @@ def test_what_a_penalty_cannot_be_made_of() -> None:
         MulLogPenalty([5e-4])
     with pytest.raises(InvalidValue, match="the weight of an augmented Lagrangian's square is above 0, not 0"):
         AugmentedLagrangian([1.0], weight=0.0)
+
+
+@pytest.mark.parametrize("kind", PENALTIES.values())
+def test_a_penalty_in_a_module_of_half_precision_keeps_its_targets(kind: type[Penalty]) -> None:
+    targets = [0.123456789012345, 7.1]
+    penalty = kind(targets)
+    torch.nn.ModuleDict({"penalty": penalty}).half().to(torch.bfloat16)
+    assert penalty.get_buffer("targets_ms").tolist() == targets
+    assert {buffer.dtype for buffer in penalty.buffers()} == {torch.float64}
+    assert penalty.to("meta").get_buffer("targets_ms").device.type == "meta"
