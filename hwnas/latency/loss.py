@@ -133,6 +133,8 @@ def check_probabilities(space: Space, probabilities: Probabilities) -> dict[str,
                 raise InvalidValue(f"probabilities of {variable.name} are missing: {choices} values")
             continue
         given = probabilities[variable.name]
+        if not isinstance(given, Tensor) or given.is_complex():
+            raise InvalidValue(f"probabilities of {variable.name} are a tensor of real numbers, not {given!r}")
         if given.dim() not in (1, 2) or given.shape[-1] != choices:
             raise InvalidValue(
                 f"probabilities of {variable.name} are ({choices},) or (batch, {choices}), not {tuple(given.shape)}"
