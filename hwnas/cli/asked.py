@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwnas.cli import options
-from hwnas.errors import InfeasibleBudget, InvalidValue, TableError, UnknownName
+from hwnas.errors import InfeasibleBudget, InvalidValue, RuntimeUnavailable, TableError, UnknownName
 from hwnas.search import Objective, check_feasible, latency_objective, parse_budget, resource
 from hwnas.search.objectives import RESOURCES
 from hwnas.search.problem import Constraints
@@ -107,8 +107,8 @@ def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | N
     for recipe in recipes():
         try:
             resolved = resolve_target(f"{device}/{recipe}")
-        except InvalidValue:
-            continue  # a recipe of another kind of device
+        except (InvalidValue, RuntimeUnavailable):
+            continue  # a recipe of another kind of device, or of a GPU that is not there
         if resolved.recipe.runtime in ("roofline", "external"):
             continue  # nothing that can be deployed
         try:

@@ -21,6 +21,7 @@ from hwnas.deploy.export import export, lower_subnet
 from hwnas.latency import LatencyModel, load_model, profile, read_table, validate, write_table
 from hwnas.latency.profile import NETWORKS
 from hwnas.lowering import form_of
+from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
 from hwnas.progress import Progress
 from hwnas.search import Problem, draw_within, latency_objective, parse_budget
@@ -36,11 +37,12 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Context:
-    """What all stages of a job share.
+    """What the stages of a target share.
 
     Attributes:
         job: the job.
-        target: its target.
+        target: the one of its targets that a stage is for.
+        budget: of that target.
         data: its dataset, opened.
         space: its space.
         progress: told by every stage.
@@ -48,6 +50,7 @@ class Context:
 
     job: Job
     target: Target
+    budget: str
     data: Data
     space: Space
     progress: Progress
@@ -67,7 +70,7 @@ class Context:
         return Constraints(
             space=self.space,
             objectives=(objective,),
-            budgets={objective.name: parse_budget(self.job.budget, objective, self.space)},
+            budgets={objective.name: parse_budget(self.budget, objective, self.space)},
             confidence=self.job.search.confidence,
         )
 
@@ -99,11 +102,11 @@ def profile_stage(context: Context, folder: Path) -> Result:
     return {"ops": len(table.rows), "measurement": table.manifest.measurement}
 
 
-def validate_stage(context: Context, folder: Path, profiled: Path) -> Result:
+def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
     """Predictions against fresh networks."""
     networks = context.job.latency.validation_networks
     report = validate(
-        context.model(profiled),
+        context.model(profiled.folder),
         context.target,
         networks=networks,
         seed=context.job.seed,
@@ -122,23 +125,24 @@ def train_stage(context: Context, folder: Path) -> Result:
     return {"steps": job.training.steps}
 
 
-def accuracy_stage(context: Context, folder: Path, trained: Path) -> Result:
+def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
     """Subnets, spread over cost, evaluated with inherited weights."""
     space = context.space
     codes = spread(space, context.job.accuracy.networks(space), seed=context.job.seed)
-    evaluator = context.evaluator(trained)
+    evaluator = context.evaluator(trained.folder)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         found = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=context.progress)
     return {"codes": codes.tolist(), "accuracies": found}
 
 
-def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, evaluated: Result) -> Result:
+def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, evaluated: Stage) -> Result:
     """The best network within the budget, and the best of random ones, both by real evaluation."""
     space, config, seed = context.space, context.job.search, context.job.seed
-    model = fit_accuracy(space, np.array(evaluated["codes"], np.uint8), np.array(evaluated["accuracies"]), seed=seed)
-    problem = Problem.of(context.constraints(profiled), accuracy=model, seed=seed)
+    known = evaluated.result()
+    model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
+    problem = Problem.of(context.constraints(profiled.folder), accuracy=model, seed=seed)
     [objective] = problem.objectives
-    evaluator = context.evaluator(trained)
+    evaluator = context.evaluator(trained.folder)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         chosen = choose(
             problem,
@@ -180,19 +184,19 @@ def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
     }
 
 
-def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, searched: Result) -> Result:
+def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, searched: Stage) -> Result:
     """The bundle, checked for parity; and the networks it is compared with, lowered the same way."""
-    evaluator, space = context.evaluator(trained), context.space
+    evaluator, space, found = context.evaluator(trained.folder), context.space, searched.result()
     export(
-        space.arch(searched["arch"]),
+        space.arch(found["arch"]),
         evaluator,
         context.target,
-        context.model(profiled),
+        context.model(profiled.folder),
         folder / "bundle",
-        budget_ms=searched["budget_ms"],
+        budget_ms=found["budget_ms"],
         progress=context.progress,
     )
-    form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, searched)
+    form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)
     for name, arch in compared.items():
         program = lower_subnet(evaluator.subnet(arch), evaluator, arch, context.target.recipe)
         form.write(program, folder / name)
@@ -201,11 +205,13 @@ def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
     return {"accuracy": accuracy}
 
 
-def bench_stage(context: Context, folder: Path, exported: Path, compared: list[str]) -> Result:
+def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
     """The bundle and the networks it is compared with, timed in the same passes."""
-    bundle: Bundle = open_bundle(exported / "bundle")
+    bundle: Bundle = open_bundle(exported.folder / "bundle")
     filename = form_of(context.target.recipe).filename
-    programs = {"bundle": bundle.program} | {name: exported / name / filename for name in compared}
+    programs = {"bundle": bundle.program} | {
+        name: exported.folder / name / filename for name in exported.result()["accuracy"]
+    }
     measured = time_programs(
         programs, context.target.recipe, NETWORKS, what="timing the bundle", progress=context.progress
     )

@@ -22,6 +22,7 @@ from hwnas.search.front import Losses
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Arch, Codes, SlotSum, Space
 
+_CLOSE = 0.01  # below the limit, where it is itself further below the target than a network should be
 _LEAST = 1e-30  # of a probability: the logarithm of 0 would forbid a value, which only budgets may
 
 Limit = tuple[SlotSum, float]
@@ -63,8 +64,9 @@ def most_probable(
         wanted: the space, and what its networks may cost.
         probabilities: name of a variable -> probabilities of its values, ``(choices,)``.
         window: a network is near its target if it is at most this share below it: with the confidence of the budget, if
-            there is such a network; else by its prediction; else below what the confidence leaves of the target. Where
-            no network is (latencies of cells have gaps), the share is doubled until there is one.
+            there is such a network; else by its prediction; else below what the confidence leaves of the target, by 1%
+            at most if that alone is further below than `window`. Where no network is (latencies of cells have gaps),
+            the share is doubled until there is one.
         limits: other sums over slots, and what each may be at most.
 
     Raises:
@@ -159,8 +161,10 @@ def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
     minus = _negative(total)
     lowest = budget * (1 - window)
     sure = lowest * (1 + max(objective.margin(wanted.confidence), 0.0))  # errors are as large on the other side
-    # Where the margin is wider than the window, no network is surely near the target, but some are near the limit.
-    leasts = [least for least in (sure, lowest) if least < limit]
+    # Where the margin is wider than the window, no network is surely near the target: the nearest that are allowed are
+    # those at the limit.
+    tiers = (sure, lowest) if lowest < limit else (limit * (1 - _CLOSE),)
+    leasts = [least for least in tiers if least < limit]
     while window < 1:
         leasts.append(limit * (1 - window))
         window *= 2
