@@ -13,6 +13,8 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnxruntime import quantization as ortq
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -22,6 +24,9 @@ from hwnas.lowering.images import Images, batch_of, batched, check_images
 from hwnas.targets import Quantization
 
 LAYERS = ("Conv", "Gemm", "MatMul")  # what has weights
+Counts = npt.NDArray[np.floating]
+
+_LEVELS = 128
 _AT_ONCE = 16  # batches whose activations a histogram calibrator holds in memory
 _BINS = 2048  # of a histogram, over the whole range
 
@@ -55,7 +60,7 @@ _SCHEMES = {
 _METHODS: dict[str, tuple[ortq.CalibrationMethod, dict[str, object]]] = {
     "minmax": (ortq.CalibrationMethod.MinMax, {}),
     "percentile": (ortq.CalibrationMethod.Percentile, {"num_bins": _BINS}),
-    "entropy": (ortq.CalibrationMethod.Entropy, {"num_bins": _BINS, "num_quantized_bins": 128}),
+    "entropy": (ortq.CalibrationMethod.Entropy, {"num_bins": _BINS}),
 }
 
 
@@ -130,6 +135,10 @@ class Quantizer:
         batches = batched(images, batch_of(self.model))
         for start in range(0, len(batches), _AT_ONCE):
             calibrator.collect_data(_Reader(names, batches[start : start + _AT_ONCE]))
+        if how.method == "entropy":
+            seen = calibrator.collector.histogram_dict.items()
+            found = {name: informative_range(counts, edges, low, high) for name, (counts, edges, low, high, _) in seen}
+            return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, found)
         return calibrator.compute_data()
 
 
@@ -153,6 +162,39 @@ def _with_followers(graph: onnx.GraphProto, layers: Collection[str]) -> set[str]
         if own and own <= set(layers):
             found.add(node.name)
     return found
+
+
+def informative_range(counts: Counts, edges: Counts, low: float, high: float) -> tuple[Counts, Counts]:
+    """The part of a range that keeps the most information when it is cut into 128 levels on either side of 0.
+
+    The limit whose distribution of magnitudes is nearest to what was seen, by the Kullback-Leibler divergence
+    (Migacz, "8-bit inference with TensorRT", 2017). ONNX Runtime's own search takes a minute for a small network, and
+    cost one 13 points of accuracy.
+
+    Args:
+        counts: ``(bins,)``, a histogram that is symmetric around 0.
+        edges: ``(bins + 1,)`` of its bins.
+        low: the least value seen.
+        high: the largest.
+    """
+    half = len(counts) // 2
+    sizes = (counts[-half:] + counts[:half][::-1]).astype(np.float64)
+    sizes[0] = sizes[1]  # zero is kept whatever the limit is
+    best, limit = np.inf, half
+    for kept in range(_LEVELS, half + 1, _LEVELS // 16):
+        wanted = sizes[:kept].copy()
+        wanted[-1] += sizes[kept:].sum()  # what lies beyond is clipped to the limit
+        starts = np.arange(_LEVELS) * kept // _LEVELS
+        taken = np.diff(np.append(starts, kept))
+        there = wanted > 0
+        level = np.add.reduceat(sizes[:kept], starts) / np.maximum(np.add.reduceat(there, starts, dtype=np.int64), 1)
+        got = np.where(there, np.repeat(level, taken), 0.0) + 1e-9  # a bin that holds only what was clipped
+        p, q = wanted[there] / wanted.sum(), got[there] / got.sum()
+        divergence = float((p * np.log(p / q)).sum())
+        if divergence < best:
+            best, limit = divergence, kept
+    bound = float(edges[-1]) * limit / half
+    return np.asarray(max(low, -bound), np.float32), np.asarray(min(high, bound), np.float32)
 
 
 class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]

@@ -11,22 +11,21 @@ from hwnas.progress import Progress, silent
 
 
 def sensitivities(quantizer: Quantizer, images: Images, *, progress: Progress = silent) -> dict[str, float]:
-    """What each layer adds to the error of the int8 network: name -> nats, the most costly first.
+    """What each layer costs where it alone is in int8: name -> nats, the most costly first.
 
-    The Kullback-Leibler divergence of the network's classes from those of fp32, meant over the images, less the one
-    that is left when this layer alone stays in float. Below 0, the layer's rounding makes up for another's.
+    The Kullback-Leibler divergence of the network's classes from those of fp32, meant over the images. Layers one at a
+    time in int8, not one at a time in float: beside the rounding of all others, that of one can go either way.
 
     Args:
         quantizer: of the network.
         images: ``(n, channels, height, width)``.
         progress: told after each layer.
     """
-    expected = outputs(quantizer.model, images)
-    whole = divergence(expected, outputs(quantizer.quantized(), images))
-    found = {}
+    expected, found = outputs(quantizer.model, images), {}
     for i, layer in enumerate(quantizer.layers):
         progress("measuring what each layer costs in int8", i, len(quantizer.layers))
-        found[layer] = whole - divergence(expected, outputs(quantizer.quantized([layer]), images))
+        others = [other for other in quantizer.layers if other != layer]
+        found[layer] = divergence(expected, outputs(quantizer.quantized(others), images))
     progress("measuring what each layer costs in int8", len(quantizer.layers), len(quantizer.layers))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 

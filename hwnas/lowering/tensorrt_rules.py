@@ -49,6 +49,8 @@ def violations(model: onnx.ModelProto) -> Iterator[str]:
     """What in a graph is against TensorRT's rules, a line each."""
     yield from _of_the_model(model)
     view = _View(model)
+    if view.failure:
+        yield f"the graph: its shapes cannot be inferred: {view.failure}"
     for node in model.graph.node:
         name = f"{node.op_type} {node.name or node.output[0]}"
         yield from (f"{name}: {reason}" for reason in _of_a_node(node, view))
@@ -70,7 +72,11 @@ class _View:
         self.types |= {entry.name: int(entry.type.tensor_type.elem_type) for entry in model.graph.input}
         for node in model.graph.node:
             self.types |= dict.fromkeys(node.output, self._type(node))
-        inferred = onnx.shape_inference.infer_shapes(model).graph
+        self.failure = ""
+        try:
+            inferred = onnx.shape_inference.infer_shapes(model).graph
+        except onnx.shape_inference.InferenceError as error:
+            self.failure, inferred = str(error), model.graph
         self.shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
         for entry in (*inferred.input, *inferred.value_info, *inferred.output):
             if entry.name not in self.shapes and entry.type.tensor_type.HasField("shape"):
@@ -279,8 +285,9 @@ def _layer(node: NodeProto, view: _View) -> Iterator[str]:
 def _pool(node: NodeProto, view: _View) -> Iterator[str]:
     if len(node.output) > 1 and node.output[1]:
         yield "it gives the indices of its maxima, which TensorRT does not"
-    if any(d != 1 for d in _attribute(node, "dilations", [])):
-        yield f"its dilations are {list(_attribute(node, 'dilations', []))}; TensorRT pools without"
+    dilations = list(_attribute(node, "dilations", list[int]()))
+    if dilations != [1] * len(dilations):
+        yield f"its dilations are {dilations}; TensorRT pools without"
     if len(view.shapes.get(node.input[0], (0,) * 4)) not in (4, 5):
         yield "TensorRT pools in two or three dimensions"
 
