@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="onnxruntime-cpu-fp32")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--confidence", type=float, default=0.9, help="with which a network keeps its target")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--train-steps", type=int, default=300, help="of networks trained from scratch; 0 for none")
@@ -64,7 +65,12 @@ def main() -> None:
     space = make_space(SPACE)
     with shown_progress() as progress:
         target, latency = profiled(space, given.recipe, given.out, progress, networks=32, bound_networks=40)
-        subject = {"steps": given.steps, "batch": given.batch_size, "quantiles": list(QUANTILES)}
+        subject = {
+            "steps": given.steps,
+            "batch": given.batch_size,
+            "quantiles": list(QUANTILES),
+            "confidence": given.confidence,
+        }
         with Journal(given.out / "searches.jsonl", subject) as journal:
             found = searched(space, latency, given, journal, progress)
         report_latencies(space, target, latency, found, progress)
@@ -90,7 +96,9 @@ def searched(
                 key = f"{method} {number} {seed}"
                 if key in journal.entries:
                     continue
-                wanted = Constraints(space=space, objectives=(objective,), budgets={objective.name: ms})
+                wanted = Constraints(
+                    space=space, objectives=(objective,), budgets={objective.name: ms}, confidence=given.confidence
+                )
                 config = SearchConfig(steps=given.steps, batch_size=given.batch_size)
                 folder = given.out / "search" / f"{method}-{number}-{seed}"
                 before = time.monotonic()
@@ -224,7 +232,7 @@ def report_accuracies(
             journal.record(key, trained_accuracy(space, arch, 0, given.train_steps, folder, progress))
         return float(journal.entries[key])
 
-    limit = latency_objective(latency).margin(0.95)
+    limit = latency_objective(latency).margin(given.confidence)
     print("\n| target (ms) | random networks: mean, best | " + " | ".join(given.methods) + " |")
     print("|---:|---:|" + "---:|" * len(given.methods))
     codes = space.sample(15_000, seed=1)

@@ -11,7 +11,7 @@ from hwnas.search import Objective, check_feasible, latency_objective, parse_bud
 from hwnas.search.objectives import RESOURCES
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Space
-from hwnas.targets import Target, recipes, resolve_target, this_device
+from hwnas.targets import Target, resolve_target, targets_of, this_device
 
 _ALL_RECIPES = "/*"
 
@@ -104,13 +104,7 @@ def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | N
     if not device:
         raise InvalidValue(f"--target {target} has no device before the '/'; 'this/*' is every recipe of this host")
     constraints, targets, skipped = dict[str, Constraints](), dict[str, Target](), dict[str, str]()
-    for recipe in recipes():
-        try:
-            resolved = resolve_target(f"{device}/{recipe}")
-        except InvalidValue:
-            continue  # a recipe of another kind of device
-        if resolved.recipe.runtime in ("roofline", "external"):
-            continue  # nothing that can be deployed
+    for resolved in targets_of(device):
         try:
             objective = latency_objective(options.latency_model(resolved, tables, space))
             objective.margin(confidence)

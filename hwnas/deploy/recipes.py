@@ -9,17 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
-from hwnas.deploy.parity import check_parity
+from hwnas.deploy.parity import ParityReport, check_parity
 from hwnas.errors import InfeasibleBudget, InvalidValue, ParityError, RuntimeUnavailable, TableError
+from hwnas.lowering import Program
 from hwnas.progress import Progress, never, silent
+from hwnas.runtimes import session_class
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.rerank import Chosen, choose
-from hwnas.targets import Journal, Target
+from hwnas.spaces import Arch
+from hwnas.targets import Journal, Recipe, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +93,7 @@ def choose_recipe(
                 problem, evaluator, journal, strategy=strategy, candidates=candidates, progress=progress, stop=stop
             )
             tried = chosen.candidates[:deployed]
-            accuracies = tuple(_deployed(c, evaluator, targets[name], journal, progress) for c in tried)
+            accuracies = tuple(_accuracy(c, evaluator, targets[name], journal, progress) for c in tried)
         except (InfeasibleBudget, ParityError, RuntimeUnavailable) as error:
             left_out[name] = str(error)
             continue
@@ -100,16 +105,46 @@ def choose_recipe(
     return sorted(found, key=lambda choice: -max(choice.deployed)), left_out
 
 
-def _deployed(
+def deployed_parity(
+    arch: Arch,
+    evaluator: Evaluator,
+    recipe: Recipe,
+    journal: Journal,
+    lowered: Callable[[], tuple[nn.Module, Program | Path]],
+    progress: Progress = silent,
+) -> ParityReport:
+    """A network in the recipe's own runtime, beside torch, on the validation images.
+
+    Args:
+        arch: the network.
+        evaluator: says which images.
+        recipe: the recipe, whose limits of parity it has to keep.
+        journal: what it holds is not run again: the same arch under the same recipe and version of the runtime.
+        lowered: gives the torch network and its program, or the file of it; called where the journal has nothing.
+        progress: told after each batch.
+
+    Raises:
+        ParityError: the program computes something else.
+        RuntimeUnavailable: the runtime cannot run here.
+    """
+    version = session_class(recipe).version()
+    key = f"{recipe.model_dump_json()} {version} " + " ".join(f"{n}={v}" for n, v in arch.items())
+    if key not in journal.entries:
+        network, program = lowered()
+        batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
+        report = check_parity(network, program, recipe, batches, images=evaluator.images, progress=progress)
+        journal.record(key, report.model_dump())
+    return ParityReport.model_validate(journal.entries[key])
+
+
+def _accuracy(
     candidate: Candidate, evaluator: Evaluator, target: Target, journal: Journal, progress: Progress
 ) -> float:
     """Accuracy of a network in the recipe's own runtime, on the validation images."""
-    arch = candidate.arch
-    key = f"{target.recipe.name} {target.recipe.hash} " + " ".join(f"{n}={v}" for n, v in arch.items())
-    if key not in journal.entries:
+    arch, recipe = candidate.arch, target.recipe
+
+    def lowered() -> tuple[nn.Module, Program]:
         network = evaluator.subnet(arch, progress=progress)
-        program = lower_subnet(network, evaluator, arch, target.recipe)
-        batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
-        report = check_parity(network, program, target.recipe, batches, images=evaluator.images, progress=progress)
-        journal.record(key, report.deployed_accuracy)
-    return float(journal.entries[key])
+        return network, lower_subnet(network, evaluator, arch, recipe)
+
+    return deployed_parity(arch, evaluator, recipe, journal, lowered, progress).deployed_accuracy

@@ -81,6 +81,10 @@ class Form(ABC):
     def tied(self, program: Program) -> Program:
         """The program of an op as it is timed alone: with one input, and in the recipe's precision."""
 
+    def float_layers(self, program: Program) -> list[str]:
+        """Names of the layers that an int8 recipe left in float, because they cost too much accuracy."""
+        return []
+
     @abstractmethod
     def write(self, program: Program, folder: Path) -> Path:
         """Write a program into a folder, whole or not at all; returns the file's path.

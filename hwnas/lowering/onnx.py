@@ -165,6 +165,13 @@ class OnnxForm(Form):
 
         return in_precision(model, self.recipe, images)
 
+    def float_layers(self, program: Program) -> list[str]:
+        """Names of the layers of an int8 graph whose weights are in float."""
+        from hwnas.lowering.quantize import float_layers
+
+        assert isinstance(program, onnx.ModelProto)
+        return float_layers(program) if self.recipe.quantization is not None else []
+
     def write(self, program: Program, folder: Path) -> Path:
         """Write ``model.onnx`` with the weights inside."""
         assert isinstance(program, onnx.ModelProto)

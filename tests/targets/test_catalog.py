@@ -8,6 +8,7 @@ import pytest
 
 from hwnas.errors import InvalidValue, SpecError, UnknownName
 from hwnas.targets import (
+    RUNTIMES,
     Device,
     Hardware,
     Host,
@@ -16,6 +17,8 @@ from hwnas.targets import (
     describe,
     load_device,
     load_recipe,
+    targets_of,
+    this_device,
     toml_text,
 )
 
@@ -143,8 +146,8 @@ def test_of_equals_the_first_in_the_order_of_the_roots(
 
 
 def test_this_gpu(home: Path) -> None:
-    with pytest.raises(UnknownName, match=r"unknown GPU of this host 'this'.*devices check NAME"):
-        catalog.this_device("gpu")
+    found = catalog.this_device("gpu")
+    assert (found.name, found.kind, found.match.gpu) == ("test-gpu", "gpu", "Test GPU")
     gpu = save(home, "g", kind="gpu", gpu="Test GPU", cpu="Test CPU 9", cores=2)
     assert catalog.this_device("gpu") == gpu
     assert catalog.this_device("cpu") == describe(HOST)
@@ -220,3 +223,12 @@ def test_importing_loads_no_runtime() -> None:
     code = f"import sys, hwnas.targets; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_measured_recipe_of_a_device():
+    names = {target.recipe.name for target in targets_of("this")}
+    assert {"onnxruntime-cpu-fp32", "openvino-cpu-bf16", "torch-compile-cpu-fp32-2t"} <= names
+    assert "roofline-cpu-fp32" not in names
+    assert {RUNTIMES[target.recipe.runtime].kind for target in targets_of(this_device().name)} == {"cpu"}
+    with pytest.raises(UnknownName, match="unknown device 'nobody'"):
+        targets_of("nobody")

@@ -21,6 +21,7 @@ from hwnas.search.front import Losses
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Arch, Codes, SlotSum, Space
 
+_CLOSE = 0.01  # below the limit, where it is itself further below the target than a network should be
 _LEAST = 1e-30  # of a probability: the logarithm of 0 would forbid a value, which only budgets may
 
 Limit = tuple[SlotSum, float]
@@ -61,8 +62,8 @@ def most_probable(
         wanted: the space, and what its networks may cost.
         probabilities: name of a variable -> probabilities of its values, ``(choices,)``.
         window: a network is near its target if it is at most this share below it: with the confidence of the budget, if
-            there is such a network; else by its prediction; else below what the confidence leaves of the target; else
-            the most probable one within the budgets is taken.
+            there is such a network; else by its prediction; else below what the confidence leaves of the target, by 1%
+            at most if that alone is further below than `window`; else the most probable one within the budgets.
         limits: other sums over slots, and what each may be at most.
 
     Raises:
@@ -130,8 +131,10 @@ def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
     minus = SlotSum(constant=-total.constant, axes=total.axes, arrays=tuple(-array for array in total.arrays))
     lowest = budget * (1 - window)
     sure = lowest * (1 + max(objective.margin(wanted.confidence), 0.0))  # errors are as large on the other side
-    # Where the margin is wider than the window, no network is surely near the target, but some are near the limit.
-    found: list[Limit | None] = [(minus, -least) for least in (sure, lowest, limit * (1 - window)) if least < limit]
+    # Where the margin is wider than the window, no network is surely near the target: the nearest that are allowed are
+    # those at the limit.
+    tiers = (sure, lowest) if lowest < limit else (limit * (1 - _CLOSE),)
+    found: list[Limit | None] = [(minus, -least) for least in (*tiers, limit * (1 - window)) if least < limit]
     return [*found, None]
 
 

@@ -1,0 +1,142 @@
+"""A recipe sweep: really lowered, run and timed; killed and gone on with; what is picked and what is left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from hwnas.deploy import ParityReport
+from hwnas.deploy import sweep as module
+from hwnas.deploy.sweep import Sweep, Swept, sweep
+from hwnas.errors import InvalidValue, RuntimeUnavailable, TableError
+from hwnas.targets import Target, resolve_target
+
+NAMES = ("onnxruntime-cpu-fp32", "torch-cpu-fp32", "onnxruntime-cpu-int8")
+
+
+@pytest.fixture(scope="module")
+def targets():
+    return [resolve_target(f"this/{name}") for name in NAMES]
+
+
+@pytest.fixture
+def journal(evaluator, tmp_path):
+    with evaluator.journal(tmp_path, "weights") as journal:
+        yield journal
+
+
+def swept(name, *, rounds_ms=(1.0, 1.0), accuracy=0.9, unsteady=False):
+    parity = ParityReport(
+        images=1000, max_abs_error=0, min_cosine=1, top1_agreement=1, torch_accuracy=0.9, deployed_accuracy=accuracy
+    )
+    return Swept(
+        target=resolve_target(f"this/{name}"),
+        parity=parity,
+        size_bytes=1,
+        rounds_ms=rounds_ms,
+        unsteady=unsteady,
+        predicted_ms=None,
+    )
+
+
+def test_every_recipe_is_run_and_timed(space, evaluator, targets, journal, this, profiled):
+    from hwnas.latency import load_model
+
+    model = load_model(profiled, space)
+    found = sweep(space.largest, evaluator, targets, journal, max_drop=1.0, latencies={this.name: model})
+    assert not found.left_out
+    assert {one.target.recipe.name for one in found.recipes} == set(NAMES)
+    times = [one.latency_ms for one in found.recipes]
+    assert times == sorted(times)
+    assert min(times) > 0
+    assert found.picked is found.recipes[0]
+    of = {one.target.recipe.name: one for one in found.recipes}
+    assert of["onnxruntime-cpu-int8"].size_bytes < of["onnxruntime-cpu-fp32"].size_bytes
+    assert of["onnxruntime-cpu-fp32"].predicted_ms == pytest.approx(model.predict(space.encode([space.largest]))[0])
+    assert of["torch-cpu-fp32"].predicted_ms is None
+    accuracy = evaluator.accuracy(space.largest)
+    for one in found.recipes:
+        assert one.parity.images == evaluator.images
+        assert one.parity.torch_accuracy == pytest.approx(accuracy)
+        assert one.lost == pytest.approx(accuracy - one.parity.deployed_accuracy)
+    assert not list(journal.path.parent.glob("*sweep*"))  # nothing is under way any more
+
+
+def test_a_killed_sweep_goes_on_where_it_was(space, evaluator, targets, journal, monkeypatch):
+    really_timed, really_lowered = module.time_programs, module.lower_subnet
+    timed, lowered = [], []
+
+    def killed(programs, *args, **more):
+        if len(timed) == 4:
+            raise KeyboardInterrupt
+        timed.extend(programs)
+        return really_timed(programs, *args, **more)
+
+    def counted(*args):
+        lowered.append(args)
+        return really_lowered(*args)
+
+    monkeypatch.setattr(module, "time_programs", killed)
+    monkeypatch.setattr(module, "lower_subnet", counted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(space.smallest, evaluator, targets, journal)
+    assert len(lowered) == 3
+    before = list(timed)
+    monkeypatch.setattr(module, "time_programs", lambda p, *a, **m: (timed.extend(p), really_timed(p, *a, **m))[1])
+    with evaluator.journal(journal.path.parent, "weights") as again:
+        found = sweep(space.smallest, evaluator, targets, again)
+    assert len(lowered) == 3
+    assert sorted(timed) == sorted(NAMES * 2)
+    assert timed[:4] == before
+    assert len(found.recipes) == 3
+
+
+def test_what_cannot_run_is_left_out_with_the_reason(space, evaluator, this, journal):
+    strict = this.recipe.parity.model_copy(update={"max_abs_error": 1e-30})
+    exact = this.recipe.model_copy(update={"name": "exact", "parity": strict})
+    many = this.recipe.model_copy(update={"name": "many", "threads": 4096})
+    wrong = this.recipe.model_copy(update={"name": "wrong", "options": {"speed": "high"}})
+    guess = resolve_target("this/roofline-cpu-fp32")
+    targets = [this, *(Target(this.device, recipe) for recipe in (exact, many, wrong)), guess]
+    found = sweep(space.smallest, evaluator, targets, journal)
+    assert [one.target for one in found.recipes] == [this]
+    reasons = {name.partition("/")[2]: why for name, why in found.left_out.items()}
+    assert "max_abs_error" in reasons["exact"]
+    assert "4096 threads" in reasons["many"]
+    assert "speed" in reasons["wrong"]
+    assert "nothing can be timed" in reasons["roofline-cpu-fp32"]
+    with pytest.raises(RuntimeUnavailable, match=r"no recipe can run this network here: .*4096 threads"):
+        sweep(space.smallest, evaluator, targets[2:3], journal)
+
+
+def test_a_device_that_is_not_this_host(space, evaluator, elsewhere, journal):
+    with pytest.raises(TableError, match="this host is not the device board"):
+        sweep(space.smallest, evaluator, [elsewhere], journal)
+
+
+@pytest.mark.parametrize("drop", [-0.1, 1.5, float("nan")])
+def test_a_bound_is_a_fraction(drop, space, evaluator, this, journal):
+    with pytest.raises(InvalidValue, match="fraction from 0 to 1"):
+        sweep(space.smallest, evaluator, [this], journal, max_drop=drop)
+
+
+@pytest.mark.parametrize(
+    ("max_drop", "picked"), [(0.02, NAMES[0]), (0.01, NAMES[0]), (0.005, NAMES[1]), (0.001, NAMES[2]), (0.0, None)]
+)
+def test_the_fastest_within_the_bound_is_picked(max_drop, picked):
+    recipes = tuple(swept(name, accuracy=a) for name, a in zip(NAMES, (0.89, 0.896, 0.8995), strict=True))
+    found = Sweep(recipes=recipes, left_out={}, max_drop=max_drop).picked
+    assert (found.target.recipe.name if found else None) == picked
+
+
+def test_rounds_that_disagree_are_noise():
+    one = swept(NAMES[0], rounds_ms=(1.0, 1.1))
+    assert one.latency_ms == pytest.approx(1.05)
+    assert one.repeat == pytest.approx(0.1 / 1.05)
+    assert one.too_noisy is False  # tests accept any machine; see below for one that is not
+    assert swept(NAMES[0], unsteady=True).too_noisy
+
+
+@pytest.mark.usefixtures("noise_counts")
+def test_outside_of_tests_they_count():
+    assert swept(NAMES[0], rounds_ms=(1.0, 1.1)).too_noisy
+    assert not swept(NAMES[0], rounds_ms=(1.0, 1.05)).too_noisy
