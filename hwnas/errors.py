@@ -20,6 +20,7 @@
     ├── TrainingDiverged          a loss is no finite number
     ├── OutOfMemory               a batch does not fit into the memory
     ├── ProcessLost               one of a training's processes ended before the others
+    ├── GraphError                a lowered graph is not one that its runtime takes
     ├── ParityError               the lowered network computes something else
     ├── BundleError               a bundle is incomplete or was changed
     └── OutputError               a file or folder cannot be written
@@ -125,6 +126,10 @@ class OutOfMemory(HwnasError):
 
 class ProcessLost(HwnasError):
     """One of a training's processes ended before the others."""
+
+
+class GraphError(HwnasError):
+    """A lowered graph is not one that its runtime takes."""
 
 
 class ParityError(HwnasError):

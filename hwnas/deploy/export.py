@@ -10,23 +10,34 @@ from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
+from hwnas.deploy.fallback import lower_within_bound
 from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
 from hwnas.deploy.parity import check_parity
 from hwnas.latency import LatencyModel
 from hwnas.latency.profile import runtime_versions
 from hwnas.lowering import Program, form_of
+from hwnas.lowering.onnx import OnnxForm
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
 from hwnas.spaces import Arch, Domain
 from hwnas.targets import Recipe, Target
 
 
-def lower_subnet(network: nn.Module, evaluator: Evaluator, arch: Arch, recipe: Recipe) -> Program:
-    """The program of an arch's network (`Evaluator.subnet`), int8 ranges taken from training images."""
-    shape = evaluator.supernet.space.image_shape(arch)
-    how = recipe.quantization
-    images = evaluator.training_images(arch["resolution"], how.images) if how else None
-    return form_of(recipe).lower(network, shape, images)
+def lower_subnet(
+    network: nn.Module, evaluator: Evaluator, arch: Arch, recipe: Recipe, *, progress: Progress = silent
+) -> Program:
+    """The program of an arch's network (`Evaluator.subnet`), ranges taken from training images.
+
+    Raises:
+        GraphError: the recipe's bound on what int8 costs holds only with no layer in int8.
+    """
+    form = form_of(recipe)
+    if recipe.quantization is not None and recipe.quantization.max_accuracy_drop is not None:
+        assert isinstance(form, OnnxForm)
+        return lower_within_bound(form, network, evaluator, arch, progress=progress)
+    count = form.images_needed
+    images = evaluator.training_images(arch["resolution"], count) if count else None
+    return form.lower(network, evaluator.supernet.space.image_shape(arch), images)
 
 
 def export(
@@ -57,7 +68,7 @@ def export(
     check_output_folder(folder)
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
     network = evaluator.subnet(arch)
-    program = lower_subnet(network, evaluator, arch, target.recipe)
+    program = lower_subnet(network, evaluator, arch, target.recipe, progress=progress)
     batches = data.batches("test", arch["resolution"])
     parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
     images, _ = next(iter(data.batches("test", arch["resolution"], limit=1)))
@@ -86,6 +97,7 @@ def export(
             budget_ms=budget_ms,
             accuracy=parity.deployed_accuracy,
             parity=parity,
+            fallback=form.float_layers(program),
             macs=int(space.macs(codes)[0]),
             params=int(space.params(codes)[0]),
             versions={**runtime_versions(target), **session.facts()},

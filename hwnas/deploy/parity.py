@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from hwnas.errors import ParityError
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
-from hwnas.runtimes.base import Array
+from hwnas.runtimes.base import Array, Session
 from hwnas.targets import Recipe, Spec
 
 
@@ -61,15 +61,15 @@ def check_parity(
     Raises:
         ParityError: a limit of the recipe's ``[parity]`` is passed (names the figures), or an output is not finite.
     """
-    pairs, outputs, done = [], [], 0
+    pairs, results, done = [], [], 0
     with open_session(program, recipe) as session:
         for batch in batches:
             pairs.append(logits(network, [batch]))
-            outputs.append(_run(session.run, batch[0].numpy(), recipe.batch))
+            results.append(outputs(session, batch[0].numpy()))
             done += len(batch[1])
             progress("checking parity", done, images or done)
     expected, labels = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-    got = torch.from_numpy(np.concatenate(outputs))
+    got = torch.from_numpy(np.concatenate(results))
     if not (got.isfinite().all() and expected.isfinite().all()):
         raise ParityError(
             f"on some of {len(labels)} images the outputs of the torch network or of the lowered one are not finite: "
@@ -101,12 +101,12 @@ def check_parity(
     return report
 
 
-def _run(run: Callable[[Array], Array], images: Array, batch: int) -> Array:
+def outputs(session: Session, images: Array) -> Array:
     """Images ``(n, ...)`` through a program of static batch; a last part batch is filled up with its first image."""
-    outputs = []
+    batch, results = session.recipe.batch, []
     for start in range(0, len(images), batch):
         part = np.ascontiguousarray(images[start : start + batch], np.float32)
         missing = batch - len(part)
         full = np.concatenate([part, np.repeat(part[:1], missing, axis=0)]) if missing else part
-        outputs.append(run(full)[: len(part)])
-    return np.concatenate(outputs)
+        results.append(session.run(full)[: len(part)])
+    return np.concatenate(results)

@@ -37,11 +37,18 @@ class Form(ABC):
         Args:
             network: the network.
             shape: of one image.
-            images: ``(n, *shape)`` of the training split, for the ranges of an int8 graph; other precisions need none.
+            images: ``(n, *shape)`` of the training split, `images_needed` of them. int8 must have them; without them
+                fp16 does not look for values that would overflow.
 
         Raises:
-            InvalidValue: the precision is int8 and there are no images.
+            InvalidValue: the precision is int8 and there are no images, or they are constant or not finite.
+            GraphError: the graph is not one that the runtime takes.
         """
+
+    @property
+    def images_needed(self) -> int:
+        """Images of the training split that `lower` takes."""
+        return 0
 
     @abstractmethod
     def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
@@ -73,6 +80,10 @@ class Form(ABC):
     @abstractmethod
     def tied(self, program: Program) -> Program:
         """The program of an op as it is timed alone: with one input, and in the recipe's precision."""
+
+    def float_layers(self, program: Program) -> list[str]:
+        """Names of the layers that an int8 recipe left in float, because they cost too much accuracy."""
+        return []
 
     @abstractmethod
     def write(self, program: Program, folder: Path) -> Path:

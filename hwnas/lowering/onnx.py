@@ -24,7 +24,8 @@ from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets.files import write_whole
 
 if TYPE_CHECKING:
-    from hwnas.lowering.precision import Images
+    from hwnas.lowering.images import Images
+    from hwnas.lowering.quantize import Quantizer
 
 _BRANCHES = 64  # ops in one export call: the fixed cost is shared, the tracer's memory stays small
 _STAND_IN_IMAGES = 4  # that the ranges of a random op are taken from
@@ -38,15 +39,42 @@ class OnnxForm(Form):
     filename = "model.onnx"
 
     def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> onnx.ModelProto:
-        """A trained network for images ``(batch, *shape)``, with BN folded and in the recipe's precision."""
-        [model] = self._export([folded(network)], [[shape]])
-        if self.recipe.quantization is None:
-            return model
+        """A trained network for images ``(batch, *shape)``, with BN folded and in the recipe's precision, checked."""
+        if self.recipe.quantization is not None:
+            return self.checked(self.quantizer(network, shape, images).quantized())
+        return self.checked(self._precise(self._exported(network, shape), None if images is None else images.numpy()))
+
+    def quantizer(self, network: nn.Module, shape: Shape, images: Tensor | None) -> Quantizer:
+        """Of a trained network, under an int8 recipe; arguments and errors are those of `lower`."""
+        from hwnas.lowering.quantize import Quantizer  # only int8 needs ONNX Runtime's quantiser
+
+        assert self.recipe.quantization is not None
         if images is None or not len(images):
             raise InvalidValue(
                 f"{self.recipe.name} is int8: its ranges need images of the training split, and got none"
             )
-        return self._quantized(model, images.numpy())
+        return Quantizer(self._exported(network, shape), images.numpy(), self.recipe.quantization)
+
+    def checked(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A graph of a trained network, if it is one that the runtime takes.
+
+        Raises:
+            GraphError: it is not.
+        """
+        from hwnas.lowering.precision import checked
+
+        return checked(model, self.recipe)
+
+    @property
+    def images_needed(self) -> int:
+        """Images that ranges are taken from: of an int8 graph, and of an fp16 one to find what would overflow."""
+        from hwnas.lowering.precision import images_needed
+
+        return images_needed(self.recipe)
+
+    def _exported(self, network: nn.Module, shape: Shape) -> onnx.ModelProto:
+        [model] = self._export([folded(network)], [[shape]])
+        return model
 
     def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
         """Each op with random weights, cut from exports of many branches."""
@@ -56,7 +84,7 @@ class OnnxForm(Form):
         for start in range(0, len(sized), _BRANCHES):
             part = sized[start : start + _BRANCHES]
             models = self._export([stand_in(op) for op in part], [[op.input] * op.inputs for op in part])
-            made = models if wired else [self._in_precision(model) for model in models]
+            made = models if wired or not self.recipe.quantization else [self._in_precision(model) for model in models]
             graphs |= {without_size(op): model for op, model in zip(part, made, strict=True)}
         return {op: _resized(graphs[without_size(op)], self.recipe.batch, op) for op in ops}
 
@@ -66,7 +94,8 @@ class OnnxForm(Form):
         In a chain, a value that is quantised at the end of one op and again at the beginning of the next is quantised
         once, with the scale of the latter: its biases are quantised to that scale, and runtimes fuse nothing else.
         Cells are quantised whole, as the network is: a ReLU that alone reads its input becomes a part of the range, one
-        that shares it with a skip connection does not, and no op can know.
+        that shares it with a skip connection does not, and no op can know. Casts to fp16 or bf16 are written at the end
+        into any network: inside it there are none.
         """
         models = [program for program in programs if isinstance(program, onnx.ModelProto)]
         wiring = chained(len(models)) if reads is None else reads
@@ -95,7 +124,9 @@ class OnnxForm(Form):
         graph.input.add().CopyFrom(models[0].graph.input[0])
         graph.output.add().CopyFrom(models[-1].graph.output[0])
         model = _model(graph, models[0])
-        return model if reads is None else self._in_precision(_without_repetition(model))
+        if reads is not None:
+            model = _without_repetition(model)
+        return self._in_precision(model)
 
     def another(self, program: Program, number: int) -> onnx.ModelProto:
         """The graph with the values of each weight turned round by so many places."""
@@ -117,22 +148,29 @@ class OnnxForm(Form):
         del model.graph.input[1:]
         for node in model.graph.node:
             node.input[:] = [first if name in others else name for name in node.input]
-        done = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-        return model if done else self._in_precision(model)
+        return self._in_precision(model)
 
     def _in_precision(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A graph with random weights in the recipe's precision; what its ranges are changes no kernel."""
-        if self.recipe.quantization is None:
+        if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
             return model
-        _, *shape = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
-        images = np.random.default_rng(0).standard_normal((_STAND_IN_IMAGES, *shape), np.float32)
-        return self._quantized(model, images)
+        images = None
+        if self.recipe.quantization is not None:
+            _, *shape = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
+            images = np.random.default_rng(0).standard_normal((_STAND_IN_IMAGES, *shape), np.float32)
+        return self._precise(model, images)
 
-    def _quantized(self, model: onnx.ModelProto, images: Images) -> onnx.ModelProto:
-        from hwnas.lowering.precision import quantized  # only int8 needs ONNX Runtime's quantiser
+    def _precise(self, model: onnx.ModelProto, images: Images | None) -> onnx.ModelProto:
+        from hwnas.lowering.precision import in_precision
 
-        assert self.recipe.quantization is not None
-        return quantized(model, images, self.recipe.quantization)
+        return in_precision(model, self.recipe, images)
+
+    def float_layers(self, program: Program) -> list[str]:
+        """Names of the layers of an int8 graph whose weights are in float."""
+        from hwnas.lowering.quantize import float_layers
+
+        assert isinstance(program, onnx.ModelProto)
+        return float_layers(program) if self.recipe.quantization is not None else []
 
     def write(self, program: Program, folder: Path) -> Path:
         """Write ``model.onnx`` with the weights inside."""

@@ -1,105 +1,65 @@
-"""Precision written into the ONNX graph: int8 as explicit Q/DQ pairs, the same graph for every runtime.
-
-Quantising runs in ONNX Runtime's own tool; what it chooses not to quantise (HardSwish, HardSigmoid) stays in fp32.
-"""
+"""The precision of a recipe, written into the ONNX graph, and what every finished graph is checked for."""
 
 from __future__ import annotations
 
-import io
-import logging
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 import onnx
-from onnxruntime import quantization as ortq
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
-from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from hwnas.targets import Quantization
+from hwnas.errors import GraphError
+from hwnas.lowering.images import Images
+from hwnas.lowering.tensorrt_rules import check_tensorrt
+from hwnas.targets import RUNTIMES, Recipe
 
-Images = npt.NDArray[np.float32]
-
-_AT_ONCE = 16  # batches whose activations a histogram calibrator holds in memory
-_OP_TYPES = sorted({*QDQRegistry, *QLinearOpsRegistry})
-_METHODS = {"minmax": ortq.CalibrationMethod.MinMax, "percentile": ortq.CalibrationMethod.Percentile}
-_ACTIVATIONS = {"uint8": ortq.QuantType.QUInt8, "int8": ortq.QuantType.QInt8}
+SEEN = 64  # images on which fp16 must not come near its limit
 
 
-def quantized(model: onnx.ModelProto, images: Images, how: Quantization) -> onnx.ModelProto:
-    """A graph with Q/DQ pairs around what can run in int8; weights are stored as int8.
+def images_needed(recipe: Recipe) -> int:
+    """Images of the training split that a trained network's graph is made with under a recipe; 0 for none."""
+    if recipe.quantization is not None:
+        return recipe.quantization.images
+    return SEEN if _by_casts(recipe) and recipe.precision == "fp16" else 0
 
-    Weights are quantised per output channel and symmetrically, biases to int32; activations per tensor, over the range
-    they take on the images (Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018).
+
+def in_precision(model: onnx.ModelProto, recipe: Recipe, images: Images | None) -> onnx.ModelProto:
+    """An fp32 graph in the recipe's precision.
+
+    Where fp16 or bf16 is a setting of the runtime, or the recipe is fp32, it is the graph as it is.
 
     Args:
-        model: an fp32 graph with inputs of one static shape, ``(batch, channels, height, width)``.
-        images: ``(n, channels, height, width)``, as the network takes them; several inputs get the same.
-        how: the recipe's ``[quantization]``.
+        model: an fp32 graph with inputs of one static shape.
+        recipe: the recipe.
+        images: ``(n, channels, height, width)``, which int8 must have; see `hwnas.lowering.casts.cast` for fp16.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        place = Path(folder)
-        onnx.save(onnx.shape_inference.infer_shapes(model), place / "fp32.onnx")
-        ranges = _ranges(place, model, images, how)
-        quantizer = QDQQuantizer(
-            onnx.load(place / "fp32.onnx"),
-            per_channel=True,
-            reduce_range=False,
-            weight_qType=ortq.QuantType.QInt8,
-            activation_qType=_ACTIVATIONS[how.activations],
-            tensors_range=ranges,
-            nodes_to_quantize=[],
-            nodes_to_exclude=[],
-            op_types_to_quantize=_OP_TYPES,
-            extra_options={"ActivationSymmetric": how.activations == "int8"},
-        )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
-    result: onnx.ModelProto = quantizer.model.model
-    result.producer_name, result.producer_version = "hwnas", ""  # as of every other graph
-    del result.graph.value_info[:]  # shapes are inferred where they are needed, and these are of one image size
-    return result
+    # What a precision needs is imported with it: ONNX Runtime's quantiser takes its time.
+    if recipe.quantization is not None:
+        from hwnas.lowering.quantize import Quantizer
+
+        assert images is not None
+        return Quantizer(model, images, recipe.quantization).quantized()
+    if _by_casts(recipe):
+        from hwnas.lowering.casts import cast
+
+        return cast(model, "fp16" if recipe.precision == "fp16" else "bf16", images)
+    return model
 
 
-def _ranges(place: Path, model: onnx.ModelProto, images: Images, how: Quantization) -> ortq.calibrate.TensorsData:
-    """The range of every activation over the images."""
-    calibrator = ortq.create_calibrator(
-        place / "fp32.onnx",
-        _OP_TYPES,
-        augmented_model_path=str(place / "augmented.onnx"),
-        calibrate_method=_METHODS[how.method],
-        extra_options={"symmetric": how.activations == "int8"},
-    )
-    names = [entry.name for entry in model.graph.input]
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    lacking = -len(images) % batch  # the last batch is filled up with images from the beginning
-    whole = np.concatenate([images, np.resize(images, (lacking, *images.shape[1:]))]) if lacking else images
-    batches = [whole[start : start + batch] for start in range(0, len(whole), batch)]
-    for start in range(0, len(batches), _AT_ONCE):
-        calibrator.collect_data(_Reader(names, batches[start : start + _AT_ONCE]))
-    return calibrator.compute_data()
+def checked(model: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
+    """A graph that is ready to be deployed, if it is one.
 
+    Nothing is simplified: of our exports onnxscript's optimiser removes no node (a test holds it), and onnxslim no more
+    than every second Slice of a DARTS cell.
 
-class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Batches one by one, as the calibrators ask for them."""
-
-    def __init__(self, names: list[str], batches: list[Images]) -> None:
-        whole = [np.ascontiguousarray(batch) for batch in batches]
-        self._feeds: Iterator[dict[str, Images]] = iter([dict.fromkeys(names, batch) for batch in whole])
-
-    def get_next(self) -> dict[str, Images] | None:
-        return next(self._feeds, None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what the tool prints, and its advice to optimise the graph first: BN is folded already."""
-    logging.disable(logging.WARNING)
+    Raises:
+        GraphError: it is no valid ONNX, its shapes do not fit, or its runtime would refuse it.
+    """
     try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+        onnx.checker.check_model(model, full_check=True)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise GraphError(f"the graph that was lowered for {recipe.name} is not valid: {error}") from error
+    if RUNTIMES[recipe.runtime].typed:
+        check_tensorrt(model)
+    return model
+
+
+def _by_casts(recipe: Recipe) -> bool:
+    return RUNTIMES[recipe.runtime].typed and recipe.precision in ("fp16", "bf16")

@@ -25,6 +25,7 @@ RuntimeName = Literal[
 ]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Option = str | int | bool
+_BF16_OPSET = 22  # the first whose Conv, HardSwish and pooling take bfloat16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,8 @@ class RuntimeFacts:
         takes_onnx: it runs an ONNX graph, so the recipe says which opset.
         precisions: that it computes in.
         measured: hwnas can time networks in it; what a runtime estimates, or what runs elsewhere, it cannot.
-        typed: a strongly typed runtime: precision stands in the graph, by casts.
+        typed: it computes each operation in the type that stands in the graph, so fp16 and bf16 are written there as
+            casts; elsewhere they are a setting of the runtime, and the graph is that of fp32.
     """
 
     kind: Kind
@@ -80,13 +82,19 @@ class Quantization(Spec):
 
     Attributes:
         images: images of the training split that the ranges of the activations are taken from.
-        method: from what was seen to a range: all of it, or 99.999% of it.
-        activations: data type of the activations.
+        method: from what was seen to a range: all of it, 99.999% of it, or the part that keeps the most information
+            (the least Kullback-Leibler divergence between what was seen and what is left of it).
+        activations: what is quantised. "uint8", what a CPU prefers: whatever has a kernel in int8, activations with a
+            zero-point, biases in int32. "int8", what TensorRT asks for: inputs of convolutions and linear layers,
+            symmetric; biases and all else stay in float.
+        max_accuracy_drop: the most top-1 accuracy that int8 may cost, as a fraction; the layers that cost the most stay
+            in float until it holds. None: whatever it costs.
     """
 
     images: int = Field(ge=1)
-    method: Literal["minmax", "percentile"]
+    method: Literal["minmax", "percentile", "entropy"]
     activations: Literal["uint8", "int8"]
+    max_accuracy_drop: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
 
 
 class Recipe(Spec):
@@ -136,6 +144,22 @@ class Recipe(Spec):
         return self
 
     @model_validator(mode="after")
+    def _typed_runtimes_take_the_graph_as_it_is(self) -> Recipe:
+        if not RUNTIMES[self.runtime].typed:
+            return self
+        if self.quantization is not None and self.quantization.activations != "int8":
+            raise ValueError(
+                f"activations is {self.quantization.activations!r}, but the runtime {self.runtime!r} takes symmetric "
+                "int8 only: give 'int8'"
+            )
+        if self.precision == "bf16" and self.opset is not None and self.opset < _BF16_OPSET:
+            raise ValueError(
+                f"opset is {self.opset}, whose convolutions know no bfloat16: give {_BF16_OPSET} to 24 with precision "
+                "'bf16'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _opset_belongs_to_onnx(self) -> Recipe:
         takes_onnx = RUNTIMES[self.runtime].takes_onnx
         if takes_onnx and self.opset is None:
@@ -154,10 +178,14 @@ class Recipe(Spec):
     def hash(self) -> str:
         """SHA-256 (hex) of all that changes the lowered graph or its latency.
 
-        Left out are `schema` (the form of the file), `name` and `description` (words), and `parity` (it
-        judges the lowered graph but changes neither it nor its time), so that a recipe can be renamed,
-        explained better or checked more strictly without measuring again. A field added later counts unless
-        it is named here; where it is None nothing is written, so that tables made before it stay valid.
+        Left out are `schema` (the form of the file), `name` and `description` (words), `parity` (it judges the lowered
+        graph but changes neither it nor its time) and the bound on what int8 costs (tables are of ops that are wholly
+        in int8), so that a recipe can be renamed, explained better or checked more strictly without measuring again. A
+        field added later counts unless it is named here; where it is None nothing is written, so that tables made
+        before it stay valid.
         """
-        content = self.model_dump(mode="json", exclude={"schema_", "name", "description", "parity"}, exclude_none=True)
+        judged = {"schema_": True, "name": True, "description": True, "parity": True}
+        content = self.model_dump(
+            mode="json", exclude={**judged, "quantization": {"max_accuracy_drop"}}, exclude_none=True
+        )
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

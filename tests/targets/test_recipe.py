@@ -7,7 +7,7 @@ import pydantic
 import pytest
 
 from hwnas.targets import RUNTIMES, Parity, Recipe, load_recipe
-from hwnas.targets.recipe import Precision, Quantization, RuntimeName
+from hwnas.targets.recipe import Precision, Quantization, RuntimeFacts, RuntimeName
 
 BASE: dict[str, object] = {
     "schema": 1,
@@ -105,6 +105,32 @@ def test_a_runtime_takes_the_precisions_it_computes_in(runtime: RuntimeName, pre
         match=f"precision is '{precision}', but the runtime '{runtime}' computes in {offered}",
     ):
         recipe(**changes)
+
+
+def test_the_hash_ignores_a_bound_on_accuracy() -> None:
+    base = recipe(**INT8)
+    assert base.quantization is not None
+    bounded = base.quantization.model_copy(update={"max_accuracy_drop": 0.01})
+    assert recipe(**INT8 | {"quantization": bounded}).hash == base.hash
+    with pytest.raises(pydantic.ValidationError, match="max_accuracy_drop"):
+        Quantization(images=1, method="minmax", activations="int8", max_accuracy_drop=-0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (INT8, "takes symmetric int8 only: give 'int8'"),
+        ({"precision": "bf16"}, "opset is 20, whose convolutions know no bfloat16: give 22 to 24"),
+    ],
+)
+def test_a_typed_runtime_says_what_its_graph_must_be(
+    change: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = RuntimeFacts(kind="cpu", takes_onnx=True, precisions=("fp16", "bf16", "int8"), typed=True)
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", facts)
+    with pytest.raises(pydantic.ValidationError, match=message):
+        recipe(**change)
+    assert recipe(precision="bf16", opset=22).precision == "bf16"
 
 
 def test_how_another_program_quantises_is_not_asked_for() -> None:

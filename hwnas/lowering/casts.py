@@ -1,0 +1,119 @@
+"""fp16 and bf16 written into the ONNX graph as casts, for runtimes that compute in the types that stand there.
+
+Input and output stay float32. What would overflow, or lose in a sum what it adds, stays in float32 too: islands, with a
+cast at their shores. Libraries that convert graphs (onnxconverter-common, ONNX Runtime's transformers) know fp16 alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from hwnas.lowering.images import Images
+from hwnas.lowering.observe import largest
+
+Narrow = Literal["fp16", "bf16"]
+
+_TYPES = {
+    "fp16": (TensorProto.FLOAT16, np.dtype(np.float16)),
+    "bf16": (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16)),
+}
+# Sums of many values: in fp16 the mean over an image of 64x64 overflows from 16 on, and rounds the small ones away.
+_SUMS = {"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax"}
+_HEADROOM = 4.0  # of the largest value seen to the largest that fp16 holds: other images reach further
+
+
+def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> onnx.ModelProto:
+    """A graph that computes in a narrow type.
+
+    Args:
+        model: an fp32 graph with inputs of one static shape.
+        to: the type of values and weights.
+        images: ``(n, channels, height, width)``; in fp16, nodes whose values come near its limit on them stay in fp32.
+            Without images only the weights are looked at, as it is right where they are random.
+
+    Raises:
+        InvalidValue: the images are no images.
+    """
+    wide = _islands(model, images, large=to == "fp16")
+    kind, dtype = _TYPES[to]
+    floats = _floats(model)
+    graph = onnx.GraphProto(name=model.graph.name)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    results = {entry.name for entry in model.graph.output}
+    types = {entry.name: TensorProto.FLOAT for entry in model.graph.input}
+    names: dict[tuple[str, int], str] = {}
+
+    def typed(name: str, wanted: int) -> str:
+        """The name of a value in a type; makes it where it is not there yet."""
+        if name not in floats or types.get(name) == wanted:
+            if name in stored and (name, 0) not in names:
+                names[name, 0] = name
+                graph.initializer.add().CopyFrom(stored[name])
+            return name
+        if (name, wanted) not in names:
+            names[name, wanted] = f"{name}.{TensorProto.DataType.Name(wanted).lower()}"
+            if name in stored:
+                value = numpy_helper.to_array(stored[name])
+                narrow = value.astype(dtype) if wanted == kind else value
+                graph.initializer.add().CopyFrom(numpy_helper.from_array(narrow, names[name, wanted]))
+            else:
+                _add_cast(graph, name, names[name, wanted], wanted)
+        return names[name, wanted]
+
+    for node in model.graph.node:
+        wanted = TensorProto.FLOAT if node.name in wide else kind
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = [typed(name, wanted) if name else "" for name in node.input]
+        graph.node.add().CopyFrom(copy)
+        types |= dict.fromkeys((name for name in node.output if name in floats), wanted)
+        for i, name in enumerate(node.output):
+            if name in results and types.get(name) == kind:
+                graph.node[-1].output[i] = names[name, kind] = f"{name}.narrow"
+                _add_cast(graph, f"{name}.narrow", name, TensorProto.FLOAT)
+    result = helper.make_model(graph, opset_imports=model.opset_import, producer_name=model.producer_name)
+    result.ir_version = model.ir_version
+    return result
+
+
+def _add_cast(graph: onnx.GraphProto, source: str, result: str, to: int) -> None:
+    graph.node.append(helper.make_node("Cast", [source], [result], name=f"cast.{result}", to=to))
+
+
+def _floats(model: onnx.ModelProto) -> set[str]:
+    """Names of the values and weights in float32."""
+    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    found = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return found | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+
+
+def _islands(model: onnx.ModelProto, images: Images | None, *, large: bool) -> set[str]:
+    """Names of the nodes that stay in fp32; `large`, whether what is too large or too small for fp16 counts."""
+    found = {node.name for node in model.graph.node if node.op_type in _SUMS}
+    if not large:
+        return found  # bf16 has the range of fp32
+    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
+    out = {name for name, values in tensors.items() if not _held(values)}
+    if images is not None:
+        limit = np.finfo(np.float16).max / _HEADROOM
+        out |= {name for name, value in largest(model, images).items() if value > limit}
+    return found | {node.name for node in model.graph.node if _touches(out, (*node.input, *node.output))}
+
+
+def _touches(names: set[str], those: Iterable[str]) -> bool:
+    return not names.isdisjoint(those)
+
+
+def _held(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+    """Whether fp16 holds these weights: the largest is finite in it, and not among the few smallest that it knows."""
+    facts, most = np.finfo(np.float16), float(np.abs(values).max(initial=0.0))
+    return most == 0.0 or float(facts.tiny) <= most <= float(facts.max)

@@ -1,0 +1,50 @@
+"""What a graph computes on images, in ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from hwnas.lowering.images import Images, batch_of, batched, check_images
+
+Logits = npt.NDArray[np.float32]
+
+
+def outputs(model: onnx.ModelProto, images: Images) -> Logits:
+    """The network's outputs on images ``(n, channels, height, width)``: ``(n, classes)``."""
+    session, names = _session(model), [entry.name for entry in model.graph.input]
+    parts = [session.run(None, dict.fromkeys(names, batch))[0] for batch in batched(images, batch_of(model))]
+    return np.concatenate(parts)[: len(images)]
+
+
+def largest(model: onnx.ModelProto, images: Images) -> dict[str, float]:
+    """The largest magnitude of every float value of an fp32 graph on images: name -> value.
+
+    Raises:
+        InvalidValue: there are no images, they are all one value, or not finite.
+    """
+    check_images(images)
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
+    values = [value.name for value in inferred if value.type.tensor_type.elem_type == TensorProto.FLOAT]
+    # Only the largest of each leaves the runtime: all activations of a batch would be gigabytes.
+    values += [entry.name for entry in model.graph.output]
+    for name in values:
+        whole.graph.node.append(helper.make_node("Abs", [name], [f"{name}.abs"]))
+        whole.graph.node.append(helper.make_node("ReduceMax", [f"{name}.abs"], [f"{name}.max"], keepdims=0))
+    del whole.graph.output[:]
+    whole.graph.output.extend(helper.make_tensor_value_info(f"{name}.max", TensorProto.FLOAT, []) for name in values)
+    session, names = _session(whole), [entry.name for entry in model.graph.input]
+    runs = [session.run(None, dict.fromkeys(names, batch)) for batch in batched(images, batch_of(model))]
+    return dict(zip(values, np.asarray(runs, np.float64).max(axis=0).tolist(), strict=True))
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 3
+    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
