@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +93,35 @@ def hwnas_command() -> list[str]:
         "main()\n"
     )
     return [sys.executable, "-c", program]
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def hwnas_cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Ran]:
+    """A function that runs `hwnas` with some words in this process; returns its exit code and what it printed."""
+    from hwnas.cli.main import main
+
+    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)  # whatever a verb writes by default stays out of the checkout
+
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ran(ended.value.code, out, err)
+
+    return run
 
 
 @pytest.fixture(scope="session")

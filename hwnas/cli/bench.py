@@ -19,11 +19,12 @@ def bench(
     """Check that a bundle is unchanged and time it on this host, beside what was predicted."""
     from hwnas.deploy import bench as measure
     from hwnas.deploy import open_bundle
-    from hwnas.targets import this_device
+    from hwnas.targets import RUNTIMES, this_device
 
     opened = open_bundle(bundle)
     with shown_progress() as progress:
-        result = measure(opened, this_device(), progress=progress)
+        here = this_device(RUNTIMES[opened.manifest.recipe.runtime].kind)
+        result = measure(opened, here, progress=progress)
     if result.target != opened.manifest.target:
         typer.echo(
             f"note: this bundle was predicted for {opened.manifest.target}, and is timed on {result.target}",

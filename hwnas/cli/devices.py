@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from hwnas.cli import options
 from hwnas.errors import InvalidValue, OutputError
 from hwnas.targets import catalog
-from hwnas.targets.device import Device, checked_name
+from hwnas.targets.device import Device, Kind, checked_name
 from hwnas.targets.files import write_whole
 from hwnas.targets.host import detect_host
 from hwnas.targets.toml import toml_text
@@ -65,12 +65,15 @@ def detect(
     save: Annotated[bool, typer.Option("--save", help="Write it where hwnas finds it ($HWNAS_HOME).")] = False,
     out: Annotated[Path | None, typer.Option(help="Write it to this .toml file; the device is named after it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that says something else.")] = False,
+    kind: Annotated[str, typer.Option(help="What computes: cpu, or gpu for the first NVIDIA GPU.")] = "cpu",
     as_json: options.AsJson = False,
 ) -> None:
     """Print a spec of the present host."""
+    if kind not in get_args(Kind):
+        raise InvalidValue(f"--kind is {kind!r}; it should be one of: {', '.join(get_args(Kind))}")
     if save and out:
         raise InvalidValue(f"give --save or --out, not both (--out is {str(out)!r})")
-    device = catalog.detected_device(detect_host())
+    device = catalog.detected_device(detect_host(), cast(Kind, kind))
     if out:
         if out.suffix != ".toml":
             raise InvalidValue(

@@ -9,9 +9,24 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli import bench, deploy, devices, export, profile, search, study, subnet, supernet, tables, train, validate
+from hwnas.cli import (
+    bench,
+    deploy,
+    devices,
+    export,
+    profile,
+    report,
+    search,
+    study,
+    subnet,
+    supernet,
+    tables,
+    train,
+    validate,
+    verify,
+)
 from hwnas.cli import compile as compile_verbs
-from hwnas.cli.progress import INTERRUPTED, remembered_ctrl_c
+from hwnas.cli.progress import INTERRUPTED, remembered_signals
 from hwnas.errors import HwnasError
 
 app = typer.Typer(
@@ -45,6 +60,8 @@ for verb in (
     study.study,
     export.export,
     bench.bench,
+    verify.verify,
+    report.report,
 ):
     app.command()(verb)
 app.command("compile")(compile_verbs.compile_)
@@ -55,21 +72,22 @@ _USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignm
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 2 after an error that the user can mend, 130 after Ctrl-C."""
+    """Run the command line: exit code 0, 2 after a user's error, 130 after Ctrl-C, 143 after SIGTERM."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    try:
-        with remembered_ctrl_c():
+    with remembered_signals() as interrupted:
+        try:
             code = app(standalone_mode=False)
-    except (HwnasError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except (typer.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
-    except _USAGE as error:
-        error.show()
-        code = error.exit_code
-    if code == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
-        print("interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        except (HwnasError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+        except (typer.Abort, KeyboardInterrupt):
+            code = INTERRUPTED
+        except _USAGE as error:
+            error.show()
+            code = error.exit_code
+        if code == INTERRUPTED:  # typer turns an interrupt into this code by itself
+            print("interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+            code = interrupted()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, lines elsewhere; and Ctrl-C, which ends the work at the next progress."""
+"""Progress on stderr: a bar on a terminal, lines elsewhere; and signals to stop, which end the work."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 _LINE_EVERY_S = 5.0
 
 
-class _CtrlC:
-    """Whether Ctrl-C was pressed."""
+class _Stop:
+    """Which signal told this process to stop, if one did."""
 
     def __init__(self) -> None:
-        self.pressed = False
+        self.number: int | None = None
 
-    def handle(self, _number: int, _frame: FrameType | None) -> None:
-        """Do what Python does, and remember it."""
-        self.pressed = True
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Do what Python does at Ctrl-C, and remember it."""
+        self.number = number
         raise KeyboardInterrupt
 
     def check(self) -> None:
         """Raise the interrupt again: whoever still calls did not get it.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed.
+            KeyboardInterrupt: a signal came.
         """
-        if self.pressed:
+        if self.number is not None:
             raise KeyboardInterrupt
 
 
-_CTRL_C = _CtrlC()
+_STOP = _Stop()
 
 
 @contextmanager
-def remembered_ctrl_c() -> Iterator[None]:
-    """Let no Ctrl-C get lost while the context lasts: the shown progress raises `KeyboardInterrupt` once more.
+def remembered_signals() -> Iterator[Callable[[], int]]:
+    """End the work alike at Ctrl-C and at SIGTERM, and let neither get lost while the context lasts.
 
-    Python raises it in whatever runs at that moment. A destructor or a library's callback swallows it, and the work
-    would go on to its end.
+    Python raises `KeyboardInterrupt` in whatever runs at that moment. A destructor or a library's callback swallows it,
+    and the work would go on to its end; so the shown progress raises it once more.
+
+    Yields:
+        a function that returns the exit code of an interruption: 143 after SIGTERM, else 130.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # a job in the background of a shell ignores Ctrl-C, and so do we
-        yield
-        return
-    _CTRL_C.pressed = False
-    signal.signal(signal.SIGINT, _CTRL_C.handle)
+    taken = {}
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is usual:  # a job in the background of a shell ignores Ctrl-C, and so do we
+            taken[number] = signal.signal(number, _STOP.handle)
+    _STOP.number = None
     report = sys.unraisablehook
 
     def report_others(what: sys.UnraisableHookArgs) -> None:
@@ -60,11 +62,12 @@ def remembered_ctrl_c() -> Iterator[None]:
 
     sys.unraisablehook = report_others  # Python prints a traceback of an interrupt that a destructor swallows
     try:
-        yield
+        yield lambda: INTERRUPTED if _STOP.number is None else 128 + _STOP.number
     finally:
         sys.unraisablehook = report
-        signal.signal(signal.SIGINT, before)
-        _CTRL_C.pressed = False
+        for number, before in taken.items():
+            signal.signal(number, before)
+        _STOP.number = None
 
 
 @contextmanager
@@ -111,7 +114,7 @@ def shown_progress() -> Iterator[Progress]:
         tasks: dict[str, object] = {}
 
         def show(what: str, done: int, total: int) -> None:
-            _CTRL_C.check()
+            _STOP.check()
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
@@ -128,7 +131,7 @@ class _Lines:
         self._began = (0.0, 0)  # when, and how much was done by then
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        _CTRL_C.check()
+        _STOP.check()
         now = time.monotonic()
         if what != self._what:
             self._began = (now, done)

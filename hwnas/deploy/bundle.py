@@ -3,64 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, FiniteFloat, JsonValue, PositiveFloat, ValidationError
+import numpy as np
+from pydantic import ValidationError
 
-from hwnas.deploy.parity import ParityReport
+from hwnas.deploy.manifest import (
+    INPUT,
+    MANIFEST,
+    MAX_FILE_BYTES,
+    MAX_FILES,
+    OUTPUT,
+    README,
+    BundleManifest,
+    FileFacts,
+)
+from hwnas.deploy.readme import readme
 from hwnas.errors import BundleError, OutputError
-from hwnas.spaces import Domain
-from hwnas.targets import Recipe, Spec, write_whole
+from hwnas.lowering.onnx_limits import check_onnx
+from hwnas.lowering.torch_archive import cleaned
+from hwnas.runtimes.base import Array
+from hwnas.targets import write_whole
+from hwnas.targets.untrusted import open_regular, parse_json
 
-MANIFEST = "manifest.json"
-
-
-class BundleManifest(Spec):
-    """``manifest.json`` of a bundle.
-
-    Attributes:
-        schema_: version of the file's form, ``schema`` in the file.
-        target: the name ``device/recipe`` that it was made for.
-        recipe: the whole recipe, so that the bundle stands alone.
-        domain: the space.
-        arch: name of a variable -> value.
-        classes: names of the classes, in the order of the outputs.
-        input: name and shape of the input, and the transform from an image to it, its steps in their order.
-        output: name and shape of the output, and what it means.
-        predicted_ms: by the latency model.
-        measured_ms: p25 when the bundle was made; None before it was timed.
-        budget_ms: that the search had to keep; None if there was none.
-        accuracy: top-1 accuracy in the runtime on the test images, as a fraction.
-        parity: how equal its outputs are to the torch network's.
-        macs, params: of the network.
-        versions: of hwnas, the runtime, torch, Python and the operating system's kernel.
-        files: name -> sha256.
-        manifest_sha256: of this file with this entry empty.
-    """
-
-    schema_: Literal[1] = Field(alias="schema", default=1)
-    target: str
-    recipe: Recipe
-    domain: Domain
-    arch: dict[str, int]
-    classes: list[str]
-    input: dict[str, JsonValue]
-    output: dict[str, JsonValue]
-    predicted_ms: PositiveFloat
-    measured_ms: PositiveFloat | None
-    budget_ms: PositiveFloat | None
-    accuracy: FiniteFloat
-    parity: ParityReport
-    macs: int
-    params: int
-    versions: dict[str, str]
-    files: dict[str, str]
-    manifest_sha256: str = ""
+_SCHEMA = 2
+_MANIFEST_BYTES = 4 * 2**20
+# What is known of a program's form before a runtime loads it; of others, such as engines, only that they are unchanged.
+_CHECKS: dict[str, Callable[[bytes, str], object]] = {".onnx": check_onnx, ".pt2": cleaned}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +54,45 @@ class Bundle:
     manifest: BundleManifest
     program: Path
 
+    @property
+    def form_is_known(self) -> bool:
+        """Whether the program is of a form that hwnas checks, not only its hash."""
+        return self.program.suffix in _CHECKS
+
+    def example(self) -> tuple[Array, Array]:
+        """The recorded input ``(1, channels, height, width)`` and output ``(1, classes)``, float32.
+
+        Raises:
+            BundleError: a file is not the array that the manifest says.
+        """
+        manifest = self.manifest
+        shapes = {INPUT: (1, *manifest.input.shape[1:]), OUTPUT: (1, *manifest.output.shape[1:])}
+        x, y = (_read_array(self.folder / name, shape) for name, shape in shapes.items())
+        return x, y
+
+    def copy_program(self, folder: Path) -> Path:
+        """Copy the program and the example into another folder, as `write_bundle` wants it; returns the program.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        for name in self.manifest.files:
+            if name != README:
+                try:
+                    shutil.copyfile(self.folder / name, folder / name)
+                except OSError as error:
+                    raise OutputError(f"cannot write {folder / name}: {error.strerror}") from error
+        return folder / self.program.name
+
 
 def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: BundleManifest) -> Bundle:
     """Write a bundle, whole or not at all: it is made in a folder beside and then renamed.
 
     Args:
         folder: where; an older bundle there is replaced, anything else is refused.
-        write_program: writes the program into a folder and returns its path.
-        manifest: `files` and `manifest_sha256` are filled in here.
+        write_program: writes the program, the example (`write_example`) and what else belongs to it into a folder, and
+            returns the program's path.
+        manifest: `program`, `files` and `manifest_sha256` are filled in here.
 
     Raises:
         OutputError: the folder is a file, holds something else than a bundle, or cannot be written.
@@ -96,8 +104,10 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
         shutil.rmtree(making, ignore_errors=True)
         making.mkdir(parents=True)
         program = write_program(making)
-        digest = hashlib.sha256(program.read_bytes()).hexdigest()
-        complete = manifest.model_copy(update={"files": {program.name: digest}, "manifest_sha256": ""})
+        named = manifest.model_copy(update={"program": program.name, "files": {}, "manifest_sha256": ""})
+        write_whole(making / README, readme(named))
+        files = {path.name: _facts(path, MAX_FILE_BYTES) for path in sorted(making.iterdir())}
+        complete = named.model_copy(update={"files": files})
         complete = complete.model_copy(update={"manifest_sha256": _digest(complete)})
         write_whole(making / MANIFEST, _text(complete))
         _put_in_place(making, place)
@@ -106,6 +116,12 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return Bundle(folder, complete, folder / program.name)
+
+
+def write_example(folder: Path, x: Array, y: Array) -> None:
+    """Record a run beside a program: an input ``(1, channels, height, width)`` and its output ``(1, classes)``."""
+    for name, array in ((INPUT, x), (OUTPUT, y)):
+        write_whole(folder / name, _header(array.shape) + np.ascontiguousarray(array, "<f4").tobytes())
 
 
 def _put_in_place(making: Path, place: Path) -> None:
@@ -135,46 +151,119 @@ def check_output_folder(folder: Path) -> None:
 
 
 def _holds_only_a_bundle(folder: Path) -> bool:
-    """Whether a folder may be replaced: others too call a file `MANIFEST`, and people leave notes beside it."""
+    """Whether a folder may be replaced: others too call a file `MANIFEST`, and people leave notes beside it.
+
+    Bundles of other schemas are bundles, too.
+    """
     try:
-        files = BundleManifest.model_validate_json((folder / MANIFEST).read_bytes()).files
-    except (OSError, ValidationError):
+        with open_regular(folder / MANIFEST, BundleError, limit_bytes=_MANIFEST_BYTES) as file:
+            document = parse_json(file.read(), MANIFEST, BundleError)
+    except BundleError:
         return False
-    return {path.name for path in folder.iterdir()} <= {MANIFEST, *files}
+    if not isinstance(document, dict) or not {"schema", "recipe", "arch", "manifest_sha256"} <= set(document):
+        return False
+    return {path.name for path in folder.iterdir()} <= {MANIFEST, *document.get("files", ())}
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read a bundle and check that nothing in it was changed.
+    """Read a bundle and check that nothing in it was changed, and that its program is of a form that is safe to load.
+
+    Every size is held to a limit before the file is read, and every name before it is used.
 
     Raises:
-        BundleError: a file is missing, malformed or changed.
+        BundleError: a file is missing, malformed, changed, or not what a bundle may hold; or it was written by another
+            version of hwnas.
     """
+    manifest = _read_manifest(folder)
+    _check_listing(folder, manifest)
+    for name, facts in manifest.files.items():
+        found = _facts(folder / name, facts.size_bytes)
+        if found != facts:
+            raise BundleError(
+                f"{folder / name} was changed after it was written: it has {found.size_bytes} bytes and the sha256 "
+                f"{found.sha256[:12]}…, the manifest says {facts.size_bytes} and {facts.sha256[:12]}…. Export the "
+                "bundle again."
+            )
+    bundle = Bundle(folder, manifest, folder / manifest.program)
+    bundle.example()
+    if check := _CHECKS.get(bundle.program.suffix):
+        check(bundle.program.read_bytes(), str(bundle.program))
+    return bundle
+
+
+def _read_manifest(folder: Path) -> BundleManifest:
     path = folder / MANIFEST
     try:
-        text = path.read_bytes().decode()  # `read_text` would take another line end for the same
-        manifest = BundleManifest.model_validate_json(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{folder} is not a bundle: cannot read {MANIFEST}: {error}") from error
+        with open_regular(path, BundleError, limit_bytes=_MANIFEST_BYTES) as file:
+            data = file.read(_MANIFEST_BYTES + 1)
+    except BundleError as error:
+        raise BundleError(f"{folder} is not a bundle: {error}") from error
+    document = parse_json(data, path, BundleError)
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if type(schema) is int and schema != _SCHEMA:
+        raise BundleError(_other_schema(path, schema, document))
+    try:
+        manifest = BundleManifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise BundleError(
-            f"{path} is malformed: {'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
+            f"{path} is malformed: {'.'.join(map(str, first['loc']))[:200] or 'the file'}: {first['msg'][:400]}"
         ) from error
     blank = manifest.model_copy(update={"manifest_sha256": ""})
-    if _digest(blank) != manifest.manifest_sha256 or text != _text(manifest):
+    if _digest(blank) != manifest.manifest_sha256 or data != _text(manifest).encode():
         raise BundleError(f"{path} was changed after it was written: its checksum does not hold. Export it again.")
-    for name, expected in manifest.files.items():
-        try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise BundleError(f"{folder / name} cannot be read: {error.strerror}. Export the bundle again.") from error
-        if found != expected:
-            raise BundleError(
-                f"{folder / name} was changed after it was written: its sha256 is {found[:12]}…, the manifest says "
-                f"{expected[:12]}…. Export the bundle again."
-            )
-    [program] = manifest.files
-    return Bundle(folder, manifest, folder / program)
+    if not manifest.files:
+        raise BundleError(f"{path} is malformed: files: there are none")
+    return manifest
+
+
+def _other_schema(path: Path, schema: int, document: object) -> str:
+    if schema < _SCHEMA:
+        return f"{path} has schema {schema}, of an older hwnas; this one reads {_SCHEMA}. Export the bundle again."
+    versions = document.get("versions") if isinstance(document, dict) else None
+    by = versions.get("hwnas") if isinstance(versions, dict) else None
+    author = f" (hwnas {by[:40]})" if isinstance(by, str) else ""
+    return (
+        f"{path} has schema {schema}, of a newer hwnas{author}; this one reads {_SCHEMA}. Open it with that version: "
+        "pip install --upgrade hwnas"
+    )
+
+
+def _check_listing(folder: Path, manifest: BundleManifest) -> None:
+    """Nothing lies in the folder that the manifest does not name: runtimes look for libraries and weights there."""
+    with os.scandir(folder) as entries:
+        found = {entry.name for entry in islice(entries, 2 * MAX_FILES)}
+    for name in sorted(found - {MANIFEST, *manifest.files}):
+        raise BundleError(f"{folder} holds {name!r}, which its manifest does not name: take it out, or export again")
+
+
+def _facts(path: Path, limit_bytes: int) -> FileFacts:
+    """Size and hash of a plain file, which is not read beyond the limit."""
+    with open_regular(path, BundleError, limit_bytes=limit_bytes) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise BundleError(f"{path} is empty. Export the bundle again.")
+        return FileFacts(size_bytes=size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    buffer = io.BytesIO()
+    facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, facts)
+    return buffer.getvalue()
+
+
+def _read_array(path: Path, shape: tuple[int, ...]) -> Array:
+    """An array of a known shape; its header is compared with the only one that it may have, not parsed."""
+    header, count = _header(shape), math.prod(shape)
+    with open_regular(path, BundleError, limit_bytes=len(header) + 4 * count) as file:
+        data = file.read()
+    if len(data) != len(header) + 4 * count or not data.startswith(header):
+        raise BundleError(f"{path} is malformed: it should hold float32 values of the shape {shape}")
+    array = np.frombuffer(data, "<f4", offset=len(header)).reshape(shape)
+    if not np.isfinite(array).all():
+        raise BundleError(f"{path} is malformed: it holds values that are not finite")
+    return array.astype(np.float32)
 
 
 def _text(manifest: BundleManifest) -> str:

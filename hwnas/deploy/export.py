@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from hwnas.accuracy import Evaluator
-from hwnas.deploy.bundle import Bundle, BundleManifest, check_output_folder, write_bundle
+from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
+from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
 from hwnas.deploy.parity import check_parity
 from hwnas.latency import LatencyModel
 from hwnas.latency.profile import runtime_versions
 from hwnas.lowering import Program, form_of
 from hwnas.progress import Progress, silent
+from hwnas.runtimes import open_session
 from hwnas.spaces import Arch, Domain
 from hwnas.targets import Recipe, Target
 
@@ -56,27 +60,51 @@ def export(
     program = lower_subnet(network, evaluator, arch, target.recipe)
     batches = data.batches("test", arch["resolution"])
     parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
+    images, _ = next(iter(data.batches("test", arch["resolution"], limit=1)))
+    x = np.ascontiguousarray(images.numpy(), np.float32)
     codes = space.encode([arch])
-    manifest = BundleManifest(
-        target=target.name,
-        recipe=target.recipe,
-        domain=Domain.of(space),
-        arch=dict(arch),
-        classes=list(data.classes),
-        input={
-            "name": "input",
-            "shape": [target.recipe.batch, *space.image_shape(arch)],
-            "transform": data.transform(arch["resolution"]),  # type: ignore[dict-item]
-        },
-        output={"name": "output", "shape": [target.recipe.batch, space.classes], "meaning": "logits, one a class"},
-        predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]),
-        measured_ms=None,
-        budget_ms=budget_ms,
-        accuracy=parity.deployed_accuracy,
-        parity=parity,
-        macs=int(space.macs(codes)[0]),
-        params=int(space.params(codes)[0]),
-        versions=runtime_versions(target),
-        files={},
-    )
-    return write_bundle(folder, lambda place: form.write(program, place), manifest)
+    with open_session(program, target.recipe) as session:
+        y = session.run(x.repeat(target.recipe.batch, axis=0))[:1]
+        manifest = BundleManifest(
+            target=target.name,
+            device=DeviceFacts(name=target.device.name, kind=target.device.kind, fingerprint=target.device.fingerprint),
+            recipe=target.recipe,
+            domain=Domain.of(space),
+            arch=dict(arch),
+            weights_sha256=weights_sha256(network),
+            data=data.name,
+            classes=list(data.classes),
+            input=Input(
+                name="input",
+                shape=[target.recipe.batch, *space.image_shape(arch)],
+                transform=data.transform(arch["resolution"]),  # type: ignore[arg-type]
+            ),
+            output=Output(name="output", shape=[target.recipe.batch, space.classes], meaning="logits, one a class"),
+            example=Example(max_abs_error=tolerance(target.recipe.precision, float(np.abs(y).max()))),
+            predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]),
+            measured_ms=None,
+            budget_ms=budget_ms,
+            accuracy=parity.deployed_accuracy,
+            parity=parity,
+            macs=int(space.macs(codes)[0]),
+            params=int(space.params(codes)[0]),
+            versions={**runtime_versions(target), **session.facts()},
+            files={},
+        )
+
+        def write(place: Path) -> Path:
+            write_example(place, x, y)
+            session.write_compiled(place)
+            return form.write(program, place)
+
+        return write_bundle(folder, write, manifest)
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 (hex) of a network's tensors: name, type, shape and little-endian values of each, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

@@ -22,6 +22,8 @@ from hwnas.progress import Progress, silent
 from hwnas.runtimes import session_class
 from hwnas.spaces import Codes, Domain, Op, Space
 from hwnas.targets import RUNTIMES, Journal, Target, detect_host
+from hwnas.targets.device import Kind
+from hwnas.targets.host import gpu_state
 from hwnas.timing import Measurement, Protocol, require_cores, time_programs
 
 OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=25.0, tolerance=0.015)
@@ -113,7 +115,7 @@ def profile(
             "recipe_hash": target.recipe.hash,
             "csv_sha256": "",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "host": host_facts(),
+            "host": host_facts(target.device.kind),
             "versions": versions,
             "measurement": measurement,
             "fits": [fit.model_dump() for fit in fits],
@@ -290,23 +292,27 @@ def check_host(target: Target) -> None:
 
 def runtime_versions(target: Target) -> dict[str, str]:
     """Versions of what a measurement depends on."""
+    runtime = session_class(target.recipe).version()
     return {
         "hwnas": version("hwnas"),
-        target.recipe.runtime: session_class(target.recipe).version(),
+        target.recipe.runtime: runtime,
+        **({"driver": gpu_state().get("driver_version", "unknown")} if target.device.kind == "gpu" else {}),
         "torch": version("torch"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
     }
 
 
-def host_facts() -> dict[str, object]:
-    """What a manifest says of the host: facts about its hardware and its clock only."""
+def host_facts(kind: Kind) -> dict[str, object]:
+    """What a manifest says of the host: facts about its hardware and its clocks only; of its GPU, if that computes."""
     host = detect_host()
     facts: dict[str, object] = {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores}
     for name in ("scaling_governor", "scaling_max_freq"):
         path = Path("/sys/devices/system/cpu/cpu0/cpufreq") / name
         # Virtual machines, and systems other than Linux, do not show their clock.
         facts[name] = path.read_text().strip() if path.is_file() else "not shown by this system"
+    if kind == "gpu":
+        facts |= {"gpus": list(host.gpus), **{f"gpu.{name}": value for name, value in gpu_state().items()}}
     return {**facts, "flags": list(host.flags)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained
+from hwnas.lowering.torch_archive import archive_bytes
 from hwnas.nn.wired import Wired
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
@@ -18,12 +18,11 @@ from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets.files import write_whole
 
 
-def runnable(exported: torch.export.ExportedProgram) -> nn.Module:
+def without_checks(module: torch.fx.GraphModule) -> nn.Module:
     """The module of an exported program, without its own checks of the input.
 
     `hwnas.runtimes.Session` checks inputs once, outside what is timed.
     """
-    module = exported.module(check_guards=False)
     module._forward_pre_hooks.clear()
     return module
 
@@ -52,7 +51,7 @@ class TorchForm(Form):
     def _export(self, module: nn.Module, shape: Shape, inputs: int = 1) -> nn.Module:
         # Not one tensor several times: the inputs would become one.
         given = tuple(torch.zeros(self.recipe.batch, *shape) for _ in range(inputs))
-        return runnable(torch.export.export(module, given))
+        return without_checks(torch.export.export(module, given).module(check_guards=False))
 
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> Program:
         """Modules that call each other."""
@@ -70,13 +69,9 @@ class TorchForm(Form):
         return program if inputs == 1 else Wired({"0": program}, [(FROM_IMAGE,) * inputs])
 
     def write(self, program: Program, folder: Path) -> Path:
-        """Write ``model.pt2`` (a zip of tensors and JSON)."""
+        """Write ``model.pt2`` (a zip of tensors and JSON, without a pickle)."""
         assert isinstance(program, torch.fx.GraphModule)
         exported = torch.export.export(program, (torch.zeros(input_shape(program)),))
-        for node in exported.graph.nodes:
-            node.meta.pop("stack_trace", None)  # traces of the exporting machine's source files
-        buffer = io.BytesIO()
-        torch.export.save(exported, buffer)
         path = folder / self.filename
-        write_whole(path, buffer.getvalue())
+        write_whole(path, archive_bytes(exported))
         return path

@@ -2,5 +2,6 @@
 
 from hwnas.pipeline.compile import compile_job
 from hwnas.pipeline.job import Job, quickstart_job, read_job
+from hwnas.pipeline.preview import preview_job
 
-__all__ = ["Job", "compile_job", "quickstart_job", "read_job"]
+__all__ = ["Job", "compile_job", "preview_job", "quickstart_job", "read_job"]

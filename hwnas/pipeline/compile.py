@@ -1,171 +1,97 @@
-"""`hwnas compile`: the stages of a job in their order, and the answer."""
+"""`hwnas compile`: the stages of a job done in their order, and the answer."""
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
-from hwnas.accuracy import check_enough
-from hwnas.data import open_data
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
-from hwnas.errors import InvalidValue, OutputError, UnknownName
-from hwnas.latency.model import bound_networks_for
-from hwnas.latency.profile import NETWORKS, OPS, check_host, runtime_versions
-from hwnas.pipeline import stages as work
-from hwnas.pipeline.cache import Stages
+from hwnas.errors import UnknownName
+from hwnas.pipeline.cache import StageRun, Stages
+from hwnas.pipeline.gather import run_figures, target_figures
 from hwnas.pipeline.job import Job
+from hwnas.pipeline.page import write_page
+from hwnas.pipeline.plan import STAGES, TargetPlan, plan_job
 from hwnas.pipeline.report import write_report
-from hwnas.pipeline.stages import Context, Result
+from hwnas.pipeline.stages import Result
 from hwnas.progress import Progress, silent
-from hwnas.search import STRATEGIES, check_feasible
-from hwnas.search.objectives import check_budget_text
-from hwnas.spaces import Domain
-from hwnas.targets import detect_host, resolve_target
+from hwnas.search import check_feasible
 
 
-def compile_job(job: Job, out: Path, *, progress: Progress = silent) -> Result:
+def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Progress = silent) -> Result:
     """Do a job: profile, validate, train, evaluate, search, export, benchmark, report.
+
+    Targets share the training and the evaluation of subnets; all else is done for each of them.
 
     Args:
         job: what to do.
-        out: folder for everything; ``bundle/`` in it is what is deployed, ``report.md`` and ``report.json`` say what
-            came out, ``stages/`` keeps what need not be done again.
+        out: folder for everything; ``bundles/device/recipe/`` in it is what is deployed, ``report.md`` and
+            ``report.json`` say what came out, ``report.html`` shows it (drawn from ``figures.json``), ``stages/`` keeps
+            what need not be done again. It can be moved.
+        again: name of a stage that is done though nothing changed, with all that builds on it.
         progress: told about all of it.
 
     Returns:
-        the answer, as ``report.json`` holds it.
+        the answers, as ``report.json`` holds them: ``{"schema": 1, "targets": {"device/recipe": answer}}``.
 
     Raises:
         UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.
+        TableError, RuntimeUnavailable: a target cannot run on this host.
         InfeasibleBudget: no network of the space is that fast.
         ParityError: the lowered network computes something else.
-        OutputError: a file cannot be written.
+        OutputError: a file cannot be written, or another process works in the folder.
     """
-    context = _context(job, progress)
-    check_host(context.target)
-    with Stages(out) as stages:
-        check_output_folder(out / "bundle")
-        answer = _run(context, stages, out)
-        write_report(out, answer)
-    return answer
+    check_stage(again)
+    plans = plan_job(job, out, progress)
+    runs = dict[str, list[StageRun]]()
+    answers = dict[str, Result]()
+    with Stages(out=out, again=again) as stages:
+        for plan in plans:
+            check_output_folder(_bundle(out, plan))
+        for plan in plans:
+            runs[plan.name] = [stages.run(stage) for stage in plan.measured]
+            # Known before anything long: a training of days must not end at an impossible budget.
+            check_feasible(plan.context.constraints(plan.profile.folder))
+        for plan in plans:
+            runs[plan.name] += [stages.run(stage) for stage in plan.made]
+            answers[plan.name] = _answer(plan, runs[plan.name], out)
+        report: Result = {"schema": 1, "targets": answers}
+        write_report(out, report)
+        stories = [target_figures(plan, answers[plan.name], out) for plan in plans]
+        write_page(out, run_figures(plans[0], stories))
+    return report
 
 
-def _context(job: Job, progress: Progress) -> Context:
-    """All that can be wrong with a job is found here, before anything long begins."""
-    if job.search.strategy not in STRATEGIES:
-        raise UnknownName("search strategy", job.search.strategy, STRATEGIES)
-    check_budget_text(job.budget)
-    needed = bound_networks_for(job.search.confidence)
-    if job.latency.bound_networks < needed:
-        raise InvalidValue(
-            f"search.confidence is {job.search.confidence:g}, which takes {needed} bound networks; "
-            f"latency.bound_networks is {job.latency.bound_networks}. Raise it, or lower the confidence"
-        )
-    target = resolve_target(job.target)
-    data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
-    space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
-    latency = job.latency
-    networks = latency.calibration_networks + latency.bound_networks + latency.validation_networks
-    if space.size < networks:
-        raise InvalidValue(
-            f"[latency] asks for {networks} different networks ({latency.calibration_networks} to calibrate, "
-            f"{latency.bound_networks} to bound the error, {latency.validation_networks} to validate), and "
-            f"{space.name} has {space.size} under these restrictions. Ask for fewer, or leave more choices in [space]"
-        )
-    check_enough(space, job.accuracy.networks(space))
-    return Context(job, target, data, space, progress)
+def check_stage(name: str | None) -> None:
+    """Check the name of a stage that is done again; None is fine.
+
+    Raises:
+        UnknownName: there is no such stage.
+    """
+    if name is not None and name not in STAGES:
+        raise UnknownName("stage", name, STAGES)
 
 
-def _run(context: Context, stages: Stages, out: Path) -> Result:
-    job, target = context.job, context.target
-    domain = Domain.of(context.space).model_dump()
-    versions = runtime_versions(target)
-    data = context.data.fingerprint()
-    profiled = stages.run(
-        "profile",
-        {
-            "target": target.name,
-            "recipe": target.recipe.hash,
-            "host": asdict(detect_host()),
-            "versions": versions,
-            "domain": domain,
-            "networks": [job.latency.calibration_networks, job.latency.bound_networks],
-            "protocols": [asdict(OPS), asdict(NETWORKS)],
-        },
-        partial(work.profile_stage, context),
-    )
-    validated = stages.run(
-        "validate",
-        {"profile": profiled.key, "networks": job.latency.validation_networks, "seed": job.seed},
-        partial(work.validate_stage, context, profiled=profiled.folder),
-    )
-    # Known before anything long: a training of days must not end at an impossible budget.
-    check_feasible(context.constraints(profiled.folder))
-    trained = stages.run(
-        "train",
-        {
-            "domain": domain,
-            "data": data,
-            "training": job.training.model_dump(),
-            "seed": job.seed,
-            "versions": {name: versions[name] for name in ("hwnas", "torch")},
-        },
-        partial(work.train_stage, context),
-    )
-    evaluated = stages.run(
-        "accuracy",
-        {"train": trained.key, "accuracy": job.accuracy.model_dump(), "seed": job.seed},
-        partial(work.accuracy_stage, context, trained=trained.folder),
-    )
-    searched = stages.run(
-        "search",
-        {
-            "profile": profiled.key,
-            "accuracy": evaluated.key,
-            "budget": job.budget,
-            "search": job.search.model_dump(),
-            "seed": job.seed,
-        },
-        partial(
-            work.search_stage,
-            context,
-            profiled=profiled.folder,
-            trained=trained.folder,
-            evaluated=evaluated.result(),
-        ),
-    )
-    exported = stages.run(
-        "export",
-        {"search": searched.key, "train": trained.key, "parity": target.recipe.parity.model_dump()},
-        partial(
-            work.export_stage,
-            context,
-            profiled=profiled.folder,
-            trained=trained.folder,
-            searched=searched.result(),
-        ),
-    )
-    compared = exported.result()["accuracy"]
-    benched = stages.run(
-        "bench",
-        {"export": exported.key},
-        partial(work.bench_stage, context, exported=exported.folder, compared=list(compared)),
-    )
-    found, timed = searched.result(), benched.result()
-    made = open_bundle(exported.folder / "bundle")
+def _bundle(out: Path, plan: TargetPlan) -> Path:
+    return out / "bundles" / plan.name
+
+
+def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
+    """The answer of a target whose stages are done; its bundle is put where people look for it."""
+    context, found, timed = plan.context, plan.search.result(), plan.bench.result()
+    compared = plan.export.result()["accuracy"]
+    made = open_bundle(plan.export.folder / "bundle")
     final = write_bundle(
-        out / "bundle",
-        lambda folder: _copied(made.program, folder),
+        _bundle(out, plan),
+        made.copy_program,
         made.manifest.model_copy(update={"measured_ms": timed["bundle"]["measured_ms"]}),
     )
-    parity, validation = made.manifest.parity, validated.result()
+    parity = made.manifest.parity
     return {
-        "target": target.name,
+        "target": plan.name,
         "space": context.space.name,
         "space_size": context.space.size,
-        "budget": job.budget,
+        "budget": context.budget,
         "budget_ms": found["budget_ms"],
         "arch": found["arch"],
         "network": context.space.describe(found["arch"]),
@@ -181,15 +107,8 @@ def _run(context: Context, stages: Stages, out: Path) -> Result:
         "random_networks": found["best_random"]["networks"],
         "macs": final.manifest.macs,
         "params": final.manifest.params,
-        "validation": validation,
+        "validation": plan.validate.result()["summary"],
         "noise": {"spread": timed["bundle"]["spread"], "too_noisy": timed["bundle"]["too_noisy"]},
-        "stages": [asdict(run) for run in stages.runs],
-        "bundle": str(final.folder),
+        "stages": [asdict(run) for run in runs],
+        "bundle": final.folder.relative_to(out).as_posix(),
     }
-
-
-def _copied(program: Path, folder: Path) -> Path:
-    try:
-        return Path(shutil.copyfile(program, folder / program.name))
-    except OSError as error:
-        raise OutputError(f"cannot write {folder / program.name}: {error.strerror}") from error

@@ -73,14 +73,15 @@ class Job(Spec):
 
     Attributes:
         schema_: version of the file's form, ``schema`` in the file.
-        target: ``device/recipe``; the device ``this`` is the present host.
-        budget: latency, as ``"0.8ms"`` or as a share of the largest network's, ``"50%"``.
+        targets: ``device/recipe`` each; the device ``this`` is the present host.
+        budget: latency, as ``"0.8ms"`` or as a share of the largest network's, ``"50%"``; one for all targets, or a
+            table with one for each.
         seed: of everything that is drawn.
     """
 
     schema_: Literal[1] = Field(alias="schema")
-    target: str
-    budget: str
+    targets: list[str] = Field(min_length=1)
+    budget: str | dict[str, str]
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     space: SpaceChoice
     data: DataChoice

@@ -1,4 +1,4 @@
-"""The answer of a job, for people and for machines."""
+"""The answers of a job, one a target, for people and for machines."""
 
 from __future__ import annotations
 
@@ -8,19 +8,30 @@ from typing import Any
 
 from hwnas.targets import write_whole
 
+Answer = dict[str, Any]
 
-def write_report(out: Path, answer: dict[str, Any]) -> None:
-    """Write ``report.json`` and ``report.md``.
+
+def write_report(out: Path, report: dict[str, Any]) -> None:
+    """Write ``report.json`` and ``report.md``, the last that a run does.
 
     Raises:
         OutputError: one of them cannot be written.
     """
-    write_whole(out / "report.json", json.dumps(answer, indent=2) + "\n")
-    write_whole(out / "report.md", markdown(answer))
+    write_whole(out / "report.json", json.dumps(report, indent=2) + "\n")
+    write_whole(out / "report.md", markdown(report))
 
 
-def markdown(answer: dict[str, Any]) -> str:
-    """The answer as a page of Markdown."""
+def markdown(report: dict[str, Any]) -> str:
+    """The answers as a page of Markdown, a part for each target."""
+    return "\n".join(map(_part, report["targets"].values()))
+
+
+def summary(report: dict[str, Any], out: Path) -> str:
+    """The answers, whose bundles lie in an output folder, as a few lines each for a terminal."""
+    return "\n".join(_lines(answer, out / answer["bundle"]) for answer in report["targets"].values())
+
+
+def _part(answer: Answer) -> str:
     validation, random, largest = answer["validation"], answer["best_random"], answer["largest"]
     lines = [
         f"# {answer['space']} on {answer['target']}",
@@ -58,7 +69,7 @@ def markdown(answer: dict[str, Any]) -> str:
         "## The network",
         "",
         f"{answer['macs'] / 1e6:.2f} million MACs, {answer['params'] / 1e3:.1f} thousand parameters; "
-        f"the bundle is in `{Path(answer['bundle']).name}/`.",
+        f"the bundle is in `{answer['bundle']}/`.",
         "",
         "| variable | value |",
         "|---|---:|",
@@ -74,8 +85,7 @@ def markdown(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def summary(answer: dict[str, Any]) -> str:
-    """The answer as a few lines for a terminal."""
+def _lines(answer: Answer, bundle: Path) -> str:
     validation, random, largest = answer["validation"], answer["best_random"], answer["largest"]
     reused = [stage["name"] for stage in answer["stages"] if stage["cached"]]
     fresh = [f"{stage['name']} {stage['seconds']:.1f} s" for stage in answer["stages"] if not stage["cached"]]
@@ -98,7 +108,7 @@ def summary(answer: dict[str, Any]) -> str:
             f"  predictions  MAPE {validation['mape']:.2%} on {validation['networks']} fresh networks, "
             f"noise floor {validation['noise_floor']:.2%}, Kendall τ {validation['kendall_tau']:.3f}",
             f"  stages       done: {', '.join(fresh) or 'none'}; reused: {', '.join(reused) or 'none'}",
-            f"  bundle       {answer['bundle']} (time it again: hwnas bench {answer['bundle']})",
+            f"  bundle       {bundle} (time it again: hwnas bench {bundle})",
             *(
                 [f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%})"]
                 if answer["noise"]["too_noisy"]

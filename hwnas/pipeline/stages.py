@@ -6,7 +6,9 @@ together.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,17 @@ from hwnas.data import Data
 from hwnas.deploy.bench import summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.export import export, lower_subnet
+from hwnas.errors import InvalidValue
 from hwnas.latency import LatencyModel, load_model, profile, read_table, validate, write_table
 from hwnas.latency.profile import NETWORKS
 from hwnas.lowering import form_of
+from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
 from hwnas.progress import Progress
-from hwnas.search import Problem, draw_within, latency_objective, parse_budget
+from hwnas.search import Candidate, Problem, draw_within, find_front, latency_objective, parse_budget
 from hwnas.search.problem import Constraints
 from hwnas.search.rerank import choose
+from hwnas.search.solve import Found
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet, load_supernet, save_supernet, train
 from hwnas.targets import Journal, Target
@@ -33,14 +38,17 @@ from hwnas.timing import time_programs
 
 Result = dict[str, Any]
 
+_SHOWN = 300  # networks of a front that are kept
+
 
 @dataclass(frozen=True)
 class Context:
-    """What all stages of a job share.
+    """What the stages of a target share.
 
     Attributes:
         job: the job.
-        target: its target.
+        target: the one of its targets that a stage is for.
+        budget: of that target.
         data: its dataset, opened.
         space: its space.
         progress: told by every stage.
@@ -48,6 +56,7 @@ class Context:
 
     job: Job
     target: Target
+    budget: str
     data: Data
     space: Space
     progress: Progress
@@ -67,7 +76,7 @@ class Context:
         return Constraints(
             space=self.space,
             objectives=(objective,),
-            budgets={objective.name: parse_budget(self.job.budget, objective, self.space)},
+            budgets={objective.name: parse_budget(self.budget, objective, self.space)},
             confidence=self.job.search.confidence,
         )
 
@@ -99,17 +108,22 @@ def profile_stage(context: Context, folder: Path) -> Result:
     return {"ops": len(table.rows), "measurement": table.manifest.measurement}
 
 
-def validate_stage(context: Context, folder: Path, profiled: Path) -> Result:
-    """Predictions against fresh networks."""
+def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
+    """Predictions against fresh networks: the figures, and the networks that they are of."""
     networks = context.job.latency.validation_networks
     report = validate(
-        context.model(profiled),
+        context.model(profiled.folder),
         context.target,
         networks=networks,
         seed=context.job.seed,
         progress=context.progress,
     )
-    return report.summary.model_dump()
+    return {
+        "summary": report.summary.model_dump(),
+        "codes": report.codes.tolist(),
+        "predicted_ms": report.predicted_ms.tolist(),
+        "measured_ms": report.measured_ms.tolist(),
+    }
 
 
 def train_stage(context: Context, folder: Path) -> Result:
@@ -122,23 +136,24 @@ def train_stage(context: Context, folder: Path) -> Result:
     return {"steps": job.training.steps}
 
 
-def accuracy_stage(context: Context, folder: Path, trained: Path) -> Result:
+def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
     """Subnets, spread over cost, evaluated with inherited weights."""
     space = context.space
     codes = spread(space, context.job.accuracy.networks(space), seed=context.job.seed)
-    evaluator = context.evaluator(trained)
+    evaluator = context.evaluator(trained.folder)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         found = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=context.progress)
     return {"codes": codes.tolist(), "accuracies": found}
 
 
-def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, evaluated: Result) -> Result:
+def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, evaluated: Stage) -> Result:
     """The best network within the budget, and the best of random ones, both by real evaluation."""
     space, config, seed = context.space, context.job.search, context.job.seed
-    model = fit_accuracy(space, np.array(evaluated["codes"], np.uint8), np.array(evaluated["accuracies"]), seed=seed)
-    problem = Problem.of(context.constraints(profiled), accuracy=model, seed=seed)
+    known = evaluated.result()
+    model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
+    problem = Problem.of(context.constraints(profiled.folder), accuracy=model, seed=seed)
     [objective] = problem.objectives
-    evaluator = context.evaluator(trained)
+    evaluator = context.evaluator(trained.folder)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         chosen = choose(
             problem,
@@ -148,20 +163,18 @@ def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
             candidates=config.candidates,
             progress=context.progress,
         )
-        random = space.decode(draw_within(problem, config.random_networks))
+        drawn = problem.candidates(draw_within(problem, config.random_networks))
         random_accuracies = evaluator.accuracies(
-            random, journal, what="evaluating random subnets", progress=context.progress
+            [c.arch for c in drawn], journal, what="evaluating random subnets", progress=context.progress
         )
+        largest = problem.candidates(space.encode([space.largest]))
+        largest_accuracies = evaluator.accuracies(
+            [space.largest], journal, what="evaluating the largest subnet", progress=context.progress
+        )
+    candidates = _evaluated(chosen.candidates, chosen.accuracies)
+    random = _evaluated(drawn, random_accuracies)
     best = max(range(len(random)), key=random_accuracies.__getitem__, default=None)
-    candidates = [
-        {
-            "arch": dict(c.arch),
-            "predicted_accuracy": c.predicted_accuracy,
-            "predicted_ms": c.costs[objective.name],
-            "validation_accuracy": accuracy,
-        }
-        for c, accuracy in zip(chosen.candidates, chosen.accuracies, strict=True)
-    ]
+    front = _front(problem, context.progress)
     return {
         "budget_ms": problem.budgets[objective.name],
         "limit_ms": problem.limit(objective),
@@ -171,28 +184,66 @@ def search_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
         "proof": chosen.proof,
         "accuracy_model": {name: quality.known() for name, quality in model.quality.items()},
         "candidates": candidates,
+        "random": random,
+        "largest": _evaluated(largest, largest_accuracies)[0],
+        "front": {
+            "strategy": front.strategy,
+            "size": len(front.candidates),
+            "networks": _evaluated(_thinned(front.candidates)),
+        },
         # Of a budget that hardly any network keeps the search finds one, and the baseline none.
         "best_random": {
-            "arch": None if best is None else dict(random[best]),
+            "arch": None if best is None else random[best]["arch"],
             "networks": len(random),
             "validation_accuracy": None if best is None else random_accuracies[best],
         },
     }
 
 
-def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, searched: Result) -> Result:
+def _evaluated(candidates: Sequence[Candidate], accuracies: Sequence[float] | None = None) -> list[Result]:
+    """Networks of one objective, a latency, as they are kept; the accuracy is None where none was evaluated."""
+    found, known = [], accuracies or itertools.repeat(None)
+    for candidate, accuracy in zip(candidates, known, strict=False):
+        [predicted_ms] = candidate.costs.values()
+        found.append(
+            {
+                "arch": dict(candidate.arch),
+                "predicted_accuracy": candidate.predicted_accuracy,
+                "predicted_ms": predicted_ms,
+                "validation_accuracy": accuracy,
+            }
+        )
+    return found
+
+
+def _front(problem: Problem, progress: Progress) -> Found:
+    """The front without the budget: the exact one, or NSGA-II's of a space that does not fall into parts."""
+    free = replace(problem, budgets={})
+    try:
+        return find_front(free, "exact", progress=progress)
+    except InvalidValue:
+        return find_front(free, "nsga2", progress=progress)
+
+
+def _thinned(front: list[Candidate]) -> list[Candidate]:
+    """At most so many networks as a picture shows, evenly along the front, with both of its ends."""
+    rows = np.linspace(0, len(front) - 1, min(len(front), _SHOWN)).round().astype(int)
+    return [front[row] for row in rows]
+
+
+def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, searched: Stage) -> Result:
     """The bundle, checked for parity; and the networks it is compared with, lowered the same way."""
-    evaluator, space = context.evaluator(trained), context.space
+    evaluator, space, found = context.evaluator(trained.folder), context.space, searched.result()
     export(
-        space.arch(searched["arch"]),
+        space.arch(found["arch"]),
         evaluator,
         context.target,
-        context.model(profiled),
+        context.model(profiled.folder),
         folder / "bundle",
-        budget_ms=searched["budget_ms"],
+        budget_ms=found["budget_ms"],
         progress=context.progress,
     )
-    form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, searched)
+    form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)
     for name, arch in compared.items():
         program = lower_subnet(evaluator.subnet(arch), evaluator, arch, context.target.recipe)
         form.write(program, folder / name)
@@ -201,11 +252,13 @@ def export_stage(context: Context, folder: Path, profiled: Path, trained: Path, 
     return {"accuracy": accuracy}
 
 
-def bench_stage(context: Context, folder: Path, exported: Path, compared: list[str]) -> Result:
+def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
     """The bundle and the networks it is compared with, timed in the same passes."""
-    bundle: Bundle = open_bundle(exported / "bundle")
+    bundle: Bundle = open_bundle(exported.folder / "bundle")
     filename = form_of(context.target.recipe).filename
-    programs = {"bundle": bundle.program} | {name: exported / name / filename for name in compared}
+    programs = {"bundle": bundle.program} | {
+        name: exported.folder / name / filename for name in exported.result()["accuracy"]
+    }
     measured = time_programs(
         programs, context.target.recipe, NETWORKS, what="timing the bundle", progress=context.progress
     )

@@ -19,6 +19,10 @@ _SESSIONS: dict[RuntimeName, tuple[str, str]] = {
     "openvino": ("openvino", "OpenVinoSession"),
     "torch": ("torch", "TorchSession"),
     "roofline": ("roofline", "RooflineSession"),
+    "torch-cuda": ("torch_cuda", "TorchCudaSession"),
+    "onnxruntime-cuda": ("onnxruntime_gpu", "OnnxRuntimeCudaSession"),
+    "onnxruntime-tensorrt": ("onnxruntime_gpu", "OnnxRuntimeTensorRtSession"),
+    "tensorrt": ("tensorrt", "TensorRtSession"),
 }
 
 
@@ -26,7 +30,7 @@ def session_class(recipe: Recipe) -> type[Session]:
     """The session class of a recipe's runtime; imports the vendor's library.
 
     Raises:
-        RuntimeUnavailable: the library is not installed, or hwnas does not drive this runtime.
+        RuntimeUnavailable: a library, a driver or a GPU is missing, or hwnas does not drive this runtime.
     """
     if recipe.runtime not in _SESSIONS:
         raise RuntimeUnavailable(
@@ -35,6 +39,8 @@ def session_class(recipe: Recipe) -> type[Session]:
         )
     module, name = _SESSIONS[recipe.runtime]
     found: type[Session] = getattr(importlib.import_module(f"hwnas.runtimes.{module}"), name)
+    if missing := found.missing():
+        raise RuntimeUnavailable(f"{recipe.name} cannot run here: {'; '.join(missing)}")
     return found
 
 

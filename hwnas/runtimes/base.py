@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from hwnas.lowering import Program
 from hwnas.targets import Recipe
 
 Array = npt.NDArray[np.float32]
+Call = Callable[[], object]
 Options = TypeVar("Options", bound=pydantic.BaseModel)
 
 
@@ -40,10 +42,19 @@ class Session(ABC):
         self._open = True
         self.shape = self._load(program)
 
+    @classmethod
+    def missing(cls) -> list[str]:
+        """What keeps the runtime from running here, each with how to get it; asked before any work is done."""
+        return []
+
     @staticmethod
     @abstractmethod
     def version() -> str:
         """Version of the runtime's library."""
+
+    def facts(self) -> dict[str, str]:
+        """What the compiled program depends on beside its recipe and the runtime's version, for a manifest."""
+        return {}
 
     def run(self, x: Array) -> Array:
         """Images ``self.shape`` -> outputs, ``(batch, ...)``.
@@ -53,13 +64,21 @@ class Session(ABC):
         """
         return self._run(self._checked(x))
 
-    def bind(self, x: Array) -> Callable[[], object]:
+    def bind(self, x: Array) -> Call:
         """A call that runs the program on `x` with nothing copied and the output allocated in advance.
+
+        On a GPU it returns when the run is enqueued; `time_ms` waits for it.
 
         Raises:
             RuntimeInputError: another shape or type, or the session is closed.
         """
         return self._bind(self._checked(x))
+
+    def time_ms(self, call: Call) -> float:
+        """Run a bound call, and say how many milliseconds it took."""
+        start = time.perf_counter_ns()
+        call()
+        return (time.perf_counter_ns() - start) / 1e6
 
     def again(self) -> Self:
         """The same program in a session of its own, elsewhere in memory and, where that is slow, not compiled anew.
@@ -69,6 +88,18 @@ class Session(ABC):
         """
         self._require_open()
         return self._again()
+
+    def write_compiled(self, folder: Path) -> None:
+        """Write what the runtime compiled, where that is a file that is run without compiling again.
+
+        Args:
+            folder: for the file, beside the program.
+
+        Raises:
+            RuntimeInputError: this session is closed.
+            OutputError: a file cannot be written.
+        """
+        self._require_open()
 
     def threads(self) -> AbstractContextManager[None]:
         """The settings of the whole process under which bound calls have the recipe's number of threads."""
@@ -107,7 +138,7 @@ class Session(ABC):
     def _run(self, x: Array) -> Array: ...
 
     @abstractmethod
-    def _bind(self, x: Array) -> Callable[[], object]: ...
+    def _bind(self, x: Array) -> Call: ...
 
     def _again(self) -> Self:
         return type(self)(self._program, self.recipe)

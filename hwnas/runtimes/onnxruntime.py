@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ import pydantic
 from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.runtimes.base import Array, Session, parse_options
+from hwnas.targets import Recipe
 
 try:
     import onnxruntime as ort
@@ -21,6 +22,8 @@ except ImportError as missing:  # pragma: no cover - it is a dependency
     raise RuntimeUnavailable("ONNX Runtime is not installed: pip install onnxruntime") from missing
 
 import onnx
+
+GraphOptimization = Literal["none", "basic", "extended", "all"]
 
 
 class OnnxRuntimeOptions(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -30,10 +33,10 @@ class OnnxRuntimeOptions(pydantic.BaseModel, extra="forbid", frozen=True):
         graph_optimization: ONNX Runtime's level of graph rewriting.
     """
 
-    graph_optimization: Literal["none", "basic", "extended", "all"] = "all"
+    graph_optimization: GraphOptimization = "all"
 
 
-_LEVELS = {
+_LEVELS: dict[GraphOptimization, object] = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -51,26 +54,13 @@ class OnnxRuntimeSession(Session):
 
     def _load(self, program: Program | Path) -> tuple[int, ...]:
         options = parse_options(self.recipe, OnnxRuntimeOptions)
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.recipe.threads
-        settings.inter_op_num_threads = 1
-        settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        settings.graph_optimization_level = _LEVELS[options.graph_optimization]
-        settings.log_severity_level = 3
+        settings = session_settings(self.recipe, options.graph_optimization)
         if self.recipe.threads > 1:
             # Threads look out for more work for a tenth of a second after a run, and would slow whatever runs next.
             settings.add_session_config_entry("session.force_spinning_stop", "1")
             if affinities := _affinities(self.recipe.threads):
                 settings.add_session_config_entry("session.intra_op_thread_affinities", affinities)
-        if isinstance(program, Path):
-            source: str | bytes = str(program)
-        else:
-            assert isinstance(program, onnx.ModelProto)
-            source = program.SerializeToString()
-        try:
-            self._session = ort.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime has no common base class for its load errors
-            raise BundleError(f"ONNX Runtime {self.version()} cannot load {_name(program)}: {error}") from error
+        self._session = inference_session(program, settings, ["CPUExecutionProvider"])
         [entry] = self._session.get_inputs()
         [result] = self._session.get_outputs()
         # Not the entries themselves: each keeps the session alive, and closing would free nothing.
@@ -92,6 +82,38 @@ class OnnxRuntimeSession(Session):
         del self._session
 
 
+def session_settings(recipe: Recipe, level: GraphOptimization) -> ort.SessionOptions:
+    """What a session of any provider is opened with."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = recipe.threads
+    settings.inter_op_num_threads = 1
+    settings.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    settings.graph_optimization_level = _LEVELS[level]
+    settings.log_severity_level = 3
+    return settings
+
+
+def inference_session(
+    program: Program | Path, settings: ort.SessionOptions, providers: Sequence[str | tuple[str, dict[str, str]]]
+) -> ort.InferenceSession:
+    """A graph, or the file of one, in these providers and no other.
+
+    Raises:
+        BundleError: it cannot be loaded.
+    """
+    if isinstance(program, Path):
+        source: str | bytes = str(program)
+    else:
+        assert isinstance(program, onnx.ModelProto)
+        source = program.SerializeToString()
+    try:
+        # Without fallback: ONNX Runtime would try again on the CPU where a GPU's provider fails.
+        return ort.InferenceSession(source, settings, providers=list(providers), enable_fallback=0)
+    except Exception as error:  # ONNX Runtime has no common base class for its load errors
+        name = program.name if isinstance(program, Path) else "the graph"
+        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {name}: {error}") from error
+
+
 def _affinities(threads: int) -> str:
     """Cores of all threads but the caller's, the form ONNX Runtime takes: counted from 1, joined by ``;``.
 
@@ -100,7 +122,3 @@ def _affinities(threads: int) -> str:
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return ";".join(str(core + 1) for core in cores[: threads - 1]) if len(cores) >= threads else ""
-
-
-def _name(program: Program | Path) -> str:
-    return program.name if isinstance(program, Path) else "the graph"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ import pydantic
 import torch
 from torch import nn
 
-from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.errors import RuntimeUnavailable
 from hwnas.lowering import Program
-from hwnas.lowering.torch import input_shape, runnable
+from hwnas.lowering.torch import input_shape, without_checks
+from hwnas.lowering.torch_archive import load_archive
 from hwnas.runtimes.base import Array, Session, parse_options
 
 
@@ -27,6 +27,18 @@ class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     """
 
     compile: bool = False
+
+
+def loaded(program: Program | Path) -> nn.Module:
+    """The module of a program, or of the file of one.
+
+    Raises:
+        BundleError: the file is not a program.
+    """
+    if isinstance(program, Path):
+        program = without_checks(load_archive(program))
+    assert isinstance(program, nn.Module)
+    return program
 
 
 class TorchSession(Session):
@@ -49,15 +61,8 @@ class TorchSession(Session):
 
     def _load(self, program: Program | Path) -> tuple[int, ...]:
         options = parse_options(self.recipe, TorchOptions)
-        if isinstance(program, Path):
-            try:
-                zipfile.ZipFile(program).close()  # torch.export.load logs a traceback for a file that is no zip
-                program = runnable(torch.export.load(program))
-            except Exception as error:  # torch.export has no common base class for its load errors
-                raise BundleError(f"torch {self.version()} cannot load {program.name}: {error}") from error
-        assert isinstance(program, nn.Module)
-        self._module: nn.Module = program
-        shape = input_shape(program)
+        self._module = loaded(program)
+        shape = input_shape(self._module)
         self._call = self._compiled(shape) if options.compile else self._module
         return shape
 

@@ -136,8 +136,8 @@ def _cell_slots(net: NasBench201, s: int) -> Iterator[Slot]:
             yield Slot(
                 name=f"{group}.node_{j}",
                 group=group,
-                variables=("resolution", *(_edge(i, j) for i in range(j))),
-                op=partial(_node_op, net, s),
+                variables=("resolution", *(_edge(*edge) for edge in _edges_up_to(j) if j > 1)),
+                op=partial(_node_op, net, s, j),
                 needed_by=all_edges,
                 needed=_NODE_RUNS[j],
             )
@@ -157,9 +157,26 @@ def _edge_op(net: NasBench201, s: int, resolution: int, choice: int) -> Op | Non
     return edge_op(OPERATIONS[choice], shape, shape)
 
 
-def _node_op(net: NasBench201, s: int, resolution: int, *choices: int) -> Op | None:
-    shape = _shape(net, s, resolution)
-    return node_op(sum(map(bool, choices)), shape, shape)
+def _node_op(net: NasBench201, s: int, j: int, resolution: int, *choices: int) -> Op | None:
+    """The sum in a node; a node inside the cell that nothing reaches gives nothing, the cell itself gives zeros."""
+    if j == 1:  # one edge reaches it
+        return None
+    shape, terms = _shape(net, s, resolution), _terms(j, *choices)
+    return None if j < _LAST and not terms else node_op(terms, shape, shape)
+
+
+def _edges_up_to(j: int) -> list[tuple[int, int]]:
+    """The edges that decide what reaches a node."""
+    return [edge for edge in EDGES if edge[1] <= j]
+
+
+@cache
+def _terms(j: int, *choices: int) -> int:
+    """How many edges give something to a node, from the operations on `_edges_up_to` it."""
+    terms = {0: 1}
+    for (i, k), choice in zip(_edges_up_to(j), choices, strict=True):
+        terms[k] = terms.get(k, 0) + (OPERATIONS[choice] != "none" and terms[i] > 0)
+    return terms[j]
 
 
 def _relu_op(net: NasBench201, s: int, resolution: int) -> Op:
@@ -172,23 +189,25 @@ class _Cell:
 
     def __init__(self, *choices: int) -> None:
         self.chosen = {edge: OPERATIONS[choice] for edge, choice in zip(EDGES, choices, strict=True)}
-        live = {edge for edge, name in self.chosen.items() if name != "none"}
-        second = (2, _LAST) in live
-        self.needed = {1: (1, _LAST) in live or ((1, 2) in live and second), 2: second, _LAST: True}
-        # What a node gives: equal values are computed once, where they come first.
+        # What a node gives, None for nothing: equal values are computed once, where they come first.
         self.gives: dict[int, object] = {0: 0}
+        live = set()
         for j in (1, 2, _LAST):
-            reach = [edge for edge in live if edge[1] == j]
+            reach = [(i, j) for i in range(j) if self.chosen[i, j] != "none" and self.gives[i] is not None]
+            live.update(reach)
             name, source = (self.chosen[reach[0]], self.gives[reach[0][0]]) if len(reach) == 1 else ("", None)
-            self.gives[j] = j if reach else "zero"
+            self.gives[j] = j if reach else None
             if name == "skip_connect":
                 self.gives[j] = source
             elif name == "avg_pool_3x3":
                 self.gives[j] = (name, source)
+        self.live = live
+        second = (2, _LAST) in live
+        self.needed = {1: (1, _LAST) in live or ((1, 2) in live and second), 2: second, _LAST: True}
 
     def same(self, i: int, prefix: str) -> list[tuple[int, int]]:
         """The edges with such an operation on what a node gives."""
-        return [e for e in EDGES if self.chosen[e].startswith(prefix) and self.gives[e[0]] == self.gives[i]]
+        return [e for e in EDGES if self.chosen[e].startswith(prefix) and self.gives[e[0]] == self.gives[i] is not None]
 
     def first(self, j: int) -> bool:
         """Whether a node is the first that gives its value."""
@@ -204,16 +223,13 @@ def _cell(*choices: int) -> _Cell:
 def _edge_runs(i: int, j: int, *choices: int) -> bool:
     cell = _cell(*choices)
     if cell.chosen[i, j] != "avg_pool_3x3":
-        return cell.needed[j]
+        return (i, j) in cell.live and cell.needed[j]
     same = cell.same(i, "avg_pool")
-    return same[0] == (i, j) and any(cell.needed[to] for _, to in same)
+    return same[:1] == [(i, j)] and any(cell.needed[to] for _, to in same)
 
 
 def _node_runs(j: int, *choices: int) -> bool:
-    cell = _cell(*choices)
-    if cell.gives[j] != "zero":
-        return cell.needed[j]
-    return cell.first(j) and any(cell.needed[k] for k in (1, 2, _LAST) if cell.gives[k] == "zero")
+    return _cell(*choices).needed[j]
 
 
 def _relu_runs(i: int, *choices: int) -> bool:

@@ -1,9 +1,9 @@
 """How the ops of a network are wired: where each slot stands, and what it reads.
 
 In a chain every slot reads the one before it. In a cell several edges lead from one node to others, and the same cell
-stands in the network many times. An op of kind ``none`` gives nothing: who reads several places reads one fewer. Where
-no op stands (None), what is read passes on. An op without weights that reads what another such op reads is that one, as
-every runtime would have it.
+stands in the network many times. An op of kind ``none`` gives nothing: who reads several places reads one fewer, and an
+op on nothing gives nothing, except ``zero``. Where no op stands (None), what is read passes on. An op without weights
+that reads what another such op reads is that one, as every runtime would have it.
 """
 
 from __future__ import annotations
@@ -78,19 +78,21 @@ def resolve(places: Sequence[Place], slots: Mapping[str, Slot], ops: Mapping[str
     """
     nodes: list[Node] = []
     given: dict[str, int] = {IMAGE: FROM_IMAGE}  # what a place gives to its readers
-    cut: dict[str, int] = {}  # what a place that gives nothing would have read
+    cut: dict[str, int] = {}  # of a place that gives nothing: what it would be made of
     plain: dict[tuple[Op, tuple[int, ...]], int] = {}  # ops without weights, by what they read
     for place in places:
         op = ops[place.slot]
         names = place.reads if len(place.reads) > 1 else (place.source(op),)
         read = [given[name] for name in names if name in given]
-        if op is None:
+        source = given[names[0]] if names[0] in given else cut[names[0]]
+        zeros = op is not None and op.kind == "zero"
+        if (not read and not zeros) or (op is not None and op.kind == "none"):
+            cut[place.name] = source
+        elif op is None:
             [given[place.name]] = read
-        elif op.kind == "none":
-            [cut[place.name]] = read
         else:
             # Zeros are made of what would have been read: they are as many as the images.
-            reads = tuple(read) or (cut[place.reads[0]],)
+            reads = tuple(read) or (source,)
             if not op.params and (op, reads) in plain:
                 given[place.name] = plain[op, reads]
                 continue

@@ -18,7 +18,7 @@ from hwnas.targets.catalog import (
     targets_of,
     this_device,
 )
-from hwnas.targets.device import Device, Hardware, Match, describe
+from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
 from hwnas.targets.files import only_one, write_whole
 from hwnas.targets.host import Host, detect_host, usable_cores
 from hwnas.targets.journal import Journal
@@ -39,6 +39,7 @@ __all__ = [
     "Spec",
     "Target",
     "describe",
+    "describe_gpu",
     "detect_host",
     "detected_device",
     "devices",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from hwnas.errors import InvalidValue, SpecError, UnknownName
-from hwnas.targets.device import Device, Kind, describe
+from hwnas.errors import InvalidValue, RuntimeUnavailable, SpecError, UnknownName
+from hwnas.targets.device import Device, Kind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import RUNTIMES, Recipe
 from hwnas.targets.toml import read_spec
@@ -135,16 +135,17 @@ def _load(what: str, name: str, files: dict[str, Path], model: type[Named], hint
 # -- the present host ----------------------------------------------------------------------------------------
 
 
-def detected_device(host: Host) -> Device:
-    """A new spec of a host's CPU.
+def detected_device(host: Host, kind: Kind = "cpu") -> Device:
+    """A new spec of a host's CPU, or of its first GPU.
 
     Where a known spec has that name but is another device (a virtual machine may hide some flags of the same
     CPU), the name is lengthened, so that the tables of one are never taken for the other's.
 
     Raises:
         SpecError: the file with the same name is wrong.
+        RuntimeUnavailable: the host has no GPU.
     """
-    device = describe(host)
+    device = describe(host) if kind == "cpu" else describe_gpu(host)
     if device.name in devices() and load_device(device.name).differences(host):
         return device.model_copy(update={"name": f"{device.name}-{device.fingerprint[:6]}"})
     return device
@@ -154,33 +155,29 @@ def this_device(kind: Kind = "cpu") -> Device:
     """The device that the name `this` stands for.
 
     Of the known devices of that kind that this host is, the one that asks for most; of equals the first in
-    the order of the roots. If there is none, a CPU is detected.
+    the order of the roots. If there is none, it is detected.
 
     Raises:
         SpecError: a device's file is wrong.
-        UnknownName: no known GPU is in this host.
+        RuntimeUnavailable: there is no GPU in this host.
     """
     host = detect_host()
     known = [load_device(name) for name in devices()]
     matching = [device for device in known if device.kind == kind and not device.differences(host)]
     if matching:
         return max(matching, key=lambda device: device.match.criteria)
-    if kind == "cpu":
-        return detected_device(host)
-    raise UnknownName(
-        "GPU of this host",
-        "this",
-        [d.name for d in known if d.kind == kind],
-        "`hwnas devices check NAME` says why.",
-    )
+    return detected_device(host, kind)
 
 
 def _known_or_this(name: str) -> Device:
     """The device of that name; a table that was measured as `this` is also found where no file describes the host."""
     if name not in devices():
-        detected = detected_device(detect_host())
-        if detected.name == name:
-            return detected
+        host = detect_host()
+        kinds: tuple[Kind, ...] = ("cpu", "gpu") if host.gpus else ("cpu",)
+        for kind in kinds:
+            detected = detected_device(host, kind)
+            if detected.name == name:
+                return detected
     return load_device(name)
 
 
@@ -223,10 +220,8 @@ def targets_of(device: str) -> list[Target]:
             continue
         try:
             known = this_device(facts.kind) if device == "this" else _known_or_this(device)
-        except UnknownName:
-            if device != "this":
-                raise
-            continue  # this host has no known device of that kind
+        except RuntimeUnavailable:
+            continue  # this host has no device of that kind
         if known.kind == facts.kind:
             found.append(resolve_target(f"{device}/{name}"))
     return found

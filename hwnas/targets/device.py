@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from hwnas.errors import RuntimeUnavailable
 from hwnas.targets.toml import Spec
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def describe(host: Host) -> Device:
         kind="cpu",
         description=f"{host.cpu_name}, {host.cores} logical cores, as detected",
         match=Match(
-            cpu=re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", host.cpu),
+            cpu=_literally(host.cpu),
             flags=tuple(flag for flag in INFERENCE_FLAGS if flag in host.flags),
             cores=host.cores,
         ),
@@ -168,6 +169,33 @@ def describe(host: Host) -> Device:
             source="reported by the operating system (hwnas devices detect)",
         ),
     )
+
+
+def describe_gpu(host: Host) -> Device:
+    """A spec of a host's first GPU, named after it, e.g. ``nvidia-h200``.
+
+    Raises:
+        RuntimeUnavailable: the host reports no GPU.
+    """
+    if not host.gpus:
+        raise RuntimeUnavailable(
+            "this host has no GPU that nvidia-smi reports: install the GPU's driver, or choose a recipe for the CPU, "
+            "e.g. onnxruntime-cpu-fp32"
+        )
+    name = host.gpus[0]
+    return Device(
+        schema=1,
+        name=re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-."),
+        kind="gpu",
+        description=f"{name}, as detected",
+        match=Match(gpu=_literally(name)),
+        hardware=Hardware(source="nothing but its name is known, from nvidia-smi (hwnas devices detect --kind gpu)"),
+    )
+
+
+def _literally(text: str) -> str:
+    """A regular expression for just this text, with no more backslashes than it takes."""
+    return re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", text)
 
 
 def _slug(host: Host) -> str:

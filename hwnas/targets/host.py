@@ -25,6 +25,12 @@ MACOS_FLAGS = {
 }
 WINDOWS_FLAGS = {19: "asimd", 39: "avx", 40: "avx2", 41: "avx512f", 43: "asimddp"}
 
+# What nvidia-smi calls that on which a GPU's speed depends beside its name.
+GPU_STATE = (
+    *("driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory", "clocks.sm"),
+    *("clocks.mem", "persistence_mode", "mig.mode.current"),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
@@ -154,12 +160,23 @@ def _with_caches(host: Host, folder: Path) -> Host:
     return replace(host, l1d_kib=sizes.get("1"), l2_kib=sizes.get("2"), l3_kib=sizes.get("3"))
 
 
+def gpu_state() -> dict[str, str]:
+    """Driver, memory, clocks and power limit of the first GPU, as `nvidia-smi` reports them; empty where it fails."""
+    rows = _nvidia_smi(*GPU_STATE)
+    return dict(zip(GPU_STATE, rows[0].split(", "), strict=True)) if rows else {}
+
+
 def _gpus() -> tuple[str, ...]:
-    """Names of the GPUs that `nvidia-smi` reports; none, with a warning in the log, where it fails."""
+    """Names of the GPUs; none, with a warning in the log, where `nvidia-smi` fails."""
+    return _nvidia_smi("name")
+
+
+def _nvidia_smi(*fields: str) -> tuple[str, ...]:
+    """A line for each GPU that `nvidia-smi` reports, with these fields."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    command = [program, "--query-gpu=name", "--format=csv,noheader"]
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError) as error:

@@ -12,8 +12,18 @@ from pydantic import Field, model_validator
 from hwnas.targets.device import Kind, Name
 from hwnas.targets.toml import Spec
 
-RuntimeName = Literal["onnxruntime", "openvino", "torch", "roofline", "external"]
-Precision = Literal["fp32", "bf16", "int8"]
+RuntimeName = Literal[
+    "onnxruntime",
+    "openvino",
+    "torch",
+    "torch-cuda",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "tensorrt",
+    "roofline",
+    "external",
+]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Option = str | int | bool
 
 
@@ -26,22 +36,28 @@ class RuntimeFacts:
         takes_onnx: it runs an ONNX graph, so the recipe says which opset.
         precisions: that it computes in.
         measured: hwnas can time networks in it; what a runtime estimates, or what runs elsewhere, it cannot.
+        typed: a strongly typed runtime: precision stands in the graph, by casts.
     """
 
     kind: Kind
     takes_onnx: bool
     precisions: tuple[Precision, ...]
     measured: bool = True
+    typed: bool = False
 
 
 RUNTIMES: dict[RuntimeName, RuntimeFacts] = {
     "onnxruntime": RuntimeFacts(kind="cpu", takes_onnx=True, precisions=("fp32", "int8")),
     "openvino": RuntimeFacts(kind="cpu", takes_onnx=True, precisions=("fp32", "bf16", "int8")),
     "torch": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32",)),
+    "torch-cuda": RuntimeFacts(kind="gpu", takes_onnx=False, precisions=("fp32", "fp16", "bf16")),
+    "onnxruntime-cuda": RuntimeFacts(kind="gpu", takes_onnx=True, precisions=("fp32", "fp16"), typed=True),
+    "onnxruntime-tensorrt": RuntimeFacts(kind="gpu", takes_onnx=True, precisions=("fp32", "fp16"), typed=True),
+    "tensorrt": RuntimeFacts(kind="gpu", takes_onnx=True, precisions=("fp32", "fp16", "bf16", "int8"), typed=True),
     # Times by arithmetic from a device's peak figures, for tests and dry runs.
     "roofline": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32",), measured=False),
     # Whatever hwnas does not drive, such as a phone's; its tables are imported.
-    "external": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32", "bf16", "int8"), measured=False),
+    "external": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32", "fp16", "bf16", "int8"), measured=False),
 }
 
 

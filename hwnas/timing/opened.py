@@ -17,7 +17,7 @@ from hwnas.lowering import Program
 from hwnas.runtimes import Session, open_session, session_class
 from hwnas.targets import Recipe
 
-Call = Callable[[], object]
+Sample = Callable[[], float]
 
 
 class Opened:
@@ -46,20 +46,23 @@ class Opened:
         for session in self._sessions.values():
             session.close()
 
-    def anew(self, rng: np.random.Generator) -> dict[str, Call]:
-        """Every program ready to run, opened in random order: where its memory lies depends on what was opened before.
+    def anew(self, rng: np.random.Generator) -> dict[str, Sample]:
+        """Every program as a call that runs it once and says how many milliseconds that took.
+
+        They are opened in random order: where memory lies depends on what was opened before.
 
         A session is closed as soon as its program has a new one, so that two of a program are open but for a moment.
         """
         names = list(self._programs)
         first = not self._sessions
-        calls: dict[str, Call] = {}
+        calls: dict[str, Sample] = {}
         with self._each() as each:
             for name in each(self._open, [names[i] for i in rng.permutation(len(names))]):
                 session = self._sessions[name]
                 if first and not calls:
                     self._settings.enter_context(session.threads())
-                calls[name] = session.bind(rng.standard_normal(session.shape, np.float32))
+                call = session.bind(rng.standard_normal(session.shape, np.float32))
+                calls[name] = partial(session.time_ms, call)
         return calls
 
     def _open(self, name: str) -> str:

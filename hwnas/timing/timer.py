@@ -17,7 +17,7 @@ from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.targets import Journal, Recipe, usable_cores
 from hwnas.timing.measurement import Measurement
-from hwnas.timing.opened import Call, Opened
+from hwnas.timing.opened import Opened, Sample
 from hwnas.timing.protocol import Protocol, order_of
 
 
@@ -54,7 +54,7 @@ def time_programs(
         begun = ended = time.monotonic()
         for session in range(protocol.max_sessions):
             plan = _plan(names, protocol, session)
-            calls: dict[str, Call] = {}
+            calls: dict[str, Sample] = {}
             if any(visit not in visits for visit, _ in plan):
                 calls = opened.anew(np.random.default_rng((protocol.seed, session)))
             with _no_garbage_collection():
@@ -92,20 +92,11 @@ def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[
     return [(f"{p} {names[i]}", names[i]) for p in passes for i in order_of(protocol, p, len(names))]
 
 
-def _visit(call: Call, protocol: Protocol) -> list[float]:
+def _visit(sample: Sample, protocol: Protocol) -> list[float]:
     """Samples of one visit, in milliseconds."""
-    clock = time.perf_counter_ns
-    start = clock()
-    for _ in range(protocol.warmup_runs):
-        call()
-    once_ms = max((clock() - start) / 1e6 / max(protocol.warmup_runs, 1), 1e-6)
+    once_ms = max(sum(sample() for _ in range(protocol.warmup_runs)) / max(protocol.warmup_runs, 1), 1e-6)
     runs = int(np.clip(protocol.visit_ms / once_ms, protocol.min_runs, protocol.max_runs))
-    samples = []
-    for _ in range(runs):
-        start = clock()
-        call()
-        samples.append((clock() - start) / 1e6)
-    return samples
+    return [sample() for _ in range(runs)]
 
 
 def require_cores(threads: int) -> None:

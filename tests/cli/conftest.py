@@ -1,44 +1,14 @@
-"""Running the command line as a user does, inside this process."""
+"""The command line, as a user runs it."""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
-
 import pytest
-
-
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(autouse=True)
 def short_fits(monkeypatch):
     """How well the ensemble predicts is asked elsewhere."""
     monkeypatch.setattr("hwnas.accuracy.ensemble._STEPS", 40)
-
-
-@pytest.fixture
-def hwnas_cli(monkeypatch, capsys, tmp_path):
-    """A function that runs `hwnas` with some words and returns its exit code and what it printed."""
-    from hwnas.cli.main import main
-
-    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)  # whatever a verb writes by default stays out of the checkout
-
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["hwnas", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ran(ended.value.code, out, err)
-
-    return run
 
 
 @pytest.fixture

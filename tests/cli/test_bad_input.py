@@ -270,7 +270,7 @@ def test_budget_below_the_fastest_network(refused, mine):
 # -- bundles and outputs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json", "README.md", "example-input.npy"])
 @pytest.mark.parametrize("place", [0, 0.3, 0.7, 1])
 def test_bundle_with_a_changed_byte(refused, mine, name, place):
     path = mine / "bundle" / name
@@ -278,10 +278,32 @@ def test_bundle_with_a_changed_byte(refused, mine, name, place):
     content[round(place * (len(content) - 1))] ^= 1
     path.write_bytes(content)
     assert name in refused("bench", mine / "bundle")
+    assert name in refused("verify", mine / "bundle")
 
 
 def test_no_bundle(refused, tmp_path):
     assert "is not a bundle" in refused("bench", tmp_path)
+    assert "is not a bundle" in refused("verify", tmp_path)
+    assert "which bundle?" in refused("verify")
+
+
+def test_bundle_of_a_newer_schema_or_with_a_link(refused, mine):
+    path = mine / "bundle" / "manifest.json"
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 3', 1))
+    assert "schema 3, of a newer hwnas" in refused("verify", mine / "bundle")
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    assert "is a symbolic link" in refused("verify", mine / "bundle")
+
+
+def test_bundle_that_is_whole(hwnas_cli, mine):
+    ran = hwnas_cli("verify", mine / "bundle", "--json")
+    assert ran.code == 0, ran
+    found = json.loads(ran.out)
+    assert (found["files"], found["program_form"], found["not_run"]) == (4, True, None)
+    assert found["max_abs_error"] <= found["accepted_error"]
+    assert "as recorded" in hwnas_cli("verify", mine / "bundle").out
+    assert json.loads(hwnas_cli("verify", "--schema").out)["title"] == "BundleManifest"
 
 
 def test_output_that_is_a_file(refused, mine):

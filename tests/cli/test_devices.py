@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from hwnas.cli import devices
-from hwnas.errors import HwnasError, InvalidValue, OutputError, UnknownName
+from hwnas.errors import HwnasError, InvalidValue, OutputError, RuntimeUnavailable, UnknownName
 from hwnas.targets import Device, Host, catalog, describe, read_spec, toml_text
 
 HOST = Host(architecture="x86_64", cpu_name="Test CPU 9", flags=("avx", "avx2"), cores=2)
@@ -69,6 +70,14 @@ def test_detect_prints_and_writes_nothing(home: Path) -> None:
     assert result.stdout == toml_text(describe(HOST))
     assert not home.exists()
     assert json.loads(run("detect", "--json").stdout)["file"] is None
+
+
+def test_detect_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(error("detect", "--kind", "gpu"), RuntimeUnavailable)
+    monkeypatch.setattr(devices, "detect_host", lambda: replace(HOST, gpus=("NVIDIA H200",)))
+    found = json.loads(run("detect", "--kind", "gpu", "--json").stdout)["device"]
+    assert (found["name"], found["kind"], found["match"]) == ("nvidia-h200", "gpu", {"flags": [], "gpu": "NVIDIA H200"})
+    assert str(error("detect", "--kind", "tpu")) == "--kind is 'tpu'; it should be one of: cpu, gpu"
 
 
 def test_detect_save_can_be_repeated_and_spares_a_different_file(home: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C ends a run, also where the code under way swallows the interrupt."""
+"""Ctrl-C and SIGTERM end a run, also where the code under way swallows the interrupt."""
 
 from __future__ import annotations
 
@@ -57,6 +57,19 @@ def test_the_next_progress_ends_the_run(train, monkeypatch, work, terminal):
     assert steps == [1]
     assert "the same command goes on" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_sigterm_ends_the_run_alike(train):
+    def terminated():
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+    ran, steps = train(terminated)
+    assert ran.code == 143
+    assert steps == [1]
+    assert "the same command goes on" in ran.err
+    assert "Traceback" not in ran.err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_the_next_run_knows_nothing_of_it(train):

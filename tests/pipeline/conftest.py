@@ -1,6 +1,8 @@
-"""A job that goes the whole way in seconds: few networks, few steps, real measurements."""
+"""A job that goes the whole way on two targets in seconds: few networks, few steps, real measurements."""
 
 from __future__ import annotations
+
+import shutil
 
 import pytest
 
@@ -8,7 +10,7 @@ from hwnas.pipeline import Job
 
 JOB = """
 schema = 1
-target = "this/onnxruntime-cpu-fp32"
+targets = ["this/onnxruntime-cpu-fp32", "this/openvino-cpu-fp32"]
 budget = "80%"
 seed = 3
 
@@ -21,7 +23,9 @@ depth_1 = [1, 2]
 depth_2 = 1
 depth_3 = 1
 kernel_1_1 = 3
+kernel_1_2 = 3
 kernel_2_1 = [3, 5]
+kernel_3_1 = 3
 expansion_1_1 = 2
 expansion_3_1 = [2, 4]
 
@@ -72,10 +76,26 @@ def job(job_file) -> Job:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A finished run: its job, its output folder, its answer. Tests that change the folder copy it first."""
+    """A finished run: its job, its output folder, its report. Tests that change the folder copy it first."""
     from hwnas.pipeline import compile_job, read_job
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "small.toml").write_text(JOB)
     job = read_job(folder / "small.toml")
     return job, folder / "out", compile_job(job, folder / "out")
+
+
+@pytest.fixture
+def again(finished, tmp_path):
+    """A copy of the finished run's output folder."""
+    return shutil.copytree(finished[1], tmp_path / "again")
+
+
+@pytest.fixture
+def profiled_only(again):
+    """The output folder of the finished run as it was before the training."""
+    for folder in (again / "stages").iterdir():
+        if not folder.name.startswith(("profile-", "validate-")):
+            shutil.rmtree(folder)
+    shutil.rmtree(again / "bundles")
+    return again

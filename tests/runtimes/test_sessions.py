@@ -280,7 +280,9 @@ def test_the_version_is_that_of_the_library(recipe: Recipe) -> None:
     assert re.match(r"\d+", version)
     if recipe.runtime == "roofline":  # it has no library
         return
-    assert importlib.metadata.version(recipe.runtime).split("+")[0] == version.split("+")[0]
+    library = {"torch-cuda": "torch", "onnxruntime-cuda": "onnxruntime-gpu", "onnxruntime-tensorrt": "onnxruntime-gpu"}
+    expected = importlib.metadata.version(library.get(recipe.runtime, recipe.runtime))
+    assert expected.split("+")[0] == version.split("+")[0]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

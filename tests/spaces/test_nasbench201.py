@@ -100,14 +100,16 @@ def test_a_cell_of_nothing_gives_zeros() -> None:
     text = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
     assert parse_nasbench201(TINY, text) == TINY.smallest
     zero = ("zero 16x32x32>16x32x32 stride=1", ("stem",))
-    assert cell(text)["node_1"] == zero  # the zeros of all nodes are the same
+    assert set(cell(text)) == {"node_3", "next"}
+    assert cell(text)["node_3"] == zero
     text = "|none~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|none~0|none~1|none~2|"
-    assert set(cell(text)) == {"node_1", "next"}
-    # An operation on zeros is computed.
+    assert cell(text)["node_3"] == zero
+    # An operation on nothing gives nothing.
     text = "|none~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|"
-    assert cell(text)["edge_1_2"][1] == ("relu_1",)
-    assert cell(text)["relu_1"][1] == ("node_1",)
-    assert cell(text)["node_1"] == zero
+    assert cell(text)["node_3"] == zero
+    text = "|none~0|+|nor_conv_3x3~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"
+    assert set(cell(text)) == {"relu_0", "edge_0_2", "edge_0_3", "node_3", "next"}
+    assert cell(text)["node_3"] == ("sum 16x32x32>16x32x32 terms=2", ("edge_0_3", "edge_0_2"))
 
 
 def test_what_edges_share_is_computed_once() -> None:
@@ -163,3 +165,9 @@ def test_a_cell_of_another_space() -> None:
         parse_nasbench201(make_space("darts-tiny"), LARGEST)
     with pytest.raises(InvalidValue, match="edge_0_1 is 4, which is not among 0, 1"):
         parse_nasbench201(TINY.fix(edge_0_1=[0, 1]), LARGEST)
+
+
+def test_a_value_of_another_type_is_told_from_the_number() -> None:
+    space = make_space("nasbench201-tiny")
+    with pytest.raises(InvalidValue, match="edge_1_2 is '2', which is not among 0, 1"):
+        space.arch({**space.largest, "edge_1_2": "2"})  # type: ignore[dict-item]

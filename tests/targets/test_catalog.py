@@ -146,8 +146,8 @@ def test_of_equals_the_first_in_the_order_of_the_roots(
 
 
 def test_this_gpu(home: Path) -> None:
-    with pytest.raises(UnknownName, match=r"unknown GPU of this host 'this'.*devices check NAME"):
-        catalog.this_device("gpu")
+    found = catalog.this_device("gpu")
+    assert (found.name, found.kind, found.match.gpu) == ("test-gpu", "gpu", "Test GPU")
     gpu = save(home, "g", kind="gpu", gpu="Test GPU", cpu="Test CPU 9", cores=2)
     assert catalog.this_device("gpu") == gpu
     assert catalog.this_device("cpu") == describe(HOST)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import logging
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hwnas.targets import Host, describe, detect_host
+from hwnas.errors import RuntimeUnavailable
+from hwnas.targets import Host, describe, describe_gpu, detect_host
 from hwnas.targets import host as host_module
 from hwnas.targets.host import from_cpuinfo, from_registry, from_sysctl
 
@@ -127,6 +129,31 @@ def fake_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) 
 def test_gpu_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvidia_smi(tmp_path, 'test "$*" = "--query-gpu=name --format=csv,noheader" && echo NVIDIA H200', monkeypatch)
     assert host_module._gpus() == ("NVIDIA H200",)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
+def test_the_state_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = "580.1, 143771 MiB, 700.00 W, 1980 MHz, 3201 MHz, 345 MHz, 3201 MHz, Enabled, Disabled"
+    fake_nvidia_smi(
+        tmp_path, f'case "$*" in "--query-gpu=driver_version,memory.total,"*) echo {answer};; esac', monkeypatch
+    )
+    state = host_module.gpu_state()
+    assert (state["driver_version"], state["clocks.max.sm"], state["mig.mode.current"]) == (
+        "580.1",
+        "1980 MHz",
+        "Disabled",
+    )
+    fake_nvidia_smi(tmp_path, "exit 9", monkeypatch)
+    assert host_module.gpu_state() == {}
+
+
+def test_a_gpu_is_described_by_its_name() -> None:
+    device = describe_gpu(replace(BARE, gpus=("NVIDIA A100-SXM4-80GB (x+y)", "NVIDIA L4")))
+    assert (device.name, device.kind) == ("nvidia-a100-sxm4-80gb-x-y", "gpu")
+    assert device.differences(replace(BARE, gpus=("NVIDIA A100-SXM4-80GB (x+y)",))) == []
+    assert device.differences(replace(BARE, gpus=("NVIDIA L4",)))
+    with pytest.raises(RuntimeUnavailable, match="this host has no GPU that nvidia-smi reports"):
+        describe_gpu(BARE)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")

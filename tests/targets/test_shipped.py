@@ -22,6 +22,9 @@ def test_there_are_some() -> None:
         *("onnxruntime-cpu-fp32", "onnxruntime-cpu-int8", "openvino-cpu-fp32", "openvino-cpu-bf16"),
         *("openvino-cpu-int8", "torch-cpu-fp32", "torch-compile-cpu-fp32"),
     )
+    on_gpu = ("fp16", "bf16", "int8")
+    assert {f"tensorrt-{precision}" for precision in on_gpu} <= names
+    assert {"torch-cuda-fp16", "onnxruntime-cuda-fp16", "onnxruntime-tensorrt-fp16"} <= names
     assert {*measured, *(f"{name}-2t" for name in measured), "roofline-cpu-fp32"} <= names
 
 

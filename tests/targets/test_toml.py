@@ -75,12 +75,13 @@ def test_reads_what_it_writes(tmp_path: Path) -> None:
             'runtime = "onnxruntime"',
             'runtime = "onxruntime"',
             "runtime is 'onxruntime'; it should be 'onnxruntime', 'openvino', 'torch', "
-            "'roofline' or 'external'; did you mean 'onnxruntime'?",
+            "'torch-cuda', 'onnxruntime-cuda', 'onnxruntime-tensorrt', 'tensorrt', 'roofline' or 'external'; "
+            "did you mean 'onnxruntime'?",
         ),
         (
             'precision = "fp32"',
             'precision = "int3"',
-            "precision is 'int3'; it should be 'fp32', 'bf16' or 'int8'; did you mean 'int8'?",
+            "precision is 'int3'; it should be 'fp32', 'fp16', 'bf16' or 'int8'; did you mean 'int8'?",
         ),
         ("schema = 1", "schema = 2", "schema is 2; it should be 1"),
         (

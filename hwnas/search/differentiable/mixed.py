@@ -25,7 +25,7 @@ from hwnas.spaces import Op, Slot, Space
 from hwnas.spaces.wiring import IMAGE, Place
 from hwnas.supernet import Supernet
 
-_MERGING = frozenset({"sum", "concat", "zero"})
+MERGING = frozenset({"sum", "concat", "zero"})
 _NARROWED = frozenset({"conv", "avgpool", "maxpool", "sep-conv", "dil-conv", "factorized-reduce", "none"})
 
 
@@ -83,7 +83,7 @@ class Choice:
     @property
     def merges(self) -> bool:
         """Whether this is a node, which makes one value of those that reach it, and chooses nothing."""
-        return any(op is not None and op.kind in _MERGING for op in self.candidates)
+        return any(op is not None and op.kind in MERGING for op in self.candidates)
 
     def contracted(self, values: Mapping[str, Tensor]) -> Tensor:
         """Values of the variables, ``(choices,)`` each -> of the candidates, ``(candidates,)``."""
@@ -164,19 +164,18 @@ class MixedNet(nn.Module):
         live = {slot: self._live(slot, paths) for slot in self.choices}
         modules = self._modules_of(live)
         values: dict[str, Tensor | None] = {IMAGE: x}
-        read: dict[str, Tensor] = {}  # by an edge that gives nothing
+        read: dict[str, Tensor] = {}  # what a place would be made of that gives nothing
         for i, place in enumerate(self.space.places):
             if self.choices[place.slot].merges:
                 values[place.name] = self._merged(place, values, read)
             else:
-                value = self._mixed(place, values, live[place.slot], modules)
-                values[place.name] = value
-                if value is None:
-                    read[place.name] = _value(values, place.reads[0])
+                values[place.name] = self._mixed(place, values, read, live[place.slot], modules)
+            if values[place.name] is None:
+                read[place.name] = _value(values, read, place.reads[0])
             for name in self._last_read.get(i, ()):
                 del values[name]
                 read.pop(name, None)
-        return _value(values, self.space.places[-1].name)
+        return _value(values, read, self.space.places[-1].name)
 
     def _live(self, slot: str, paths: Paths) -> list[tuple[int, Tensor]]:
         """The candidates that run in a slot, with their weights."""
@@ -203,12 +202,13 @@ class MixedNet(nn.Module):
         self,
         place: Place,
         values: Mapping[str, Tensor | None],
+        read: Mapping[str, Tensor],
         live: list[tuple[int, Tensor]],
         modules: Mapping[tuple[str, int], nn.Module],
     ) -> Tensor | None:
         """The weighted sum of what stands in a place; None if nothing does."""
         candidates = self.ops[place.slot]
-        x = _value(values, place.reads[0])
+        x = _value(values, read, place.reads[0])
         taken = x.shape[1] // self.partial
         if len(candidates) == 1:
             [only] = candidates
@@ -220,7 +220,7 @@ class MixedNet(nn.Module):
         closed: list[tuple[Tensor, Tensor, nn.Module]] = []
         for i, weight in live:
             op, module = candidates[i], modules.get((place.name, i))
-            part = _value(values, place.source(op))[:, :taken]
+            part = _value(values, read, place.source(op))[:, :taken]
             if module is None:
                 dropout = self.skip_dropout if not self.space.shares_weights else 0.0
                 y = functional.dropout(part, dropout, self.training)
@@ -242,8 +242,8 @@ class MixedNet(nn.Module):
             rest = functional.max_pool2d(rest, rest.shape[-1] // total.shape[-1])
         return _shuffled(torch.cat([total, rest], dim=1), self.partial)
 
-    def _merged(self, place: Place, values: Mapping[str, Tensor | None], read: Mapping[str, Tensor]) -> Tensor:
-        """What a node makes of what it reads."""
+    def _merged(self, place: Place, values: Mapping[str, Tensor | None], read: Mapping[str, Tensor]) -> Tensor | None:
+        """What a node makes of what it reads; None if that is nothing."""
         given = [values[name] for name in place.reads]
         if not self._is_sum(place):
             return torch.cat([value for value in given if value is not None], dim=1)
@@ -251,9 +251,8 @@ class MixedNet(nn.Module):
         terms = [value if shares is None else shares[i] * value for i, value in enumerate(given) if value is not None]
         if terms:
             return functools.reduce(torch.add, terms)
-        zero = next(op for op in self.choices[place.slot].candidates if op is not None and op.kind == "zero")
-        nothing: Tensor = build(zero)(read[place.reads[0]])
-        return nothing
+        zeros = [op for op in self.choices[place.slot].candidates if op is not None and op.kind == "zero"]
+        return build(zeros[0])(read[place.reads[0]]) if zeros else None
 
     def _is_sum(self, place: Place) -> bool:
         return not any(op is not None and op.kind == "concat" for op in self.choices[place.slot].candidates)
@@ -341,11 +340,10 @@ def _last_read(space: Space) -> dict[int, list[str]]:
     return found
 
 
-def _value(values: Mapping[str, Tensor | None], name: str) -> Tensor:
-    """What a place gives that gives something: nodes and activations always do."""
+def _value(values: Mapping[str, Tensor | None], read: Mapping[str, Tensor], name: str) -> Tensor:
+    """What a place gives; zeros for nothing, so that all that is to be trained is, and equally often."""
     value = values[name]
-    assert value is not None, name
-    return value
+    return torch.zeros_like(read[name]) if value is None else value
 
 
 def _narrowed(space: Space, choices: Mapping[str, Choice], partial: int) -> Space:

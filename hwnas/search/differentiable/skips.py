@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hwnas.search.differentiable.mixed import MERGING
 from hwnas.spaces import Op, Slot, SlotSum, Space
 
 _HALF = 0.5
-_NODES = frozenset({"sum", "zero"})
 
 
 def skip_limits(space: Space) -> list[tuple[SlotSum, float]]:
@@ -22,17 +22,16 @@ def skip_limits(space: Space) -> list[tuple[SlotSum, float]]:
     A space without cells has none.
     """
     slots = {slot.name: slot for slot in space.slots}
-    place_of = {place.name: place.slot for place in space.places}
     cells: dict[str, dict[object, Slot]] = {}
-    for node in space.wiring or ():
-        if not any(op is not None and op.kind in _NODES for op in space.slot_ops(slots[node.slot]).flat):
-            continue
-        for name in node.reads:
-            slot = slots[place_of[name]]
-            # Cells of a kind differ in the shapes on their edges, but not in what stands for nothing.
-            what = tuple("skip" if op is None else "none" if op.free else "op" for op in space.slot_ops(slot).flat)
-            cell, edge = node.name.rpartition(".")[0], name.rpartition(".")[2]
-            cells.setdefault(cell, {})[edge, slot.variables, what] = slot
+    for place in space.wiring or ():
+        slot = slots[place.slot]
+        merges = any(op is not None and op.kind in MERGING for op in space.slot_ops(slot).flat)
+        if merges or set(slot.variables) <= {"resolution"}:
+            continue  # no edge: a node, or it chooses nothing
+        # Cells of a kind differ in the shapes on their edges, but not in what stands for nothing.
+        what = tuple("skip" if op is None else "none" if op.free else "op" for op in space.slot_ops(slot).flat)
+        cell, _, edge = place.name.rpartition(".")
+        cells.setdefault(cell, {})[edge, slot.variables, what] = slot
     kinds = {tuple(edges): list(edges.values()) for edges in cells.values()}
     largest = space.encode([space.largest])
     limits = []

@@ -1,0 +1,31 @@
+"""`hwnas report`: the page of a finished run, and its plots as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.cli import options
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Output folder of `hwnas compile`.", metavar="RUN")],
+    out: Annotated[Path | None, typer.Option(help="File for the page; report.html in the run if left out.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Folder for a PNG of each plot; needs Chromium.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Draw the page of a finished run again: one HTML file that needs no network."""
+    from hwnas.pipeline.figures import read_figures
+    from hwnas.pipeline.page import PAGE, page
+    from hwnas.pipeline.pictures import write_pngs
+    from hwnas.targets import write_whole
+
+    figures, path = read_figures(run), out or run / PAGE
+    pictures = write_pngs(figures, png) if png else []
+    write_whole(path, page(figures))
+    if as_json:
+        options.print_json({"page": str(path), "pictures": [str(picture) for picture in pictures]})
+    else:
+        typer.echo(f"wrote {path}" + (f", and {len(pictures)} pictures to {png}" if png else ""))

@@ -1,0 +1,43 @@
+"""`hwnas verify`: check a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.cli import options
+from hwnas.errors import InvalidValue
+
+
+def verify(
+    bundle: Annotated[Path | None, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of manifests, and end.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Check that a bundle is unchanged and safe to load, and that it computes here what was recorded."""
+    from hwnas.deploy import verify as check
+    from hwnas.deploy.manifest import schema_text
+
+    if schema:
+        typer.echo(schema_text(), nl=False)
+        return
+    if bundle is None:
+        raise InvalidValue("which bundle? Name its folder: hwnas verify BUNDLE")
+    found = check(bundle)
+    if as_json:
+        options.print_json(asdict(found))
+        return
+    typer.echo(f"{bundle}, made for {found.target}")
+    typer.echo(f"  files    {found.files} as the manifest says, and no others")
+    typer.echo(
+        "  program  " + ("of a form that is safe to load" if found.program_form else "unchanged; its form is not known")
+    )
+    if found.max_abs_error is None:
+        typer.echo(f"  outputs  not compared: {found.not_run}")
+    else:
+        typer.echo(
+            f"  outputs  as recorded: largest difference {found.max_abs_error:.2e}, accepted {found.accepted_error:.2e}"
+        )

@@ -1,0 +1,171 @@
+"""``manifest.json``: what a bundle says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from hwnas.deploy.parity import ParityReport
+from hwnas.spaces import Domain
+from hwnas.targets import Recipe, Spec
+from hwnas.targets.untrusted import file_name_mistake
+
+MANIFEST, README = "manifest.json", "README.md"
+INPUT: Literal["example-input.npy"] = "example-input.npy"
+OUTPUT: Literal["example-output.npy"] = "example-output.npy"
+SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
+MAX_FILES = 16
+MAX_FILE_BYTES = 2**32
+_AXIS = 2**16
+# How far outputs may be from the recorded ones, as a share of the largest: other CPUs add up in another order, and have
+# other instructions for numbers of few bits.
+_TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 1e-1}
+
+
+def _file_name(name: str) -> str:
+    if mistake := file_name_mistake(name):
+        raise ValueError(f"{name[:80]!r}: {mistake}")
+    return name
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, AfterValidator(_file_name)]
+Axis = Annotated[int, Field(ge=1, le=_AXIS)]
+
+
+class FileFacts(Spec):
+    """Size and SHA-256 of a file."""
+
+    size_bytes: int = Field(ge=1, le=MAX_FILE_BYTES)
+    sha256: Sha256
+
+
+class DeviceFacts(Spec):
+    """The device that a bundle was made for: its name, its kind, and the hash of what it is recognised by."""
+
+    name: str
+    kind: str
+    fingerprint: Sha256
+
+
+class Input(Spec):
+    """Name and shape ``(batch, channels, height, width)`` of the input, and the steps from an image to it."""
+
+    name: str
+    shape: Annotated[list[Axis], Field(min_length=4, max_length=4)]
+    transform: dict[str, JsonValue]
+
+
+class Output(Spec):
+    """Name and shape ``(batch, classes)`` of the output, and what it means."""
+
+    name: str
+    shape: Annotated[list[Axis], Field(min_length=2, max_length=2)]
+    meaning: str
+
+
+class Example(Spec):
+    """One recorded image and what the program gave for it; see `INPUT` and `OUTPUT`.
+
+    Attributes:
+        input, output: the files, float32 ``(1, channels, height, width)`` and ``(1, classes)``.
+        max_abs_error: by which an output may differ from the recorded one.
+    """
+
+    input: Literal["example-input.npy"] = INPUT
+    output: Literal["example-output.npy"] = OUTPUT
+    max_abs_error: PositiveFloat = Field(allow_inf_nan=False)
+
+
+def tolerance(precision: str, largest: float) -> float:
+    """By how much an output of this precision may differ from the recorded ones, the largest of which is given."""
+    return _TOLERANCE[precision] * max(largest, 1.0)
+
+
+class BundleManifest(Spec):
+    """``manifest.json`` of a bundle.
+
+    Attributes:
+        schema_: version of the file's form, ``schema`` in the file.
+        program: the file that the runtime loads.
+        target: the name ``device/recipe`` that it was made for.
+        device: that device.
+        recipe: the whole recipe, so that the bundle stands alone.
+        domain: the space.
+        arch: name of a variable -> value.
+        weights_sha256: of the network's tensors as they were lowered, see `hwnas.deploy.export.weights_sha256`.
+        data: name of the dataset that the weights were trained on.
+        classes: names of the classes, in the order of the outputs.
+        input: name and shape of the input, and the transform from an image to it, its steps in their order.
+        output: name and shape of the output, and what it means.
+        example: a recorded run.
+        predicted_ms: by the latency model.
+        measured_ms: p25 when the bundle was made; None before it was timed.
+        budget_ms: that the search had to keep; None if there was none.
+        accuracy: top-1 accuracy in the runtime on the test images, as a fraction.
+        parity: how equal its outputs are to the torch network's.
+        fallback: layers that stayed in floating point because int8 cost too much accuracy.
+        macs, params: of the network.
+        versions: of hwnas, the runtime, torch, Python and the operating system's kernel.
+        files: name -> size and hash, of every file but this one.
+        manifest_sha256: of this file with this entry empty.
+    """
+
+    schema_: Literal[2] = Field(alias="schema", default=2)
+    program: FileName = ""
+    target: str
+    device: DeviceFacts
+    recipe: Recipe
+    domain: Domain
+    arch: dict[str, int]
+    weights_sha256: Sha256
+    data: str
+    classes: list[str]
+    input: Input
+    output: Output
+    example: Example
+    predicted_ms: PositiveFloat = Field(allow_inf_nan=False)
+    measured_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    accuracy: FiniteFloat
+    parity: ParityReport
+    fallback: list[str] = Field(default=[])
+    macs: NonNegativeInt
+    params: PositiveInt
+    versions: dict[str, str]
+    files: dict[FileName, FileFacts]
+    manifest_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> BundleManifest:
+        if len(self.files) > MAX_FILES:
+            raise ValueError(f"files: {len(self.files)} of them; at most {MAX_FILES} are accepted")
+        if len({name.casefold() for name in (*self.files, MANIFEST)}) <= len(self.files):
+            raise ValueError(f"files: two have one name on some system, or one is called {MANIFEST}")
+        missing = [name for name in (self.program, README, INPUT, OUTPUT) if name not in self.files]
+        if self.files and missing:
+            raise ValueError(f"files: {missing[0]!r} is not among them")
+        if [self.recipe.batch, len(self.classes)] != self.output.shape or self.recipe.batch != self.input.shape[0]:
+            raise ValueError(
+                f"input and output have the shapes {self.input.shape} and {self.output.shape}; the recipe's batch is "
+                f"{self.recipe.batch}, and there are {len(self.classes)} classes"
+            )
+        return self
+
+
+def schema_text() -> str:
+    """The JSON schema of a manifest, as it is shipped in `SCHEMA_FILE`."""
+    schema = BundleManifest.model_json_schema(by_alias=True)
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"

@@ -1,0 +1,86 @@
+"""Verification: a bundle's files, its form, and what its program computes here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.deploy.bundle import Bundle, open_bundle
+from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.runtimes import open_session
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was checked of a bundle that passed.
+
+    Attributes:
+        bundle: the folder.
+        target: that it was made for.
+        files: how many have the size and the hash that the manifest says.
+        program_form: whether the program's form was held to limits; of an engine only the hash is known.
+        max_abs_error: largest difference of the outputs here from the recorded ones; None if it was not run.
+        accepted_error: by how much they may differ.
+        not_run: why the program was not run; None if it was.
+    """
+
+    bundle: str
+    target: str
+    files: int
+    program_form: bool
+    max_abs_error: float | None
+    accepted_error: float
+    not_run: str | None
+
+
+def verify(folder: Path) -> Verification:
+    """Check a bundle, and run it where its runtime is installed.
+
+    Raises:
+        BundleError: it is not what was written, holds what no bundle may hold, or computes something else here.
+    """
+    bundle = open_bundle(folder)
+    error, not_run = None, None
+    try:
+        error = _largest_difference(bundle)
+    except RuntimeUnavailable as reason:
+        not_run = str(reason)
+    manifest = bundle.manifest
+    accepted = manifest.example.max_abs_error
+    if error is not None and not error <= accepted:
+        raise BundleError(
+            f"{folder}: the program gives other outputs here than were recorded: they differ by {error:.3g}, and at "
+            f"most {accepted:.3g} is accepted. Recorded with {_versions(manifest.versions)}"
+        )
+    return Verification(
+        bundle=str(folder),
+        target=manifest.target,
+        files=len(manifest.files),
+        program_form=bundle.form_is_known,
+        max_abs_error=error,
+        accepted_error=accepted,
+        not_run=not_run,
+    )
+
+
+def _largest_difference(bundle: Bundle) -> float:
+    manifest = bundle.manifest
+    x, recorded = bundle.example()
+    with open_session(bundle.program, manifest.recipe) as session:
+        if session.shape != tuple(manifest.input.shape):
+            raise BundleError(
+                f"{bundle.program} takes the shape {session.shape}, and the manifest says {manifest.input.shape}"
+            )
+        try:
+            y = session.run(x.repeat(manifest.recipe.batch, axis=0))
+        except Exception as error:  # runtimes share no base class for what fails while they run
+            raise BundleError(f"{bundle.program} cannot be run: {str(error).strip()[:400]}") from error
+    if list(y.shape) != manifest.output.shape:
+        raise BundleError(f"{bundle.program} gives the shape {y.shape}, and the manifest says {manifest.output.shape}")
+    return float(np.abs(y[:1] - recorded).max())
+
+
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

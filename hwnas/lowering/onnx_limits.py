@@ -1,0 +1,108 @@
+"""What an ONNX file may hold that hwnas did not write itself.
+
+Networks are one flat graph of standard operators with their weights inside and every size known. So nothing is
+accepted that could read another file, run without end, or take memory out of proportion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from hwnas.errors import BundleError
+
+MAX_BYTES = 2**31 - 1  # protobuf's own limit
+_NODES = 50_000
+_TENSOR_BYTES = 2**32
+_WIDEST = 16  # bytes of the largest element type
+# Microsoft's domain has an operator that loads a file it names; these two only carry types that ONNX lacked.
+_DOMAINS: dict[str, frozenset[str] | None] = {
+    "": None,
+    "ai.onnx": None,
+    "com.microsoft": frozenset({"QuantizeLinear", "DequantizeLinear"}),
+}
+
+
+def check_onnx(data: bytes, name: str) -> None:
+    """Check the bytes of an ONNX file before a runtime sees them.
+
+    Args:
+        data: of the file.
+        name: of the file, for messages.
+
+    Raises:
+        BundleError: it is no ONNX graph, or holds something that no network needs.
+    """
+    if len(data) > MAX_BYTES:
+        raise BundleError(f"{name} has {len(data)} bytes; an ONNX file has at most {MAX_BYTES}")
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except DecodeError as error:
+        raise BundleError(f"{name} is no ONNX file, or is cut short: {error}") from error
+    for mistake in _mistakes(model):
+        raise BundleError(f"{name} is refused: {mistake}")
+    try:
+        onnx.checker.check_model(model)
+        # The weights' values are not needed to know sizes, but copying them would take the time of reading them.
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except Exception as error:  # the checker and the inference share no base class
+        raise BundleError(f"{name} is refused: {str(error).strip().splitlines()[0]}") from error
+    for mistake in _sizes(inferred.graph):
+        raise BundleError(f"{name} is refused: {mistake}")
+
+
+def _mistakes(model: onnx.ModelProto) -> Iterator[str]:
+    graph = model.graph
+    if len(graph.node) > _NODES or len(graph.initializer) > _NODES:
+        yield f"{len(graph.node)} nodes and {len(graph.initializer)} weights; at most {_NODES} of each are accepted"
+    if not graph.node:
+        yield "it has no node"
+    if model.functions or graph.sparse_initializer or model.training_info:
+        yield "it has functions, sparse weights or training information, which no network needs"
+    if len(graph.input) != 1 or len(graph.output) != 1:
+        yield f"it has {len(graph.input)} inputs and {len(graph.output)} outputs; a network has one of each"
+    names: set[str] = set()
+    for tensor in graph.initializer:
+        if tensor.name in names:
+            yield f"two weights have the name {tensor.name[:80]!r}"
+        names.add(tensor.name)
+        yield from _tensor(tensor)
+    for node in graph.node:
+        operators = _DOMAINS.get(node.domain, frozenset())
+        if operators is not None and node.op_type not in operators:
+            yield f"the operator {node.op_type[:80]!r} of {node.domain[:80]!r} is none of the standard ones"
+        for attribute in node.attribute:
+            if attribute.HasField("g") or attribute.graphs:
+                yield f"{node.op_type!r} holds a graph of its own; a network is one flat graph"
+            for tensor in (attribute.t, *attribute.tensors):
+                yield from _tensor(tensor)
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                yield f"{node.op_type!r} holds a sparse tensor, which no network needs"
+
+
+def _tensor(tensor: onnx.TensorProto) -> Iterator[str]:
+    if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        where = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+        yield f"the weight {tensor.name[:80]!r} lies in another file, {where[:200]!r}; weights belong inside"
+    elif tensor.HasField("segment") or min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _TENSOR_BYTES:
+        yield f"the weight {tensor.name[:80]!r} has the size {list(tensor.dims)[:8]}, or is a part of one"
+
+
+def _sizes(graph: onnx.GraphProto) -> Iterator[str]:
+    """Values whose size is not known or out of proportion."""
+    known = {tensor.name for tensor in graph.initializer} | {""}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        shape = value.type.tensor_type.shape
+        axes = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in shape.dim]
+        if not value.type.tensor_type.HasField("shape") or min(axes, default=0) < 0:
+            continue  # told below, with the operator that gives it
+        if math.prod(axes) * _WIDEST > _TENSOR_BYTES:
+            yield f"the value {value.name[:80]!r} has the size {axes[:8]}, more than any network needs"
+        known.add(value.name)
+    for node in graph.node:
+        for name in node.output:
+            if name not in known:
+                yield f"the size of {name[:80]!r}, which {node.op_type!r} gives, cannot be told before it runs"

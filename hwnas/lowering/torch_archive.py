@@ -1,0 +1,246 @@
+"""``.pt2`` files without pickles: none is written, and what is read is made anew from the parts that hold none.
+
+`torch.export.load` unpickles sample inputs, weights and constants where the archive asks for it, evaluates symbolic
+sizes as Python, and looks operators up by any dotted name. Networks need none of it: tensors as raw bytes, integers,
+and a few of ATen's operators are enough. The archive that torch gets to read is written here, from what passed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+from hwnas.errors import BundleError
+from hwnas.targets.untrusted import parse_json
+
+_WEIGHTS, _CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
+_MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
+_SMALL = {"archive_format", "archive_version", "byteorder", ".data/version", ".data/serialization_id"}
+_ROOT = "archive/"
+_ENTRIES = 20_000
+_TEXT_BYTES = 64 * 2**20
+_ELEMENTS = 2**30  # of a value between two operators
+_WORD = re.compile(r"[A-Za-z0-9_.]{0,200}")
+_WEIGHT = re.compile(r"weight_\d{1,5}")
+_ATEN = "torch.ops.aten."
+OPERATORS = frozenset(
+    _ATEN + name
+    for name in (
+        "adaptive_avg_pool2d.default",
+        "add.Tensor",
+        "avg_pool2d.default",
+        "batch_norm.default",
+        "cat.default",
+        "conv2d.default",
+        "flatten.using_ints",
+        "hardsigmoid.default",
+        "hardswish.default",
+        "hardtanh.default",
+        "linear.default",
+        "max_pool2d.default",
+        "mul.Tensor",
+        "relu.default",
+        "slice.Tensor",
+    )
+)
+# How an argument of an operator is written: tensors and plain values, no expression, object, graph or function.
+_ARGUMENTS = frozenset(
+    f"as_{kind}"
+    for kind in ("tensor", "tensors", "int", "ints", "float", "floats", "bool", "bools", "none", "scalar_type")
+)
+_NODE: dict[str, object] = {"children_spec": [], "context": None, "type": None}
+_SPECS = {
+    # One image in, one tensor out.
+    "in_spec": [
+        1,
+        {
+            "type": "builtins.tuple",
+            "context": "null",
+            "children_spec": [
+                {"type": "builtins.tuple", "context": "null", "children_spec": [_NODE]},
+                {"type": "builtins.dict", "context": "[]", "children_spec": []},
+            ],
+        },
+    ],
+    "out_spec": [1, _NODE],
+}
+
+
+def archive_bytes(exported: torch.export.ExportedProgram) -> bytes:
+    """An exported program as the content of a ``.pt2`` file that holds no pickle.
+
+    Raises:
+        BundleError: the program has an operator that is not in `OPERATORS`.
+    """
+    exported._example_inputs = None  # they would be pickled, and `torch.export.load` unpickles whatever stands there
+    buffer = io.BytesIO()
+    torch.export.save(exported, buffer)
+    return cleaned(buffer.getvalue(), "the program")
+
+
+def cleaned(data: bytes, name: str) -> bytes:
+    """The same archive written anew from the parts that a network needs: raw tensors and a graph of known operators.
+
+    Args:
+        data: content of a ``.pt2`` file.
+        name: of the file, for messages.
+
+    Raises:
+        BundleError: it is no such archive, or holds something else: a pickle, an expression, another operator.
+    """
+    try:
+        parts = _parts(data)
+        model = _cleaned_model(_json(parts, _MODEL))
+        _check_weights(parts)
+    except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{name} is no program of torch that hwnas reads: {error or type(error).__name__}") from error
+    parts[_MODEL] = json.dumps(model, sort_keys=True).encode()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for part, content in sorted(parts.items()):
+            # A fixed date: the same network is the same file.
+            archive.writestr(zipfile.ZipInfo(_ROOT + part, (1980, 1, 1, 0, 0, 0)), content)
+    return out.getvalue()
+
+
+def load_archive(path: Path) -> fx.GraphModule:
+    """The module of a ``.pt2`` file, `cleaned` first.
+
+    Raises:
+        BundleError: torch cannot load it, or a value in it would be out of proportion.
+    """
+    try:
+        clean = cleaned(path.read_bytes(), path.name)
+        module: fx.GraphModule = torch.export.load(io.BytesIO(clean)).module(check_guards=False)
+        # A network's sizes follow from its input's: they are told without computing anything.
+        inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            _Sizes(module, mode).propagate(*(torch.empty(x.shape) for x in inputs))
+    except Exception as error:  # torch.export has no common base class for its load errors
+        raise BundleError(f"torch {torch.__version__} cannot load {path.name}: {error}") from error
+    return module
+
+
+class _Sizes(FakeTensorProp):
+    """Runs a graph on tensors that have a size and no values."""
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - as in the base class
+        """The node's result, which refuses to be out of proportion."""
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor) and result.numel() > _ELEMENTS:
+            raise ValueError(f"the value {n.name!r} would have {result.numel()} elements, more than any network needs")
+        return result
+
+
+def _parts(data: bytes) -> dict[str, bytes]:
+    """Name below the root -> content, of an archive in which nothing is compressed and nothing unknown."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        if len(entries) > _ENTRIES:
+            raise ValueError(f"it has {len(entries)} entries; at most {_ENTRIES} are accepted")
+        names = [entry.filename.removeprefix(_ROOT) for entry in entries]
+        if len(set(names)) < len(names):
+            raise ValueError("two of its entries have one name")
+        parts = {}
+        for entry, name in zip(entries, names, strict=True):
+            known = name in _SMALL | {_WEIGHTS, _CONSTANTS, _MODEL, _SAMPLES}
+            if not known and not _WEIGHT.fullmatch(name.removeprefix("data/weights/")):
+                raise ValueError(f"its entry {name[:80]!r} is none that a network has")
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise ValueError(f"its entry {name[:80]!r} is compressed; torch stores it as it is")
+            if entry.file_size > (len(data) if name.startswith("data/weights/weight_") else _TEXT_BYTES):
+                raise ValueError(f"its entry {name[:80]!r} has {entry.file_size} bytes")
+            parts[name] = archive.read(entry)
+    if parts[_SAMPLES]:
+        raise ValueError("it holds sample inputs, which are a pickle")
+    if _json(parts, _CONSTANTS) != {"config": {}}:
+        raise ValueError("it holds constants, which may be pickles")
+    if parts["byteorder"] != b"little" or parts["archive_format"] != b"pt2" or parts["archive_version"] != b"0":
+        raise ValueError("it is another version of the format, or for another order of bytes")
+    parts[".data/serialization_id"] = b"0" * 40  # a hash of file positions, which torch writes and nobody reads
+    return parts
+
+
+def _json(parts: dict[str, bytes], part: str) -> Any:  # noqa: ANN401 - whatever stands there; its users check
+    return parse_json(parts[part], part, BundleError)
+
+
+def _check_weights(parts: dict[str, bytes]) -> None:
+    for name, facts in _json(parts, _WEIGHTS)["config"].items():
+        meta = facts["tensor_meta"]
+        if facts["use_pickle"] is not False or not _WEIGHT.fullmatch(facts["path_name"]):
+            raise ValueError(f"the weight {name[:80]!r} is a pickle")
+        sizes = [_integer(size["as_int"]) for size in meta["sizes"]]
+        strides = [_integer(stride["as_int"]) for stride in meta["strides"]]
+        stored = len(parts["data/weights/" + facts["path_name"]])
+        if min(sizes, default=1) < 1 or math.prod(sizes) > stored or sum(strides) > stored * max(1, len(strides)):
+            raise ValueError(f"the weight {name[:80]!r} has the size {sizes[:8]}, and {stored} bytes are stored of it")
+        if not _WORD.fullmatch(name) or meta["device"]["type"] != "cpu":
+            raise ValueError(f"the weight {name[:80]!r} has a name or a device that no network has")
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**40:
+        raise ValueError(f"{value!r} is no size")
+    return value
+
+
+def _cleaned_model(model: dict[str, Any]) -> dict[str, Any]:
+    """The graph without notes on where it came from, once all that is left of it is known to be harmless."""
+    module = model["graph_module"]
+    graph = module["graph"]
+    for node in graph["nodes"]:
+        if node["target"] not in OPERATORS:
+            raise ValueError(
+                f"its operator {str(node['target'])[:80]!r} is none of a network's: {', '.join(sorted(OPERATORS))}"
+            )
+        node["metadata"] = {}
+    empty = (
+        *(graph[f"{kind}_values"] for kind in ("sym_int", "sym_bool", "sym_float", "custom_obj")),
+        model["range_constraints"],
+        model["guards_code"],
+        module["metadata"],
+        module["treespec_namedtuple_fields"],
+    )
+    if any(empty):
+        raise ValueError("it has sizes that are expressions, or objects; a network has neither")
+    [whole] = [entry for entry in module["module_call_graph"] if entry["fqn"] == ""]
+    for spec, expected in _SPECS.items():
+        if parse_json(whole["signature"][spec].encode(), spec, BundleError) != expected:
+            raise ValueError("it takes or gives something else than one tensor")
+        whole["signature"][spec] = json.dumps(expected)
+    module["module_call_graph"] = [whole]
+    version = model["torch_version"]
+    rest = {**model, "torch_version": version.split("+")[0]}
+    for text in _texts(
+        {**rest, "graph_module": {**module, "module_call_graph": [whole["signature"]["forward_arg_names"]]}}
+    ):
+        if not _WORD.fullmatch(text):
+            raise ValueError(f"it holds the text {text[:80]!r}, which is no name")
+    return rest
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All names and texts in a value; refuses arguments that are no plain values."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key.startswith("as_") and key not in _ARGUMENTS:
+                raise ValueError(f"an argument of it is written {key[:80]!r}; a network's are plain values and tensors")
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value

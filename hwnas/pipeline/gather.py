@@ -1,0 +1,299 @@
+"""From the results of a run's stages to its figures."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.deploy.bundle import Bundle, open_bundle
+from hwnas.latency import LatencyModel, LatencyTable, read_table
+from hwnas.latency.manifest import Validation
+from hwnas.latency.model import explain
+from hwnas.pipeline.figures import (
+    Choice,
+    Curve,
+    Facts,
+    Network,
+    RunFigures,
+    Search,
+    SlotCost,
+    StageTime,
+    TableRow,
+    TargetFigures,
+    Tested,
+    TimedNetwork,
+    Training,
+)
+from hwnas.pipeline.plan import TargetPlan
+from hwnas.pipeline.stages import Context, Result
+from hwnas.spaces import Slot, Space
+from hwnas.supernet.metrics import METRICS
+from hwnas.supernet.store import read_facts
+
+_LOSSES = ("loss_largest", "loss_random", "loss_smallest")
+_POINTS = 200  # of a curve
+
+
+def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
+    """The figures of a run whose stages are done.
+
+    Args:
+        plan: of any of its targets: they share the training.
+        targets: one a target.
+    """
+    context, trained = plan.context, plan.train.folder
+    job, space = context.job, context.space
+    supernet = read_facts(trained)
+    classes = list(context.data.classes)
+    return RunFigures(
+        space=space.name,
+        space_size=float(space.size),
+        data=job.data.name,
+        training=training_figures(trained, {phase.name: phase.steps for phase in job.training.phases}),
+        provenance={
+            "Job": _texts(
+                {
+                    "seed": job.seed,
+                    "space": space.name,
+                    "fixed": ", ".join(f"{name} = {value}" for name, value in job.space.fix.items()) or "nothing",
+                    "search strategy": job.search.strategy,
+                    "subnets evaluated for the accuracy model": job.accuracy.networks(space),
+                    "validation images of an evaluation": job.accuracy.images,
+                    "images for BN re-calibration": job.accuracy.calibration_images,
+                }
+            ),
+            "Data": _texts(
+                {
+                    "name": job.data.name,
+                    "fingerprint": context.data.fingerprint(),
+                    "classes": f"{len(classes)}: {', '.join(map(str, classes))}",
+                }
+            ),
+            "Training": _texts(
+                {
+                    "steps": job.training.steps,
+                    "phases": ", ".join(f"{phase.name} ({phase.steps})" for phase in job.training.phases),
+                    "batch size": job.training.batch_size,
+                    "seed": job.seed,
+                    "weights, sha256": supernet.weights_sha256,
+                }
+            ),
+        },
+        targets=targets,
+    )
+
+
+def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures:
+    """The figures of a target whose stages are done.
+
+    Args:
+        plan: of the target.
+        answer: what is answered of it.
+        out: the run's folder.
+    """
+    context, profiled = plan.context, plan.profile.folder
+    validated, searched = plan.validate.result(), plan.search.result()
+    bundle = open_bundle(out / answer["bundle"])
+    space, parity = context.space, bundle.manifest.parity
+    model, table = context.model(profiled), read_table(context.target, profiled / "table.csv")
+
+    def tested(found: Mapping[str, float] | None) -> Tested | None:
+        return Tested(measured_ms=found["measured_ms"], test_accuracy=found["accuracy"]) if found else None
+
+    largest = tested(answer["largest"])
+    assert largest
+    return TargetFigures(
+        target=answer["target"],
+        budget=answer["budget"],
+        budget_ms=answer["budget_ms"],
+        limit_ms=searched["limit_ms"],
+        confidence=context.job.search.confidence,
+        predicted_ms=answer["predicted_ms"],
+        measured_ms=answer["measured_ms"],
+        test_accuracy=parity.deployed_accuracy,
+        torch_accuracy=parity.torch_accuracy,
+        top1_agreement=parity.top1_agreement,
+        max_abs_error=parity.max_abs_error,
+        images=parity.images,
+        size_bytes=bundle.program.stat().st_size,
+        macs=bundle.manifest.macs,
+        params=bundle.manifest.params,
+        bundle=answer["bundle"],
+        too_noisy=answer["noise"]["too_noisy"],
+        spread=answer["noise"]["spread"],
+        largest=largest,
+        best_random=tested(answer["best_random"]),
+        search=search_figures(space, searched),
+        validation=Validation.model_validate(validated["summary"]),
+        networks=timed_networks(model, validated),
+        slots=slot_costs(model, answer["arch"]),
+        table=table_rows(table, space, answer["arch"]),
+        stages=[StageTime(name=s["name"], seconds=s["seconds"], cached=s["cached"]) for s in answer["stages"]],
+        provenance=_provenance(context, table, model, bundle),
+    )
+
+
+def _provenance(context: Context, table: LatencyTable, model: LatencyModel, bundle: Bundle) -> dict[str, Facts]:
+    target, manifest, fit = context.target, table.manifest, model.fit
+    recipe = target.recipe
+    host = {name: value for name, value in manifest.host.items() if name != "flags"}
+    return {
+        "Device and recipe": _texts(
+            {
+                "device": target.device.name,
+                **{name.replace("_", " "): value for name, value in host.items()},
+                "device fingerprint": manifest.device_fingerprint,
+                "recipe": recipe.name,
+                "runtime": f"{recipe.runtime} {manifest.versions[recipe.runtime]}",
+                "precision": recipe.precision,
+                "threads": recipe.threads,
+                "batch": recipe.batch,
+                "recipe, sha256": manifest.recipe_hash,
+            }
+        ),
+        "Versions": _texts(bundle.manifest.versions),
+        "Latency table": _texts(
+            {"measured on": manifest.date, "ops": len(table.rows), "sha256 of the CSV": manifest.csv_sha256}
+        ),
+        "How ops were timed": _measurement(manifest.measurement),
+        **(
+            {
+                "How whole networks were timed": _texts({"seed of the draw": fit.seed}) | _measurement(fit.measurement),
+                "Context factors": _texts(
+                    {
+                        "calibration networks": len(fit.calibration_ms),
+                        "their error, each under a fit on the others": f"{fit.held_out_mape:.2%} MAPE",
+                        "bound networks": len(fit.scores),
+                    }
+                ),
+            }
+            if fit
+            else {}
+        ),
+        "Bundle, sha256": {name: file.sha256 for name, file in bundle.manifest.files.items()}
+        | {"manifest": bundle.manifest.manifest_sha256},
+    }
+
+
+def _texts(facts: Mapping[str, object]) -> Facts:
+    return {name: str(value) for name, value in facts.items()}
+
+
+def _measurement(facts: Mapping[str, object]) -> Facts:
+    return {name.replace("_", " "): str(value) for name, value in facts.items()}
+
+
+def search_figures(space: Space, searched: Mapping[str, Any]) -> Search:
+    """From the result of the search stage."""
+
+    def networks(found: Iterable[Mapping[str, Any]]) -> list[Network]:
+        return [Network.model_validate({**each, "arch": space.describe(each["arch"])}) for each in found]
+
+    return Search(
+        front=networks(searched["front"]["networks"]),
+        front_size=searched["front"]["size"],
+        front_strategy=searched["front"]["strategy"],
+        candidates=networks(searched["candidates"]),
+        random=networks(searched["random"]),
+        largest=networks([searched["largest"]])[0],
+        proof=searched["proof"],
+    )
+
+
+def timed_networks(model: LatencyModel, validated: Mapping[str, Any]) -> list[TimedNetwork]:
+    """From the result of the validate stage."""
+    codes = np.array(validated["codes"], np.uint8)
+    rows = zip(
+        model.space.decode(codes),
+        validated["predicted_ms"],
+        model.plain(codes),
+        *validated["measured_ms"],
+        strict=True,
+    )
+    return [
+        TimedNetwork(
+            arch=model.space.describe(arch), predicted_ms=predicted, plain_ms=float(plain), measured_ms=[first, second]
+        )
+        for arch, predicted, plain, first, second in rows
+    ]
+
+
+def slot_costs(model: LatencyModel, found: Mapping[str, int]) -> list[SlotCost]:
+    """Every slot that stands in the network found or in the largest one, in the order of execution."""
+    space = model.space
+    of_found, of_largest = explain(model, found), explain(model, space.largest)
+    costs = []
+    for slot in space.slots:
+        if slot.name in of_found or slot.name in of_largest:
+            op = slot.op(*(found[name] for name in slot.variables))
+            costs.append(
+                SlotCost(
+                    slot=slot.name,
+                    group=slot.group,
+                    op=op.key if op else None,
+                    found_ms=of_found.get(slot.name, 0.0),
+                    largest_ms=of_largest.get(slot.name, 0.0),
+                )
+            )
+    return costs
+
+
+def table_rows(table: LatencyTable, space: Space, found: Mapping[str, int]) -> list[TableRow]:
+    """The table by slots; what slots share, such as the resolution, is held at the network found.
+
+    Where slots have nothing to themselves, as the edges of a cell that stands in every stage, all but the resolution
+    varies.
+    """
+    parents = {v.requires[0] for v in space.variables if v.requires}
+    rows = [row for slot in space.slots if (row := _row(table, space, slot, found, parents, set(space.shared)))]
+    if rows:
+        return rows
+    return [row for slot in space.slots if (row := _row(table, space, slot, found, parents, {"resolution"}))]
+
+
+def _row(
+    table: LatencyTable, space: Space, slot: Slot, found: Mapping[str, int], parents: set[str], shared: set[str]
+) -> TableRow | None:
+    own = [name for name in slot.variables if name not in parents | shared]
+    if not own:
+        return None
+    # A depth is held where the block stands.
+    held = {n: space.variable(n).values[-1] if n in parents else found[n] for n in slot.variables if n not in own}
+    choices = []
+    for index in np.ndindex(*(len(space.variable(name).values) for name in own)):
+        values = {name: space.variable(name).values[i] for name, i in zip(own, index, strict=True)}
+        op = slot.op(*({**held, **values}[name] for name in slot.variables))
+        if op is not None and not op.free:
+            stands = slot.op(*(found[name] for name in slot.variables)) == op
+            chosen = stands and all(found[name] == value for name, value in values.items())
+            choices.append(Choice(values=list(values.values()), latency_ms=table.latency_ms(op), chosen=chosen))
+    kinds = [re.sub(r"(_\d+)+$", "", name) for name in own]
+    shown = {name: value for name, value in held.items() if name not in parents}
+    return TableRow(slot=slot.name, group=slot.group, variables=kinds, held=shown, choices=choices)
+
+
+def training_figures(trained: Path, phases: Mapping[str, int]) -> Training | None:
+    """Curves from a training's metrics; None where it left none.
+
+    Args:
+        trained: folder of the training.
+        phases: name of a phase -> its steps.
+    """
+    path = trained / METRICS
+    if not path.is_file():
+        return None
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    curves = []
+    for name in _LOSSES:
+        points = np.array([(float(row["step"]), float(row[name])) for row in rows if row[name]])
+        if len(points):
+            parts = np.array_split(points, min(_POINTS, len(points)))
+            means = np.array([part.mean(axis=0) for part in parts])
+            curves.append(Curve(name=name, steps=means[:, 0].tolist(), values=means[:, 1].tolist()))
+    ends = np.cumsum(list(phases.values())).tolist()
+    return Training(curves=curves, phases=dict(zip(phases, ends, strict=True)))

@@ -1,0 +1,234 @@
+"""From a job to its stages: what each of them depends on, known before any is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+from hwnas.accuracy import check_enough
+from hwnas.data import open_data
+from hwnas.errors import InvalidValue, UnknownName
+from hwnas.latency.model import bound_networks_for
+from hwnas.latency.profile import NETWORKS, OPS, check_host, runtime_versions
+from hwnas.pipeline import stages as work
+from hwnas.pipeline.cache import Stage
+from hwnas.pipeline.job import Job
+from hwnas.pipeline.stages import Context
+from hwnas.progress import Progress, silent
+from hwnas.search import STRATEGIES
+from hwnas.search.objectives import check_budget_text
+from hwnas.spaces import Domain, Space
+from hwnas.targets import Target, detect_host, resolve_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetPlan:
+    """The stages of one target, in their order; targets share those whose key is the same.
+
+    Attributes:
+        context: what the stages work with.
+        profile, validate, train, accuracy, search, export, bench: the stages.
+    """
+
+    context: Context
+    profile: Stage
+    validate: Stage
+    train: Stage
+    accuracy: Stage
+    search: Stage
+    export: Stage
+    bench: Stage
+
+    @property
+    def measured(self) -> tuple[Stage, ...]:
+        """What comes before the training: it decides whether the budget can be kept."""
+        return self.profile, self.validate
+
+    @property
+    def made(self) -> tuple[Stage, ...]:
+        """The training, and what comes behind it."""
+        return self.train, self.accuracy, self.search, self.export, self.bench
+
+    @property
+    def name(self) -> str:
+        """Of the target, ``device/recipe``."""
+        return self.context.target.name
+
+
+STAGES = tuple(field.name for field in fields(TargetPlan))[1:]
+
+
+def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPlan]:
+    """A plan for each target of a job; all that can be wrong with a job is found here, before anything long begins.
+
+    Args:
+        job: what to do.
+        out: its output folder; nothing is written.
+        progress: told by the stages, which name their target where there are several.
+
+    Raises:
+        UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.
+        TableError, RuntimeUnavailable: a target cannot run on this host.
+    """
+    if job.search.strategy not in STRATEGIES:
+        raise UnknownName("search strategy", job.search.strategy, STRATEGIES)
+    budgets = _budgets(job)
+    needed = bound_networks_for(job.search.confidence)
+    if job.latency.bound_networks < needed:
+        raise InvalidValue(
+            f"search.confidence is {job.search.confidence:g}, which takes {needed} bound networks; "
+            f"latency.bound_networks is {job.latency.bound_networks}. Raise it, or lower the confidence"
+        )
+    targets = _targets(job)
+    data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
+    space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
+    _check_size(job, space)
+    fingerprint = data.fingerprint()
+    return [
+        _plan(
+            Context(
+                job=job,
+                target=target,
+                budget=budgets[text],
+                data=data,
+                space=space,
+                progress=_labelled(progress, target.recipe.name) if len(targets) > 1 else progress,
+            ),
+            out / "stages",
+            fingerprint,
+            progress,
+        )
+        for text, target in targets.items()
+    ]
+
+
+def _budgets(job: Job) -> dict[str, str]:
+    """Target as the job writes it -> its budget."""
+    given = job.budget if isinstance(job.budget, Mapping) else dict.fromkeys(job.targets, job.budget)
+    for name in given:
+        if name not in job.targets:
+            raise UnknownName("target in [budget]", name, job.targets, "It lists the job's targets as `targets` does.")
+    if missing := [name for name in job.targets if name not in given]:
+        raise InvalidValue(
+            f"[budget] has none for {', '.join(missing)}; write one for each target, or one text for all"
+        )
+    for text in given.values():
+        check_budget_text(text)
+    return given
+
+
+def _targets(job: Job) -> dict[str, Target]:
+    """Target as the job writes it -> the target, which can run on this host."""
+    found: dict[str, Target] = {}
+    for text in job.targets:
+        target = resolve_target(text)
+        if text in found or target in found.values():
+            raise InvalidValue(f"targets names {target.name} twice: {', '.join(job.targets)}; name it once")
+        check_host(target)
+        found[text] = target
+    return found
+
+
+def _check_size(job: Job, space: Space) -> None:
+    latency = job.latency
+    networks = latency.calibration_networks + latency.bound_networks + latency.validation_networks
+    if space.size < networks:
+        raise InvalidValue(
+            f"[latency] asks for {networks} different networks ({latency.calibration_networks} to calibrate, "
+            f"{latency.bound_networks} to bound the error, {latency.validation_networks} to validate), and "
+            f"{space.name} has {space.size} under these restrictions. Ask for fewer, or leave more choices in [space]"
+        )
+    check_enough(space, job.accuracy.networks(space))
+
+
+def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
+    job, target = context.job, context.target
+    domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
+    shared = replace(context, progress=progress)
+    profile = Stage(
+        name="profile",
+        inputs={
+            "target": target.name,
+            "recipe": target.recipe.hash,
+            "host": asdict(detect_host()),
+            "versions": versions,
+            "domain": domain,
+            "networks": [job.latency.calibration_networks, job.latency.bound_networks],
+            "protocols": [asdict(OPS), asdict(NETWORKS)],
+        },
+        needs=(),
+        place=place,
+        work=partial(work.profile_stage, context),
+    )
+    validate = Stage(
+        name="validate",
+        inputs={"target": target.name, "networks": job.latency.validation_networks, "seed": job.seed},
+        needs=(profile,),
+        place=place,
+        work=partial(work.validate_stage, context, profiled=profile),
+    )
+    train = Stage(
+        name="train",
+        inputs={
+            "domain": domain,
+            "data": data,
+            "training": job.training.model_dump(),
+            "seed": job.seed,
+            "versions": {name: versions[name] for name in ("hwnas", "torch")},
+        },
+        needs=(),
+        place=place,
+        work=partial(work.train_stage, shared),
+    )
+    accuracy = Stage(
+        name="accuracy",
+        inputs={"accuracy": job.accuracy.model_dump(), "seed": job.seed},
+        needs=(train,),
+        place=place,
+        work=partial(work.accuracy_stage, shared, trained=train),
+    )
+    search = Stage(
+        name="search",
+        inputs={
+            "target": target.name,
+            "budget": context.budget,
+            "search": job.search.model_dump(),
+            "seed": job.seed,
+        },
+        needs=(profile, accuracy),
+        place=place,
+        work=partial(work.search_stage, context, profiled=profile, trained=train, evaluated=accuracy),
+    )
+    export = Stage(
+        name="export",
+        inputs={"target": target.name, "parity": target.recipe.parity.model_dump()},
+        needs=(search, train),
+        place=place,
+        work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),
+    )
+    bench = Stage(
+        name="bench",
+        inputs={"target": target.name},
+        needs=(export,),
+        place=place,
+        work=partial(work.bench_stage, context, exported=export),
+    )
+    return TargetPlan(
+        context=context,
+        profile=profile,
+        validate=validate,
+        train=train,
+        accuracy=accuracy,
+        search=search,
+        export=export,
+        bench=bench,
+    )
+
+
+def _labelled(progress: Progress, label: str) -> Progress:
+    def tell(what: str, done: int, total: int) -> None:
+        progress(f"{label}: {what}", done, total)
+
+    return tell

@@ -1,0 +1,117 @@
+"""What a run would do and why, without doing it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from hwnas.pipeline.cache import UNFINISHED, Stage, known_inputs
+from hwnas.pipeline.compile import check_stage
+from hwnas.pipeline.job import Job
+from hwnas.pipeline.plan import plan_job
+from hwnas.search import check_feasible
+
+_SHOWN = 3  # differences of a stage from the nearest earlier one
+_LONGEST = 40  # characters of a value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What would become of a stage.
+
+    Attributes:
+        name, key: of the stage.
+        target: that it belongs to; None where all share it.
+        cached: whether it would be reused.
+        why: the reasons to do it; empty where it is reused.
+    """
+
+    name: str
+    key: str
+    target: str | None
+    cached: bool
+    why: tuple[str, ...]
+
+
+def preview_job(job: Job, out: Path, *, again: str | None = None) -> list[Preview]:
+    """What `compile_job` would do, in its order; nothing is timed or written.
+
+    Raises:
+        InfeasibleBudget: a profile is there, and no network keeps the budget.
+        UnknownName, InvalidValue, DataError, TableError, RuntimeUnavailable: as in `compile_job`.
+    """
+    check_stage(again)
+    plans = plan_job(job, out)
+    found: dict[str, Preview] = {}
+    measured, made = [plan.measured for plan in plans], [plan.made for plan in plans]
+    for stage in chain(*measured, *made):
+        if stage.key not in found:
+            why = tuple(_reasons(stage, again, found))
+            found[stage.key] = Preview(name=stage.name, key=stage.key, target=stage.target, cached=not why, why=why)
+    for plan in plans:
+        if found[plan.profile.key].cached:
+            check_feasible(plan.context.constraints(plan.profile.folder))
+    return list(found.values())
+
+
+def _reasons(stage: Stage, again: str | None, found: Mapping[str, Preview]) -> Iterator[str]:
+    """Why a stage would be done: for what comes before it, for what changed, or for what is left of it."""
+    after = [need.name for need in stage.needs if not found[need.key].cached]
+    if stage.name == again:
+        yield "asked for by --from"
+    if after:
+        yield f"after {' and '.join(after)}"
+    if not after and stage.name != again and stage.is_whole():
+        return
+    if stage.unfinished.exists():
+        yield "goes on from where it was stopped"
+    elif stage.folder.exists():
+        if not stage.is_whole():
+            yield "its files were changed"
+    else:
+        yield from _differences(stage)
+
+
+def _differences(stage: Stage) -> Iterator[str]:
+    """What sets a stage apart from the earlier one, of its name and target, that is nearest to it."""
+    mine = _flat(stage.inputs)
+    needs = {need.name for need in stage.needs}
+    nearest: dict[str, tuple[str, str]] | None = None
+    for folder, inputs in known_inputs(stage.place).items():
+        same_name = folder.name.removesuffix(UNFINISHED).rpartition("-")[0] == stage.name
+        if not same_name or inputs.get("target") != stage.inputs.get("target"):
+            continue
+        theirs = _flat({name: value for name, value in inputs.items() if name not in needs})
+        apart = {
+            name: (theirs.get(name, "nothing"), mine.get(name, "nothing"))
+            for name in [*mine, *(name for name in theirs if name not in mine)]
+            if theirs.get(name) != mine.get(name)
+        }
+        if nearest is None or len(apart) < len(nearest):
+            nearest = apart
+    if nearest is None:
+        yield "not done before"
+        return
+    for name, (before, now) in list(nearest.items())[:_SHOWN]:
+        yield f"{name}: {before} -> {now}"
+    if len(nearest) > _SHOWN:
+        yield f"and {len(nearest) - _SHOWN} more differences"
+
+
+def _flat(value: object, name: str = "") -> dict[str, str]:
+    """Nested values as text, by their path: ``training.phases.0.steps``."""
+    items: Iterator[tuple[object, object]] | None = None
+    if isinstance(value, Mapping):
+        items = iter(value.items())
+    elif isinstance(value, list | tuple):
+        items = iter(enumerate(value))
+    if items is None:
+        # As JSON keeps it, so that what was read back compares equal; quoted as in a job's file.
+        text = json.dumps(value, ensure_ascii=False)
+        return {name: text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"}
+    return {
+        path: text for key, inner in items for path, text in _flat(inner, f"{name}.{key}" if name else str(key)).items()
+    }

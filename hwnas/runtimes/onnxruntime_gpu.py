@@ -1,0 +1,174 @@
+"""ONNX Runtime on a GPU: its CUDA and its TensorRT execution provider."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from onnx import TensorProto, helper
+from pydantic import Field
+from torch import Tensor
+
+from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.lowering import Program
+from hwnas.runtimes.base import parse_options
+from hwnas.runtimes.cuda import WARM_UP, Bound, CudaOptions, CudaSession, stream, timing_caches
+from hwnas.runtimes.onnxruntime import GraphOptimization, inference_session, session_settings
+
+# What the ends of a graph may be, to torch and to ONNX Runtime.
+_TYPES = {"tensor(float)": (torch.float32, np.float32), "tensor(float16)": (torch.float16, np.float16)}
+_CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+# Both packages are the module `onnxruntime`.
+_INSTALL = "pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+
+
+class OnnxRuntimeCudaOptions(CudaOptions, frozen=True):
+    """The ``[options]`` of an onnxruntime-cuda recipe.
+
+    Attributes:
+        graph_optimization: ONNX Runtime's level of graph rewriting.
+    """
+
+    graph_optimization: GraphOptimization = "all"
+
+
+class OnnxRuntimeTensorRtOptions(OnnxRuntimeCudaOptions, frozen=True):
+    """The ``[options]`` of an onnxruntime-tensorrt recipe.
+
+    Attributes:
+        optimization_level: of TensorRT's builder; a higher one takes longer to compile.
+        timing_cache: keep TensorRT's times of kernels on the disk, so that the next program compiles faster.
+    """
+
+    optimization_level: int = Field(default=3, ge=0, le=5)
+    timing_cache: bool = True
+
+
+class OnnxRuntimeCudaSession(CudaSession):
+    """An ONNX graph in ONNX Runtime's CUDA execution provider, none of it on the CPU.
+
+    ONNX Runtime captures one CUDA graph a session, for the arrays that its first runs were bound to: so each bound call
+    has a session of its own.
+    """
+
+    provider: ClassVar[str] = _CUDA
+    known_options: ClassVar[type[OnnxRuntimeCudaOptions]] = OnnxRuntimeCudaOptions
+
+    @staticmethod
+    def version() -> str:
+        """Version of onnxruntime."""
+        return str(ort.__version__)
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """Also the provider, or the libraries that it loads."""
+        if cls.provider not in ort.get_available_providers():
+            here = ", ".join(ort.get_available_providers())
+            return [
+                f"ONNX Runtime {ort.__version__} has no {cls.provider}, only {here}: {_INSTALL}",
+                *super().missing(),
+            ]
+        return super().missing() or _unloadable(cls.provider)
+
+    def _providers(self) -> list[tuple[str, dict[str, str]]]:
+        """The providers with their settings, the preferred one first."""
+        return [(_CUDA, {**_on_stream(), "enable_cuda_graph": _flag(self._options.cuda_graph), "use_tf32": "0"})]
+
+    def _compile(self, program: Program | Path) -> tuple[int, ...]:
+        self._options = parse_options(self.recipe, self.known_options)
+        self._spare: ort.InferenceSession | None = self._session()
+        [entry] = self._spare.get_inputs()
+        return tuple(entry.shape)
+
+    def _session(self) -> ort.InferenceSession:
+        settings = session_settings(self.recipe, self._options.graph_optimization)
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        session = inference_session(self._program, settings, self._providers())
+        if self.provider not in session.get_providers():
+            raise RuntimeUnavailable(
+                f"{self.recipe.name} runs in ONNX Runtime's {self.provider}, which did not start; the session has "
+                f"{', '.join(session.get_providers())}. ONNX Runtime has said why on the standard error output"
+            )
+        return session
+
+    def _allocate(self) -> Bound:
+        session, self._spare = self._spare or self._session(), None
+        [entry], [result] = session.get_inputs(), session.get_outputs()
+        binding = session.io_binding()
+        arrays: list[Tensor] = []
+        for end, bind in ((entry, binding.bind_input), (result, binding.bind_output)):
+            if end.type not in _TYPES:
+                raise BundleError(f"{end.name} of the graph is {end.type}; it should be {' or '.join(_TYPES)}")
+            dtype, element = _TYPES[end.type]
+            arrays.append(torch.zeros(tuple(end.shape), dtype=dtype, device="cuda"))
+            bind(end.name, "cuda", 0, element, tuple(end.shape), arrays[-1].data_ptr())
+        given, y = arrays
+        asynchronously = ort.RunOptions()
+        asynchronously.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+        def run() -> Tensor:
+            session.run_with_iobinding(binding, asynchronously)
+            return y
+
+        for _ in range(WARM_UP):
+            run()
+        stream().synchronize()
+        return Bound(given, run)
+
+    def _close(self) -> None:
+        super()._close()
+        self._spare = None
+
+
+class OnnxRuntimeTensorRtSession(OnnxRuntimeCudaSession):
+    """An ONNX graph in ONNX Runtime's TensorRT execution provider, what that cannot take in its CUDA one."""
+
+    provider: ClassVar[str] = _TENSORRT
+    known_options: ClassVar[type[OnnxRuntimeCudaOptions]] = OnnxRuntimeTensorRtOptions
+    # TensorRT's own package brings the libraries that the provider looks for, once it is imported.
+    libraries: ClassVar[dict[str, str]] = {"tensorrt": "pip install 'tensorrt<11' (ONNX Runtime takes TensorRT 10)"}
+
+    def _providers(self) -> list[tuple[str, dict[str, str]]]:
+        options = self._options
+        assert isinstance(options, OnnxRuntimeTensorRtOptions)
+        tensorrt = {
+            **_on_stream(),
+            "trt_cuda_graph_enable": _flag(options.cuda_graph),
+            # The graph says where fp16 is; a network that is not strongly typed may not have any without this.
+            "trt_fp16_enable": _flag(self.recipe.precision == "fp16"),
+            "trt_builder_optimization_level": str(options.optimization_level),
+            "trt_timing_cache_enable": _flag(options.timing_cache),
+        }
+        if options.timing_cache:
+            tensorrt["trt_timing_cache_path"] = str(timing_caches())
+        return [(_TENSORRT, tensorrt), (_CUDA, {**_on_stream(), "use_tf32": "0"})]
+
+
+def _on_stream() -> dict[str, str]:
+    return {"device_id": "0", "user_compute_stream": str(stream().cuda_stream)}
+
+
+def _flag(value: bool) -> str:
+    return str(int(value))
+
+
+@cache
+def _unloadable(provider: str) -> list[str]:
+    """Whether a provider fails to load its libraries: ONNX Runtime then computes on the CPU, and only logs it."""
+    shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", shape[:1], shape[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    started = inference_session(model, settings, [provider]).get_providers()
+    if provider in started:
+        return []
+    return [
+        f"ONNX Runtime {ort.__version__} cannot load the libraries of its {provider} (CUDA, cuDNN, TensorRT in the "
+        f"versions that it was built for; torch is built for CUDA {torch.version.cuda}): {_INSTALL}, and see "
+        "https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#requirements"
+    ]

@@ -1,0 +1,118 @@
+"""Reading what a stranger may have written: JSON, file names and files, each held to limits before it is used."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import stat
+from pathlib import Path
+
+from hwnas.errors import HwnasError
+
+_DEPTH = 32
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_LONGEST_NAME = 64
+# Names that Windows gives to devices, with any suffix.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
+
+
+def parse_json(data: bytes, what: object, error: type[HwnasError]) -> object:
+    """The value of a JSON document that says one thing only, the same to every reader.
+
+    Refused are a name that stands twice in an object, NaN and Infinity (JSON has neither), numbers of thousands of
+    digits, what is no UTF-8, and what is nested deeper than 32 levels.
+
+    Args:
+        data: the document; whoever reads it from a file has held its size to a limit.
+        what: it is, for the message.
+        error: the class to raise.
+    """
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_without_repetition, parse_constant=_no_number)
+    except (ValueError, RecursionError) as problem:
+        reason = "it is nested too deeply" if isinstance(problem, RecursionError) else problem
+        raise error(f"{what} is malformed: the file: {reason}") from problem
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > _DEPTH:
+            raise error(f"{what} is malformed: the file: it is nested deeper than {_DEPTH} levels")
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in one object"
+        )
+    return found
+
+
+def _no_number(text: str) -> object:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def file_name_mistake(name: str) -> str | None:
+    """Why a text is no name for a file that lies in one folder on every system; None if it is one.
+
+    Letters and digits of ASCII, ``_``, ``-`` and single dots between them: no folder, no drive, no ``..``, no name that
+    Windows gives to a device, none that differs from another only in how Unicode writes it.
+    """
+    if len(name) > _LONGEST_NAME:
+        return f"it has {len(name)} characters, and at most {_LONGEST_NAME} are accepted"
+    if not _FILE_NAME.fullmatch(name):
+        return "a file of a bundle has a plain name of letters, digits, '_', '-' and single dots, without folders"
+    if name.split(".", maxsplit=1)[0].casefold() in _DEVICES:
+        return "Windows has a device of that name"
+    return None
+
+
+def open_regular(path: Path, error: type[HwnasError], *, limit_bytes: int) -> io.BufferedReader:
+    """Open a plain file for reading, and nothing that only looks like one.
+
+    A symbolic link is not followed, a FIFO is not waited for.
+
+    Args:
+        path: of the file.
+        error: the class to raise.
+        limit_bytes: how large it may be.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        # Asked before opening where no flag keeps a link from being followed, and after, for it may have changed.
+        before = path.lstat()
+        if not stat.S_ISREG(before.st_mode):
+            raise error(f"{path} is {_kind(before.st_mode)}, not a file")
+        file = os.fdopen(os.open(path, flags), "rb")
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror or problem}") from problem
+    facts = os.fstat(file.fileno())
+    mistake = None
+    if not stat.S_ISREG(facts.st_mode):
+        mistake = f"{path} is {_kind(facts.st_mode)}, not a file"
+    elif facts.st_size > limit_bytes:
+        mistake = f"{path} has {facts.st_size} bytes; at most {limit_bytes} are accepted"
+    if mistake:
+        file.close()
+        raise error(mistake)
+    return file
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")

@@ -1,0 +1,152 @@
+"""The lines of a bundle's README run where there is nothing but the runtime and numpy, and give what was recorded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hwnas.deploy import Bundle, BundleManifest, verify, write_bundle
+from hwnas.deploy.bundle import write_example
+from hwnas.deploy.manifest import README, tolerance
+from hwnas.errors import RuntimeUnavailable
+from hwnas.lowering import form_of
+from hwnas.runtimes import open_session
+from hwnas.targets import resolve_target
+
+IMAGE = (1, 1, 24, 24)
+RECIPES = [
+    "onnxruntime-cpu-fp32",
+    "onnxruntime-cpu-int8",
+    "openvino-cpu-fp32",
+    "openvino-cpu-bf16",
+    "openvino-cpu-int8",
+    "torch-cpu-fp32",
+]
+# Nothing else of this environment may be imported: hwnas and what it needs is not there for whoever gets a bundle.
+ALONE = """\
+import sys
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in {blocked!r} else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+AFTER = "np.save('../y.npy', y)\nassert 'hwnas' not in sys.modules\n"
+
+Make = Callable[[str], Bundle]
+
+
+@pytest.fixture
+def make(manifest: BundleManifest, tmp_path: Path) -> Make:
+    """Makes the bundle of a small network under a shipped recipe."""
+
+    def made(name: str) -> Bundle:
+        recipe = resolve_target(f"this/{name}").recipe
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(1, 8, 3, stride=2), nn.Hardswish(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
+        )  # fmt: skip
+        form = form_of(recipe)
+        program = form.lower(network.eval(), IMAGE[1:], torch.randn(32, *IMAGE[1:]))
+        x = torch.randn(IMAGE).numpy()
+        try:
+            with open_session(program, recipe) as session:
+                y = session.run(x)
+        except RuntimeUnavailable as error:
+            pytest.skip(str(error))
+
+        def write(folder: Path) -> Path:
+            write_example(folder, x, y)
+            return form.write(program, folder)
+
+        example = manifest.example.model_copy(
+            update={"max_abs_error": tolerance(recipe.precision, float(abs(y).max()))}
+        )
+        return write_bundle(
+            tmp_path / "bundle", write, manifest.model_copy(update={"recipe": recipe, "example": example})
+        )
+
+    return made
+
+
+def lines(bundle: Bundle) -> str:
+    """The Python of a README, exactly as it stands there."""
+    [code] = re.findall(r"^```python\n(.*?)^```$", (bundle.folder / README).read_text(), re.DOTALL | re.MULTILINE)
+    return str(code)
+
+
+def check(bundle: Bundle, done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 0, done.stderr
+    recorded = np.load(bundle.folder / "example-output.npy", allow_pickle=False)
+    printed = re.fullmatch(r"class (\d+) largest difference (\S+)\n", done.stdout)
+    assert printed, done.stdout
+    assert int(printed[1]) == recorded[0].argmax()
+    assert float(printed[2]) <= bundle.manifest.example.max_abs_error
+    y = np.load(bundle.folder.parent / "y.npy", allow_pickle=False)
+    assert y.shape == tuple(bundle.manifest.output.shape)
+    assert float(abs(y[:1] - recorded).max()) == pytest.approx(float(printed[2]), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_lines_run_with_the_runtime_alone(name: str, make: Make) -> None:
+    bundle = make(name)
+    assert len(lines(bundle).splitlines()) <= 12
+    runtime = bundle.manifest.recipe.runtime
+    blocked = {"hwnas", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "pydantic", "safetensors"} - {runtime}
+    code = ALONE.format(blocked=blocked) + lines(bundle) + AFTER
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=bundle.folder, capture_output=True, text=True, check=False
+    )
+    check(bundle, done)
+    assert verify(bundle.folder).max_abs_error is not None
+
+
+def test_the_lines_show_another_program(make: Make) -> None:
+    """The difference that the lines print is one: of other outputs it is large."""
+    bundle = make("onnxruntime-cpu-fp32")
+    path = bundle.folder / "example-output.npy"
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + np.float32(100).tobytes())
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", lines(bundle)], cwd=bundle.folder, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout.split()[-1]) > 90
+
+
+def test_a_run_of_several_images(make: Make, manifest: BundleManifest) -> None:
+    from hwnas.deploy.readme import lines as made
+
+    several = manifest.model_copy(update={"recipe": manifest.recipe.model_copy(update={"batch": 4})})
+    assert ".repeat(4, axis=0)" in made(several)
+
+
+def test_the_page_names_data_and_licence(bundle: Bundle) -> None:
+    page = (bundle.folder / README).read_text()
+    for words in ("## Licence", "training on `made-up`", "gives no rights", "pip install onnxruntime numpy", "87.50%"):
+        assert words in page
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["onnxruntime-cpu-fp32", "onnxruntime-cpu-int8", "openvino-cpu-fp32"])
+def test_the_lines_run_in_an_environment_of_their_own(name: str, make: Make, tmp_path: Path) -> None:
+    bundle = make(name)
+    venv.create(tmp_path / "alone", with_pip=True)
+    python = tmp_path / "alone" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    [packages] = re.findall(r"`pip install ([\w ]+)`", (bundle.folder / README).read_text())
+    subprocess.run([python, "-m", "pip", "install", "-q", *packages.split()], check=True, capture_output=True)
+    listed = subprocess.run([python, "-m", "pip", "list"], check=True, capture_output=True, text=True).stdout
+    assert not re.search(r"^(hwnas|torch|onnx) ", listed, re.MULTILINE)
+    code = "import sys\n" + lines(bundle) + AFTER
+    done = subprocess.run([python, "-I", "-c", code], cwd=bundle.folder, capture_output=True, text=True, check=False)
+    check(bundle, done)

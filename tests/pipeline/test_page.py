@@ -1,0 +1,348 @@
+"""The page of a run, opened in a browser: what is drawn, what a keyboard reaches, what a phone and a dark room show."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from hwnas.cli.main import main
+from hwnas.errors import RuntimeUnavailable, SpecError
+from hwnas.pipeline.figures import FIGURES, read_figures
+from hwnas.pipeline.page import PAGE, page, write_page
+from hwnas.pipeline.pictures import write_pngs
+from hwnas.pipeline.plots import PALETTE, arch_lines, count
+from hwnas.pipeline.run_plots import run_plots
+from hwnas.pipeline.target_plots import target_plots
+
+CHROMIUM = shutil.which("chromium")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+EVIL = '<script>document.title = "stolen"</script><img src=x onerror=alert(1)>'
+
+
+@pytest.fixture(scope="module")
+def several(finished):
+    """The figures of a run with two targets."""
+    return read_figures(finished[1])
+
+
+@pytest.fixture(scope="module")
+def run(several):
+    """The same as if it had one target."""
+    return several.model_copy(update={"targets": several.targets[:1]})
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, tmp_path_factory):
+    """Opens a run's page with some settings of a context; whatever the console says or asks for fails the module."""
+    complaints = []
+
+    def open_page(run, **settings):
+        shown = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings}).new_page()
+        shown.on("console", lambda message: complaints.append(message.text))
+        shown.on("pageerror", lambda error: complaints.append(str(error)))
+        shown.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
+        shown.goto(write_page(tmp_path_factory.mktemp("page"), run).as_uri())
+        assert complaints == []
+        return shown
+
+    yield open_page
+    assert complaints == []
+
+
+@pytest.fixture(scope="module")
+def desk(opened, run):
+    """The page on a desk, light; tests leave it as they found it."""
+    return opened(run)
+
+
+def check_plots(shown, run):
+    """Each plot of a run is drawn, is told in words, and has its data as a table; the page is well formed."""
+    plots = [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
+    assert shown.locator(".plot").count() == len(plots) >= 6
+    for plot in plots:
+        box = shown.locator(f"[id='{plot.name}']")
+        assert box.locator(".main-svg").count() > 0, plot.name
+        assert box.locator(".scatterlayer path, .hm image, .bars path").count() > 0, plot.name
+        assert plot.summary in box.get_attribute("aria-label")
+        rows = shown.locator(f"figure:has([id='{plot.name}']) details tbody tr").count()
+        assert rows == len(plot.rows) > 0
+    assert shown.locator("h1").count() == 1
+    levels = shown.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    ids = shown.evaluate("[...document.querySelectorAll('[id]:not(.plot *)')].map(e => e.id)")
+    assert len(set(ids)) == len(ids)
+
+
+def test_figures_are_those_of_the_answer(several, finished):
+    _, out, report = finished
+    assert [target.target for target in several.targets] == list(report["targets"])
+    target, answer = several.targets[0], next(iter(report["targets"].values()))
+    assert (target.measured_ms, target.predicted_ms) == (answer["measured_ms"], answer["predicted_ms"])
+    assert sum(slot.found_ms for slot in target.slots) == pytest.approx(answer["predicted_ms"])
+    assert target.search.candidates[0].arch == answer["network"]
+    assert target.validation.mape == answer["validation"]["mape"]
+    assert len(target.networks) == answer["validation"]["networks"]
+    assert len(target.search.random) == answer["random_networks"]
+    errors = [abs(n.predicted_ms / ms - 1) for n in target.networks for ms in n.measured_ms]
+    assert sum(errors) / len(errors) == pytest.approx(answer["validation"]["mape"])
+    front = target.search.front
+    for one, next_ in pairwise(front):
+        assert (one.predicted_ms, one.predicted_accuracy) < (next_.predicted_ms, next_.predicted_accuracy)
+    assert max(n.predicted_accuracy for n in target.search.candidates) <= front[-1].predicted_accuracy + 1e-9
+    chosen = {row.slot: [c.values for c in row.choices if c.chosen] for row in target.table}
+    network = answer["network"]
+    assert chosen["stage1.block1"] == [[network["kernel_1_1"], network["expansion_1_1"]]]
+    assert (out / target.bundle / "manifest.json").is_file()
+    assert (out / PAGE).read_text() == page(several)
+
+
+def test_a_run_that_was_moved_has_the_same_page(finished, tmp_path):
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    shutil.copy(finished[1] / FIGURES, moved)
+    assert page(read_figures(moved)) == (finished[1] / PAGE).read_text()
+
+
+def test_what_is_no_run_or_not_finished_is_told_apart(finished, tmp_path):
+    with pytest.raises(SpecError, match="is no folder"):
+        read_figures(tmp_path / "nothing")
+    with pytest.raises(SpecError, match=r"neither figures\.json nor stages"):
+        read_figures(tmp_path)
+    unfinished = tmp_path / "unfinished"
+    (unfinished / "stages").mkdir(parents=True)
+    profiled = next((finished[1] / "stages").glob("profile-*"))
+    shutil.copytree(profiled, unfinished / "stages" / profiled.name)
+    with pytest.raises(SpecError, match=r"not finished \(finished stages: profile\)"):
+        read_figures(unfinished)
+    text = (finished[1] / FIGURES).read_text()
+    for changed, words in (
+        (text[: len(text) // 2], "malformed"),
+        (json.dumps({**json.loads(text), "schema": 2}), "newer hwnas"),
+        (json.dumps({**json.loads(text), "targets": []}), "targets"),
+    ):
+        (tmp_path / FIGURES).write_text(changed)
+        with pytest.raises(SpecError, match=words):
+            read_figures(tmp_path)
+
+
+def test_colours_have_one_partner_each():
+    light = [pair[0] for pair in PALETTE.values()]
+    assert len(set(light)) == len(light)
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for pair in PALETTE.values() for colour in pair)
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_texts_and_marks_stand_out(mode):
+    """WCAG 2.2: a contrast of 4.5 for texts, of 3 for what data is drawn with."""
+
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    colours = {role: luminance(pair[mode]) for role, pair in PALETTE.items()}
+    for role, least in {"ink": 7, "muted": 4.5, "link": 4.5, "found": 3, "model": 3, "other": 3, "largest": 3}.items():
+        for ground in ("paper", "ground"):
+            low, high = sorted((colours[role], colours[ground]))
+            assert (high + 0.05) / (low + 0.05) >= least, (role, ground)
+
+
+def test_an_arch_in_lines():
+    arch = {"resolution": 28, "depth_1": 2, "kernel_1_1": 3, "kernel_1_2": 5, "depth_2": 1, "kernel_2_1": 7}
+    assert arch_lines(arch) == ["resolution 28", "depth 2 1", "kernel 3 5 | 7"]
+    assert arch_lines({"width_stem": 65, "width_0": 80}) == ["width stem 65", "width 80"]
+
+
+def test_numbers_of_networks():
+    assert [count(n) for n in (7.0, 12_345.0, 1.65e9, 2.18e19)] == ["7", "12,345", "1.65 × 10⁹", "2.18 × 10¹⁹"]
+
+
+def test_names_from_files_are_escaped(run):
+    [target] = run.targets
+    evil = run.model_copy(
+        update={
+            "data": EVIL,
+            "provenance": {**run.provenance, "Data": {"classes": EVIL, EVIL: EVIL}},
+            "targets": [target.model_copy(update={"bundle": EVIL, "target": EVIL})],
+        }
+    )
+
+    class Tags(HTMLParser):
+        found: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag, attrs):
+            self.found.append(tag)
+            assert not any(name.startswith("on") for name, _ in attrs)
+
+    before, after = Tags(), Tags()
+    before.found, after.found = [], []
+    before.feed(page(run))
+    after.feed(page(evil))
+    assert after.found.count("script") == before.found.count("script")
+    assert "img" not in after.found
+
+
+@needs_chromium
+def test_all_plots_are_drawn(run, desk):
+    check_plots(desk, run)
+
+
+@needs_chromium
+def test_all_plots_of_several_targets_are_drawn_and_names_from_files_do_nothing(several, opened):
+    first, second = several.targets
+    evil = several.model_copy(
+        update={
+            "provenance": {"Data": {"classes": EVIL}},
+            "targets": [first, second.model_copy(update={"target": EVIL})],
+        }
+    )
+    shown = opened(evil)
+    check_plots(shown, evil)
+    assert "hwnas" in shown.title()
+    assert EVIL in shown.locator("#provenance").inner_text()
+    assert shown.locator("main img").count() == 0
+
+
+@needs_chromium
+def test_hover_shows_the_arch(run, desk):
+    desk.locator("#front").scroll_into_view_if_needed()
+    star = desk.locator("#front .scatterlayer .trace").last.locator(".point").last
+    star.hover(force=True)
+    desk.wait_for_selector("#front .hoverlayer .hovertext")
+    said = desk.locator("#front .hoverlayer").text_content()
+    [target] = run.targets
+    assert f"resolution {target.search.candidates[0].arch['resolution']}" in said
+    assert "kernel" in said
+
+
+@needs_chromium
+def test_a_keyboard_reaches_every_control(desk):
+    reached = []
+    for _ in range(200):
+        desk.keyboard.press("Tab")
+        what = desk.evaluate(
+            "(e => [e.tagName, e.id || e.textContent.trim().slice(0, 30), getComputedStyle(e).outlineStyle])"
+            "(document.activeElement)"
+        )
+        if what[0] == "BODY" or (reached and what[:2] == reached[0][:2]):
+            break
+        reached.append(what)
+    tags = [tag for tag, _, _ in reached]
+    assert reached[0][:2] == ["A", "Skip to the content"]
+    assert "theme" in [name for _, name, _ in reached]
+    assert tags.count("SUMMARY") == desk.locator("summary").count()
+    assert tags.count("BUTTON") == desk.locator("button").count()
+    assert all(outline != "none" for _, _, outline in reached)
+    desk.locator("summary").first.focus()
+    desk.keyboard.press("Enter")
+    assert desk.locator("details").first.evaluate("d => d.open")
+    desk.keyboard.press("Tab")
+    assert desk.evaluate("document.activeElement.getAttribute('role')") == "region"
+    desk.locator("summary").first.press("Enter")
+
+
+@needs_chromium
+def test_a_series_is_hidden_and_shown(desk):
+    button = desk.get_by_role("button", name="random, evaluated")
+    traces = desk.locator("#front .scatterlayer .trace")
+    before = traces.count()
+    button.press("Space")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert traces.count() == before - 1
+    for _ in range(2):
+        desk.locator("#theme").click()
+        assert traces.count() == before - 1
+    button.press("Space")
+    assert traces.count() == before
+
+
+@needs_chromium
+def test_readable_on_a_phone(several, opened):
+    shown = opened(several, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    for details in shown.locator("details").all():
+        details.evaluate("d => d.open = true")
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    smallest = shown.evaluate(
+        "Math.min(...[...document.querySelectorAll('p, dt, dd, td, th, a, button, summary, .plot text')]"
+        ".filter(e => e.textContent.trim() && e.getClientRects().length)"
+        ".map(e => parseFloat(getComputedStyle(e).fontSize)))"
+    )
+    assert smallest >= 11
+    wide = shown.evaluate(
+        "[...document.querySelectorAll('.plot')].filter(e => e.getBoundingClientRect().right > 390).length"
+    )
+    assert wide == 0
+
+
+@needs_chromium
+def test_dark_by_the_system_and_by_the_button(run, opened):
+    shown = opened(run, color_scheme="dark")
+
+    def colours():
+        return shown.evaluate(
+            "[getComputedStyle(document.body).backgroundColor, "
+            "document.querySelector('#front .main-svg').style.background]"
+        )
+
+    def rgb(role, mode):
+        red, green, blue = (int(PALETTE[role][mode][i : i + 2], 16) for i in (1, 3, 5))
+        return f"rgb({red}, {green}, {blue})"
+
+    assert colours() == [rgb("ground", 1), rgb("paper", 1)]
+    toggle = shown.locator("#theme")
+    assert toggle.inner_text() == "Light mode"
+    toggle.press("Enter")
+    assert toggle.inner_text() == "Dark mode"
+    assert colours() == [rgb("ground", 0), rgb("paper", 0)]
+
+
+@needs_chromium
+def test_a_picture_of_each_plot(run, tmp_path):
+    from PIL import Image
+
+    plots = [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
+    paths = write_pngs(run, tmp_path / "png")
+    assert [path.stem for path in paths] == [plot.name for plot in plots]
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.width == 1920
+            assert len(image.convert("RGB").resize((200, 100)).getcolors(20_000)) > 10
+
+
+def test_no_browser_for_pictures(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("BROWSER_PATH", "/no/such/browser")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeUnavailable, match="apt-get install chromium"):
+        write_pngs(run, tmp_path / "png")
+
+
+def test_command(finished, tmp_path, monkeypatch, capsys):
+    """It writes the page where it is asked to, and says in one line what a folder is not."""
+    out = tmp_path / "page.html"
+
+    def run_command(*arguments):
+        monkeypatch.setattr("sys.argv", ["hwnas", "report", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr()
+
+    code, said = run_command(finished[1], "--out", out, "--json")
+    assert (code, json.loads(said.out)) == (0, {"page": str(out), "pictures": []})
+    assert out.read_text() == (finished[1] / PAGE).read_text()
+    code, said = run_command(tmp_path)
+    assert (code, said.err.startswith("error: ")) == (2, True)
