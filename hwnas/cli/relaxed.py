@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,8 @@ def search_relaxed(
     if as_json:
         options.print_json(answer)
     else:
-        typer.echo("\n".join(_lines(answer, found, out, space, data)))
+        train = ["--space", space, "--data", data, *(["--data-path", str(data_path)] if data_path else [])]
+        typer.echo("\n".join(_lines(answer, found, out, shlex.join([*train, "--arch", str(out)]))))
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -111,7 +113,7 @@ def _answer(wanted: Constraints, strategy: str, found: Relaxed) -> dict[str, Any
     return answer
 
 
-def _lines(answer: dict[str, Any], found: Relaxed, out: Path, space: str, data: str) -> list[str]:
+def _lines(answer: dict[str, Any], found: Relaxed, out: Path, train: str) -> list[str]:
     repaired = found.repaired
     lines = [found.ended + ": the network is made of the probabilities at that point"] if found.ended else []
     for name, budget in answer["budgets"].items():
@@ -119,14 +121,16 @@ def _lines(answer: dict[str, Any], found: Relaxed, out: Path, space: str, data: 
             f"{answer['predicted'][name]:.4g} of {budget:.4g} ms predicted on {name}; expected under the probabilities "
             f"{answer['expected'][name]:.4g} ms, their most probable network {repaired.argmax_costs[name]:.4g} ms"
         )
+    alone = len(answer["budgets"]) == 1
+    if alone and not repaired.near:
+        lines.append("No network lies in the window below the target, which was widened until one did")
     if repaired.arch != repaired.argmax:
         lines.append(
-            "Repaired: of the networks "
-            + ("near the target" if repaired.near else "within the budgets")
-            + " the one of the highest probability, found exactly"
+            f"Repaired: of the networks {'in the window' if alone else 'within the budgets'} the one of the highest "
+            "probability, found exactly"
         )
     if "notation" in answer:
         lines.append(answer["notation"])
     lines.append(f"Arch: {out}")
-    lines.append(f"Train it with: hwnas train --space {space} --data {data} --arch {out} --out FOLDER")
+    lines.append(f"Train it with: hwnas train {train} --out FOLDER")
     return lines

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,8 @@ def check_probabilities(space: Space, probabilities: Probabilities) -> dict[str,
                 raise InvalidValue(f"probabilities of {variable.name} are missing: {choices} values")
             continue
         given = probabilities[variable.name]
+        if not isinstance(given, Tensor) or given.is_complex():
+            raise InvalidValue(f"probabilities of {variable.name} are a tensor of real numbers, not {given!r}")
         if given.dim() not in (1, 2) or given.shape[-1] != choices:
             raise InvalidValue(
                 f"probabilities of {variable.name} are ({choices},) or (batch, {choices}), not {tuple(given.shape)}"
@@ -175,6 +177,12 @@ class Penalty(nn.Module, ABC):
             if not (target > 0 and math.isfinite(target)):
                 raise InvalidValue(f"a target latency is a positive number of milliseconds, not {target}")
         self.register_buffer("targets_ms", torch.tensor(list(targets_ms), dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Penalty:
+        # What `Module.to`, `half` and the like call: a penalty moves to other devices, but half precision would round
+        # its milliseconds.
+        super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
         """The task's loss, a scalar, and latencies ``(targets,)`` -> the loss that is minimised, a scalar.

@@ -220,7 +220,7 @@ class Space:
                     codes[row, i] = variable.values.index(value)
                 elif variable.requires is None or arch[variable.requires[0]] >= variable.requires[1]:
                     raise InvalidValue(
-                        f"{variable.name} is {value}, which is not among {', '.join(map(str, variable.values))}"
+                        f"{variable.name} is {value!r}, which is not among {', '.join(map(str, variable.values))}"
                     )
         return self.canonical(codes)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
+from PIL import Image
 
 from hwnas.spaces import make_space
 from hwnas.spaces.nasbench201 import parse_nasbench201
@@ -72,3 +74,17 @@ def test_other_seeds_do_not_go_on_with_a_search(hwnas_cli, refused, words):
     assert hwnas_cli(*words("--strategy", "proxyless", "--steps", 1)).code == 0
     assert "seed" in refused(*words("--strategy", "proxyless", "--steps", 1, "--seed", 2))
     assert hwnas_cli(*words("--strategy", "proxyless", "--steps", 1, "--seed", 2, "--no-resume")).code == 0
+
+
+def test_the_training_that_is_suggested_names_the_images(hwnas_cli, words, tmp_path):
+    images = tmp_path / "my images"
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (images / split / name).mkdir(parents=True)
+            for i in range(4):
+                Image.new("L", (32, 32), 60 * i).save(images / split / name / f"{i}.png")
+    ran = hwnas_cli(*words("--strategy", "gdas", "--steps", 1, "--data", "images", "--data-path", images))
+    assert ran.code == 0, ran
+    [told] = [line for line in ran.out.splitlines() if line.startswith("Train it with: ")]
+    trained = hwnas_cli(*shlex.split(told)[4:-1], tmp_path / "net", "--steps", 1, "--batch-size", 4)
+    assert trained.code == 0, (told, trained)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from hwnas.latency.loss import (
     LogPenalty,
     MulLogPenalty,
     Penalty,
+    check_probabilities,
 )
 from hwnas.spaces import SPACES, Codes, Op, Space, make_space
 
@@ -350,3 +352,22 @@ def test_what_a_penalty_cannot_be_made_of() -> None:
         MulLogPenalty([5e-4])
     with pytest.raises(InvalidValue, match="the weight of an augmented Lagrangian's square is above 0, not 0"):
         AugmentedLagrangian([1.0], weight=0.0)
+
+
+@pytest.mark.parametrize("kind", PENALTIES.values())
+def test_a_penalty_in_a_module_of_half_precision_keeps_its_targets(kind: type[Penalty]) -> None:
+    targets = [0.123456789012345, 7.1]
+    penalty = kind(targets)
+    torch.nn.ModuleDict({"penalty": penalty}).half().to(torch.bfloat16)
+    assert penalty.get_buffer("targets_ms").tolist() == targets
+    assert {buffer.dtype for buffer in penalty.buffers()} == {torch.float64}
+    assert penalty.to("meta").get_buffer("targets_ms").device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    "given", [[0.2] * 5, np.full(5, 0.2), torch.full((5,), 0.2 + 0j)], ids=["list", "array", "complex"]
+)
+def test_probabilities_are_tensors_of_real_numbers(given: object) -> None:
+    probabilities: dict[str, Any] = {"edge_0_1": given}
+    with pytest.raises(InvalidValue, match="edge_0_1 are a tensor of real numbers"):
+        check_probabilities(make_space("nasbench201-tiny"), probabilities)

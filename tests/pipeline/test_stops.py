@@ -71,6 +71,7 @@ def models(out):
     return {b.manifest.target: hashlib.sha256(b.program.read_bytes()).hexdigest() for b in found}
 
 
+@pytest.mark.long
 def test_killed_in_the_training_and_in_the_export(hwnas_command, job_file, finished, profiled_only):
     """One of the two targets; the test of 20 kills has both."""
     text = job_file.read_text()

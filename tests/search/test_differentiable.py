@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.data import Data, open_data
-from hwnas.errors import CheckpointError, InfeasibleBudget, InvalidValue, UnknownName
+from hwnas.errors import CheckpointError, InfeasibleBudget, InvalidValue, TrainingDiverged, UnknownName
 from hwnas.latency import LatencyModel
 from hwnas.search import latency_objective, resource
 from hwnas.search.differentiable import METHODS, SearchConfig, most_probable, search_differentiable
@@ -340,6 +340,10 @@ def test_what_cannot_be_searched(digits: Data, tmp_path: Path) -> None:
         search(wanted(make_space("nasbench201-tiny", classes=7)))
     with pytest.raises(InvalidValue, match="one of 4 channels"):
         search(wanted(ELASTIC), "pc-darts")
+    with pytest.raises(InvalidValue, match="has one network"):
+        search(wanted(CELLS.fix(**CELLS.largest)))
+    with pytest.raises(TrainingDiverged, match="the loss is nan"):
+        search(constraints, learning_rate=1e30)
     assert not list(tmp_path.iterdir())
 
 
@@ -440,12 +444,17 @@ def test_a_closed_gate_has_the_gradient_of_its_output(digits: Data) -> None:
 
 
 def test_no_network_lies_in_the_window() -> None:
-    """Then it is the most probable one within the budget."""
-    space = CELLS.fix(**{n: 1 for n in CELLS.column if n.startswith("edge") and n != "edge_0_3"}, edge_0_3=[1, 4])
-    constraints = wanted(space)
-    slow = constraints.costs(space.encode([space.largest]))[0, 0]
-    found = most_probable(replace(constraints, budgets={NAME: 0.99 * slow}), probabilities(space, 0))
-    assert found.arch == space.smallest and not found.near
+    """Then the window is doubled until one does, though those that are much faster are more probable."""
+    space = CELLS.fix(**{n: 1 for n in CELLS.column if n.startswith("edge") and n != "edge_0_3"}, edge_0_3=[1, 3, 4])
+    skip, small, large = np.sort(wanted(space).costs(all_networks(space))[:, 0])
+    assert skip < 0.98 * small and small < 0.9 * large
+    faster = {"edge_0_3": torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64)}
+    found = most_probable(wanted(space, budgets={NAME: 0.99 * large}), faster, window=1 - small / large)
+    assert found.costs[NAME] == small and found.near
+    found = most_probable(wanted(space, budgets={NAME: 0.99 * large}), faster, window=0.51 * (1 - small / large))
+    assert found.costs[NAME] == small and not found.near
+    found = most_probable(wanted(space, budgets={NAME: 0.99 * small}), faster, window=0.01)
+    assert found.costs[NAME] == skip and not found.near
 
 
 def test_skip_connections_are_counted() -> None:
@@ -467,6 +476,16 @@ def test_the_guard_returns_no_cell_of_skip_connections() -> None:
     without = most_probable(constraints, skipping)
     assert nasbench201_string(with_guard.arch).count("skip_connect") <= 3
     assert nasbench201_string(without.arch).count("skip_connect") > 3
+
+
+def test_a_guard_that_no_network_keeps_is_known_before_the_search(digits: Data, tmp_path: Path) -> None:
+    space = CELLS.fix(**{name: [1, 4] for name in CELLS.column if "edge" in name})
+    constraints = wanted(space, 0.02)
+    most_probable(constraints, probabilities(space, 0))
+    config = QUICK.model_copy(update={"skip_guard": True})
+    with pytest.raises(InfeasibleBudget, match="skip_guard = false"):
+        search_differentiable(constraints, digits, "darts", config, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_guard_ends_a_search(digits: Data) -> None:

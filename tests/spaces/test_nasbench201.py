@@ -165,3 +165,9 @@ def test_a_cell_of_another_space() -> None:
         parse_nasbench201(make_space("darts-tiny"), LARGEST)
     with pytest.raises(InvalidValue, match="edge_0_1 is 4, which is not among 0, 1"):
         parse_nasbench201(TINY.fix(edge_0_1=[0, 1]), LARGEST)
+
+
+def test_a_value_of_another_type_is_told_from_the_number() -> None:
+    space = make_space("nasbench201-tiny")
+    with pytest.raises(InvalidValue, match="edge_1_2 is '2', which is not among 0, 1"):
+        space.arch({**space.largest, "edge_1_2": "2"})  # type: ignore[dict-item]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from hwnas.errors import InfeasibleBudget
 from hwnas.latency.loss import check_probabilities
 from hwnas.progress import never
 from hwnas.search.exact import best_networks
@@ -39,6 +40,7 @@ class Repaired:
         argmax: the most probable network of all, and its costs; the same if it keeps the budgets.
         argmax_costs: see there.
         near: whether it lies in the window below its target: a network that is much faster wastes what it was given.
+            False where no network does, and with several budgets.
     """
 
     arch: Arch
@@ -63,31 +65,27 @@ def most_probable(
         probabilities: name of a variable -> probabilities of its values, ``(choices,)``.
         window: a network is near its target if it is at most this share below it: with the confidence of the budget, if
             there is such a network; else by its prediction; else below what the confidence leaves of the target, by 1%
-            at most if that alone is further below than `window`; else the most probable one within the budgets.
+            at most if that alone is further below than `window`. Where no network is (latencies of cells have gaps),
+            the share is doubled until there is one.
         limits: other sums over slots, and what each may be at most.
 
     Raises:
         UnknownName, InvalidValue: the probabilities are not those of the space.
-        InfeasibleBudget: no network keeps the budgets.
+        InfeasibleBudget: no network keeps the budgets, and the other limits.
     """
     space = wanted.space
-    check_feasible(wanted)
+    check_repairable(wanted, limits)
     given = check_probabilities(space, probabilities)
     gain = log_probability(space, {name: p.detach().double().cpu().numpy() for name, p in given.items()})
     [argmax], _ = best_networks(space, gain, Losses((), ()), 1, stop=never)
-    held = wanted.held
-    upper = Losses(
-        (*held.functions, *(function for function, _ in limits)), (*held.limits, *(limit for _, limit in limits))
-    )
-    lower = _lower(wanted, window)
+    upper, lower = _upper(wanted, limits), _lower(wanted, window)
     found = argmax[None][:0]
     for limit in lower:
         losses = _both(upper, limit)
         found = argmax[None] if _keeps(argmax[None], losses) else best_networks(space, gain, losses, 1, stop=never)[0]
         if len(found):
             break
-    if not len(found):
-        raise together(wanted)
+    assert len(found)  # as was checked above
     names = [objective.name for objective in wanted.objectives]
     costs = wanted.costs(np.concatenate([found, argmax[None]]))
     arch, best = space.decode(np.concatenate([found, argmax[None]]))
@@ -97,7 +95,33 @@ def most_probable(
         costs=dict(zip(names, costs[0].tolist(), strict=True)),
         argmax=best,
         argmax_costs=dict(zip(names, costs[1].tolist(), strict=True)),
-        near=len(lower) > 1 and _keeps(found, _both(upper, lower[-2])),
+        near=_is_near(wanted, found, window),
+    )
+
+
+def check_repairable(wanted: Constraints, limits: Sequence[Limit] = ()) -> None:
+    """Check, before a search, that one network keeps all budgets and other limits.
+
+    Args:
+        wanted: the space, and what its networks may cost.
+        limits: other sums over slots, and what each may be at most.
+
+    Raises:
+        InfeasibleBudget: none does.
+    """
+    check_feasible(wanted)
+    first = next((o.total for o in wanted.budgeted if isinstance(o.total, SlotSum)), None)
+    if first is None:
+        return
+    cheapest, _ = best_networks(wanted.space, _negative(first), _upper(wanted, limits), 1, stop=never)
+    if len(cheapest):
+        return
+    if not limits or not len(best_networks(wanted.space, _negative(first), wanted.held, 1, stop=never)[0]):
+        raise together(wanted)
+    raise InfeasibleBudget(
+        f"every network of {wanted.space.name} within the budgets has a cell of which more than half is skip "
+        "connections: raise the budgets, lift restrictions of the space, or set skip_guard = false",
+        objectives=tuple(wanted.budgets),
     )
 
 
@@ -120,6 +144,12 @@ def log_probability(space: Space, probabilities: Mapping[str, Floats]) -> SlotSu
     return SlotSum(constant=0.0, axes=tuple(axes), arrays=tuple(arrays))
 
 
+def _upper(wanted: Constraints, limits: Sequence[Limit]) -> Losses:
+    """What may not be exceeded."""
+    held = wanted.held
+    return Losses((*held.functions, *(f for f, _ in limits)), (*held.limits, *(limit for _, limit in limits)))
+
+
 def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
     """From the narrowest to none: that the only budget is used up to a window, as a sum that has a limit."""
     if len(wanted.budgeted) != 1:
@@ -128,14 +158,29 @@ def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
     total, budget, limit = objective.total, wanted.budgets[objective.name], wanted.limit(objective)
     if not isinstance(total, SlotSum):
         return [None]
-    minus = SlotSum(constant=-total.constant, axes=total.axes, arrays=tuple(-array for array in total.arrays))
+    minus = _negative(total)
     lowest = budget * (1 - window)
     sure = lowest * (1 + max(objective.margin(wanted.confidence), 0.0))  # errors are as large on the other side
     # Where the margin is wider than the window, no network is surely near the target: the nearest that are allowed are
     # those at the limit.
     tiers = (sure, lowest) if lowest < limit else (limit * (1 - _CLOSE),)
-    found: list[Limit | None] = [(minus, -least) for least in (*tiers, limit * (1 - window)) if least < limit]
-    return [*found, None]
+    leasts = [least for least in tiers if least < limit]
+    while window < 1:
+        leasts.append(limit * (1 - window))
+        window *= 2
+    return [*((minus, -least) for least in leasts), None]
+
+
+def _is_near(wanted: Constraints, found: Codes, window: float) -> bool:
+    """Whether a network, ``(1, variables)``, lies at most a window below what may be used of the only budget."""
+    if len(wanted.budgeted) != 1:
+        return False
+    [objective] = wanted.budgeted
+    return float(objective.total(found)[0]) >= wanted.limit(objective) * (1 - window)
+
+
+def _negative(total: SlotSum) -> SlotSum:
+    return SlotSum(constant=-total.constant, axes=total.axes, arrays=tuple(-array for array in total.arrays))
 
 
 def _both(upper: Losses, lower: Limit | None) -> Losses:

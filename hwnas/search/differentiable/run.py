@@ -19,10 +19,9 @@ from hwnas.progress import Progress, never, silent
 from hwnas.search.differentiable.bilevel import first_order, second_order
 from hwnas.search.differentiable.methods import METHODS, Method
 from hwnas.search.differentiable.mixed import MixedNet, Paths
-from hwnas.search.differentiable.repair import Repaired, most_probable
+from hwnas.search.differentiable.repair import Repaired, check_repairable, most_probable
 from hwnas.search.differentiable.sampling import fair_paths
 from hwnas.search.differentiable.skips import skip_limits
-from hwnas.search.feasible import check_feasible
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Domain
 from hwnas.supernet.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
@@ -46,12 +45,12 @@ class SearchConfig(Spec):
         entropy: weight of the probabilities' mean entropy in the loss, rising from 0 to this at the end.
         skip_dropout: on skip connections of cells, falling from this to 0 (Chen et al., "P-DARTS", ICCV 2019).
         skip_guard: end before more than half of a cell's edges are skip connections, and return none that has (DARTS+).
-        window: the network at the end lies at most this share below its target, where one does.
+        window: the network at the end lies at most this share below its target, where one does; else as near as any.
         checkpoint_every: steps between two checkpoints.
     """
 
     steps: PositiveInt = 1000
-    batch_size: PositiveInt = 64
+    batch_size: int = Field(default=64, gt=0, le=2**20)
     learning_rate: float = Field(default=0.05, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=3e-4, ge=0, le=1)
@@ -120,8 +119,8 @@ def search_differentiable(
     Raises:
         UnknownName: there is no such strategy or penalty.
         InvalidValue: a budget is of something else than latency, or there is none; ops of the space cannot be summed;
-            the data is not of the space's channels and classes.
-        InfeasibleBudget: no network keeps the budgets.
+            the space leaves nothing to choose; the data is not of its channels and classes.
+        InfeasibleBudget: no network keeps the budgets (and, if it is on, the guard).
         TrainingDiverged: a loss is not a finite number.
         CheckpointError: the folder holds a checkpoint of another search.
         OutputError: the checkpoint cannot be written.
@@ -141,7 +140,12 @@ def search_differentiable(
             f"{data.name} has images of {data.in_channels} channels in {len(data.classes)} classes; "
             f"{wanted.space.name} takes {wanted.space.in_channels} and tells {wanted.space.classes} apart"
         )
-    check_feasible(wanted)
+    if wanted.space.size == 1:
+        raise InvalidValue(
+            f"{wanted.space.name} as it is restricted has one network, so there is nothing to search; `hwnas train` "
+            "with the same --fix trains it"
+        )
+    check_repairable(wanted, skip_limits(wanted.space) if config.skip_guard else [])
     run = Trained(wanted, data, METHODS[strategy], config, seed=seed, device=torch.device(device))
     subject = {
         "strategy": strategy,
@@ -335,7 +339,7 @@ class Trained:
     def _finite(self, loss: Tensor, number: int) -> Tensor:
         if not bool(torch.isfinite(loss)):
             raise TrainingDiverged(
-                f"the loss is {float(loss)} in step {number + 1}. Lower the learning rate (now "
+                f"the loss is {float(loss.detach())} in step {number + 1}. Lower the learning rate (now "
                 f"{self.config.learning_rate:g}) or, if the latency's penalty grew, that of the probabilities (now "
                 f"{self.config.arch_learning_rate:g})"
             )
