@@ -122,6 +122,8 @@ class Quantizer:
 
     def _seen(self, place: Path, images: Images, how: Quantization) -> ortq.calibrate.TensorsData:
         """The range of every activation over the images."""
+        if not any(node.op_type in self._scheme.op_types for node in self.model.graph.node):
+            return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, {})  # as of a pooling alone
         onnx.save(self._inferred, place / "fp32.onnx")
         method, options = _METHODS[how.method]
         calibrator = ortq.create_calibrator(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from torch import nn
 
 from hwnas.errors import InvalidValue
 from hwnas.lowering import form_of
@@ -143,3 +144,26 @@ def test_an_optimiser_would_remove_nothing(name: str) -> None:
     model, _ = exported(name)
     optimised = onnxscript.optimizer.optimize(model)
     assert sorted(n.op_type for n in optimised.graph.node) == sorted(n.op_type for n in model.graph.node)
+
+
+@pytest.mark.parametrize("name", ["tensorrt-fp16", "tensorrt-bf16", "tensorrt-int8"])
+@pytest.mark.parametrize("space", ["mobilenetv3-tiny", "nasbench201-tiny"])
+def test_what_is_profiled_is_what_is_deployed(space: str, name: str) -> None:
+    form, made = form_of(load_recipe(name)), make_space(space)
+    [arch] = made.decode(made.sample(1, seed=7))
+    nodes = made.network(arch)
+    programs = form.lower_ops([node.op for node in nodes], wired=made.wiring is not None)
+    parts = [form.another(programs[node.op], i) for i, node in enumerate(nodes)]
+    assembled = form.assemble(parts, [node.reads for node in nodes] if made.wiring else None)
+    torch.manual_seed(0)
+    net = network(made, arch).eval()
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.bias)  # biases of 0 are not exported
+    whole = form.lower(net, made.image_shape(arch), torch.randn(4, *made.image_shape(arch)))
+    assert isinstance(assembled, onnx.ModelProto)
+    assert isinstance(whole, onnx.ModelProto)
+    assert sorted(n.op_type for n in assembled.graph.node) == sorted(n.op_type for n in whole.graph.node)
+    alone = form.tied(programs[nodes[0].op])
+    assert isinstance(alone, onnx.ModelProto)
+    assert {"Cast", "QuantizeLinear"} & {node.op_type for node in alone.graph.node}

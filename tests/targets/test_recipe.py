@@ -95,7 +95,10 @@ def test_a_runtime_takes_the_precisions_it_computes_in(runtime: RuntimeName, pre
     if not facts.takes_onnx:
         changes["opset"] = None
     if precision == "int8" and facts.measured:
-        changes["quantization"] = INT8["quantization"]
+        activations = "int8" if facts.typed else "uint8"
+        changes["quantization"] = Quantization(images=256, method="percentile", activations=activations)
+    if precision == "bf16" and facts.typed:
+        changes["opset"] = 22
     if precision in facts.precisions:
         assert recipe(**changes).precision == precision
         return
