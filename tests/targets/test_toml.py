@@ -172,7 +172,8 @@ def test_a_wrong_recipe_says_key_value_and_what_is_allowed(tmp_path: Path, old: 
         (
             "images",
             "seed = 1\nimages",
-            "unknown key 'quantization.seed'; allowed in [quantization]: images, method, activations, max_accuracy_drop",
+            "unknown key 'quantization.seed'; "
+            "allowed in [quantization]: images, method, activations, max_accuracy_drop",
         ),
     ],
 )
