@@ -156,8 +156,8 @@ def test_a_wrong_recipe_says_key_value_and_what_is_allowed(tmp_path: Path, old: 
         ("images = 256", "images = 2.5", "quantization.images is 2.5; it should be a valid integer"),
         (
             '"percentile"',
-            '"entropy"',
-            "quantization.method is 'entropy'; it should be 'minmax' or 'percentile'",
+            '"kl"',
+            "quantization.method is 'kl'; it should be 'minmax', 'percentile' or 'entropy'",
         ),
         (
             '"uint8"',
@@ -167,12 +167,13 @@ def test_a_wrong_recipe_says_key_value_and_what_is_allowed(tmp_path: Path, old: 
         (
             "images = 256\n",
             "",
-            "quantization.images is missing; allowed in [quantization]: images, method, activations",
+            "quantization.images is missing; allowed in [quantization]: images, method, activations, max_accuracy_drop",
         ),
         (
             "images",
             "seed = 1\nimages",
-            "unknown key 'quantization.seed'; allowed in [quantization]: images, method, activations",
+            "unknown key 'quantization.seed'; "
+            "allowed in [quantization]: images, method, activations, max_accuracy_drop",
         ),
     ],
 )
