@@ -203,7 +203,8 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
     )
     export = Stage(
         name="export",
-        inputs={"target": target.name, "parity": target.recipe.parity.model_dump()},
+        # The recipe's hash leaves out what judges a program; the stages before this one depend on the rest.
+        inputs={"target": target.name, "recipe": target.recipe.model_dump(mode="json", exclude={"description"})},
         needs=(search, train),
         place=place,
         work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),
