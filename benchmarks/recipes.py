@@ -20,7 +20,7 @@ from hwnas.cli.options import reopen_data
 from hwnas.cli.progress import shown_progress
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.parity import ParityReport, check_parity
-from hwnas.errors import ParityError, RuntimeUnavailable
+from hwnas.errors import BundleError, ParityError, RuntimeUnavailable
 from hwnas.lowering import form_of
 from hwnas.progress import Progress
 from hwnas.spaces import Arch, Space
@@ -71,7 +71,7 @@ def report(
                 program = lower_subnet(networks[arch], evaluator, arch, recipe)
                 batches = evaluator.data.batches("test", arch["resolution"], limit=images)
                 found.append(check_parity(networks[arch], program, recipe, batches, progress=progress))
-            except (ParityError, RuntimeUnavailable) as error:
+            except (BundleError, ParityError, RuntimeUnavailable) as error:
                 print(f"{recipe.name}: {error}")
                 continue
             with tempfile.TemporaryDirectory() as folder:

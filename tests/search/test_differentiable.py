@@ -295,6 +295,7 @@ def test_other_spaces_take_part(strategy: str, space: str, digits: Data, tmp_pat
     assert found.repaired.costs[NAME] <= constraints.budgets[NAME]
 
 
+@pytest.mark.long
 def test_the_expected_latency_goes_to_the_target(digits: Data, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"steps": 60, "arch_learning_rate": 0.1})
     for share in (0.2, 0.8):
@@ -303,7 +304,10 @@ def test_the_expected_latency_goes_to_the_target(digits: Data, tmp_path: Path) -
         assert found.expected[NAME] <= 1.03 * constraints.budgets[NAME]
 
 
-@pytest.mark.parametrize("strategy", ["gdas", "pc-darts", "fairnas"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["gdas", pytest.param("pc-darts", marks=pytest.mark.long), pytest.param("fairnas", marks=pytest.mark.long)],
+)
 def test_a_search_that_was_stopped_goes_on_to_the_same_end(strategy: str, digits: Data, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"checkpoint_every": 2})
     calls = iter(range(100))
