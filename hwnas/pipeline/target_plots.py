@@ -119,15 +119,9 @@ def _validation(target: TargetFigures, prefix: str) -> Plot:
     text = ["<br>".join(map(html.escape, arch_lines(n.arch))) for n in networks]
     hover = "<b>%{fullData.name}</b><br>%{x:.4f} ms, measured %{y:.4f} ms<br>%{text}<extra></extra>"
     traces = [
-        go.Scatter(
-            x=[low, high, high, low],
-            y=[low * (1 - floor), high * (1 - floor), high * (1 + floor), low * (1 + floor)],
-            name="noise floor",
-            mode="lines",
-            fill="toself",
-            fillcolor=COLOURS["band"],
-            line={"width": 0, "color": COLOURS["band"]},
-            hoverinfo="skip",
+        _noise_floor(
+            [low, high, high, low],
+            [low * (1 - floor), high * (1 - floor), high * (1 + floor), low * (1 + floor)],
         ),
         go.Scatter(
             x=[low, high],
@@ -172,6 +166,20 @@ def _validation(target: TargetFigures, prefix: str) -> Plot:
     )
 
 
+def _noise_floor(x: list[float], y: list[float]) -> go.Scatter:
+    """The noise floor as a band with these corners."""
+    return go.Scatter(
+        x=x,
+        y=y,
+        name="noise floor",
+        mode="lines",
+        fill="toself",
+        fillcolor=COLOURS["band"],
+        line={"width": 0, "color": COLOURS["band"]},
+        hoverinfo="skip",
+    )
+
+
 def _errors(target: TargetFigures, prefix: str) -> Plot:
     """The error of each prediction, with the noise floor as a band around none."""
     networks, floor = target.networks, 100 * target.validation.noise_floor
@@ -180,16 +188,7 @@ def _errors(target: TargetFigures, prefix: str) -> Plot:
     low, high = (pick(n.predicted_ms for n in networks) for pick in (min, max))
     edge = (high - low) / 30
     traces = [
-        go.Scatter(
-            x=[low - edge, high + edge, high + edge, low - edge],
-            y=[-floor, -floor, floor, floor],
-            name="noise floor",
-            mode="lines",
-            fill="toself",
-            fillcolor=COLOURS["band"],
-            line={"width": 0, "color": COLOURS["band"]},
-            hoverinfo="skip",
-        ),
+        _noise_floor([low - edge, high + edge, high + edge, low - edge], [-floor, -floor, floor, floor]),
         go.Scatter(
             x=[n.predicted_ms for n in networks],
             y=middle,

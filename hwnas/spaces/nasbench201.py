@@ -161,7 +161,7 @@ def _node_op(net: NasBench201, s: int, j: int, resolution: int, *choices: int) -
     """The sum in a node; a node inside the cell that nothing reaches gives nothing, the cell itself gives zeros."""
     if j == 1:  # one edge reaches it
         return None
-    shape, terms = _shape(net, s, resolution), _terms(j, *choices)
+    shape, terms = _shape(net, s, resolution), sum(to == j for _, to in _live(*choices))
     return None if j < _LAST and not terms else node_op(terms, shape, shape)
 
 
@@ -171,12 +171,13 @@ def _edges_up_to(j: int) -> list[tuple[int, int]]:
 
 
 @cache
-def _terms(j: int, *choices: int) -> int:
-    """How many edges give something to a node, from the operations on `_edges_up_to` it."""
-    terms = {0: 1}
-    for (i, k), choice in zip(_edges_up_to(j), choices, strict=True):
-        terms[k] = terms.get(k, 0) + (OPERATIONS[choice] != "none" and terms[i] > 0)
-    return terms[j]
+def _live(*choices: int) -> tuple[tuple[int, int], ...]:
+    """The edges that give something, from the operations on the first of `EDGES`, or on all."""
+    found: list[tuple[int, int]] = []
+    for (i, j), choice in zip(EDGES, choices, strict=False):
+        if OPERATIONS[choice] != "none" and (i == 0 or any(to == i for _, to in found)):
+            found.append((i, j))
+    return tuple(found)
 
 
 def _relu_op(net: NasBench201, s: int, resolution: int) -> Op:
@@ -191,17 +192,15 @@ class _Cell:
         self.chosen = {edge: OPERATIONS[choice] for edge, choice in zip(EDGES, choices, strict=True)}
         # What a node gives, None for nothing: equal values are computed once, where they come first.
         self.gives: dict[int, object] = {0: 0}
-        live = set()
+        self.live = live = _live(*choices)
         for j in (1, 2, _LAST):
-            reach = [(i, j) for i in range(j) if self.chosen[i, j] != "none" and self.gives[i] is not None]
-            live.update(reach)
+            reach = [edge for edge in live if edge[1] == j]
             name, source = (self.chosen[reach[0]], self.gives[reach[0][0]]) if len(reach) == 1 else ("", None)
             self.gives[j] = j if reach else None
             if name == "skip_connect":
                 self.gives[j] = source
             elif name == "avg_pool_3x3":
                 self.gives[j] = (name, source)
-        self.live = live
         second = (2, _LAST) in live
         self.needed = {1: (1, _LAST) in live or ((1, 2) in live and second), 2: second, _LAST: True}
 

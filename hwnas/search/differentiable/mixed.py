@@ -272,7 +272,7 @@ class MixedNet(nn.Module):
 
 
 class _GateContext(FunctionCtx):
-    """What a closed gate keeps until its gradient is asked for."""
+    """What a gate keeps until its gradient is asked for."""
 
     saved_tensors: tuple[Tensor, ...]
     module: nn.Module
