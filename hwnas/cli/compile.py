@@ -83,7 +83,7 @@ def _run(job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again:
             options.print_json({"stages": [asdict(stage) for stage in stages]})
         else:
             typer.echo("\n".join(map(_line, stages)))
-            _tell_others(out, (f"{stage.name}-{stage.key}" for stage in stages))
+            _tell_others(out, (f"{s.name}-{s.key}" for s in stages), (s.target for s in stages if s.target))
         return
     try:
         with shown_progress() as progress:
@@ -97,7 +97,7 @@ def _run(job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again:
     else:
         typer.echo(f"{summary(report, out)}\n  report       {out / PAGE}")
         used = (f"{s['name']}-{s['key']}" for answer in report["targets"].values() for s in answer["stages"])
-        _tell_others(out, used)
+        _tell_others(out, used, report["targets"])
 
 
 def _line(stage: Preview) -> str:
@@ -106,11 +106,14 @@ def _line(stage: Preview) -> str:
     return f"{what:16}{'; '.join(details)}".rstrip()
 
 
-def _tell_others(out: Path, used: Iterable[str]) -> None:
-    """Say what the folder keeps beside a job's own stages: it grows with every setting that is tried."""
+def _tell_others(out: Path, used: Iterable[str], targets: Iterable[str]) -> None:
+    """Say what the folder keeps beside a job's own stages and bundles: it grows with every setting that is tried."""
     from hwnas.pipeline.cache import UNFINISHED
 
-    names = set(used)
+    names, named = set(used), set(targets)
+    for bundle in sorted((out / "bundles").glob("*/*")):
+        if (name := bundle.relative_to(out / "bundles").as_posix()) not in named:
+            typer.echo(f"{bundle} is of an earlier run: {name} is no target of this job")
     others = [path for path in (out / "stages").glob("*-*") if path.name.removesuffix(UNFINISHED) not in names]
     if others:
         size = sum(path.stat().st_size for folder in others for path in folder.rglob("*") if path.is_file())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.errors import DataError, InvalidValue, OutputError, SpecError, UnknownName
+from hwnas.targets.untrusted import parse_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -163,13 +164,13 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
         SpecError: the file cannot be read, or holds no arch.
     """
     try:
-        answer = json.loads(path.read_text())
-        if "arch" not in answer:
+        answer = parse_json(path.read_bytes(), "its JSON", SpecError)
+        if not isinstance(answer, dict) or "arch" not in answer:
             raise ValueError('it has no key "arch" with a value for each variable of the space')
         values, budget_ms = dict(answer["arch"]), answer.get("budget_ms")
         if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
             raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, SpecError) as error:
         raise SpecError(f"{path} is no arch: {error}. `hwnas search --out FILE` writes one.") from error
     return values, budget_ms
 

@@ -13,7 +13,8 @@ from hwnas.lowering.torch import TorchForm, input_shape, without_checks
 from hwnas.lowering.torch_archive import load_archive
 from hwnas.nn import network
 from hwnas.nn.wired import Wired
-from hwnas.spaces import make_space, parse_op
+from hwnas.spaces import Arch, make_space, parse_op
+from hwnas.spaces.ops import KINDS
 from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets import Recipe, load_recipe
 
@@ -126,6 +127,30 @@ def test_an_op_of_several_inputs_is_timed_alone_with_one() -> None:
     assert input_shape(tied) == (1, 2, 4, 4)
     x = torch.randn(1, 2, 4, 4)
     assert torch.equal(tied(x), torch.cat([x, x, x], dim=1))
+
+
+def networks_of_every_kind() -> list[tuple[str, Arch]]:
+    """Small networks, with their space, that hold an op of every kind."""
+    missing = set(KINDS) - {"none"}
+    found = []
+    for name in ("nasbench201-tiny", "darts-tiny", "mobilenetv3-tiny", "resnet50"):
+        space = make_space(name)
+        for arch in [*space.decode(space.sample(20, seed=0)), space.smallest]:
+            kinds = {node.op.kind for node in space.network(arch)}
+            if missing & kinds:
+                missing -= kinds
+                found.append((name, arch))
+    assert not missing
+    return found
+
+
+@pytest.mark.parametrize(("name", "arch"), networks_of_every_kind(), ids=lambda value: str(value)[:16])
+def test_every_kind_of_op_can_be_written(name: str, arch: Arch, tmp_path: Path) -> None:
+    space, form = make_space(name), form_of(recipe())
+    made = network(space, arch).eval()
+    loaded = without_checks(load_archive(form.write(form.lower(made, space.image_shape(arch)), tmp_path)))
+    x = torch.randn(1, *space.image_shape(arch))
+    torch.testing.assert_close(loaded(x), made(x), rtol=1e-3, atol=1e-4)
 
 
 def test_a_written_program_comes_back(program: nn.Module, tmp_path: Path) -> None:
