@@ -60,7 +60,7 @@ def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint 
     """A checkpoint of that training; None if there is none.
 
     Raises:
-        CheckpointError: the file is broken, or belongs to another training.
+        CheckpointError: the file is broken, or was written with other settings.
     """
     if not path.is_file():
         return None
@@ -74,7 +74,7 @@ def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint 
     if differing := [name for name in subject.keys() | theirs.keys() if subject.get(name) != theirs.get(name)]:
         told = ", ".join(_difference(name, theirs.get(name), subject.get(name)) for name in sorted(differing))
         raise CheckpointError(
-            f"{path} belongs to another training: {told}. Choose another folder, or start anew with --no-resume"
+            f"{path} was written with other settings: {told}. Choose another folder, or start anew with --no-resume"
         )
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
     for name, tensor in tensors.items():

@@ -26,7 +26,7 @@ def test_resuming_is_for_the_same_training(words, hwnas_cli, refused, tmp_path):
     assert hwnas_cli(*words, "--json").code == 0
     once = load_supernet(tmp_path / "net")[1]
     assert 'precision (there "32-true", now "bf16-mixed")' in refused(*words, "--precision", "bf16-mixed")
-    assert "belongs to another training: another phases" in refused(*words, "--steps", 3)
+    assert "was written with other settings: another phases" in refused(*words, "--steps", 3)
     assert "holds no supernet" in refused(*words, "--steps", 3, "--no-resume", "--teacher", tmp_path / "none")
     assert (tmp_path / "net" / CHECKPOINT).exists()
     ran = hwnas_cli(*words, "--steps", 3, "--no-resume", "--json")

@@ -20,7 +20,7 @@ from hwnas.deploy.manifest import README, tolerance
 from hwnas.errors import RuntimeUnavailable
 from hwnas.lowering import form_of
 from hwnas.runtimes import open_session
-from hwnas.targets import resolve_target
+from hwnas.targets import load_recipe
 
 IMAGE = (1, 1, 24, 24)
 RECIPES = [
@@ -43,15 +43,32 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 AFTER = "np.save('../y.npy', y)\nassert 'hwnas' not in sys.modules\n"
 
-Make = Callable[[str], Bundle]
+# What takes the GPU's place in the lines of its bundles, so that all the rest of them runs anywhere.
+ON_A_CPU = {
+    "onnxruntime-cuda-fp16": {'["CUDAExecutionProvider"]': '["CPUExecutionProvider"]'},
+    "onnxruntime-tensorrt-fp16": {
+        '[("TensorrtExecutionProvider", {"trt_fp16_enable": True})]': '["CPUExecutionProvider"]'
+    },
+    "torch-cuda-fp16": {'"cuda"': '"cpu"'},
+    "tensorrt-fp16": {
+        "polygraphy.backend.trt import EngineFromBytes, TrtRunner": (
+            "polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx"
+        ),
+        'TrtRunner(EngineFromBytes(BytesFromPath("model.engine")))': (
+            'OnnxrtRunner(SessionFromOnnx(BytesFromPath("model.onnx")))'
+        ),
+    },
+}
+
+Make = Callable[..., Bundle]
 
 
 @pytest.fixture
 def make(manifest: BundleManifest, tmp_path: Path) -> Make:
-    """Makes the bundle of a small network under a shipped recipe."""
+    """Makes the bundle of a small network under a shipped recipe; another one may run it for the example."""
 
-    def made(name: str) -> Bundle:
-        recipe = resolve_target(f"this/{name}").recipe
+    def made(name: str, run_by: str | None = None) -> Bundle:
+        recipe = load_recipe(name)
         torch.manual_seed(0)
         network = nn.Sequential(
             nn.Conv2d(1, 8, 3, stride=2), nn.Hardswish(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(),
@@ -61,7 +78,7 @@ def make(manifest: BundleManifest, tmp_path: Path) -> Make:
         program = form.lower(network.eval(), IMAGE[1:], torch.randn(32, *IMAGE[1:]))
         x = torch.randn(IMAGE).numpy()
         try:
-            with open_session(program, recipe) as session:
+            with open_session(program, load_recipe(run_by or name)) as session:
                 y = session.run(x)
         except RuntimeUnavailable as error:
             pytest.skip(str(error))
@@ -110,6 +127,24 @@ def test_the_lines_run_with_the_runtime_alone(name: str, make: Make) -> None:
     )
     check(bundle, done)
     assert verify(bundle.folder).max_abs_error is not None
+
+
+@pytest.mark.parametrize("name", ON_A_CPU)
+def test_the_lines_for_a_gpu_run_with_a_cpu_in_its_place(name: str, make: Make) -> None:
+    bundle = make(name, run_by="torch-cpu-fp32" if name.startswith("torch") else "onnxruntime-cpu-fp32")
+    code = lines(bundle)
+    if name.startswith("tensorrt"):
+        pytest.importorskip("polygraphy.backend.trt", reason="pip install polygraphy")
+        exec(next(line for line in code.splitlines() if "backend.trt" in line), {})
+    for theirs, ours in ON_A_CPU[name].items():
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code + "np.save('../y.npy', y)\n"],
+        cwd=bundle.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    done.stdout = done.stdout[done.stdout.find("class ") :]  # Polygraphy tells what it does before
+    check(bundle, done)
 
 
 def test_the_lines_show_another_program(make: Make) -> None:

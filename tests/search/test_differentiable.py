@@ -39,9 +39,9 @@ def digits() -> Data:
     return open_data("cluttered-digits")
 
 
-def wanted(space: Space, share: float = 0.5, **changes: Any) -> Constraints:
+def wanted(space: Space, share: float = 0.5, per_op: float = 1e-3, **changes: Any) -> Constraints:
     """A budget at a quantile of what random networks take."""
-    total = space.slot_sum(lambda op: 1e-3 + op.macs / 1e8)
+    total = space.slot_sum(lambda op: per_op + op.macs / 1e8)
     model = LatencyModel(space=space, target=NAME, total=total, plain=total, fit=None)
     budget = float(np.quantile(total(space.sample(2000, seed=0)), share))
     constraints = Constraints(
@@ -321,6 +321,12 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_end(strategy: str, digits
     assert search_differentiable(constraints, digits, strategy, config, folder=tmp_path / "c", seed=1) != whole
     with pytest.raises(CheckpointError, match="seed"):
         search_differentiable(constraints, digits, strategy, config, folder=tmp_path / "b", seed=1)
+    # The device was profiled again: the same budget in ms is another share of the space.
+    slower = wanted(CELLS, per_op=2e-3)
+    with pytest.raises(CheckpointError, match="another latency"):
+        search_differentiable(
+            replace(slower, budgets=constraints.budgets), digits, strategy, config, folder=tmp_path / "b"
+        )
 
 
 def test_what_cannot_be_searched(digits: Data, tmp_path: Path) -> None:

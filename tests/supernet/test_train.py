@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_training_is_refused(
 ) -> None:
     folder, _ = uninterrupted
     before = (folder / CHECKPOINT).read_bytes()
-    with pytest.raises(CheckpointError, match=rf"belongs to another training: {told}\. .*--no-resume"):
+    with pytest.raises(CheckpointError, match=rf"was written with other settings: {told}\. .*--no-resume"):
         trained(data, folder, config=CONFIG.model_copy(update=change), seed=seed)
     assert (folder / CHECKPOINT).read_bytes() == before
 
@@ -159,7 +159,7 @@ def test_a_checkpoint_of_other_data_or_another_space_is_refused(
     data: ClutteredDigits, uninterrupted: tuple[Path, dict[str, Tensor]]
 ) -> None:
     folder, _ = uninterrupted
-    with pytest.raises(CheckpointError, match="belongs to another training: another data"):
+    with pytest.raises(CheckpointError, match="was written with other settings: another data"):
         trained(ClutteredDigits(seed=1), folder)
     with pytest.raises(CheckpointError, match="another space"):
         train(Supernet(SPACE.fix(depth_1=[1, 2])), data, CONFIG, seed=0, folder=folder)
