@@ -44,7 +44,7 @@ def bench(bundle: Bundle, device: Device, *, progress: Progress = silent) -> Ben
         progress: told after each visit.
     """
     recipe: Recipe = bundle.manifest.recipe
-    measured = time_programs({"bundle": bundle.program}, recipe, NETWORKS, what="timing", progress=progress)
+    measured = time_programs({"bundle": bundle.compiled}, recipe, NETWORKS, what="timing", progress=progress)
     return summarise(bundle, device, measured, "bundle")
 
 

@@ -31,6 +31,7 @@ from hwnas.errors import BundleError, OutputError
 from hwnas.lowering.onnx_limits import check_onnx
 from hwnas.lowering.torch_archive import cleaned
 from hwnas.runtimes.base import Array
+from hwnas.runtimes.engine import SUFFIX as ENGINE
 from hwnas.targets import write_whole
 from hwnas.targets.untrusted import open_regular, parse_json
 
@@ -55,9 +56,15 @@ class Bundle:
     program: Path
 
     @property
+    def compiled(self) -> Path:
+        """What its runtime opens: the engine that was built of the program, where there is one, else the program."""
+        engine = self.program.with_suffix(ENGINE)
+        return engine if engine.name in self.manifest.files else self.program
+
+    @property
     def form_is_known(self) -> bool:
-        """Whether the program is of a form that hwnas checks, not only its hash."""
-        return self.program.suffix in _CHECKS
+        """Whether what is opened is of a form that hwnas checks, not only its hash."""
+        return self.compiled.suffix in _CHECKS
 
     def example(self) -> tuple[Array, Array]:
         """The recorded input ``(1, channels, height, width)`` and output ``(1, classes)``, float32.

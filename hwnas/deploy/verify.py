@@ -20,7 +20,7 @@ class Verification:
         bundle: the folder.
         target: that it was made for.
         files: how many have the size and the hash that the manifest says.
-        program_form: whether the program's form was held to limits; of an engine only the hash is known.
+        program_form: whether the form of what its runtime opens was held to limits; an engine's is not.
         max_abs_error: largest difference of the outputs here from the recorded ones; None if it was not run.
         accepted_error: by how much they may differ.
         not_run: why the program was not run; None if it was.
@@ -68,17 +68,17 @@ def verify(folder: Path) -> Verification:
 def _largest_difference(bundle: Bundle) -> float:
     manifest = bundle.manifest
     x, recorded = bundle.example()
-    with open_session(bundle.program, manifest.recipe) as session:
+    with open_session(bundle.compiled, manifest.recipe) as session:
         if session.shape != tuple(manifest.input.shape):
             raise BundleError(
-                f"{bundle.program} takes the shape {session.shape}, and the manifest says {manifest.input.shape}"
+                f"{bundle.compiled} takes the shape {session.shape}, and the manifest says {manifest.input.shape}"
             )
         try:
             y = session.run(x.repeat(manifest.recipe.batch, axis=0))
         except Exception as error:  # runtimes share no base class for what fails while they run
-            raise BundleError(f"{bundle.program} cannot be run: {str(error).strip()[:400]}") from error
+            raise BundleError(f"{bundle.compiled} cannot be run: {str(error).strip()[:400]}") from error
     if list(y.shape) != manifest.output.shape:
-        raise BundleError(f"{bundle.program} gives the shape {y.shape}, and the manifest says {manifest.output.shape}")
+        raise BundleError(f"{bundle.compiled} gives the shape {y.shape}, and the manifest says {manifest.output.shape}")
     return float(np.abs(y[:1] - recorded).max())
 
 

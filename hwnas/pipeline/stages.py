@@ -256,7 +256,7 @@ def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
     """The bundle and the networks it is compared with, timed in the same passes."""
     bundle: Bundle = open_bundle(exported.folder / "bundle")
     filename = form_of(context.target.recipe).filename
-    programs = {"bundle": bundle.program} | {
+    programs = {"bundle": bundle.compiled} | {
         name: exported.folder / name / filename for name in exported.result()["accuracy"]
     }
     measured = time_programs(

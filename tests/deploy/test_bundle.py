@@ -14,13 +14,13 @@ import onnx
 import pytest
 
 from hwnas.accuracy import Evaluator
-from hwnas.deploy import Bundle, BundleManifest, bench, export, open_bundle, write_bundle
+from hwnas.deploy import Bundle, BundleManifest, bench, export, open_bundle, verify, write_bundle
 from hwnas.deploy.bench import summarise
 from hwnas.errors import BundleError, OutputError, ParityError
 from hwnas.latency import LatencyTable, load_model
 from hwnas.runtimes import open_session
 from hwnas.spaces import Domain, Space
-from hwnas.targets import Recipe, Target
+from hwnas.targets import Device, Recipe, Target
 from hwnas.timing import Measurement, Protocol
 
 Writer = Callable[..., Callable[[Path], Path]]
@@ -38,11 +38,26 @@ def test_round_trip(bundle: Bundle, manifest: BundleManifest, tmp_path: Path) ->
     again = open_bundle(tmp_path / "bundle")
     assert again == bundle
     assert again.manifest.program == "model.onnx"
+    assert again.compiled == again.program
+    assert again.form_is_known
     for name, facts in again.manifest.files.items():
         content = (bundle.folder / name).read_bytes()
         assert (facts.size_bytes, facts.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert again.manifest.model_copy(update={"program": "", "files": {}, "manifest_sha256": ""}) == manifest
     assert listing(tmp_path) == ["bundle", *(f"bundle/{name}" for name in FILES)]
+
+
+def test_an_engine_is_run_in_place_of_its_graph(manifest: BundleManifest, writer: Writer, tmp_path: Path) -> None:
+    def write(folder: Path) -> Path:
+        (folder / "model.engine").write_bytes(b"of another runtime")
+        return writer()(folder)
+
+    made = write_bundle(tmp_path / "bundle", write, manifest)
+    assert open_bundle(made.folder).compiled == made.folder / "model.engine"
+    assert not made.form_is_known
+    for run in (verify, lambda folder: bench(open_bundle(folder), Device.model_construct(name="board"))):
+        with pytest.raises(BundleError, match=r"model\.engine"):
+            run(made.folder)
 
 
 def test_any_changed_byte_of_the_program(bundle: Bundle) -> None:
