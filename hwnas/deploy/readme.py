@@ -112,11 +112,12 @@ def readme(manifest: BundleManifest) -> str:
     package = _PACKAGES[runtime]
     version = manifest.versions.get(runtime, "")
     steps = "\n".join(f"- {step}: {value}" for step, value in manifest.input.transform.items() if value is not None)
+    images = "one image" if manifest.recipe.batch == 1 else f"{manifest.recipe.batch} images"
     measured = f", measured {manifest.measured_ms:.4g} ms" if manifest.measured_ms else ""
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} of the test images of {manifest.data} are told right. A run of {manifest.recipe.batch} takes \
+{manifest.accuracy:.2%} of the test images of {manifest.data} are told right. A run of {images} takes \
 {manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. All else stands in `manifest.json`.
 
 ## Run it
