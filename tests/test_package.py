@@ -44,6 +44,24 @@ def test_command_line_starts_without_torch_or_a_runtime():
     assert not loaded_after("import hwnas.cli.main") & {"torch", "onnx", "onnxruntime", "sklearn", "scipy"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["tables", "list"], set()),
+        (["tables", "show", "amd-epyc-f25m17-2c/torch-cpu-fp32"], set()),
+        (["verify", "--schema"], set()),
+        (["verify", "no-bundle"], set()),
+        (["report", "no-run"], {"plotly"}),
+    ],
+)
+def test_small_verbs_load_no_library_that_they_do_not_need(arguments, needed):
+    loaded = loaded_after(
+        f"import contextlib, io, sys\nsys.argv = ['hwnas', *{arguments}]\nfrom hwnas.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    main()"
+    )
+    assert not loaded & (HEAVY - {"rich", "networkx"} - needed)
+
+
 def test_public_names_are_sorted_and_all_there():
     assert hwnas.__all__ == sorted(hwnas.__all__)
     for name in hwnas.__all__:

@@ -119,6 +119,7 @@ def _tell_others(out: Path, used: Iterable[str], targets: Iterable[str]) -> None
         size = sum(path.stat().st_size for folder in others for path in folder.rglob("*") if path.is_file())
         unfinished = sum(folder.name.endswith(UNFINISHED) for folder in others)
         typer.echo(
-            f"{out / 'stages'} also keeps {len(others)} stages of other settings, {unfinished} of them unfinished "
-            f"({size / 1e6:.1f} MB); delete those that you do not need"
+            f"{out / 'stages'} also keeps {len(others)} stages of other settings"
+            + (f", {unfinished} of them unfinished" if unfinished else "")
+            + f" ({size / 1e6:.1f} MB), reused when these come back; delete those that you do not need"
         )

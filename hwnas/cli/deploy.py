@@ -23,7 +23,7 @@ MAX_DROP = 0.5  # points of accuracy
 
 @app.command()
 def sweep(
-    arch: Annotated[Path, typer.Argument(help="File that `hwnas search` wrote.", metavar="ARCH")],
+    arch: Annotated[Path, typer.Argument(help="File that `hwnas search` wrote, or your own.", metavar="ARCH")],
     supernet: Annotated[Path, typer.Option(help="Folder that `hwnas train` wrote.")],
     device: Annotated[str, typer.Option(help="Name of the device, which is this host; 'this' finds it.")] = "this",
     max_drop: Annotated[
@@ -90,9 +90,10 @@ def sweep(
             )
         for one in swept.recipes:
             if one.too_noisy:
+                within = "within a round already" if one.unsteady else f"the two rounds differ by {one.repeat:.1%}"
                 typer.echo(
-                    f"warning: the machine was too noisy for {one.target.recipe.name}: the rounds differ by "
-                    f"{one.repeat:.1%}",
+                    f"warning: the machine was too noisy for {one.target.recipe.name}: {within}. Do not trust its "
+                    "latency; make the machine quiet and sweep again",
                     err=True,
                 )
     if not picked:

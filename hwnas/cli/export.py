@@ -12,7 +12,7 @@ from hwnas.cli.progress import shown_progress
 
 
 def export(
-    arch: Annotated[Path, typer.Argument(help="File that `hwnas search` wrote.", metavar="ARCH")],
+    arch: Annotated[Path, typer.Argument(help="File that `hwnas search` wrote, or your own.", metavar="ARCH")],
     supernet: Annotated[Path, typer.Option(help="Folder that `hwnas train` wrote.")],
     target: options.Target,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Networks out of a trained supernet.", no_args_is_help=True)
 
-ArchFile = Annotated[Path, typer.Argument(help="File that `hwnas search` wrote.", metavar="ARCH")]
+ArchFile = Annotated[Path, typer.Argument(help="File that `hwnas search` wrote, or your own.", metavar="ARCH")]
 From = Annotated[Path, typer.Option(help="Folder that `hwnas train` or `hwnas supernet import` wrote.")]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
 EPOCHS = 3  # of fine-tuning without a recipe

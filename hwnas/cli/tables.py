@@ -38,7 +38,9 @@ def list_tables(tables: Tables = None, as_json: options.AsJson = False) -> None:
 
     A table that cannot be used is listed with the reason.
     """
-    known = [(found, *_readable(found)) for found in _found(tables)]
+    from hwnas.targets import home
+
+    known = [(found, *_readable(found)) for found in sorted(_found(tables), key=lambda one: (one.device, one.recipe))]
     if as_json:
         options.print_json([_entry(found, table, reason) for found, table, reason in known])
         return
@@ -47,8 +49,9 @@ def list_tables(tables: Tables = None, as_json: options.AsJson = False) -> None:
         if table is None:
             typer.echo(f"{name}\n  cannot be used: {reason}")
             continue
-        typer.echo(f"{name}\n  {table.manifest.origin} {table.manifest.date}, {len(table.rows)} rows")
-        for fit in table.manifest.fits:
+        whose = "" if tables else ", yours" if found.path.is_relative_to(home()) else ", shipped"
+        typer.echo(f"{name}\n  {table.manifest.origin} {table.manifest.date}, {len(table.rows)} rows{whose}")
+        for fit in sorted(table.manifest.fits, key=lambda fit: _domain_text(fit.domain)):
             typer.echo(f"  fitted on {_domain_text(fit.domain)}: {_validation_text(fit)}")
         if not table.manifest.fits:
             typer.echo("  fitted on nothing")
@@ -249,7 +252,8 @@ def _rows(table: LatencyTable) -> list[dict[str, Any]]:
 
 def _domain_text(domain: Domain) -> str:
     fixed = "".join(f" {name}={','.join(map(str, values))}" for name, values in domain.choices.items())
-    return f"{domain.space}{fixed} ({domain.in_channels} channels, {domain.classes} classes)"
+    channels = "1 channel" if domain.in_channels == 1 else f"{domain.in_channels} channels"
+    return f"{domain.space}{fixed} ({channels}, {domain.classes} classes)"
 
 
 def _fit_text(fit: Fit) -> str:

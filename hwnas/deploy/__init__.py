@@ -3,8 +3,7 @@
 from hwnas.deploy.bench import Benchmark, bench
 from hwnas.deploy.bundle import Bundle, open_bundle, write_bundle
 from hwnas.deploy.export import export
-from hwnas.deploy.manifest import BundleManifest
-from hwnas.deploy.parity import ParityReport, check_parity
+from hwnas.deploy.manifest import BundleManifest, ParityReport
 from hwnas.deploy.verify import Verification, verify
 
 __all__ = [
@@ -14,7 +13,6 @@ __all__ = [
     "ParityReport",
     "Verification",
     "bench",
-    "check_parity",
     "export",
     "open_bundle",
     "verify",

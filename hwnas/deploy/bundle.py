@@ -28,8 +28,6 @@ from hwnas.deploy.manifest import (
 )
 from hwnas.deploy.readme import readme
 from hwnas.errors import BundleError, OutputError
-from hwnas.lowering.onnx_limits import check_onnx
-from hwnas.lowering.torch_archive import cleaned
 from hwnas.runtimes.base import Array
 from hwnas.runtimes.engine import SUFFIX as ENGINE
 from hwnas.targets import write_whole
@@ -37,8 +35,22 @@ from hwnas.targets.untrusted import open_regular, parse_json
 
 _SCHEMA = 2
 _MANIFEST_BYTES = 4 * 2**20
+
+
+def _check_onnx(data: bytes, name: str) -> None:
+    from hwnas.lowering.onnx_limits import check_onnx  # brings onnx
+
+    check_onnx(data, name)
+
+
+def _check_torch(data: bytes, name: str) -> None:
+    from hwnas.lowering.torch_archive import cleaned  # brings torch
+
+    cleaned(data, name)
+
+
 # What is known of a program's form before a runtime loads it; of others, such as engines, only that they are unchanged.
-_CHECKS: dict[str, Callable[[bytes, str], object]] = {".onnx": check_onnx, ".pt2": cleaned}
+_CHECKS: dict[str, Callable[[bytes, str], object]] = {".onnx": _check_onnx, ".pt2": _check_torch}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
-from hwnas.accuracy import Evaluator
 from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
-from hwnas.deploy.fallback import lower_within_bound
 from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
-from hwnas.deploy.parity import check_parity
 from hwnas.latency import LatencyModel
 from hwnas.latency.profile import runtime_versions
 from hwnas.lowering import Program, form_of
-from hwnas.lowering.onnx import OnnxForm
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
 from hwnas.spaces import Arch, Domain
 from hwnas.targets import Recipe, Target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hwnas.accuracy import Evaluator
+
+# What brings torch is imported where it is used: `hwnas verify` needs this package and no torch.
 
 
 def lower_subnet(
@@ -33,6 +36,9 @@ def lower_subnet(
     """
     form = form_of(recipe)
     if recipe.quantization is not None and recipe.quantization.max_accuracy_drop is not None:
+        from hwnas.deploy.fallback import lower_within_bound
+        from hwnas.lowering.onnx import OnnxForm
+
         assert isinstance(form, OnnxForm)
         return lower_within_bound(form, network, evaluator, arch, progress=progress)
     count = form.images_needed
@@ -65,6 +71,8 @@ def export(
         ParityError: the lowered network computes something else; nothing is written.
         OutputError: the bundle cannot be written.
     """
+    from hwnas.deploy.parity import check_parity
+
     check_output_folder(folder)
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
     network = evaluator.subnet(arch)

@@ -17,7 +17,6 @@ from pydantic import (
     model_validator,
 )
 
-from hwnas.deploy.parity import ParityReport
 from hwnas.spaces import Domain
 from hwnas.targets import Recipe, Spec
 from hwnas.targets.untrusted import file_name_mistake
@@ -50,6 +49,26 @@ class FileFacts(Spec):
 
     size_bytes: int = Field(ge=1, le=MAX_FILE_BYTES)
     sha256: Sha256
+
+
+class ParityReport(Spec):
+    """How equal the outputs are.
+
+    Attributes:
+        images: compared.
+        max_abs_error: largest difference of two logits.
+        min_cosine: least cosine similarity of an image's logits.
+        top1_agreement: share of images on which both name the same class.
+        torch_accuracy: top-1 accuracy of the torch network on these images, as a fraction.
+        deployed_accuracy: top-1 accuracy of the program in its runtime, as a fraction.
+    """
+
+    images: PositiveInt
+    max_abs_error: FiniteFloat
+    min_cosine: FiniteFloat
+    top1_agreement: FiniteFloat
+    torch_accuracy: FiniteFloat
+    deployed_accuracy: FiniteFloat
 
 
 class DeviceFacts(Spec):

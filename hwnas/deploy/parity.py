@@ -7,36 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import FiniteFloat, PositiveInt
 from torch import Tensor, nn
 
 from hwnas.accuracy.evaluate import logits, top1
+from hwnas.deploy.manifest import ParityReport
 from hwnas.errors import ParityError
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
 from hwnas.runtimes.base import Array, Session
-from hwnas.targets import Recipe, Spec
-
-
-class ParityReport(Spec):
-    """How equal the outputs are.
-
-    Attributes:
-        images: compared.
-        max_abs_error: largest difference of two logits.
-        min_cosine: least cosine similarity of an image's logits.
-        top1_agreement: share of images on which both name the same class.
-        torch_accuracy: top-1 accuracy of the torch network on these images, as a fraction.
-        deployed_accuracy: top-1 accuracy of the program in its runtime, as a fraction.
-    """
-
-    images: PositiveInt
-    max_abs_error: FiniteFloat
-    min_cosine: FiniteFloat
-    top1_agreement: FiniteFloat
-    torch_accuracy: FiniteFloat
-    deployed_accuracy: FiniteFloat
+from hwnas.targets import Recipe
 
 
 def check_parity(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from hwnas.deploy.manifest import INPUT, OUTPUT, BundleManifest
 from hwnas.targets.recipe import Precision, RuntimeName
 
@@ -106,17 +108,27 @@ def lines(manifest: BundleManifest) -> str:
     )
 
 
+def _step_text(value: JsonValue) -> str:
+    """A step of the input's transform in words: its settings one after the other."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_step_text(each)}" for name, each in value.items())
+    return str(value)
+
+
 def readme(manifest: BundleManifest) -> str:
     """The page as Markdown."""
     runtime = manifest.recipe.runtime
     package = _PACKAGES[runtime]
     version = manifest.versions.get(runtime, "")
-    steps = "\n".join(f"- {step}: {value}" for step, value in manifest.input.transform.items() if value is not None)
+    steps = "\n".join(
+        f"- {step}: {_step_text(value)}" for step, value in manifest.input.transform.items() if value is not None
+    )
+    images = "one image" if manifest.recipe.batch == 1 else f"{manifest.recipe.batch} images"
     measured = f", measured {manifest.measured_ms:.4g} ms" if manifest.measured_ms else ""
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} of the test images of {manifest.data} are told right. A run of {manifest.recipe.batch} takes \
+{manifest.accuracy:.2%} of the test images of {manifest.data} are told right. A run of {images} takes \
 {manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. All else stands in `manifest.json`.
 
 ## Run it

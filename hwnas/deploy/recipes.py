@@ -16,7 +16,8 @@ from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
-from hwnas.deploy.parity import ParityReport, check_parity
+from hwnas.deploy.manifest import ParityReport
+from hwnas.deploy.parity import check_parity
 from hwnas.errors import InfeasibleBudget, InvalidValue, ParityError, RuntimeUnavailable, TableError
 from hwnas.lowering import Program
 from hwnas.progress import Progress, never, silent

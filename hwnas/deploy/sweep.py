@@ -20,7 +20,7 @@ from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
-from hwnas.deploy.parity import ParityReport
+from hwnas.deploy.manifest import ParityReport
 from hwnas.deploy.recipes import deployed_parity
 from hwnas.errors import InvalidValue, ParityError, RuntimeUnavailable, SpecError
 from hwnas.latency import LatencyModel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from hwnas.latency.model import Floats, LatencyModel
 from hwnas.spaces import Codes, Space
@@ -52,6 +51,8 @@ def tau(predicted: Floats, measured: Floats) -> float:
 
     It is 0 where all of one side are equal, for then nothing is ranked.
     """
+    from scipy import stats  # takes half a second to import
+
     values = [float(stats.kendalltau(predicted, row).statistic) for row in measured]
     return float(np.nan_to_num(values).mean())
 

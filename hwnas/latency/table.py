@@ -21,7 +21,7 @@ from hwnas.errors import (
     UnknownName,
 )
 from hwnas.latency.manifest import Fit, Manifest, Origin, Validation
-from hwnas.runtimes import session_class
+from hwnas.runtimes import installed_version
 from hwnas.spaces import Domain, Op, Space, make_space, parse_op
 from hwnas.targets import Target, read_spec, resolve_target, table_path, toml_text, write_whole
 
@@ -186,11 +186,11 @@ def _warn_of_another_version(path: Path, manifest: Manifest, target: Target) -> 
         return  # its runtime is not the one here, and nothing says which version it was
     runtime = target.recipe.runtime
     try:
-        present = session_class(target.recipe).version()
+        present = installed_version(target.recipe)
     except RuntimeUnavailable:
         return  # nothing is deployed from here, and a table can be searched without its runtime
     measured_with = manifest.versions.get(runtime, "of unknown version")
-    if measured_with != present:
+    if measured_with.split("+")[0] != present:
         log.warning(
             "%s was measured with %s %s, but %s is installed here: latencies may differ. Measure again with: "
             "hwnas profile --target %s --space SPACE --replace",

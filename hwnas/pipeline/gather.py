@@ -37,6 +37,7 @@ from hwnas.supernet.store import read_facts
 
 _LOSSES = ("loss_largest", "loss_random", "loss_smallest")
 _POINTS = 200  # of a curve
+_SHARES = {"tolerance", "max_disagreement", "disagreement", "drift", "reference_spread"}  # of what is told of timing
 
 
 def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
@@ -185,7 +186,11 @@ def _texts(facts: Mapping[str, object]) -> Facts:
 
 
 def _measurement(facts: Mapping[str, object]) -> Facts:
-    return {name.replace("_", " "): str(value) for name, value in facts.items()}
+    """How times were taken; shares as percent."""
+    return {
+        name.replace("_", " "): f"{value:.1%}" if name in _SHARES and isinstance(value, float) else str(value)
+        for name, value in facts.items()
+    }
 
 
 def search_figures(space: Space, searched: Mapping[str, Any]) -> Search:

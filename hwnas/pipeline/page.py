@@ -28,12 +28,12 @@ def page(run: RunFigures) -> str:
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    from hwnas.pipeline.plots import FONT, PALETTE, count, ms, percent, short_names
+    from hwnas.pipeline.plots import FONT, PALETTE, count, ms, percent, short_names, size
     from hwnas.pipeline.run_plots import run_plots
     from hwnas.pipeline.target_plots import target_plots
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"networks": count, "ms": ms, "percent": percent}
+    environment.filters |= {"networks": count, "ms": ms, "percent": percent, "size": size}
     several, names = len(run.targets) > 1, short_names(run.targets)
     return environment.from_string(_template()).render(
         run=run,
@@ -58,7 +58,7 @@ def page(run: RunFigures) -> str:
                 percent(t.test_accuracy),
                 percent(t.torch_accuracy),
                 percent(t.top1_agreement),
-                f"{t.size_bytes / 1e3:.0f}",
+                size(t.size_bytes),
             )
             for name, t in zip(names, run.targets, strict=True)
         ],

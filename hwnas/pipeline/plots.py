@@ -28,8 +28,8 @@ PALETTE: dict[str, tuple[str, str]] = {
     "baseline": ("#00795a", "#3ccfa2"),
     "band": ("#dcebf5", "#1b3446"),
     "heat_low": ("#eef4f9", "#182530"),
-    "heat_middle": ("#7fb0d8", "#2c6c9d"),
-    "heat_high": ("#0a4678", "#a9daff"),
+    "heat_middle": ("#b5d3ea", "#1d4a6f"),
+    "heat_high": ("#6aa5d6", "#256ca5"),
 }
 FONT = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 COLOURS = {role: light for role, (light, _) in PALETTE.items()}
@@ -122,6 +122,22 @@ def count(number: float) -> str:
 def percent(share: float) -> str:
     """A share with two decimals."""
     return f"{share:.2%}"
+
+
+def signed(number: float, decimals: int) -> str:
+    """A difference with its sign, a minus as wide as the plus."""
+    return f"{number:+.{decimals}f}".replace("-", "−")
+
+
+def size_unit(size_bytes: float) -> tuple[str, float]:
+    """The unit that a size is told in, and its bytes: kB below a MB."""
+    return ("MB", 1e6) if size_bytes >= 1e6 else ("kB", 1e3)
+
+
+def size(size_bytes: float) -> str:
+    """A size with three digits: ``342 kB``, ``12.3 MB``."""
+    unit, each = size_unit(size_bytes)
+    return f"{size_bytes / each:.{0 if unit == 'kB' else 1}f} {unit}"
 
 
 # -- what all figures share ------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import html
 import plotly.graph_objects as go
 
 from hwnas.pipeline.figures import RunFigures, TargetFigures, Training
-from hwnas.pipeline.plots import COLOURS, Plot, base_figure, short_names
+from hwnas.pipeline.plots import COLOURS, Plot, base_figure, short_names, size_unit
 
 
 def run_plots(run: RunFigures) -> list[Plot]:
@@ -36,6 +36,7 @@ def _training(training: Training) -> Plot:
     figure = base_figure(traces, height=320, x="step", y="loss")
     for end in list(training.phases.values())[:-1]:
         figure.add_vline(x=end, line={"color": COLOURS["muted"], "width": 1, "dash": "dot"})
+    averaged = len(training.curves[0].steps) < max(training.phases.values())
     last = {c.name.removeprefix("loss_"): c.values[-1] for c in training.curves}
     return Plot(
         name="training",
@@ -43,8 +44,10 @@ def _training(training: Training) -> Plot:
         summary="Loss at the end: "
         + ", ".join(f"{value:.3f} of the {name} subnet" for name, value in last.items())
         + ".",
-        note="Means over a few steps each."
-        + (" Dotted lines are the ends of phases." if len(training.phases) > 1 else ""),
+        note=" ".join(
+            (["Means over a few steps each."] if averaged else [])
+            + (["Dotted lines are the ends of phases."] if len(training.phases) > 1 else [])
+        ),
         figure=figure,
         columns=("step", *(f"{name} subnet" for name in last)),
         rows=[
@@ -84,14 +87,16 @@ def _side_by_side(targets: list[TargetFigures]) -> list[Plot]:
         return Plot(
             name=name,
             title=title,
-            summary="; ".join(f"{n}: {v} {unit}" for n, v in zip(names, shown, strict=True)) + ".",
+            summary="; ".join(f"{n}: {v}{'' if unit == '%' else ' '}{unit}" for n, v in zip(names, shown, strict=True))
+            + ".",
             figure=figure,
             columns=("target", unit),
             rows=[(t.target, v) for t, v in zip(targets, shown, strict=True)],
         )
 
+    unit, each = size_unit(max(t.size_bytes for t in targets))
     return [
         plot("targets-latency", "Measured latency", "ms", [t.measured_ms for t in targets], ".4g"),
         plot("targets-errors", "Errors on the test images", "%", [100 * (1 - t.test_accuracy) for t in targets], ".2f"),
-        plot("targets-size", "Size of the program", "MB", [t.size_bytes / 1e6 for t in targets], ".3g"),
+        plot("targets-size", "Size of the program", unit, [t.size_bytes / each for t in targets], ".3g"),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hwnas.pipeline.figures import Network, RunFigures, TableRow, TargetFigures
-from hwnas.pipeline.plots import COLOURS, Plot, arch_lines, arch_text, base_figure, ms, percent
+from hwnas.pipeline.plots import COLOURS, Plot, arch_lines, arch_text, base_figure, ms, percent, signed
 
 _CELLS_WITH_TEXT = 12  # columns of a heat map
 
@@ -68,12 +68,13 @@ def _front(target: TargetFigures, prefix: str) -> Plot:
     figure = base_figure(traces, height=460, x="predicted latency (ms)", y="accuracy on validation images (%)")
     figure.add_vline(x=target.limit_ms, line={"color": COLOURS["muted"], "width": 1, "dash": "dot"})
     figure.add_annotation(
-        x=target.limit_ms, y=0, yref="paper", text="budget ", xanchor="right", yanchor="bottom",
+        x=target.limit_ms, y=0, yref="paper", text="budget less margin ", xanchor="right", yanchor="bottom",
         showarrow=False, font={"size": 12, "color": COLOURS["muted"]},
     )  # fmt: skip
     gain = ""
     if best and best.validation_accuracy is not None and found.validation_accuracy is not None:
-        gain = f", {100 * (found.validation_accuracy - best.validation_accuracy):+.2f} points over the best random one"
+        points = 100 * (found.validation_accuracy - best.validation_accuracy)
+        gain = f", {signed(points, 2)} points over the best random one"
     rows = [
         (name, ms(n.predicted_ms), percent(n.predicted_accuracy), _share(n.validation_accuracy), arch_text(n.arch))
         for name, networks in (
@@ -126,7 +127,7 @@ def _validation(target: TargetFigures, prefix: str) -> Plot:
         go.Scatter(
             x=[low, high],
             y=[low, high],
-            name="equal",
+            name="measured = predicted",
             mode="lines",
             line={"color": COLOURS["muted"], "width": 1},
             hoverinfo="skip",
@@ -211,7 +212,8 @@ def _errors(target: TargetFigures, prefix: str) -> Plot:
     return Plot(
         name=f"{prefix}errors",
         title="Error of each prediction",
-        summary=f"The largest error is {worst:+.1f}%. Two measurements of the same network differ by {floor:.2f}%.",
+        summary=f"The largest error is {signed(worst, 1)}%. "
+        f"Two measurements of the same network differ by {floor:.2f}%.",
         note="A bar joins the two measurements of a network. No predictor can be better than the band, on average.",
         figure=figure,
         columns=("predicted (ms)", "error (%)", "again (%)", "arch"),
@@ -292,7 +294,8 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
     chosen = [
         (labels[columns.index(v)], row.slot) for row, own in zip(rows, cells, strict=True) for v in own if own[v].chosen
     ]
-    digits = ".0f" if max(c.latency_ms for row in rows for c in row.choices) >= 0.02 else ".1f"
+    # Two digits tell the cells apart, and have room where a phone is as wide as the page; hover and table have more.
+    text = [["" if us is None else f"{us:.{0 if us >= 9.95 else 1}f}" for us in row] for row in micros]
     what = " · ".join(kind)
     heat = go.Heatmap(
         x=labels,
@@ -302,8 +305,9 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
         xgap=2,
         ygap=2,
         showscale=len(columns) > _CELLS_WITH_TEXT,
-        texttemplate=f"%{{z:{digits}}}" if len(columns) <= _CELLS_WITH_TEXT else None,
-        textfont={"size": 11},
+        text=text,
+        texttemplate="%{text}" if len(columns) <= _CELLS_WITH_TEXT else None,
+        textfont={"size": 11, "color": COLOURS["ink"]},
         hoverongaps=False,
         hovertemplate=f"<b>%{{y}}</b><br>{html.escape(what)}: %{{x}}<br>%{{z:.1f}} µs<extra></extra>",
     )
@@ -335,7 +339,7 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
             + (f", at {', '.join(f'{n} {v}' for n, v in held.items())}" if held else "")
             + "."
         ),
-        note="Microseconds (p25) of each op, as the table holds them; the squares are the network found.",
+        note="Microseconds (p25) of each op, rounded; the squares are the network found.",
         figure=figure,
         columns=("slot", *kind, "µs", "in the network found"),
         rows=[

@@ -121,12 +121,12 @@ def test_list(hwnas_cli, measured, imported, this, space):
     assert host["fits"][0]["validation"]["mape"] == 0.0123
     lines = hwnas_cli("tables", "list").out.splitlines()
     at = lines.index(this.name)
-    assert lines[at + 1] == f"  measured 2026-01-31, {len(space.distinct_ops)} rows"
+    assert lines[at + 1] == f"  measured 2026-01-31, {len(space.distinct_ops)} rows, yours"
     assert lines[at + 2].startswith("  fitted on mobilenetv3-tiny resolution=24 depth_1=1,2")
     assert lines[at + 2].endswith(": MAPE 1.23%, noise floor 0.45%, validated 2026-02-03")
     at = lines.index(PHONE)
     assert lines[at + 1].startswith("  imported ")
-    assert lines[at + 1].endswith(", 3 rows")
+    assert lines[at + 1].endswith(", 3 rows, yours")
     assert lines[at + 2] == "  fitted on nothing"
 
 

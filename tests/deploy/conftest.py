@@ -12,8 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.deploy import Bundle, BundleManifest, write_bundle
 from hwnas.deploy.bundle import write_example
-from hwnas.deploy.manifest import DeviceFacts, Example, Input, Output
-from hwnas.deploy.parity import ParityReport
+from hwnas.deploy.manifest import DeviceFacts, Example, Input, Output, ParityReport
 from hwnas.runtimes import open_session
 from hwnas.spaces import Domain, Space
 from hwnas.targets import Recipe

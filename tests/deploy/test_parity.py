@@ -11,7 +11,7 @@ from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.data import Data
-from hwnas.deploy import check_parity
+from hwnas.deploy.parity import check_parity
 from hwnas.errors import ParityError
 from hwnas.lowering import Program, form_of
 from hwnas.spaces import Space

@@ -166,6 +166,15 @@ def test_a_run_of_several_images(make: Make, manifest: BundleManifest) -> None:
     assert ".repeat(4, axis=0)" in made(several)
 
 
+def test_the_steps_of_the_input_are_told_in_words(manifest: BundleManifest) -> None:
+    from hwnas.deploy.readme import readme
+
+    steps = {"resize": {"side": "both", "size": 24}, "mean": [0.1], "crop": None}
+    told = manifest.model_copy(update={"input": manifest.input.model_copy(update={"transform": steps})})
+    assert "- resize: side both, size 24\n- mean: [0.1]\n\n" in readme(told)
+    assert "A run of one image takes" in readme(told)
+
+
 def test_the_page_names_data_and_licence(bundle: Bundle) -> None:
     page = (bundle.folder / README).read_text()
     for words in ("## Licence", "training on `made-up`", "gives no rights", "pip install onnxruntime numpy", "87.50%"):

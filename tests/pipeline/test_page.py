@@ -15,7 +15,7 @@ from hwnas.errors import RuntimeUnavailable, SpecError
 from hwnas.pipeline.figures import FIGURES, read_figures
 from hwnas.pipeline.page import PAGE, page, write_page
 from hwnas.pipeline.pictures import write_pngs
-from hwnas.pipeline.plots import PALETTE, arch_lines, count
+from hwnas.pipeline.plots import PALETTE, arch_lines, count, signed, size
 from hwnas.pipeline.run_plots import run_plots
 from hwnas.pipeline.target_plots import target_plots
 
@@ -156,6 +156,9 @@ def test_texts_and_marks_stand_out(mode):
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     colours = {role: luminance(pair[mode]) for role, pair in PALETTE.items()}
+    for cell in ("heat_low", "heat_middle", "heat_high"):  # figures stand on them
+        low, high = sorted((colours["ink"], colours[cell]))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, cell
     for role, least in {"ink": 7, "muted": 4.5, "link": 4.5, "found": 3, "model": 3, "other": 3, "largest": 3}.items():
         for ground in ("paper", "ground"):
             low, high = sorted((colours[role], colours[ground]))
@@ -170,6 +173,19 @@ def test_an_arch_in_lines():
 
 def test_numbers_of_networks():
     assert [count(n) for n in (7.0, 12_345.0, 1.65e9, 2.18e19)] == ["7", "12,345", "1.65 × 10⁹", "2.18 × 10¹⁹"]
+
+
+def test_sizes_and_differences():
+    assert [size(bytes_) for bytes_ in (342_100, 999_400, 12_345_678)] == ["342 kB", "999 kB", "12.3 MB"]
+    assert [signed(number, 1) for number in (-0.44, 2)] == ["−0.4", "+2.0"]
+
+
+def test_the_loss_is_said_to_be_averaged_only_where_it_is(run):
+    [plot] = run_plots(run)
+    assert "Means" not in plot.note
+    longer = run.training.model_copy(update={"phases": {"all": 10 * max(run.training.phases.values())}})
+    [plot] = run_plots(run.model_copy(update={"training": longer}))
+    assert plot.note == "Means over a few steps each."
 
 
 def test_names_from_files_are_escaped(run):

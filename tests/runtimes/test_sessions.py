@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import BundleError, InvalidValue, RuntimeInputError, RuntimeUnavailable, SpecError
 from hwnas.lowering import Program, form_of
-from hwnas.runtimes import Session, open_session, session_class
+from hwnas.runtimes import Session, installed_version, open_session, session_class
 from hwnas.runtimes.base import Array
 from hwnas.targets import RUNTIMES, Recipe, load_recipe, recipes
 from hwnas.timing import Protocol, time_programs
@@ -278,6 +278,7 @@ def test_a_file_that_is_not_there(recipe: Recipe, file: Path, tmp_path: Path) ->
 def test_the_version_is_that_of_the_library(recipe: Recipe) -> None:
     version = session_class(recipe).version()
     assert re.match(r"\d+", version)
+    assert installed_version(recipe) == version.split("+")[0]
     if recipe.runtime == "roofline":  # it has no library
         return
     library = {"torch-cuda": "torch", "onnxruntime-cuda": "onnxruntime-gpu", "onnxruntime-tensorrt": "onnxruntime-gpu"}
