@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -92,6 +93,11 @@ class Constraints:
     def costs(self, codes: Codes) -> Floats:
         """Codes ``(n, variables)`` -> costs, ``(n, objectives)``."""
         return np.stack([objective.total(codes) for objective in self.objectives], axis=1)
+
+    def fingerprint(self) -> str:
+        """Hash of what some networks cost: it tells a table that was made anew from the one of the same name."""
+        costs = self.costs(self.space.sample(100, seed=0))
+        return hashlib.sha256(np.round(costs, 9).tobytes()).hexdigest()
 
     def excess(self, codes: Codes) -> Floats:
         """How far networks lie above their budgets, as the sum of shares of each: ``(n,)``; 0 where all are kept."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -154,7 +152,7 @@ def search_differentiable(
         "space": Domain.of(wanted.space).model_dump(),
         "budgets": dict(wanted.budgets),
         "confidence": wanted.confidence,
-        "latency": _predictions(wanted),
+        "latency": wanted.fingerprint(),
         "data": data.fingerprint(),
         **config.model_dump(mode="json", exclude={"checkpoint_every"}),
         "seed": seed,
@@ -176,13 +174,6 @@ def search_differentiable(
             ended = f"stopped after {done} of {config.steps} steps"
             break
     return run.result(done, ended)
-
-
-def _predictions(wanted: Constraints) -> str:
-    """Hash of what is predicted for some networks: a table made anew under the same name is another one."""
-    codes = wanted.space.sample(100, seed=0)
-    totals = [np.round(objective.total(codes), 9) for objective in wanted.budgeted]
-    return hashlib.sha256(np.stack(totals).tobytes()).hexdigest()
 
 
 class Trained:
@@ -359,8 +350,7 @@ class Trained:
 
     def skips_dominate(self) -> bool:
         """Whether the most probable network has a cell with more than half skip connections."""
-        probabilities = self.net.probabilities()
-        values = {name: int(p.argmax()) for name, p in probabilities.items()}
+        values = {name: int(p.argmax()) for name, p in self.net.probabilities().items()}
         space = self.wanted.space
         arch = space.arch({v.name: v.values[values.get(v.name, 0)] for v in space.variables})
         return any(float(count(space.encode([arch]))[0]) > half for count, half in self.limits)
