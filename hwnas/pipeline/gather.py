@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from hwnas.pipeline.figures import (
     Choice,
     Curve,
     Facts,
+    Loss,
     Network,
     RunFigures,
     Search,
@@ -35,7 +36,7 @@ from hwnas.spaces import Slot, Space
 from hwnas.supernet.metrics import METRICS
 from hwnas.supernet.store import read_facts
 
-_LOSSES = ("loss_largest", "loss_random", "loss_smallest")
+_LOSSES: tuple[Loss, ...] = get_args(Loss)
 _POINTS = 200  # of a curve
 
 
@@ -273,6 +274,8 @@ def _row(
             chosen = stands and all(found[name] == value for name, value in values.items())
             choices.append(Choice(values=list(values.values()), latency_ms=table.latency_ms(op), chosen=chosen))
     kinds = [re.sub(r"(_\d+)+$", "", name) for name in own]
+    if not choices:  # whatever is chosen costs nothing, as on an edge that is held to `none` or `skip_connect`
+        return None
     shown = {name: value for name, value in held.items() if name not in parents}
     return TableRow(slot=slot.name, group=slot.group, variables=kinds, held=shown, choices=choices)
 
@@ -288,12 +291,16 @@ def training_figures(trained: Path, phases: Mapping[str, int]) -> Training | Non
     if not path.is_file():
         return None
     rows = list(csv.DictReader(path.read_text().splitlines()))
+    if not rows:
+        return None
+    steps = np.array_split([float(row["step"]) for row in rows], min(_POINTS, len(rows)))
     curves = []
     for name in _LOSSES:
-        points = np.array([(float(row["step"]), float(row[name])) for row in rows if row[name]])
-        if len(points):
-            parts = np.array_split(points, min(_POINTS, len(points)))
-            means = np.array([part.mean(axis=0) for part in parts])
-            curves.append(Curve(name=name, steps=means[:, 0].tolist(), values=means[:, 1].tolist()))
+        # A phase that trains one network alone has no other loss: all curves are cut into the same steps, with gaps.
+        losses = np.array_split([float(row[name] or "nan") for row in rows], len(steps))
+        known = [part[~np.isnan(part)] for part in losses]
+        if any(map(len, known)):
+            values = [float(part.mean()) if len(part) else None for part in known]
+            curves.append(Curve(name=name, steps=[float(part.mean()) for part in steps], values=values))
     ends = np.cumsum(list(phases.values())).tolist()
     return Training(curves=curves, phases=dict(zip(phases, ends, strict=True)))
