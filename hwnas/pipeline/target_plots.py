@@ -312,7 +312,14 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
         y=[y for _, y in chosen],
         name="in the network found",
         mode="markers",
-        marker={"symbol": "square-open", "size": 20, "color": COLOURS["found"], "line": {"width": 2.5}},
+        cliponaxis=False,
+        # No wider than a column: beside its neighbours it would mark them, too.
+        marker={
+            "symbol": "square-open",
+            "size": max(6, min(20, 400 // len(columns))),
+            "color": COLOURS["found"],
+            "line": {"width": 2.5 if len(columns) <= _CELLS_WITH_TEXT else 1.5},
+        },
         hoverinfo="skip",
     )
     figure = base_figure([heat, marks], height=90 + 28 * len(rows), x=what, y="")
@@ -335,7 +342,8 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
             + (f", at {', '.join(f'{n} {v}' for n, v in held.items())}" if held else "")
             + "."
         ),
-        note="Microseconds (p25) of each op, as the table holds them; the squares are the network found.",
+        note="Microseconds (p25) of each op, as the table holds them; the squares are the network found. A gap costs "
+        "nothing.",
         figure=figure,
         columns=("slot", *kind, "µs", "in the network found"),
         rows=[

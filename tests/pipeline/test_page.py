@@ -14,12 +14,13 @@ import pytest
 from hwnas.cli.main import main
 from hwnas.errors import RuntimeUnavailable, SpecError
 from hwnas.pipeline.figures import FIGURES, read_figures
-from hwnas.pipeline.gather import training_figures
+from hwnas.pipeline.gather import table_rows, training_figures
 from hwnas.pipeline.page import PAGE, page, write_page
 from hwnas.pipeline.pictures import write_pngs
 from hwnas.pipeline.plots import PALETTE, arch_lines, count
 from hwnas.pipeline.run_plots import run_plots
 from hwnas.pipeline.target_plots import target_plots
+from hwnas.spaces import make_space
 from hwnas.supernet.metrics import COLUMNS
 
 CHROMIUM = shutil.which("chromium")
@@ -188,6 +189,24 @@ def test_a_phase_of_the_largest_network_alone_leaves_gaps_in_the_other_curves(tm
     [plot] = run_plots(SimpleNamespace(targets=[None], training=found))
     assert plot.summary == "Loss at the end: 598.000 of the largest subnet, 7.000 of the smallest subnet."
     assert [plot.rows[0], plot.rows[-1]] == [("1", "1.0000", "not trained"), ("598", "598.0000", "7.0000")]
+
+
+@pytest.mark.parametrize(
+    ("name", "fix", "slots", "kinds"),
+    [
+        ("darts-tiny", {}, 24, {"normal_first", "normal_second", "reduce_first", "reduce_second"}),
+        ("nasbench201-tiny", {}, 18, {"edge"}),
+        ("nasbench201-tiny", {"edge_0_1": [0, 1]}, 18, {"edge"}),
+        ("resnet50", {}, 21, {"width_stem", "depth_stem", "expansion"}),
+    ],
+)
+def test_the_table_has_no_more_columns_than_can_be_read(make_table, this, name, fix, slots, kinds):
+    """The sums in a cell of DARTS read 11 variables: all their values would be millions of columns."""
+    space = make_space(name).fix(**fix)
+    rows = table_rows(make_table(space, this), space, space.largest)
+    assert len(rows) == slots
+    assert {kind for row in rows for kind in row.variables} == kinds
+    assert all(1 <= len(row.choices) <= 64 for row in rows)
 
 
 def test_a_training_that_left_no_step_has_no_curves(tmp_path):
