@@ -115,7 +115,7 @@ class TableRow(Spec):
     group: str
     variables: list[str]
     held: dict[str, int]
-    choices: list[Choice] = Field(min_length=1)
+    choices: list[Choice]
 
 
 class StageTime(Spec):

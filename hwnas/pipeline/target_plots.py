@@ -277,9 +277,10 @@ def _slots(target: TargetFigures, prefix: str) -> Plot:
 
 def _tables(target: TargetFigures, prefix: str) -> list[Plot]:
     """The latency table as heat maps: one for the slots that read the same kinds of variables."""
-    kinds = Counter(tuple(row.variables) for row in target.table)
+    rows = [row for row in target.table if row.choices]  # older runs kept slots where nothing can stand, too
+    kinds = Counter(tuple(row.variables) for row in rows)
     return [
-        _heat_map([row for row in target.table if tuple(row.variables) == kind], kind, f"{prefix}table-{i}")
+        _heat_map([row for row in rows if tuple(row.variables) == kind], kind, f"{prefix}table-{i}")
         for i, kind in enumerate(kinds, start=1)
     ]
 

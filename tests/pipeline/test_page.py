@@ -161,7 +161,6 @@ def test_what_is_no_run_or_not_finished_is_told_apart(finished, tmp_path):
         ("targets.0.networks", []),
         ("targets.0.networks.0.predicted_ms", 0),
         ("targets.0.slots", []),
-        ("targets.0.table.0.choices", []),
     ],
 )
 def test_figures_that_cannot_be_drawn_are_refused(finished, tmp_path, where, value):
@@ -174,6 +173,16 @@ def test_figures_that_cannot_be_drawn_are_refused(finished, tmp_path, where, val
     (tmp_path / FIGURES).write_text(json.dumps(figures))
     with pytest.raises(SpecError, match=r"malformed: .*Write it again with the same `hwnas compile`"):
         read_figures(tmp_path)
+
+
+def test_a_slot_without_ops_has_no_row_in_the_heat_map(run):
+    """Runs of before kept it in their figures."""
+    target = run.targets[0]
+    bare = [row.model_copy(update={"choices": []}) for row in target.table]
+    with_bare = run.model_copy(update={"targets": [target.model_copy(update={"table": [*bare, *target.table]})]})
+    assert [plot.rows for plot in target_plots(with_bare)[0]] == [plot.rows for plot in target_plots(run)[0]]
+    alone = run.model_copy(update={"targets": [target.model_copy(update={"table": bare})]})
+    assert "table" not in {plot.name.partition("-")[0] for plot in target_plots(alone)[0]}
 
 
 def test_a_phase_of_the_largest_network_alone_leaves_gaps_in_the_other_curves(tmp_path):
