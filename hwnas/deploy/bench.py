@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwnas.deploy.bundle import Bundle
+from hwnas.deploy.verify import check_outputs
 from hwnas.latency.profile import NETWORKS
 from hwnas.progress import Progress, silent
 from hwnas.targets import Device, Recipe
@@ -36,13 +37,19 @@ class Benchmark:
 
 
 def bench(bundle: Bundle, device: Device, *, progress: Progress = silent) -> Benchmark:
-    """Time a bundle on this host.
+    """Time a bundle on this host, once it has given what was recorded.
 
     Args:
         bundle: an opened bundle.
         device: what this host is.
         progress: told after each visit.
+
+    Raises:
+        BundleError: its program cannot be run, or computes something else here.
+        InvalidValue: its recipe has more threads than there are cores.
+        RuntimeUnavailable: its runtime cannot run here.
     """
+    check_outputs(bundle)
     recipe: Recipe = bundle.manifest.recipe
     measured = time_programs({"bundle": bundle.compiled}, recipe, NETWORKS, what="timing", progress=progress)
     return summarise(bundle, device, measured, "bundle")

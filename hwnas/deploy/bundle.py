@@ -161,10 +161,13 @@ def check_output_folder(folder: Path) -> None:
     """Check, before long work, that a bundle may be written here.
 
     Raises:
-        OutputError: it is a file, or a folder that holds something else than a bundle.
+        OutputError: it is a file or lies below one, or it is a folder that holds something else than a bundle.
     """
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; a bundle is a folder, choose another name")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise OutputError(f"{above} is a file, and the bundle {folder} needs a folder there; choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not _holds_only_a_bundle(folder):
         raise OutputError(f"{folder} is not empty and holds no bundle, or more than one; choose another folder")
 

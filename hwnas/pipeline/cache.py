@@ -135,8 +135,8 @@ class Stages:
                 self._do(stage)
             except OSError as error:
                 raise OutputError(
-                    f"cannot write {error.filename or stage.unfinished}: {error.strerror}; finished stages are kept, "
-                    "run the same command again to go on"
+                    f"cannot write {error.filename or stage.unfinished}: {error.strerror or error}; "
+                    "finished stages are kept, run the same command again to go on"
                 ) from error
             except KeyboardInterrupt as error:
                 finished = ", ".join(dict.fromkeys(self._seen.values())) or "none"
@@ -156,20 +156,24 @@ class Stages:
             write_whole(place / _RESULT, json.dumps(dict(result), indent=2) + "\n")
             write_whole(place / _FILES, json.dumps(_digests(place), indent=2, sort_keys=True) + "\n")
         for folder in _built_on(stage):
-            shutil.rmtree(folder)
-        if stage.folder.exists():
-            shutil.rmtree(stage.folder)
+            _remove(folder)
+        _remove(stage.folder)
         place.replace(stage.folder)
+
+
+def _remove(path: Path) -> None:
+    """Remove a stage, if it is there. Of one that somebody keeps elsewhere the link goes, not what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def known_inputs(place: Path) -> dict[Path, dict[str, object]]:
     """Folder of a stage, finished or not -> what it depends on, of all stages in a folder."""
     found: dict[Path, dict[str, object]] = {}
     for path in sorted(place.glob(f"*/{_INPUTS}")):
-        try:
-            inputs = json.loads(path.read_text())
-        except ValueError:  # somebody wrote into it: its stage is not whole and will be done again
-            continue
+        inputs = _read_json(path)  # None where somebody wrote into it: its stage is not whole and will be done again
         if isinstance(inputs, dict):
             found[path.parent] = inputs
     return found
@@ -198,10 +202,14 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _is_whole(folder: Path) -> bool:
     """Whether a folder holds just the files that are listed in it."""
-    listing = folder / _FILES
-    if not listing.is_file():
-        return False
+    listing = _read_json(folder / _FILES)
+    return listing is not None and listing == _digests(folder)
+
+
+def _read_json(path: Path) -> object:
+    """The value of a JSON file; None if there is no such file, or it is no JSON."""
     try:
-        return bool(json.loads(listing.read_text()) == _digests(folder))
-    except ValueError:  # somebody wrote into the list itself
-        return False
+        found: object = json.loads(path.read_text())
+    except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        return None
+    return found

@@ -46,8 +46,7 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
     runs = dict[str, list[StageRun]]()
     answers = dict[str, Result]()
     with Stages(out=out, again=again) as stages:
-        for plan in plans:
-            check_output_folder(_bundle(out, plan))
+        check_output(out, plans)
         for plan in plans:
             runs[plan.name] = [stages.run(stage) for stage in plan.measured]
             # Known before anything long: a training of days must not end at an impossible budget.
@@ -70,6 +69,16 @@ def check_stage(name: str | None) -> None:
     """
     if name is not None and name not in STAGES:
         raise UnknownName("stage", name, STAGES)
+
+
+def check_output(out: Path, plans: list[TargetPlan]) -> None:
+    """Check, before long work, that what a run makes may be written where it shall; nothing is written.
+
+    Raises:
+        OutputError: something else stands there.
+    """
+    for plan in plans:
+        check_output_folder(_bundle(out, plan))
 
 
 def _bundle(out: Path, plan: TargetPlan) -> Path:

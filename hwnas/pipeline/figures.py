@@ -6,9 +6,9 @@ The page is drawn from this file alone, so a run's folder can be moved, its stag
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from hwnas.errors import SpecError
 from hwnas.latency.manifest import Validation
@@ -16,6 +16,13 @@ from hwnas.targets import Spec
 
 FIGURES = "figures.json"
 Facts = dict[str, str]
+# Ranges in which whatever the page computes stays a number: it divides by latencies and multiplies them by 1000.
+Milliseconds = Annotated[float, Field(ge=1e-9, le=1e12)]
+Difference = Annotated[float, Field(ge=-1e12, le=1e12)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=2**63)]
+Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
+Loss = Literal["loss_largest", "loss_random", "loss_smallest"]
 
 
 class Network(Spec):
@@ -29,16 +36,16 @@ class Network(Spec):
     """
 
     arch: dict[str, int]
-    predicted_ms: float
-    predicted_accuracy: float
-    validation_accuracy: float | None = None
+    predicted_ms: Difference
+    predicted_accuracy: Finite
+    validation_accuracy: Share | None = None
 
 
 class Tested(Spec):
     """What became of a network in the end: p25 on the target, and top-1 accuracy on the test images."""
 
-    measured_ms: float
-    test_accuracy: float
+    measured_ms: Milliseconds
+    test_accuracy: Share
 
 
 class Search(Spec):
@@ -54,8 +61,8 @@ class Search(Spec):
         proof: in words, what is proved of the network found.
     """
 
-    front: list[Network]
-    front_size: int
+    front: list[Network] = Field(min_length=1)
+    front_size: Count
     front_strategy: str
     candidates: list[Network] = Field(min_length=1)
     random: list[Network]
@@ -67,9 +74,9 @@ class TimedNetwork(Spec):
     """A network of a validation: predicted by the model and by the table's plain sum, and measured twice (ms)."""
 
     arch: dict[str, int]
-    predicted_ms: float
-    plain_ms: float
-    measured_ms: list[float] = Field(min_length=2, max_length=2)
+    predicted_ms: Milliseconds
+    plain_ms: Difference
+    measured_ms: list[Milliseconds] = Field(min_length=2, max_length=2)
 
 
 class SlotCost(Spec):
@@ -82,15 +89,15 @@ class SlotCost(Spec):
     slot: str
     group: str
     op: str | None
-    found_ms: float
-    largest_ms: float
+    found_ms: Difference
+    largest_ms: Difference
 
 
 class Choice(Spec):
     """An op that a slot may hold: values of its variables, its time in the table, and whether it was chosen."""
 
     values: list[int]
-    latency_ms: float
+    latency_ms: Milliseconds
     chosen: bool
 
 
@@ -115,7 +122,7 @@ class StageTime(Spec):
     """A stage of the run."""
 
     name: str
-    seconds: float
+    seconds: Finite
     cached: bool
 
 
@@ -144,46 +151,64 @@ class TargetFigures(Spec):
 
     target: str
     budget: str
-    budget_ms: float
-    limit_ms: float
-    confidence: float
-    predicted_ms: float
-    measured_ms: float
-    test_accuracy: float
-    torch_accuracy: float
-    top1_agreement: float
-    max_abs_error: float
-    images: int
-    size_bytes: int
-    macs: int
-    params: int
+    budget_ms: Milliseconds
+    limit_ms: Milliseconds
+    confidence: Share
+    predicted_ms: Milliseconds
+    measured_ms: Milliseconds
+    test_accuracy: Share
+    torch_accuracy: Share
+    top1_agreement: Share
+    max_abs_error: Finite
+    images: Count
+    size_bytes: Count
+    macs: Count
+    params: Count
     bundle: str
     too_noisy: bool
-    spread: float
+    spread: Finite
     largest: Tested
     best_random: Tested | None
     search: Search
     validation: Validation
-    networks: list[TimedNetwork]
+    networks: list[TimedNetwork] = Field(min_length=1)
     slots: list[SlotCost]
     table: list[TableRow]
     stages: list[StageTime]
     provenance: dict[str, Facts]
 
+    @model_validator(mode="after")
+    def _slots_add_up(self) -> TargetFigures:
+        if not sum(slot.found_ms for slot in self.slots) > 0:
+            raise ValueError("slots: their found_ms add up to no latency")
+        return self
+
 
 class Curve(Spec):
     """Means of a column of a training's metrics over equal numbers of steps."""
 
-    name: str
-    steps: list[float]
-    values: list[float]
+    name: Loss
+    steps: list[Finite] = Field(min_length=1)
+    values: list[Finite | None]
 
 
 class Training(Spec):
-    """Curves of the training, and the step after which each of its phases ended."""
+    """Curves of the training, all at the same steps, and the step after which each of its phases ended.
 
-    curves: list[Curve]
-    phases: dict[str, int]
+    A value is None where no network of its kind was trained, as in a phase of the largest one alone.
+    """
+
+    curves: list[Curve] = Field(min_length=1)
+    phases: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Training:
+        for curve in self.curves:
+            if curve.steps != self.curves[0].steps or len(curve.values) != len(curve.steps):
+                raise ValueError(f"{curve.name} has other steps than {self.curves[0].name}, or not a value for each")
+            if all(value is None for value in curve.values):
+                raise ValueError(f"{curve.name} has no value")
+        return self
 
 
 class RunFigures(Spec):
@@ -201,7 +226,7 @@ class RunFigures(Spec):
 
     schema_: Literal[1] = Field(alias="schema", default=1)
     space: str
-    space_size: float
+    space_size: float = Field(ge=1, allow_inf_nan=False)
     data: str
     training: Training | None
     provenance: dict[str, Facts]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from hwnas.pipeline.figures import (
     Choice,
     Curve,
     Facts,
+    Loss,
     Network,
     RunFigures,
     Search,
@@ -35,9 +37,10 @@ from hwnas.spaces import Slot, Space
 from hwnas.supernet.metrics import METRICS
 from hwnas.supernet.store import read_facts
 
-_LOSSES = ("loss_largest", "loss_random", "loss_smallest")
+_LOSSES: tuple[Loss, ...] = get_args(Loss)
 _POINTS = 200  # of a curve
 _SHARES = {"tolerance", "max_disagreement", "disagreement", "drift", "reference_spread"}  # of what is told of timing
+_MOST_CHOICES = 64  # of a slot: as many columns as a heat map shows
 
 
 def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
@@ -252,7 +255,8 @@ def table_rows(table: LatencyTable, space: Space, found: Mapping[str, int]) -> l
     """The table by slots; what slots share, such as the resolution, is held at the network found.
 
     Where slots have nothing to themselves, as the edges of a cell that stands in every stage, all but the resolution
-    varies.
+    varies. Left out are slots of more choices than a picture shows: a sum in a cell reads the variables of all its
+    inputs, millions of choices for a few cheap ops.
     """
     parents = {v.requires[0] for v in space.variables if v.requires}
     rows = [row for slot in space.slots if (row := _row(table, space, slot, found, parents, set(space.shared)))]
@@ -265,19 +269,22 @@ def _row(
     table: LatencyTable, space: Space, slot: Slot, found: Mapping[str, int], parents: set[str], shared: set[str]
 ) -> TableRow | None:
     own = [name for name in slot.variables if name not in parents | shared]
-    if not own:
+    sizes = [len(space.variable(name).values) for name in own]
+    if not own or math.prod(sizes) > _MOST_CHOICES:
         return None
     # A depth is held where the block stands.
     held = {n: space.variable(n).values[-1] if n in parents else found[n] for n in slot.variables if n not in own}
     choices = []
-    for index in np.ndindex(*(len(space.variable(name).values) for name in own)):
+    for index in np.ndindex(*sizes):
         values = {name: space.variable(name).values[i] for name, i in zip(own, index, strict=True)}
         op = slot.op(*({**held, **values}[name] for name in slot.variables))
         if op is not None and not op.free:
             stands = slot.op(*(found[name] for name in slot.variables)) == op
             chosen = stands and all(found[name] == value for name, value in values.items())
             choices.append(Choice(values=list(values.values()), latency_ms=table.latency_ms(op), chosen=chosen))
-    kinds = [re.sub(r"(_\d+)+$", "", name) for name in own]
+    kinds = [re.sub(r"_\d+", "", name) for name in own]
+    if not choices:  # whatever is chosen costs nothing, as on an edge that is held to `none` or `skip_connect`
+        return None
     shown = {name: value for name, value in held.items() if name not in parents}
     return TableRow(slot=slot.name, group=slot.group, variables=kinds, held=shown, choices=choices)
 
@@ -293,12 +300,16 @@ def training_figures(trained: Path, phases: Mapping[str, int]) -> Training | Non
     if not path.is_file():
         return None
     rows = list(csv.DictReader(path.read_text().splitlines()))
+    if not rows:
+        return None
+    steps = np.array_split([float(row["step"]) for row in rows], min(_POINTS, len(rows)))
     curves = []
     for name in _LOSSES:
-        points = np.array([(float(row["step"]), float(row[name])) for row in rows if row[name]])
-        if len(points):
-            parts = np.array_split(points, min(_POINTS, len(points)))
-            means = np.array([part.mean(axis=0) for part in parts])
-            curves.append(Curve(name=name, steps=means[:, 0].tolist(), values=means[:, 1].tolist()))
+        # A phase that trains one network alone has no other loss: all curves are cut into the same steps, with gaps.
+        losses = np.array_split([float(row[name] or "nan") for row in rows], len(steps))
+        known = [part[~np.isnan(part)] for part in losses]
+        if any(map(len, known)):
+            values = [float(part.mean()) if len(part) else None for part in known]
+            curves.append(Curve(name=name, steps=[float(part.mean()) for part in steps], values=values))
     ends = np.cumsum(list(phases.values())).tolist()
     return Training(curves=curves, phases=dict(zip(phases, ends, strict=True)))

@@ -85,6 +85,8 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
     space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
     _check_size(job, space)
+    for phase in job.training.phases:
+        phase.open(space)  # a restriction that the space does not know
     fingerprint = data.fingerprint()
     return [
         _plan(
@@ -115,7 +117,9 @@ def _budgets(job: Job) -> dict[str, str]:
             f"[budget] has none for {', '.join(missing)}; write one for each target, or one text for all"
         )
     for text in given.values():
-        check_budget_text(text)
+        _, unit = check_budget_text(text)
+        if unit not in ("", "ms", "%"):  # told here, not by the search behind a profile that takes minutes
+            raise InvalidValue(f"a job's budget is a latency, 0.8ms, or 50% of the largest network's; not {text!r}")
     return given
 
 

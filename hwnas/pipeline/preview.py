@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from hwnas.pipeline.cache import UNFINISHED, Stage, known_inputs
-from hwnas.pipeline.compile import check_stage
+from hwnas.pipeline.compile import check_output, check_stage
 from hwnas.pipeline.job import Job
 from hwnas.pipeline.plan import plan_job
 from hwnas.search import check_feasible
@@ -42,9 +42,11 @@ def preview_job(job: Job, out: Path, *, again: str | None = None) -> list[Previe
     Raises:
         InfeasibleBudget: a profile is there, and no network keeps the budget.
         UnknownName, InvalidValue, DataError, TableError, RuntimeUnavailable: as in `compile_job`.
+        OutputError: a file, or somebody's own folder, stands where a bundle is to be written.
     """
     check_stage(again)
     plans = plan_job(job, out)
+    check_output(out, plans)
     found: dict[str, Preview] = {}
     measured, made = [plan.measured for plan in plans], [plan.made for plan in plans]
     for stage in chain(*measured, *made):

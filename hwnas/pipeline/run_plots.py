@@ -6,7 +6,7 @@ import html
 
 import plotly.graph_objects as go
 
-from hwnas.pipeline.figures import RunFigures, TargetFigures, Training
+from hwnas.pipeline.figures import Loss, RunFigures, TargetFigures, Training
 from hwnas.pipeline.plots import COLOURS, Plot, base_figure, short_names, size_unit
 
 
@@ -18,11 +18,15 @@ def run_plots(run: RunFigures) -> list[Plot]:
 
 def _training(training: Training) -> Plot:
     """Losses over steps, with the ends of the phases."""
-    looks = {"largest": ("largest", "solid"), "random": ("other", "dot"), "smallest": ("model", "dash")}
+    looks: dict[Loss, tuple[str, str]] = {
+        "loss_largest": ("largest", "solid"),
+        "loss_random": ("other", "dot"),
+        "loss_smallest": ("model", "dash"),
+    }
     traces = []
     for curve in training.curves:
         subnet = curve.name.removeprefix("loss_")
-        role, dash = looks[subnet]
+        role, dash = looks[curve.name]
         traces.append(
             go.Scatter(
                 x=curve.steps,
@@ -37,7 +41,7 @@ def _training(training: Training) -> Plot:
     for end in list(training.phases.values())[:-1]:
         figure.add_vline(x=end, line={"color": COLOURS["muted"], "width": 1, "dash": "dot"})
     averaged = len(training.curves[0].steps) < max(training.phases.values())
-    last = {c.name.removeprefix("loss_"): c.values[-1] for c in training.curves}
+    last = {c.name.removeprefix("loss_"): [v for v in c.values if v is not None][-1] for c in training.curves}
     return Plot(
         name="training",
         title="Loss of three subnets",
@@ -51,12 +55,8 @@ def _training(training: Training) -> Plot:
         figure=figure,
         columns=("step", *(f"{name} subnet" for name in last)),
         rows=[
-            (f"{steps[0]:.0f}", *(f"{value:.4f}" for value in values))
-            for steps, values in zip(
-                zip(*(c.steps for c in training.curves), strict=True),
-                zip(*(c.values for c in training.curves), strict=True),
-                strict=True,
-            )
+            (f"{step:.0f}", *("not trained" if value is None else f"{value:.4f}" for value in values))
+            for step, *values in zip(training.curves[0].steps, *(c.values for c in training.curves), strict=True)
         ],
     )
 

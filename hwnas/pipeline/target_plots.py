@@ -279,9 +279,10 @@ def _slots(target: TargetFigures, prefix: str) -> Plot:
 
 def _tables(target: TargetFigures, prefix: str) -> list[Plot]:
     """The latency table as heat maps: one for the slots that read the same kinds of variables."""
-    kinds = Counter(tuple(row.variables) for row in target.table)
+    rows = [row for row in target.table if row.choices]  # older runs kept slots where nothing can stand, too
+    kinds = Counter(tuple(row.variables) for row in rows)
     return [
-        _heat_map([row for row in target.table if tuple(row.variables) == kind], kind, f"{prefix}table-{i}")
+        _heat_map([row for row in rows if tuple(row.variables) == kind], kind, f"{prefix}table-{i}")
         for i, kind in enumerate(kinds, start=1)
     ]
 
@@ -316,7 +317,14 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
         y=[y for _, y in chosen],
         name="in the network found",
         mode="markers",
-        marker={"symbol": "square-open", "size": 20, "color": COLOURS["found"], "line": {"width": 2.5}},
+        cliponaxis=False,
+        # No wider than a column: beside its neighbours it would mark them, too.
+        marker={
+            "symbol": "square-open",
+            "size": max(6, min(20, 400 // len(columns))),
+            "color": COLOURS["found"],
+            "line": {"width": 2.5 if len(columns) <= _CELLS_WITH_TEXT else 1.5},
+        },
         hoverinfo="skip",
     )
     figure = base_figure([heat, marks], height=90 + 28 * len(rows), x=what, y="")
@@ -339,7 +347,7 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
             + (f", at {', '.join(f'{n} {v}' for n, v in held.items())}" if held else "")
             + "."
         ),
-        note="Microseconds (p25) of each op, rounded; the squares are the network found.",
+        note="Microseconds (p25) of each op, rounded; the squares are the network found. A gap costs nothing.",
         figure=figure,
         columns=("slot", *kind, "µs", "in the network found"),
         rows=[

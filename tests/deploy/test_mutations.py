@@ -24,11 +24,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from hwnas.deploy import Bundle, BundleManifest, verify, write_bundle
+from hwnas.deploy import Bundle, BundleManifest, bench, open_bundle, verify, write_bundle
 from hwnas.deploy.bundle import write_example
-from hwnas.errors import BundleError, HwnasError
+from hwnas.errors import BundleError, HwnasError, InvalidValue
 from hwnas.lowering import form_of
-from hwnas.targets import Recipe
+from hwnas.targets import Recipe, Target
 
 Change = Callable[[Path], object]
 IMAGE = (1, 1, 24, 24)
@@ -175,6 +175,10 @@ def endless(found: onnx.ModelProto) -> None:
     found.graph.node.insert(0, helper.make_node("Loop", ["", "true"], ["x"], body=body))
 
 
+def endless_sizes(found: onnx.ModelProto) -> None:
+    found.graph.node.insert(0, helper.make_node("Einsum", ["input"], ["x"], equation="....->"))
+
+
 def nested(found: onnx.ModelProto) -> None:
     inner = helper.make_graph([], "inner", [], [])
     for _ in range(30):
@@ -316,6 +320,7 @@ MUTATIONS: dict[str, tuple[Change, str]] = {
     "external data": (model(external), r"lies in another file, '../outside/canary'"),
     "external data in an attribute": (model(external_in_attribute), "lies in another file, '/etc/passwd'"),
     "a loop without end": (model(endless), "'Loop' holds a graph of its own"),
+    "an equation without end": (model(endless_sizes), "the operator 'Einsum' is none that a network has"),
     "nested graphs": (model(nested), "'If' holds a graph of its own"),
     "a function": (model(lambda m: m.functions.add(name="f", domain="d")), "it has functions"),
     "an operator that reads files": (
@@ -387,6 +392,37 @@ def test_a_mutated_bundle_is_refused(name: str, bundle: Bundle, tmp_path: Path) 
         verify(bundle.folder)
     assert len(str(refused.value)) < 1500
     assert state(tmp_path) == mutated
+
+
+def out_of_bounds(found: onnx.ModelProto) -> None:
+    """Reads an image that is not there; its sizes are all in order."""
+    for node in found.graph.node:
+        node.input[:] = ["far" if name == "input" else name for name in node.input]
+    found.graph.initializer.append(numpy_helper.from_array(np.array([2**40], np.int64), "index"))
+    found.graph.node.insert(0, helper.make_node("Gather", ["input", "index"], ["far"]))
+
+
+def test_a_program_that_fails_while_it_runs_is_refused_and_not_timed(bundle: Bundle, this: Target) -> None:
+    model(out_of_bounds)(bundle.folder)
+    opened = open_bundle(bundle.folder)
+    for attempt in (lambda: verify(bundle.folder), lambda: bench(opened, this.device)):
+        with pytest.raises(BundleError, match=r"cannot be run: .*out of data bounds"):
+            attempt()
+
+
+def test_a_program_with_other_outputs_is_not_timed(bundle: Bundle, this: Target) -> None:
+    reseal(bundle.folder, lambda manifest: manifest["example"].update(max_abs_error=1e-30))
+    content("example-output.npy", lambda data: data[:-4] + b"\0\0\x80\x3f")(bundle.folder)
+    with pytest.raises(BundleError, match="gives other outputs here than were recorded"):
+        bench(open_bundle(bundle.folder), this.device)
+
+
+def test_more_threads_than_cores_are_verified_on_the_cores_there_are(bundle: Bundle, this: Target) -> None:
+    """4096 threads on two cores wait for each other for minutes."""
+    reseal(bundle.folder, lambda manifest: manifest["recipe"].update(threads=4096))
+    assert verify(bundle.folder).max_abs_error == 0
+    with pytest.raises(InvalidValue, match="the recipe uses 4096 threads"):
+        bench(open_bundle(bundle.folder), this.device)
 
 
 def test_a_bundle_that_is_sealed_again_unchanged_passes(bundle: Bundle) -> None:

@@ -129,6 +129,38 @@ def test_a_changed_file_counts_as_not_done(tmp_path, chain):
     assert [r.cached for r in run(out, chain)] == [True, True, False]
 
 
+@pytest.mark.parametrize("name", ["files.json", "inputs.json", "result.json"])
+def test_garbage_counts_as_not_done(tmp_path, chain, name):
+    out = tmp_path / "out"
+    run(out, chain)
+    for garbage in (b"[" * 200_000, b"\xff\xfe", b"", b"null", b"9" * 5000):
+        (chain[2].folder / name).write_bytes(garbage)
+        assert [r.cached for r in run(out, chain)] == [True, True, False]
+    (chain[2].folder / name).unlink()
+    (chain[2].folder / name).mkdir()
+    assert [r.cached for r in run(out, chain)] == [True, True, False]
+
+
+def test_a_stage_that_lies_elsewhere_is_replaced_and_what_it_leads_to_stays(tmp_path, chain):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    run(out, chain)
+    chain[1].folder.rename(elsewhere)
+    chain[1].folder.symlink_to(elsewhere)
+    assert [r.cached for r in run(out, chain)] == [True] * 3
+    assert [r.cached for r in run(out, chain, again=chain[1].name)] == [True, False, False]
+    assert not chain[1].folder.is_symlink()
+    assert (elsewhere / "result.json").is_file()
+
+
+def test_a_file_in_place_of_a_stage_is_replaced(tmp_path, chain):
+    out = tmp_path / "out"
+    run(out, chain)
+    shutil.rmtree(chain[2].folder)
+    chain[2].folder.write_text("not a stage")
+    assert [r.cached for r in run(out, chain)] == [True, True, False]
+    assert chain[2].is_whole()
+
+
 def test_a_kill_just_before_the_new_name_costs_nothing(tmp_path, chain, log):
     out = tmp_path / "out"
     run(out, chain)

@@ -11,6 +11,7 @@ from hwnas.deploy import open_bundle
 from hwnas.errors import HwnasError, InfeasibleBudget, InvalidValue, OutputError, SpecError, TableError, UnknownName
 from hwnas.pipeline import compile_job, preview_job, quickstart_job, read_job
 from hwnas.pipeline.report import markdown, summary
+from hwnas.supernet import Phase
 from hwnas.targets import resolve_target
 
 STAGES = ["profile", "validate", "train", "accuracy", "search", "export", "bench"]
@@ -240,6 +241,12 @@ def board(home):
             InvalidValue,
             r"asks for 9027 different networks \(8 to calibrate, 19 .*has \d+ under",
         ),
+        ({"budget": "300M"}, InvalidValue, "a job's budget is a latency, 0.8ms, or 50% .*; not '300M'"),
+        (
+            {"training": {"phases": [Phase(name="wide", steps=4, learning_rate=0.1, largest_of={"width": 1})]}},
+            InvalidValue,
+            "phase 'wide' restricts width, but the variables of mobilenetv3-tiny are of the kinds resolution, depth",
+        ),
         ({"targets": [TARGETS[0]] * 2}, InvalidValue, "targets names .*/onnxruntime-cpu-fp32 twice"),
         ({"targets": [TARGETS[0], "board/onnxruntime-cpu-fp32"]}, TableError, "this host is not the device board"),
         ({"targets": [TARGETS[0], "this/roofline-cpu-fp32"]}, HwnasError, "nothing can be timed with roofline"),
@@ -288,15 +295,25 @@ def test_targets_are_a_list(job_file, line, words):
 
 def test_output_that_is_a_file_or_somebody_elses_bundle_folder(job, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OutputError, match="is a file"):
-        compile_job(job, tmp_path / "file")
+    for attempt in (compile_job, preview_job):
+        with pytest.raises(OutputError, match="is a file"):
+            attempt(job, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
     thesis = tmp_path / "out" / "bundles" / names()[1] / "thesis.txt"
     thesis.parent.mkdir(parents=True)
     thesis.write_text("mine")
-    with pytest.raises(OutputError, match="holds no bundle"):
-        compile_job(job, tmp_path / "out")
+    for attempt in (compile_job, preview_job):
+        with pytest.raises(OutputError, match="holds no bundle"):
+            attempt(job, tmp_path / "out")
     assert thesis.read_text() == "mine"
+
+
+def test_a_file_above_the_bundles_is_told_before_anything_long(job, tmp_path):
+    (tmp_path / "bundles").write_text("mine")
+    for attempt in (compile_job, preview_job):
+        with pytest.raises(OutputError, match=r"bundles is a file, and the bundle .* needs a folder there"):
+            attempt(job, tmp_path)
+    assert not (tmp_path / "stages").exists()
 
 
 def test_quickstart_is_the_job_the_readme_tells_of():

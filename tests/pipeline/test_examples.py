@@ -9,7 +9,7 @@ import pytest
 from hwnas.data import Augmentation
 from hwnas.pipeline import read_job
 from hwnas.pipeline.job import Job
-from hwnas.spaces import make_space
+from hwnas.spaces import SPACES, make_space
 from hwnas.supernet import Phase, TrainConfig, read_training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,5 +51,6 @@ def test_docs_list_every_key_of_a_job():
             else:
                 yield field.alias or name
 
+    assert not [name for name in SPACES if f"`{name}`" not in page]
     missing = [key for key in keys(Job) if f"`{key}`" not in page and f"`[space.{key}]`" not in page]
     assert not missing

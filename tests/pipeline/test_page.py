@@ -7,17 +7,21 @@ import re
 import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
 from hwnas.cli.main import main
 from hwnas.errors import RuntimeUnavailable, SpecError
 from hwnas.pipeline.figures import FIGURES, read_figures
+from hwnas.pipeline.gather import table_rows, training_figures
 from hwnas.pipeline.page import PAGE, page, write_page
 from hwnas.pipeline.pictures import write_pngs
 from hwnas.pipeline.plots import PALETTE, arch_lines, count, signed, size
 from hwnas.pipeline.run_plots import run_plots
 from hwnas.pipeline.target_plots import target_plots
+from hwnas.spaces import make_space
+from hwnas.supernet.metrics import COLUMNS
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
@@ -138,6 +142,86 @@ def test_what_is_no_run_or_not_finished_is_told_apart(finished, tmp_path):
         (tmp_path / FIGURES).write_text(changed)
         with pytest.raises(SpecError, match=words):
             read_figures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("space_size", float("nan")),
+        ("training.curves.0.name", "loss_of_face"),
+        ("training.curves.0.steps", []),
+        ("training.curves.0.values", []),
+        ("training.curves.0.values.0", float("inf")),
+        ("targets.0.budget_ms", 0),
+        ("targets.0.predicted_ms", 1e308),
+        ("targets.0.measured_ms", -1),
+        ("targets.0.test_accuracy", 2),
+        ("targets.0.size_bytes", 10**400),
+        ("targets.0.search.front", []),
+        ("targets.0.networks", []),
+        ("targets.0.networks.0.predicted_ms", 0),
+        ("targets.0.slots", []),
+    ],
+)
+def test_figures_that_cannot_be_drawn_are_refused(finished, tmp_path, where, value):
+    figures = json.loads((finished[1] / FIGURES).read_text())
+    *path, last = [int(part) if part.isdigit() else part for part in where.split(".")]
+    inner = figures
+    for part in path:
+        inner = inner[part]
+    inner[last] = value
+    (tmp_path / FIGURES).write_text(json.dumps(figures))
+    with pytest.raises(SpecError, match=r"malformed: .*Write it again with the same `hwnas compile`"):
+        read_figures(tmp_path)
+
+
+def test_a_slot_without_ops_has_no_row_in_the_heat_map(run):
+    """Runs of before kept it in their figures."""
+    target = run.targets[0]
+    bare = [row.model_copy(update={"choices": []}) for row in target.table]
+    with_bare = run.model_copy(update={"targets": [target.model_copy(update={"table": [*bare, *target.table]})]})
+    assert [plot.rows for plot in target_plots(with_bare)[0]] == [plot.rows for plot in target_plots(run)[0]]
+    alone = run.model_copy(update={"targets": [target.model_copy(update={"table": bare})]})
+    assert "table" not in {plot.name.partition("-")[0] for plot in target_plots(alone)[0]}
+
+
+def test_a_phase_of_the_largest_network_alone_leaves_gaps_in_the_other_curves(tmp_path):
+    """Once-for-all's way: first the largest network, then the others with it."""
+    rows = [f"{step},{'full' if step < 300 else 'all'},0.1,{step},{'' if step < 300 else 7},,9" for step in range(600)]
+    (tmp_path / "metrics.csv").write_text("\n".join([",".join(COLUMNS), *rows]))
+    found = training_figures(tmp_path, {"full": 300, "all": 300})
+    assert [curve.name for curve in found.curves] == ["loss_largest", "loss_smallest"]
+    largest, smallest = found.curves
+    assert largest.steps == smallest.steps == largest.values
+    assert len(largest.steps) == 200
+    assert smallest.values == [None] * 100 + [7] * 100
+    [plot] = run_plots(SimpleNamespace(targets=[None], training=found))
+    assert plot.summary == "Loss at the end: 598.000 of the largest subnet, 7.000 of the smallest subnet."
+    assert [plot.rows[0], plot.rows[-1]] == [("1", "1.0000", "not trained"), ("598", "598.0000", "7.0000")]
+
+
+@pytest.mark.parametrize(
+    ("name", "fix", "slots", "kinds"),
+    [
+        ("darts-tiny", {}, 24, {"normal_first", "normal_second", "reduce_first", "reduce_second"}),
+        ("nasbench201-tiny", {}, 18, {"edge"}),
+        ("nasbench201-tiny", {"edge_0_1": [0, 1]}, 18, {"edge"}),
+        ("resnet50", {}, 21, {"width_stem", "depth_stem", "expansion"}),
+    ],
+)
+def test_the_table_has_no_more_columns_than_can_be_read(make_table, this, name, fix, slots, kinds):
+    """The sums in a cell of DARTS read 11 variables: all their values would be millions of columns."""
+    space = make_space(name).fix(**fix)
+    rows = table_rows(make_table(space, this), space, space.largest)
+    assert len(rows) == slots
+    assert {kind for row in rows for kind in row.variables} == kinds
+    assert all(1 <= len(row.choices) <= 64 for row in rows)
+
+
+def test_a_training_that_left_no_step_has_no_curves(tmp_path):
+    assert training_figures(tmp_path, {"all": 4}) is None
+    (tmp_path / "metrics.csv").write_text(",".join(COLUMNS) + "\n")
+    assert training_figures(tmp_path, {"all": 4}) is None
 
 
 def test_colours_have_one_partner_each():
