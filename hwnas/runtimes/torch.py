@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,13 @@ def loaded(program: Program | Path) -> nn.Module:
         program = without_checks(load_archive(program))
     assert isinstance(program, nn.Module)
     return program
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """The module with weights of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about how it copies the graphs that it exports
+        return copy.deepcopy(module)
 
 
 class TorchSession(Session):
@@ -89,7 +97,7 @@ class TorchSession(Session):
         """With its own copy of the weights; but compiled code, which holds them, is shared: compiling takes seconds."""
         other = copy.copy(self)
         if self._call is self._module:
-            other._call = other._module = copy.deepcopy(self._module)
+            other._call = other._module = copied(self._module)
         return other
 
     def _run(self, x: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from hwnas.lowering import Program
 from hwnas.lowering.torch import input_shape
 from hwnas.runtimes.base import parse_options
 from hwnas.runtimes.cuda import Bound, CudaOptions, CudaSession, captured
-from hwnas.runtimes.torch import loaded
+from hwnas.runtimes.torch import copied, loaded
 from hwnas.targets.recipe import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -73,7 +72,7 @@ def prepared(
         channels_last: how images and the weights of convolutions lie in memory.
     """
     given = torch.zeros(input_shape(module), dtype=dtype, device=device)
-    made = copy.deepcopy(module).to(device=device, dtype=dtype)
+    made = copied(module).to(device=device, dtype=dtype)
     if not channels_last or given.dim() != 4:
         return made, given
     for parameter in made.parameters():
