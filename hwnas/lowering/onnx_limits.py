@@ -1,31 +1,31 @@
 """What an ONNX file may hold that hwnas did not write itself.
 
 Networks are one flat graph of standard operators with their weights inside and every size known. So nothing is
-accepted that could read another file, run without end, or take memory out of proportion.
+accepted that could read another file, run without end, or take memory or time out of proportion. (Of Einsum, onnx 1.23
+never ends inferring the size.)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from hwnas.errors import BundleError
+from hwnas.lowering.operators import MAX_WORK, OPERATORS, work
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit
 _NODES = 50_000
 _TENSOR_BYTES = 2**32
 _WIDEST = 16  # bytes of the largest element type
 # Microsoft's domain has an operator that loads a file it names; these two only carry types that ONNX lacked.
-_DOMAINS: dict[str, frozenset[str] | None] = {
-    "": None,
-    "ai.onnx": None,
+_DOMAINS = {
+    "": OPERATORS,
+    "ai.onnx": OPERATORS,
     "com.microsoft": frozenset({"QuantizeLinear", "DequantizeLinear"}),
 }
-# Inferring sizes from some of its equations never ends (seen with onnx 1.23), and no network here has one.
-_ENDLESS = frozenset({"Einsum"})
 
 
 def check_onnx(data: bytes, name: str) -> None:
@@ -77,11 +77,6 @@ def _mistakes(model: onnx.ModelProto) -> Iterator[str]:
 
 
 def _node(node: onnx.NodeProto) -> Iterator[str]:
-    operators = _DOMAINS.get(node.domain, frozenset())
-    if operators is not None and node.op_type not in operators:
-        yield f"the operator {node.op_type[:80]!r} of {node.domain[:80]!r} is none of the standard ones"
-    if node.op_type in _ENDLESS:
-        yield f"the operator {node.op_type!r} is none that a network has"
     for attribute in node.attribute:
         if attribute.HasField("g") or attribute.graphs:
             yield f"{node.op_type!r} holds a graph of its own; a network is one flat graph"
@@ -89,6 +84,8 @@ def _node(node: onnx.NodeProto) -> Iterator[str]:
             yield from _tensor(tensor)
         if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
             yield f"{node.op_type!r} holds a sparse tensor, which no network needs"
+    if node.op_type not in _DOMAINS.get(node.domain, frozenset()):
+        yield f"the operator {node.op_type[:80]!r} of {node.domain[:80] or 'ONNX'!r} is none that a network has"
 
 
 def _tensor(tensor: onnx.TensorProto) -> Iterator[str]:
@@ -100,8 +97,8 @@ def _tensor(tensor: onnx.TensorProto) -> Iterator[str]:
 
 
 def _sizes(graph: onnx.GraphProto) -> Iterator[str]:
-    """Values whose size is not known or out of proportion."""
-    known = {tensor.name for tensor in graph.initializer} | {""}
+    """Values whose size is not known or out of proportion; work that is."""
+    known: dict[str, Sequence[int]] = {tensor.name: tensor.dims for tensor in graph.initializer} | {"": ()}
     for value in (*graph.input, *graph.value_info, *graph.output):
         shape = value.type.tensor_type.shape
         axes = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in shape.dim]
@@ -109,8 +106,10 @@ def _sizes(graph: onnx.GraphProto) -> Iterator[str]:
             continue  # told below, with the operator that gives it
         if math.prod(axes) * _WIDEST > _TENSOR_BYTES:
             yield f"the value {value.name[:80]!r} has the size {axes[:8]}, more than any network needs"
-        known.add(value.name)
+        known[value.name] = axes
     for node in graph.node:
         for name in node.output:
             if name not in known:
                 yield f"the size of {name[:80]!r}, which {node.op_type!r} gives, cannot be told before it runs"
+    if (total := sum(work(node, known) for node in graph.node)) > MAX_WORK:
+        yield f"a run takes {total:.2g} multiply-accumulates, more than any network's {MAX_WORK:.2g}"

@@ -6,6 +6,7 @@ import onnx
 
 from hwnas.errors import GraphError
 from hwnas.lowering.images import Images
+from hwnas.lowering.operators import OPERATORS
 from hwnas.lowering.tensorrt_rules import check_tensorrt
 from hwnas.targets import RUNTIMES, Recipe
 
@@ -49,8 +50,14 @@ def checked(model: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
     than every second Slice of a DARTS cell.
 
     Raises:
-        GraphError: it is no valid ONNX, its shapes do not fit, or its runtime would refuse it.
+        GraphError: it is no valid ONNX, has operators that no bundle may hold, its shapes do not fit, or its runtime
+            would refuse it.
     """
+    if others := {node.op_type for node in model.graph.node} - OPERATORS:
+        raise GraphError(
+            f"the graph that was lowered for {recipe.name} has operators that no bundle may hold: "
+            f"{', '.join(sorted(others))}. Build the op of others, or add them to hwnas/lowering/operators.py"
+        )
     try:
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)

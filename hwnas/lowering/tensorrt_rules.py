@@ -8,30 +8,18 @@ A graph that passes may still be refused for a reason that only the builder know
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from hwnas.errors import GraphError
-
-T = TypeVar("T")
+from hwnas.lowering.operators import OPERATORS, attribute
 
 OPSETS = range(9, 25)  # 9 to 24: what TensorRT 10.15 and 11 both take
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _FLOW = {"If", "Loop", "Scan", "SequenceMap"}
 _POOLS = {"MaxPool", "AveragePool"}
-# In fp32, fp16 and bf16, by the parser's operator list; of those that it knows, the ones that computer vision needs.
-_OPS = {
-    *("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sum", "Neg", "Abs", "Sqrt", "Exp", "Log", "Erf", "Reciprocal"),
-    *("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization", "LayerNormalization"),
-    *("Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "LeakyRelu", "PRelu", "Elu", "Gelu", "Softplus"),
-    *("Softmax", "LogSoftmax", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "GlobalAveragePool"),
-    *("GlobalMaxPool", "MaxPool", "AveragePool", "Concat", "Split", "Slice", "Pad", "Gather", "Resize", "Transpose"),
-    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Identity", "Constant", "Cast"),
-    *("QuantizeLinear", "DequantizeLinear"),
-}
 
 
 def check_tensorrt(model: onnx.ModelProto) -> None:
@@ -85,9 +73,9 @@ class _View:
     def _type(self, node: NodeProto) -> int:
         """The type of what a node makes."""
         if node.op_type == "Cast":
-            return int(_attribute(node, "to", TensorProto.FLOAT))
+            return int(attribute(node, "to", TensorProto.FLOAT))
         if node.op_type == "Constant":
-            return int(_attribute(node, "value", TensorProto()).data_type)
+            return int(attribute(node, "value", TensorProto()).data_type)
         if node.op_type == "QuantizeLinear":
             return self.types.get(node.input[2], 0) if len(node.input) > 2 else int(TensorProto.UINT8)
         if node.op_type in ("Shape", "Size", "ArgMax", "ArgMin", "NonZero"):
@@ -102,7 +90,7 @@ class _View:
         node = self.made.get(name)
         if node is None or node.op_type != "Constant":
             return None
-        return np.asarray(numpy_helper.to_array(_attribute(node, "value", TensorProto())), np.float64)
+        return np.asarray(numpy_helper.to_array(attribute(node, "value", TensorProto())), np.float64)
 
     def is_weight(self, name: str) -> bool:
         """Whether a value is a constant, perhaps through Q/DQ."""
@@ -144,7 +132,7 @@ def _of_a_node(node: NodeProto, view: _View) -> Iterator[str]:
     if node.op_type in _FLOW or any(a.HasField("g") or a.graphs for a in node.attribute):
         yield "is control flow; a deployed network is one graph"
         return
-    if node.op_type not in _OPS:
+    if node.op_type not in OPERATORS:
         yield "is not among the operators that are known to run in fp32, fp16 and bf16"
         return
     yield from _types(node, view)
@@ -247,7 +235,7 @@ def _dequantised(node: NodeProto, view: _View) -> Iterator[str]:
 def _axis(node: NodeProto, view: _View, scales: int) -> Iterator[str]:
     """Scales of weights lie along the output channels of the layer that reads them."""
     shape = view.shapes.get(node.input[0], ())
-    axis = _attribute(node, "axis", 1) % max(1, len(shape))
+    axis = attribute(node, "axis", 1) % max(1, len(shape))
     if not shape or shape[axis] != scales:
         yield f"it has {scales} scales for an axis of {shape[axis] if shape else 'unknown size'}"
         return
@@ -266,7 +254,7 @@ def _output_axis(layer: NodeProto, rank: int) -> int:
         return 0
     if layer.op_type == "ConvTranspose":
         return 1
-    return rank - 2 if layer.op_type == "Gemm" and _attribute(layer, "transB", 0) else rank - 1
+    return rank - 2 if layer.op_type == "Gemm" and attribute(layer, "transB", 0) else rank - 1
 
 
 def _layer(node: NodeProto, view: _View) -> Iterator[str]:
@@ -285,16 +273,11 @@ def _layer(node: NodeProto, view: _View) -> Iterator[str]:
 def _pool(node: NodeProto, view: _View) -> Iterator[str]:
     if len(node.output) > 1 and node.output[1]:
         yield "it gives the indices of its maxima, which TensorRT does not"
-    dilations = list(_attribute(node, "dilations", list[int]()))
+    dilations = list(attribute(node, "dilations", list[int]()))
     if dilations != [1] * len(dilations):
         yield f"its dilations are {dilations}; TensorRT pools without"
     if len(view.shapes.get(node.input[0], (0,) * 4)) not in (4, 5):
         yield "TensorRT pools in two or three dimensions"
-
-
-def _attribute(node: NodeProto, name: str, default: T) -> T:
-    """An attribute's value, or what it is where it is not given."""
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def _name(kind: int) -> str:

@@ -20,8 +20,10 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+from torch.utils.flop_counter import FlopCounterMode
 
 from hwnas.errors import BundleError
+from hwnas.lowering.operators import MAX_WORK
 from hwnas.targets.untrusted import parse_json
 
 _WEIGHTS, _CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
@@ -125,8 +127,10 @@ def load_archive(path: Path) -> fx.GraphModule:
         module: fx.GraphModule = torch.export.load(io.BytesIO(clean)).module(check_guards=False)
         # A network's sizes follow from its input's: they are told without computing anything.
         inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, FlopCounterMode(display=False) as counted:
             _Sizes(module, mode).propagate(*(torch.empty(x.shape) for x in inputs))
+        if (total := counted.get_total_flops() // 2) > MAX_WORK:
+            raise ValueError(f"a run takes {total:.2g} multiply-accumulates, more than any network's {MAX_WORK:.2g}")
     except Exception as error:  # torch.export has no common base class for its load errors
         raise BundleError(f"torch {torch.__version__} cannot load {path.name}: {error}") from error
     return module

@@ -179,6 +179,16 @@ def endless_sizes(found: onnx.ModelProto) -> None:
     found.graph.node.insert(0, helper.make_node("Einsum", ["input"], ["x"], equation="....->"))
 
 
+def endless_work(found: onnx.ModelProto) -> None:
+    """Forty products of matrices of 64 MB, which take no space in the file."""
+    found.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 4096, 4096]), "shape"))
+    found.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "one"))
+    nodes = [helper.make_node("Expand", ["one", "shape"], ["x0"])]
+    nodes += [helper.make_node("MatMul", [f"x{i}", "x0"], [f"x{i + 1}"]) for i in range(40)]
+    for node in reversed(nodes):
+        found.graph.node.insert(0, node)
+
+
 def nested(found: onnx.ModelProto) -> None:
     inner = helper.make_graph([], "inner", [], [])
     for _ in range(30):
@@ -188,11 +198,22 @@ def nested(found: onnx.ModelProto) -> None:
 
 def huge_value(found: onnx.ModelProto) -> None:
     found.graph.initializer.append(numpy_helper.from_array(np.array([2**20, 2**20], np.int64), "size"))
-    found.graph.node.insert(0, helper.make_node("ConstantOfShape", ["size"], ["huge"]))
+    found.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "one"))
+    found.graph.node.insert(0, helper.make_node("Expand", ["one", "size"], ["huge"]))
 
 
 def unknown_size(found: onnx.ModelProto) -> None:
-    found.graph.node.insert(0, helper.make_node("NonZero", ["input"], ["some"]))
+    """A shape that is made of the image's pixels."""
+    for name, values in {"minus one": [-1], "zero": [0]}.items():
+        found.graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
+    nodes = [
+        helper.make_node("Reshape", ["input", "minus one"], ["pixels"]),
+        helper.make_node("Gather", ["pixels", "zero"], ["pixel"]),
+        helper.make_node("Cast", ["pixel"], ["size"], to=TensorProto.INT64),
+        helper.make_node("Expand", ["pixel", "size"], ["some"]),
+    ]
+    for node in reversed(nodes):
+        found.graph.node.insert(0, node)
 
 
 def many_nodes(found: onnx.ModelProto) -> None:
@@ -320,12 +341,13 @@ MUTATIONS: dict[str, tuple[Change, str]] = {
     "external data": (model(external), r"lies in another file, '../outside/canary'"),
     "external data in an attribute": (model(external_in_attribute), "lies in another file, '/etc/passwd'"),
     "a loop without end": (model(endless), "'Loop' holds a graph of its own"),
-    "an equation without end": (model(endless_sizes), "the operator 'Einsum' is none that a network has"),
+    "work without end": (model(endless_work), r"a run takes 2\.7e\+12 multiply-accumulates"),
+    "an equation without end": (model(endless_sizes), "the operator 'Einsum' of 'ONNX' is none that a network has"),
     "nested graphs": (model(nested), "'If' holds a graph of its own"),
     "a function": (model(lambda m: m.functions.add(name="f", domain="d")), "it has functions"),
     "an operator that reads files": (
         model(lambda m: m.graph.node.append(helper.make_node("EPContext", [], ["x"], domain="com.microsoft"))),
-        "'EPContext' of 'com.microsoft' is none of the standard ones",
+        "'EPContext' of 'com.microsoft' is none that a network has",
     ),
     "an operator of its own": (model(lambda m: setattr(m.graph.node[0], "domain", "evil")), "of 'evil' is none"),
     "a value of terabytes": (model(huge_value), "more than any network needs"),

@@ -18,7 +18,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from hwnas.errors import InvalidValue
+from hwnas.errors import GraphError, InvalidValue
 from hwnas.lowering import form_of
 from hwnas.lowering.fold import folded
 from hwnas.lowering.quantize import Quantizer, float_layers, informative_range
@@ -473,3 +473,12 @@ def test_other_precisions_need_no_images_and_ignore_them() -> None:
     form = form_of(load_recipe("onnxruntime-cpu-fp32"))
     lower: Callable[..., object] = form.lower
     assert model(lower(module, STEM.input)) == model(lower(module, STEM.input, x))
+
+
+def test_operators_that_no_bundle_may_hold_are_told_when_a_network_is_lowered() -> None:
+    class Sorted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1).sort(dim=1).values
+
+    with pytest.raises(GraphError, match=r"operators that no bundle may hold: TopK\. .*operators\.py"):
+        form_of(load_recipe("onnxruntime-cpu-fp32")).lower(Sorted(), (1, 4, 4))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from hwnas.errors import BundleError
 from hwnas.lowering import form_of
 from hwnas.lowering.torch import TorchForm, input_shape, without_checks
 from hwnas.lowering.torch_archive import load_archive
@@ -164,6 +165,18 @@ def test_a_written_program_comes_back(program: nn.Module, tmp_path: Path) -> Non
     again = form_of(recipe()).write(loaded, tmp_path / "again")
     assert again.read_bytes() == path.read_bytes()
     assert torch.equal(without_checks(torch.export.load(again).module(check_guards=False))(x), program(x))
+
+
+def test_a_program_that_computes_without_end_is_not_loaded(
+    program: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = form_of(recipe()).write(program, tmp_path)
+    macs = int(SPACE.macs(SPACE.encode([SPACE.smallest]))[0])
+    monkeypatch.setattr("hwnas.lowering.torch_archive.MAX_WORK", macs)
+    load_archive(path)
+    monkeypatch.setattr("hwnas.lowering.torch_archive.MAX_WORK", macs - 1)
+    with pytest.raises(BundleError, match="multiply-accumulates, more than any network's"):
+        load_archive(path)
 
 
 def test_nothing_of_this_machine_is_in_a_file(program: nn.Module, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""The ONNX operators that networks are made of, and how much each computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from onnx import NodeProto, helper
+
+T = TypeVar("T")
+
+# Those that computer vision needs, of what TensorRT's parser knows in fp32, fp16 and bf16. Others are refused when a
+# network is lowered and when a bundle is read.
+OPERATORS = frozenset(
+    (
+        *("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sum", "Neg", "Abs", "Sqrt", "Exp", "Log", "Erf"),
+        *("Reciprocal", "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization"),
+        *("LayerNormalization", "Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "LeakyRelu", "PRelu"),
+        *("Elu", "Gelu", "Softplus", "Softmax", "LogSoftmax", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"),
+        *("GlobalAveragePool", "GlobalMaxPool", "MaxPool", "AveragePool", "Concat", "Split", "Slice", "Pad", "Gather"),
+        *("Resize", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Identity", "Constant"),
+        *("Cast", "QuantizeLinear", "DequantizeLinear"),
+    )
+)
+MAX_WORK = 2**41  # of a program: two hundred times ResNet-152 on an image of 224x224
+
+
+def work(node: NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
+    """Multiply-accumulates of a node; of one that has none, the elements that it reads or writes, whichever are more.
+
+    Args:
+        node: one of `OPERATORS`.
+        shapes: name of a value or weight -> its shape.
+    """
+    given = [shapes.get(name, ()) for name in node.input]
+    made = max(math.prod(shapes.get(name, ())) for name in node.output)
+    if node.op_type == "Conv":
+        return made * math.prod(given[1][1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(given[0]) * math.prod(given[1][1:])
+    if node.op_type in ("Gemm", "MatMul"):
+        reduced = -2 if attribute(node, "transA", 0) else -1
+        return made * (given[0][reduced] if given[0] else 1)
+    if node.op_type in ("MaxPool", "AveragePool"):
+        return made * math.prod(attribute(node, "kernel_shape", [1]))
+    return max([made, *map(math.prod, given)])
+
+
+def attribute(node: NodeProto, name: str, default: T) -> T:
+    """An attribute's value, or what it is where it is not given."""
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
