@@ -6,8 +6,9 @@ no runtime and no library for training.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from hwnas.lazy import lazily
 
 if TYPE_CHECKING:
     from hwnas.accuracy import Evaluator, fit_accuracy, recalibrate
@@ -90,15 +91,8 @@ _ROOMS = {
     "supernet": ("Supernet", "TrainConfig", "extract", "load_supernet", "save_supernet", "train"),
     "targets": ("Device", "Recipe", "Target", "resolve_target"),
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-
-def __getattr__(name: str) -> object:
-    if name not in _ROOM_OF:
-        raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"hwnas.{_ROOM_OF[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:

@@ -45,19 +45,20 @@ def test_command_line_starts_without_torch_or_a_runtime():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "needed"),
+    ("arguments", "code", "needed"),
     [
-        (["tables", "list"], set()),
-        (["tables", "show", "amd-epyc-f25m17-2c/torch-cpu-fp32"], set()),
-        (["verify", "--schema"], set()),
-        (["verify", "no-bundle"], set()),
-        (["report", "no-run"], {"plotly"}),
+        (["tables", "list"], 0, set()),
+        (["tables", "show", "amd-epyc-f25m17-2c/torch-cpu-fp32"], 0, set()),
+        (["verify", "--schema"], 0, set()),
+        (["verify", "no-bundle"], 2, set()),
+        (["report", "no-run"], 2, {"plotly"}),
     ],
 )
-def test_small_verbs_load_no_library_that_they_do_not_need(arguments, needed):
+def test_small_verbs_load_no_library_that_they_do_not_need(arguments, code, needed):
     loaded = loaded_after(
         f"import contextlib, io, sys\nsys.argv = ['hwnas', *{arguments}]\nfrom hwnas.cli.main import main\n"
-        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n    main()"
+        "code = 0\ntry:\n    with contextlib.redirect_stdout(io.StringIO()):\n        main()\n"
+        f"except SystemExit as ended:\n    code = ended.code\nassert code == {code}, code"
     )
     assert not loaded & (HEAVY - {"rich", "networkx"} - needed)
 

@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from hwnas.errors import BundleError
-from hwnas.lowering.operators import MAX_WORK, OPERATORS, work
+from hwnas.lowering.operators import OPERATORS, too_much_work, work
 
 MAX_BYTES = 2**31 - 1  # protobuf's own limit
 _NODES = 50_000
@@ -111,5 +111,5 @@ def _sizes(graph: onnx.GraphProto) -> Iterator[str]:
         for name in node.output:
             if name not in known:
                 yield f"the size of {name[:80]!r}, which {node.op_type!r} gives, cannot be told before it runs"
-    if (total := sum(work(node, known) for node in graph.node)) > MAX_WORK:
-        yield f"a run takes {total:.2g} multiply-accumulates, more than any network's {MAX_WORK:.2g}"
+    if mistake := too_much_work(sum(work(node, known) for node in graph.node)):
+        yield mistake

@@ -47,6 +47,13 @@ def work(node: NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
     return max([made, *map(math.prod, given)])
 
 
+def too_much_work(total: int) -> str | None:
+    """What is wrong with a program of so many multiply-accumulates; None if nothing is."""
+    if total <= MAX_WORK:
+        return None
+    return f"a run takes {total:.2g} multiply-accumulates, more than any network's {MAX_WORK:.2g}"
+
+
 def attribute(node: NodeProto, name: str, default: T) -> T:
     """An attribute's value, or what it is where it is not given."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

@@ -23,7 +23,7 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils.flop_counter import FlopCounterMode
 
 from hwnas.errors import BundleError
-from hwnas.lowering.operators import MAX_WORK
+from hwnas.lowering.operators import too_much_work
 from hwnas.targets.untrusted import parse_json
 
 _WEIGHTS, _CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
@@ -129,8 +129,8 @@ def load_archive(path: Path) -> fx.GraphModule:
         inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, FlopCounterMode(display=False) as counted:
             _Sizes(module, mode).propagate(*(torch.empty(x.shape) for x in inputs))
-        if (total := counted.get_total_flops() // 2) > MAX_WORK:
-            raise ValueError(f"a run takes {total:.2g} multiply-accumulates, more than any network's {MAX_WORK:.2g}")
+        if mistake := too_much_work(counted.get_total_flops() // 2):
+            raise ValueError(mistake)
     except Exception as error:  # torch.export has no common base class for its load errors
         raise BundleError(f"torch {torch.__version__} cannot load {path.name}: {error}") from error
     return module

@@ -5,8 +5,9 @@ Each name is loaded when it is first used: the page of a finished run is drawn w
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from hwnas.lazy import lazily
 
 if TYPE_CHECKING:
     from hwnas.pipeline.compile import compile_job
@@ -15,18 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "compile_job", "preview_job", "quickstart_job", "read_job"]
 
-_MODULES = {
-    "Job": "job",
-    "compile_job": "compile",
-    "preview_job": "preview",
-    "quickstart_job": "job",
-    "read_job": "job",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'hwnas.pipeline' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"hwnas.pipeline.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily(
+    __name__,
+    {
+        "compile": ("compile_job",),
+        "job": ("Job", "quickstart_job", "read_job"),
+        "preview": ("preview_job",),
+    },
+)

@@ -172,9 +172,9 @@ def test_a_program_that_computes_without_end_is_not_loaded(
 ) -> None:
     path = form_of(recipe()).write(program, tmp_path)
     macs = int(SPACE.macs(SPACE.encode([SPACE.smallest]))[0])
-    monkeypatch.setattr("hwnas.lowering.torch_archive.MAX_WORK", macs)
+    monkeypatch.setattr("hwnas.lowering.operators.MAX_WORK", macs)
     load_archive(path)
-    monkeypatch.setattr("hwnas.lowering.torch_archive.MAX_WORK", macs - 1)
+    monkeypatch.setattr("hwnas.lowering.operators.MAX_WORK", macs - 1)
     with pytest.raises(BundleError, match="multiply-accumulates, more than any network's"):
         load_archive(path)
 
