@@ -1,4 +1,7 @@
-"""A job that goes the whole way on two targets in seconds: few networks, few steps, real measurements."""
+"""A job that goes the whole way on two targets in seconds: few networks, few steps, real measurements.
+
+Its smallest networks take half as long as its largest: those within the budget stay within it on a noisy machine.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,18 @@ seed = 3
 name = "mobilenetv3-tiny"
 
 [space.fix]
-resolution = [24, 28]
-depth_1 = [1, 2]
-depth_2 = 1
+resolution = [24, 32]
+depth_1 = 1
+depth_2 = [1, 3]
 depth_3 = 1
 kernel_1_1 = 3
-kernel_1_2 = 3
 kernel_2_1 = [3, 5]
+kernel_2_2 = 3
+kernel_2_3 = 3
 kernel_3_1 = 3
 expansion_1_1 = 2
+expansion_2_2 = 4
+expansion_2_3 = 4
 expansion_3_1 = [2, 4]
 
 [data]
@@ -55,7 +61,7 @@ calibration_images = 250
 [search]
 candidates = 4
 random_networks = 6
-# A noisy machine's bound at the usual 95% may leave no network within the budget.
+# The tests run beside each other: a bound at the usual 95% may be far above what is predicted.
 confidence = 0.6
 """
 

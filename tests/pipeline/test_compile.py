@@ -9,6 +9,7 @@ import pytest
 
 from hwnas.deploy import open_bundle
 from hwnas.errors import HwnasError, InfeasibleBudget, InvalidValue, OutputError, SpecError, TableError, UnknownName
+from hwnas.latency import load_model, read_table
 from hwnas.pipeline import compile_job, preview_job, quickstart_job, read_job
 from hwnas.pipeline.report import markdown, summary
 from hwnas.supernet import Phase
@@ -92,11 +93,16 @@ def test_targets_share_the_training_and_nothing_else(finished):
 
 
 def test_figures_belong_together(finished):
-    job, _, report = finished
+    job, out, report = finished
     space = job.make_space(in_channels=1, classes=10)
-    for answer in report["targets"].values():
+    for name, answer in report["targets"].items():
+        [key] = [stage["key"] for stage in answer["stages"] if stage["name"] == "profile"]
+        table = read_table(resolve_target(name), out / "stages" / f"profile-{key}" / "table.csv")
+        model, codes = load_model(table, space), space.encode([space.arch(answer["arch"])])
+        assert answer["predicted_ms"] == pytest.approx(model.predict(codes)[0])
+        # With a confidence of 60%, the bound may lie below what is predicted.
+        assert model.predict_upper(codes, job.search.confidence)[0] <= answer["budget_ms"] * (1 + 1e-9)
         assert answer["relative_error"] == pytest.approx(answer["measured_ms"] / answer["predicted_ms"] - 1)
-        assert answer["predicted_ms"] <= answer["budget_ms"]
         assert answer["parity"]["images"] == 10_000
         assert answer["parity"]["max_abs_error"] <= 1e-4
         assert answer["parity"]["top1_agreement"] >= 0.999
