@@ -42,7 +42,7 @@ KILLS = 20
 # busy machine is wide.
 SMALLER = {
     'budget = "80%"': 'budget = "200%"',
-    "resolution = [24, 28]": "resolution = 24",
+    "resolution = [24, 32]": "resolution = 24",
     "calibration_networks = 8": "calibration_networks = 4",
     "bound_networks = 19": "bound_networks = 2",
     "validation_networks = 6": "validation_networks = 2",
