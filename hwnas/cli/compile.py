@@ -108,10 +108,11 @@ def _line(stage: Preview) -> str:
 
 def _tell_others(out: Path, used: Iterable[str], targets: Iterable[str]) -> None:
     """Say what the folder keeps beside a job's own stages and bundles: it grows with every setting that is tried."""
+    from hwnas.deploy.manifest import MANIFEST
     from hwnas.pipeline.cache import UNFINISHED
 
     names, named = set(used), set(targets)
-    for bundle in sorted((out / "bundles").glob("*/*")):
+    for bundle in sorted(path.parent for path in (out / "bundles").glob(f"*/*/{MANIFEST}")):
         if (name := bundle.relative_to(out / "bundles").as_posix()) not in named:
             typer.echo(f"{bundle} is of an earlier run: {name} is no target of this job")
     others = [path for path in (out / "stages").glob("*-*") if path.name.removesuffix(UNFINISHED) not in names]

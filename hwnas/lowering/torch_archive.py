@@ -12,7 +12,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +127,24 @@ def load_archive(path: Path) -> fx.GraphModule:
         module: fx.GraphModule = torch.export.load(io.BytesIO(clean)).module(check_guards=False)
         # A network's sizes follow from its input's: they are told without computing anything.
         inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, FlopCounterMode(display=False) as counted:
+        counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_POOLS, _pool_flops))
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, counter as counted:
             _Sizes(module, mode).propagate(*(torch.empty(x.shape) for x in inputs))
         if mistake := too_much_work(counted.get_total_flops() // 2):
             raise ValueError(mistake)
     except Exception as error:  # torch.export has no common base class for its load errors
         raise BundleError(f"torch {torch.__version__} cannot load {path.name}: {error}") from error
     return module
+
+
+# What `OPERATORS` names max_pool2d is computed with its indices.
+_POOLS = (torch.ops.aten.avg_pool2d, torch.ops.aten.max_pool2d_with_indices)
+
+
+def _pool_flops(_: object, kernel: Sequence[int], *__: object, out_shape: Any, **___: object) -> int:  # noqa: ANN401
+    """Of a pool, which torch does not count: two for each element that a window reads, as for a convolution's."""
+    made = out_shape if isinstance(out_shape, torch.Size) else out_shape[0]
+    return 2 * math.prod(made) * kernel[0] * kernel[-1]  # a single number is both sides
 
 
 class _Sizes(FakeTensorProp):

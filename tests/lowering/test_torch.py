@@ -179,6 +179,17 @@ def test_a_program_that_computes_without_end_is_not_loaded(
         load_archive(path)
 
 
+@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+def test_the_windows_of_a_pool_are_work(pool: type[nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = form_of(recipe())
+    path = form.write(form.lower(pool((5, 3), stride=1, padding=(2, 1)), (2, 16, 16)), tmp_path)
+    monkeypatch.setattr("hwnas.lowering.operators.MAX_WORK", 2 * 16 * 16 * 5 * 3)
+    load_archive(path)
+    monkeypatch.setattr("hwnas.lowering.operators.MAX_WORK", 2 * 16 * 16 * 5 * 3 - 1)
+    with pytest.raises(BundleError, match="multiply-accumulates, more than any network's"):
+        load_archive(path)
+
+
 def test_nothing_of_this_machine_is_in_a_file(program: nn.Module, tmp_path: Path) -> None:
     path = form_of(recipe()).write(program, tmp_path)
     with zipfile.ZipFile(path) as archive:

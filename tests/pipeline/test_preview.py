@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -117,6 +118,17 @@ def test_the_command_prints_it(finished, again, job_file, hwnas_cli):
     ran = hwnas_cli("compile", job_file, "--out", again, "--from", "benhc")
     assert ran.code == 2
     assert "Known: profile, validate, train, accuracy, search, export, bench" in ran.err
+
+
+def test_bundles_that_the_job_does_not_name_are_told(again, job_file, hwnas_cli):
+    bundles = again / "bundles"
+    [device] = bundles.iterdir()
+    other = shutil.copytree(device / "openvino-cpu-fp32", bundles / "board" / "openvino-cpu-fp32")
+    (bundles / "notes" / "ours").mkdir(parents=True)
+    (bundles / "notes" / "ours" / "todo.txt").write_text("which of them ships?")
+    ran = hwnas_cli("compile", job_file, "--out", again, "--dry-run")
+    told = [line for line in ran.out.splitlines() if line.startswith(str(bundles))]
+    assert told == [f"{other} is of an earlier run: board/openvino-cpu-fp32 is no target of this job"]
 
 
 def test_a_folder_in_use_is_said(job_file, again, hwnas_cli):
