@@ -150,8 +150,8 @@ def _check_size(job: Job, space: Space) -> None:
 def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
-    shared = replace(context, progress=progress)
-    profile = Stage(
+    shared, stage = replace(context, progress=progress), partial(Stage, place=place)
+    profile = stage(
         name="profile",
         inputs={
             "target": target.name,
@@ -163,17 +163,15 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
             "protocols": [asdict(OPS), asdict(NETWORKS)],
         },
         needs=(),
-        place=place,
         work=partial(work.profile_stage, context),
     )
-    validate = Stage(
+    validate = stage(
         name="validate",
         inputs={"target": target.name, "networks": job.latency.validation_networks, "seed": job.seed},
         needs=(profile,),
-        place=place,
         work=partial(work.validate_stage, context, profiled=profile),
     )
-    train = Stage(
+    train = stage(
         name="train",
         inputs={
             "domain": domain,
@@ -183,17 +181,15 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
             "versions": {name: versions[name] for name in ("hwnas", "torch")},
         },
         needs=(),
-        place=place,
         work=partial(work.train_stage, shared),
     )
-    accuracy = Stage(
+    accuracy = stage(
         name="accuracy",
         inputs={"accuracy": job.accuracy.model_dump(), "seed": job.seed},
         needs=(train,),
-        place=place,
         work=partial(work.accuracy_stage, shared, trained=train),
     )
-    search = Stage(
+    search = stage(
         name="search",
         inputs={
             "target": target.name,
@@ -202,22 +198,19 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
             "seed": job.seed,
         },
         needs=(profile, accuracy),
-        place=place,
         work=partial(work.search_stage, context, profiled=profile, trained=train, evaluated=accuracy),
     )
-    export = Stage(
+    export = stage(
         name="export",
         # The recipe's hash leaves out what judges a program; the stages before this one depend on the rest.
         inputs={"target": target.name, "recipe": target.recipe.model_dump(mode="json", exclude={"description"})},
         needs=(search, train),
-        place=place,
         work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),
     )
-    bench = Stage(
+    bench = stage(
         name="bench",
         inputs={"target": target.name},
         needs=(export,),
-        place=place,
         work=partial(work.bench_stage, context, exported=export),
     )
     return TargetPlan(
