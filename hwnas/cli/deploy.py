@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,9 +79,11 @@ def sweep(
     else:
         _print_table(swept)
         if picked:
+            export = ["hwnas", "export", str(arch), "--supernet", str(supernet), "--target", picked.target.name]
+            export += ["--tables", str(tables)] if tables else []
             typer.echo(
                 f"picked: {picked.target.recipe.name}, the fastest that loses at most {max_drop:g} points. Export it "
-                f"with: hwnas export {arch} --supernet {supernet} --target {picked.target.name} --out bundle"
+                f"with: {shlex.join(export)} --out bundle"
             )
         else:
             least = min(swept.recipes, key=lambda one: one.lost)
@@ -101,13 +104,21 @@ def sweep(
 
 
 def _latencies(targets: list[Target], tables: Path | None, space: Space) -> dict[str, LatencyModel]:
-    """The latency model of each target that has a table of the space."""
-    from hwnas.errors import TableError
+    """The latency model of each target that has a table of the space.
 
+    Raises:
+        TableError: there is no such folder of tables.
+    """
+    from hwnas.errors import SpecError, TableCorrupt, TableError, TableMismatch
+
+    if tables and not tables.is_dir():
+        raise TableError(f"{tables} is no folder of latency tables; `hwnas profile --tables {tables}` makes one")
     found = {}
     for target in targets:
         try:
             found[target.name] = options.latency_model(target, tables, space)
+        except (SpecError, TableCorrupt, TableMismatch) as error:
+            typer.echo(f"warning: no prediction for {target.name}: {error}", err=True)
         except TableError:  # no table of this recipe: its figures stand without a prediction
             continue
     return found

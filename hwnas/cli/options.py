@@ -165,12 +165,12 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
     """
     try:
         answer = parse_json(path.read_bytes(), "its JSON", SpecError)
-        if not isinstance(answer, dict) or "arch" not in answer:
+        if not isinstance(answer, dict) or not isinstance(answer.get("arch"), dict):
             raise ValueError('it has no key "arch" with a value for each variable of the space')
-        values, budget_ms = dict(answer["arch"]), answer.get("budget_ms")
+        values, budget_ms = answer["arch"], answer.get("budget_ms")
         if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
             raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
-    except (OSError, ValueError, TypeError, SpecError) as error:
+    except (OSError, ValueError, SpecError) as error:
         raise SpecError(f"{path} is no arch: {error}. `hwnas search --out FILE` writes one.") from error
     return values, budget_ms
 

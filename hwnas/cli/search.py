@@ -34,9 +34,11 @@ def search(
     accuracy: Annotated[
         Path | None, typer.Option(help="CSV of accuracies to fit instead of evaluated subnets: a column a variable.")
     ] = None,
-    subnets: Annotated[int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8)] = 300,
+    subnets: Annotated[
+        int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8, max=1_000_000)
+    ] = 300,
     images: options.Images = 2000,
-    candidates: Annotated[int, typer.Option(help="Networks really evaluated at the end.", min=1)] = 20,
+    candidates: Annotated[int, typer.Option(help="Networks really evaluated at the end.", min=1, max=10_000)] = 20,
     confidence: options.Confidence = None,
     no_margin: options.NoMargin = False,
     family: Annotated[bool, typer.Option("--family", help="A network for each budget, not one for all.")] = False,

@@ -133,7 +133,9 @@ def deployed_parity(
     if key not in journal.entries:
         network, program = lowered()
         batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
-        report = check_parity(network, program, recipe, batches, images=evaluator.images, progress=progress)
+        available = evaluator.data.size("validation")
+        images = min(evaluator.images or available, available)
+        report = check_parity(network, program, recipe, batches, images=images, progress=progress)
         journal.record(key, report.model_dump())
     return ParityReport.model_validate(journal.entries[key])
 

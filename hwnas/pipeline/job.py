@@ -43,7 +43,7 @@ class AccuracyConfig(Spec):
         calibration_images: training images for BN re-calibration.
     """
 
-    subnets: int = Field(default=300, ge=8)
+    subnets: int = Field(default=300, ge=8, le=1_000_000)
     images: PositiveInt = 2000
     calibration_images: PositiveInt = 2000
 
@@ -63,7 +63,7 @@ class SearchConfig(Spec):
     """
 
     strategy: str = "exact"
-    candidates: PositiveInt = 20
+    candidates: int = Field(default=20, ge=1, le=10_000)
     random_networks: PositiveInt = 50
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
 
@@ -109,7 +109,8 @@ def read_job(path: Path) -> Job:
     job = read_spec(path, Job)
     if job.data.path is None:
         return job
-    data = job.data.model_copy(update={"path": str(path.parent / job.data.path)})
+    # Absolute, for it stands in the supernet, which is opened again from anywhere.
+    data = job.data.model_copy(update={"path": str((path.parent / job.data.path).absolute())})
     return job.model_copy(update={"data": data})
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency import LatencyModel
+from hwnas.latency.table import TIMES_MS
 from hwnas.spaces import SlotFunction, Space
 
 log = logging.getLogger(__name__)
@@ -98,7 +100,8 @@ def parse_budget(text: str, objective: Objective, space: Space) -> float:
     prediction.
 
     Raises:
-        InvalidValue: not a positive, finite number in one of these forms, or the unit of something else.
+        InvalidValue: not a positive, finite number in one of these forms, the unit of something else, or a latency that
+            no table could hold.
     """
     value, unit = check_budget_text(text)
     [largest] = objective.total(space.encode([space.largest]))
@@ -112,6 +115,11 @@ def parse_budget(text: str, objective: Objective, space: Space) -> float:
         if unit.endswith("B") and objective.unit != "bytes":
             raise InvalidValue(f"{text!r} is no budget of {objective.name}, which is a number, not bytes")
         budget = value * _SCALE[unit.removesuffix("B")]
+    # A run's page and its figures are made for latencies as tables have them, and would fail on this one at the end.
+    if budget > (most := TIMES_MS[1] if objective.unit == "ms" else sys.float_info.max):
+        raise InvalidValue(
+            f"the budget {text!r} of {objective.name} is more than {most:g}, which is no limit; give less"
+        )
     if budget > largest:
         log.warning(
             "the budget of %s for %s is more than the largest network's prediction of %s",

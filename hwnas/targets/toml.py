@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from hwnas.errors import SpecError
+from hwnas.targets.untrusted import DEPTH
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -39,7 +40,7 @@ def read_spec(path: Path, model: type[Model]) -> Model:
             that is wrong with it.
     """
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # editors of Windows begin a file with a byte order mark
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -50,6 +51,7 @@ def read_spec(path: Path, model: type[Model]) -> Model:
         raise SpecError(f"{path}, {_syntax(text, str(error))}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables nested as deep
         raise SpecError(f"{path} is not a file that can be read: {error}") from error
+    _check_limits(path, document)
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -62,6 +64,32 @@ def read_spec(path: Path, model: type[Model]) -> Model:
 def toml_text(spec: BaseModel) -> str:
     """A model as TOML, in the order of its fields; what is None is left out. The inverse of `read_spec`."""
     return tomli_w.dumps(spec.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def _check_limits(path: Path, document: dict[str, Any]) -> None:
+    """Refuse what is read and cannot be printed: integers of thousands of hexadecimal digits, and deep nesting.
+
+    Raises:
+        SpecError: an integer does not fit into 64 bits, or a value is nested deeper than `DEPTH`.
+    """
+    level: list[tuple[Location, object]] = [((), document)]
+    depth = 0
+    while level:
+        depth += 1
+        for where, value in level:
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                bits = value.bit_length()
+                raise SpecError(
+                    f"{path}: {_key(where)} is an integer of {bits} bits; TOML's lie from -2**63 to 2**63 - 1"
+                )
+            if isinstance(value, dict | list) and depth > DEPTH:
+                raise SpecError(f"{path}: {_key(where[:3])} is nested deeper than {DEPTH} levels")
+        level = [
+            ((*where, name), inner)
+            for where, value in level
+            if isinstance(value, dict | list)
+            for name, inner in (value.items() if isinstance(value, dict) else enumerate(value))
+        ]
 
 
 def _syntax(text: str, message: str) -> str:

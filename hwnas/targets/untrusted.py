@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hwnas.errors import HwnasError
 
-_DEPTH = 32
+DEPTH = 32
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _LONGEST_NAME = 64
 # Names that Windows gives to devices, with any suffix.
@@ -37,8 +37,8 @@ def parse_json(data: bytes, what: object, error: type[HwnasError]) -> object:
     level, depth = [value], 0
     while level:
         depth += 1
-        if depth > _DEPTH:
-            raise error(f"{what} is malformed: the file: it is nested deeper than {_DEPTH} levels")
+        if depth > DEPTH:
+            raise error(f"{what} is malformed: the file: it is nested deeper than {DEPTH} levels")
         level = [
             inner
             for outer in level

@@ -127,6 +127,14 @@ def test_unknown_strategy(refused, mine):
     assert "random" in message
 
 
+@pytest.mark.parametrize(("option", "value"), [("--subnets", "1000001"), ("--candidates", "10001")])
+def test_more_networks_than_memory_holds(hwnas_cli, option, value):
+    ran = hwnas_cli("search", "--supernet", "net", "--budget", "50%", "--out", "found.json", option, value)
+    assert ran.code == 2
+    assert option in ran.err
+    assert "Traceback" not in ran.err
+
+
 def test_unknown_verb(hwnas_cli):
     ran = hwnas_cli("profil")
     assert ran.code == 2
@@ -356,8 +364,9 @@ def test_arch_that_is_none(refused, mine):
     (mine / "arch.json").write_text('{"arch": {"resolution": 24}}')
     export = ("export", mine / "arch.json", "--supernet", mine / "net", "--target", TARGET, "--out", mine / "b")
     assert "missing" in refused(*export)
-    (mine / "arch.json").write_text("[]")
-    assert "is no arch" in refused(*export)
+    for text in ("[]", '{"arch": 24}', '{"arch": "resolution"}', '{"arch": [["resolution", 24]]}'):
+        (mine / "arch.json").write_text(text)
+        assert 'is no arch: it has no key "arch" with a value for each variable' in refused(*export)
     assert not (mine / "b").exists()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from hwnas.deploy.sweep import Swept
 from hwnas.supernet import save_supernet
+from hwnas.targets import this_device
 
 FP32, INT8 = "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8"
 
@@ -22,13 +23,13 @@ def net(supernet, evaluator, tmp_path_factory):
 
 @pytest.fixture
 def words(net, space, tmp_path):
-    (tmp_path / "arch.json").write_text(json.dumps({"arch": dict(space.largest)}))
+    (tmp_path / "my arch.json").write_text(json.dumps({"arch": dict(space.largest)}))
     return (
-        "deploy", "sweep", "arch.json", "--supernet", net, "--tables", tmp_path, "--images", 100, "--recipe", FP32,
+        "deploy", "sweep", "my arch.json", "--supernet", net, "--tables", tmp_path, "--images", 100, "--recipe", FP32,
     )  # fmt: skip
 
 
-def test_as_json_and_as_a_table(hwnas_cli, words, space):
+def test_as_json_and_as_a_table(hwnas_cli, words, space, tmp_path):
     ran = hwnas_cli(*words, "--recipe", INT8, "--recipe", "roofline-cpu-fp32", "--max-drop", 100, "--json")
     assert ran.code == 0, ran.err
     answer = json.loads(ran.out)
@@ -45,6 +46,8 @@ def test_as_json_and_as_a_table(hwnas_cli, words, space):
     [size] = [one["size_bytes"] for one in answer["recipes"] if one["target"].endswith(FP32)]
     assert f"{size:,}" in row
     assert f"picked: {FP32}, the fastest that loses at most 100 points" in ran.out
+    assert "Export it with: hwnas export 'my arch.json' --supernet " in ran.out
+    assert f" --tables {tmp_path} --out bundle" in ran.out
 
 
 def test_none_that_keeps_the_bound(hwnas_cli, words, monkeypatch):
@@ -52,6 +55,23 @@ def test_none_that_keeps_the_bound(hwnas_cli, words, monkeypatch):
     ran = hwnas_cli(*words)
     assert ran.code == 1
     assert f"picked: none; every recipe loses more than 0.5 points, {FP32} the least, 2.00" in ran.out
+
+
+def test_a_table_that_cannot_be_read_is_said_to_be(hwnas_cli, words, tmp_path):
+    """No table is a figure less; a broken one is a mistake, and passing it over in silence would hide it."""
+    table = tmp_path / f"{this_device().name}" / f"{FP32}.csv"
+    table.parent.mkdir()
+    table.write_text("not a table")
+    ran = hwnas_cli(*words, "--max-drop", 100)
+    assert ran.code == 0, ran.err
+    assert f"warning: no prediction for {this_device().name}/{FP32}: {table} has the columns" in ran.err
+
+
+def test_a_folder_of_tables_that_is_none(hwnas_cli, words, tmp_path):
+    ran = hwnas_cli(*words, "--tables", tmp_path / "my arch.json")
+    assert ran.code == 2
+    assert f"{tmp_path / 'my arch.json'} is no folder of latency tables" in ran.err
+    assert "lowering" not in ran.err
 
 
 @pytest.mark.parametrize(

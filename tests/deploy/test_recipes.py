@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from hwnas.accuracy import Evaluator
-from hwnas.deploy.recipes import choose_recipe
-from hwnas.errors import InfeasibleBudget
+from hwnas.deploy import recipes
+from hwnas.deploy.recipes import choose_recipe, deployed_parity
+from hwnas.errors import InfeasibleBudget, ParityError
 from hwnas.latency import LatencyTable, load_model
 from hwnas.latency.manifest import Fit
 from hwnas.search import Problem, latency_objective
@@ -42,3 +43,19 @@ def test_a_table_that_cannot_tell_so_much_confidence(
         pytest.raises(InfeasibleBudget, match=f"can be deployed: {this.name}: a confidence of 0.99 takes 99 bound"),
     ):
         choose_recipe({this.name: problem}, {this.name: this}, evaluator, journal)
+
+
+def test_progress_counts_the_images_that_there_are(
+    space: Space, this: Target, evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Evaluator(evaluator.supernet, evaluator.data, images=10**9, calibration_images=8, seed=1)
+    told = []
+
+    def checked(*_: object, images: int, **__: object) -> None:
+        told.append(images)
+        raise ParityError("enough")
+
+    monkeypatch.setattr(recipes, "check_parity", checked)
+    with Journal(tmp_path / "journal.jsonl", {}) as journal, pytest.raises(ParityError):
+        deployed_parity(space.smallest, few, this.recipe, journal, lambda: (few.subnet(space.smallest), tmp_path))
+    assert told == [evaluator.data.size("validation")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -297,6 +298,21 @@ def test_targets_are_a_list(job_file, line, words):
     job_file.write_text("\n".join(line if old.startswith("targets") else old for old in text))
     with pytest.raises(SpecError, match=words):
         read_job(job_file)
+
+
+@pytest.mark.parametrize("line", ["subnets = 1000001", "candidates = 10001"])
+def test_more_than_memory_holds_is_refused_before_anything_long(job_file, line):
+    name = line.partition(" ")[0]
+    text = job_file.read_text().splitlines()
+    job_file.write_text("\n".join(line if old.startswith(name) else old for old in text))
+    with pytest.raises(SpecError, match=rf"\.{name} is \d+; it should be less than or equal to 1"):
+        read_job(job_file)
+
+
+def test_a_path_in_a_job_counts_from_its_file_and_stays_right_elsewhere(job_file, monkeypatch):
+    job_file.write_text(job_file.read_text().replace('"cluttered-digits"', '"images"\npath = "photographs"'))
+    monkeypatch.chdir(job_file.parent)
+    assert read_job(Path(job_file.name)).data.path == str(job_file.parent / "photographs")
 
 
 def test_output_that_is_a_file_or_somebody_elses_bundle_folder(job, tmp_path):

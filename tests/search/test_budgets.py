@@ -67,6 +67,15 @@ def test_the_unit_of_something_else(name: str | None, text: str, latency: Object
         parse_budget(text, resource(TINY, name) if name else latency, TINY)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [(None, "1.1e9ms"), (None, "1e15"), (None, "1e300%"), (None, "1e308%"), ("macs", "1e308G")]
+)
+def test_more_than_any_network_takes(name: str | None, text: str, latency: Objective) -> None:
+    """A job would find out when it writes its figures, the last that it does."""
+    with pytest.raises(InvalidValue, match=rf"the budget '{text}' of .* is more than .*; give less"):
+        parse_budget(text, resource(TINY, name) if name else latency, TINY)
+
+
 def test_an_unknown_objective() -> None:
     with pytest.raises(UnknownName, match=r"unknown objective 'flops'.*macs, params, size_bytes") as caught:
         resource(TINY, "flops")

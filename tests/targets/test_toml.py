@@ -317,3 +317,28 @@ source = "s"
 )
 def test_a_wrong_device_says_key_value_and_what_is_allowed(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert message(tmp_path, DEVICE.replace(old, new, 1), Device) == f"r.toml: {said}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "threads = 0x" + "f" * 5000,
+            "r.toml: threads is an integer of 20000 bits; TOML's lie from -2**63 to 2**63 - 1",
+        ),
+        (
+            "threads = [1, -9223372036854775809]",
+            "r.toml: threads[1] is an integer of 64 bits; TOML's lie from -2**63 to 2**63 - 1",
+        ),
+        ("threads = " + "[" * 33 + "]" * 33, "r.toml: threads[0][0] is nested deeper than 32 levels"),
+        ("[options" + ".a" * 2500 + "]", "r.toml: options.a.a is nested deeper than 32 levels"),
+    ],
+    ids=["digits", "a negative one", "arrays", "tables"],
+)
+def test_values_that_cannot_be_printed(tmp_path: Path, text: str, said: str) -> None:
+    assert message(tmp_path, text) == said
+
+
+def test_a_byte_order_mark_is_none_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(RECIPE.encode("utf-8-sig"))
+    assert read_spec(tmp_path / "r.toml", Recipe).name == "r"
