@@ -18,7 +18,7 @@ from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.manifest import ParityReport
 from hwnas.deploy.parity import check_parity
-from hwnas.errors import InfeasibleBudget, InvalidValue, ParityError, RuntimeUnavailable, TableError
+from hwnas.errors import BundleError, InfeasibleBudget, InvalidValue, ParityError, RuntimeUnavailable, TableError
 from hwnas.lowering import Program
 from hwnas.progress import Progress, never, silent
 from hwnas.runtimes import session_class
@@ -95,7 +95,7 @@ def choose_recipe(
             )
             tried = chosen.candidates[:deployed]
             accuracies = tuple(_accuracy(c, evaluator, targets[name], journal, progress) for c in tried)
-        except (InfeasibleBudget, ParityError, RuntimeUnavailable) as error:
+        except (BundleError, InfeasibleBudget, ParityError, RuntimeUnavailable) as error:
             left_out[name] = str(error)
             continue
         change = float(np.mean(np.array(accuracies) - np.array(chosen.accuracies[: len(tried)])))
@@ -125,6 +125,7 @@ def deployed_parity(
         progress: told after each batch.
 
     Raises:
+        BundleError: the runtime cannot load the program.
         ParityError: the program computes something else.
         RuntimeUnavailable: the runtime cannot run here.
     """

@@ -22,7 +22,7 @@ from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.manifest import ParityReport
 from hwnas.deploy.recipes import deployed_parity
-from hwnas.errors import InvalidValue, ParityError, RuntimeUnavailable, SpecError
+from hwnas.errors import BundleError, InvalidValue, ParityError, RuntimeUnavailable, SpecError
 from hwnas.latency import LatencyModel
 from hwnas.latency.profile import NETWORKS, check_host, runtime_versions
 from hwnas.lowering import form_of
@@ -131,7 +131,7 @@ def sweep(
     for target in targets:
         try:
             files[target.name], parities[target.name] = _made(arch, evaluator, target, journal, network, work, progress)
-        except (InvalidValue, ParityError, RuntimeUnavailable, SpecError) as error:
+        except (BundleError, InvalidValue, ParityError, RuntimeUnavailable, SpecError) as error:
             left_out[target.name] = str(error)
     usable = [target for target in targets if target.name in parities]
     if not usable:
@@ -175,6 +175,7 @@ def _made(
 
     Raises:
         InvalidValue, RuntimeUnavailable, SpecError: the recipe cannot run here.
+        BundleError: its runtime cannot load the program.
         ParityError: the program computes something else.
     """
     check_host(target)

@@ -17,10 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from hwnas.errors import SpecError
-from hwnas.targets.untrusted import DEPTH
+from hwnas.targets.untrusted import DEPTH, Location, by_depth
 
 Model = TypeVar("Model", bound=BaseModel)
-Location = tuple[str | int, ...]
 
 
 class Spec(BaseModel):
@@ -72,24 +71,15 @@ def _check_limits(path: Path, document: dict[str, Any]) -> None:
     Raises:
         SpecError: an integer does not fit into 64 bits, or a value is nested deeper than `DEPTH`.
     """
-    level: list[tuple[Location, object]] = [((), document)]
-    depth = 0
-    while level:
-        depth += 1
+    for depth, level in enumerate(by_depth(document)):
         for where, value in level:
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 bits = value.bit_length()
                 raise SpecError(
                     f"{path}: {_key(where)} is an integer of {bits} bits; TOML's lie from -2**63 to 2**63 - 1"
                 )
-            if isinstance(value, dict | list) and depth > DEPTH:
+            if depth >= DEPTH:
                 raise SpecError(f"{path}: {_key(where[:3])} is nested deeper than {DEPTH} levels")
-        level = [
-            ((*where, name), inner)
-            for where, value in level
-            if isinstance(value, dict | list)
-            for name, inner in (value.items() if isinstance(value, dict) else enumerate(value))
-        ]
 
 
 def _syntax(text: str, message: str) -> str:

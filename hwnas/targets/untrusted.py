@@ -7,9 +7,12 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from hwnas.errors import HwnasError
+
+Location = tuple[str | int, ...]
 
 DEPTH = 32
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
@@ -34,18 +37,23 @@ def parse_json(data: bytes, what: object, error: type[HwnasError]) -> object:
     except (ValueError, RecursionError) as problem:
         reason = "it is nested too deeply" if isinstance(problem, RecursionError) else problem
         raise error(f"{what} is malformed: the file: {reason}") from problem
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > DEPTH:
+    for depth, _ in enumerate(by_depth(value)):
+        if depth >= DEPTH:
             raise error(f"{what} is malformed: the file: it is nested deeper than {DEPTH} levels")
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
     return value
+
+
+def by_depth(document: object) -> Iterator[list[tuple[Location, object]]]:
+    """The values of a document level by level, from the whole to what is nested deepest, and where each stands."""
+    level: list[tuple[Location, object]] = [((), document)]
+    while level:
+        yield level
+        level = [
+            ((*where, name), inner)
+            for where, value in level
+            if isinstance(value, dict | list)
+            for name, inner in (value.items() if isinstance(value, dict) else enumerate(value))
+        ]
 
 
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:

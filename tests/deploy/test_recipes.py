@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ from hwnas.spaces import Domain, Space
 from hwnas.targets import Journal, Target
 
 
-def test_a_table_that_cannot_tell_so_much_confidence(
-    space: Space, this: Target, make_table: Callable[..., LatencyTable], evaluator: Evaluator, tmp_path: Path
-) -> None:
+@pytest.fixture
+def problem(space: Space, this: Target, make_table: Callable[..., LatencyTable]) -> Problem:
+    """The most multiply-accumulates within any time."""
     fit = Fit(
         domain=Domain.of(space),
         seed=0,
@@ -31,18 +32,30 @@ def test_a_table_that_cannot_tell_so_much_confidence(
         measurement={},
     )
     objective = latency_objective(load_model(make_table(space, this).with_fit(fit), space))
-    problem = Problem(
-        space=space,
-        accuracy=space.macs,
-        objectives=(objective,),
-        budgets={objective.name: 1e9},
-        confidence=0.99,
-    )
+    return Problem(space=space, accuracy=space.macs, objectives=(objective,), budgets={objective.name: 1e9})
+
+
+def test_a_table_that_cannot_tell_so_much_confidence(
+    problem: Problem, this: Target, evaluator: Evaluator, tmp_path: Path
+) -> None:
     with (
         Journal(tmp_path / "journal.jsonl", {}) as journal,
         pytest.raises(InfeasibleBudget, match=f"can be deployed: {this.name}: a confidence of 0.99 takes 99 bound"),
     ):
-        choose_recipe({this.name: problem}, {this.name: this}, evaluator, journal)
+        choose_recipe({this.name: replace(problem, confidence=0.99)}, {this.name: this}, evaluator, journal)
+
+
+def test_a_program_that_the_runtime_cannot_load(
+    problem: Problem, this: Target, evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "model.onnx"
+    broken.write_bytes(b"no graph")
+    monkeypatch.setattr(recipes, "lower_subnet", lambda *_: broken)
+    with (
+        Journal(tmp_path / "journal.jsonl", {}) as journal,
+        pytest.raises(InfeasibleBudget, match=f"can be deployed: {this.name}: .*model.onnx"),
+    ):
+        choose_recipe({this.name: problem}, {this.name: this}, evaluator, journal, candidates=1)
 
 
 def test_progress_counts_the_images_that_there_are(

@@ -108,6 +108,24 @@ def test_what_cannot_run_is_left_out_with_the_reason(space, evaluator, this, jou
         sweep(space.smallest, evaluator, targets[2:3], journal)
 
 
+def test_a_program_that_its_runtime_cannot_load_is_left_out(space, evaluator, targets, journal, monkeypatch):
+    """As OpenVINO's int8 plugin can load no network that is a constant."""
+    lower = module.lower_subnet
+
+    def broken(network, evaluator, arch, recipe):
+        program = lower(network, evaluator, arch, recipe)
+        if recipe.name == NAMES[2]:
+            next(a for node in program.graph.node if node.op_type == "Conv" for a in node.attribute).name = "windows"
+        return program
+
+    monkeypatch.setattr(module, "lower_subnet", broken)
+    found = sweep(space.smallest, evaluator, [targets[0], targets[2]], journal)
+    assert [one.target for one in found.recipes] == [targets[0]]
+    [(name, why)] = found.left_out.items()
+    assert name == targets[2].name
+    assert "windows" in why
+
+
 def test_a_device_that_is_not_this_host(space, evaluator, elsewhere, journal):
     with pytest.raises(TableError, match="this host is not the device board"):
         sweep(space.smallest, evaluator, [elsewhere], journal)
