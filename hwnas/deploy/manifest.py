@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    FiniteFloat,
     JsonValue,
     NonNegativeInt,
     PositiveFloat,
@@ -64,11 +63,11 @@ class ParityReport(Spec):
     """
 
     images: PositiveInt
-    max_abs_error: FiniteFloat
-    min_cosine: FiniteFloat
-    top1_agreement: FiniteFloat
-    torch_accuracy: FiniteFloat
-    deployed_accuracy: FiniteFloat
+    max_abs_error: float
+    min_cosine: float
+    top1_agreement: float
+    torch_accuracy: float
+    deployed_accuracy: float
 
 
 class DeviceFacts(Spec):
@@ -105,7 +104,7 @@ class Example(Spec):
 
     input: Literal["example-input.npy"] = INPUT
     output: Literal["example-output.npy"] = OUTPUT
-    max_abs_error: PositiveFloat = Field(allow_inf_nan=False)
+    max_abs_error: PositiveFloat
 
 
 def tolerance(precision: str, largest: float) -> float:
@@ -155,10 +154,10 @@ class BundleManifest(Spec):
     input: Input
     output: Output
     example: Example
-    predicted_ms: PositiveFloat = Field(allow_inf_nan=False)
-    measured_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-    budget_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-    accuracy: FiniteFloat
+    predicted_ms: PositiveFloat
+    measured_ms: PositiveFloat | None
+    budget_ms: PositiveFloat | None
+    accuracy: float
     parity: ParityReport
     fallback: list[str] = Field(default=[])
     macs: NonNegativeInt

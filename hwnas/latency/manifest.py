@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from hwnas.spaces import Domain
 from hwnas.targets import Spec
@@ -20,8 +20,8 @@ class Baseline(Spec):
         kendall_tau: rank correlation of prediction and measurement.
     """
 
-    mape: FiniteFloat
-    kendall_tau: FiniteFloat
+    mape: float
+    kendall_tau: float
 
 
 class Validation(Spec):
@@ -48,18 +48,18 @@ class Validation(Spec):
 
     networks: PositiveInt
     seed: int = Field(ge=0)
-    mape: FiniteFloat
-    noise_floor: FiniteFloat
-    within_5pct: FiniteFloat
-    within_10pct: FiniteFloat
-    kendall_tau: FiniteFloat
-    kendall_tau_repeat: FiniteFloat
+    mape: float
+    noise_floor: float
+    within_5pct: float
+    within_10pct: float
+    kendall_tau: float
+    kendall_tau_repeat: float
     speed: PositiveFloat
-    confidence: FiniteFloat
-    below_upper: FiniteFloat | None = None
-    upper_margin: FiniteFloat | None = None
+    confidence: float
+    below_upper: float | None = None
+    upper_margin: float | None = None
     baselines: dict[str, Baseline]
-    spread: FiniteFloat
+    spread: float
     date: str
 
 
@@ -81,9 +81,9 @@ class Fit(Spec):
     domain: Domain
     seed: int = Field(ge=0)
     calibration_ms: list[PositiveFloat]
-    terms: dict[str, FiniteFloat]
-    held_out_mape: FiniteFloat
-    scores: list[FiniteFloat]
+    terms: dict[str, float]
+    held_out_mape: float
+    scores: list[float]
     measurement: dict[str, str | int | float | bool]
     validation: Validation | None = None
 

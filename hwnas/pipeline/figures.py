@@ -226,7 +226,7 @@ class RunFigures(Spec):
 
     schema_: Literal[1] = Field(alias="schema", default=1)
     space: str
-    space_size: float = Field(ge=1, allow_inf_nan=False)
+    space_size: float = Field(ge=1)
     data: str
     training: Training | None
     provenance: dict[str, Facts]

@@ -65,7 +65,7 @@ class OpenVinoSession(Session):
             self._exported = b""
         except RuntimeError as error:
             name = program.name if isinstance(program, Path) else "the graph"
-            raise BundleError(f"OpenVINO {self.version()} cannot load {name}: {error}") from error
+            raise BundleError(f"OpenVINO {self.version()} cannot load {name}: {str(error).strip()}") from error
         self._out_shape = tuple(model.outputs[0].shape)
         self._begin()
         return tuple(model.inputs[0].shape)

@@ -88,12 +88,12 @@ class Hardware(Spec):
     """
 
     cores: int | None = Field(default=None, ge=1)
-    memory_gib: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    memory_gib: float | None = Field(default=None, gt=0)
     l1d_kib: int | None = Field(default=None, ge=1)
     l2_kib: int | None = Field(default=None, ge=1)
     l3_kib: int | None = Field(default=None, ge=1)
-    peak_fp32_gflops: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    peak_memory_gb_per_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    peak_fp32_gflops: float | None = Field(default=None, gt=0)
+    peak_memory_gb_per_s: float | None = Field(default=None, gt=0)
     source: str = Field(min_length=1)
 
 

@@ -72,9 +72,9 @@ class Parity(Spec):
         min_top1_agreement: least share of images on which both name the same class.
     """
 
-    max_abs_error: float = Field(gt=0, allow_inf_nan=False)
-    min_cosine: float = Field(gt=0, le=1, allow_inf_nan=False)
-    min_top1_agreement: float = Field(gt=0, le=1, allow_inf_nan=False)
+    max_abs_error: float = Field(gt=0)
+    min_cosine: float = Field(gt=0, le=1)
+    min_top1_agreement: float = Field(gt=0, le=1)
 
 
 class Quantization(Spec):
@@ -94,7 +94,7 @@ class Quantization(Spec):
     images: int = Field(ge=1)
     method: Literal["minmax", "percentile", "entropy"]
     activations: Literal["uint8", "int8"]
-    max_accuracy_drop: float | None = Field(default=None, ge=0, lt=1, allow_inf_nan=False)
+    max_accuracy_drop: float | None = Field(default=None, ge=0, lt=1)
 
 
 class Recipe(Spec):

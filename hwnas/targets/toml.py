@@ -23,12 +23,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Spec(BaseModel):
-    """Base of what comes from files: frozen, without unknown keys, and `"4"` is not a number.
+    """Base of what comes from files: frozen, without unknown keys, `"4"` is not a number, nor are inf and nan.
 
     A field whose TOML key is no good Python name has an alias; values are given by that alias.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def read_spec(path: Path, model: type[Model]) -> Model:

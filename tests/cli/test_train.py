@@ -94,6 +94,7 @@ def test_a_folder_with_another_supernet_is_left_alone(words, refused, tmp_path):
     ("wrong", "named"),
     [
         ("batch_size = 100_000_000", "batch_size is 100000000; it should be"),
+        ("clip_norm = inf", "clip_norm is inf; it should be a finite number"),
         ("weight_decay = 1e300", "weight_decay is 1e+300; it should be"),
         ("[augmentation]\nmixup = 1e308", "augmentation.mixup is 1e+308; it should be"),
         ("clip_norm = -1", "clip_norm is -1; it should be"),
