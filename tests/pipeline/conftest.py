@@ -1,6 +1,6 @@
 """A job that goes the whole way on two targets in seconds: few networks, few steps, real measurements.
 
-Its smallest networks take a third of the time of its largest: those within the budget stay within it on a noisy machine.
+Its smallest networks take a third of its largest's time: those within the budget stay within it on a noisy machine.
 """
 
 from __future__ import annotations
