@@ -53,7 +53,7 @@ class Augmentation(Spec):
     def _in_order(cls, value: tuple[float, float], info: ValidationInfo) -> tuple[float, float]:
         least, most = value
         top = 1 if info.field_name == "crop_area" else math.inf
-        if not (0 < least <= most <= top and math.isfinite(most)):
+        if not 0 < least <= most <= top:
             raise ValueError(
                 f"the least, above 0, and the most{', at most 1' if top == 1 else ''}; not {least} and {most}"
             )
