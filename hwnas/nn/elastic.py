@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import InvalidValue
 from hwnas.nn.blocks import build
+from hwnas.nn.depthwise import speed_up_depthwise
 from hwnas.nn.norm import share_batch_norms
 from hwnas.nn.parts import Part, take
 from hwnas.spaces import Op
@@ -80,7 +81,7 @@ class Elastic(nn.Module):
             if key not in self._ops:
                 raise InvalidValue(f"these weights are not for {op.key}: the arch lies outside the supernet's space")
             with torch.device("meta"):
-                module = share_batch_norms(build(op, bn_eps=self._bn_eps))
+                module = speed_up_depthwise(share_batch_norms(build(op, bn_eps=self._bn_eps)))
             self._skeletons[key] = self._filled(module)
         return self._skeletons[key]
 
