@@ -1,9 +1,9 @@
 """Depthwise convolutions of small images: the gradient of their weights by a matrix product.
 
-Where an image is smaller than the kernel, oneDNN computes this gradient by general matrix products, a channel at a time. A
-training step of `mobilenetv3-tiny` spent 27% of its time there, with 7x7 kernels on 4x4 images. Here the backward pass
-of such a convolution takes a third to a quarter of that time, and a whole training step two thirds (two threads of an
-AMD EPYC, Zen 3). On larger images oneDNN is faster.
+Where an image is smaller than the kernel, oneDNN computes this gradient by general matrix products, a channel at a
+time. A training step of `mobilenetv3-tiny` spent 27% of its time there, with 7x7 kernels on 4x4 images. Here the
+backward pass of such a convolution takes a third to a quarter of that time, and a whole training step two thirds (two
+threads of an AMD EPYC, Zen 3). On larger images oneDNN is faster.
 """
 
 from __future__ import annotations
