@@ -20,8 +20,8 @@ def require_cores(recipe: Recipe) -> Chosen:
     Returns none where the system cannot pin (macOS, Windows); drift then shows in the spread.
 
     Raises:
-        InvalidValue: there are fewer cores than threads, a quota leaves less CPU time than the threads need, OpenMP puts
-            the threads elsewhere, or cores of the recipe are not this process's.
+        InvalidValue: there are fewer cores than threads, a quota leaves less CPU time than the threads need, OpenMP
+            puts the threads elsewhere, or cores of the recipe are not this process's.
     """
     threads, cores = recipe.threads, usable_cores()
     if threads > cores:
@@ -34,8 +34,9 @@ def require_cores(recipe: Recipe) -> Chosen:
     if quota and quota.cores < threads:
         raise InvalidValue(
             f"the recipe uses {threads} threads, but a quota leaves this process the CPU time of {quota.cores:.3g} "
-            f"cores ({quota.source}): what is timed would be stopped in every period. Raise the quota to {threads} or more "
-            "(docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd), or take a recipe of fewer threads"
+            f"cores ({quota.source}): what is timed would be stopped in every period. Raise the quota to {threads} or "
+            "more (docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd)"
+            + (", or take a recipe of fewer threads" if quota.cores >= 1 else "")
         )
     if recipe.runtime == "torch" and threads > 1 and (words := binding_words()):
         raise InvalidValue(
