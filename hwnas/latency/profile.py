@@ -119,7 +119,7 @@ def profile(
             "recipe_hash": target.recipe.hash,
             "csv_sha256": "",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "host": host_facts(target.device.kind),
+            "host": host_facts(target.device.kind, core=max(require_cores(target.recipe).cores, default=0)),
             "versions": versions,
             "measurement": measurement,
             "fits": [fit.model_dump() for fit in fits],
@@ -316,12 +316,17 @@ def runtime_versions(target: Target) -> dict[str, str]:
     }
 
 
-def host_facts(kind: Kind) -> dict[str, object]:
-    """What a manifest says of the host: facts about its hardware and its clocks only; of its GPU, if that computes."""
+def host_facts(kind: Kind, *, core: int = 0) -> dict[str, object]:
+    """What a manifest says of the host: facts about its hardware and its clocks only; of its GPU, if that computes.
+
+    Args:
+        kind: what computes.
+        core: logical core whose clock is meant: kinds of cores differ.
+    """
     host = detect_host()
     facts: dict[str, object] = {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores}
     for name in ("scaling_governor", "scaling_max_freq"):
-        path = Path("/sys/devices/system/cpu/cpu0/cpufreq") / name
+        path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq") / name
         # Virtual machines, and systems other than Linux, do not show their clock.
         facts[name] = path.read_text().strip() if path.is_file() else "not shown by this system"
     if quota := cpu_quota():
