@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from hwnas.spaces import SPACES, Op, make_space
 from hwnas.spaces.ops import make_divisible
+from hwnas.targets import choose_cores, read_topology
 
 ROUNDS = 9
 NETWORKS = 1_000_000
@@ -63,7 +64,7 @@ def walk(table: Mapping[str, float]) -> Callable[[Mapping[str, int]], float]:
 def main() -> None:
     """Times both in turn, several times, on one core."""
     if hasattr(os, "sched_setaffinity"):  # macOS and Windows cannot pin
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, choose_cores(read_topology(), os.sched_getaffinity(0), 1).cores)
     space = make_space("mobilenetv3")
     # What `LatencyModel.predict` calls: the context factors of a fit lie in its arrays.
     predict = space.slot_sum(synthetic_ms)

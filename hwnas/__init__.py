@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import hwnas.affinity as _affinity  # noqa: F401 - it records this process's cores before torch may bind it to one
 from hwnas.lazy import lazily
 
 if TYPE_CHECKING:

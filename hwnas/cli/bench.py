@@ -37,6 +37,8 @@ def bench(
         f"{result.measured_ms:.4f} ms on {result.target} (p50 {result.p50_ms:.4f}, p90 {result.p90_ms:.4f}); predicted "
         f"{result.predicted_ms:.4f} ms ({result.relative_error:+.1%})"
         + (f", budget {result.budget_ms:.4f} ms" if result.budget_ms else "")
+        + (f"; timed on core {result.cores}" if result.cores else "")
+        + (f" ({result.cores_note})" if result.cores_note else "")
     )
     if result.too_noisy:
         typer.echo(f"warning: the machine was too noisy (spread {result.spread:.1%})", err=True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from hwnas.affinity import allowed_cores, cores_text
 from hwnas.cli import options
 from hwnas.errors import InvalidValue, OutputError
 from hwnas.targets import catalog
 from hwnas.targets.device import Device, Kind, checked_name
 from hwnas.targets.files import write_whole
 from hwnas.targets.host import detect_host
+from hwnas.targets.quota import cpu_quota
 from hwnas.targets.toml import toml_text
+from hwnas.targets.topology import choose_cores, read_topology
 
 app = typer.Typer(help="List, show, detect and check devices.", no_args_is_help=True)
 
@@ -52,12 +56,15 @@ def list_devices(as_json: options.AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: options.AsJson = False) -> None:
-    """Print a device's spec."""
+    """Print a device's spec; of `this`, also which cores there are and what this process may use of them."""
     device = _device(name)
+    here = _host_document() if name == "this" else {}
     if as_json:
-        options.print_json(_document(device))
-    else:
-        typer.echo(toml_text(device), nl=False)
+        options.print_json(_document(device) | here)
+        return
+    typer.echo(toml_text(device), nl=False)
+    for line in _host_lines(here["host"]) if here else ():
+        typer.echo(f"# {line}")  # a comment: what is printed stays a device's file
 
 
 @app.command()
@@ -118,6 +125,46 @@ def check(name: Name, as_json: options.AsJson = False) -> None:
 
 def _device(name: str) -> Device:
     return catalog.this_device() if name == "this" else catalog.load_device(name)
+
+
+def _host_document() -> dict[str, Any]:
+    """Topology, affinity and quota as the system shows them now."""
+    topology, allowed, quota = read_topology(), allowed_cores(), cpu_quota()
+    chosen = [choose_cores(topology, allowed, threads) for threads in (1, 2) if threads <= len(allowed)]
+    return {
+        "host": {
+            "topology": topology.document(),
+            "allowed": cores_text(allowed),
+            "quota_cores": round(quota.cores, 3) if quota else None,
+            "quota_source": quota.source if quota else None,
+            "timed_on": [{"threads": len(c.cores), "cores": c.text, "note": c.note} for c in chosen],
+        }
+    }
+
+
+def _host_lines(host: dict[str, Any]) -> Iterator[str]:
+    """The same in words."""
+    topology = host["topology"]
+    if not topology["online"]:
+        yield "topology: not shown by this system"
+    else:
+        yield (
+            f"topology: {len(topology['packages'])} package(s), {len(topology['physical_cores'])} physical cores, "
+            f"logical cores {topology['online']}"
+        )
+        yield f"logical cores of each physical core: {' | '.join(topology['physical_cores'])}"
+        for kind in topology["kinds"]:
+            yield f"kind of core: {kind['kind']}: {kind['cores']}"
+        yield f"last-level caches: {' | '.join(topology['cache_domains']) or 'not shown by this system'}"
+    yield f"affinity: this process may run on {host['allowed'] or 'all cores; this system cannot pin'}"
+    yield (
+        "quota of CPU time: none"
+        if host["quota_cores"] is None
+        else f"quota of CPU time: {host['quota_cores']:g} cores ({host['quota_source']})"
+    )
+    for chosen in host["timed_on"]:
+        note = f" ({chosen['note']})" if chosen["note"] else ""
+        yield f"{chosen['threads']} thread(s) are timed on {chosen['cores']}{note}"
 
 
 def _document(device: Device) -> dict[str, object]:

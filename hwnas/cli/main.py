@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hwnas.affinity import drop_binding
 from hwnas.cli import (
     bench,
     deploy,
@@ -74,6 +75,8 @@ _USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignm
 def main() -> None:
     """Run the command line: exit code 0, 2 after a user's error, 130 after Ctrl-C, 143 after SIGTERM."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    if words := drop_binding():
+        logging.getLogger(__name__).warning(words)
     with remembered_signals() as interrupted:
         try:
             code = app(standalone_mode=False)

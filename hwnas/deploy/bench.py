@@ -9,7 +9,7 @@ from hwnas.deploy.verify import check_outputs
 from hwnas.latency.profile import NETWORKS
 from hwnas.progress import Progress, silent
 from hwnas.targets import Device, Recipe
-from hwnas.timing import Measurement, time_programs
+from hwnas.timing import Measurement, require_cores, time_programs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class Benchmark:
         relative_error: measured over predicted, minus 1.
         budget_ms: from the manifest.
         spread, too_noisy: how steady the machine was.
+        cores: logical cores that it was timed on, e.g. ``4-5``; empty where the system cannot pin.
+        cores_note: what to know of them: shared physical cores, several kinds; empty if nothing.
     """
 
     target: str
@@ -34,6 +36,8 @@ class Benchmark:
     budget_ms: float | None
     spread: float
     too_noisy: bool
+    cores: str
+    cores_note: str
 
 
 def bench(bundle: Bundle, device: Device, *, progress: Progress = silent) -> Benchmark:
@@ -46,11 +50,12 @@ def bench(bundle: Bundle, device: Device, *, progress: Progress = silent) -> Ben
 
     Raises:
         BundleError: its program cannot be run, or computes something else here.
-        InvalidValue: its recipe has more threads than there are cores.
+        InvalidValue: this process does not have the cores that its recipe needs.
         RuntimeUnavailable: its runtime cannot run here.
     """
-    check_outputs(bundle)
     recipe: Recipe = bundle.manifest.recipe
+    require_cores(recipe)
+    check_outputs(bundle)
     measured = time_programs({"bundle": bundle.compiled}, recipe, NETWORKS, what="timing", progress=progress)
     return summarise(bundle, device, measured, "bundle")
 
@@ -68,4 +73,6 @@ def summarise(bundle: Bundle, device: Device, measured: Measurement, name: str) 
         budget_ms=bundle.manifest.budget_ms,
         spread=measured.spread,
         too_noisy=measured.too_noisy,
+        cores=measured.held.text,
+        cores_note=measured.held.note,
     )

@@ -131,6 +131,7 @@ class BundleManifest(Spec):
         example: a recorded run.
         predicted_ms: by the latency model.
         measured_ms: p25 when the bundle was made; None before it was timed.
+        measured_cores: logical cores that it was timed on, e.g. ``4-5``; None where that is not known.
         budget_ms: that the search had to keep; None if there was none.
         accuracy: top-1 accuracy in the runtime on the test images, as a fraction.
         parity: how equal its outputs are to the torch network's.
@@ -156,6 +157,8 @@ class BundleManifest(Spec):
     example: Example
     predicted_ms: PositiveFloat
     measured_ms: PositiveFloat | None
+    # Left out where it is None: a manifest from before this field is compared with its own bytes.
+    measured_cores: str | None = Field(default=None, pattern=r"^[0-9,-]+$", exclude_if=lambda cores: cores is None)
     budget_ms: PositiveFloat | None
     accuracy: float
     parity: ParityReport

@@ -19,6 +19,7 @@ import numpy as np
 from torch import nn
 
 from hwnas.accuracy import Evaluator
+from hwnas.affinity import allowed_cores, cores_text
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.manifest import ParityReport
 from hwnas.deploy.recipes import deployed_parity
@@ -137,7 +138,8 @@ def sweep(
     if not usable:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "there is none of its kind"
         raise RuntimeUnavailable(f"no recipe can run this network here: {reasons}")
-    with Journal(work / "times.jsonl", {"protocol": asdict(NETWORKS)}) as times:
+    how = {"protocol": asdict(NETWORKS), "allowed": cores_text(allowed_cores())}
+    with Journal(work / "times.jsonl", how) as times:
         rounds = [_timed(usable, files, times, number, progress) for number in range(ROUNDS)]
     found = []
     for target in usable:

@@ -99,10 +99,10 @@ class Manifest(Spec):
         recipe_hash: of the recipe that the table was made with; another one is refused.
         csv_sha256: of the table's file.
         date: ISO date of the last measurement or import.
-        host: what was measured on: CPU, flags, cores.
+        host: what was measured on: CPU, flags, cores, the quota of CPU time if there is one.
         versions: of hwnas, the runtime, torch, Python and the operating system's kernel.
-        measurement: protocol and steadiness of the last profile; of an imported table, the statistic that its rows hold
-            and the files that they are from.
+        measurement: protocol, cores and steadiness of the last profile; of an imported table, the statistic that its
+            rows hold and the files that they are from.
         fits: latency models, one a domain.
     """
 
@@ -114,7 +114,7 @@ class Manifest(Spec):
     recipe_hash: str
     csv_sha256: str
     date: str
-    host: dict[str, str | int | list[str]]
+    host: dict[str, str | int | float | list[str]]
     versions: dict[str, str]
     measurement: dict[str, str | int | float | bool]
     fits: list[Fit] = Field(default=[])

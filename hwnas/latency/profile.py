@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import logging
 import platform
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
@@ -21,7 +23,7 @@ from hwnas.lowering import Program, form_of
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import session_class
 from hwnas.spaces import Codes, Domain, Op, Space
-from hwnas.targets import RUNTIMES, Journal, Target, detect_host
+from hwnas.targets import RUNTIMES, Journal, Target, cpu_quota, detect_host
 from hwnas.targets.device import Kind
 from hwnas.targets.host import gpu_state
 from hwnas.timing import Measurement, Protocol, require_cores, time_programs
@@ -39,6 +41,8 @@ NETWORKS = Protocol(
     tolerance=0.01,
 )
 CALIBRATION_SEED = 20_260
+
+log = logging.getLogger(__name__)
 
 
 def profile(
@@ -115,7 +119,7 @@ def profile(
             "recipe_hash": target.recipe.hash,
             "csv_sha256": "",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "host": host_facts(target.device.kind),
+            "host": host_facts(target.device.kind, core=max(require_cores(target.recipe).cores, default=0)),
             "versions": versions,
             "measurement": measurement,
             "fits": [fit.model_dump() for fit in fits],
@@ -156,7 +160,8 @@ def _steadily(
     progress: Progress,
 ) -> Measurement:
     """A measurement that can be resumed and that can be trusted; a noisy one is not resumed but taken anew."""
-    with Journal(journal, {**subject, "protocol": asdict(protocol)}) as record:
+    how = {"protocol": asdict(protocol), "cores": require_cores(target.recipe).text}
+    with Journal(journal, {**subject, **how}) as record:
         timed = time_programs(
             programs, target.recipe, protocol, reference=reference, journal=record, what=what, progress=progress
         )
@@ -272,7 +277,7 @@ def check_host(target: Target) -> None:
 
     Raises:
         TableError: lists what differs.
-        InvalidValue: the recipe has more threads than this process has cores.
+        InvalidValue: this process does not have the cores that the recipe needs.
         RuntimeUnavailable: the recipe's runtime estimates, or is not driven by hwnas.
     """
     if not RUNTIMES[target.recipe.runtime].measured:
@@ -281,13 +286,21 @@ def check_host(target: Target) -> None:
             f"{target.recipe.runtime}). Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search "
             "takes roofline's estimates without a table"
         )
-    require_cores(target.recipe.threads)
+    held = require_cores(target.recipe)
     differences = target.device.differences(detect_host())
     if differences:
         raise TableError(
             f"this host is not the device {target.device.name}: {'; '.join(differences)}. A table must be measured on "
             "its device; `this` stands for the device that matches this host."
         )
+    if held.note:
+        _say_once(f"{target.recipe.name} is timed on the cores {held.text}: {held.note}")
+
+
+@functools.cache
+def _say_once(words: str) -> None:
+    """A warning that each of a job's stages would repeat."""
+    log.warning(words)
 
 
 def runtime_versions(target: Target) -> dict[str, str]:
@@ -303,14 +316,21 @@ def runtime_versions(target: Target) -> dict[str, str]:
     }
 
 
-def host_facts(kind: Kind) -> dict[str, object]:
-    """What a manifest says of the host: facts about its hardware and its clocks only; of its GPU, if that computes."""
+def host_facts(kind: Kind, *, core: int = 0) -> dict[str, object]:
+    """What a manifest says of the host: facts about its hardware and its clocks only; of its GPU, if that computes.
+
+    Args:
+        kind: what computes.
+        core: logical core whose clock is meant: kinds of cores differ.
+    """
     host = detect_host()
     facts: dict[str, object] = {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores}
     for name in ("scaling_governor", "scaling_max_freq"):
-        path = Path("/sys/devices/system/cpu/cpu0/cpufreq") / name
+        path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq") / name
         # Virtual machines, and systems other than Linux, do not show their clock.
         facts[name] = path.read_text().strip() if path.is_file() else "not shown by this system"
+    if quota := cpu_quota():
+        facts["quota_cores"] = round(quota.cores, 3)
     if kind == "gpu":
         facts |= {"gpus": list(host.gpus), **{f"gpu.{name}": value for name, value in gpu_state().items()}}
     return {**facts, "flags": list(host.flags)}

@@ -93,7 +93,12 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
     final = write_bundle(
         _bundle(out, plan),
         made.copy_program,
-        made.manifest.model_copy(update={"measured_ms": timed["bundle"]["measured_ms"]}),
+        made.manifest.model_copy(
+            update={
+                "measured_ms": timed["bundle"]["measured_ms"],
+                "measured_cores": timed["bundle"].get("cores") or None,  # a stage of an older version has none
+            }
+        ),
     )
     parity = made.manifest.parity
     return {

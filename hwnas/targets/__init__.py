@@ -22,11 +22,14 @@ from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
 from hwnas.targets.files import only_one, write_whole
 from hwnas.targets.host import Host, detect_host, usable_cores
 from hwnas.targets.journal import Journal
+from hwnas.targets.quota import Quota, cpu_quota
 from hwnas.targets.recipe import RUNTIMES, Parity, Quantization, Recipe
 from hwnas.targets.toml import Spec, read_spec, toml_text
+from hwnas.targets.topology import Chosen, Topology, choose_cores, read_topology
 
 __all__ = [
     "RUNTIMES",
+    "Chosen",
     "Device",
     "FoundTable",
     "Hardware",
@@ -35,9 +38,13 @@ __all__ = [
     "Match",
     "Parity",
     "Quantization",
+    "Quota",
     "Recipe",
     "Spec",
     "Target",
+    "Topology",
+    "choose_cores",
+    "cpu_quota",
     "describe",
     "describe_gpu",
     "detect_host",
@@ -48,6 +55,7 @@ __all__ = [
     "load_recipe",
     "only_one",
     "read_spec",
+    "read_topology",
     "recipes",
     "resolve_target",
     "roots",

@@ -13,6 +13,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hwnas.affinity import allowed_cores, bound_by
+
 # What macOS (sysctl) and Windows (IsProcessorFeaturePresent) call the same features.
 MACOS_FLAGS = {
     "hw.optional.AdvSIMD": "asimd",
@@ -68,8 +70,8 @@ class Host:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on now."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may run on now, whatever OpenMP bound it to (`hwnas.affinity`)."""
+    return len(allowed_cores()) or os.cpu_count() or 1
 
 
 @functools.cache
@@ -78,6 +80,8 @@ def detect_host() -> Host:
 
     The first answer is kept: timing pins the process to few cores, and the host must not seem to shrink.
     """
+    if bound := bound_by():
+        logging.getLogger(__name__).warning("this host is described with fewer cores than it has: %s", bound)
     host = Host(
         architecture=platform.machine(),
         cpu_name=platform.processor() or platform.machine(),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from hwnas.affinity import cores_text
 from hwnas.targets.device import Kind, Name
 from hwnas.targets.toml import Spec
+from hwnas.targets.topology import parse_cores
 
 RuntimeName = Literal[
     "onnxruntime",
@@ -97,6 +99,27 @@ class Quantization(Spec):
     max_accuracy_drop: float | None = Field(default=None, ge=0, lt=1)
 
 
+def _listed(value: object) -> object:
+    """The numbers in a text such as ``0-3``; what is no text is left to pydantic."""
+    if not isinstance(value, str):
+        return value
+    cores = parse_cores(value)
+    if cores is None:
+        raise ValueError('it should list logical cores, e.g. "4-7", "0,2" or [0, 2]')
+    return cores
+
+
+def _distinct(cores: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(cores)) < len(cores):
+        raise ValueError("it names a core twice")
+    return tuple(sorted(cores))
+
+
+# TOML gives lists; `strict` would refuse them for a tuple.
+_CoreNumbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**16)], ...], Field(strict=False)]
+Cores = Annotated[_CoreNumbers, BeforeValidator(_listed), AfterValidator(_distinct)]
+
+
 class Recipe(Spec):
     """A recipe, as ``exporters/<name>.toml`` says it.
 
@@ -109,6 +132,8 @@ class Recipe(Spec):
         opset: version of the ONNX operator set; None for a runtime that takes no ONNX graph.
         batch: images a run.
         threads: threads of one run.
+        cores: logical cores that it is timed on, one for each thread; None, the usual: hwnas chooses them by the
+            topology (`hwnas.targets.topology.choose_cores`). Written in a file as ``[4, 5]`` or ``"4-5"``.
         options: settings of the runtime, which checks them when it is opened.
         quantization: where precision is int8, how the graph is quantised; None elsewhere.
         parity: the limits of the check after lowering.
@@ -122,6 +147,8 @@ class Recipe(Spec):
     opset: int | None = Field(default=None, ge=18, le=24)
     batch: int = Field(ge=1, le=65_536)
     threads: int = Field(ge=1)
+    # Left out where it is None: the bytes of manifests from before this field stay what they are.
+    cores: Cores | None = Field(default=None, exclude_if=lambda cores: cores is None)
     options: dict[str, Option] = Field(default_factory=dict)
     quantization: Quantization | None = None
     parity: Parity
@@ -156,6 +183,19 @@ class Recipe(Spec):
             raise ValueError(
                 f"opset is {self.opset}, whose convolutions know no bfloat16: give {_BF16_OPSET} to 24 with precision "
                 "'bf16'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _each_thread_has_a_core(self) -> Recipe:
+        if self.cores is None:
+            return self
+        if not RUNTIMES[self.runtime].measured:
+            raise ValueError(f"cores is given, but hwnas times nothing with the runtime {self.runtime!r}; leave it out")
+        if len(self.cores) != self.threads:
+            raise ValueError(
+                f"cores is {cores_text(self.cores)!r} and threads is {self.threads}: name one logical core for each "
+                "thread, or leave cores out"
             )
         return self
 

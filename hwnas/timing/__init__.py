@@ -1,7 +1,8 @@
 """How a time is taken."""
 
 from hwnas.timing.measurement import Measurement
+from hwnas.timing.pinning import require_cores
 from hwnas.timing.protocol import Protocol
-from hwnas.timing.timer import require_cores, time_programs
+from hwnas.timing.timer import time_programs
 
 __all__ = ["Measurement", "Protocol", "require_cores", "time_programs"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from hwnas.errors import TooNoisy
+from hwnas.targets import Chosen
 from hwnas.timing.protocol import Protocol, order_of
 
 _FEW = 8
@@ -29,11 +30,13 @@ class Measurement:
         samples_ms: name of a program -> its samples, one list a pass.
         reference: the program whose times tell how steady the machine was.
         protocol: how it was taken.
+        held: cores that it was taken on; none where the system cannot pin.
     """
 
     samples_ms: Mapping[str, list[list[float]]]
     reference: str
     protocol: Protocol
+    held: Chosen = field(default_factory=Chosen)
 
     @cached_property
     def drift(self) -> npt.NDArray[np.float64]:
@@ -139,6 +142,8 @@ class Measurement:
             "reference": self.reference,
             "reference_ms": round(self.p25_ms(self.reference), 6),
             "reference_spread": round(self.spread, 5),
+            **({"cores": self.held.text} if self.held.cores else {}),
+            **({"cores_note": self.held.note} if self.held.note else {}),
         }
 
 

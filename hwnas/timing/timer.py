@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.errors import InvalidValue
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
-from hwnas.targets import Journal, Recipe, usable_cores
+from hwnas.targets import Journal, Recipe
 from hwnas.timing.measurement import Measurement
 from hwnas.timing.opened import Opened, Sample
+from hwnas.timing.pinning import pinned, require_cores
 from hwnas.timing.protocol import Protocol, order_of
 
 
@@ -35,7 +34,8 @@ def time_programs(
 
     Args:
         programs: name -> lowered program, or the file of one.
-        recipe: says the runtime and the number of threads; the process is pinned to as many cores meanwhile.
+        recipe: says the runtime and the number of threads; the process is pinned to as many cores meanwhile
+            (`hwnas.timing.pinning.require_cores`).
         protocol: how.
         reference: name of the program that shows how steady the machine is; the first if None.
         journal: where samples are kept as they come; visits that it already holds are not made again.
@@ -43,6 +43,7 @@ def time_programs(
         progress: told after each visit.
 
     Raises:
+        InvalidValue: this process does not have the cores that the recipe needs.
         OutputError: the journal cannot be written.
     """
     names = list(programs)
@@ -50,7 +51,8 @@ def time_programs(
     # What a person put into a journal by hand is measured anew.
     visits = {visit: samples for visit, samples in journal.entries.items() if _timed(samples)} if journal else {}
     most = protocol.max_sessions * protocol.session_passes * len(names)
-    with _pinned(recipe.threads) as cores, Opened(programs, recipe, cores) as opened:
+    held = require_cores(recipe)
+    with pinned(held) as cores, Opened(programs, recipe, cores) as opened:
         begun = ended = time.monotonic()
         for session in range(protocol.max_sessions):
             plan = _plan(names, protocol, session)
@@ -66,7 +68,7 @@ def time_programs(
                     progress(what, session * len(plan) + done + 1, most)
             passes = range((session + 1) * protocol.session_passes)
             samples = {name: [visits[f"{p} {name}"] for p in passes] for name in names}
-            measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol)
+            measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol, held=held)
             before, ended = ended, time.monotonic()
             # The next one takes about as long as this one did.
             late = ended + (ended - before) > begun + protocol.max_seconds
@@ -97,35 +99,6 @@ def _visit(sample: Sample, protocol: Protocol) -> list[float]:
     once_ms = max(sum(sample() for _ in range(protocol.warmup_runs)) / max(protocol.warmup_runs, 1), 1e-6)
     runs = int(np.clip(protocol.visit_ms / once_ms, protocol.min_runs, protocol.max_runs))
     return [sample() for _ in range(runs)]
-
-
-def require_cores(threads: int) -> None:
-    """Refuse to time more threads than there are cores for.
-
-    Raises:
-        InvalidValue: says how many there are.
-    """
-    cores = usable_cores()
-    if threads > cores:
-        raise InvalidValue(f"the recipe uses {threads} threads, but this process may run on {cores} cores only")
-
-
-@contextmanager
-def _pinned(threads: int) -> Iterator[set[int]]:
-    """Hold this process to as many cores as it has threads, the last ones: interrupts mostly go to the first.
-
-    Yields the cores on which programs may be opened: all, or those that the programs' own threads are held to.
-    """
-    if not hasattr(os, "sched_setaffinity"):  # macOS and Windows cannot pin; drift then shows in the spread
-        yield set()
-        return
-    require_cores(threads)
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[-threads:])
-    try:
-        yield before if threads == 1 else os.sched_getaffinity(0)
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @contextmanager

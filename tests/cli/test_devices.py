@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 
 from hwnas.cli import devices
 from hwnas.errors import HwnasError, InvalidValue, OutputError, RuntimeUnavailable, UnknownName
-from hwnas.targets import Device, Host, catalog, describe, read_spec, toml_text
+from hwnas.targets import Device, Host, Quota, Topology, catalog, describe, read_spec, toml_text
+from hwnas.targets.topology import Core
 
 HOST = Host(architecture="x86_64", cpu_name="Test CPU 9", flags=("avx", "avx2"), cores=2)
 NAME = "test-9-2c"
@@ -62,6 +63,43 @@ def test_show(tmp_path: Path) -> None:
     assert read_spec(tmp_path / "shown.toml", Device) == catalog.load_device("amd-epyc-f25m17-2c")
     shown = json.loads(run("show", "this", "--json").stdout)
     assert (shown["schema"], shown["name"], shown["match"]["cores"]) == (1, NAME, 2)
+
+
+def test_show_this_prints_the_topology(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    performance = [Core(number=n, physical=n - n % 2, cache=0) for n in range(4)]
+    efficiency = [Core(number=n, physical=n, cache=4, kind=1) for n in (4, 5)]
+    hybrid = Topology(cores=(*performance, *efficiency), kinds=("performance", "efficiency"))
+    monkeypatch.setattr(devices, "read_topology", lambda: hybrid)
+    monkeypatch.setattr(devices, "allowed_cores", lambda: frozenset({0, 1, 3, 4, 5}))
+    monkeypatch.setattr(devices, "cpu_quota", lambda: Quota(cores=1.5, source="/sys/fs/cgroup/cpu.max"))
+    shown = run("show", "this").stdout
+    assert [line for line in shown.splitlines() if line.startswith("#")] == [
+        "# topology: 1 package(s), 4 physical cores, logical cores 0-5",
+        "# logical cores of each physical core: 0-1 | 2-3 | 4 | 5",
+        "# kind of core: performance: 0-3",
+        "# kind of core: efficiency: 4-5",
+        "# last-level caches: 0-3 | 4-5",
+        "# affinity: this process may run on 0-1,3-5",
+        "# quota of CPU time: 1.5 cores (/sys/fs/cgroup/cpu.max)",
+        "# 1 thread(s) are timed on 3",
+        "# 2 thread(s) are timed on 1,3",
+    ]
+    (tmp_path / f"{NAME}.toml").write_text(shown)
+    assert read_spec(tmp_path / f"{NAME}.toml", Device).name == NAME  # it stays a device's file
+    host = json.loads(run("show", "this", "--json").stdout)["host"]
+    assert (host["topology"], host["quota_cores"], host["allowed"]) == (hybrid.document(), 1.5, "0-1,3-5")
+    assert host["timed_on"][1] == {"threads": 2, "cores": "1,3", "note": ""}
+
+
+def test_show_this_where_the_system_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "read_topology", Topology)
+    monkeypatch.setattr(devices, "allowed_cores", frozenset)
+    monkeypatch.setattr(devices, "cpu_quota", lambda: None)
+    assert [line for line in run("show", "this").stdout.splitlines() if line.startswith("#")] == [
+        "# topology: not shown by this system",
+        "# affinity: this process may run on all cores; this system cannot pin",
+        "# quota of CPU time: none",
+    ]
 
 
 def test_detect_prints_and_writes_nothing(home: Path) -> None:

@@ -357,6 +357,16 @@ def test_a_bench_stands_beside_its_prediction(real: Bundle, this: Target) -> Non
     json.dumps(dataclasses.asdict(found))
 
 
+def test_a_bundle_says_on_which_cores_it_was_timed(real: Bundle, tmp_path: Path) -> None:
+    """And nothing of cores where it does not know them: what was written before there was that field stays whole."""
+    assert '"cores"' not in (real.folder / "manifest.json").read_text()
+    recipe = real.manifest.recipe.model_copy(update={"cores": (0,)})
+    manifest = real.manifest.model_copy(update={"measured_cores": "0", "recipe": recipe})
+    write_bundle(tmp_path / "timed", real.copy_program, manifest)
+    again = open_bundle(tmp_path / "timed").manifest
+    assert (again.measured_cores, again.recipe.cores) == ("0", (0,))
+
+
 def test_the_figures_are_the_measurements_quantiles(real: Bundle, this: Target) -> None:
     samples = [[1.0, 2.0, 3.0], [4.0, 5.0]]
     measured = Measurement(

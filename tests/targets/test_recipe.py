@@ -62,6 +62,42 @@ def test_the_hash_sees_what_changes_a_measurement(change: dict[str, object]) -> 
     assert recipe(**change).hash != recipe().hash
 
 
+def test_cores_count_only_where_they_are_given() -> None:
+    """In no bytes where they are not: manifests of bundles from before there were any are compared with their bytes."""
+    assert "cores" not in recipe().model_dump()
+    assert "cores" not in recipe().model_dump_json()
+    assert recipe(cores=None).hash == recipe().hash
+    assert recipe(cores=[1]).hash != recipe().hash
+    assert recipe(cores=[1]).hash != recipe(cores=[2]).hash
+
+
+@pytest.mark.parametrize("cores", [[4, 5], [5, 4], (4, 5), "4-5", "5,4", " 4, 5 "])
+def test_cores_as_a_list_or_as_linux_writes_them(cores: object) -> None:
+    found = recipe(threads=2, cores=cores)
+    assert found.cores == (4, 5)
+    assert found.hash == recipe(threads=2, cores=[4, 5]).hash
+    assert Recipe.model_validate_json(found.model_dump_json(by_alias=True)) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cores": [1, 2]}, "cores is '1-2' and threads is 1: name one logical core for each thread"),
+        ({"cores": []}, "cores is '' and threads is 1"),
+        ({"threads": 2, "cores": [1, 1]}, "it names a core twice"),
+        ({"cores": "last"}, 'it should list logical cores, e.g. "4-7"'),
+        ({"cores": [-1]}, "greater than or equal to 0"),
+        ({"cores": [True]}, "valid integer"),
+        ({"cores": ["1"]}, "valid integer"),
+        ({"cores": 1}, "valid tuple"),
+        ({"runtime": "roofline", "opset": None, "cores": [1]}, "hwnas times nothing with the runtime 'roofline'"),
+    ],
+)
+def test_cores_that_cannot_be_meant(change: dict[str, object], message: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match=message):
+        recipe(**change)
+
+
 def test_the_hash_stays_the_same_for_ever() -> None:
     # Tables on users' disks hold this value: if it changes, they are all refused.
     text = '{"batch":1,"opset":20,"options":{"a":1,"b":true},"precision":"fp32","runtime":"onnxruntime","threads":1}'

@@ -32,7 +32,7 @@ activations = "uint8"
 """
 INT8 = RECIPE.replace('"fp32"', '"int8"') + QUANTIZATION
 PARITY = "max_abs_error, min_cosine, min_top1_agreement"
-TOP = "schema, name, description, runtime, precision, opset, batch, threads, options, quantization, parity"
+TOP = "schema, name, description, runtime, precision, opset, batch, threads, cores, options, quantization, parity"
 
 
 def message(tmp_path: Path, text: str | bytes, model: type[Spec] = Recipe) -> str:

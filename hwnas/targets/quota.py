@@ -1,0 +1,89 @@
+"""The CPU time that control groups leave this process: a quota of fewer cores than threads throttles what is timed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """CPU time over wall-clock time that a control group allows.
+
+    Attributes:
+        cores: at most, e.g. 1.5.
+        source: the file that says so.
+    """
+
+    cores: float
+    source: str
+
+
+def cpu_quota(root: Path = ROOT) -> Quota | None:
+    """The smallest quota of this process's control groups and their ancestors, version 1 and 2; None if there is none.
+
+    Args:
+        root: stands for ``/``: `proc/self/cgroup`, `proc/self/mountinfo` and the mounted groups are read below it.
+    """
+    found: list[Quota] = []
+    mounts = _mounts(_text(root / "proc/self/mountinfo"))
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        for kind, names, above, place in mounts:
+            if (
+                kind == "cgroup2"
+                if not controllers
+                else kind == "cgroup" and "cpu" in names & {*controllers.split(",")}
+            ):
+                found += _upwards(root, place, _below(path, above), kind)
+    return min(found, key=lambda quota: quota.cores, default=None)
+
+
+def _mounts(mountinfo: str) -> list[tuple[str, set[str], str, str]]:
+    """File system type, controllers, group and place of each mount of control groups."""
+    found = []
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, (kind, *rest) = before.split(), after.split() or [""]
+        if len(fields) >= 5 and kind in ("cgroup", "cgroup2"):
+            found.append((kind, set((rest or [""])[-1].split(",")), _plain(fields[3]), _plain(fields[4])))
+    return found
+
+
+def _plain(field: str) -> str:
+    """A path without the octal escapes of mountinfo."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def _below(path: str, above: str) -> tuple[str, ...]:
+    """A group's folders below the mount that shows `above`; none where the group lies outside of it."""
+    own, top = Path(path).parts, Path(above).parts
+    below = own[len(top) :] if own[: len(top)] == top else ()
+    return () if ".." in below else below
+
+
+def _upwards(root: Path, place: str, folders: tuple[str, ...], kind: str) -> list[Quota]:
+    """The quotas of a group and of all above it."""
+    found = []
+    for depth in range(len(folders), -1, -1):
+        folder = Path(place, *folders[:depth])
+        here = root / str(folder).lstrip("/")
+        if kind == "cgroup2":
+            source, words = folder / "cpu.max", _text(here / "cpu.max").split()
+        else:
+            source = folder / "cpu.cfs_quota_us"
+            words = [_text(here / "cpu.cfs_quota_us"), _text(here / "cpu.cfs_period_us")]
+        if len(words) == 2 and all(re.fullmatch(r"\d{1,12}", word) for word in words) and int(words[0]) * int(words[1]):
+            found.append(Quota(cores=int(words[0]) / int(words[1]), source=str(source)))
+    return found
+
+
+def _text(path: Path) -> str:
+    """Content of a file; empty where it cannot be read."""
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,261 @@
+"""Which logical cores share a physical core and a cache, which are fast, and which of them to time on."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.affinity import cores_text
+
+SYS = Path("/sys")
+_MOST = 2**16  # numbers of cores above this are garbage in a file
+# Cores whose speeds differ by less are of one kind: the favoured cores of Turbo Boost Max and of AMD's preferred cores
+# are 2 to 5% above the next ones; an X1 is 15% above an A78, a performance core 25% and more above an efficiency core.
+_STEP = 0.1
+# Files that say how fast a core is; the first one that tells cores apart is used.
+_SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq", "acpi_cppc/highest_perf")
+# What Linux calls the performance counters of the core types of an Intel hybrid.
+_INTEL = {"cpu_core": "performance", "cpu_atom": "efficiency", "cpu_lowpower": "low-power"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """A logical core. What the system does not show is taken as shared by none (`physical`) or by all (the others).
+
+    Attributes:
+        number: as in affinities.
+        package: socket.
+        physical: the lowest logical core on the same physical core.
+        cache: the lowest logical core that shares its last-level cache; -1 where that is not shown.
+        kind: 0 for the fastest kind of core here, 1 for the next.
+    """
+
+    number: int
+    package: int = 0
+    physical: int
+    cache: int = -1
+    kind: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Topology:
+    """The logical cores that are online, by number, and what each kind of them is called; see `read_topology`."""
+
+    cores: tuple[Core, ...] = ()
+    kinds: tuple[str, ...] = ("",)
+
+    def document(self) -> dict[str, object]:
+        """The same as lists of cores, for `hwnas devices show this --json`."""
+        return {
+            "online": cores_text(core.number for core in self.cores),
+            "packages": _groups(self.cores, lambda core: core.package),
+            "physical_cores": _groups(self.cores, lambda core: core.physical),
+            "kinds": [
+                {"kind": self.kinds[rank] or "all alike", "cores": cores}
+                for rank, cores in enumerate(_groups(self.cores, lambda core: core.kind))
+            ],
+            "cache_domains": _groups((core for core in self.cores if core.cache >= 0), lambda core: core.cache),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Cores to time on.
+
+    Attributes:
+        cores: numbers, ascending, one for each thread; none where the system cannot pin.
+        note: what a reader of the figures must know of them: shared physical cores, several kinds; empty if nothing.
+    """
+
+    cores: tuple[int, ...] = ()
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        """As Linux writes them, e.g. ``4-7``."""
+        return cores_text(self.cores)
+
+
+def parse_cores(text: str) -> tuple[int, ...] | None:
+    """The numbers in a list such as ``0-3,8``, ascending; None if it is not one."""
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})\s*(?:-\s*(\d{1,6})\s*)?", part)
+        if match is None:
+            return None
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not first <= last < _MOST:
+            return None
+        found.update(range(first, last + 1))
+    return tuple(sorted(found))
+
+
+def read_topology(sys: Path = SYS) -> Topology:
+    """The topology that Linux shows below ``/sys``; what is missing, unreadable or garbage is left out.
+
+    Args:
+        sys: stands for ``/sys``.
+    """
+    base = sys / "devices/system/cpu"
+    try:
+        present = sorted(int(path.name[3:]) for path in base.glob("cpu[0-9]*") if path.name[3:].isdigit())
+    except OSError:
+        present = []
+    listed = _cores(base / "online")
+    online = listed or [n for n in present if _text(base / f"cpu{n}" / "online") != "0"]
+    kind_of, names = _kinds(sys, base, online)
+    named: dict[tuple[int, int, int], int] = {}
+    cores = []
+    for number in online:
+        folder = base / f"cpu{number}" / "topology"
+        package = _number(folder / "physical_package_id")
+        shared = _around(number, folder / "core_cpus_list", folder / "thread_siblings_list")
+        core_id = _number(folder / "core_id")
+        if not shared and core_id is not None and package is not None:
+            # Ids of cores count anew on each die.
+            shared = (named.setdefault((package, _number(folder / "die_id") or 0, core_id), number),)
+        cores.append(
+            Core(
+                number=number,
+                package=package or 0,
+                physical=min(shared, default=number),
+                cache=_last_cache(base / f"cpu{number}" / "cache", number),
+                kind=kind_of.get(number, 0),
+            )
+        )
+    return Topology(cores=tuple(cores), kinds=names)
+
+
+def choose_cores(topology: Topology, allowed: Collection[int], threads: int) -> Chosen:
+    """A logical core for each thread of a program.
+
+    Each thread gets a physical core; fast cores come first, then cores that share a package and a last-level cache,
+    then the last ones, for interrupts mostly go to the first. Where nothing tells cores apart, they are the last ones.
+    Only where there are fewer physical cores than threads, two threads share one.
+
+    Args:
+        topology: of this host; cores that it does not know are taken as equal.
+        allowed: cores that may be used, at least as many as threads.
+        threads: of one program.
+    """
+    known = {core.number: core for core in topology.cores}
+    slots: dict[int, list[Core]] = defaultdict(list)
+    for number in sorted(allowed, reverse=True):
+        core = known.get(number) or Core(number=number, physical=number)
+        slots[core.physical].append(core)
+    taken: list[Core] = []
+    # The first logical core of every physical one, then the second ones.
+    for turn in range(max(map(len, slots.values()))):
+        layer = [cores[turn] for cores in slots.values() if turn < len(cores)]
+        for kind in sorted({core.kind for core in layer}):
+            alike = [core for core in layer if core.kind == kind]
+            taken += _together(alike, threads - len(taken), (lambda core: core.package, lambda core: core.cache))
+    physical = len({core.physical for core in taken})
+    notes = []
+    if physical < len(taken):
+        notes.append(f"{threads} threads share {physical} physical cores")
+    kinds = sorted({core.kind for core in taken})
+    if len(kinds) > 1:
+        notes.append(f"they are of {len(kinds)} kinds: {', '.join(topology.kinds[kind] for kind in kinds)}")
+    return Chosen(cores=tuple(sorted(core.number for core in taken)), note="; ".join(notes))
+
+
+def _together(cores: Sequence[Core], count: int, levels: tuple[Callable[[Core], int], ...]) -> list[Core]:
+    """At most `count` cores, from as few packages and then caches as can hold them, the last ones first."""
+    rest = sorted(cores, key=lambda core: core.number)
+    if not levels or len(rest) <= count:
+        return rest[max(len(rest) - count, 0) :]
+    taken: list[Core] = []
+    while len(taken) < count:
+        groups: dict[int, list[Core]] = defaultdict(list)
+        for core in rest:
+            groups[levels[0](core)].append(core)
+        needed = count - len(taken)
+        group = max(groups.values(), key=lambda group: (min(len(group), needed), group[-1].number))
+        taken += _together(group, needed, levels[1:])
+        rest = [core for core in rest if core not in group]
+    return taken
+
+
+def _kinds(sys: Path, base: Path, online: Sequence[int]) -> tuple[dict[int, int], tuple[str, ...]]:
+    """The kind of each core, 0 for the fastest, and what the kinds are called."""
+    types = {n: rank for rank, folder in enumerate(_INTEL) for n in _cores(sys / "devices" / folder / "cpus")}
+    file, speeds = "", dict[int, int]()
+    for name in _SPEEDS:
+        read = {number: _number(base / f"cpu{number}" / name) for number in online}
+        known = {number: speed for number, speed in read.items() if speed}
+        if len(known) == len(online) and len(set(_steps(known.values()).values())) > 1:
+            file, speeds = name, known
+            break
+    steps = _steps(speeds.values())
+    keys = {n: (types.get(n, 0), steps[speeds[n]] if speeds else 0) for n in online}
+    ranks = {key: rank for rank, key in enumerate(sorted(set(keys.values())))}
+    names = []
+    for key in ranks:
+        fastest = max((speeds[n] for n in online if speeds and keys[n] == key), default=0)
+        type_name = list(_INTEL.values())[key[0]] if types else ""
+        names.append(", ".join(filter(None, (type_name, _speed_text(file, fastest)))))
+    return {number: ranks[key] for number, key in keys.items()}, tuple(names) or ("",)
+
+
+def _steps(speeds: Iterable[int]) -> dict[int, int]:
+    """Speed -> 0 for the fastest and those near it, 1 for the next ones."""
+    found: dict[int, int] = {}
+    step, before = 0, 0
+    for speed in sorted(set(speeds), reverse=True):
+        step += speed < before * (1 - _STEP)
+        found[speed], before = step, speed
+    return found
+
+
+def _speed_text(file: str, speed: int) -> str:
+    if file == "cpufreq/cpuinfo_max_freq":  # in kHz
+        return f"{speed / 1e6:.2f} GHz"
+    return f"{'capacity' if file == 'cpu_capacity' else 'performance level'} {speed}" if file else ""
+
+
+def _last_cache(folder: Path, number: int) -> int:
+    """The lowest logical core that shares the last-level cache; -1 where sysfs shows none."""
+    found: dict[int, int] = {}
+    try:
+        indices = sorted(folder.glob("index[0-9]*"))
+    except OSError:
+        indices = []
+    for index in indices:
+        level, shared = _number(index / "level"), _around(number, index / "shared_cpu_list")
+        if level is not None and shared and _text(index / "type") != "Instruction":
+            found[level] = min(shared)
+    return found[max(found)] if found else -1
+
+
+def _around(number: int, *files: Path) -> tuple[int, ...]:
+    """The first of these lists of cores that this core is in; empty if there is none."""
+    return next((cores for cores in map(_cores, files) if number in cores), ())
+
+
+def _groups(cores: Iterable[Core], key: Callable[[Core], int]) -> list[str]:
+    """Lists of cores that agree in something, in its order."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for core in cores:
+        found[key(core)].append(core.number)
+    return [cores_text(found[value]) for value in sorted(found)]
+
+
+def _cores(path: Path) -> tuple[int, ...]:
+    return parse_cores(_text(path)) or ()
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if re.fullmatch(r"\d{1,12}", text) else None  # -1 stands for unknown
+
+
+def _text(path: Path) -> str:
+    """Content of a file in sysfs; empty where it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,100 @@
+"""Cores for the threads of what is timed: checked before any work, held while it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hwnas.affinity import allowed_cores, binding_words, bound_by, cores_text
+from hwnas.errors import InvalidValue
+from hwnas.targets import Chosen, Recipe, choose_cores, cpu_quota, read_topology, usable_cores
+
+
+def require_cores(recipe: Recipe) -> Chosen:
+    """The cores that a recipe is timed on: its own, or those that suit the topology best.
+
+    Returns none where the system cannot pin (macOS, Windows); drift then shows in the spread.
+
+    Raises:
+        InvalidValue: there are fewer cores than threads, a quota leaves less CPU time than the threads need, OpenMP
+            puts the threads elsewhere, or cores of the recipe are not this process's.
+    """
+    threads, cores = recipe.threads, usable_cores()
+    if threads > cores:
+        bound = bound_by()
+        raise InvalidValue(
+            f"the recipe uses {threads} threads, but this process may run on {cores} cores only"
+            + (f"; {bound}" if bound else "")
+        )
+    quota = cpu_quota()
+    if quota and quota.cores < threads:
+        raise InvalidValue(
+            f"the recipe uses {threads} threads, but a quota leaves this process the CPU time of {quota.cores:.3g} "
+            f"cores ({quota.source}): what is timed would be stopped in every period. Raise the quota to {threads} or "
+            "more (docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd)"
+            + (", or take a recipe of fewer threads" if quota.cores >= 1 else "")
+        )
+    if recipe.runtime == "torch" and threads > 1 and (words := binding_words()):
+        raise InvalidValue(
+            f"{words} lets OpenMP put the {threads} threads of {recipe.name} on cores of its choice, which are not "
+            "those that are timed on: unset it before Python starts"
+        )
+    if not hasattr(os, "sched_setaffinity"):
+        if recipe.cores:
+            raise InvalidValue(
+                f"{recipe.name} names the cores {cores_text(recipe.cores)}, and this system cannot pin a process: "
+                "leave cores out of the recipe"
+            )
+        return Chosen()
+    allowed = allowed_cores()
+    if missing := set(recipe.cores or ()) - allowed:
+        raise InvalidValue(
+            f"{recipe.name} is timed on the cores {cores_text(recipe.cores or ())}, but this process may not run on "
+            f"{cores_text(missing)}: it may run on {cores_text(allowed)}. Change `cores` in the recipe, or leave it out"
+        )
+    return choose_cores(read_topology(), recipe.cores or allowed, threads)
+
+
+@contextmanager
+def pinned(held: Chosen) -> Iterator[Collection[int]]:
+    """Hold this process to the chosen cores.
+
+    Of several threads, the workers that a runtime started earlier are held there, too: a pool outlives what it was
+    started for. Threads of Python stay where they are: they wait, or draw a bar of progress.
+
+    Yields the cores on which programs may be opened: all, or those that the programs' own threads are held to.
+
+    Raises:
+        InvalidValue: the system refuses.
+    """
+    if not held.cores:
+        yield set()
+        return
+    allowed = allowed_cores()
+    before: dict[int, set[int]] = {}
+    try:
+        try:
+            for thread in [0, *(_workers() if len(held.cores) > 1 else ())]:
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                    before[thread] = os.sched_getaffinity(thread)
+                    os.sched_setaffinity(thread, held.cores)
+        except OSError as error:
+            raise InvalidValue(f"this process cannot be held to the cores {held.text}: {error.strerror}") from error
+        yield allowed if len(held.cores) == 1 else set(held.cores)
+    finally:
+        for thread, cores in before.items():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(thread, cores)
+
+
+def _workers() -> list[int]:
+    """Threads of this process that Python did not start: those of runtimes."""
+    try:
+        tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
+    except OSError:  # no /proc
+        return []
+    return sorted({*tasks} - {thread.native_id for thread in threading.enumerate()})
