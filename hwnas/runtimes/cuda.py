@@ -22,7 +22,7 @@ from hwnas.errors import OutputError
 from hwnas.lowering import Program
 from hwnas.runtimes.base import Array, Call, Session
 from hwnas.targets import Recipe
-from hwnas.targets.catalog import home
+from hwnas.targets.catalog import writable_home
 
 _RUNS = 4  # of a sample
 WARM_UP = 3  # runs before a capture: what libraries choose or allocate when they first run cannot be captured
@@ -172,7 +172,7 @@ def timing_caches() -> Path:
     Raises:
         OutputError: it cannot be made.
     """
-    folder = home() / "timing_caches"
+    folder = writable_home() / "timing_caches"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

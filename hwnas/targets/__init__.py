@@ -8,6 +8,8 @@ from hwnas.targets.catalog import (
     detected_device,
     devices,
     home,
+    known_devices,
+    known_recipes,
     load_device,
     load_recipe,
     recipes,
@@ -17,6 +19,7 @@ from hwnas.targets.catalog import (
     tables,
     targets_of,
     this_device,
+    writable_home,
 )
 from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
 from hwnas.targets.files import only_one, write_whole
@@ -44,6 +47,8 @@ __all__ = [
     "detected_device",
     "devices",
     "home",
+    "known_devices",
+    "known_recipes",
     "load_device",
     "load_recipe",
     "only_one",
@@ -57,5 +62,6 @@ __all__ = [
     "this_device",
     "toml_text",
     "usable_cores",
+    "writable_home",
     "write_whole",
 ]
