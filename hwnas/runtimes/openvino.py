@@ -21,6 +21,8 @@ try:
     import openvino as ov
 except ImportError as missing:
     raise RuntimeUnavailable("OpenVINO is not installed: pip install 'hwnas[openvino]'") from missing
+except RuntimeError as error:  # its telemetry looks for the user's home
+    raise RuntimeUnavailable(f"OpenVINO cannot be loaded: {error} Set HOME to a folder that you can write to") from error
 
 # int8 is written in the graph; what lies between its Q/DQ pairs is computed in fp32, as ONNX Runtime does.
 _COMPUTES_IN = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}

@@ -61,11 +61,14 @@ def home() -> Path:
     if not given:
         import platformdirs
 
-        folder = Path(platformdirs.user_data_dir("hwnas", appauthor=False))
-        if not folder.is_absolute():  # "~" stays where nothing says what it stands for
+        try:
+            folder = Path(platformdirs.user_data_dir("hwnas", appauthor=False))
+        except RuntimeError:  # of versions that do not leave "~" as it is where nothing says what it stands for
+            folder = Path("~")
+        if not folder.is_absolute():
             raise OutputError(
-                "there is no folder for your own devices, recipes and tables: HOME is not set, and this user has no "
-                "entry in the password file. Set HWNAS_HOME to a folder that you can write to"
+                "there is no folder for your own devices, recipes and tables: HOME is not the path of a folder, and "
+                "this user has no entry in the password file. Set HWNAS_HOME to a folder that you can write to"
             )
         return folder
     try:
@@ -126,7 +129,12 @@ def _files(folder: str, pattern: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in roots():
         base = root / folder
-        for path in sorted(base.glob(pattern)):
+        try:
+            paths = sorted(base.glob(pattern))
+        except OSError as error:  # the home of another user
+            _warn_left_out(f"{base} cannot be read: {error.strerror}")
+            continue
+        for path in paths:
             found.setdefault(path.relative_to(base).with_suffix("").as_posix(), path)
     return found
 

@@ -186,6 +186,38 @@ def test_a_driver_that_fails_is_logged(
     assert "exit status 9" in caplog.text
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo No devices were found",
+        "echo 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'; exit 9",
+        "echo '1, 2, 3, 4'",
+        "printf '\\377\\376, \\n'",
+        "printf '0, \\n'",
+    ],
+)
+def test_an_nvidia_smi_that_answers_something_else(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_nvidia_smi(tmp_path, script, monkeypatch)
+    assert host_module._gpus() == ()
+    assert host_module.gpu_state() == {}
+    assert caplog.text.count("no GPU is seen") == 2
+
+
+def test_a_macos_without_sysctl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module.sys, "platform", "darwin")
+
+    def fails(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/usr/sbin/sysctl")
+
+    monkeypatch.setattr(host_module.subprocess, "run", fails)
+    host = detect_host.__wrapped__()
+    assert (host.memory_gib, host.flags) == (None, ())
+    assert from_sysctl(BARE, "hw.memsize: many\nmachdep.cpu.family:\nmachdep.cpu.brand_string:  \n") == BARE
+
+
 def test_no_nvidia_smi_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert host_module._gpus() == ()
