@@ -74,29 +74,11 @@ def detect(
     """Print a spec of the present host."""
     if kind not in get_args(Kind):
         raise InvalidValue(f"--kind is {kind!r}; it should be one of: {', '.join(get_args(Kind))}")
-    if save and out:
-        raise InvalidValue(f"give --save or --out, not both (--out is {str(out)!r})")
-    if name and out:
-        raise InvalidValue(f"give --name or --out, not both (--out names the device {out.stem!r})")
     host = detect_host()
     nameless = kind == "cpu" and not host.recognisable and not (name or out)
     if nameless and save:
         raise InvalidValue(f"{host.unrecognised}: give it a name of your own, e.g. --save --name my-machine")
-    device = catalog.detected_device(host, cast(Kind, kind))
-    if name:
-        try:
-            device = device.model_copy(update={"name": checked_name(name)})
-        except ValueError as error:
-            raise InvalidValue(f"--name is {name!r}; {error}") from error
-    if out:
-        if out.suffix != ".toml":
-            raise InvalidValue(
-                f"--out is {str(out)!r}; it should be a file that ends in .toml, e.g. {device.name}.toml"
-            )
-        try:
-            device = device.model_copy(update={"name": checked_name(out.stem)})
-        except ValueError as error:
-            raise InvalidValue(f"--out is {str(out)!r}; {error}") from error
+    device = _named(catalog.detected_device(host, cast(Kind, kind)), name, out, save=save)
     path = catalog.writable_home() / "devices" / f"{device.name}.toml" if save else out
     text = toml_text(device)
     if path:
@@ -134,6 +116,26 @@ def check(name: Name, as_json: options.AsJson = False) -> None:
         typer.echo(f"This host is {device.name}.")
     if differences:
         raise typer.Exit(1)
+
+
+def _named(device: Device, name: str | None, out: Path | None, *, save: bool) -> Device:
+    """A detected device under the name that ``--name`` or the file of ``--out`` gives it.
+
+    Raises:
+        InvalidValue: no device may be called that, or the options do not go together.
+    """
+    if out and (save or name):
+        other = "--save" if save else "--name"
+        raise InvalidValue(f"give {other} or --out, not both (--out is {str(out)!r})")
+    if out and out.suffix != ".toml":
+        raise InvalidValue(f"--out is {str(out)!r}; it should be a file that ends in .toml, e.g. {device.name}.toml")
+    if not (name or out):
+        return device
+    option, chosen = ("--out", out.stem) if out else ("--name", name or "")
+    try:
+        return device.model_copy(update={"name": checked_name(chosen)})
+    except ValueError as error:
+        raise InvalidValue(f"{option} is {str(out or name)!r}; {error}") from error
 
 
 def _device(name: str) -> Device:

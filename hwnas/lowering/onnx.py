@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hwnas.errors import InvalidValue
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained, without_size
+from hwnas.lowering.serialized import serialized
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.spaces.wiring import FROM_IMAGE
@@ -176,7 +177,7 @@ class OnnxForm(Form):
         """Write ``model.onnx`` with the weights inside."""
         assert isinstance(program, onnx.ModelProto)
         path = folder / self.filename
-        write_whole(path, program.SerializeToString(deterministic=True))
+        write_whole(path, serialized(program))
         return path
 
     def _export(self, modules: list[nn.Module], shapes: list[list[Shape]]) -> list[onnx.ModelProto]:

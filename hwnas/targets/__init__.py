@@ -22,7 +22,7 @@ from hwnas.targets.catalog import (
     writable_home,
 )
 from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
-from hwnas.targets.files import only_one, write_whole
+from hwnas.targets.files import only_one, reason_of, temporary_folder, write_whole
 from hwnas.targets.host import Host, detect_host, usable_cores
 from hwnas.targets.journal import Journal
 from hwnas.targets.recipe import RUNTIMES, Parity, Quantization, Recipe
@@ -53,12 +53,14 @@ __all__ = [
     "load_recipe",
     "only_one",
     "read_spec",
+    "reason_of",
     "recipes",
     "resolve_target",
     "roots",
     "table_path",
     "tables",
     "targets_of",
+    "temporary_folder",
     "this_device",
     "toml_text",
     "usable_cores",

@@ -200,9 +200,7 @@ def _answer(command: list[str], without: str) -> str:
     """
     try:
         # Not the locale's encoding: what is printed may hold any bytes.
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False
-        )
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False)
         if not done.stdout.strip():
             done.check_returncode()
     except (OSError, subprocess.SubprocessError) as error:

@@ -173,7 +173,7 @@ def test_what_nothing_tells_apart_needs_a_name(home: Path, monkeypatch: pytest.M
     ("arguments", "said"),
     [
         (["--name", "My Mac"], f"--name is 'My Mac'; {NAMES}"),
-        (["--name", "a", "--out", "b.toml"], "give --name or --out, not both (--out names the device 'b')"),
+        (["--name", "a", "--out", "b.toml"], "give --name or --out, not both (--out is 'b.toml')"),
     ],
 )
 def test_names_of_ones_own(arguments: list[str], said: str) -> None:

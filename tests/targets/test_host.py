@@ -146,7 +146,9 @@ def fake_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
 def test_gpu_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvidia_smi(tmp_path, 'test "$*" = "--query-gpu=index,name --format=csv,noheader" && echo 0, NVIDIA H200', monkeypatch)
+    fake_nvidia_smi(
+        tmp_path, 'test "$*" = "--query-gpu=index,name --format=csv,noheader" && echo 0, NVIDIA H200', monkeypatch
+    )
     assert host_module._gpus() == ("NVIDIA H200",)
 
 

@@ -63,36 +63,44 @@ def machine(tmp_path: Path) -> Machine:
     return detect
 
 
-@pytest.mark.parametrize(
-    ("architecture", "cpuinfo", "files", "cpu", "name", "recognisable"),
-    [
-        ("aarch64", MAC, {}, "Arm implementer 0x61 part 0x000", "arm-implementer-0x61-part-0x000-4c", False),
-        (
-            *("aarch64", MAC, {"sys/class/dmi/id/product_name": "Apple Virtualization Generic Platform\n"}),
-            *("Arm implementer 0x61 part 0x000", "arm-implementer-0x61-part-0x000-4c", False),
-        ),
-        (
-            *("aarch64", PI, {MODEL: "Raspberry Pi 5 Model B Rev 1.0\0"}),
-            *("Arm implementer 0x41 part 0xd0b", "arm-implementer-0x41-part-0xd0b-4c", True),
-        ),
-        ("riscv64", VISIONFIVE, {MODEL: "StarFive VisionFive 2 v1.3B\0"}, "riscv64", "starfive-visionfive-2-v1.3b-4c", True),
-        (
-            *("riscv64", VISIONFIVE, {MODEL: "riscv-virtio,qemu\0"}, "riscv64"),
-            *("sifive-u74-mc-mvendorid-0x489-marchid-0x8000000000000007-mimpid-0x4210427-rv64im-4c", True),
-        ),
-        ("riscv64", RISCV_QEMU, {MODEL: "riscv-virtio,qemu\0"}, "riscv64", "riscv64-4c", False),
-        ("s390x", MAINFRAME, {}, "s390x", "ibm-machine-8561-4c", True),
-        ("ppc64le", POWER, {}, "ppc64le", "power9-altivec-supported-4c", True),
-        ("loongarch64", LOONG, {}, "loongarch64", "loongson-3a5000-4c", True),
-        ("x86_64", UNKNOWN, {}, "x86_64", "x86-64-4c", False),
-        ("x86_64", GVISOR, {}, "x86_64 family 6 model 85", "x86-64-f6m85-4c", True),
-        ("x86_64", "model name : QEMU Virtual CPU version 2.5+\ncpu family : 15\nmodel : 107\n", {},
-         "QEMU Virtual CPU version 2.5+ family 15 model 107", "qemu-virtual-version-2.5-4c", False),
-        ("aarch64", "CPU part : 0xd0c\n", {}, "Arm implementer unknown part 0xd0c", "arm-implementer-unknown-part-0xd0c-4c", True),
-        ("x86_64", None, {}, "x86_64", "x86-64-4c", False),
-        ("x86_64", "\xff\xfe\n::\n: :\nmodel name : \x01\xe9\ncpu family : 6 7\n", {}, "\x01\ufffd", "x86-64-4c", True),
-    ],
-)  # fmt: skip
+MACHINES = [
+    ("aarch64", MAC, {}, "Arm implementer 0x61 part 0x000", "arm-implementer-0x61-part-0x000-4c", False),
+    (
+        *("aarch64", MAC, {"sys/class/dmi/id/product_name": "Apple Virtualization Generic Platform\n"}),
+        *("Arm implementer 0x61 part 0x000", "arm-implementer-0x61-part-0x000-4c", False),
+    ),
+    (
+        *("aarch64", PI, {MODEL: "Raspberry Pi 5 Model B Rev 1.0\0"}),
+        *("Arm implementer 0x41 part 0xd0b", "arm-implementer-0x41-part-0xd0b-4c", True),
+    ),
+    (
+        *("aarch64", "CPU part : 0xd0c\n", {}, "Arm implementer unknown part 0xd0c"),
+        *("arm-implementer-unknown-part-0xd0c-4c", True),
+    ),
+    (
+        *("riscv64", VISIONFIVE, {MODEL: "StarFive VisionFive 2 v1.3B\0"}),
+        *("riscv64", "starfive-visionfive-2-v1.3b-4c", True),
+    ),
+    (
+        *("riscv64", VISIONFIVE, {MODEL: "riscv-virtio,qemu\0"}, "riscv64"),
+        *("sifive-u74-mc-mvendorid-0x489-marchid-0x8000000000000007-mimpid-0x4210427-rv64im-4c", True),
+    ),
+    ("riscv64", RISCV_QEMU, {MODEL: "riscv-virtio,qemu\0"}, "riscv64", "riscv64-4c", False),
+    ("s390x", MAINFRAME, {}, "s390x", "ibm-machine-8561-4c", True),
+    ("ppc64le", POWER, {}, "ppc64le", "power9-altivec-supported-4c", True),
+    ("loongarch64", LOONG, {}, "loongarch64", "loongson-3a5000-4c", True),
+    ("x86_64", UNKNOWN, {}, "x86_64", "x86-64-4c", False),
+    ("x86_64", GVISOR, {}, "x86_64 family 6 model 85", "x86-64-f6m85-4c", True),
+    (
+        *("x86_64", "model name : QEMU Virtual CPU version 2.5+\ncpu family : 15\nmodel : 107\n", {}),
+        *("QEMU Virtual CPU version 2.5+ family 15 model 107", "qemu-virtual-version-2.5-4c", False),
+    ),
+    ("x86_64", None, {}, "x86_64", "x86-64-4c", False),
+    ("x86_64", "\xff\n::\n: :\nmodel name : \x01\xe9\ncpu family : 6 7\n", {}, "\x01\ufffd", "x86-64-4c", True),
+]
+
+
+@pytest.mark.parametrize(("architecture", "cpuinfo", "files", "cpu", "name", "recognisable"), MACHINES)
 def test_what_a_machine_is_called(
     machine: Machine,
     architecture: str,
@@ -119,7 +127,9 @@ def test_boards_with_the_same_cores_are_told_apart(machine: Machine) -> None:
     assert device.differences(cloud) == [
         "board: expected 'Raspberry Pi 5 Model B Rev 1\\\\.0', found 'Amazon EC2 m6g.xlarge'"
     ]
-    older = machine("aarch64", PI.replace("revision\t: 1", "revision\t: 0"), {MODEL: "Raspberry Pi 5 Model B Rev 1.0\0"})
+    older = machine(
+        "aarch64", PI.replace("revision\t: 1", "revision\t: 0"), {MODEL: "Raspberry Pi 5 Model B Rev 1.0\0"}
+    )
     assert device.differences(older) == ["core: expected '0xd0b r4p1', found '0xd0b r4p0'"]
 
 
@@ -129,7 +139,9 @@ def test_a_container_on_a_raspberry_pi_sees_its_model_in_cpuinfo(machine: Machin
     assert "abcdef" not in describe(host).model_dump_json()
 
 
-@pytest.mark.parametrize("product", ["To Be Filled By O.E.M.", "Virtual Machine", "KVM Virtual Machine", "0000", "None", " "])
+@pytest.mark.parametrize(
+    "product", ["To Be Filled By O.E.M.", "Virtual Machine", "KVM Virtual Machine", "0000", "None", " "]
+)
 def test_what_firmware_says_where_nobody_filled_it_in_is_no_board(machine: Machine, product: str) -> None:
     files = {"sys/class/dmi/id/sys_vendor": "QEMU", "sys/class/dmi/id/product_name": product}
     assert machine("aarch64", MAC, files).board is None
@@ -142,11 +154,11 @@ def test_facts_that_are_no_text_of_a_name_stay_short(machine: Machine) -> None:
     assert len(describe(host).name) < 100
 
 
-@pytest.mark.parametrize(
-    ("size", "kib"),
-    [("512K", 512), ("1M", 1024), ("1024", 1), ("1G", 2**20), ("48K\n", 48), ("", None), ("0K", None), ("-1K", None),
-     ("big", None), ("9" * 5000, None), (None, None)],
-)  # fmt: skip
+SIZES = {"512K": 512, "1M": 1024, "1024": 1, "1G": 2**20, "48K\n": 48}
+NO_SIZES = ["", "0K", "-1K", "big", "9" * 5000, None]
+
+
+@pytest.mark.parametrize(("size", "kib"), [*SIZES.items(), *((size, None) for size in NO_SIZES)])
 def test_sizes_of_caches(machine: Machine, size: str | None, kib: int | None) -> None:
     files = {f"{CACHE}/index0/level": "2\n", f"{CACHE}/index0/type": "Unified\n"}
     if size is not None:  # virtual machines on a Mac and some Arm boards have the folder without the file
