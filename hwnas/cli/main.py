@@ -75,6 +75,10 @@ app.command()(compile_verbs.quickstart)
 _USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignment,union-attr]
 
 
+# What Python's threads and torch's allocator say in a RuntimeError where the system refuses them something.
+_LIMITS = {"can't start new thread": errno.EAGAIN, "can't allocate memory": errno.ENOMEM}
+
+
 def _ended(run: Callable[..., object], **options: object) -> object:
     """What a call returns; 2, with a message, where it ends in what a user can act on."""
     try:
@@ -84,11 +88,12 @@ def _ended(run: Callable[..., object], **options: object) -> object:
     except OSError as error:
         said = f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
     except MemoryError as error:
-        said = f"the memory is full{f' ({error})' if str(error) else ''}: end other programs, or take less at once"
+        said = reason_of(OSError(errno.ENOMEM, f"the memory is full {error}".strip()))
     except RuntimeError as error:
-        if "can't start new thread" not in str(error):
+        limit = next((number for text, number in _LIMITS.items() if text in str(error)), None)
+        if limit is None:
             raise
-        said = reason_of(OSError(errno.EAGAIN, str(error)))
+        said = reason_of(OSError(limit, str(error).strip().splitlines()[0]))
     except _USAGE as error:
         error.show()
         return error.exit_code
