@@ -22,7 +22,7 @@ from hwnas.lowering.serialized import serialized
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.spaces.wiring import FROM_IMAGE
-from hwnas.targets.files import write_whole
+from hwnas.targets.files import system_refusals, write_whole
 
 if TYPE_CHECKING:
     from hwnas.lowering.images import Images
@@ -186,7 +186,7 @@ class OnnxForm(Form):
         Inputs are named `INPUT`, and with a number if there are several, outputs `OUTPUT`.
         """
         inputs = [[torch.zeros(self.recipe.batch, *shape) for shape in each] for each in shapes]
-        with _quiet():
+        with _quiet(), system_refusals("the export to ONNX"):
             program = torch.onnx.export(
                 _Branches(modules).eval(),
                 (inputs,),

@@ -22,7 +22,7 @@ from hwnas.targets.catalog import (
     writable_home,
 )
 from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
-from hwnas.targets.files import only_one, reason_of, temporary_folder, write_whole
+from hwnas.targets.files import only_one, reason_of, system_refusals, temporary_folder, write_whole
 from hwnas.targets.host import Host, detect_host, usable_cores
 from hwnas.targets.journal import Journal
 from hwnas.targets.recipe import RUNTIMES, Parity, Quantization, Recipe
@@ -57,6 +57,7 @@ __all__ = [
     "recipes",
     "resolve_target",
     "roots",
+    "system_refusals",
     "table_path",
     "tables",
     "targets_of",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import filelock
 
-from hwnas.errors import OutputError
+from hwnas.errors import HwnasError, OutputError
 
 # Error numbers of which the system's own words do not say what helps.
 _HELPS = {
@@ -105,16 +105,46 @@ def temporary_folder(what: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="hwnas-", ignore_cleanup_errors=True) as folder:
             yield Path(folder)
     except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
+        place, helps = (f" {error.filename}" if error.filename else ""), reason_of(error)
         raise OutputError(
-            f"cannot write the temporary files of {what}{place}: {reason_of(error)}. Set TMPDIR to a folder that has "
-            "room and that you can write to"
+            f"cannot write the temporary files of {what}{place}: {helps}"
+            + ("" if "TMPDIR" in helps else ". Set TMPDIR to a folder that has room and that you can write to")
         ) from error
+
+
+@contextmanager
+def system_refusals(what: str) -> Iterator[None]:
+    """Say what helps where a library fails as the system refuses it something, e.g. to write a temporary file.
+
+    Libraries wrap such an error in their own, with pages about how to mend the network.
+
+    Args:
+        what: is being done, for messages.
+
+    Raises:
+        OutputError: in place of the library's error; any other error passes through.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not (isinstance(cause, OSError) and reason_of(cause) != _said(cause)):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or isinstance(error, HwnasError):
+            raise
+        place = f" {cause.filename}:" if cause.filename else ""
+        raise OutputError(f"{what} fails:{place} {reason_of(cause)}") from error
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def reason_of(error: OSError) -> str:
     """Why the system refused something, and what helps."""
-    said = error.strerror or str(error)
+    said = _said(error)
+    if "temporary directory" in said:  # of tempfile, whose number is that of a file which does not exist
+        return f"{said}; set TMPDIR to a folder that has room and that you can write to"
     if error.errno is None or error.errno not in _HELPS:
         return said
     return f"{said}; {_HELPS[error.errno]}"
@@ -134,5 +164,5 @@ def _no_writing(path: Path, error: OSError) -> str:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"the folder {nearest} is not writable; choose another one or change its permissions"
         case _:
-            said = error.strerror or str(error)
+            said = _said(error)
             return f"{said}; nothing was changed" + (f"; {helps}" if (helps := _HELPS.get(error.errno or 0)) else "")

@@ -16,6 +16,7 @@ REFUSED = [
     (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "no further process or thread may start: end others"),
     (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), "File too large; files may not grow that large here"),
     (OSError(errno.EIO, os.strerror(errno.EIO), "/x"), "/x: Input/output error; the disk fails"),
+    (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "; set TMPDIR to a folder"),
     (OSError("of no number"), "of no number"),
     (MemoryError(), "the memory is full; end other programs"),
     (RuntimeError("can't start new thread"), "can't start new thread; no further process or thread may start"),

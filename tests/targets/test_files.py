@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwnas.errors import InvalidValue, OutputError
-from hwnas.targets import temporary_folder, write_whole
+from hwnas.targets import system_refusals, temporary_folder, write_whole
 
 
 def test_writes_text_and_bytes_and_creates_folders(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch, place: st
 
     monkeypatch.setattr(tempfile, "tempdir", place)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", nowhere)
-    with pytest.raises(OutputError, match=r"temporary files of a test.*Set TMPDIR"), temporary_folder("a test"):
+    with pytest.raises(OutputError, match=r"temporary files of a test.*[Ss]et TMPDIR"), temporary_folder("a test"):
         pass
 
 
@@ -115,3 +115,21 @@ def test_errors_of_hwnas_pass_through_a_temporary_folder() -> None:
         (folder / "x").mkdir()
         raise InvalidValue("mine")
     assert not folder.exists()
+
+
+def test_a_library_that_wraps_what_the_system_refuses() -> None:
+    def library(number: int) -> None:
+        try:
+            raise OSError(number, os.strerror(number), "/tmp/graph")
+        except OSError as error:
+            raise RuntimeError("Modify the model code to succeed") from error
+
+    with (
+        pytest.raises(OutputError, match="an export fails: /tmp/graph: No space left on device; free some space"),
+        system_refusals("an export"),
+    ):
+        library(errno.ENOSPC)
+    with pytest.raises(RuntimeError, match="Modify the model"), system_refusals("an export"):
+        library(errno.ENOENT)  # a mistake of the library
+    with pytest.raises(InvalidValue, match="mine"), system_refusals("an export"):
+        raise InvalidValue("mine") from OSError(errno.ENOSPC, "full")
