@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 from pathlib import Path
 
 import platformdirs
@@ -11,6 +10,8 @@ import pytest
 
 from hwnas.errors import InvalidValue, OutputError
 from hwnas.targets import catalog, home, resolve_target, table_path, writable_home
+
+pwd = pytest.importorskip("pwd", reason="the password file of POSIX systems")
 
 READ_ONLY = [
     ["--help"],
