@@ -16,8 +16,8 @@ from hwnas.errors import HwnasError, OutputError
 
 # Error numbers of which the system's own words do not say what helps.
 _HELPS = {
-    errno.ENOSPC: "free some space and run the same command again",
-    errno.EDQUOT: "free some space and run the same command again",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
     errno.EROFS: "choose another folder",
     errno.EACCES: "choose another place or change its permissions",
     errno.EPERM: "choose another place or change its permissions",
