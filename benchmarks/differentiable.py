@@ -193,7 +193,7 @@ def report_costs(methods: list[str], batch_size: int) -> None:
     found = {}
     for method in dict.fromkeys(["darts", *methods]):
         command = [sys.executable, __file__, "--out", ".", "--cost", method, "--batch-size", str(batch_size * 2)]
-        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        run = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8")
         found[method] = json.loads(run.stdout.splitlines()[-1])
     first = found["darts"]
     print(f"\n{COST_SPACE}, batches of {batch_size * 2}:\n\n| method | ms a step | of darts' | peak (MB) | of darts' |")

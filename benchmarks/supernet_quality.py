@@ -82,7 +82,7 @@ def trained(
 ) -> tuple[Supernet, float]:
     """A trained supernet and the seconds that its steps took, those before a kill among them."""
     train(supernet, data, config, seed=seed, folder=folder, progress=printed(folder))
-    with (folder / METRICS).open(newline="") as file:
+    with (folder / METRICS).open(newline="", encoding="utf-8") as file:
         return supernet, sum(config.batch_size / float(row["images_per_s"]) for row in csv.DictReader(file))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwnas.cli import options
-from hwnas.errors import InfeasibleBudget, InvalidValue, TableError, UnknownName
+from hwnas.errors import InfeasibleBudget, InvalidValue, SpecError, TableError, UnknownName
 from hwnas.search import Objective, check_feasible, latency_objective, parse_budget, resource
 from hwnas.search.objectives import RESOURCES
 from hwnas.search.problem import Constraints
@@ -108,7 +108,7 @@ def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | N
         try:
             objective = latency_objective(options.latency_model(resolved, tables, space))
             objective.margin(confidence)
-        except (TableError, InvalidValue) as error:  # no table, no margin, none at this confidence: others may do
+        except (TableError, SpecError, InvalidValue) as error:  # no table or a broken one, no margin: others may do
             skipped[resolved.name] = str(error)
             continue
         one = Constraints(

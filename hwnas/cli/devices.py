@@ -28,7 +28,7 @@ Name = Annotated[str, typer.Argument(help="Name of a device; 'this' is the prese
 def list_devices(as_json: options.AsJson = False) -> None:
     """List the known devices and say which ones this host is."""
     host, files = detect_host(), catalog.devices()
-    known = [(device, not device.differences(host)) for device in map(catalog.load_device, files)]
+    known = [(device, not device.differences(host)) for device in catalog.known_devices()]
     if as_json:
         options.print_json(
             [
@@ -70,6 +70,9 @@ def show(name: Name, as_json: options.AsJson = False) -> None:
 @app.command()
 def detect(
     save: Annotated[bool, typer.Option("--save", help="Write it where hwnas finds it ($HWNAS_HOME).")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the device, such as my-mac; made from what it reports if left out.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this .toml file; the device is named after it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that says something else.")] = False,
     kind: Annotated[str, typer.Option(help="What computes: cpu, or gpu for the first NVIDIA GPU.")] = "cpu",
@@ -78,19 +81,12 @@ def detect(
     """Print a spec of the present host."""
     if kind not in get_args(Kind):
         raise InvalidValue(f"--kind is {kind!r}; it should be one of: {', '.join(get_args(Kind))}")
-    if save and out:
-        raise InvalidValue(f"give --save or --out, not both (--out is {str(out)!r})")
-    device = catalog.detected_device(detect_host(), cast(Kind, kind))
-    if out:
-        if out.suffix != ".toml":
-            raise InvalidValue(
-                f"--out is {str(out)!r}; it should be a file that ends in .toml, e.g. {device.name}.toml"
-            )
-        try:
-            device = device.model_copy(update={"name": checked_name(out.stem)})
-        except ValueError as error:
-            raise InvalidValue(f"--out is {str(out)!r}; {error}") from error
-    path = catalog.home() / "devices" / f"{device.name}.toml" if save else out
+    host = detect_host()
+    nameless = kind == "cpu" and not host.recognisable and not (name or out)
+    if nameless and save:
+        raise InvalidValue(f"{host.unrecognised}: give it a name of your own, e.g. --save --name my-machine")
+    device = _named(catalog.detected_device(host, cast(Kind, kind)), name, out, save=save)
+    path = catalog.writable_home() / "devices" / f"{device.name}.toml" if save else out
     text = toml_text(device)
     if path:
         if path.is_file() and path.read_bytes() != text.encode() and not force:
@@ -104,6 +100,12 @@ def detect(
         typer.echo(text, nl=False)
         if path:
             typer.echo(f"wrote {path}", err=True)
+    if nameless:
+        typer.echo(
+            f"warning: {host.unrecognised}; `this` stands for it once you have saved it under a name of your own: "
+            "hwnas devices detect --save --name my-machine",
+            err=True,
+        )
 
 
 @app.command()
@@ -121,6 +123,26 @@ def check(name: Name, as_json: options.AsJson = False) -> None:
         typer.echo(f"This host is {device.name}.")
     if differences:
         raise typer.Exit(1)
+
+
+def _named(device: Device, name: str | None, out: Path | None, *, save: bool) -> Device:
+    """A detected device under the name that ``--name`` or the file of ``--out`` gives it.
+
+    Raises:
+        InvalidValue: no device may be called that, or the options do not go together.
+    """
+    if out and (save or name):
+        other = "--save" if save else "--name"
+        raise InvalidValue(f"give {other} or --out, not both (--out is {str(out)!r})")
+    if out and out.suffix != ".toml":
+        raise InvalidValue(f"--out is {str(out)!r}; it should be a file that ends in .toml, e.g. {device.name}.toml")
+    if not (name or out):
+        return device
+    option, chosen = ("--out", out.stem) if out else ("--name", name or "")
+    try:
+        return device.model_copy(update={"name": checked_name(chosen)})
+    except ValueError as error:
+        raise InvalidValue(f"{option} is {str(out or name)!r}; {error}") from error
 
 
 def _device(name: str) -> Device:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import logging
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +20,7 @@ from hwnas.cli import (
     profile,
     report,
     search,
+    streams,
     study,
     subnet,
     supernet,
@@ -29,6 +32,7 @@ from hwnas.cli import (
 from hwnas.cli import compile as compile_verbs
 from hwnas.cli.progress import INTERRUPTED, remembered_signals
 from hwnas.errors import HwnasError
+from hwnas.targets import reason_of
 
 app = typer.Typer(
     name="hwnas",
@@ -72,25 +76,47 @@ app.command()(compile_verbs.quickstart)
 _USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignment,union-attr]
 
 
+# What Python's threads and torch's allocator say in a RuntimeError where the system refuses them something.
+_LIMITS = {"can't start new thread": errno.EAGAIN, "can't allocate memory": errno.ENOMEM}
+
+
+def _ended(run: Callable[..., object], **options: object) -> object:
+    """What a call returns; 2, with a message, where it ends in what a user can act on."""
+    try:
+        return run(**options)
+    except HwnasError as error:
+        said = str(error)
+    except OSError as error:
+        said = f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
+    except MemoryError as error:
+        said = reason_of(OSError(errno.ENOMEM, f"the memory is full {error}".strip()))
+    except RuntimeError as error:
+        limit = next((number for text, number in _LIMITS.items() if text in str(error)), None)
+        if limit is None:
+            raise
+        said = reason_of(OSError(limit, str(error).strip().splitlines()[0]))
+    except _USAGE as error:
+        error.show()
+        return error.exit_code
+    print(f"error: {said}", file=sys.stderr)
+    return 2
+
+
 def main() -> None:
     """Run the command line: exit code 0, 2 after a user's error, 130 after Ctrl-C, 143 after SIGTERM."""
+    streams.take_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     if words := drop_binding():
         logging.getLogger(__name__).warning(words)
     with remembered_signals() as interrupted:
         try:
-            code = app(standalone_mode=False)
-        except (HwnasError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
+            code = _ended(app, standalone_mode=False)
         except (typer.Abort, KeyboardInterrupt):
             code = INTERRUPTED
-        except _USAGE as error:
-            error.show()
-            code = error.exit_code
         if code == INTERRUPTED:  # typer turns an interrupt into this code by itself
             print("interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
             code = interrupted()
+        code = _ended(streams.flush) or code
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hwnas.cli.streams import takes_unicode
 from hwnas.errors import DataError, InvalidValue, OutputError, SpecError, UnknownName
 from hwnas.targets.untrusted import parse_json
 
@@ -223,4 +224,4 @@ def launched(accelerator: str, devices: int, precision: str) -> Fabric:
 
 def print_json(document: object) -> None:
     """Print one JSON document to stdout."""
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=not takes_unicode()))

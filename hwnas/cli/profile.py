@@ -43,13 +43,13 @@ def profile(
     from hwnas.latency import profile as measure
     from hwnas.latency import read_table, write_table
     from hwnas.latency.table import profile_command, table_lock
-    from hwnas.targets import home, only_one, resolve_target, table_path
+    from hwnas.targets import only_one, resolve_target, table_path, writable_home
 
     if replace and only_missing:
         raise InvalidValue("give --replace or --only-missing, not both: one drops the rows that the other keeps")
     wanted = resolve_target(target)
     chosen = options.fixed_space(space, fix, channels, classes)
-    path = options.table_file(wanted, tables or home() / "latency_tables")
+    path = options.table_file(wanted, tables or writable_home() / "latency_tables")
     assert path is not None
     journals = path.parent / f".{path.stem}.journals"
     with only_one(table_lock(path), f"the table of {wanted.name}"), shown_progress() as progress:

@@ -38,7 +38,7 @@ def list_tables(tables: Tables = None, as_json: options.AsJson = False) -> None:
 
     A table that cannot be used is listed with the reason.
     """
-    from hwnas.targets import home
+    from hwnas.targets import roots
 
     known = [(found, *_readable(found)) for found in sorted(_found(tables), key=lambda one: (one.device, one.recipe))]
     if as_json:
@@ -49,7 +49,7 @@ def list_tables(tables: Tables = None, as_json: options.AsJson = False) -> None:
         if table is None:
             typer.echo(f"{name}\n  cannot be used: {reason}")
             continue
-        whose = "" if tables else ", yours" if found.path.is_relative_to(home()) else ", shipped"
+        whose = "" if tables else ", shipped" if found.path.is_relative_to(roots()[-1]) else ", yours"
         typer.echo(f"{name}\n  {table.manifest.origin} {table.manifest.date}, {len(table.rows)} rows{whose}")
         for fit in sorted(table.manifest.fits, key=lambda fit: _domain_text(fit.domain)):
             typer.echo(f"  fitted on {_domain_text(fit.domain)}: {_validation_text(fit)}")
@@ -135,11 +135,11 @@ def import_(
     from hwnas.latency import read_table, write_table
     from hwnas.latency.imports import imported_table, read_files
     from hwnas.latency.table import table_lock
-    from hwnas.targets import home, only_one, resolve_target
+    from hwnas.targets import only_one, resolve_target, writable_home
 
     wanted = resolve_target(target)
     imported = read_files(files, format_)
-    path = (tables or home() / "latency_tables") / f"{wanted.name}.csv"
+    path = (tables or writable_home() / "latency_tables") / f"{wanted.name}.csv"
     with only_one(table_lock(path), f"the table of {wanted.name}"):
         old = read_table(wanted, path) if path.is_file() and not replace else None
         table = write_table(imported_table(imported, wanted, old), path)

@@ -30,7 +30,7 @@ from hwnas.deploy.readme import readme
 from hwnas.errors import BundleError, OutputError
 from hwnas.runtimes.base import Array
 from hwnas.runtimes.engine import SUFFIX as ENGINE
-from hwnas.targets import write_whole
+from hwnas.targets import reason_of, write_whole
 from hwnas.targets.untrusted import open_regular, parse_json
 
 _SCHEMA = 2
@@ -100,7 +100,7 @@ class Bundle:
                 try:
                     shutil.copyfile(self.folder / name, folder / name)
                 except OSError as error:
-                    raise OutputError(f"cannot write {folder / name}: {error.strerror}") from error
+                    raise OutputError(f"cannot write {folder / name}: {reason_of(error)}") from error
         return folder / self.program.name
 
 
@@ -131,7 +131,7 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
         write_whole(making / MANIFEST, _text(complete))
         _put_in_place(making, place)
     except OSError as error:
-        raise OutputError(f"cannot write the bundle {folder}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write the bundle {folder}: {reason_of(error)}") from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return Bundle(folder, complete, folder / program.name)

@@ -18,14 +18,36 @@ from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.manifest import ParityReport
 from hwnas.deploy.parity import check_parity
-from hwnas.errors import BundleError, InfeasibleBudget, InvalidValue, ParityError, RuntimeUnavailable, TableError
+from hwnas.errors import (
+    BundleError,
+    GraphError,
+    InfeasibleBudget,
+    InvalidValue,
+    OutputError,
+    ParityError,
+    RuntimeUnavailable,
+    SpecError,
+    TableError,
+)
 from hwnas.lowering import Program
 from hwnas.progress import Progress, never, silent
 from hwnas.runtimes import session_class
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.rerank import Chosen, choose
 from hwnas.spaces import Arch
-from hwnas.targets import Journal, Recipe, Target
+from hwnas.targets import Journal, Recipe, Target, reason_of
+
+# Errors of one recipe among several, which is then left out with the reason while the others go on. A disk that is full
+# or a limit of processes counts: one runtime writes gigabytes and starts compilers where another does not.
+OF_ONE_RECIPE = (
+    *(BundleError, GraphError, InvalidValue, OutputError, ParityError, RuntimeUnavailable, SpecError),
+    OSError,
+)
+
+
+def told(error: Exception) -> str:
+    """The reason why a recipe is left out."""
+    return reason_of(error) if isinstance(error, OSError) else str(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +117,8 @@ def choose_recipe(
             )
             tried = chosen.candidates[:deployed]
             accuracies = tuple(_accuracy(c, evaluator, targets[name], journal, progress) for c in tried)
-        except (BundleError, InfeasibleBudget, ParityError, RuntimeUnavailable) as error:
-            left_out[name] = str(error)
+        except (InfeasibleBudget, *OF_ONE_RECIPE) as error:
+            left_out[name] = told(error)
             continue
         change = float(np.mean(np.array(accuracies) - np.array(chosen.accuracies[: len(tried)])))
         found.append(RecipeChoice(target=targets[name], chosen=chosen, deployed=accuracies, change=change))

@@ -22,8 +22,8 @@ from hwnas.accuracy import Evaluator
 from hwnas.affinity import allowed_cores, cores_text
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.manifest import ParityReport
-from hwnas.deploy.recipes import deployed_parity
-from hwnas.errors import BundleError, InvalidValue, ParityError, RuntimeUnavailable, SpecError
+from hwnas.deploy.recipes import OF_ONE_RECIPE, deployed_parity, told
+from hwnas.errors import InvalidValue, RuntimeUnavailable
 from hwnas.latency import LatencyModel
 from hwnas.latency.profile import NETWORKS, check_host, runtime_versions
 from hwnas.lowering import form_of
@@ -132,15 +132,17 @@ def sweep(
     for target in targets:
         try:
             files[target.name], parities[target.name] = _made(arch, evaluator, target, journal, network, work, progress)
-        except (BundleError, InvalidValue, ParityError, RuntimeUnavailable, SpecError) as error:
-            left_out[target.name] = str(error)
-    usable = [target for target in targets if target.name in parities]
+        except OF_ONE_RECIPE as error:
+            left_out[target.name] = told(error)
+    rounds = list[dict[str, tuple[float, bool]]]()
+    if made := [target for target in targets if target.name in parities]:
+        how = {"protocol": asdict(NETWORKS), "allowed": cores_text(allowed_cores())}
+        with Journal(work / "times.jsonl", how) as times:
+            rounds += [_timed(made, files, times, number, left_out, progress) for number in range(ROUNDS)]
+    usable = [target for target in made if target.name not in left_out]
     if not usable:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "there is none of its kind"
         raise RuntimeUnavailable(f"no recipe can run this network here: {reasons}")
-    how = {"protocol": asdict(NETWORKS), "allowed": cores_text(allowed_cores())}
-    with Journal(work / "times.jsonl", how) as times:
-        rounds = [_timed(usable, files, times, number, progress) for number in range(ROUNDS)]
     found = []
     for target in usable:
         name = target.name
@@ -177,8 +179,10 @@ def _made(
 
     Raises:
         InvalidValue, RuntimeUnavailable, SpecError: the recipe cannot run here.
+        GraphError: there is no program of the network under it.
         BundleError: its runtime cannot load the program.
         ParityError: the program computes something else.
+        OutputError, OSError: what it writes on the way cannot be written.
     """
     check_host(target)
     recipe, form = target.recipe, form_of(target.recipe)
@@ -193,16 +197,30 @@ def _made(
 
 
 def _timed(
-    targets: Sequence[Target], files: Mapping[str, Path], times: Journal, number: int, progress: Progress
+    targets: Sequence[Target],
+    files: Mapping[str, Path],
+    times: Journal,
+    number: int,
+    left_out: dict[str, str],
+    progress: Progress,
 ) -> dict[str, tuple[float, bool]]:
-    """One round: target's name -> p25 in milliseconds, and whether it was too noisy to be trusted."""
+    """One round: target's name -> p25 in milliseconds, and whether it was too noisy to be trusted.
+
+    What cannot be timed is added to those that are left out, and a later round does not try it again.
+    """
     done = {}
     for i in np.random.default_rng(number).permutation(len(targets)):
+        if targets[i].name in left_out:
+            continue
         recipe, path = targets[i].recipe, files[targets[i].name]
         key = f"{number} {path.parent.name}"
         if key not in times.entries:
             what = f"round {number + 1} of {ROUNDS}: timing {recipe.name}"
-            measured = time_programs({recipe.name: path}, recipe, NETWORKS, what=what, progress=progress)
+            try:
+                measured = time_programs({recipe.name: path}, recipe, NETWORKS, what=what, progress=progress)
+            except OF_ONE_RECIPE as error:
+                left_out[targets[i].name] = told(error)
+                continue
             times.record(key, [measured.p25_ms(recipe.name), measured.too_noisy])
         p25_ms, too_noisy = times.entries[key]
         done[targets[i].name] = (float(p25_ms), bool(too_noisy))

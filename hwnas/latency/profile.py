@@ -24,8 +24,9 @@ from hwnas.progress import Progress, silent
 from hwnas.runtimes import session_class
 from hwnas.spaces import Codes, Domain, Op, Space
 from hwnas.targets import RUNTIMES, Journal, Target, cpu_quota, detect_host
-from hwnas.targets.device import Kind
+from hwnas.targets.device import Kind, other_machine
 from hwnas.targets.host import gpu_state
+from hwnas.targets.linux import text_of
 from hwnas.timing import Measurement, Protocol, require_cores, time_programs
 
 OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=25.0, tolerance=0.015)
@@ -72,7 +73,8 @@ def profile(
     Raises:
         InvalidValue: fewer than 4 calibration networks, or the space has not as many networks.
         TableError: the target's device is not this host.
-        TableMismatch: the older table was imported, or measured with another version of the runtime.
+        TableMismatch: the older table was imported, or measured with another version of the runtime, or on a machine
+            that reports something else.
         RuntimeUnavailable: the runtime cannot run here.
         TooNoisy: the figures cannot be trusted; there is no table.
         OutputError: the journal cannot be written.
@@ -82,6 +84,7 @@ def profile(
     codes = calibration_codes(space, networks, bound_networks)
     versions = runtime_versions(target)
     _check_version(old, target, versions)
+    _check_machine(old, target)
     domain = Domain.of(space)
     subject = {
         "target": target.name,
@@ -145,6 +148,16 @@ def _check_version(old: LatencyTable | None, target: Target, versions: Mapping[s
         raise TableMismatch(
             f"the table of {target.name} was measured with {runtime} {before}, and {versions[runtime]} is installed: "
             "their rows are not mixed. --replace drops the old table, --tables DIR writes elsewhere"
+        )
+
+
+def _check_machine(old: LatencyTable | None, target: Target) -> None:
+    differences = other_machine(old.manifest.host, detect_host()) if old and target.device.kind == "cpu" else []
+    if differences:
+        raise TableMismatch(
+            f"the table of {target.name} was measured on another machine ({'; '.join(differences)}): their rows are "
+            "not mixed. Give this one a name of its own with `hwnas devices detect --save --name NAME`; --replace "
+            "drops the table, --tables DIR writes elsewhere"
         )
 
 
@@ -325,10 +338,10 @@ def host_facts(kind: Kind, *, core: int = 0) -> dict[str, object]:
     """
     host = detect_host()
     facts: dict[str, object] = {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores}
+    facts |= {name: value for name, value in (("core", host.core), ("board", host.board)) if value is not None}
     for name in ("scaling_governor", "scaling_max_freq"):
-        path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq") / name
         # Virtual machines, and systems other than Linux, do not show their clock.
-        facts[name] = path.read_text().strip() if path.is_file() else "not shown by this system"
+        facts[name] = text_of(Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq") / name) or "not shown by this system"
     if quota := cpu_quota():
         facts["quota_cores"] = round(quota.cores, 3)
     if kind == "gpu":

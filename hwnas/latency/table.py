@@ -23,7 +23,8 @@ from hwnas.errors import (
 from hwnas.latency.manifest import Fit, Manifest, Origin, Validation
 from hwnas.runtimes import installed_version
 from hwnas.spaces import Domain, Op, Space, make_space, parse_op
-from hwnas.targets import Target, read_spec, resolve_target, table_path, toml_text, write_whole
+from hwnas.targets import Target, detect_host, read_spec, resolve_target, table_path, toml_text, write_whole
+from hwnas.targets.device import other_machine
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ def profile_command(space: Space, target: Target) -> str:
 def read_table(target: Target, path: Path | None = None) -> LatencyTable:
     """Read a target's table, from the catalog unless a path is given.
 
-    A table that was measured with another version of the runtime is read, with a warning in the log.
+    A table that was measured with another version of the runtime, or on another machine than this one whose device has
+    that name too, is read, with a warning in the log.
 
     Raises:
         TableError: there is no table for the target.
@@ -157,6 +159,7 @@ def read_table(target: Target, path: Path | None = None) -> LatencyTable:
             f"own, or measure again with: hwnas profile --target {target.name} --space SPACE --replace"
         )
     _warn_of_another_version(path, manifest, target)
+    _warn_of_another_machine(path, manifest, target)
     return LatencyTable(target=target, rows=rows, manifest=manifest)
 
 
@@ -199,6 +202,19 @@ def _warn_of_another_version(path: Path, manifest: Manifest, target: Target) -> 
             measured_with,
             present,
             target.name,
+        )
+
+
+def _warn_of_another_machine(path: Path, manifest: Manifest, target: Target) -> None:
+    host = detect_host()
+    if manifest.origin == "imported" or target.device.kind != "cpu" or target.device.differences(host):
+        return
+    if differences := other_machine(manifest.host, host):
+        log.warning(
+            "%s may be the table of another machine than this one (%s): latencies may differ. Give this one a name of "
+            "its own with: hwnas devices detect --save --name NAME",
+            path,
+            "; ".join(differences),
         )
 
 

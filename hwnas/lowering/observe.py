@@ -9,6 +9,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from hwnas.lowering.images import Images, batch_of, batched, check_images
+from hwnas.lowering.serialized import serialized
 
 Logits = npt.NDArray[np.float32]
 
@@ -47,4 +48,4 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(serialized(model), settings, providers=["CPUExecutionProvider"])

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from hwnas.errors import InvalidValue
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained, without_size
+from hwnas.lowering.serialized import serialized
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.spaces.wiring import FROM_IMAGE
-from hwnas.targets.files import write_whole
+from hwnas.targets.files import system_refusals, write_whole
 
 if TYPE_CHECKING:
     from hwnas.lowering.images import Images
@@ -176,7 +177,7 @@ class OnnxForm(Form):
         """Write ``model.onnx`` with the weights inside."""
         assert isinstance(program, onnx.ModelProto)
         path = folder / self.filename
-        write_whole(path, program.SerializeToString(deterministic=True))
+        write_whole(path, serialized(program))
         return path
 
     def _export(self, modules: list[nn.Module], shapes: list[list[Shape]]) -> list[onnx.ModelProto]:
@@ -185,7 +186,7 @@ class OnnxForm(Form):
         Inputs are named `INPUT`, and with a number if there are several, outputs `OUTPUT`.
         """
         inputs = [[torch.zeros(self.recipe.batch, *shape) for shape in each] for each in shapes]
-        with _quiet():
+        with _quiet(), system_refusals("the export to ONNX"):
             program = torch.onnx.export(
                 _Branches(modules).eval(),
                 (inputs,),

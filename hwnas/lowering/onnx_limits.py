@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError
 
 from hwnas.errors import BundleError
 from hwnas.lowering.operators import OPERATORS, too_much_work, work
+from hwnas.lowering.serialized import MAX_BYTES
 
-MAX_BYTES = 2**31 - 1  # protobuf's own limit
 _NODES = 50_000
 _TENSOR_BYTES = 2**32
 _WIDEST = 16  # bytes of the largest element type

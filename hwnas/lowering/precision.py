@@ -7,6 +7,7 @@ import onnx
 from hwnas.errors import GraphError
 from hwnas.lowering.images import Images
 from hwnas.lowering.operators import OPERATORS
+from hwnas.lowering.serialized import serialized
 from hwnas.lowering.tensorrt_rules import check_tensorrt
 from hwnas.targets import RUNTIMES, Recipe
 
@@ -51,7 +52,7 @@ def checked(model: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
 
     Raises:
         GraphError: it is no valid ONNX, has operators that no bundle may hold, its shapes do not fit, or its runtime
-            would refuse it.
+            would refuse it; or it is larger than an ONNX file may be.
     """
     if others := {node.op_type for node in model.graph.node} - OPERATORS:
         raise GraphError(
@@ -59,7 +60,7 @@ def checked(model: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
             f"{', '.join(sorted(others))}. Build the op of others, or add them to hwnas/lowering/operators.py"
         )
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(serialized(model), full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(f"the graph that was lowered for {recipe.name} is not valid: {error}") from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -17,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnxruntime import quantization as ortq
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+from hwnas.errors import GraphError
 from hwnas.lowering.images import Images, batch_of, batched, check_images
-from hwnas.targets import Quantization
+from hwnas.lowering.serialized import serialized
+from hwnas.targets import Quantization, temporary_folder
 
 LAYERS = ("Conv", "Gemm", "MatMul")  # what has weights
 Counts = npt.NDArray[np.floating]
@@ -81,6 +83,8 @@ class Quantizer:
 
     Raises:
         InvalidValue: no range can be taken from the images.
+        GraphError: the graph is larger than an ONNX file may be, or ONNX Runtime cannot run it.
+        OutputError: the temporary files that ONNX Runtime needs cannot be written.
     """
 
     def __init__(self, model: onnx.ModelProto, images: Images, how: Quantization) -> None:
@@ -88,9 +92,12 @@ class Quantizer:
         self.model = model
         self.layers = tuple(node.name for node in model.graph.node if node.op_type in LAYERS)
         self._scheme = _SCHEMES[how.activations]
-        self._inferred = onnx.shape_inference.infer_shapes(model)
-        with tempfile.TemporaryDirectory() as folder, _quiet():
-            self._ranges = self._seen(Path(folder), images, how)
+        self._inferred = onnx.shape_inference.infer_shapes(serialized(model))
+        with temporary_folder("int8 calibration") as folder, _quiet():
+            try:
+                self._ranges = self._seen(folder, images, how)
+            except (Fail, RuntimeException) as error:
+                raise GraphError(f"ONNX Runtime cannot run the graph for int8 calibration: {error}") from error
 
     def quantized(self, keep: Collection[str] = ()) -> onnx.ModelProto:
         """The graph with Q/DQ pairs around what can run in int8; weights are stored as int8.
@@ -124,7 +131,7 @@ class Quantizer:
         """The range of every activation over the images."""
         if not any(node.op_type in self._scheme.op_types for node in self.model.graph.node):
             return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, {})  # as of a pooling alone
-        onnx.save(self._inferred, place / "fp32.onnx")
+        (place / "fp32.onnx").write_bytes(serialized(self._inferred))
         method, options = _METHODS[how.method]
         calibrator = ortq.create_calibrator(
             place / "fp32.onnx",

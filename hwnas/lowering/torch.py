@@ -15,7 +15,7 @@ from hwnas.nn.wired import Wired
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.spaces.wiring import FROM_IMAGE
-from hwnas.targets.files import write_whole
+from hwnas.targets.files import system_refusals, write_whole
 
 
 def without_checks(module: torch.fx.GraphModule) -> nn.Module:
@@ -51,7 +51,8 @@ class TorchForm(Form):
     def _export(self, module: nn.Module, shape: Shape, inputs: int = 1) -> nn.Module:
         # Not one tensor several times: the inputs would become one.
         given = tuple(torch.zeros(self.recipe.batch, *shape) for _ in range(inputs))
-        return without_checks(torch.export.export(module, given).module(check_guards=False))
+        with system_refusals("torch's export"):
+            return without_checks(torch.export.export(module, given).module(check_guards=False))
 
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> Program:
         """Modules that call each other."""
@@ -71,7 +72,8 @@ class TorchForm(Form):
     def write(self, program: Program, folder: Path) -> Path:
         """Write ``model.pt2`` (a zip of tensors and JSON, without a pickle)."""
         assert isinstance(program, torch.fx.GraphModule)
-        exported = torch.export.export(program, (torch.zeros(input_shape(program)),))
+        with system_refusals("torch's export"):
+            exported = torch.export.export(program, (torch.zeros(input_shape(program)),))
         path = folder / self.filename
         write_whole(path, archive_bytes(exported))
         return path

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hwnas.errors import OutputError
-from hwnas.targets import only_one, write_whole
+from hwnas.targets import only_one, reason_of, write_whole
 
 UNFINISHED = ".partial"
 _INPUTS, _RESULT, _FILES = "inputs.json", "result.json", "files.json"
@@ -72,7 +72,7 @@ class Stage:
 
     def result(self) -> dict[str, Any]:
         """What it returned when it was done."""
-        found: dict[str, Any] = json.loads((self.folder / _RESULT).read_text())
+        found: dict[str, Any] = json.loads((self.folder / _RESULT).read_text(encoding="utf-8"))
         return found
 
 
@@ -135,7 +135,7 @@ class Stages:
                 self._do(stage)
             except OSError as error:
                 raise OutputError(
-                    f"cannot write {error.filename or stage.unfinished}: {error.strerror or error}; "
+                    f"cannot write {error.filename or stage.unfinished}: {reason_of(error)}; "
                     "finished stages are kept, run the same command again to go on"
                 ) from error
             except KeyboardInterrupt as error:
@@ -209,7 +209,7 @@ def _is_whole(folder: Path) -> bool:
 def _read_json(path: Path) -> object:
     """The value of a JSON file; None if there is no such file, or it is no JSON."""
     try:
-        found: object = json.loads(path.read_text())
+        found: object = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
     return found

@@ -299,7 +299,7 @@ def training_figures(trained: Path, phases: Mapping[str, int]) -> Training | Non
     path = trained / METRICS
     if not path.is_file():
         return None
-    rows = list(csv.DictReader(path.read_text().splitlines()))
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     if not rows:
         return None
     steps = np.array_split([float(row["step"]) for row in rows], min(_POINTS, len(rows)))

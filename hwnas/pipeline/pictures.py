@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hwnas.errors import OutputError, RuntimeUnavailable
 from hwnas.pipeline.figures import RunFigures
+from hwnas.targets import reason_of
 
 _WIDTH, _SCALE = 960, 2  # pixels of the page, and of the picture for each of them
 
@@ -44,7 +45,7 @@ def write_pngs(run: RunFigures, folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         kaleido.write_fig_from_object_sync(pictures, cancel_on_error=True)
     except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot write into {folder}: {reason_of(error)}") from error
     except ChromeNotFoundError as error:
         raise RuntimeUnavailable(
             "pictures are drawn by a Chromium or Chrome, and none is installed. On Debian and Ubuntu: "

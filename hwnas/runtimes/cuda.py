@@ -22,7 +22,8 @@ from hwnas.errors import OutputError
 from hwnas.lowering import Program
 from hwnas.runtimes.base import Array, Call, Session
 from hwnas.targets import Recipe
-from hwnas.targets.catalog import home
+from hwnas.targets.catalog import writable_home
+from hwnas.targets.files import reason_of
 
 _RUNS = 4  # of a sample
 WARM_UP = 3  # runs before a capture: what libraries choose or allocate when they first run cannot be captured
@@ -172,11 +173,11 @@ def timing_caches() -> Path:
     Raises:
         OutputError: it cannot be made.
     """
-    folder = home() / "timing_caches"
+    folder = writable_home() / "timing_caches"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make {folder}: {error.strerror}; choose another $HWNAS_HOME") from error
+        raise OutputError(f"cannot make {folder}: {reason_of(error)}; choose another $HWNAS_HOME") from error
     return folder
 
 

@@ -13,6 +13,7 @@ import pydantic
 
 from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
+from hwnas.lowering.serialized import serialized
 from hwnas.runtimes.base import Array, Session, parse_options
 from hwnas.targets import Recipe
 
@@ -105,7 +106,7 @@ def inference_session(
         source: str | bytes = str(program)
     else:
         assert isinstance(program, onnx.ModelProto)
-        source = program.SerializeToString()
+        source = serialized(program)
     try:
         # Without fallback: ONNX Runtime would try again on the CPU where a GPU's provider fails.
         return ort.InferenceSession(source, settings, providers=list(providers), enable_fallback=0)

@@ -14,6 +14,7 @@ import pydantic
 
 from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
+from hwnas.lowering.serialized import serialized
 from hwnas.runtimes.base import Array, Session, parse_options
 from hwnas.targets import Recipe
 
@@ -21,6 +22,10 @@ try:
     import openvino as ov
 except ImportError as missing:
     raise RuntimeUnavailable("OpenVINO is not installed: pip install 'hwnas[openvino]'") from missing
+except RuntimeError as error:  # its telemetry looks for the user's home
+    raise RuntimeUnavailable(
+        f"OpenVINO cannot be loaded: {error} Set HOME to a folder that you can write to"
+    ) from error
 
 # int8 is written in the graph; what lies between its Q/DQ pairs is computed in fp32, as ONNX Runtime does.
 _COMPUTES_IN = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
@@ -60,7 +65,7 @@ class OpenVinoSession(Session):
                 model = core.read_model(program)
             else:
                 assert isinstance(program, onnx.ModelProto)
-                model = core.read_model(program.SerializeToString())
+                model = core.read_model(serialized(program))
             self._compiled = core.compile_model(model, "CPU", settings)
             self._exported = b""
         except RuntimeError as error:

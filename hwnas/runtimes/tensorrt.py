@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
+from hwnas.lowering.serialized import serialized
 from hwnas.runtimes.base import Array, parse_options
 from hwnas.runtimes.cuda import Bound, CudaOptions, CudaSession, captured, gpu_facts, stream, timing_caches
 from hwnas.runtimes.engine import SUFFIX, EngineNote, read_engine, write_engine
@@ -134,7 +135,7 @@ class TensorRtSession(CudaSession):
             source = program.read_bytes()
         else:
             assert isinstance(program, onnx.ModelProto)
-            source = program.SerializeToString()
+            source = serialized(program)
         gpu = gpu_facts()["compute_capability"]
         cache = timing_caches() / f"tensorrt-{self.version()}-sm{gpu}.cache" if self._options.timing_cache else None
         builder, network, parser = network_from_onnx_bytes(source, strongly_typed=True)

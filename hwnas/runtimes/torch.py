@@ -13,11 +13,12 @@ import pydantic
 import torch
 from torch import nn
 
-from hwnas.errors import RuntimeUnavailable
+from hwnas.errors import OutputError, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.lowering.torch import input_shape, without_checks
 from hwnas.lowering.torch_archive import load_archive
 from hwnas.runtimes.base import Array, Session, parse_options
+from hwnas.targets import system_refusals
 
 
 class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
@@ -84,8 +85,10 @@ class TorchSession(Session):
             self._module, fullgraph=True, dynamic=False, options={"freezing": True}
         )
         try:
-            with self.threads(), torch.inference_mode():
+            with system_refusals("torch.compile"), self.threads(), torch.inference_mode():
                 call(torch.zeros(shape))
+        except OutputError as error:
+            raise RuntimeUnavailable(f"{error}. A recipe that does not compile is e.g. torch-cpu-fp32") from error
         except InductorError as error:
             raise RuntimeUnavailable(
                 f"torch.compile fails here: {str(error).splitlines()[0]}. It needs a C++ compiler (g++ or clang++); "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from hwnas.progress import Progress, never, silent
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet, SupernetFacts, TrainConfig, read_facts, save_supernet, train
 from hwnas.supernet.store import FACTS
-from hwnas.targets import only_one
+from hwnas.targets import only_one, temporary_folder
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -79,7 +78,7 @@ class FromScratch:
         """
         # Its checkpoints lead from one epoch to the next, and are good for nothing else.
         config = self.config.model_copy(update={"checkpoint_every": self.config.steps})
-        with tempfile.TemporaryDirectory(prefix="hwnas-study-") as folder:
+        with temporary_folder("the training of a study's network") as folder:
             for epoch in range(1, self.epochs + 1):
                 network = Supernet(self.space.fix(**arch), seed=self.seed)
                 train(
@@ -87,7 +86,7 @@ class FromScratch:
                     self.data,
                     config,
                     seed=self.seed,
-                    folder=Path(folder),
+                    folder=folder,
                     fabric=self.fabric,
                     until=round(epoch * config.steps / self.epochs),
                     progress=self._told,

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from hwnas.errors import OutputError
-from hwnas.targets import write_whole
+from hwnas.targets import reason_of, write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -34,12 +34,12 @@ class Metrics:
     def __init__(self, folder: Path, done: int) -> None:
         path = folder / METRICS
         try:
-            rows = list(csv.reader(path.read_text().splitlines())) if path.is_file() else []
+            rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
             kept = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit() and int(row[0]) <= done]
             write_whole(path, "".join(map(_line, [COLUMNS, *kept])))
-            self._file = path.open("a", newline="")
+            self._file = path.open("a", newline="", encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+            raise OutputError(f"cannot write {path}: {reason_of(error)}") from error
         self._board: SummaryWriter | None = None
         if find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
@@ -62,7 +62,7 @@ class Metrics:
             self._file.write(_line([step, phase, *figures]))
             self._file.flush()
         except OSError as error:
-            raise OutputError(f"cannot write {self._file.name}: {error.strerror}") from error
+            raise OutputError(f"cannot write {self._file.name}: {reason_of(error)}") from error
         if self._board:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)

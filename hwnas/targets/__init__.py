@@ -8,6 +8,8 @@ from hwnas.targets.catalog import (
     detected_device,
     devices,
     home,
+    known_devices,
+    known_recipes,
     load_device,
     load_recipe,
     recipes,
@@ -17,9 +19,10 @@ from hwnas.targets.catalog import (
     tables,
     targets_of,
     this_device,
+    writable_home,
 )
 from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
-from hwnas.targets.files import only_one, write_whole
+from hwnas.targets.files import only_one, reason_of, system_refusals, temporary_folder, write_whole
 from hwnas.targets.host import Host, detect_host, usable_cores
 from hwnas.targets.journal import Journal
 from hwnas.targets.quota import Quota, cpu_quota
@@ -51,19 +54,25 @@ __all__ = [
     "detected_device",
     "devices",
     "home",
+    "known_devices",
+    "known_recipes",
     "load_device",
     "load_recipe",
     "only_one",
     "read_spec",
     "read_topology",
+    "reason_of",
     "recipes",
     "resolve_target",
     "roots",
+    "system_refusals",
     "table_path",
     "tables",
     "targets_of",
+    "temporary_folder",
     "this_device",
     "toml_text",
     "usable_cores",
+    "writable_home",
     "write_whole",
 ]

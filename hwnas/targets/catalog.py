@@ -6,17 +6,22 @@ comes first, and the one that is shipped. Nothing is read at import.
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from hwnas.errors import InvalidValue, RuntimeUnavailable, SpecError, UnknownName
+from hwnas.errors import InvalidValue, OutputError, RuntimeUnavailable, SpecError, UnknownName
 from hwnas.targets.device import Device, Kind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import RUNTIMES, Recipe
 from hwnas.targets.toml import read_spec
+
+log = logging.getLogger(__name__)
 
 Named = TypeVar("Named", Device, Recipe)
 
@@ -49,17 +54,54 @@ def home() -> Path:
     """The folder that new files are written to: ``$HWNAS_HOME``, else the user's data folder.
 
     Raises:
-        InvalidValue: ``$HWNAS_HOME`` is a file.
+        InvalidValue: ``$HWNAS_HOME`` is a file, or begins with a ``~`` that stands for nothing.
+        OutputError: there is none, as of a user who has no entry in the password file.
     """
     given = os.environ.get("HWNAS_HOME")
     if not given:
         import platformdirs
 
-        return Path(platformdirs.user_data_dir("hwnas", appauthor=False))
-    folder = Path(given).expanduser().absolute()
-    if folder.is_file():
+        try:
+            folder = Path(platformdirs.user_data_dir("hwnas", appauthor=False))
+        except RuntimeError:  # of versions that do not leave "~" as it is where nothing says what it stands for
+            folder = Path("~")
+        if not folder.is_absolute():
+            raise OutputError(
+                "there is no folder for your own devices, recipes and tables: HOME is not the path of a folder, and "
+                "this user has no entry in the password file. Set HWNAS_HOME to a folder that you can write to"
+            )
+        return folder
+    try:
+        folder = Path(given).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidValue(f"HWNAS_HOME is {given!r}, but {error}; set it to the path of a folder") from error
+    if _is_file(folder):
         raise InvalidValue(f"HWNAS_HOME is {given!r}, which is a file; set it to a folder")
     return folder
+
+
+def writable_home() -> Path:
+    """`home`, checked before long work whose result goes there.
+
+    Raises:
+        InvalidValue, OutputError: as `home` does; or the folder cannot be written.
+    """
+    folder = home()
+    nearest = next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(
+            f"cannot write into {folder}, where your own devices and tables go: {nearest} is not writable. Set "
+            "HWNAS_HOME to a folder that you can write to"
+        )
+    return folder
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file; what lies in a closed folder is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def shipped(package: Path) -> Path:
@@ -70,8 +112,16 @@ def shipped(package: Path) -> Path:
 
 
 def roots() -> list[Path]:
-    """The folders that are searched; the first one that has a name wins."""
-    return [home(), shipped(Path(__file__).resolve().parents[1])]
+    """The folders that are searched; the first one that has a name wins.
+
+    Raises:
+        InvalidValue: ``$HWNAS_HOME`` cannot be a folder.
+    """
+    given = shipped(Path(__file__).resolve().parents[1])
+    try:
+        return [home(), given]
+    except OutputError:  # a user without a home has what is shipped
+        return [given]
 
 
 def _files(folder: str, pattern: str) -> dict[str, Path]:
@@ -79,7 +129,12 @@ def _files(folder: str, pattern: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in roots():
         base = root / folder
-        for path in sorted(base.glob(pattern)):
+        try:
+            paths = sorted(base.glob(pattern))
+        except OSError as error:  # the home of another user
+            _warn_left_out(f"{base} cannot be read: {error.strerror}")
+            continue
+        for path in paths:
             found.setdefault(path.relative_to(base).with_suffix("").as_posix(), path)
     return found
 
@@ -132,6 +187,32 @@ def _load(what: str, name: str, files: dict[str, Path], model: type[Named], hint
     return spec
 
 
+def known_devices() -> list[Device]:
+    """Every device whose file can be used; of the others a warning says why they are left out."""
+    return _readable(devices(), load_device)
+
+
+def known_recipes() -> list[Recipe]:
+    """Every recipe whose file can be used; of the others a warning says why they are left out."""
+    return _readable(recipes(), load_recipe)
+
+
+def _readable(names: Iterable[str], load: Callable[[str], Named]) -> list[Named]:
+    found = []
+    for name in names:
+        try:
+            found.append(load(name))
+        except SpecError as error:
+            _warn_left_out(str(error))
+    return found
+
+
+@functools.cache
+def _warn_left_out(reason: str) -> None:
+    """Once for each: a command reads the folders several times."""
+    log.warning("left out: %s", reason)
+
+
 # -- the present host ----------------------------------------------------------------------------------------
 
 
@@ -155,29 +236,55 @@ def this_device(kind: Kind = "cpu") -> Device:
     """The device that the name `this` stands for.
 
     Of the known devices of that kind that this host is, the one that asks for most; of equals the first in
-    the order of the roots. If there is none, it is detected.
+    the order of the roots. If there is none, it is detected. A file that cannot be used is left out, with a warning.
 
     Raises:
-        SpecError: a device's file is wrong.
+        SpecError: the file with the name of the detected device is wrong.
         RuntimeUnavailable: there is no GPU in this host.
+        InvalidValue: nothing tells this host from others, and it has no name or several.
     """
     host = detect_host()
-    known = [load_device(name) for name in devices()]
-    matching = [device for device in known if device.kind == kind and not device.differences(host)]
+    matching = [device for device in known_devices() if device.kind == kind and not device.differences(host)]
+    if kind == "cpu" and not host.recognisable:
+        return _named_by_the_user(host, matching)
     if matching:
         return max(matching, key=lambda device: device.match.criteria)
     return detected_device(host, kind)
 
 
+def _named_by_the_user(host: Host, matching: list[Device]) -> Device:
+    """The one known device that a host may be which does not say what it is.
+
+    Raises:
+        InvalidValue: there is none, or there are several.
+    """
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        names = ", ".join(device.name for device in matching)
+        raise InvalidValue(
+            f"{host.unrecognised}, and it may be any of {names}: name it in place of `this`, e.g. "
+            f"--target {matching[0].name}/RECIPE"
+        )
+    raise InvalidValue(
+        f"{host.unrecognised}, so a table of another machine could be taken for its own. Give it a name: hwnas devices "
+        f"detect --save --name my-machine. (Tables that were measured here before lie under {describe(host).name}; "
+        "give that name to keep them)"
+    )
+
+
 def _known_or_this(name: str) -> Device:
-    """The device of that name; a table that was measured as `this` is also found where no file describes the host."""
+    """The device of that name; a table that was measured as `this` is also found where no file describes the host.
+
+    So is one of a time when the name of its board did not count: such hosts were called by their architecture.
+    """
     if name not in devices():
         host = detect_host()
         kinds: tuple[Kind, ...] = ("cpu", "gpu") if host.gpus else ("cpu",)
-        for kind in kinds:
-            detected = detected_device(host, kind)
-            if detected.name == name:
-                return detected
+        hosts = [host] if host.cpu_is_named else [host, replace(host, core=None, board=None)]
+        for device in (detected_device(one, kind) for one in hosts for kind in kinds):
+            if device.name == name:
+                return device
     return load_device(name)
 
 
@@ -209,21 +316,25 @@ def resolve_target(text: str) -> Target:
 def targets_of(device: str) -> list[Target]:
     """A device with each recipe of its kind under which something can be measured; `this` as in `resolve_target`.
 
+    A recipe whose file cannot be used is left out, with a warning.
+
     Raises:
         UnknownName: no such device.
-        SpecError: a file is wrong.
+        SpecError: the device's file is wrong.
+        InvalidValue: as `this_device` does.
     """
-    found = []
-    for name in recipes():
-        facts = RUNTIMES[load_recipe(name).runtime]
-        if not facts.measured:
-            continue
-        try:
-            known = this_device(facts.kind) if device == "this" else _known_or_this(device)
-        except RuntimeUnavailable:
-            continue  # this host has no device of that kind
-        if known.kind == facts.kind:
-            found.append(resolve_target(f"{device}/{name}"))
+    found: list[Target] = []
+    known: dict[Kind, Device | None] = {}
+    for recipe in known_recipes():
+        facts = RUNTIMES[recipe.runtime]
+        if facts.measured and facts.kind not in known:
+            try:
+                known[facts.kind] = this_device(facts.kind) if device == "this" else _known_or_this(device)
+            except RuntimeUnavailable:
+                known[facts.kind] = None  # this host has no device of that kind
+        resolved = known.get(facts.kind) if facts.measured else None
+        if resolved is not None and resolved.kind == facts.kind:
+            found.append(Target(resolved, recipe))
     return found
 
 

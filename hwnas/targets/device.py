@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -47,11 +48,12 @@ Name = Annotated[str, AfterValidator(checked_name)]
 
 # Flags that decide which kernels an inference runtime picks. A detected spec asks for those that are there;
 # asking for every flag would make a kernel update look like another device.
-INFERENCE_FLAGS = (
+_X86_FLAGS = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
-    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
+_ARM_FLAGS = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme")
+INFERENCE_FLAGS = (*_X86_FLAGS, *_ARM_FLAGS)
 
 
 class Match(Spec):
@@ -60,19 +62,26 @@ class Match(Spec):
     Attributes:
         cpu: regular expression for the whole CPU text, e.g. ``AMD EPYC family 25 model 17`` (`Host.cpu`).
         flags: CPU flags that must all be present, as Linux names them.
+        no_flags: CPU flags that must all be absent: what a later chip has, where the CPU text is that of both.
+        core: regular expression for the whole text of the cores' revisions or identification (`Host.core`).
+        board: regular expression for the whole name of the machine around the CPU (`Host.board`).
         cores: exact number of logical cores.
         gpu: regular expression for the whole name of one of the GPUs.
     """
 
     cpu: Pattern | None = None
     flags: Names = ()
+    no_flags: Names | None = None
+    core: Pattern | None = None
+    board: Pattern | None = None
     cores: int | None = Field(default=None, ge=1)
     gpu: Pattern | None = None
 
     @property
     def criteria(self) -> int:
         """How many things it asks for: of two devices that match, the one that asks for more is meant."""
-        return len(self.flags) + sum(value is not None for value in (self.cpu, self.cores, self.gpu))
+        given = (self.cpu, self.core, self.board, self.cores, self.gpu)
+        return len(self.flags) + len(self.no_flags or ()) + sum(value is not None for value in given)
 
 
 class Hardware(Spec):
@@ -141,6 +150,11 @@ class Device(Spec):
         missing = [flag for flag in match.flags if flag not in host.flags]
         if missing:
             found.append(f"CPU flags: expected {', '.join(match.flags)}; found all but {', '.join(missing)}")
+        if present := [flag for flag in match.no_flags or () if flag in host.flags]:
+            found.append(f"CPU flags: expected none of {', '.join(match.no_flags or ())}; found {', '.join(present)}")
+        for what, pattern, text in (("core", match.core, host.core), ("board", match.board, host.board)):
+            if pattern is not None and not re.fullmatch(pattern, text or ""):
+                found.append(f"{what}: expected {pattern!r}, found {repr(text) if text else 'none'}")
         if match.cores is not None and match.cores != host.cores:
             found.append(f"logical cores: expected {match.cores}, found {host.cores}")
         if match.gpu is not None and not any(re.fullmatch(match.gpu, gpu) for gpu in host.gpus):
@@ -149,15 +163,24 @@ class Device(Spec):
 
 
 def describe(host: Host) -> Device:
-    """A spec of a host's CPU with a name that depends on nothing else, e.g. ``amd-epyc-f25m17-2c``."""
+    """A spec of a host's CPU with a name that depends on nothing else, e.g. ``amd-epyc-f25m17-2c``.
+
+    Where the CPU text is that of many, the board gives the name, or the cores' identification. Of a host that is not
+    `recognisable` the name tells nothing, and the spec refuses what has more flags.
+    """
+    named, known = host.board or host.cpu_name, _ARM_FLAGS if "asimd" in host.flags else _X86_FLAGS
+    absent = None if host.recognisable else tuple(flag for flag in known if flag not in host.flags)
     return Device(
         schema=1,
         name=f"{_slug(host)}-{host.cores}c",
         kind="cpu",
-        description=f"{host.cpu_name}, {host.cores} logical cores, as detected",
+        description=f"{named}, {host.cores} logical cores, as detected",
         match=Match(
             cpu=_literally(host.cpu),
             flags=tuple(flag for flag in INFERENCE_FLAGS if flag in host.flags),
+            no_flags=absent,
+            core=_literally(host.core) if host.core else None,
+            board=_literally(host.board) if host.board else None,
             cores=host.cores,
         ),
         hardware=Hardware(
@@ -169,6 +192,29 @@ def describe(host: Host) -> Device:
             source="reported by the operating system (hwnas devices detect)",
         ),
     )
+
+
+def other_machine(facts: Mapping[str, object], host: Host) -> list[str]:
+    """What facts that were recorded with a measurement say of another machine than this one.
+
+    A device's spec may be that of both: the CPU text of a Raspberry Pi 4 is that of a cloud's Graviton, too, and all
+    Apple chips in virtual machines share theirs. Only what both sides report is compared.
+
+    Args:
+        facts: of the host that was measured, as a manifest keeps them: core, board, flags.
+        host: the present one.
+    """
+    found = []
+    for name, present in (("core", host.core), ("board", host.board)):
+        before = facts.get(name)
+        if before and present and before != present:
+            found.append(f"{name}: measured on {before!r}, this is {present!r}")
+    flags = facts.get("flags")
+    if isinstance(flags, list) and not host.recognisable:
+        differing = [flag for flag in INFERENCE_FLAGS if (flag in flags) != (flag in host.flags)]
+        if differing:
+            found.append(f"CPU flags: only one of the two has {', '.join(differing)}")
+    return found
 
 
 def describe_gpu(host: Host) -> Device:
@@ -185,7 +231,7 @@ def describe_gpu(host: Host) -> Device:
     name = host.gpus[0]
     return Device(
         schema=1,
-        name=re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-."),
+        name=_plain(name) or "gpu",
         kind="gpu",
         description=f"{name}, as detected",
         match=Match(gpu=_literally(name)),
@@ -200,8 +246,15 @@ def _literally(text: str) -> str:
 
 def _slug(host: Host) -> str:
     """The CPU's name as a file name: without trade marks, clock rates and words that every CPU bears."""
+    if not host.cpu_is_named and (text := host.board or host.core):
+        return _plain(text) or "board"
     text = re.sub(r"\((r|tm)\)|@.*|\b(cpu|processor|\d+-core)\b", " ", host.cpu_name.lower())
-    slug = re.sub(r"[^a-z0-9.]+", "-", text).strip("-.") or host.architecture.lower().replace("_", "-")
-    if not re.search(r"\d", text) and host.family is not None:
+    slug = _plain(text) or _plain(host.architecture) or "cpu"
+    if host.family is not None and (not re.search(r"\d", text) or host.cpu_name == host.architecture):
         slug += f"-f{host.family}m{host.model}"
     return slug
+
+
+def _plain(text: str) -> str:
+    """Text as a part of a file's name: at most 80 of a-z, 0-9, '.' and '-'."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.")[:80].rstrip("-.")

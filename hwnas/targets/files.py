@@ -5,13 +5,30 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 
-from hwnas.errors import OutputError
+from hwnas.errors import HwnasError, OutputError
+
+# Error numbers of which the system's own words do not say what helps.
+_HELPS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "choose another folder",
+    errno.EACCES: "choose another place or change its permissions",
+    errno.EPERM: "choose another place or change its permissions",
+    errno.EMFILE: "this process may open more after `ulimit -n 4096`",
+    errno.ENFILE: "end other programs, which hold too many files open",
+    errno.EAGAIN: "no further process or thread may start: end others, or raise the limit (`ulimit -u`, pids.max)",
+    errno.EFBIG: "files may not grow that large here: raise the limit (`ulimit -f unlimited`) or choose another disk",
+    errno.ENOMEM: "end other programs, or raise the limit of memory (`ulimit -v`)",
+    errno.EIO: "the disk fails: see the system's log, choose another one",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -45,7 +62,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {_reason(path, error)}") from error
+        raise OutputError(f"cannot write {path}: {_no_writing(path, error)}") from error
 
 
 @contextmanager
@@ -67,14 +84,73 @@ def only_one(lock: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
     except filelock.Timeout as error:
         raise OutputError(f"another hwnas is working on {what}; wait for it, or choose another place") from error
     except OSError as error:
-        raise OutputError(f"cannot write {lock.parent}: {_reason(lock, error)}") from error
+        raise OutputError(f"cannot write {lock.parent}: {_no_writing(lock, error)}") from error
     try:
         yield
     finally:
         held.release()
 
 
-def _reason(path: Path, error: OSError) -> str:
+@contextmanager
+def temporary_folder(what: str) -> Iterator[Path]:
+    """A folder that is gone when the context ends, below ``$TMPDIR`` or where the system keeps such files.
+
+    Args:
+        what: needs it, for messages.
+
+    Raises:
+        OutputError: it cannot be made, or a file in it cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="hwnas-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        place, helps = (f" {error.filename}" if error.filename else ""), reason_of(error)
+        raise OutputError(
+            f"cannot write the temporary files of {what}{place}: {helps}"
+            + ("" if "TMPDIR" in helps else ". Set TMPDIR to a folder that has room and that you can write to")
+        ) from error
+
+
+@contextmanager
+def system_refusals(what: str) -> Iterator[None]:
+    """Say what helps where a library fails as the system refuses it something, e.g. to write a temporary file.
+
+    Libraries wrap such an error in their own, with pages about how to mend the network.
+
+    Args:
+        what: is being done, for messages.
+
+    Raises:
+        OutputError: in place of the library's error; any other error passes through.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not (isinstance(cause, OSError) and reason_of(cause) != _said(cause)):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or isinstance(error, HwnasError):
+            raise
+        place = f" {cause.filename}:" if cause.filename else ""
+        raise OutputError(f"{what} fails:{place} {reason_of(cause)}") from error
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def reason_of(error: OSError) -> str:
+    """Why the system refused something, and what helps."""
+    said = _said(error)
+    if "temporary directory" in said:  # of tempfile, whose number is that of a file which does not exist
+        return f"{said}; set TMPDIR to a folder that has room and that you can write to"
+    if error.errno is None or error.errno not in _HELPS:
+        return said
+    return f"{said}; {_HELPS[error.errno]}"
+
+
+def _no_writing(path: Path, error: OSError) -> str:
     """Why a file cannot be written, and what helps."""
     # The folders above are not all there to be asked when one of them turns out to be a file or closed.
     nearest = next(parent for parent in path.absolute().parents if os.access(parent, os.F_OK))
@@ -88,4 +164,5 @@ def _reason(path: Path, error: OSError) -> str:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"the folder {nearest} is not writable; choose another one or change its permissions"
         case _:
-            return f"{os.strerror(error.errno) if error.errno else error}; nothing was changed"
+            said = _said(error)
+            return f"{said}; nothing was changed" + (f"; {helps}" if (helps := _HELPS.get(error.errno or 0)) else "")

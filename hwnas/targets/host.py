@@ -11,7 +11,10 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+from hwnas.targets.linux import from_linux, one_line
+
+log = logging.getLogger(__name__)
 
 from hwnas.affinity import allowed_cores, bound_by
 
@@ -33,6 +36,11 @@ GPU_STATE = (
     *("clocks.mem", "persistence_mode", "mig.mode.current"),
 )
 
+# What `platform.processor()` answers where it knows the architecture alone.
+_ARCHITECTURES = ("amd64", "arm", "arm64", "aarch64", "i386", "i686", "unknown", "x86_64")
+# Every Apple chip in a virtual machine has part 0x000; a hypervisor's own CPU models hide the CPU below.
+_NO_CPU = re.compile(r"Arm implementer \S+ part( 0x0+)+|(QEMU|Common( 32-bit)?) .*|(Common )?KVM processor")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
@@ -47,6 +55,9 @@ class Host:
         memory_gib: main memory in GiB, to one decimal.
         l1d_kib, l2_kib, l3_kib: sizes of the data caches that the first core sees, in KiB.
         gpus: names of the NVIDIA GPUs.
+        core: what the cores say of themselves beside the CPU text, where that is not x86's: Arm's revisions, RISC-V's
+            identification.
+        board: the machine around the CPU, as its device tree or its firmware names it; not on x86.
     """
 
     architecture: str
@@ -60,6 +71,8 @@ class Host:
     l2_kib: int | None = None
     l3_kib: int | None = None
     gpus: tuple[str, ...] = ()
+    core: str | None = None
+    board: str | None = None
 
     @property
     def cpu(self) -> str:
@@ -67,6 +80,24 @@ class Host:
         if self.family is None or self.model is None:
             return self.cpu_name
         return f"{self.cpu_name} family {self.family} model {self.model}"
+
+    @property
+    def cpu_is_named(self) -> bool:
+        """Whether the CPU text tells kinds of CPUs apart; the name of an architecture or a hypervisor does not."""
+        if self.cpu_name.lower() in {"", self.architecture.lower(), *_ARCHITECTURES}:
+            return self.family is not None and self.model is not None
+        return _NO_CPU.fullmatch(self.cpu_name) is None
+
+    @property
+    def recognisable(self) -> bool:
+        """Whether anything that it reports tells its kind of machine from others."""
+        return self.cpu_is_named or self.core is not None or self.board is not None
+
+    @property
+    def unrecognised(self) -> str:
+        """The sentence about a host that is not `recognisable`, without its end."""
+        cpu = self.cpu or self.architecture
+        return f"this host reports nothing that tells its kind of machine from others (its CPU is {cpu!r})"
 
 
 def usable_cores() -> int:
@@ -91,33 +122,8 @@ def detect_host() -> Host:
     if sys.platform == "win32":
         return _windows(host)
     if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "machdep.cpu", "hw"]
-        return from_sysctl(host, subprocess.run(command, capture_output=True, text=True, check=False).stdout)
-    host = replace(host, memory_gib=_gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():  # a BSD
-        return host
-    host = _with_caches(host, Path("/sys/devices/system/cpu/cpu0/cache"))
-    return from_cpuinfo(host, cpuinfo.read_text())
-
-
-def from_cpuinfo(host: Host, text: str) -> Host:
-    """A host with what Linux says in ``/proc/cpuinfo``, on x86 or Arm."""
-    said: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        said.setdefault(key.strip(), []).append(value.strip())
-    flags = (said.get("flags") or said.get("Features") or [""])[0].split()
-    name, family, model = host.cpu_name, None, None
-    if "CPU part" in said:
-        # Arm gives numbers only, and one part for each kind of core.
-        parts = " ".join(sorted(set(said["CPU part"])))
-        name = f"Arm implementer {said['CPU implementer'][0]} part {parts}"
-    elif "model name" in said:
-        name = said["model name"][0]
-        if "cpu family" in said:
-            family, model = int(said["cpu family"][0]), int(said["model"][0])
-    return replace(host, cpu_name=" ".join(name.split()), flags=tuple(sorted(set(flags))), family=family, model=model)
+        return from_sysctl(host, _answer(["/usr/sbin/sysctl", "machdep.cpu", "hw"], "the CPU is not known"))
+    return from_linux(replace(host, memory_gib=_memory_gib()))  # a BSD has neither /proc/cpuinfo nor /sys
 
 
 def from_sysctl(host: Host, text: str) -> Host:
@@ -128,15 +134,16 @@ def from_sysctl(host: Host, text: str) -> Host:
     flags |= {flag for key, flag in MACOS_FLAGS.items() if said.get(key) == "1"}
 
     def number(key: str, unit: int = 1) -> int | None:
-        return int(said[key]) // unit or None if key in said else None
+        text = said.get(key, "")
+        return int(text) // unit or None if text.isdecimal() else None
 
     return replace(
         host,
-        cpu_name=said.get("machdep.cpu.brand_string", host.cpu_name),
+        cpu_name=one_line(said.get("machdep.cpu.brand_string", "")) or host.cpu_name,
         family=number("machdep.cpu.family"),
         model=number("machdep.cpu.model"),
         flags=tuple(sorted(flags)),
-        memory_gib=_gib(int(said["hw.memsize"])) if "hw.memsize" in said else None,
+        memory_gib=_gib(number("hw.memsize")),
         l1d_kib=number("hw.l1dcachesize", 1024),
         l2_kib=number("hw.l2cachesize", 1024),
         l3_kib=number("hw.l3cachesize", 1024),
@@ -147,46 +154,63 @@ def from_registry(host: Host, name: str, identifier: str) -> Host:
     """A host with what Windows says in its registry, e.g. ``AMD64 Family 25 Model 17 Stepping 1``."""
     found = re.search(r"Family (\d+) Model (\d+)", identifier)
     family, model = (int(found[1]), int(found[2])) if found else (None, None)
-    return replace(host, cpu_name=" ".join(name.split()), family=family, model=model)
+    return replace(host, cpu_name=one_line(name) or host.cpu_name, family=family, model=model)
 
 
-def _gib(size_bytes: int) -> float:
-    return round(size_bytes / 2**30, 1)
+def _gib(size_bytes: int | None) -> float | None:
+    """GiB to one decimal; None where nothing is known, or nothing would be left."""
+    return round((size_bytes or 0) / 2**30, 1) or None
 
 
-def _with_caches(host: Host, folder: Path) -> Host:
-    """A host with the cache sizes from sysfs; some virtual machines show none."""
-    sizes: dict[str, int] = {}
-    for index in folder.glob("index*"):
-        level, kind, size = (index.joinpath(name).read_text().strip() for name in ("level", "type", "size"))
-        if kind != "Instruction":
-            sizes[level] = int(size.removesuffix("K"))
-    return replace(host, l1d_kib=sizes.get("1"), l2_kib=sizes.get("2"), l3_kib=sizes.get("3"))
+def _memory_gib() -> float | None:
+    try:
+        page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):  # this system has no such figure, or a sandbox hides it
+        return None
+    return _gib(page * pages) if min(page, pages) > 0 else None
 
 
 def gpu_state() -> dict[str, str]:
     """Driver, memory, clocks and power limit of the first GPU, as `nvidia-smi` reports them; empty where it fails."""
     rows = _nvidia_smi(*GPU_STATE)
-    return dict(zip(GPU_STATE, rows[0].split(", "), strict=True)) if rows else {}
+    return dict(zip(GPU_STATE, rows[0], strict=True)) if rows else {}
 
 
 def _gpus() -> tuple[str, ...]:
     """Names of the GPUs; none, with a warning in the log, where `nvidia-smi` fails."""
-    return _nvidia_smi("name")
+    return tuple(one_line(name) for _, name in _nvidia_smi("index", "name"))
 
 
-def _nvidia_smi(*fields: str) -> tuple[str, ...]:
-    """A line for each GPU that `nvidia-smi` reports, with these fields."""
+def _nvidia_smi(*fields: str) -> list[list[str]]:
+    """The values of these fields for each GPU that `nvidia-smi` reports."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return ()
-    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+        return []
+    answer = _answer([program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"], "no GPU is seen")
+    lines = [line.strip() for line in answer.splitlines() if line.strip()]
+    rows = [[value.strip() for value in line.split(",")] for line in lines]
+    # Some versions print "No devices were found" or a complaint about the driver, and succeed.
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(fields) or not all(row) or (fields[0] == "index" and not row[0].isdecimal()):
+            log.warning("no GPU is seen: nvidia-smi answers %r, not values of %s", line[:200], ", ".join(fields))
+            return []
+    return rows
+
+
+def _answer(command: list[str], without: str) -> str:
+    """What a program of the system prints; nothing, with a warning in the log that says what follows, where it fails.
+
+    A program that fails and prints all the same is believed: what it prints is checked by the caller.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        # Not the locale's encoding: what is printed may hold any bytes.
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False)
+        if not done.stdout.strip():
+            done.check_returncode()
     except (OSError, subprocess.SubprocessError) as error:
-        logging.getLogger(__name__).warning("no GPU is seen: %s", error)
-        return ()
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+        log.warning("%s: %s", without, error)
+        return ""
+    return done.stdout
 
 
 if sys.platform == "win32":
@@ -195,8 +219,11 @@ if sys.platform == "win32":
         import ctypes
         import winreg
 
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
-            name, identifier = (str(winreg.QueryValueEx(key, k)[0]) for k in ("ProcessorNameString", "Identifier"))
+        try:
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"HARDWARE\DESCRIPTION\System\CentralProcessor\0") as key:
+                name, identifier = (str(winreg.QueryValueEx(key, k)[0]) for k in ("ProcessorNameString", "Identifier"))
+        except OSError:
+            name = identifier = ""
         present = ctypes.windll.kernel32.IsProcessorFeaturePresent
         flags = tuple(sorted(flag for number, flag in WINDOWS_FLAGS.items() if present(number)))
         return replace(from_registry(host, name, identifier), flags=flags)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hwnas.errors import OutputError
-from hwnas.targets.files import write_whole
+from hwnas.targets.files import reason_of, write_whole
 
 
 class Journal:
@@ -55,7 +55,7 @@ class Journal:
                 write_whole(path, whole)
             self._file = path.open("ab")
         except OSError as error:
-            raise OutputError(f"cannot write the journal {path}: {error.strerror}") from error
+            raise OutputError(f"cannot write the journal {path}: {reason_of(error)}") from error
 
     def record(self, key: str, value: object) -> None:
         """Append a result.
@@ -69,7 +69,7 @@ class Journal:
             self._file.flush()
         except OSError as error:
             raise OutputError(
-                f"cannot write the journal {self.path}: {error.strerror}; what was recorded so far is kept, "
+                f"cannot write the journal {self.path}: {reason_of(error)}; what was recorded so far is kept, "
                 "run the same command again to go on"
             ) from error
 

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwnas.targets.linux import content
+
 ROOT = Path("/")
 
 
@@ -29,8 +31,8 @@ def cpu_quota(root: Path = ROOT) -> Quota | None:
         root: stands for ``/``: `proc/self/cgroup`, `proc/self/mountinfo` and the mounted groups are read below it.
     """
     found: list[Quota] = []
-    mounts = _mounts(_text(root / "proc/self/mountinfo"))
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    mounts = _mounts(content(root / "proc/self/mountinfo"))
+    for line in content(root / "proc/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         for kind, names, above, place in mounts:
             if (
@@ -72,18 +74,10 @@ def _upwards(root: Path, place: str, folders: tuple[str, ...], kind: str) -> lis
         folder = Path(place, *folders[:depth])
         here = root / str(folder).lstrip("/")
         if kind == "cgroup2":
-            source, words = folder / "cpu.max", _text(here / "cpu.max").split()
+            source, words = folder / "cpu.max", content(here / "cpu.max").split()
         else:
             source = folder / "cpu.cfs_quota_us"
-            words = [_text(here / "cpu.cfs_quota_us"), _text(here / "cpu.cfs_period_us")]
+            words = [content(here / "cpu.cfs_quota_us"), content(here / "cpu.cfs_period_us")]
         if len(words) == 2 and all(re.fullmatch(r"\d{1,12}", word) for word in words) and int(words[0]) * int(words[1]):
             found.append(Quota(cores=int(words[0]) / int(words[1]), source=str(source)))
     return found
-
-
-def _text(path: Path) -> str:
-    """Content of a file; empty where it cannot be read."""
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.affinity import cores_text
+from hwnas.targets.linux import content
 
 SYS = Path("/sys")
 _MOST = 2**16  # numbers of cores above this are garbage in a file
@@ -105,7 +106,7 @@ def read_topology(sys: Path = SYS) -> Topology:
     except OSError:
         present = []
     listed = _cores(base / "online")
-    online = listed or [n for n in present if _text(base / f"cpu{n}" / "online") != "0"]
+    online = listed or [n for n in present if content(base / f"cpu{n}" / "online") != "0"]
     kind_of, names = _kinds(sys, base, online)
     named: dict[tuple[int, int, int], int] = {}
     cores = []
@@ -226,7 +227,7 @@ def _last_cache(folder: Path, number: int) -> int:
         indices = []
     for index in indices:
         level, shared = _number(index / "level"), _around(number, index / "shared_cpu_list")
-        if level is not None and shared and _text(index / "type") != "Instruction":
+        if level is not None and shared and content(index / "type") != "Instruction":
             found[level] = min(shared)
     return found[max(found)] if found else -1
 
@@ -245,17 +246,9 @@ def _groups(cores: Iterable[Core], key: Callable[[Core], int]) -> list[str]:
 
 
 def _cores(path: Path) -> tuple[int, ...]:
-    return parse_cores(_text(path)) or ()
+    return parse_cores(content(path)) or ()
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path)
+    text = content(path)
     return int(text) if re.fullmatch(r"\d{1,12}", text) else None  # -1 stands for unknown
-
-
-def _text(path: Path) -> str:
-    """Content of a file in sysfs; empty where it cannot be read."""
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

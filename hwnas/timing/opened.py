@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,10 @@ from typing import Self
 
 import numpy as np
 
+from hwnas.errors import RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.runtimes import Session, open_session, session_class
-from hwnas.targets import Recipe
+from hwnas.targets import Recipe, reason_of
 
 Sample = Callable[[], float]
 
@@ -82,5 +84,11 @@ class Opened:
         pool = ThreadPoolExecutor(len(self._cores), initializer=pin)
         try:
             yield pool.map
+        except RuntimeError as error:
+            if "can't start new thread" not in str(error):
+                raise
+            raise RuntimeUnavailable(
+                f"programs cannot be opened: {reason_of(OSError(errno.EAGAIN, str(error)))}"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -186,3 +186,42 @@ def test_unknown_names(verb: str) -> None:
     refused = error(verb, "amd-epic-f25m17-2c")
     assert isinstance(refused, UnknownName)
     assert "unknown device 'amd-epic-f25m17-2c'. Did you mean 'amd-epyc-f25m17-2c'? Known: " in str(refused)
+
+
+APPLE = Host(architecture="aarch64", cpu_name="Arm implementer 0x61 part 0x000", flags=("asimd",), cores=4)
+
+
+def test_what_nothing_tells_apart_needs_a_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "detect_host", lambda: APPLE)
+    monkeypatch.setattr(devices, "detect_host", lambda: APPLE)
+    shown = run("detect")
+    assert shown.exit_code == 0
+    assert "hwnas devices detect --save --name my-machine" in shown.stderr
+    assert "give it a name of your own, e.g. --save --name my-machine" in str(error("detect", "--save"))
+    assert isinstance(error("check", "this"), InvalidValue)
+    assert run("list").exit_code == 0
+    assert not home.exists()
+    saved = run("detect", "--save", "--name", "my-mac")
+    assert (saved.exit_code, "warning" in saved.stderr) == (0, False)
+    assert (home / "devices" / "my-mac.toml").is_file()
+    assert run("check", "this").stdout == "This host is my-mac.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--name", "My Mac"], f"--name is 'My Mac'; {NAMES}"),
+        (["--name", "a", "--out", "b.toml"], "give --name or --out, not both (--out is 'b.toml')"),
+    ],
+)
+def test_names_of_ones_own(arguments: list[str], said: str) -> None:
+    assert str(error("detect", *arguments)) == said
+
+
+def test_a_broken_file_does_not_hide_the_other_devices(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (home / "devices").mkdir(parents=True)
+    (home / "devices" / "broken.toml").write_text("name = 3", encoding="utf-8")
+    listed = run("list")
+    assert listed.exit_code == 0
+    assert "amd-epyc-f25m17-2c" in listed.stdout
+    assert "broken.toml" in caplog.text

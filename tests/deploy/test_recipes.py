@@ -11,7 +11,7 @@ import pytest
 from hwnas.accuracy import Evaluator
 from hwnas.deploy import recipes
 from hwnas.deploy.recipes import choose_recipe, deployed_parity
-from hwnas.errors import InfeasibleBudget, ParityError
+from hwnas.errors import GraphError, InfeasibleBudget, ParityError
 from hwnas.latency import LatencyTable, load_model
 from hwnas.latency.manifest import Fit
 from hwnas.search import Problem, latency_objective
@@ -54,6 +54,26 @@ def test_a_program_that_the_runtime_cannot_load(
     with (
         Journal(tmp_path / "journal.jsonl", {}) as journal,
         pytest.raises(InfeasibleBudget, match=f"can be deployed: {this.name}: .*model.onnx"),
+    ):
+        choose_recipe({this.name: problem}, {this.name: this}, evaluator, journal, candidates=1)
+
+
+@pytest.mark.parametrize("error", [GraphError("it is too large"), OSError(28, "it is too large")])
+def test_a_network_that_cannot_be_lowered(
+    problem: Problem,
+    this: Target,
+    evaluator: Evaluator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(recipes, "lower_subnet", fails)
+    with (
+        Journal(tmp_path / "journal.jsonl", {}) as journal,
+        pytest.raises(InfeasibleBudget, match=f"can be deployed: {this.name}: it is too large"),
     ):
         choose_recipe({this.name: problem}, {this.name: this}, evaluator, journal, candidates=1)
 

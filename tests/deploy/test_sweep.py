@@ -7,8 +7,8 @@ import pytest
 from hwnas.deploy import ParityReport
 from hwnas.deploy import sweep as module
 from hwnas.deploy.sweep import Sweep, Swept, sweep
-from hwnas.errors import InvalidValue, RuntimeUnavailable, TableError
-from hwnas.targets import Target, resolve_target
+from hwnas.errors import GraphError, InvalidValue, OutputError, RuntimeUnavailable, TableError
+from hwnas.targets import Journal, Target, resolve_target
 
 NAMES = ("onnxruntime-cpu-fp32", "torch-cpu-fp32", "onnxruntime-cpu-int8")
 
@@ -158,3 +158,70 @@ def test_rounds_that_disagree_are_noise():
 def test_outside_of_tests_they_count():
     assert swept(NAMES[0], rounds_ms=(1.0, 1.1)).too_noisy
     assert not swept(NAMES[0], rounds_ms=(1.0, 1.05)).too_noisy
+
+
+# -- what is the matter with one recipe ------------------------------------------------------------------
+
+
+class Timed:
+    """A measurement of one program."""
+
+    too_noisy = False
+
+    def p25_ms(self, name):
+        return 1.0
+
+
+@pytest.fixture
+def made_of_nothing(monkeypatch, tmp_path):
+    """A sweep whose programs are empty files that are timed at once."""
+
+    def made(arch, evaluator, target, *_):
+        program = tmp_path / target.recipe.name / "model.onnx"
+        program.parent.mkdir(exist_ok=True)
+        program.write_bytes(b"")
+        return program, swept(NAMES[0]).parity
+
+    monkeypatch.setattr(module, "_made", made)
+    monkeypatch.setattr(module, "time_programs", lambda *_, **__: Timed())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/tmp/x"), "No space left on device; free some space"),
+        (OutputError("cannot write the temporary files of int8 calibration"), "temporary files of int8 calibration"),
+        (GraphError("the graph does not fit into an ONNX file"), "does not fit into an ONNX file"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "no further process or thread may start"),
+    ],
+)
+@pytest.mark.parametrize("part", ["_made", "time_programs"])
+def test_one_recipe_that_fails_ends_no_sweep(space, targets, tmp_path, made_of_nothing, monkeypatch, error, said, part):
+    usual, calls = getattr(module, part), []
+
+    def fails_for_one(*args, **kwargs):
+        if any(getattr(getattr(arg, "recipe", arg), "name", "") == NAMES[1] for arg in args):
+            calls.append(1)
+            raise error
+        return usual(*args, **kwargs)
+
+    monkeypatch.setattr(module, part, fails_for_one)
+    with Journal(tmp_path / "journal.jsonl", {}) as journal:
+        found = sweep(space.largest, None, targets, journal)
+    assert {one.target.recipe.name for one in found.recipes} == {NAMES[0], NAMES[2]}
+    [(name, why)] = found.left_out.items()
+    assert name.endswith(NAMES[1])
+    assert said in why
+    assert len(calls) == 1  # a second round does not try it again
+
+
+def test_a_sweep_of_which_nothing_is_left_says_why(space, this, tmp_path, made_of_nothing, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "time_programs", full)
+    with (
+        Journal(tmp_path / "journal.jsonl", {}) as journal,
+        pytest.raises(RuntimeUnavailable, match=r"no recipe can run this network here: .*No space left on device"),
+    ):
+        sweep(space.largest, None, [this], journal)

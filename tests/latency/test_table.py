@@ -16,10 +16,12 @@ from hwnas.latency import LatencyTable, Row, load_model, read_table, write_table
 from hwnas.latency.manifest import Fit
 from hwnas.latency.table import COLUMNS, merged, profile_command
 from hwnas.spaces import Domain, Space, parse_op
-from hwnas.targets import Recipe, Target, catalog
+from hwnas.targets import Host, Recipe, Target, catalog, detect_host
+from hwnas.targets.device import other_machine
 
 Make = Callable[..., LatencyTable]
 table_module = importlib.import_module("hwnas.latency.table")
+profile_module = importlib.import_module("hwnas.latency.profile")
 
 
 @pytest.fixture
@@ -60,6 +62,60 @@ def reseal(path: Path) -> None:
     manifest.write_text(
         "\n".join(f'csv_sha256 = "{digest}"' if x.startswith("csv_sha256") else x for x in lines) + "\n"
     )
+
+
+# -- the table of another machine ------------------------------------------------------------------------
+
+
+def measured_on(table: LatencyTable, **facts: object) -> LatencyTable:
+    host = {**table.manifest.host, **facts}
+    return replace(table, manifest=table.manifest.model_copy(update={"host": host}))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"board": "Raspberry Pi 4 Rev 1.4"},
+            "board: measured on 'Raspberry Pi 4 Rev 1.4', this is 'my",
+        ),
+        ({"core": "0xd08 r0p3"}, "core: measured on '0xd08 r0p3', this is '0xd08 r1p0'"),
+        ({"board": "my board", "core": "0xd08 r1p0"}, ""),
+        ({}, ""),  # of a time when neither was recorded
+    ],
+)
+def test_the_table_of_another_board_is_questioned(
+    space: Space,
+    this: Target,
+    make_table: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    facts: dict[str, object],
+    said: str,
+) -> None:
+    host = replace(detect_host(), board="my board", core="0xd08 r1p0")
+    monkeypatch.setattr(table_module, "detect_host", lambda: host)
+    table = write_table(measured_on(make_table(space, this), **facts), tmp_path / "t.csv")
+    read_table(this, tmp_path / "t.csv")
+    assert said in caplog.text
+    assert ("hwnas devices detect --save --name NAME" in caplog.text) is bool(said)
+    monkeypatch.setattr(profile_module, "detect_host", lambda: host)
+    if said:
+        with pytest.raises(TableMismatch, match="was measured on another machine") as caught:
+            profile_module._check_machine(table, this)
+        assert said in str(caught.value)
+    else:
+        profile_module._check_machine(table, this)
+
+
+def test_flags_count_where_nothing_else_tells_chips_apart() -> None:
+    apple = Host(architecture="aarch64", cpu_name="Arm implementer 0x61 part 0x000", flags=("asimd", "fp"), cores=4)
+    m2 = replace(apple, flags=("asimd", "bf16", "i8mm"))
+    assert other_machine({"flags": list(apple.flags)}, apple) == []
+    assert other_machine({"flags": list(m2.flags)}, apple) == ["CPU flags: only one of the two has i8mm, bf16"]
+    named = replace(apple, cpu_name="Apple M2 Pro")  # a newer kernel may show more flags of the same chip
+    assert other_machine({"flags": list(m2.flags)}, named) == []
 
 
 # -- what is written is what is read ---------------------------------------------------------------------

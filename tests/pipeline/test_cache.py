@@ -195,6 +195,8 @@ def test_a_disk_that_is_full_keeps_what_is_finished(tmp_path, make):
     def full(_folder):
         raise OSError(28, "No space left on device", "weights")
 
-    with pytest.raises(OutputError, match="cannot write weights: No space left on device; finished stages are kept"):
+    with pytest.raises(
+        OutputError, match="cannot write weights: No space left on device; free some space; finished stages are kept"
+    ):
         run(tmp_path / "out", [first, make("second", [first], full)])
     assert first.is_whole()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,92 @@ def test_a_detected_device_never_takes_the_name_of_another(home: Path) -> None:
     assert device.match == describe(HOST).match
     save(home, name, cpu="Test CPU 9", cores=2, description="the same one")
     assert catalog.detected_device(HOST).name == name
+
+
+# -- hosts that nothing tells apart --------------------------------------------------------------------
+
+APPLE = Host(architecture="aarch64", cpu_name="Arm implementer 0x61 part 0x000", flags=("asimd", "asimdhp"), cores=4)
+M2 = replace(APPLE, flags=("asimd", "asimdhp", "bf16", "i8mm"))
+
+
+def test_an_apple_chip_in_a_virtual_machine_is_asked_for_a_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "detect_host", lambda: APPLE)
+    for call in (this_device, lambda: catalog.resolve_target("this/torch-cpu-fp32"), lambda: targets_of("this")):
+        with pytest.raises(InvalidValue, match="hwnas devices detect --save --name my-machine") as caught:
+            call()
+        assert "Arm implementer 0x61 part 0x000" in str(caught.value)
+    old = "arm-implementer-0x61-part-0x000-4c"  # what all of them were called
+    assert old in str(caught.value)
+    assert catalog.resolve_target(f"{old}/torch-cpu-fp32").device == describe(APPLE)
+
+
+def test_a_name_of_ones_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "detect_host", lambda: APPLE)
+    mine = save(home, "my-m1", **describe(APPLE).match.model_dump(exclude_none=True))
+    assert this_device() == mine
+    monkeypatch.setattr(catalog, "detect_host", lambda: M2)
+    assert mine.differences(M2) == ["CPU flags: expected none of asimddp, i8mm, bf16, sve, sve2, sme; found i8mm, bf16"]
+    with pytest.raises(InvalidValue, match="Give it a name"):
+        this_device()
+
+
+def test_of_two_names_for_what_nothing_tells_apart_none_is_chosen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "detect_host", lambda: M2)
+    for name in ("my-m2", "my-m3"):
+        save(home, name, **describe(M2).match.model_dump(exclude_none=True))
+    with pytest.raises(InvalidValue, match=r"it may be any of my-m2, my-m3: name it in place of `this`"):
+        this_device()
+    assert catalog.resolve_target("my-m3/torch-cpu-fp32").device.name == "my-m3"
+
+
+def test_what_was_called_by_its_architecture_is_still_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(architecture="riscv64", cpu_name="riscv64", cores=4, board="StarFive VisionFive 2 v1.3B")
+    monkeypatch.setattr(catalog, "detect_host", lambda: host)
+    assert this_device().name == "starfive-visionfive-2-v1.3b-4c"
+    assert catalog.resolve_target("riscv64-4c/torch-cpu-fp32").device.match.cpu == "riscv64"
+    old = save(home, "riscv64-4c", cpu="riscv64", cores=4)
+    assert this_device() == old
+
+
+def test_files_of_devices_from_before_still_match(home: Path) -> None:
+    old = Match(cpu="Arm implementer 0x41 part 0xd0b", flags=("asimd",), cores=4)
+    device = Device(schema=1, name="pi", kind="cpu", description="d", match=old, hardware=Hardware(source="s"))
+    host = Host(
+        architecture="aarch64",
+        cpu_name="Arm implementer 0x41 part 0xd0b",
+        flags=("asimd", "asimdhp"),
+        cores=4,
+        core="0xd0b r4p1",
+        board="Raspberry Pi 5 Model B Rev 1.0",
+    )
+    assert device.differences(host) == []
+    # What it is recognised by is written in tables and bundles.
+    assert device.fingerprint == "9a6e3ea80207ed542cac9707161e7423f42aea352d78b104496af41a6c44ec7b"
+
+
+# -- files that cannot be used -------------------------------------------------------------------------
+
+
+def test_one_broken_file_does_not_end_what_reads_the_folder(
+    home: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = save(home, "good", cpu="Test CPU 9")
+    (home / "devices" / "bad.toml").write_text("schema = 1\nname =", encoding="utf-8")
+    (home / "devices" / "folder.toml").mkdir()
+    (home / "exporters").mkdir()
+    (home / "exporters" / "worse.toml").write_bytes(b"\xff\xfe")
+    before = {target.name for target in targets_of("good")}
+    assert this_device() == good
+    assert "good/torch-cpu-fp32" in before
+    assert {target.name for target in targets_of("this")} >= before
+    assert [caplog.text.count(f"{name}.toml") for name in ("bad", "folder", "worse")] == [1, 1, 1]
+    assert caplog.text.count("left out: ") == 3
+    with pytest.raises(SpecError, match=r"bad\.toml"):
+        load_device("bad")
+    with pytest.raises(SpecError, match=r"worse\.toml"):
+        catalog.resolve_target("good/worse")
+    with pytest.raises(SpecError, match=r"bad\.toml"):
+        targets_of("bad")
 
 
 # -- targets and tables --------------------------------------------------------------------------------

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from hwnas.errors import OutputError
-from hwnas.targets import write_whole
+from hwnas.errors import InvalidValue, OutputError
+from hwnas.targets import system_refusals, temporary_folder, write_whole
 
 
 def test_writes_text_and_bytes_and_creates_folders(tmp_path: Path) -> None:
@@ -82,3 +83,53 @@ def test_ctrl_c_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_any_other_reason_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="File name too long; nothing was changed"):
         write_whole(tmp_path / ("x" * 300), "x")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EFBIG])
+def test_temporary_files_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with (
+        pytest.raises(
+            OutputError, match=r"temporary files of a test .*x: .*Set TMPDIR to a folder that has room"
+        ) as caught,
+        temporary_folder("a test") as folder,
+    ):
+        raise OSError(code, os.strerror(code), str(folder / "x"))
+    assert os.strerror(code) in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["/proc/hwnas", None])
+def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch, place: str | None) -> None:
+    def nowhere() -> list[str]:
+        return ["/proc/hwnas"]
+
+    monkeypatch.setattr(tempfile, "tempdir", place)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", nowhere)
+    with pytest.raises(OutputError, match=r"temporary files of a test.*[Ss]et TMPDIR"), temporary_folder("a test"):
+        pass
+
+
+def test_errors_of_hwnas_pass_through_a_temporary_folder() -> None:
+    with pytest.raises(InvalidValue, match="mine"), temporary_folder("a test") as folder:
+        (folder / "x").mkdir()
+        raise InvalidValue("mine")
+    assert not folder.exists()
+
+
+def test_a_library_that_wraps_what_the_system_refuses() -> None:
+    def library(number: int) -> None:
+        try:
+            raise OSError(number, os.strerror(number), "/tmp/graph")
+        except OSError as error:
+            raise RuntimeError("Modify the model code to succeed") from error
+
+    with (
+        pytest.raises(OutputError, match="an export fails: /tmp/graph: No space left on device; free some space"),
+        system_refusals("an export"),
+    ):
+        library(errno.ENOSPC)
+    with pytest.raises(RuntimeError, match="Modify the model"), system_refusals("an export"):
+        library(errno.ENOENT)  # a mistake of the library
+    with pytest.raises(InvalidValue, match="mine"), system_refusals("an export"):
+        raise InvalidValue("mine") from OSError(errno.ENOSPC, "full")

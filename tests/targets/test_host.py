@@ -3,15 +3,18 @@ from __future__ import annotations
 import logging
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from hwnas.errors import RuntimeUnavailable
 from hwnas.targets import Host, describe, describe_gpu, detect_host
 from hwnas.targets import host as host_module
-from hwnas.targets.host import from_cpuinfo, from_registry, from_sysctl
+from hwnas.targets.host import from_registry, from_sysctl
+from hwnas.targets.linux import from_linux
 
 EPYC = """\
 processor\t: 0
@@ -44,14 +47,33 @@ def named(cpu_name: str, **more: int) -> str:
     return describe(Host(architecture="x86_64", cpu_name=cpu_name, cores=4, **more)).name  # type: ignore[arg-type]
 
 
-def test_x86_on_linux() -> None:
-    host = from_cpuinfo(BARE, EPYC)
+def machine(
+    root: Path,
+    cpuinfo: str = "",
+    *,
+    caches: Iterable[tuple[object, str, str]] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """A simulated tree of /proc and /sys: level, type and size of caches, and files by their path."""
+    texts = {"proc/cpuinfo": cpuinfo, **files}
+    for i, facts in enumerate(caches):
+        folder = f"sys/devices/system/cpu/cpu0/cache/index{i}"
+        texts |= {f"{folder}/{name}": f"{text}\n" for name, text in zip(("level", "type", "size"), facts, strict=True)}
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+def test_x86_on_linux(tmp_path: Path) -> None:
+    host = from_linux(BARE, machine(tmp_path, EPYC))
     assert host.cpu == "AMD EPYC family 25 model 17"
     assert host.flags == ("avx", "avx2", "avx512_vnni", "avx512f", "fma", "fpu")
 
 
-def test_arm_on_linux_names_every_kind_of_core() -> None:
-    host = from_cpuinfo(BARE, BIG_LITTLE)
+def test_arm_on_linux_names_every_kind_of_core(tmp_path: Path) -> None:
+    host = from_linux(BARE, machine(tmp_path, BIG_LITTLE))
     assert host.cpu == "Arm implementer 0x41 part 0xd05 0xd0b"
     assert describe(host).name == "arm-implementer-0x41-part-0xd05-0xd0b-2c"
     assert describe(host).match.flags == ("asimd", "asimddp")
@@ -110,11 +132,8 @@ def test_a_detected_spec_is_its_host_even_with_special_characters() -> None:
 
 
 def test_caches_from_sysfs(tmp_path: Path) -> None:
-    for i, (level, kind, size) in enumerate([(1, "Data", "48K"), (1, "Instruction", "32K"), (2, "Unified", "2048K")]):
-        (tmp_path / f"index{i}").mkdir()
-        for file, text in (("level", level), ("type", kind), ("size", size)):
-            (tmp_path / f"index{i}" / file).write_text(f"{text}\n")
-    host = host_module._with_caches(BARE, tmp_path)
+    caches = [(1, "Data", "48K"), (1, "Instruction", "32K"), (2, "Unified", "2048K")]
+    host = from_linux(BARE, machine(tmp_path, caches=caches))
     assert (host.l1d_kib, host.l2_kib, host.l3_kib) == (48, 2048, None)
 
 
@@ -127,7 +146,9 @@ def fake_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
 def test_gpu_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_nvidia_smi(tmp_path, 'test "$*" = "--query-gpu=name --format=csv,noheader" && echo NVIDIA H200', monkeypatch)
+    fake_nvidia_smi(
+        tmp_path, 'test "$*" = "--query-gpu=index,name --format=csv,noheader" && echo 0, NVIDIA H200', monkeypatch
+    )
     assert host_module._gpus() == ("NVIDIA H200",)
 
 
@@ -165,6 +186,38 @@ def test_a_driver_that_fails_is_logged(
         assert host_module._gpus() == ()
     assert "no GPU is seen" in caplog.text
     assert "exit status 9" in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo No devices were found",
+        "echo 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'; exit 9",
+        "echo '1, 2, 3, 4'",
+        "printf '\\377\\376, \\n'",
+        "printf '0, \\n'",
+    ],
+)
+def test_an_nvidia_smi_that_answers_something_else(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_nvidia_smi(tmp_path, script, monkeypatch)
+    assert host_module._gpus() == ()
+    assert host_module.gpu_state() == {}
+    assert caplog.text.count("no GPU is seen") == 2
+
+
+def test_a_macos_without_sysctl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_module.sys, "platform", "darwin")
+
+    def fails(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/usr/sbin/sysctl")
+
+    monkeypatch.setattr(host_module.subprocess, "run", fails)
+    host = detect_host.__wrapped__()
+    assert (host.memory_gib, host.flags) == (None, ())
+    assert from_sysctl(BARE, "hw.memsize: many\nmachdep.cpu.family:\nmachdep.cpu.brand_string:  \n") == BARE
 
 
 def test_no_nvidia_smi_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

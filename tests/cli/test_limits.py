@@ -1,0 +1,50 @@
+"""What the system refuses to a verb: a message with what, where and what helps, and no traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from hwnas.cli import main as module
+
+REFUSED = [
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"), "/tmp/x: No space left on device; free some space"),
+    (OSError(errno.EROFS, os.strerror(errno.EROFS), "/ro/x"), "/ro/x: Read-only file system; choose another folder"),
+    (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files; this process may open more after `ulimit"),
+    (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "no further process or thread may start: end others"),
+    (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), "File too large; files may not grow that large here"),
+    (OSError(errno.EIO, os.strerror(errno.EIO), "/x"), "/x: Input/output error; the disk fails"),
+    (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "; set TMPDIR to a folder"),
+    (OSError("of no number"), "of no number"),
+    (MemoryError(), "the memory is full; end other programs"),
+    (RuntimeError("can't start new thread"), "can't start new thread; no further process or thread may start"),
+    (
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        "can't allocate memory: you tried; end other programs, or raise the limit of memory",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), REFUSED, ids=[said[:20] for _, said in REFUSED])
+def test_what_the_system_refuses(hwnas_cli, monkeypatch, error, said):
+    def refused(**_):
+        raise error
+
+    monkeypatch.setattr(module, "app", refused)
+    ran = hwnas_cli("verify", "bundle")
+    assert ran.code == 2
+    assert ran.err.startswith("error: ")
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+    assert "[Errno" not in ran.err
+
+
+def test_a_mistake_of_ours_is_not_hidden(hwnas_cli, monkeypatch):
+    def mistaken(**_):
+        raise RuntimeError("dictionary changed size during iteration")
+
+    monkeypatch.setattr(module, "app", mistaken)
+    with pytest.raises(RuntimeError, match="changed size"):
+        hwnas_cli("verify", "bundle")
