@@ -87,9 +87,9 @@ def train(
             f"{supernet.space.in_channels} channels and tells {supernet.space.classes} classes apart"
         )
     if fabric is None:
-        from lightning_fabric import Fabric
+        from hwnas.supernet.processes import make_fabric
 
-        fabric = Fabric(accelerator="cpu", devices=1)
+        fabric = make_fabric("cpu", 1, "32-true", alone=True)
     if config.batch_size % fabric.world_size:
         raise InvalidValue(
             f"a batch of {config.batch_size} images cannot be split evenly among {fabric.world_size} processes"
