@@ -76,8 +76,8 @@ Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Devices = Annotated[
     int,
     typer.Option(
-        help="Processes in all, one a device; on the CPU they share its cores. hwnas starts them; under srun or torchrun "
-        "their processes take part.",
+        help="Processes in all, one a device; on the CPU they share its cores. hwnas starts them; those that srun or "
+        "torchrun started take part.",
         min=1,
     ),
 ]

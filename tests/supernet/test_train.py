@@ -256,6 +256,28 @@ def test_a_step_is_the_sandwich_rule(data: ClutteredDigits, tmp_path: Path) -> N
     assert moved > 1e-2
 
 
+def test_each_network_of_a_step_depends_on_its_image(
+    data: ClutteredDigits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell without edges gives the same for every image: there is nothing that it could learn."""
+    space = make_space("nasbench201-tiny").fix(edge_0_1=[0, 4], edge_0_2=0, edge_0_3=[0, 1], edge_1_3=[0, 1])
+    trained: list[Arch] = []
+    forward = Supernet.forward
+
+    def seen(self: Supernet, x: Tensor, arch: Arch) -> Tensor:
+        trained.append(arch)
+        return forward(self, x, arch)
+
+    monkeypatch.setattr(Supernet, "forward", seen)
+    config = TrainConfig(phases=[Phase(name="all", steps=6, learning_rate=0.1)], batch_size=4)
+    train(Supernet(space), data, config, seed=0, folder=tmp_path)
+    assert len(trained) == 18
+    assert all(map(space.depends_on_image, trained))
+    assert trained[1] == space.smallest
+    drawn = [space.decode(space.sample(2, seed=(0, step)))[0] for step in range(6)]
+    assert not all(map(space.depends_on_image, drawn))  # so it is seen
+
+
 class OneBatch(ClutteredDigits):
     """The same images in every step: enough to see, in seconds, whether the loss that is trained goes down."""
 
@@ -522,7 +544,7 @@ import resource, sys
 from pathlib import Path
 from hwnas.data import ClutteredDigits
 from hwnas.errors import OutOfMemory
-from hwnas.spaces import make_space
+from hwnas.spaces import Arch, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
 import lightning_fabric, torch
 torch.set_num_threads(1)
