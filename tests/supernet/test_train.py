@@ -45,7 +45,9 @@ class Steps:
         self.done: list[int] = []
         self.stop_after = stop_after
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
+        assert unit == "images"
+        assert re.fullmatch(r"loss \d+\.\d{3}", note)
         # Images of a phase; told here as updates of the whole training.
         before = {"kernels": 0, "all": 2}[what.removeprefix("training the supernet (").removesuffix(")")]
         assert total == CONFIG.batch_size * {0: 2, 2: 3}[before]
@@ -171,7 +173,7 @@ def test_starting_anew_keeps_the_old_checkpoint_until_there_is_another(
     old = (uninterrupted[0] / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(old)
 
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int, **_: str) -> None:
         raise Stop
 
     with pytest.raises(Stop):
@@ -474,7 +476,7 @@ def test_metrics_of_a_phase_with_a_comma_outlast_a_kill(data: ClutteredDigits, t
         phases=[Phase(name='kernels, "all" of them', steps=5, learning_rate=0.1)], batch_size=8, checkpoint_every=2
     )
 
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int, **_: str) -> None:
         if done == 3 * config.batch_size:
             raise Stop
 
