@@ -31,7 +31,7 @@ SETTLE_S = 15.0  # until threads that follow are switched; those that are held n
 MEASURED_S = 10.0
 
 
-class Over(Exception):  # noqa: N818 - no error
+class Over(Exception):
     """The time of a training is over."""
 
 

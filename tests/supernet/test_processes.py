@@ -190,8 +190,10 @@ def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
     words = command(folder, devices=2, content=RECIPE.replace("steps = 4", "steps = 4000"))
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, **BATCH}) as process:
         try:
+            until = time.monotonic() + 200
             while not ((folder / "metrics.csv").exists() and losses(folder)):
                 assert process.poll() is None
+                assert time.monotonic() < until, "the processes wait for each other"
                 time.sleep(0.1)
             [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             process.terminate()
@@ -218,14 +220,18 @@ def test_sigterm_ends_a_task_that_waits_for_the_others(tmp_path: Path) -> None:
     """Waiting for a connection does not return to Python, which would handle the signal."""
     (tmp_path / "net").mkdir()
     port = free_port()
-    alone = task(tmp_path / "net", 0, port=port)
-    while True:  # it listens as soon as it waits
-        assert alone.poll() is None
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            break
-        time.sleep(0.1)
-    alone.terminate()
-    _, stderr = alone.communicate(timeout=200)
+    alone, until = task(tmp_path / "net", 0, port=port), time.monotonic() + 200
+    try:
+        while True:  # it listens as soon as it waits
+            assert alone.poll() is None
+            assert time.monotonic() < until
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        alone.terminate()
+        _, stderr = alone.communicate(timeout=200)
+    finally:
+        alone.kill()
     assert alone.returncode == 143, stderr
     assert "Traceback" not in stderr
 
