@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from hwnas.accuracy import Evaluator, logits, top1
 from hwnas.data import ClutteredDigits
 from hwnas.latency import load_model, read_table
 from hwnas.latency.baselines import tau
+from hwnas.progress import Progress
 from hwnas.spaces import Arch, Space, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, extract, read_training, train
 from hwnas.supernet.metrics import METRICS
@@ -86,12 +86,12 @@ def trained(
         return supernet, sum(config.batch_size / float(row["images_per_s"]) for row in csv.DictReader(file))
 
 
-def printed(folder: Path) -> Callable[[str, int, int], None]:
+def printed(folder: Path) -> Progress:
     """Progress on one line a training."""
 
-    def show(what: str, done: int, total: int) -> None:
+    def show(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         if done == total:
-            print(f"  {folder.parent.name}/{folder.name}: {what} {done} images", flush=True)
+            print(f"  {folder.parent.name}/{folder.name}: {what} {done} {unit}, {note}", flush=True)
 
     return show
 

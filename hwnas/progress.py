@@ -8,8 +8,16 @@ from typing import Protocol
 class Progress(Protocol):
     """Called as work goes on."""
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` steps of `what` are behind us."""
+    def __call__(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
+        """`done` of `total` steps of `what` are done.
+
+        Args:
+            what: the work.
+            done: steps that are done.
+            total: all steps.
+            unit: what a step is, in the plural, e.g. ``images``.
+            note: how the work goes, e.g. ``loss 1.23``; the last one counts.
+        """
 
 
 def never() -> bool:
@@ -17,5 +25,5 @@ def never() -> bool:
     return False
 
 
-def silent(what: str, done: int, total: int) -> None:
+def silent(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
     """A `Progress` that says nothing."""

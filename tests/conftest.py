@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,10 @@ from hwnas.latency.profile import NETWORKS, OPS
 from hwnas.spaces import Op, Space, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
 from hwnas.targets import Device, Hardware, Match, Recipe, Target, resolve_target
+
+# A training in a process of its own keeps its threads, whatever else runs on the machine: resumed ones are compared
+# bit for bit. (That is OpenMP's default, but hwnas's is to follow other work.)
+os.environ.setdefault("OMP_DYNAMIC", "false")
 
 # What tests measure is taken as it is, for nobody knows what else runs on the machine meanwhile, and after the least
 # number of sessions.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import cache
+
 import numpy as np
 
 from hwnas.errors import InvalidValue
@@ -16,7 +19,8 @@ def spread(space: Space, networks: int, *, seed: int) -> Codes:
 
     Networks with every variable drawn uniformly (`Space.sample`) all cost about the same, in the middle; budgets are
     elsewhere. Here every network has a tilt of its own, toward small values or large ones, and of those in each
-    stretch of costs one is chosen at random. The smallest and the largest network are always among them.
+    stretch of costs one is chosen at random. The smallest and the largest network are always among them; one that
+    gives the same for every image, as a cell without edges does, only where there are not enough others.
 
     Args:
         space: the space.
@@ -39,11 +43,26 @@ def spread(space: Space, networks: int, *, seed: int) -> Codes:
     values = space.macs(codes)
     places = np.searchsorted(values, np.linspace(values[0], values[-1], networks + 1)[1:-1])
     stretches = np.split(np.arange(len(codes)), places)
-    chosen = [0, len(codes) - 1, *(int(rng.choice(stretch)) for stretch in stretches if len(stretch))]
+
+    @cache
+    def useful(i: int) -> bool:
+        return space.depends_on_image(space.decode(codes[i : i + 1])[0])
+
+    chosen = [next(filter(useful, range(len(codes))), 0), len(codes) - 1]
+    for left in stretches:
+        stretch = left
+        while len(stretch):
+            drawn = int(rng.choice(stretch))
+            if useful(drawn):
+                chosen.append(drawn)
+                break
+            stretch = stretch[stretch != drawn]
     unique = list(dict.fromkeys(chosen))[:networks]
     # Stretches in which nothing lies: any others instead.
-    rest = rng.permutation(np.setdiff1d(np.arange(len(codes)), unique))[: networks - len(unique)]
-    return codes[np.sort(np.concatenate([unique, rest]).astype(np.intp))]
+    rest = rng.permutation(np.setdiff1d(np.arange(len(codes)), unique)).tolist()
+    others = itertools.chain(filter(useful, rest), itertools.filterfalse(useful, rest))
+    unique += itertools.islice(others, networks - len(unique))
+    return codes[sorted(unique)]
 
 
 def _tilted(space: Space, count: int, rng: np.random.Generator) -> Codes:

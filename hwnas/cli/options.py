@@ -74,7 +74,14 @@ Teacher = Annotated[
     Path | None, typer.Option(help="Folder of a trained supernet, whose largest network teaches as well.")
 ]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Devices = Annotated[int, typer.Option(help="Processes, one a device; on the CPU they share its cores.", min=1)]
+Devices = Annotated[
+    int,
+    typer.Option(
+        help="Processes in all, one a device; on the CPU they share its cores. hwnas starts them; those that srun or "
+        "torchrun started take part.",
+        min=1,
+    ),
+]
 TrainingPrecision = Annotated[str, typer.Option("--precision", help="32-true, or bf16-mixed where the device has it.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the folder's checkpoint, or delete it and start anew.")]
 ACCELERATORS, PRECISIONS = ("auto", "cpu", "cuda"), ("32-true", "bf16-mixed")
@@ -196,27 +203,32 @@ def check_folder(out: Path, what: str, *, goes_on: bool = False) -> None:
         raise OutputError(f"{out} holds a supernet already; choose another folder, or delete this one")
 
 
-def launched(accelerator: str, devices: int, precision: str) -> Fabric:
+def launched(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
     """Processes, devices and precision of a training; with several, this process and those that it starts run on.
 
+    Args:
+        accelerator: of `ACCELERATORS`.
+        devices: processes in all, one a device.
+        precision: of `PRECISIONS`.
+        alone: whether this process computes for itself, also where `srun` or another launcher started several of them.
+
     Raises:
-        InvalidValue: unknown, or not available on this host.
+        InvalidValue: unknown, or not available on this host; a launcher started another number of processes.
     """
-    from lightning_fabric import Fabric
     from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    from hwnas.cli.processes import end_together
+    from hwnas.supernet.processes import launch, make_fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # how many processes there are is no news
     for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
         if given not in known:
             raise UnknownName(what, given, known)
     try:
-        fabric = Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            precision=precision,  # type: ignore[arg-type]
-            strategy="ddp" if devices > 1 else "auto",
-        )
-        fabric.launch()
+        fabric = make_fabric(accelerator, devices, precision, alone=alone)
+        if fabric.world_size > 1:
+            end_together(getattr(fabric.strategy.launcher, "procs", []))
+        launch(fabric)
     except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
     return fabric

@@ -106,18 +106,20 @@ def shown_progress() -> Iterator[Progress]:
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:,.4g}/s" if task.speed else "")
+            unit = task.fields["unit"]
+            return Text(f"{task.speed:,.4g}{' ' * bool(unit)}{unit}/s" if task.speed else "")
 
     remaining = TimeRemainingColumn(elapsed_when_finished=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), remaining)
+    note = TextColumn("{task.fields[note]}", markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), remaining, note)
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, object] = {}
 
-        def show(what: str, done: int, total: int) -> None:
+        def show(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
             _STOP.check()
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+                tasks[what] = bars.add_task(what, total=total, unit=unit, note=note)
+            bars.update(tasks[what], completed=done, total=total, unit=unit, note=note)  # type: ignore[arg-type]
 
         yield show
 
@@ -130,7 +132,7 @@ class _Lines:
         self._last = 0.0
         self._began = (0.0, 0)  # when, and how much was done by then
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         _STOP.check()
         now = time.monotonic()
         if what != self._what:
@@ -140,4 +142,5 @@ class _Lines:
         self._what, self._last = what, now
         elapsed, more = now - self._began[0], done - self._began[1]
         rate = f", {more / elapsed:,.4g}/s, {elapsed * (total - done) / more:.0f} s left" if more and elapsed else ""
-        print(f"{what}: {done}/{total}{rate}", file=sys.stderr, flush=True)
+        counted, noted = f" {unit}" * bool(unit), f", {note}" * bool(note)
+        print(f"{what}: {done}/{total}{counted}{noted}{rate}", file=sys.stderr, flush=True)

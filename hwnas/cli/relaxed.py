@@ -63,7 +63,7 @@ def search_relaxed(
     config = SearchConfig.model_validate({**config.model_dump(), **{k: v for k, v in changes.items() if v is not None}})
     [wanted] = asked(chosen, budgets, target, tables=tables, family=False, confidence=confidence).constraints.values()
     folder = out.with_name(out.name + ".search")
-    device = options.launched(accelerator, 1, "32-true").device
+    device = options.launched(accelerator, 1, "32-true", alone=True).device
     with only_one(folder / ".lock", str(folder)), shown_progress() as progress, stopped_by_ctrl_c() as stop:
         found = search_differentiable(
             wanted,

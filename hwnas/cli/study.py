@@ -81,7 +81,7 @@ def study(
             epochs=epochs,
             images=images,
             seed=seed,
-            fabric=options.launched(accelerator, 1, precision),
+            fabric=options.launched(accelerator, 1, precision, alone=True),
             folder=out,
             study=name,
             progress=progress,

@@ -226,7 +226,7 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
 
 
 def _labelled(progress: Progress, label: str) -> Progress:
-    def tell(what: str, done: int, total: int) -> None:
-        progress(f"{label}: {what}", done, total)
+    def tell(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
+        progress(f"{label}: {what}", done, total, unit=unit, note=note)
 
     return tell

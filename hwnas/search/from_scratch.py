@@ -129,7 +129,7 @@ class FromScratch:
             (self.folder / FACTS).unlink(missing_ok=True)  # a kill leaves no facts rather than those of other weights
             save_supernet(network, self.folder, data=self.data_facts, classes=self.data.classes, training=training)
 
-    def _told(self, what: str, done: int, total: int) -> None:
-        self.progress(what, done, total)
+    def _told(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
+        self.progress(what, done, total, unit=unit, note=note)
         if self.stop():
             raise SearchStopped("a training was told to stop")

@@ -22,7 +22,7 @@ from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces.ops import Op, Shape
 from hwnas.spaces.slots import Slot, Variable, needed
 from hwnas.spaces.slotsum import SlotMax, SlotSum
-from hwnas.spaces.wiring import FROM_IMAGE, Node, Place, chain, resolve
+from hwnas.spaces.wiring import FROM_IMAGE, Node, Place, chain, reads_image, resolve
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -251,10 +251,33 @@ class Space:
             )
         return self.decode(self.encode([Arch(self.name, tuple((n, values[n]) for n in self.column))]))[0]
 
-    @property
+    @cached_property
     def smallest(self) -> Arch:
-        """The arch with the first value of every variable."""
-        return self.decode(np.zeros((1, len(self.variables)), np.uint8))[0]
+        """The arch with the first value of every variable, or the least values whose network depends on its image.
+
+        In a space of cells the first values may be those of a cell without edges, whose network gives the same for
+        every image. From the largest arch, each variable is then lowered as far as the network still depends on the
+        image, those that save most MACs first. A space in which no network does has its first values.
+        """
+        codes = np.zeros((1, len(self.variables)), np.uint8)
+        first, largest = self.decode(codes)[0], self.largest
+        if self.depends_on_image(first) or not self.depends_on_image(largest):
+            return first
+        codes = self.encode([largest])
+        lowered = codes.repeat(len(self.variables), axis=0)
+        np.fill_diagonal(lowered, 0)
+        for column in np.argsort(self.macs(self.canonical(lowered)), kind="stable"):
+            for value in range(int(codes[0, column])):
+                trial = codes.copy()
+                trial[0, column] = value
+                if self.depends_on_image(self.decode(trial)[0]):
+                    codes = trial
+                    break
+        return self.decode(codes)[0]
+
+    def depends_on_image(self, arch: Mapping[str, int]) -> bool:
+        """Whether an arch's network gives different outputs for different images, as one without edges does not."""
+        return reads_image(self.network(arch))
 
     @property
     def largest(self) -> Arch:

@@ -101,6 +101,14 @@ def resolve(places: Sequence[Place], slots: Mapping[str, Slot], ops: Mapping[str
     return _needed(nodes, given[places[-1].name])
 
 
+def reads_image(nodes: Sequence[Node]) -> bool:
+    """Whether what a network gives depends on the image: zeros that are made of it do not."""
+    depends = {FROM_IMAGE: True}
+    for i, node in enumerate(nodes):
+        depends[i] = node.op.kind != "zero" and any(depends[read] for read in node.reads)
+    return depends[len(nodes) - 1]
+
+
 def _needed(nodes: list[Node], output: int) -> list[Node]:
     """The nodes that the output is made of; it is the last of them."""
     needed = {output}

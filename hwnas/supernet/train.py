@@ -36,6 +36,7 @@ from hwnas.supernet.network import Supernet, weights_hash
 from hwnas.supernet.recipe import TrainConfig
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
+from hwnas.supernet.threads import training_threads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -87,9 +88,9 @@ def train(
             f"{supernet.space.in_channels} channels and tells {supernet.space.classes} classes apart"
         )
     if fabric is None:
-        from lightning_fabric import Fabric
+        from hwnas.supernet.processes import make_fabric
 
-        fabric = Fabric(accelerator="cpu", devices=1)
+        fabric = make_fabric("cpu", 1, "32-true", alone=True)
     if config.batch_size % fabric.world_size:
         raise InvalidValue(
             f"a batch of {config.batch_size} images cannot be split evenly among {fabric.world_size} processes"
@@ -143,12 +144,14 @@ class _Run:
         self.optimizer = self._optimizer(found.momentum if found else {})
         with ExitStack() as stack:
             metrics = stack.enter_context(Metrics(self.folder, done)) if self.fabric.is_global_zero else None
+            threads = stack.enter_context(training_threads(self.fabric.device, self.fabric.world_size))
             batches = self._batches(range(done, end))
             before = time.monotonic()
             for step in map(self.steps, range(done, end)):
                 if step.number and step.number == step.begin:
                     self._begin(self.steps(step.number - 1).space)
                 losses = self._attempt(step, *next(batches), done)
+                threads.step()
                 now = time.monotonic()
                 if metrics:
                     metrics.record(
@@ -169,6 +172,8 @@ class _Run:
                     shown,
                     (step.number - step.begin + 1) * self.config.batch_size,
                     step.phase.steps * self.config.batch_size,
+                    unit="images",
+                    note=threads.noted(losses["loss_largest"]),
                 )
         with torch.no_grad():
             for name, tensor in self.average.items():
@@ -264,7 +269,9 @@ class _Run:
         smallest = space.smallest
         if step.number % 2:  # with small images only, narrow and shallow networks would be good for nothing else
             smallest = space.arch({**smallest, "resolution": other["resolution"]})
-        return [("largest", space.largest), ("smallest", smallest), *(("random", arch) for arch in random)]
+        # A network that gives the same for every image has nothing to learn: the smallest that does not is trained.
+        drawn = [arch if space.depends_on_image(arch) else smallest for arch in random]
+        return [("largest", space.largest), ("smallest", smallest), *(("random", arch) for arch in drawn)]
 
     def _loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None, told: Tensor | None) -> Tensor:
         """The loss of a subnet.

@@ -217,6 +217,15 @@ def test_networks_are_spread_over_cost(networks: int) -> None:
     np.testing.assert_array_equal(codes, spread(WHOLE, networks, seed=1))
 
 
+def test_networks_without_edges_are_left_out() -> None:
+    cells = make_space("nasbench201-tiny")
+    codes = spread(cells, 40, seed=0)
+    assert all(map(cells.depends_on_image, cells.decode(codes)))
+    assert cells.smallest in cells.decode(codes)
+    few = cells.fix(**dict.fromkeys(["edge_0_1", "edge_0_2", "edge_1_2"], 0), edge_0_3=[0, 4])
+    assert len(spread(few, few.size, seed=0)) == few.size == 50  # where all are wanted, they are among them
+
+
 def test_a_small_space_gives_all_its_networks(space: Space) -> None:
     small = space.fix(resolution=space.variable("resolution").values[0])
     assert len(spread(small, small.size, seed=0)) == small.size

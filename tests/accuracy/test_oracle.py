@@ -56,7 +56,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkTable:
 
 
 def arch_of(**edges: int) -> Arch:
-    return SPACE.arch({**SPACE.smallest, **edges})
+    return SPACE.arch({v.name: v.values[0] for v in SPACE.variables} | edges)
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_a_column_is_named_where_there_are_several(table: BenchmarkTable) -> Non
 
 def test_different_networks_are_counted_and_the_best_so_far_kept(tmp_path: Path) -> None:
     small = read_benchmark(written(tmp_path / "t.csv", [(NONE, "10"), (SKIP, "30"), (CONV, "20")]))
-    none, skip, conv = SPACE.encode([SPACE.smallest, arch_of(edge_0_1=1), arch_of(edge_0_1=4)])
+    none, skip, conv = SPACE.encode([arch_of(), arch_of(edge_0_1=1), arch_of(edge_0_1=4)])
     oracle = Oracle(small, SPACE)
     assert (oracle.best, oracle.best_arch, oracle.evaluations) == (0.3, arch_of(edge_0_1=1), 0)
     assert len(oracle.regret) == 0
@@ -136,7 +136,7 @@ def test_different_networks_are_counted_and_the_best_so_far_kept(tmp_path: Path)
 
 def test_networks_above_the_budgets_are_counted_but_never_the_best(tmp_path: Path) -> None:
     small = read_benchmark(written(tmp_path / "t.csv", [(NONE, "10"), (SKIP, "20"), (CONV, "30")]))
-    none, skip, conv = SPACE.encode([SPACE.smallest, arch_of(edge_0_1=1), arch_of(edge_0_1=4)])
+    none, skip, conv = SPACE.encode([arch_of(), arch_of(edge_0_1=1), arch_of(edge_0_1=4)])
     oracle = Oracle(small, SPACE, within=lambda codes: codes[:, 1] < 4)
     assert (oracle.best, oracle.best_arch) == (0.2, arch_of(edge_0_1=1))
     assert oracle(np.stack([conv, none, skip])).tolist() == [0.3, 0.1, 0.2]
@@ -148,7 +148,7 @@ def test_networks_above_the_budgets_are_counted_but_never_the_best(tmp_path: Pat
 def test_a_missing_network_is_named(tmp_path: Path) -> None:
     oracle = Oracle(read_benchmark(written(tmp_path / "t.csv", [(NONE, "10"), (SKIP, "20")])), SPACE)
     with pytest.raises(DataError) as error:
-        oracle(SPACE.encode([SPACE.smallest, arch_of(edge_0_1=4)]))
+        oracle(SPACE.encode([arch_of(), arch_of(edge_0_1=4)]))
     assert f"has no accuracy of {CONV}. It has 2 of the 15625 networks of nasbench201" in str(error.value)
 
 

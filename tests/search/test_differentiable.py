@@ -25,6 +25,8 @@ from hwnas.search.differentiable.sampling import fair_paths, one_path, softmax, 
 from hwnas.search.differentiable.skips import skip_limits
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Arch, Codes, SlotSum, Space, make_space
+from hwnas.spaces.darts import CELLS as CELL_KINDS
+from hwnas.spaces.darts import pairs
 from hwnas.spaces.nasbench201 import NasBench201, nasbench201_string
 
 CELLS = make_space("nasbench201-tiny")
@@ -136,10 +138,47 @@ def test_part_of_the_channels() -> None:
     net = MixedNet(CELLS, partial=4, edge_normalisation=True)
     kernels = [p for n, p in net.supernet.named_parameters() if "edge_0_1" in n and n.endswith("conv.weight")]
     assert {tuple(k.shape[:2]) for k in kernels} == {(4, 4), (8, 8), (16, 16)}  # a quarter of 16, 32, 64
-    assert {len(p) for p in net.edges.values()} == {2, 3}
     for space in (ELASTIC, make_space("nasbench201-tiny")):
         with pytest.raises(InvalidValue, match="one of 3 channels"):
             MixedNet(space, partial=3)
+
+
+def test_edges_are_weighted_only_where_the_space_chooses_among_them() -> None:
+    """A node of NAS-Bench-201 reads all its edges, node 2 of DARTS both inputs: weights would change no network."""
+    assert not MixedNet(CELLS, partial=4, edge_normalisation=True).edges
+    cells = make_space("darts-tiny")
+    net = MixedNet(cells, partial=4, edge_normalisation=True)
+    assert sorted(len(p) for p in net.edges.values()) == [3, 3, 4, 4, 5, 5]
+    assert set(net.edges) == {f"{kind}_{j}_inputs" for kind in CELL_KINDS for j in (3, 4, 5)}
+    held = MixedNet(cells.fix(normal_3_inputs=1), edge_normalisation=True)
+    assert sorted(len(p) for p in held.edges.values()) == [3, 4, 4, 5, 5]
+
+
+def test_the_edges_of_a_network_are_those_of_the_largest_weights() -> None:
+    cells = make_space("darts-tiny")
+    cells = cells.fix(**{name: 6 for name in cells.column if name.endswith(("first", "second"))})
+    net = MixedNet(cells, partial=4, edge_normalisation=True)
+    before = net.probabilities()
+    weights = net.edges["normal_4_inputs"]
+    assert len(weights) == 4
+    with torch.no_grad():
+        weights[1], weights[3] = 2.0, 1.0
+    after = net.probabilities()
+    shares = weights.detach().softmax(dim=0)
+    expected = torch.stack([shares[a] * shares[b] for a, b in pairs(4)])
+    torch.testing.assert_close(after["normal_4_inputs"], expected / expected.sum())
+    assert pairs(4)[int(after["normal_4_inputs"].argmax())] == (1, 3)
+    assert all(torch.equal(after[name], before[name]) for name in before if name != "normal_4_inputs")
+    found = most_probable(wanted(cells, share=1.0), after)
+    assert pairs(4)[found.argmax["normal_4_inputs"]] == (1, 3)
+
+
+def test_edge_weights_learn_from_the_latency(digits: Data) -> None:
+    """What is held to the target is the expectation of the network that is made in the end."""
+    constraints = wanted(make_space("darts-tiny"))
+    run = Trained(constraints, digits, METHODS["pc-darts"], QUICK, seed=0, device=torch.device("cpu"))
+    run.latency(run.net.probabilities()).sum().backward()
+    assert all(p.grad is not None for p in run.net.edges.values())
 
 
 def test_networks_of_different_sizes_cannot_be_mixed() -> None:

@@ -79,7 +79,7 @@ def test_a_training_that_is_cut_short_keeps_nothing(make: Callable[..., FromScra
     next(scratch(space.smallest))
     assert scratch.kept is None
     told: list[str] = []
-    stopped = replace(scratch, progress=lambda what, *_: told.append(what), stop=lambda: len(told) >= 2)
+    stopped = replace(scratch, progress=lambda what, *_, **__: told.append(what), stop=lambda: len(told) >= 2)
     with pytest.raises(SearchStopped):
         list(stopped(space.smallest))
     assert told == ["training"] * 2

@@ -98,7 +98,7 @@ def test_what_nothing_reads_is_left_out() -> None:
 
 def test_a_cell_of_nothing_gives_zeros() -> None:
     text = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
-    assert parse_nasbench201(TINY, text) == TINY.smallest
+    assert not TINY.depends_on_image(parse_nasbench201(TINY, text))
     zero = ("zero 16x32x32>16x32x32 stride=1", ("stem",))
     assert set(cell(text)) == {"node_3", "next"}
     assert cell(text)["node_3"] == zero
@@ -171,3 +171,28 @@ def test_a_value_of_another_type_is_told_from_the_number() -> None:
     space = make_space("nasbench201-tiny")
     with pytest.raises(InvalidValue, match="edge_1_2 is '2', which is not among 0, 1"):
         space.arch({**space.largest, "edge_1_2": "2"})  # type: ignore[dict-item]
+
+
+SKIP = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+
+
+@pytest.mark.parametrize(
+    ("fixed", "text"),
+    [
+        ({}, SKIP),
+        ({"edge_0_3": 0}, "|none~0|+|skip_connect~0|none~1|+|none~0|none~1|skip_connect~2|"),
+        ({"edge_0_3": 4}, SKIP.replace("skip_connect", "nor_conv_3x3")),
+        (dict.fromkeys(["edge_0_1", "edge_0_2", "edge_0_3"], 0), SKIP.replace("skip_connect", "none")),  # no other
+    ],
+)
+def test_the_smallest_network_depends_on_its_image(fixed: dict[str, int | list[int]], text: str) -> None:
+    space = TINY.fix(**fixed)
+    assert nasbench201_string(space.smallest) == text
+    assert space.depends_on_image(space.smallest) == ("skip" in text or "conv" in text)
+
+
+def test_which_networks_depend_on_their_image() -> None:
+    archs = TINY.decode(ALL[(ALL[:, 1:] < 2).all(axis=1)])  # nothing or a skip connection on each edge
+    found = [TINY.depends_on_image(arch) for arch in archs]
+    assert found == [nasbench201_function(arch, zeros=False) != "#" for arch in archs]
+    assert set(found) == {False, True}

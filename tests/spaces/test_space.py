@@ -158,9 +158,10 @@ def test_an_arch_is_a_value() -> None:
 
 @every_space
 def test_the_ends_of_a_space(space: Space) -> None:
-    for v in space.variables:
-        assert space.largest[v.name] == v.values[-1]
-        assert space.smallest[v.name] == v.values[0]
+    first, last = (space.arch({v.name: v.values[end] for v in space.variables}) for end in (0, -1))
+    assert space.largest == last
+    assert (space.smallest == first) == space.depends_on_image(first) == (not space.name.startswith("nasbench201"))
+    assert space.depends_on_image(space.smallest)
     sums = space.params(space.sample(200, seed=1))
     low, high = space.params(space.encode([space.smallest, space.largest]))
     assert low <= sums.min() < sums.max() <= high

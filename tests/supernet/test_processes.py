@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,12 @@ import safetensors.torch
 
 import hwnas.supernet
 from hwnas.data import ClutteredDigits
+from hwnas.errors import InvalidValue
 from hwnas.spaces import make_space
-from hwnas.supernet import Supernet, read_training
+from hwnas.supernet import Supernet, read_facts, read_training
+from hwnas.supernet.processes import LAUNCHERS, launch, launcher, make_fabric
 
+SRUN = next(one for one in LAUNCHERS if one.name == "srun")
 RECIPE = """
 schema = 1
 batch_size = 64
@@ -54,9 +60,52 @@ def command(folder: Path, *, devices: int, content: str = RECIPE) -> list[str]:
     ]
 
 
-def train(folder: Path, *, content: str = RECIPE) -> subprocess.CompletedProcess[str]:
+# What `sbatch --ntasks=2` sets for its script, and what many a script sets besides.
+BATCH = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "MASTER_ADDR": "node17.invalid",
+    "MASTER_PORT": "1",
+    "LOCAL_RANK": "0",
+    "NODE_RANK": "1",
+    "WORLD_SIZE": "4",
+}
+STEP = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_STEP_NUM_NODES": "1",
+    "SLURM_STEP_TASKS_PER_NODE": "2",
+    "SLURM_STEP_NODELIST": "node17",
+}
+
+
+def train(
+    folder: Path, *, content: str = RECIPE, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     words = command(folder, devices=2, content=content)
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    env = {**os.environ, **(environ or {})}
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=env)
+
+
+def task(folder: Path, rank: int, *, devices: int = 2, port: int = 0) -> subprocess.Popen[str]:
+    """A task of a step of two that `srun` started."""
+    job = {name: value for name, value in BATCH.items() if name.startswith("SLURM")}
+    numbers = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "MASTER_PORT": str(port or free_port())}
+    words = command(folder, devices=devices, content=RECIPE.replace("steps = 4", "steps = 1"))
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **job, **STEP, **numbers}
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 def losses(folder: Path) -> list[list[float]]:
@@ -67,7 +116,8 @@ def losses(folder: Path) -> list[list[float]]:
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
-    done = train(tmp_path / "2")
+    """Also in a batch job, whose variables look as if others had started the processes."""
+    done = train(tmp_path / "2", environ=BATCH)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained mobilenetv3-tiny") == 1
     alone = Supernet(make_space("mobilenetv3-tiny"), seed=0)
@@ -132,6 +182,116 @@ def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "a batch of 63 images cannot be split evenly among 2 processes" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
+def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    words = command(folder, devices=2, content=RECIPE.replace("steps = 4", "steps = 4000"))
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, **BATCH}) as process:
+        try:
+            until = time.monotonic() + 200
+            while not ((folder / "metrics.csv").exists() and losses(folder)):
+                assert process.poll() is None
+                assert time.monotonic() < until, "the processes wait for each other"
+                time.sleep(0.1)
+            [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            process.terminate()
+            _, stderr = process.communicate(timeout=200)
+        finally:
+            process.kill()
+    assert process.returncode == 143, stderr
+    assert "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_tasks_that_srun_started_train_together(tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "net").mkdir()
+    tasks = [task(tmp_path / "net", rank, port=port) for rank in (0, 1)]
+    ends = [one.communicate(timeout=300) for one in tasks]
+    assert [one.returncode for one in tasks] == [0, 0], ends
+    assert [out.count("trained mobilenetv3-tiny") for out, _ in ends] == [1, 0]
+    assert read_facts(tmp_path / "net").training["processes"] == 2
+
+
+def test_sigterm_ends_a_task_that_waits_for_the_others(tmp_path: Path) -> None:
+    """Waiting for a connection does not return to Python, which would handle the signal."""
+    (tmp_path / "net").mkdir()
+    port = free_port()
+    alone, until = task(tmp_path / "net", 0, port=port), time.monotonic() + 200
+    try:
+        while True:  # it listens as soon as it waits
+            assert alone.poll() is None
+            assert time.monotonic() < until
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        alone.terminate()
+        _, stderr = alone.communicate(timeout=200)
+    finally:
+        alone.kill()
+    assert alone.returncode == 143, stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "name"),
+    [
+        ({}, None),
+        (BATCH, None),
+        ({**BATCH, "SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"}, None),  # the shell of `salloc`
+        ({**BATCH, **STEP}, "srun"),
+        ({**BATCH, **STEP, "HWNAS_STARTED": "1"}, None),  # a process that hwnas started
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, None),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, "torchrun"),
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, None),
+        ({**BATCH, **STEP, "TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0"}, "torchrun"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "mpirun"),
+    ],
+)
+def test_who_started_the_processes(environ: dict[str, str], name: str | None) -> None:
+    found = launcher(environ)
+    assert (found and found.name) == name
+
+
+@pytest.mark.parametrize(
+    ("environ", "devices", "share"),
+    [(STEP, 2, (2, 1)), ({"SLURM_STEP_NUM_TASKS": "6", "SLURM_STEP_TASKS_PER_NODE": "2(x3)"}, 6, (2, 3))],
+)
+def test_tasks_on_nodes(environ: dict[str, str], devices: int, share: tuple[int, int]) -> None:
+    assert SRUN.share(devices, environ) == share
+
+
+def test_another_number_of_tasks_than_devices_is_refused() -> None:
+    with pytest.raises(InvalidValue, match=r"srun started 2 processes .*SLURM_STEP_NUM_TASKS=2.* --devices is 4"):
+        SRUN.share(4, STEP)
+    with pytest.raises(InvalidValue, match=r"not equally many on each node \(SLURM_STEP_TASKS_PER_NODE=3,1\)"):
+        SRUN.share(4, {"SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_TASKS_PER_NODE": "3,1"})
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_one_process_within_a_batch_job(monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    """With four tasks in the job, no error; in a step of two, a study computes for itself."""
+    for variable, value in {**BATCH, "SLURM_NTASKS": "4", **(STEP if alone else {})}.items():
+        monkeypatch.setenv(variable, value)
+    fabric = make_fabric("cpu", 1, "32-true", alone=alone)
+    launch(fabric)
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)
+
+
+def test_the_tasks_of_a_step_know_their_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {"SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "node[17-18]", "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}
+    ranks = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_STEP_NUM_TASKS": "4"}
+    for variable in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in {"SLURM_JOB_ID": "77", **STEP, **nodes, **ranks}.items():
+        monkeypatch.setenv(variable, value)
+    fabric = make_fabric("cpu", 4, "32-true")
+    assert (fabric.world_size, fabric.global_rank, fabric.local_rank, fabric.node_rank) == (4, 3, 1, 1)
+    environment = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
+    assert (environment.main_address, environment.main_port) == ("node17", 15077)
 
 
 @pytest.mark.long

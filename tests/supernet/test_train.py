@@ -45,7 +45,9 @@ class Steps:
         self.done: list[int] = []
         self.stop_after = stop_after
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
+        assert unit == "images"
+        assert re.fullmatch(r"loss \d+\.\d{3}", note)
         # Images of a phase; told here as updates of the whole training.
         before = {"kernels": 0, "all": 2}[what.removeprefix("training the supernet (").removesuffix(")")]
         assert total == CONFIG.batch_size * {0: 2, 2: 3}[before]
@@ -171,7 +173,7 @@ def test_starting_anew_keeps_the_old_checkpoint_until_there_is_another(
     old = (uninterrupted[0] / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(old)
 
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int, **_: str) -> None:
         raise Stop
 
     with pytest.raises(Stop):
@@ -254,6 +256,28 @@ def test_a_step_is_the_sandwich_rule(data: ClutteredDigits, tmp_path: Path) -> N
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
         moved = max(moved, (ours - initial[name]).abs().max().item())
     assert moved > 1e-2
+
+
+def test_each_network_of_a_step_depends_on_its_image(
+    data: ClutteredDigits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell without edges gives the same for every image: there is nothing that it could learn."""
+    space = make_space("nasbench201-tiny").fix(edge_0_1=[0, 4], edge_0_2=0, edge_0_3=[0, 1], edge_1_3=[0, 1])
+    trained: list[Arch] = []
+    forward = Supernet.forward
+
+    def seen(self: Supernet, x: Tensor, arch: Arch) -> Tensor:
+        trained.append(arch)
+        return forward(self, x, arch)
+
+    monkeypatch.setattr(Supernet, "forward", seen)
+    config = TrainConfig(phases=[Phase(name="all", steps=6, learning_rate=0.1)], batch_size=4)
+    train(Supernet(space), data, config, seed=0, folder=tmp_path)
+    assert len(trained) == 18
+    assert all(map(space.depends_on_image, trained))
+    assert trained[1] == space.smallest
+    drawn = [space.decode(space.sample(2, seed=(0, step)))[0] for step in range(6)]
+    assert not all(map(space.depends_on_image, drawn))  # so it is seen
 
 
 class OneBatch(ClutteredDigits):
@@ -452,7 +476,7 @@ def test_metrics_of_a_phase_with_a_comma_outlast_a_kill(data: ClutteredDigits, t
         phases=[Phase(name='kernels, "all" of them', steps=5, learning_rate=0.1)], batch_size=8, checkpoint_every=2
     )
 
-    def stop(what: str, done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int, **_: str) -> None:
         if done == 3 * config.batch_size:
             raise Stop
 
@@ -522,7 +546,7 @@ import resource, sys
 from pathlib import Path
 from hwnas.data import ClutteredDigits
 from hwnas.errors import OutOfMemory
-from hwnas.spaces import make_space
+from hwnas.spaces import Arch, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
 import lightning_fabric, torch
 torch.set_num_threads(1)

@@ -21,7 +21,8 @@ class Method:
         second_order: whether probabilities foresee the next step of the weights.
         together: whether one loss trains both levels, on the training images.
         partial: of so many channels one passes through a mixture.
-        edge_normalisation: whether edges into a node are weighted against each other.
+        edge_normalisation: whether edges into a node are weighted against each other, where the space chooses among
+            them.
         fair: whether each step trains every value once, in place of `weights`.
         pairs: whether two logits that were compared keep their probability together.
         variance: weight of the penalty on probabilities that lie close together.

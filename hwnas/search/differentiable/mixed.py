@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -19,13 +19,12 @@ from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from hwnas.errors import InvalidValue
-from hwnas.latency.loss import contract
 from hwnas.nn import build, ready
+from hwnas.search.differentiable.choice import Choice, chosen_edges
 from hwnas.spaces import Op, Slot, Space
 from hwnas.spaces.wiring import IMAGE, Place
 from hwnas.supernet import Supernet
 
-MERGING = frozenset({"sum", "concat", "zero"})
 _NARROWED = frozenset({"conv", "avgpool", "maxpool", "sep-conv", "dil-conv", "factorized-reduce", "none"})
 
 
@@ -42,57 +41,6 @@ class Paths(NamedTuple):
     open: dict[str, Tensor]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What may stand in a slot.
-
-    Attributes:
-        variables: those that choose.
-        candidates: the different ops, and None where what is read passes on.
-        table: 1 where values choose a candidate, ``(choices of the first variable, ..., candidates)``.
-    """
-
-    variables: tuple[str, ...]
-    candidates: tuple[Op | None, ...]
-    table: Tensor
-
-    @classmethod
-    def of(cls, space: Space, slot: Slot) -> Choice:
-        """The choice of a slot.
-
-        Raises:
-            InvalidValue: ops with images of different sizes or widths cannot be summed.
-        """
-        ops = space.slot_ops(slot)
-        candidates = tuple(dict.fromkeys(ops.flat))
-        index = torch.tensor([candidates.index(op) for op in ops.flat])
-        names = tuple(name for name in slot.variables if len(space.variable(name).values) > 1)
-        table = functional.one_hot(index, len(candidates)).double()
-        shapes = {(op.input, op.output) for op in candidates if op is not None}
-        passes = None in candidates and any(before != after for before, after in shapes)
-        lengths = [len(space.variable(name).values) for name in names]
-        choice = cls(variables=names, candidates=candidates, table=table.reshape(*lengths, len(candidates)))
-        if not choice.merges and (len(shapes) > 1 or passes):
-            raise InvalidValue(
-                f"the ops of {slot.name} in {space.name} differ in the shapes that they read or give, so their outputs "
-                f"cannot be summed; hold the variables that say so to one value each, of {', '.join(names)} "
-                "(--fix, Space.fix)"
-            )
-        return choice
-
-    @property
-    def merges(self) -> bool:
-        """Whether this is a node, which makes one value of those that reach it, and chooses nothing."""
-        return any(op is not None and op.kind in MERGING for op in self.candidates)
-
-    def contracted(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Values of the variables, ``(choices,)`` each -> of the candidates, ``(candidates,)``."""
-        given = [values[name] for name in self.variables]
-        if not given:
-            return self.table
-        return contract(self.table.to(given[0]), given)
-
-
 class MixedNet(nn.Module):
     """A relaxed network.
 
@@ -100,7 +48,8 @@ class MixedNet(nn.Module):
         space: whose networks it mixes; one resolution.
         partial: of so many channels one passes through the mixture, the others around it (Xu et al., "PC-DARTS", ICLR
             2020, equation 2); 1 for all.
-        edge_normalisation: whether the edges into a node are weighted against each other (PC-DARTS, equation 3).
+        edge_normalisation: whether the edges into a node are weighted against each other (PC-DARTS, equation 3), where
+            the space chooses among them, see `chosen_edges`.
         seed: of the initial weights.
 
     Raises:
@@ -120,11 +69,15 @@ class MixedNet(nn.Module):
         self.logits = nn.ParameterDict(
             {v.name: torch.zeros(len(v.values)) for v in space.variables if len(v.values) > 1}
         )
+        # By the variable that chooses among the edges: cells of a kind share them as they share their variables.
         self.edges = nn.ParameterDict()
-        if edge_normalisation:
-            for place in space.places:
-                if len(place.reads) > 1 and self.choices[place.slot].merges and self._is_sum(place):
-                    self.edges.setdefault(self._edges_of(place), torch.zeros(len(place.reads)))
+        self.opens: dict[str, Tensor] = {}
+        self._chooser: dict[str, str] = {}
+        for place in space.places if edge_normalisation else ():
+            variable, opens = (self._is_sum(place) and chosen_edges(space, self.choices, place)) or ("", None)
+            if opens is not None and torch.equal(self.opens.setdefault(variable, opens), opens):
+                self._chooser[place.name] = variable
+                self.edges.setdefault(variable, torch.zeros(len(place.reads)))
         self.skip_dropout = 0.0
         self.train()
 
@@ -156,8 +109,16 @@ class MixedNet(nn.Module):
                 parameter.requires_grad_(True)
 
     def probabilities(self) -> dict[str, Tensor]:
-        """Name of a variable -> probabilities of its values, ``(choices,)``: a softmax of the logits."""
-        return {name: logits.softmax(dim=0) for name, logits in self.logits.items()}
+        """Name of a variable -> probabilities of its values, ``(choices,)``.
+
+        A softmax of the logits; where a variable chooses among normalised edges, times the weights of the edges that a
+        value opens (PC-DARTS, section 3.3: an edge is as strong as its weight and its operation's together).
+        """
+        logits = self.alphas
+        for name, opens in self.opens.items():
+            weights = self.edges[name].log_softmax(dim=0)
+            logits[name] = logits[name] + opens.to(weights) @ weights
+        return {name: values.softmax(dim=0) for name, values in logits.items()}
 
     def forward(self, x: Tensor, paths: Paths) -> Tensor:
         """Images ``(n, *Space.image_shape)`` -> logits ``(n, classes)``."""
@@ -247,7 +208,8 @@ class MixedNet(nn.Module):
         given = [values[name] for name in place.reads]
         if not self._is_sum(place):
             return torch.cat([value for value in given if value is not None], dim=1)
-        shares = self.edges[self._edges_of(place)].softmax(dim=0) if self.edges and len(given) > 1 else None
+        chooser = self._chooser.get(place.name)
+        shares = self.edges[chooser].softmax(dim=0) if chooser else None
         terms = [value if shares is None else shares[i] * value for i, value in enumerate(given) if value is not None]
         if terms:
             return functools.reduce(torch.add, terms)
@@ -255,11 +217,8 @@ class MixedNet(nn.Module):
         return build(zeros[0])(read[place.reads[0]]) if zeros else None
 
     def _is_sum(self, place: Place) -> bool:
-        return not any(op is not None and op.kind == "concat" for op in self.choices[place.slot].candidates)
-
-    def _edges_of(self, place: Place) -> str:
-        """A name for the edges into a node, which cells of a kind share as they share their variables."""
-        return "-".join(self.choices[place.slot].variables)
+        choice = self.choices[place.slot]
+        return choice.merges and not any(op is not None and op.kind == "concat" for op in choice.candidates)
 
     def _hold_scales(self) -> None:
         """BN of candidates does not scale: it would trade with the weights of the mixture (DARTS, appendix A.1.1)."""

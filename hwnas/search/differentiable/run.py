@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +16,7 @@ from hwnas.errors import InvalidValue, TrainingDiverged, UnknownName
 from hwnas.latency.loss import PENALTIES, LatencyLoss, Penalty
 from hwnas.progress import Progress, never, silent
 from hwnas.search.differentiable.bilevel import first_order, second_order
+from hwnas.search.differentiable.config import SearchConfig
 from hwnas.search.differentiable.methods import METHODS, Method
 from hwnas.search.differentiable.mixed import MixedNet, Paths
 from hwnas.search.differentiable.repair import Repaired, check_repairable, most_probable
@@ -25,46 +25,9 @@ from hwnas.search.differentiable.skips import skip_limits
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Domain
 from hwnas.supernet.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
-from hwnas.targets import Spec
+from hwnas.supernet.threads import training_threads
 
 _ADAM = (0.5, 0.999)  # DARTS, section 3.1: the architecture's betas
-
-
-class SearchConfig(Spec):
-    """How a relaxed network is trained.
-
-    Attributes:
-        steps: updates of the weights.
-        batch_size: images of each level's batch.
-        learning_rate: of the weights, falling to 0 along a cosine.
-        momentum, weight_decay, clip_norm: of the weights.
-        warmup: share of the steps before probabilities are trained, too.
-        arch_learning_rate, arch_weight_decay: of the probabilities' logits, by Adam.
-        penalty: on latency, a key of `hwnas.latency.loss.PENALTIES`.
-        update_every: steps between two updates of a penalty that adapts.
-        entropy: weight of the probabilities' mean entropy in the loss, rising from 0 to this at the end.
-        skip_dropout: on skip connections of cells, falling from this to 0 (Chen et al., "P-DARTS", ICCV 2019).
-        skip_guard: end before more than half of a cell's edges are skip connections, and return none that has (DARTS+).
-        window: the network at the end lies at most this share below its target, where one does; else as near as any.
-        checkpoint_every: steps between two checkpoints.
-    """
-
-    steps: PositiveInt = 1000
-    batch_size: int = Field(default=64, gt=0, le=2**20)
-    learning_rate: float = Field(default=0.05, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=3e-4, ge=0, le=1)
-    clip_norm: float = Field(default=5.0, gt=0)
-    warmup: float = Field(default=0.2, ge=0, lt=1)
-    arch_learning_rate: float = Field(default=0.02, gt=0)
-    arch_weight_decay: float = Field(default=1e-3, ge=0, le=1)
-    penalty: str = "lagrangian"
-    update_every: PositiveInt = 10
-    entropy: float = Field(default=0.0, ge=0)
-    skip_dropout: float = Field(default=0.0, ge=0, lt=1)
-    skip_guard: bool = False
-    window: float = Field(default=0.05, gt=0, lt=1)
-    checkpoint_every: PositiveInt = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +76,7 @@ def search_differentiable(
         seed: of weights, images, samples.
         device: that torch computes on.
         resume: go on from a checkpoint in the folder.
-        progress: told after each step.
+        progress: told after each step, in images.
         stop: asked after each step; after a True the network is made of the probabilities so far.
 
     Raises:
@@ -157,22 +120,32 @@ def search_differentiable(
         **config.model_dump(mode="json", exclude={"checkpoint_every"}),
         "seed": seed,
     }
+    if METHODS[strategy].edge_normalisation:
+        subject["edges"] = sorted(run.net.edges)
     path = folder / CHECKPOINT
     done = run.restore(read_checkpoint(path, subject)) if resume else 0
     batches, held_out = run.training_images(done), run.validation_images(done)
     ended = None
-    while done < config.steps:
-        run.step(done, next(batches), next(held_out))
-        done += 1
-        progress(f"{strategy}: training weights and probabilities", done, config.steps)
-        if done % config.checkpoint_every == 0 or done == config.steps:
-            write_checkpoint(path, subject, run.state(done))
-        if config.skip_guard and done > config.warmup * config.steps and run.skips_dominate():
-            ended = f"skip connections were about to be more than half of a cell after {done} steps"
-            break
-        if stop():
-            ended = f"stopped after {done} of {config.steps} steps"
-            break
+    with training_threads(run.device, 1) as threads:
+        while done < config.steps:
+            loss = run.step(done, next(batches), next(held_out))
+            threads.step()
+            done += 1
+            progress(
+                f"{strategy}: training weights and probabilities",
+                done * config.batch_size,
+                config.steps * config.batch_size,
+                unit="images",
+                note=threads.noted(loss),
+            )
+            if done % config.checkpoint_every == 0 or done == config.steps:
+                write_checkpoint(path, subject, run.state(done))
+            if config.skip_guard and done > config.warmup * config.steps and run.skips_dominate():
+                ended = f"skip connections were about to be more than half of a cell after {done} steps"
+                break
+            if stop():
+                ended = f"stopped after {done} of {config.steps} steps"
+                break
     return run.result(done, ended)
 
 
@@ -232,8 +205,8 @@ class Trained:
 
     # -- a step ----------------------------------------------------------------------------------------------------
 
-    def step(self, number: int, training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) -> None:
-        """One update of each level."""
+    def step(self, number: int, training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) -> float:
+        """One update of each level; the loss on the training images before it."""
         config, method = self.config, self.method
         share = number / config.steps
         high, low = method.temperatures
@@ -247,9 +220,10 @@ class Trained:
         if learns and not method.together:
             paths = method.archs(self.net.alphas, temperature, generator)
             self._learn_archs(number, paths, training, validation, temperature, rate)
-        self._learn_weights(number, training, temperature, generator, archs=learns and method.together)
+        loss = self._learn_weights(number, training, temperature, generator, archs=learns and method.together)
         if learns and (number + 1) % config.update_every == 0:
             self.penalty.update(self._latency())
+        return loss
 
     def _learn_archs(
         self,
@@ -291,15 +265,19 @@ class Trained:
         generator: torch.Generator,
         *,
         archs: bool,
-    ) -> None:
+    ) -> float:
         self.module.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
         if self.method.fair:
             for paths in fair_paths(self.wanted.space, self.seed, number):
                 on_device = Paths(*({k: v.to(self.device) for k, v in part.items()} for part in paths))
-                self._finite(self._task(on_device, *training), number).backward()
+                losses.append(self._task(on_device, *training))
+                self._finite(losses[-1], number).backward()
+                losses[-1] = losses[-1].detach()
         else:
             alphas = self.net.alphas if archs else {name: a.detach() for name, a in self.net.alphas.items()}
             loss = self._task(self.method.weights(alphas, temperature, generator), *training)
+            losses.append(loss.detach())
             if archs:
                 loss = self._arch_loss(loss, number)
             self._finite(loss, number).backward()
@@ -307,6 +285,7 @@ class Trained:
         self.weights.step()
         if archs:
             self.archs.step()
+        return float(torch.stack(losses).mean())
 
     def _task(self, paths: Paths, images: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(self.net(images, paths), labels)

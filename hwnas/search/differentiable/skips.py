@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hwnas.search.differentiable.mixed import MERGING
+from hwnas.search.differentiable.choice import MERGING
 from hwnas.spaces import Op, Slot, SlotSum, Space
 
 _HALF = 0.5
