@@ -60,8 +60,8 @@ class Opened:
     def anew(self, names: Sequence[str], rng: np.random.Generator) -> dict[str, Sample]:
         """Open programs anew, in this order: each as a call that runs it once and returns the milliseconds it took.
 
-        The first of `names` are opened, as many as the memory holds. Where that is not all, those that follow in further
-        calls make groups of about one size. Sessions of other programs are closed.
+        The first of `names` are opened, as many as the memory holds. Where that is not all, those that follow in
+        further calls make groups of about one size. Sessions of other programs are closed.
 
         A session is closed as soon as its program has a new one, so that two of a program are open but for a moment.
 
@@ -123,10 +123,12 @@ class Opened:
         return left is None or left >= self._kept + more
 
     def _does_not_fit(self, name: str) -> OutOfMemory:
-        now, start, kept = (f"{(b or 0) / 2**20:.0f} MiB" for b in (memory.available_bytes(), self._available, self._kept))
+        now, start, kept = (
+            f"{(found or 0) / 2**20:.0f} MiB" for found in (memory.available_bytes(), self._available, self._kept)
+        )
         return OutOfMemory(
-            f"the memory does not hold one program of {self._recipe.name}, {name!r}: {start} were available before it was "
-            f"opened and {now} are now, of which {kept} must stay free. Close what else runs on this machine, raise "
+            f"the memory does not hold one program of {self._recipe.name}, {name!r}: {start} were available at the start "
+            f"and {now} are now, of which {kept} must stay free. Close what else runs on this machine, raise "
             f"{memory.LIMIT} if it is set, or measure a smaller space (--fix resolution=...)"
         )
 

@@ -17,7 +17,7 @@ from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.targets import Journal, Recipe, usable_cores
 from hwnas.timing.measurement import Measurement
-from hwnas.timing.opened import Opened
+from hwnas.timing.opened import Opened, Sample
 from hwnas.timing.protocol import Protocol, order_of
 
 
