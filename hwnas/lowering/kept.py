@@ -66,7 +66,7 @@ def _key(op: Op, settings: object) -> str:
 
 @cache
 def _exporter() -> list[str]:
-    """Versions of what exports, and a hash of the code of hwnas that takes part: a checkout changes without a version."""
+    """Versions of what exports, and a hash of hwnas's own code, which changes in a checkout without a version."""
     package = Path(hwnas.__file__).parent
     code = hashlib.sha256()
     for file in sorted(file for name in _CODE for file in (package / name).rglob("*.py")):

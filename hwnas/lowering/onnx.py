@@ -79,7 +79,7 @@ class OnnxForm(Form):
         return model
 
     def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
-        """Each op with random weights, cut from exports of many branches; from its file where it was exported before."""
+        """Each op with random weights, cut from exports of many branches, or from the file of an earlier one."""
         sized = list({without_size(op): op for op in ops}.values())
         settings = {"batch": self.recipe.batch, "opset": self.recipe.opset}
         graphs: dict[Op, onnx.ModelProto] = {}

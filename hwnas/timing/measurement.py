@@ -166,8 +166,8 @@ def _common(visits: npt.NDArray[np.float64], columns: npt.NDArray[np.int64]) -> 
 
     With all programs open together, the median over the passes is a fair first guess of a program's own time. In groups
     it is not: with 3 sessions and a machine that slows down halfway, a program may be visited twice on the slow one and
-    another once, and medians stay 22% off. The mean of a window and the mean of a program are solved for together: groups
-    are others in every session, which connects all programs.
+    another once, and medians stay 22% off. The mean of a window and the mean of a program are solved for together:
+    groups are others in every session, which connects all programs.
 
     Args:
         visits: logarithms of the times, in the order of the visits, ``(visits,)``.

@@ -127,8 +127,8 @@ class Opened:
             f"{(found or 0) / 2**20:.0f} MiB" for found in (memory.available_bytes(), self._available, self._kept)
         )
         return OutOfMemory(
-            f"the memory does not hold one program of {self._recipe.name}, {name!r}: {start} were available at the start "
-            f"and {now} are now, of which {kept} must stay free. Close what else runs on this machine, raise "
+            f"the memory does not hold one program of {self._recipe.name}, {name!r}: {start} were available at the "
+            f"start and {now} are now, of which {kept} must stay free. Close what else runs on this machine, raise "
             f"{memory.LIMIT} if it is set, or measure a smaller space (--fix resolution=...)"
         )
 
