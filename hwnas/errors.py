@@ -18,7 +18,7 @@
     ├── DataError                 a dataset is empty, broken or not of the form asked for
     ├── CheckpointError           a supernet's files are not what is asked for
     ├── TrainingDiverged          a loss is no finite number
-    ├── OutOfMemory               a batch does not fit into the memory
+    ├── OutOfMemory               a batch or a program does not fit into the memory
     ├── ProcessLost               one of a training's processes ended before the others
     ├── GraphError                a lowered graph is not one that its runtime takes
     ├── ParityError               the lowered network computes something else
@@ -121,7 +121,7 @@ class TrainingDiverged(HwnasError):
 
 
 class OutOfMemory(HwnasError):
-    """A batch does not fit into the memory."""
+    """A batch or a program does not fit into the memory."""
 
 
 class ProcessLost(HwnasError):

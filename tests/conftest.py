@@ -48,6 +48,14 @@ RECIPE = Recipe.model_validate(
 
 
 @pytest.fixture(autouse=True, scope="session")
+def home_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What hwnas keeps between runs stays out of the user's data folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HWNAS_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """Two threads on a busy machine wait for each other: small tensors are then a hundred times slower."""
     before = torch.get_num_threads()

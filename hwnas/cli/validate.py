@@ -39,7 +39,8 @@ def validate(
     with only_one(table_lock(path), f"the table of {wanted.name}"), shown_progress() as progress:
         table = read_table(wanted, path)
         model = load_model(table, chosen)
-        report = measure(model, wanted, networks=networks, seed=seed, progress=progress)
+        programs = path.parent / f".{path.stem}.programs"
+        report = measure(model, wanted, networks=networks, seed=seed, programs=programs, progress=progress)
         write_table(table.with_validation(chosen, report.summary), path)
     summary, worst = report.summary, report.worst(model)
     if as_json:

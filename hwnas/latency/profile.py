@@ -6,8 +6,10 @@ import datetime
 import functools
 import logging
 import platform
+import shutil
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -77,7 +79,8 @@ def profile(
             that reports something else.
         RuntimeUnavailable: the runtime cannot run here.
         TooNoisy: the figures cannot be trusted; there is no table.
-        OutputError: the journal cannot be written.
+        OutputError: the journal, or a network's program beside it, cannot be written.
+        OutOfMemory: the memory does not hold even one network.
     """
     check_host(target)
     check_origin(old, "measured")
@@ -129,15 +132,18 @@ def profile(
         }
     )
     table = LatencyTable(target=target, rows=all_rows, manifest=manifest)
-    timed = _steadily(
-        assembled(space, target, codes, programs),
-        target,
-        NETWORKS,
-        journals / "networks.jsonl",
-        {**subject, "codes": codes.tolist()},
-        what="timing networks",
-        progress=progress,
-    )
+    with scratch(journals / "programs") as folder:
+        whole = assembled(space, target, codes, programs, folder)
+        del programs
+        timed = _steadily(
+            whole,
+            target,
+            NETWORKS,
+            journals / "networks.jsonl",
+            {**subject, "codes": codes.tolist()},
+            what="timing networks",
+            progress=progress,
+        )
     return table.with_fit(_fit(table, space, codes, networks, timed))
 
 
@@ -162,7 +168,7 @@ def _check_machine(old: LatencyTable | None, target: Target) -> None:
 
 
 def _steadily(
-    programs: Mapping[str, Program],
+    programs: Mapping[str, Program | Path],
     target: Target,
     protocol: Protocol,
     journal: Path,
@@ -250,25 +256,43 @@ def lower_ops(space: Space, ops: Sequence[Op], target: Target, progress: Progres
     return programs
 
 
-def assembled(space: Space, target: Target, codes: Codes, programs: Mapping[Op, Program]) -> dict[str, Program]:
+def assembled(
+    space: Space, target: Target, codes: Codes, programs: Mapping[Op, Program], folder: Path
+) -> dict[str, Program | Path]:
     """Whole networks: codes ``(n, variables)`` -> n programs, named by their row.
 
-    They are the ops' graphs wired together, which is the graph of the whole network's export.
+    They are the ops' graphs wired together, which is the graph of the whole network's export. Those with weights of
+    their own are files in the folder: 40 networks of mobilenetv3 would take 1 GiB of memory, once as graphs and once as
+    the bytes that ONNX Runtime keeps of each.
+
+    Raises:
+        OutputError: a file cannot be written.
     """
     form = form_of(target.recipe)
     archs = space.decode(codes)
-    found: dict[str, Program] = {}
+    found: dict[str, Program | Path] = {}
     for i, nodes in enumerate(map(space.network, archs)):
         if space.wiring is None:
-            found[str(i)] = form.assemble([programs[node.op] for node in nodes])
+            whole = form.assemble([programs[node.op] for node in nodes])
+            found[str(i)] = form.spooled(whole, folder / str(i))
             continue
         before: Counter[Op] = Counter()
         parts = []
         for node in nodes:
             parts.append(form.another(programs[node.op], before[node.op]))
             before[node.op] += 1
-        found[str(i)] = form.assemble(parts, [node.reads for node in nodes])
+        found[str(i)] = form.spooled(form.assemble(parts, [node.reads for node in nodes]), folder / str(i))
     return found
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for the programs of a measurement: empty at first, even after a kill, and gone at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def latencies_ms(measured: Measurement) -> Floats:

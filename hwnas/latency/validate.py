@@ -6,6 +6,8 @@ import contextlib
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from hwnas.latency.profile import (
     distinct,
     latencies_ms,
     lower_ops,
+    scratch,
 )
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
@@ -61,7 +64,13 @@ class ValidationReport:
 
 
 def validate(
-    model: LatencyModel, target: Target, *, networks: int = 40, seed: int = 0, progress: Progress = silent
+    model: LatencyModel,
+    target: Target,
+    *,
+    networks: int = 40,
+    seed: int = 0,
+    programs: Path | None = None,
+    progress: Progress = silent,
 ) -> ValidationReport:
     """Measure fresh networks twice and compare: prediction with each measurement, and measurement with measurement.
 
@@ -69,10 +78,21 @@ def validate(
     machine as a whole is faster or slower from one hour to the next, by as much as they say (`as_it_was`), and that is
     taken out of the figures and reported as `Validation.speed`. What remains is what a prediction can be blamed for.
 
+    Args:
+        model: says what is predicted.
+        target: its device must be this host.
+        networks: how many fresh ones.
+        seed: of their draw.
+        programs: folder for the networks' programs meanwhile, where no other process works; the system's folder of
+            temporary files if None.
+        progress: callback, invoked after every visit.
+
     Raises:
         InvalidValue: fewer than 2 networks, or the space has not as many fresh ones.
         TableError: the target's device is not this host, or the latencies were imported or estimated.
         TooNoisy: the figures cannot be trusted.
+        OutputError: a network's program cannot be written.
+        OutOfMemory: the memory does not hold even one network.
     """
     if networks < 2:
         raise InvalidValue(f"a validation needs at least 2 networks, not {networks}")
@@ -90,10 +110,12 @@ def validate(
     archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(calibration)]
     ops: dict[Op, None] = {op: None for where, arch in archs for _, op in where.ops(arch)}
     lowered = lower_ops(space, list(ops), target, progress)
-    programs: dict[str, Program] = assembled(space, target, codes, lowered)
-    again = assembled(domain, target, calibration, lowered)
-    programs |= {f"calibration {name}": program for name, program in again.items()}
-    timings = [_measure(programs, target, fit, f"timing networks, {which} time", progress) for which in _TIMES]
+    with TemporaryDirectory(prefix="hwnas-") as temporary, scratch(programs or Path(temporary) / "programs") as folder:
+        fresh = assembled(space, target, codes, lowered, folder / "fresh")
+        again = assembled(domain, target, calibration, lowered, folder / "calibration")
+        del lowered
+        whole = {**fresh, **{f"calibration {name}": program for name, program in again.items()}}
+        timings = [_measure(whole, target, fit, f"timing networks, {which} time", progress) for which in _TIMES]
     measured = np.stack([timing.ms for timing in timings])
     predicted, upper = model.predict(codes), _upper(model, codes)
     errors = np.abs(predicted / measured - 1)
@@ -132,7 +154,9 @@ class _Timing:
     spread: float
 
 
-def _measure(programs: Mapping[str, Program], target: Target, fit: Fit, what: str, progress: Progress) -> _Timing:
+def _measure(
+    programs: Mapping[str, Program | Path], target: Target, fit: Fit, what: str, progress: Progress
+) -> _Timing:
     timed = time_programs(programs, target.recipe, NETWORKS, what=what, progress=progress)
     timed.require_steady()
     measured = latencies_ms(timed)

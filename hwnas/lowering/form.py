@@ -93,6 +93,14 @@ class Form(ABC):
             OutputError: the file cannot be written.
         """
 
+    def spooled(self, program: Program, folder: Path) -> Program | Path:
+        """The program as a file in a folder, where it has weights that no other program shares; else itself.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        return program
+
 
 def without_size(op: Op) -> Op:
     """The op without its image size.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from hwnas.errors import InvalidValue
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained, without_size
+from hwnas.lowering.kept import exported
 from hwnas.lowering.serialized import serialized
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
@@ -78,16 +80,21 @@ class OnnxForm(Form):
         return model
 
     def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
-        """Each op with random weights, cut from exports of many branches."""
-        shapes = {without_size(op): op for op in ops}
-        sized = list(shapes.values())
+        """Each op with random weights, cut from exports of many branches, or from the file of an earlier one."""
+        sized = list({without_size(op): op for op in ops}.values())
+        settings = {"batch": self.recipe.batch, "opset": self.recipe.opset}
         graphs: dict[Op, onnx.ModelProto] = {}
         for start in range(0, len(sized), _BRANCHES):
-            part = sized[start : start + _BRANCHES]
-            models = self._export([stand_in(op) for op in part], [[op.input] * op.inputs for op in part])
-            made = models if wired or not self.recipe.quantization else [self._in_precision(model) for model in models]
-            graphs |= {without_size(op): model for op, model in zip(part, made, strict=True)}
+            part = {without_size(op): op for op in sized[start : start + _BRANCHES]}
+            made = exported(list(part), settings, partial(self._stand_ins, part))
+            for op, like in part.items():
+                model = _resized(made[op], self.recipe.batch, like)
+                graphs[op] = model if wired or not self.recipe.quantization else self._in_precision(model)
         return {op: _resized(graphs[without_size(op)], self.recipe.batch, op) for op in ops}
+
+    def _stand_ins(self, sized: Mapping[Op, Op], missing: list[Op]) -> list[onnx.ModelProto]:
+        ops = [sized[op] for op in missing]
+        return self._export([stand_in(op) for op in ops], [[op.input] * op.inputs for op in ops])
 
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> onnx.ModelProto:
         """Graphs wired into one, names made unique by their position.
@@ -179,6 +186,10 @@ class OnnxForm(Form):
         path = folder / self.filename
         write_whole(path, serialized(program))
         return path
+
+    def spooled(self, program: Program, folder: Path) -> Path:
+        """Every graph has its weights inside: 13 MiB a network of mobilenetv3."""
+        return self.write(program, folder)
 
     def _export(self, modules: list[nn.Module], shapes: list[list[Shape]]) -> list[onnx.ModelProto]:
         """One export call for many modules, each with the shapes of its inputs -> one model each.

@@ -116,6 +116,7 @@ def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
         context.target,
         networks=networks,
         seed=context.job.seed,
+        programs=folder / "programs",
         progress=context.progress,
     )
     return {

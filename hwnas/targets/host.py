@@ -12,11 +12,10 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 
+from hwnas.affinity import allowed_cores, bound_by
 from hwnas.targets.linux import from_linux, one_line
 
 log = logging.getLogger(__name__)
-
-from hwnas.affinity import allowed_cores, bound_by
 
 # What macOS (sysctl) and Windows (IsProcessorFeaturePresent) call the same features.
 MACOS_FLAGS = {
@@ -112,7 +111,7 @@ def detect_host() -> Host:
     The first answer is kept: timing pins the process to few cores, and the host must not seem to shrink.
     """
     if bound := bound_by():
-        logging.getLogger(__name__).warning("this host is described with fewer cores than it has: %s", bound)
+        log.warning("this host is described with fewer cores than it has: %s", bound)
     host = Host(
         architecture=platform.machine(),
         cpu_name=platform.processor() or platform.machine(),

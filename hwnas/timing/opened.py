@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from hwnas.errors import RuntimeUnavailable
+from hwnas.errors import OutOfMemory, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.runtimes import Session, open_session, session_class
 from hwnas.targets import Recipe, reason_of
+from hwnas.timing import memory
+
+# Kept free of what was available at the start, and at least: runs allocate what opening does not (2.5 MiB a network of
+# mobilenetv3 at 160 px in ONNX Runtime), and the system needs some of it for files.
+_KEPT_SHARE, _KEPT_BYTES = 1 / 8, 64 * 2**20
 
 Sample = Callable[[], float]
 
 
 class Opened:
-    """The sessions of some programs, closed together at the end.
+    """The sessions of some programs, as many at once as the memory holds; closed together at the end.
 
     Args:
         programs: name -> lowered program, or the file of one.
@@ -37,6 +43,11 @@ class Opened:
         self._cores = cores
         self._sessions: dict[str, Session] = {}
         self._settings = ExitStack()
+        self._settled = False
+        self._available = memory.available_bytes()
+        self._kept = max(int((self._available or 0) * _KEPT_SHARE), _KEPT_BYTES)
+        self._largest = 0  # bytes that one program took when it was opened
+        self._most = len(programs)  # that are open at once
 
     def __enter__(self) -> Self:
         return self
@@ -45,37 +56,89 @@ class Opened:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._settings.close()
-        for session in self._sessions.values():
-            session.close()
+        self._close(set(self._sessions))
 
-    def anew(self, rng: np.random.Generator) -> dict[str, Sample]:
-        """Every program as a call that runs it once and says how many milliseconds that took.
+    def anew(self, names: Sequence[str], rng: np.random.Generator) -> dict[str, Sample]:
+        """Open programs anew, in this order: each as a call that runs it once and returns the milliseconds it took.
 
-        They are opened in random order: where memory lies depends on what was opened before.
+        The first of `names` are opened, as many as the memory holds. Where that is not all, those that follow in
+        further calls make groups of about one size. Sessions of other programs are closed.
 
         A session is closed as soon as its program has a new one, so that two of a program are open but for a moment.
-        """
-        names = list(self._programs)
-        first = not self._sessions
-        calls: dict[str, Sample] = {}
-        with self._each() as each:
-            for name in each(self._open, [names[i] for i in rng.permutation(len(names))]):
-                session = self._sessions[name]
-                if first and not calls:
-                    self._settings.enter_context(session.threads())
-                call = session.bind(rng.standard_normal(session.shape, np.float32))
-                calls[name] = partial(session.time_ms, call)
-        return calls
 
-    def _open(self, name: str) -> str:
-        before = self._sessions.get(name)
+        Raises:
+            OutOfMemory: not even one program fits.
+        """
+        group = names[: _even(len(names), self._most)]
+        self._close(self._sessions.keys() - set(group))
+        calls: dict[str, Sample] = {}
+        while len(calls) < len(group):
+            before = len(calls)
+            with self._each() as each:
+                for name in each(self._open, group[before:]):
+                    if name is None:
+                        break
+                    calls[name] = self._bound(name, rng)
+            if len(calls) == len(group):
+                return calls
+            # What is still open from last time is opened from its program later; what was freed goes to the system.
+            stale = self._sessions.keys() - calls.keys()
+            self._close(stale)
+            memory.give_back()
+            if not self._has_room() or (len(calls) == before and not stale):
+                break
+        if not calls:
+            raise self._does_not_fit(group[0])
+        self._most = _even(len(names), len(calls))
+        self._close(self._sessions.keys() - set(group[: self._most]))
+        return {name: calls[name] for name in group[: self._most]}
+
+    def _bound(self, name: str, rng: np.random.Generator) -> Sample:
+        session = self._sessions[name]
+        if not self._settled:
+            self._settings.enter_context(session.threads())
+            self._settled = True
+        return partial(session.time_ms, session.bind(rng.standard_normal(session.shape, np.float32)))
+
+    def _open(self, name: str) -> str | None:
+        """Open a program anew; None where there is no room for it."""
+        before, alone = self._sessions.get(name), not self._sessions
+        if not self._has_room():
+            return None
+        free = memory.available_bytes()
         self._sessions[name] = before.again() if before else open_session(self._programs[name], self._recipe)
         if before:
             before.close()
+        left = memory.available_bytes()
+        if free is not None and left is not None:
+            self._largest = max(self._largest, free - left)
+            if alone and left < self._kept:
+                raise self._does_not_fit(name)
         return name
 
+    def _has_room(self) -> bool:
+        """Whether another program fits beside those that are open."""
+        left = memory.available_bytes()
+        # One for each thread that opens programs, and one for what compiling takes for a moment.
+        more = self._largest * (len(self._cores) + 1) if self._sessions else 0
+        return left is None or left >= self._kept + more
+
+    def _does_not_fit(self, name: str) -> OutOfMemory:
+        now, start, kept = (
+            f"{(found or 0) / 2**20:.0f} MiB" for found in (memory.available_bytes(), self._available, self._kept)
+        )
+        return OutOfMemory(
+            f"the memory does not hold one program of {self._recipe.name}, {name!r}: {start} were available at the "
+            f"start and {now} are now, of which {kept} must stay free. Close what else runs on this machine, raise "
+            f"{memory.LIMIT} if it is set, or measure a smaller space (--fix resolution=...)"
+        )
+
+    def _close(self, names: Collection[str]) -> None:
+        for name in names:
+            self._sessions.pop(name).close()
+
     @contextmanager
-    def _each(self) -> Iterator[Callable[[Callable[[str], str], list[str]], Iterable[str]]]:
+    def _each(self) -> Iterator[Callable[[Callable[[str], str | None], Sequence[str]], Iterable[str | None]]]:
         """A ``map`` that opens several programs at once where the runtime can: nothing is timed meanwhile."""
         if not session_class(self._recipe).opens_in_threads or len(self._cores) < 2:
             yield map
@@ -92,3 +155,8 @@ class Opened:
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _even(count: int, most: int) -> int:
+    """Size of the largest of as few groups as hold `count` programs, at most `most` each, all of about one size."""
+    return ceil(count / ceil(count / most))

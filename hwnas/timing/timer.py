@@ -13,7 +13,7 @@ import numpy as np
 
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
-from hwnas.targets import Journal, Recipe
+from hwnas.targets import Chosen, Journal, Recipe
 from hwnas.timing.measurement import Measurement
 from hwnas.timing.opened import Opened, Sample
 from hwnas.timing.pinning import pinned, require_cores
@@ -32,6 +32,9 @@ def time_programs(
 ) -> Measurement:
     """Time programs under a recipe, all in the same passes.
 
+    Where the memory does not hold all of them, they are timed in groups: each session draws new groups, and makes its
+    passes over one after the other.
+
     Args:
         programs: name -> lowered program, or the file of one.
         recipe: says the runtime and the number of threads; the process is pinned to as many cores meanwhile
@@ -45,6 +48,7 @@ def time_programs(
     Raises:
         InvalidValue: this process does not have the cores that the recipe needs.
         OutputError: the journal cannot be written.
+        OutOfMemory: the memory does not hold even one of the programs.
     """
     names = list(programs)
     reference = reference or names[0]
@@ -56,19 +60,30 @@ def time_programs(
         begun = ended = time.monotonic()
         for session in range(protocol.max_sessions):
             plan = _plan(names, protocol, session)
-            calls: dict[str, Sample] = {}
-            if any(visit not in visits for visit, _ in plan):
-                calls = opened.anew(np.random.default_rng((protocol.seed, session)))
-            with _no_garbage_collection():
-                for done, (visit, name) in enumerate(plan):
-                    if visit not in visits:
-                        visits[visit] = _visit(calls[name], protocol)
-                        if journal:
-                            journal.record(visit, visits[visit])
-                    progress(what, session * len(plan) + done + 1, most)
-            passes = range((session + 1) * protocol.session_passes)
-            samples = {name: [visits[f"{p} {name}"] for p in passes] for name in names}
-            measurement = Measurement(samples_ms=samples, reference=reference, protocol=protocol, held=held)
+            done = session * len(plan)
+            for visit, _ in plan:
+                if visit in visits:
+                    done += 1
+                    progress(what, done, most)
+            rng = np.random.default_rng((protocol.seed, session))
+            missing = {name for visit, name in plan if visit not in visits}
+            waiting = [names[i] for i in rng.permutation(len(names)) if names[i] in missing]
+            # All at once where the memory holds them; else in groups, which are others in every session.
+            while waiting:
+                calls = opened.anew(waiting, rng)
+                with _no_garbage_collection():
+                    for visit, name in plan:
+                        if name in calls and visit not in visits:
+                            visits[visit] = _visit(calls[name], protocol)
+                            if journal:
+                                journal.record(visit, visits[visit])
+                            done += 1
+                            progress(what, done, most)
+                waiting = [name for name in waiting if name not in calls]
+                del calls  # it holds the sessions
+            measurement = _measurement(
+                visits, names, reference, protocol, held, (session + 1) * protocol.session_passes
+            )
             before, ended = ended, time.monotonic()
             # The next one takes about as long as this one did.
             late = ended + (ended - before) > begun + protocol.max_seconds
@@ -79,6 +94,21 @@ def time_programs(
     done = measurement.passes * len(names)
     progress(what, done, done)
     return measurement
+
+
+def _measurement(
+    visits: Mapping[str, list[float]],
+    names: Sequence[str],
+    reference: str,
+    protocol: Protocol,
+    held: Chosen,
+    passes: int,
+) -> Measurement:
+    """What the visits of the first passes say; they stand in the order in which they were made."""
+    samples = {name: [visits[f"{p} {name}"] for p in range(passes)] for name in names}
+    places = {f"{p} {name}": (p, i) for p in range(passes) for i, name in enumerate(names)}
+    order = tuple(places[visit] for visit in visits if visit in places)
+    return Measurement(samples_ms=samples, reference=reference, protocol=protocol, held=held, order=order)
 
 
 def _timed(samples: object) -> bool:

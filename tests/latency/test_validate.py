@@ -184,9 +184,9 @@ def test_the_calibration_networks_are_timed_again(
     drawn: list[np.ndarray] = []
     real = MODULE.assembled
 
-    def assembled(where: Space, target: Target, codes: np.ndarray, programs: object) -> object:
+    def assembled(where: Space, target: Target, codes: np.ndarray, programs: object, folder: Path) -> object:
         drawn.append(codes)
-        return real(where, target, codes, programs)
+        return real(where, target, codes, programs, folder)
 
     monkeypatch.setattr(MODULE, "assembled", assembled)
     made_up(monkeypatch, lambda name, _: 1.0)

@@ -1,0 +1,92 @@
+"""How much memory this process may still take."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hwnas.errors import InvalidValue
+
+LIMIT = "HWNAS_MEMORY_GIB"
+_GIB = 2**30
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_UNLIMITED = 2**60  # cgroup v1 writes a number near 2^63 where there is no limit
+
+
+def available_bytes() -> int | None:
+    """Bytes that this process can still take before the kernel kills it; None where the system does not say.
+
+    The least of: the memory that Linux reports as available, what the process's control group leaves (a container's
+    limit), and what `HWNAS_MEMORY_GIB` leaves beside the memory that the process holds.
+
+    Raises:
+        InvalidValue: `HWNAS_MEMORY_GIB` is not a positive number, or the system does not report a process's memory.
+    """
+    known = [*_machine(), *_control_groups(), *_own_limit()]
+    return max(0, min(known)) if known else None
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library keeps it.
+
+    glibc keeps what lies between blocks that are still in use: after 40 networks were closed, 475 of 572 MiB.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
+def _machine() -> Iterator[int]:
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(_PROC / "meminfo"), re.MULTILINE)
+    if found:
+        yield int(found[1]) * 1024
+
+
+def _own_limit() -> Iterator[int]:
+    given = os.environ.get(LIMIT)
+    if not given:
+        return
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < 2**20:
+        raise InvalidValue(f"{LIMIT} is {given!r}; it takes the memory of this process in GiB, such as 1.5")
+    held = re.search(r"^VmRSS:\s+(\d+) kB$", _text(_PROC / "self" / "status"), re.MULTILINE)
+    if not held:
+        raise InvalidValue(f"{LIMIT} is {given!r}, but this system does not report the memory of a process; unset it")
+    yield int(limit * _GIB) - int(held[1]) * 1024
+
+
+def _control_groups() -> Iterator[int]:
+    """What each control group of this process leaves, up to the root; of version 2 and of version 1."""
+    for line in _text(_PROC / "self" / "cgroup").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers not in {"", "memory"}:
+            continue
+        root = _CGROUPS / controllers
+        limit, usage, unused = (
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            if controllers
+            else ("memory.max", "memory.current", "inactive_file")
+        )
+        group = root / name.lstrip("/")
+        for folder in (group, *group.parents):
+            most, used = _text(folder / limit).strip(), _text(folder / usage).strip()
+            if most.isdecimal() and used.isdecimal() and int(most) < _UNLIMITED:
+                # Cached files count as used, and make room when it is needed.
+                cached = re.search(rf"^{unused} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+                yield int(most) - int(used) + (int(cached[1]) if cached else 0)
+            if folder == root:
+                break
+
+
+def _text(path: Path) -> str:
+    """Content of one of the kernel's files; empty where there is no such file."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
