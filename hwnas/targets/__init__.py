@@ -24,6 +24,7 @@ from hwnas.targets.host import Host, detect_host, usable_cores
 from hwnas.targets.journal import Journal
 from hwnas.targets.recipe import RUNTIMES, Parity, Quantization, Recipe
 from hwnas.targets.toml import Spec, read_spec, toml_text
+from hwnas.targets.weights import adds_exactly, saturates_here, with_weights
 
 __all__ = [
     "RUNTIMES",
@@ -38,6 +39,7 @@ __all__ = [
     "Recipe",
     "Spec",
     "Target",
+    "adds_exactly",
     "describe",
     "describe_gpu",
     "detect_host",
@@ -51,11 +53,13 @@ __all__ = [
     "recipes",
     "resolve_target",
     "roots",
+    "saturates_here",
     "table_path",
     "tables",
     "targets_of",
     "this_device",
     "toml_text",
     "usable_cores",
+    "with_weights",
     "write_whole",
 ]

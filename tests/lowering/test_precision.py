@@ -36,7 +36,8 @@ HEAD = parse_op("classifier 16x8x8>5 act=hswish hidden=24")
 def recipe(*, batch: int = 1, **how: object) -> Recipe:
     base = load_recipe("onnxruntime-cpu-int8")
     assert base.quantization is not None
-    return base.model_copy(update={"batch": batch, "quantization": base.quantization.model_copy(update=how)})
+    changes = {"weights": "int7", **how}  # with which every CPU computes the same
+    return base.model_copy(update={"batch": batch, "quantization": base.quantization.model_copy(update=changes)})
 
 
 def model(program: object) -> onnx.ModelProto:
