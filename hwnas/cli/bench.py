@@ -19,7 +19,7 @@ def bench(
     """Check that a bundle is unchanged and time it on this host, beside what was predicted."""
     from hwnas.deploy import bench as measure
     from hwnas.deploy import open_bundle
-    from hwnas.targets import RUNTIMES, saturates_here, this_device
+    from hwnas.targets import RUNTIMES, this_device
 
     opened = open_bundle(bundle)
     with shown_progress() as progress:
@@ -30,8 +30,8 @@ def bench(
             f"note: this bundle was predicted for {opened.manifest.target}, and is timed on {result.target}",
             err=True,
         )
-    if why := saturates_here(opened.manifest.recipe):
-        typer.echo(f"warning: other images may give other outputs here. {why}", err=True)
+    if opened.saturates is not None:
+        typer.echo(f"warning: other images may give other outputs here. {opened.saturates}", err=True)
     if as_json:
         options.print_json(asdict(result))
         return

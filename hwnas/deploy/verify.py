@@ -10,7 +10,7 @@ import numpy as np
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.runtimes import open_session
-from hwnas.targets import saturates_here, usable_cores
+from hwnas.targets import usable_cores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def verify(folder: Path) -> Verification:
         max_abs_error=error,
         accepted_error=manifest.example.max_abs_error,
         not_run=not_run,
-        saturates=saturates_here(manifest.recipe),
+        saturates=bundle.saturates,
     )
 
 
@@ -91,7 +91,7 @@ def check_outputs(bundle: Bundle) -> float:
         raise BundleError(
             f"{bundle.folder}: the program gives other outputs here than were recorded: they differ by "
             f"{difference:.3g}, and at most {accepted:.3g} is accepted. "
-            + (f"{why}. " if (why := saturates_here(manifest.recipe)) else "")
+            + (f"{why}. " if (why := bundle.saturates) else "")
             + f"Recorded with {_versions(manifest.versions)}"
         )
     return difference

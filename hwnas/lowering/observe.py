@@ -1,7 +1,7 @@
 """What a graph computes on images, in ONNX Runtime on the CPU.
 
-A graph with Q/DQ pairs is computed pair by pair in fp32, without kernels in int8: what it computes is then that of exact
-sums on every CPU, not of this one's saturation (`hwnas.targets.weights`).
+A graph with Q/DQ pairs is computed pair by pair in fp32, without kernels in int8: on every CPU its outputs are those of
+exact sums, not of this CPU's saturation (`hwnas.targets.weights`).
 """
 
 from __future__ import annotations

@@ -189,10 +189,11 @@ def informative_range(counts: Counts, edges: Counts, low: float, high: float) ->
     half = len(counts) // 2
     sizes = (counts[-half:] + counts[:half][::-1]).astype(np.float64)
     sizes[0] = sizes[1]  # zero is kept whatever the limit is
+    tail = _TAIL * sizes[1:].sum()
     best, limit = np.inf, half
     for kept in range(_LEVELS, half + 1, _LEVELS // 16):
         clipped = sizes[kept:].sum()
-        if clipped > _TAIL * sizes.sum():
+        if clipped > tail:
             continue
         wanted = sizes[:kept].copy()
         wanted[-1] += clipped
