@@ -167,7 +167,8 @@ def test_a_wrong_recipe_says_key_value_and_what_is_allowed(tmp_path: Path, old: 
         (
             "images = 256\n",
             "",
-            "quantization.images is missing; allowed in [quantization]: images, method, activations, weights, max_accuracy_drop",
+            "quantization.images is missing; "
+            "allowed in [quantization]: images, method, activations, weights, max_accuracy_drop",
         ),
         (
             "images",
