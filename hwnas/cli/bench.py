@@ -30,6 +30,8 @@ def bench(
             f"note: this bundle was predicted for {opened.manifest.target}, and is timed on {result.target}",
             err=True,
         )
+    if opened.saturates is not None:
+        typer.echo(f"warning: other images may give other outputs here. {opened.saturates}", err=True)
     if as_json:
         options.print_json(asdict(result))
         return

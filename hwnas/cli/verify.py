@@ -41,3 +41,5 @@ def verify(
         typer.echo(
             f"  outputs  as recorded: largest difference {found.max_abs_error:.2e}, accepted {found.accepted_error:.2e}"
         )
+    if found.saturates is not None:
+        typer.echo(f"warning: other images may give other outputs here. {found.saturates}", err=True)

@@ -30,8 +30,9 @@ from hwnas.deploy.readme import readme
 from hwnas.errors import BundleError, OutputError
 from hwnas.runtimes.base import Array
 from hwnas.runtimes.engine import SUFFIX as ENGINE
-from hwnas.targets import reason_of, write_whole
+from hwnas.targets import reason_of, saturates_here, with_weights, write_whole
 from hwnas.targets.untrusted import open_regular, parse_json
+from hwnas.targets.weights import EXACT_FLAGS
 
 _SCHEMA = 2
 _MANIFEST_BYTES = 4 * 2**20
@@ -77,6 +78,14 @@ class Bundle:
     def form_is_known(self) -> bool:
         """Whether what is opened is of a form that hwnas checks, not only its hash."""
         return self.compiled.suffix in _CHECKS
+
+    @property
+    def saturates(self) -> str | None:
+        """Why its int8 sums saturate on this host; None where they do not.
+
+        A bundle whose recipe does not say the range of its weights is from before there were two: they have 8 bits.
+        """
+        return saturates_here(with_weights(self.manifest.recipe, EXACT_FLAGS))
 
     def example(self) -> tuple[Array, Array]:
         """The recorded input ``(1, channels, height, width)`` and output ``(1, classes)``, float32.

@@ -15,6 +15,7 @@ from hwnas.lowering.sensitivity import sensitivities
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
 from hwnas.spaces import Arch
+from hwnas.targets import saturates_here
 
 _STEPS = 10  # at most so many times are layers added to those in float
 _JUDGED = 256  # training images that tell which layers cost the most
@@ -71,5 +72,5 @@ def lower_within_bound(
         f"{form.recipe.name} allows int8 to cost {how.max_accuracy_drop:.2%} of accuracy, and on {len(labels)} "
         f"validation images it costs this network {whole:.2%}, and still {least:.2%} with up to "
         f"{len(range(step, len(costly), step)) * step} of its {len(costly)} layers in float. Choose another method of "
-        "calibration, a wider bound, or a float recipe"
+        "calibration, a wider bound, or a float recipe" + (f". {why}" if (why := saturates_here(form.recipe)) else "")
     )

@@ -16,7 +16,7 @@ from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
 from hwnas.runtimes.base import Array, Session
-from hwnas.targets import Recipe
+from hwnas.targets import Recipe, saturates_here
 
 
 def check_parity(
@@ -76,7 +76,8 @@ def check_parity(
         raise ParityError(
             f"the lowered network differs from the torch network on {report.images} images under "
             f"{recipe.name}: {broken}. "
-            "The limits stand under [parity] of the recipe."
+            + (f"{why}. " if (why := saturates_here(recipe)) else "")
+            + "The limits stand under [parity] of the recipe."
         )
     return report
 

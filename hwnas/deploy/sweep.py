@@ -186,7 +186,9 @@ def _made(
     """
     check_host(target)
     recipe, form = target.recipe, form_of(target.recipe)
-    folder = work / f"{recipe.name}-{_short_hash([recipe.hash, runtime_versions(target)])}"
+    # The recipe's hash leaves out what changes the program but no time of its ops.
+    asked = recipe.model_dump(mode="json", exclude={"schema_", "description", "parity"})
+    folder = work / f"{recipe.name}-{_short_hash([asked, runtime_versions(target)])}"
     path = folder / form.filename
     if not path.is_file():
         progress(f"lowering for {recipe.name}", 0, 1)

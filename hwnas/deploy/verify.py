@@ -25,6 +25,8 @@ class Verification:
         max_abs_error: largest difference of the outputs here from the recorded ones; None if it was not run.
         accepted_error: by how much they may differ.
         not_run: why the program was not run; None if it was.
+        saturates: why its int8 sums saturate on this CPU, so that other images may give other classes here; None if
+            they do not.
     """
 
     bundle: str
@@ -34,6 +36,7 @@ class Verification:
     max_abs_error: float | None
     accepted_error: float
     not_run: str | None
+    saturates: str | None
 
 
 def verify(folder: Path) -> Verification:
@@ -57,6 +60,7 @@ def verify(folder: Path) -> Verification:
         max_abs_error=error,
         accepted_error=manifest.example.max_abs_error,
         not_run=not_run,
+        saturates=bundle.saturates,
     )
 
 
@@ -86,7 +90,9 @@ def check_outputs(bundle: Bundle) -> float:
     if not difference <= accepted:
         raise BundleError(
             f"{bundle.folder}: the program gives other outputs here than were recorded: they differ by "
-            f"{difference:.3g}, and at most {accepted:.3g} is accepted. Recorded with {_versions(manifest.versions)}"
+            f"{difference:.3g}, and at most {accepted:.3g} is accepted. "
+            + (f"{why}. " if (why := bundle.saturates) else "")
+            + f"Recorded with {_versions(manifest.versions)}"
         )
     return difference
 

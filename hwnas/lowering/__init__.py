@@ -6,13 +6,17 @@ A `Form` is a kind of program. Each runtime loads one form; `form_of` says which
 from __future__ import annotations
 
 from hwnas.lowering.form import Form, Program
-from hwnas.targets import RUNTIMES, Recipe
+from hwnas.targets import RUNTIMES, Recipe, detect_host, with_weights
 
 __all__ = ["Form", "Program", "form_of"]
 
 
 def form_of(recipe: Recipe) -> Form:
-    """The form of program that a recipe's runtime loads."""
+    """The form of program that a recipe's runtime loads.
+
+    A `Target`'s recipe says the range of int8 weights; that of a recipe without a device suits this host.
+    """
+    recipe = with_weights(recipe, detect_host().flags)
     if RUNTIMES[recipe.runtime].takes_onnx:
         from hwnas.lowering.onnx import OnnxForm
 

@@ -29,6 +29,7 @@ from hwnas.targets.quota import Quota, cpu_quota
 from hwnas.targets.recipe import RUNTIMES, Parity, Quantization, Recipe
 from hwnas.targets.toml import Spec, read_spec, toml_text
 from hwnas.targets.topology import Chosen, Topology, choose_cores, read_topology
+from hwnas.targets.weights import adds_exactly, saturates_here, with_weights
 
 __all__ = [
     "RUNTIMES",
@@ -46,6 +47,7 @@ __all__ = [
     "Spec",
     "Target",
     "Topology",
+    "adds_exactly",
     "choose_cores",
     "cpu_quota",
     "describe",
@@ -65,6 +67,7 @@ __all__ = [
     "recipes",
     "resolve_target",
     "roots",
+    "saturates_here",
     "system_refusals",
     "table_path",
     "tables",
@@ -73,6 +76,7 @@ __all__ = [
     "this_device",
     "toml_text",
     "usable_cores",
+    "with_weights",
     "writable_home",
     "write_whole",
 ]

@@ -20,6 +20,7 @@ from hwnas.targets.device import Device, Kind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import RUNTIMES, Recipe
 from hwnas.targets.toml import read_spec
+from hwnas.targets.weights import with_weights
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,16 @@ Named = TypeVar("Named", Device, Recipe)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A device and a recipe together: what a latency belongs to."""
+    """A device and a recipe together: what a latency belongs to.
+
+    The recipe's ``weights = "auto"`` is decided for the device.
+    """
 
     device: Device
     recipe: Recipe
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recipe", with_weights(self.recipe, self.device.match.flags))
 
     @property
     def name(self) -> str:

@@ -80,7 +80,7 @@ class Parity(Spec):
 
 
 class Quantization(Spec):
-    """How an int8 graph gets its scales; weights are int8 with a scale a channel, symmetric.
+    """How an int8 graph gets its scales; weights are stored as int8 with a scale a channel, symmetric.
 
     Attributes:
         images: images of the training split that the ranges of the activations are taken from.
@@ -89,6 +89,9 @@ class Quantization(Spec):
         activations: what is quantised. "uint8", what a CPU prefers: whatever has a kernel in int8, activations with a
             zero-point, biases in int32. "int8", what TensorRT asks for: inputs of convolutions and linear layers,
             symmetric; biases and all else stay in float.
+        weights: the range of the weights: "int8", [-127, 127]; "int7", [-64, 64], with which CPUs without VNNI compute
+            what others do; "auto", the one that suits the target's device (`hwnas.targets.weights`), or this host
+            where a recipe is used without a device.
         max_accuracy_drop: the most top-1 accuracy that int8 may cost, as a fraction; the layers that cost the most stay
             in float until it holds. None: whatever it costs.
     """
@@ -96,6 +99,7 @@ class Quantization(Spec):
     images: int = Field(ge=1)
     method: Literal["minmax", "percentile", "entropy"]
     activations: Literal["uint8", "int8"]
+    weights: Literal["auto", "int8", "int7"] = "auto"
     max_accuracy_drop: float | None = Field(default=None, ge=0, lt=1)
 
 
@@ -219,13 +223,14 @@ class Recipe(Spec):
         """SHA-256 (hex) of all that changes the lowered graph or its latency.
 
         Left out are `schema` (the form of the file), `name` and `description` (words), `parity` (it judges the lowered
-        graph but changes neither it nor its time) and the bound on what int8 costs (tables are of ops that are wholly
-        in int8), so that a recipe can be renamed, explained better or checked more strictly without measuring again. A
-        field added later counts unless it is named here; where it is None nothing is written, so that tables made
-        before it stay valid.
+        graph but changes neither it nor its time), the bound on what int8 costs (tables are of ops that are wholly in
+        int8) and the range of int8 weights (it changes values in the graph, neither types nor kernels, so no time), so
+        that a recipe can be renamed, explained better or checked more strictly without measuring again. A field added
+        later counts unless it is named here; where it is None nothing is written, so that tables made before it stay
+        valid.
         """
         judged = {"schema_": True, "name": True, "description": True, "parity": True}
         content = self.model_dump(
-            mode="json", exclude={**judged, "quantization": {"max_accuracy_drop"}}, exclude_none=True
+            mode="json", exclude={**judged, "quantization": {"max_accuracy_drop", "weights"}}, exclude_none=True
         )
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -22,7 +22,7 @@ from hwnas.spaces import make_space
 from hwnas.targets import Quantization, load_recipe
 
 FAMILIES = ("mobilenetv3-tiny", "resnet50", "nasbench201-tiny", "darts-tiny")
-INT8 = Quantization(images=4, method="minmax", activations="int8")
+INT8 = Quantization(images=4, method="minmax", activations="int8", weights="int8")
 
 
 @cache

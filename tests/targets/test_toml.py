@@ -167,13 +167,14 @@ def test_a_wrong_recipe_says_key_value_and_what_is_allowed(tmp_path: Path, old: 
         (
             "images = 256\n",
             "",
-            "quantization.images is missing; allowed in [quantization]: images, method, activations, max_accuracy_drop",
+            "quantization.images is missing; "
+            "allowed in [quantization]: images, method, activations, weights, max_accuracy_drop",
         ),
         (
             "images",
             "seed = 1\nimages",
             "unknown key 'quantization.seed'; "
-            "allowed in [quantization]: images, method, activations, max_accuracy_drop",
+            "allowed in [quantization]: images, method, activations, weights, max_accuracy_drop",
         ),
     ],
 )
