@@ -13,7 +13,6 @@ from pathlib import Path
 
 import onnx
 
-import hwnas
 from hwnas.errors import OutputError
 from hwnas.spaces import Op
 from hwnas.targets import home
@@ -67,7 +66,7 @@ def _key(op: Op, settings: object) -> str:
 @cache
 def _exporter() -> list[str]:
     """Versions of what exports, and a hash of hwnas's own code, which changes in a checkout without a version."""
-    package = Path(hwnas.__file__).parent
+    package = Path(__file__).parent.parent
     code = hashlib.sha256()
     for file in sorted(file for name in _CODE for file in (package / name).rglob("*.py")):
         code.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
