@@ -21,7 +21,7 @@ from hwnas.targets.files import write_whole
 
 log = logging.getLogger(__name__)
 
-# All ops of mobilenetv3 take 60 MiB, whatever their image sizes.
+# Of all spaces together; graphs hold their weights, and are shared by all image sizes.
 _MOST_BYTES = 2**30
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _CODE = ("lowering", "nn", "spaces")
