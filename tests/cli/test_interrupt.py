@@ -31,7 +31,7 @@ def does(work):
     def training(*_, progress, **__):
         for step in (1, 2, 3):
             progress("training", step, 3)
-            print("step", step)
+            print("step", step, file=sys.__stdout__)  # rich takes sys.stdout where it draws a bar
             if step == 1:
                 work()
     hwnas.supernet.train = training
