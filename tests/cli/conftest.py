@@ -35,7 +35,8 @@ def hwnas_alone(tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", program, *map(str, words)],
             cwd=tmp_path,
-            env={**os.environ, "HWNAS_HOME": str(tmp_path / "home")},
+            # One thread, as in the tests' process: two on a busy machine wait for each other.
+            env={**os.environ, "HWNAS_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
