@@ -138,6 +138,27 @@ def hwnas_cli(
 
 
 @pytest.fixture(scope="session")
+def runs_here() -> Callable[[str], Recipe]:
+    """A function that gives the recipe of a name, or skips the test where its runtime says that it cannot run here.
+
+    The runtime is asked, not a list of names or of flags: for a library, a GPU, or instructions such as those of bf16.
+    """
+    from hwnas.errors import RuntimeUnavailable
+    from hwnas.runtimes import session_class
+    from hwnas.targets import load_recipe
+
+    def recipe(name: str) -> Recipe:
+        found = load_recipe(name)
+        try:
+            session_class(found)
+        except RuntimeUnavailable as error:
+            pytest.skip(str(error))
+        return found
+
+    return recipe
+
+
+@pytest.fixture(scope="session")
 def recipe() -> Recipe:
     return RECIPE
 

@@ -10,18 +10,20 @@ import typer
 
 from hwnas.affinity import allowed_cores, cores_text
 from hwnas.cli import options
-from hwnas.errors import InvalidValue, OutputError
+from hwnas.errors import InvalidValue, OutputError, SpecError
 from hwnas.targets import catalog
-from hwnas.targets.device import Device, Kind, checked_name
+from hwnas.targets.device import Device, Hardware, Kind, checked_name
 from hwnas.targets.files import write_whole
 from hwnas.targets.host import detect_host
 from hwnas.targets.quota import cpu_quota
-from hwnas.targets.toml import toml_text
+from hwnas.targets.toml import read_spec, toml_text
 from hwnas.targets.topology import choose_cores, read_topology
 
 app = typer.Typer(help="List, show, detect and check devices.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of a device; 'this' is the present host.", metavar="NAME")]
+
+_PEAKS = {"peak_fp32_gflops", "peak_memory_gb_per_s", "source"}
 
 
 @app.command("list")
@@ -76,20 +78,28 @@ def detect(
     out: Annotated[Path | None, typer.Option(help="Write it to this .toml file; the device is named after it.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a file that says something else.")] = False,
     kind: Annotated[str, typer.Option(help="What computes: cpu, or gpu for the first NVIDIA GPU.")] = "cpu",
+    measure_peaks: Annotated[
+        bool,
+        typer.Option("--measure-peaks", help="Measure the CPU's peak figures, which roofline estimates are made of."),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Print a spec of the present host."""
     if kind not in get_args(Kind):
         raise InvalidValue(f"--kind is {kind!r}; it should be one of: {', '.join(get_args(Kind))}")
+    if measure_peaks and kind != "cpu":
+        raise InvalidValue(f"--measure-peaks measures the CPU, but --kind is {kind!r}; leave one of them out")
     host = detect_host()
     nameless = kind == "cpu" and not host.recognisable and not (name or out)
     if nameless and save:
         raise InvalidValue(f"{host.unrecognised}: give it a name of your own, e.g. --save --name my-machine")
     device = _named(catalog.detected_device(host, cast(Kind, kind)), name, out, save=save)
     path = catalog.writable_home() / "devices" / f"{device.name}.toml" if save else out
+    same = path is not None and _same_but_for_peaks(path, device)
+    device = _with_peaks(device, path if same else None, measure=measure_peaks)
     text = toml_text(device)
     if path:
-        if path.is_file() and path.read_bytes() != text.encode() and not force:
+        if path.is_file() and path.read_bytes() != text.encode() and not (force or same):
             raise OutputError(
                 f"{path} exists and says something else; --force overwrites it, --out FILE writes elsewhere"
             )
@@ -187,6 +197,31 @@ def _host_lines(host: dict[str, Any]) -> Iterator[str]:
     for chosen in host["timed_on"]:
         note = f" ({chosen['note']})" if chosen["note"] else ""
         yield f"{chosen['threads']} thread(s) are timed on {chosen['cores']}{note}"
+
+
+def _same_but_for_peaks(path: Path, device: Device) -> bool:
+    """Whether a file describes the device as it was detected, whatever its peaks; a wrong file does not."""
+    if not path.is_file():
+        return False
+    try:
+        found = read_spec(path, Device)
+    except SpecError:
+        return False
+    blank = Hardware(source="-").model_dump(include=_PEAKS)
+    return found.model_copy(update={"hardware": found.hardware.model_copy(update=blank)}) == device.model_copy(
+        update={"hardware": device.hardware.model_copy(update=blank)}
+    )
+
+
+def _with_peaks(device: Device, kept: Path | None, *, measure: bool) -> Device:
+    """A detected device with the peaks that are measured now, else with those of a file that describes it."""
+    if measure:
+        from hwnas.cli.progress import shown_progress
+        from hwnas.timing.peaks import measure_peaks
+
+        with shown_progress() as progress:
+            return measure_peaks(detect_host(), progress=progress).of(device)
+    return read_spec(kept, Device) if kept else device
 
 
 def _document(device: Device) -> dict[str, object]:

@@ -33,7 +33,8 @@ def session_class(recipe: Recipe) -> type[Session]:
     """The session class of a recipe's runtime; imports the vendor's library.
 
     Raises:
-        RuntimeUnavailable: a library, a driver or a GPU is missing, or hwnas does not drive this runtime.
+        RuntimeUnavailable: a library, a driver or a GPU is missing, the CPU has no instructions for the recipe's
+            precision, or hwnas does not drive this runtime.
     """
     if recipe.runtime not in _SESSIONS:
         raise RuntimeUnavailable(
@@ -42,7 +43,7 @@ def session_class(recipe: Recipe) -> type[Session]:
         )
     module, name = _SESSIONS[recipe.runtime]
     found: type[Session] = getattr(importlib.import_module(f"hwnas.runtimes.{module}"), name)
-    if missing := found.missing():
+    if missing := found.missing(recipe.precision):
         raise RuntimeUnavailable(f"{recipe.name} cannot run here: {'; '.join(missing)}")
     return found
 

@@ -17,6 +17,7 @@ import pydantic
 from hwnas.errors import RuntimeInputError, SpecError
 from hwnas.lowering import Program
 from hwnas.targets import Recipe
+from hwnas.targets.recipe import Precision
 
 Array = npt.NDArray[np.float32]
 Call = Callable[[], object]
@@ -43,8 +44,8 @@ class Session(ABC):
         self.shape = self._load(program)
 
     @classmethod
-    def missing(cls) -> list[str]:
-        """What keeps the runtime from running here, each with how to get it; asked before any work is done."""
+    def missing(cls, precision: Precision = "fp32") -> list[str]:
+        """What keeps the runtime from computing in this precision here, each with what helps; asked before any work."""
         return []
 
     @staticmethod

@@ -24,6 +24,7 @@ from hwnas.runtimes.base import Array, Call, Session
 from hwnas.targets import Recipe
 from hwnas.targets.catalog import writable_home
 from hwnas.targets.files import reason_of
+from hwnas.targets.recipe import Precision
 
 _RUNS = 4  # of a sample
 WARM_UP = 3  # runs before a capture: what libraries choose or allocate when they first run cannot be captured
@@ -73,7 +74,7 @@ class CudaSession(Session):
         super().__init__(program, recipe)
 
     @classmethod
-    def missing(cls) -> list[str]:
+    def missing(cls, precision: Precision = "fp32") -> list[str]:
         """The libraries, the driver and the GPU that are not there."""
         missing = [f"{name} is not installed: {how}" for name, how in cls.libraries.items() if not _importable(name)]
         if torch.version.cuda is None:

@@ -18,6 +18,7 @@ from hwnas.lowering import Program
 from hwnas.runtimes.base import parse_options
 from hwnas.runtimes.cuda import WARM_UP, Bound, CudaOptions, CudaSession, stream, timing_caches
 from hwnas.runtimes.onnxruntime import GraphOptimization, inference_session, session_settings
+from hwnas.targets.recipe import Precision
 
 # What the ends of a graph may be, to torch and to ONNX Runtime.
 _TYPES = {"tensor(float)": (torch.float32, np.float32), "tensor(float16)": (torch.float16, np.float16)}
@@ -64,15 +65,15 @@ class OnnxRuntimeCudaSession(CudaSession):
         return str(ort.__version__)
 
     @classmethod
-    def missing(cls) -> list[str]:
+    def missing(cls, precision: Precision = "fp32") -> list[str]:
         """Also the provider, or the libraries that it loads."""
         if cls.provider not in ort.get_available_providers():
             here = ", ".join(ort.get_available_providers())
             return [
                 f"ONNX Runtime {ort.__version__} has no {cls.provider}, only {here}: {_INSTALL}",
-                *super().missing(),
+                *super().missing(precision),
             ]
-        return super().missing() or _unloadable(cls.provider)
+        return super().missing(precision) or _unloadable(cls.provider)
 
     def _providers(self) -> list[tuple[str, dict[str, str]]]:
         """The providers with their settings, the preferred one first."""

@@ -16,7 +16,7 @@ from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.lowering.serialized import serialized
 from hwnas.runtimes.base import Array, Session, parse_options
-from hwnas.targets import Recipe
+from hwnas.targets.recipe import Precision
 
 try:
     import openvino as ov
@@ -40,6 +40,17 @@ class OpenVinoSession(Session):
 
     opens_in_threads = True  # it compiles, and imports what it compiled, without Python's lock
 
+    @classmethod
+    def missing(cls, precision: Precision = "fp32") -> list[str]:
+        """The instructions for bf16, where the CPU has none: OpenVINO would compute in fp32 and say nothing."""
+        capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision != "bf16" or "BF16" in capabilities:
+            return []
+        return [
+            f"it computes in bf16, which this CPU cannot: OpenVINO reports {', '.join(capabilities)}. It takes "
+            "avx512_bf16 or amx_bf16; use an fp32 recipe here"
+        ]
+
     @staticmethod
     def version() -> str:
         """Version of openvino, without the build number."""
@@ -48,7 +59,6 @@ class OpenVinoSession(Session):
     def _load(self, program: Program | Path) -> tuple[int, ...]:
         parse_options(self.recipe, OpenVinoOptions)
         self._core = core = ov.Core()
-        _check_precision(core, self.recipe)
         self._settings = settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -109,13 +119,3 @@ def _connect(request: ov.InferRequest, x: Array, out: Array) -> None:
     """Let a request read and write these arrays themselves."""
     request.set_input_tensor(ov.Tensor(x, shared_memory=True))
     request.set_output_tensor(ov.Tensor(out, shared_memory=True))
-
-
-def _check_precision(core: ov.Core, recipe: Recipe) -> None:
-    """Refuse bf16 where the CPU has no such instructions: OpenVINO would compute in fp32 and say nothing."""
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if recipe.precision == "bf16" and "BF16" not in capabilities:
-        raise RuntimeUnavailable(
-            f"{recipe.name} computes in bf16, which this CPU cannot: OpenVINO reports {', '.join(capabilities)}. It "
-            "takes avx512_bf16 or amx_bf16; use an fp32 recipe here"
-        )

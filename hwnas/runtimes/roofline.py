@@ -63,8 +63,9 @@ class RooflineSession(TorchSession):
         hardware = device.hardware
         if hardware.peak_fp32_gflops is None or hardware.peak_memory_gb_per_s is None:
             raise SpecError(
-                f"devices/{device.name}.toml gives no peak_fp32_gflops and peak_memory_gb_per_s under [hardware]; "
-                "an estimate is made of them"
+                f"devices/{device.name}.toml gives no peak_fp32_gflops and peak_memory_gb_per_s under [hardware], "
+                "which an estimate is made of; on that device `hwnas devices detect --measure-peaks --save` measures "
+                "them (--out FILE where its name is another), or add them to its file"
             )
         # A thread has its core's share of the arithmetic, but may use all of the memory's bandwidth.
         share = min(1.0, self.recipe.threads / (hardware.cores or self.recipe.threads))

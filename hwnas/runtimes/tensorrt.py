@@ -26,6 +26,7 @@ from hwnas.runtimes.base import Array, parse_options
 from hwnas.runtimes.cuda import Bound, CudaOptions, CudaSession, captured, gpu_facts, stream, timing_caches
 from hwnas.runtimes.engine import SUFFIX, EngineNote, read_engine, write_engine
 from hwnas.targets import write_whole
+from hwnas.targets.recipe import Precision
 
 _MAJORS = ("10", "11")
 _PROFILED_RUNS = 20
@@ -59,9 +60,9 @@ class TensorRtSession(CudaSession):
         return str(trt.__version__)
 
     @classmethod
-    def missing(cls) -> list[str]:
+    def missing(cls, precision: Precision = "fp32") -> list[str]:
         """Also a version of TensorRT that is driven here."""
-        missing = super().missing()
+        missing = super().missing(precision)
         if not missing and cls.version().split(".")[0] not in _MAJORS:
             return [f"TensorRT {cls.version()} is not supported, {' and '.join(_MAJORS)} are: {_INSTALL}"]
         return missing

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hwnas.cli import devices
 from hwnas.errors import HwnasError, InvalidValue, OutputError, RuntimeUnavailable, UnknownName
 from hwnas.targets import Device, Host, Quota, Topology, catalog, describe, read_spec, toml_text
 from hwnas.targets.topology import Core
+from hwnas.timing.peaks import Peaks
 
 HOST = Host(architecture="x86_64", cpu_name="Test CPU 9", flags=("avx", "avx2"), cores=2)
 NAME = "test-9-2c"
@@ -132,6 +134,46 @@ def test_detect_save_can_be_repeated_and_spares_a_different_file(home: Path) -> 
     assert path.read_text() == edited
     assert json.loads(run("detect", "--save", "--force", "--json").stdout)["file"] == str(path)
     assert read_spec(path, Device) == describe(HOST)
+
+
+@pytest.fixture
+def peaks(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Makes each measurement from then on find this peak of arithmetic."""
+
+    def found(gflops: float) -> None:
+        figures = Peaks(fp32_gflops=gflops, memory_gb_per_s=20.0, how="made up")
+        monkeypatch.setattr("hwnas.timing.peaks.measure_peaks", lambda *_, **__: figures)
+
+    return found
+
+
+def test_measured_peaks_are_added_to_what_is_saved(home: Path, peaks: Callable[[float], None]) -> None:
+    path = home / "devices" / f"{NAME}.toml"
+    peaks(100.0)
+    for measure in (False, True, False):  # what was measured is kept
+        assert run("detect", "--save", *(["--measure-peaks"] if measure else [])).exit_code == 0
+    hardware = read_spec(path, Device).hardware
+    assert (hardware.peak_fp32_gflops, hardware.peak_memory_gb_per_s) == (100.0, 20.0)
+    assert hardware.source == (
+        describe(HOST).hardware.source + "; the peaks are measured on it, not the maker's: made up"
+    )
+    assert catalog.this_device() == read_spec(path, Device)
+    peaks(90.0)  # and replaced by what is measured later
+    assert run("detect", "--measure-peaks", "--save").exit_code == 0
+    assert read_spec(path, Device).hardware.peak_fp32_gflops == 90.0
+    path.write_text(path.read_text().replace("as detected", "on my desk"))
+    assert isinstance(error("detect", "--measure-peaks", "--save"), OutputError)
+    (home / "other.toml").write_text("nonsense")
+    assert isinstance(error("detect", "--measure-peaks", "--out", str(home / "other.toml")), OutputError)
+
+
+def test_measured_peaks_are_printed_and_belong_to_the_cpu(home: Path, peaks: Callable[[float], None]) -> None:
+    peaks(100.0)
+    found = json.loads(run("detect", "--measure-peaks", "--json").stdout)["device"]
+    assert found["hardware"]["peak_fp32_gflops"] == 100.0
+    assert not home.exists()
+    refused = error("detect", "--measure-peaks", "--kind", "gpu")
+    assert str(refused) == "--measure-peaks measures the CPU, but --kind is 'gpu'; leave one of them out"
 
 
 def test_detect_out_names_the_device_after_the_file(tmp_path: Path) -> None:

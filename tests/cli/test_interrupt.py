@@ -1,102 +1,102 @@
-"""Ctrl-C and SIGTERM end a run, also where the code under way swallows the interrupt."""
+"""Ctrl-C and SIGTERM end a run, also where the code under way swallows the interrupt.
+
+Signals are raised in a process of its own: one that came too late would end the process of the tests.
+"""
 
 from __future__ import annotations
 
-import signal
-import sys
-from contextlib import suppress
-
 import pytest
 
+# Other work in place of the training. It says each step that it completes, and does something after the first.
+TRAINING = """
+from contextlib import suppress
 import hwnas.supernet
 
-
-class Dropped:
-    """Its destructor is interrupted; Python lets no exception out of one."""
-
+class Dropped:  # its destructor is interrupted; Python lets no exception out of one
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
 
-
-def caught():
-    with suppress(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-
+class Broken:
+    def __del__(self):
+        raise ZeroDivisionError
 
 def pressed():
     signal.raise_signal(signal.SIGINT)
 
+def caught(number=signal.SIGINT):
+    with suppress(KeyboardInterrupt):
+        signal.raise_signal(number)
+
+def does(work):
+    def training(*_, progress, **__):
+        for step in (1, 2, 3):
+            progress("training", step, 3)
+            print("step", step, file=sys.__stdout__)  # rich takes sys.stdout where it draws a bar
+            if step == 1:
+                work()
+    hwnas.supernet.train = training
+
+"""
+
 
 @pytest.fixture
-def train(hwnas_cli, monkeypatch, tmp_path):
+def train(hwnas_alone, tmp_path):
     """A function that runs `hwnas train` with other work in place of the training, and says how far it came."""
-    steps = []
 
     def run(work):
-        def training(*_, progress, **__):
-            for step in (1, 2, 3):
-                progress("training", step, 3)
-                steps.append(step)
-                if step == 1:
-                    work()
-
-        monkeypatch.setattr(hwnas.supernet, "train", training)
-        steps.clear()
         where = ("--data", "cluttered-digits", "--out", tmp_path / "net")
-        return hwnas_cli("train", "--space", "mobilenetv3-tiny", *where), steps
+        ran = hwnas_alone(TRAINING + work, "train", "--space", "mobilenetv3-tiny", *where)
+        return ran, [int(line.split()[1]) for line in ran.out.splitlines() if line.startswith("step ")]
 
     return run
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("work", [pressed, caught, Dropped], ids=["raised", "caught", "in a destructor"])
-def test_the_next_progress_ends_the_run(train, monkeypatch, work, terminal):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    ran, steps = train(work)
+@pytest.mark.parametrize("work", ["pressed", "caught", "Dropped"], ids=["raised", "caught", "in a destructor"])
+def test_the_next_progress_ends_the_run(train, work, terminal):
+    ran, steps = train(f"does({work})\nsys.stderr.isatty = lambda: {terminal}")
     assert ran.code == 130
     assert steps == [1]
     assert "the same command goes on" in ran.err
     assert "Traceback" not in ran.err
 
 
-def test_sigterm_ends_the_run_alike(train):
-    def terminated():
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
+# Runs the command once before, and says how it ended and what is done at each signal then.
+ONCE_BEFORE = """
+from hwnas.cli.main import main
+with suppress(SystemExit):
+    main()
+print("then", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+print("then", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+does(lambda: None)
+"""
 
-    ran, steps = train(terminated)
+
+def test_sigterm_ends_the_run_alike(train):
+    ran, steps = train("does(lambda: caught(signal.SIGTERM))")
     assert ran.code == 143
     assert steps == [1]
     assert "the same command goes on" in ran.err
     assert "Traceback" not in ran.err
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_the_next_run_knows_nothing_of_it(train):
-    assert train(caught)[0].code == 130
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ran, steps = train(lambda: None)
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_the_next_run_knows_nothing_of_it(train, number):
+    ran, steps = train(f"does(lambda: caught(signal.{number}))" + ONCE_BEFORE)
     assert ran.code == 0
-    assert steps == [1, 2, 3]
+    assert ran.out.count("then True") == 2
+    assert ran.err.count("the same command goes on") == 1
+    assert steps == [1, 1, 2, 3]
 
 
 def test_a_run_in_the_background_still_ignores_ctrl_c(train):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        ran, steps = train(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    ran, steps = train("does(pressed)\nsignal.signal(signal.SIGINT, signal.SIG_IGN)")
     assert ran.code == 0
     assert steps == [1, 2, 3]
 
 
-def test_another_error_in_a_destructor_is_still_reported(train, monkeypatch):
-    reported = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda what: reported.append(what.exc_type))
-
-    class Broken:
-        def __del__(self):
-            raise ZeroDivisionError
-
-    assert train(Broken)[0].code == 0
-    assert reported == [ZeroDivisionError]
+def test_another_error_in_a_destructor_is_still_reported(train):
+    report = "sys.unraisablehook = lambda what: print('reported', what.exc_type.__name__)"
+    ran, _ = train(f"does(Broken)\n{report}")
+    assert ran.code == 0
+    assert ran.out.count("reported ZeroDivisionError") == 1

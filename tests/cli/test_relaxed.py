@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from hwnas.cli import devices
 from hwnas.spaces import make_space
 from hwnas.spaces.nasbench201 import parse_nasbench201
+from hwnas.targets import catalog, describe, detect_host, toml_text
 
 ROOFLINE = "this/roofline-cpu-fp32"
 
 
 @pytest.fixture
-def words(tmp_path):
+def peaks(tmp_path):
+    """This host's file with peaks, as `hwnas devices detect --measure-peaks --save` writes it; these are made up."""
+    device = describe(detect_host())
+    known = device.hardware.model_copy(update={"peak_fp32_gflops": 100.0, "peak_memory_gb_per_s": 10.0})
+    path = tmp_path / "home" / "devices" / f"{device.name}.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(toml_text(device.model_copy(update={"hardware": known})))
+    return path
+
+
+@pytest.fixture
+def words(tmp_path, peaks):
     recipe = tmp_path / "search.toml"
     recipe.write_text("batch_size = 4\nwarmup = 0.0\nskip_guard = true\n")
 
@@ -88,3 +102,23 @@ def test_the_training_that_is_suggested_names_the_images(hwnas_cli, words, tmp_p
     [told] = [line for line in ran.out.splitlines() if line.startswith("Train it with: ")]
     trained = hwnas_cli(*shlex.split(told)[4:-1], tmp_path / "net", "--steps", 1, "--batch-size", 4)
     assert trained.code == 0, (told, trained)
+
+
+def test_a_host_without_peaks_is_told_how_to_measure_them(hwnas_cli, refused, words, monkeypatch):
+    """As every machine is at first, but for the shipped device."""
+    from hwnas.timing import peaks as measuring
+
+    host = replace(detect_host(), cpu_name="Test CPU 9", family=None, model=None)
+    for module in (catalog, devices):
+        monkeypatch.setattr(module, "detect_host", lambda: host)
+    message = refused(*words("--strategy", "gdas", "--steps", 1))
+    assert "gives no peak_fp32_gflops and peak_memory_gb_per_s" in message
+    assert "`hwnas devices detect --measure-peaks --save`" in message
+    monkeypatch.setattr(measuring, "_LEAST_S", 0.0)
+    monkeypatch.setattr(measuring, "_WIDTHS", (128,))
+    assert hwnas_cli("devices", "detect", "--save").code == 0
+    ran = hwnas_cli("devices", "detect", "--measure-peaks", "--save")
+    assert ran.code == 0, ran
+    assert "measuring peaks: 2/2" in ran.err
+    ran = hwnas_cli(*words("--strategy", "gdas", "--steps", 1))
+    assert ran.code == 0, ran

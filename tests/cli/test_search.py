@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -199,19 +198,23 @@ def test_own_accuracies_take_the_place_of_subnets(hwnas_cli, refused, words, spa
     assert "is no table of accuracies of mobilenetv3-tiny" in message
 
 
-def test_ctrl_c_keeps_the_best_so_far(hwnas_cli, words, monkeypatch, tmp_path):
-    from hwnas.search import rerank
+INTERRUPTED = """
+import hwnas.accuracy.ensemble
+from hwnas.search import rerank
+hwnas.accuracy.ensemble._STEPS = 40
+real = rerank.solve
+def interrupted(problem, strategy, *, stop, **how):
+    signal.raise_signal(signal.SIGINT)
+    assert stop()
+    return real(problem, strategy, stop=stop, **how)
+rerank.solve = interrupted
+"""
 
-    real = rerank.solve
 
-    def interrupted(problem, strategy, *, stop, **how):
-        signal.raise_signal(signal.SIGINT)
-        assert stop()
-        return real(problem, strategy, stop=stop, **how)
-
-    monkeypatch.setattr(rerank, "solve", interrupted)
-    ran = hwnas_cli(*words("--target", f"this/{FP32}", "--budget", "100%", "--strategy", "evolution", "--json"))
-    assert ran.code == 130
+def test_ctrl_c_keeps_the_best_so_far(hwnas_alone, words, tmp_path):
+    asked = words("--target", f"this/{FP32}", "--budget", "100%", "--strategy", "evolution", "--json")
+    ran = hwnas_alone(INTERRUPTED, *asked)
+    assert ran.code == 130, ran.err
     answer = json.loads((tmp_path / "out.json").read_text())
     assert answer["proof"].startswith("Stopped early: the best")
     assert json.loads(ran.out) == answer

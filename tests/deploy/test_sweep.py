@@ -108,6 +108,26 @@ def test_what_cannot_run_is_left_out_with_the_reason(space, evaluator, this, jou
         sweep(space.smallest, evaluator, targets[2:3], journal)
 
 
+def test_a_precision_that_the_cpu_has_no_instructions_for_is_left_out_before_any_work(
+    space, evaluator, this, journal, monkeypatch
+):
+    """A CPU without bf16, whatever this one has; the rest of the sweep goes on."""
+    openvino = pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    really_lowered, lowered = module.lower_subnet, []
+
+    def counted(network, evaluator, arch, recipe):
+        lowered.append(recipe)
+        return really_lowered(network, evaluator, arch, recipe)
+
+    monkeypatch.setattr(module, "lower_subnet", counted)
+    found = sweep(space.smallest, evaluator, [resolve_target("this/openvino-cpu-bf16"), this], journal)
+    assert [one.target for one in found.recipes] == [this]
+    assert lowered == [this.recipe]
+    [why] = found.left_out.values()
+    assert "openvino-cpu-bf16 cannot run here: it computes in bf16, which this CPU cannot" in why
+
+
 def test_a_program_that_its_runtime_cannot_load_is_left_out(space, evaluator, targets, journal, monkeypatch):
     """As OpenVINO's int8 plugin can load no network that is a constant."""
     lower = module.lower_subnet

@@ -90,7 +90,7 @@ def test_no_driver_and_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_provider_that_cannot_load_its_libraries_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     # ONNX Runtime would compute on the CPU.
-    monkeypatch.setattr(CudaSession, "missing", classmethod(lambda _: []))
+    monkeypatch.setattr(CudaSession, "missing", classmethod(lambda *_: []))
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
 
     class OnCpu:
@@ -111,7 +111,7 @@ def test_a_provider_that_cannot_load_its_libraries_is_found_out(monkeypatch: pyt
     ("version", "fine"), [("8.6.1", False), ("10.3.0", True), ("11.4.0.106", True), ("12.0", False)]
 )
 def test_versions_of_tensorrt(version: str, fine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CudaSession, "missing", classmethod(lambda _: []))
+    monkeypatch.setattr(CudaSession, "missing", classmethod(lambda *_: []))
     monkeypatch.setattr(TensorRtSession, "version", staticmethod(lambda: version))
     assert bool(TensorRtSession.missing()) != fine
 

@@ -15,7 +15,7 @@ from hwnas.nn import build
 from hwnas.runtimes import open_session
 from hwnas.runtimes.base import Array
 from hwnas.spaces import parse_op
-from hwnas.targets import load_recipe
+from hwnas.targets import Recipe, load_recipe
 
 ov = pytest.importorskip("openvino")
 
@@ -77,8 +77,12 @@ def test_bf16_is_refused_where_the_cpu_has_none(
     monkeypatch.setattr(ov.Core, "get_property", without_bf16)
     recipe = load_recipe("openvino-cpu-bf16")
     program = form_of(recipe).lower(network_of(True), (3, 24, 24))
-    with pytest.raises(RuntimeUnavailable, match=r"openvino-cpu-bf16 computes in bf16, .* reports FP32, INT8, BIN\. "):
+    with pytest.raises(
+        RuntimeUnavailable, match=r"openvino-cpu-bf16 .* computes in bf16, .* reports FP32, INT8, BIN\. "
+    ):
         open_session(program, recipe)
+    with pytest.raises(RuntimeUnavailable, match="use an fp32 recipe here"):
+        open_session(Path("never read"), recipe)  # nothing is lowered before that
     open_session(program, load_recipe("openvino-cpu-fp32")).close()
 
 
@@ -96,3 +100,22 @@ def test_a_bound_call_keeps_its_own_images(
         for call, wanted in ((one, expected[0]), (two, expected[1]), (one, expected[0])):
             result: Any = call()
             assert np.array_equal(result[0], wanted)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "refused"),
+    [(["FP32", "INT8", "BIN"], {"bf16"}), (["FP32", "INT8", "BF16", "BIN"], set()), (["FP32", "FP16"], {"bf16"})],
+)
+def test_the_runtime_says_which_recipes_run_here(
+    capabilities: list[str], refused: set[str], monkeypatch: pytest.MonkeyPatch, runs_here: Callable[[str], Recipe]
+) -> None:
+    """Tests and sweeps ask it; CPUs with and without bf16 are simulated."""
+    monkeypatch.setattr(ov.Core, "get_property", lambda *_: capabilities)
+    found = set()
+    for name in ("openvino-cpu-fp32", "openvino-cpu-bf16", "openvino-cpu-int8"):
+        try:
+            assert runs_here(name).name == name
+        except pytest.skip.Exception as reason:
+            assert f"{name} cannot run here: " in str(reason)
+            found.add(load_recipe(name).precision)
+    assert found == refused

@@ -29,13 +29,8 @@ QUICK = Protocol(visit_ms=0.05, max_runs=5, session_passes=1, max_sessions=2, to
 
 
 @pytest.fixture(scope="module", params=sorted(recipes()))
-def recipe(request: pytest.FixtureRequest) -> Recipe:
-    found = load_recipe(request.param)
-    try:
-        session_class(found)
-    except RuntimeUnavailable as error:
-        pytest.skip(str(error))
-    return found
+def recipe(request: pytest.FixtureRequest, runs_here: Callable[[str], Recipe]) -> Recipe:
+    return runs_here(request.param)
 
 
 @pytest.fixture(scope="module")

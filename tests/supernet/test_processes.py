@@ -299,15 +299,19 @@ def test_the_tasks_of_a_step_know_their_numbers(monkeypatch: pytest.MonkeyPatch)
 def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path: Path) -> None:
     folder = tmp_path / "net"
     words = command(folder, devices=2, content=RECIPE.replace("steps = 4", "steps = 4000"))
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 200
-    while not ((folder / "metrics.csv").exists() and losses(folder)):
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(child), signal.SIGKILL)
-    _, stderr = process.communicate(timeout=200)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            until = time.monotonic() + 200
+            while not ((folder / "metrics.csv").exists() and losses(folder)):
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.2)
+            [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(child), signal.SIGKILL)
+            _, stderr = process.communicate(timeout=200)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # both processes: nothing of them stays where the test fails
     assert process.returncode == 2, stderr
     assert "Traceback" not in stderr
     assert "error: another process of this training has ended" in stderr
