@@ -193,7 +193,7 @@ def _steadily(
 def _fit(table: LatencyTable, space: Space, codes: Codes, networks: int, timed: Measurement) -> Fit:
     """The context fitted on the first so many networks, and its errors on the others."""
     measured_ms = latencies_ms(timed)
-    table_ms = {op: table.latency_ms(op) for arch in space.decode(codes) for _, op in space.ops(arch)}
+    table_ms = {op: table.latency_ms(op) for op in space.distinct_ops}
     fitted = fit_context(space, table_ms, codes[:networks], measured_ms[:networks])
     fit = Fit(
         domain=Domain.of(space),

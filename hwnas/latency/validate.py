@@ -7,7 +7,6 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -28,7 +27,7 @@ from hwnas.latency.profile import (
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Codes, Op
-from hwnas.targets import Target
+from hwnas.targets import Target, temporary_folder
 from hwnas.timing import time_programs
 
 CONFIDENCE = 0.95
@@ -110,7 +109,7 @@ def validate(
     archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(calibration)]
     ops: dict[Op, None] = {op: None for where, arch in archs for _, op in where.ops(arch)}
     lowered = lower_ops(space, list(ops), target, progress)
-    with TemporaryDirectory(prefix="hwnas-") as temporary, scratch(programs or Path(temporary) / "programs") as folder:
+    with temporary_folder("a validation") as temporary, scratch(programs or temporary / "programs") as folder:
         fresh = assembled(space, target, codes, lowered, folder / "fresh")
         again = assembled(domain, target, calibration, lowered, folder / "calibration")
         del lowered

@@ -188,3 +188,13 @@ def test_four_networks_are_fitted(whole: Space, table_ms: dict[Op, float]) -> No
     assert all(math.isfinite(value) for value in fitted.terms.values())
     exact = truth(whole, table_ms, PLAIN, fresh)
     assert np.abs(predicted(whole, table_ms, fitted.terms, fresh) / exact - 1).mean() < 0.1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_network_is_predicted_to_take_no_time(whole: Space, table_ms: dict[Op, float], seed: int) -> None:
+    """Latencies as of a machine too busy for figures: of four networks the best terms predict negative latencies."""
+    rng = np.random.default_rng(seed)
+    codes = distinct(whole, 5, seed=seed)
+    measured = truth(whole, table_ms, PLAIN, codes) * rng.lognormal(sigma=1.0, size=5)
+    fitted = fit_context(whole, table_ms, codes, measured)
+    assert predicted(whole, table_ms, fitted.terms, whole.sample(2000, seed=1)).min() > 0
