@@ -11,7 +11,6 @@ import typer
 from hwnas.cli import options
 from hwnas.cli.progress import shown_progress
 
-
 OVER = 1  # the exit code of --fail-over-budget
 FAIL_OVER_BUDGET = "Exit code 1 if the measured latency is over the budget; 2 if the machine was too noisy to say."
 

@@ -133,8 +133,8 @@ def _lines(answer: Answer, bundle: Path) -> str:
             f"  bundle       {bundle} (time it again: hwnas bench {bundle})",
             *(
                 [
-                    f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%}): stage bench is not "
-                    "finished; close what else runs here, and the same hwnas compile times it again"
+                    f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%}): stage bench "
+                    "is not finished; close what else runs here, and the same hwnas compile times it again"
                 ]
                 if answer["noise"]["too_noisy"]
                 else []

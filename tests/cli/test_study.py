@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 
@@ -84,8 +85,9 @@ def test_from_the_first_training_to_a_bundle(hwnas_cli, refused, words, space, t
 
 def test_two_workers_at_once_in_a_relative_folder(hwnas_cli, hwnas_command, words, tmp_path):
     command = [*hwnas_command, *map(str, words("--out", "shared", "--trials", 4, "--json"))]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    workers = [subprocess.Popen(command, cwd=tmp_path, **pipes) for _ in range(2)]
+    how = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    how["env"] = os.environ | {"OMP_NUM_THREADS": "1"}  # more wait for each other: a hundred times slower
+    workers = [subprocess.Popen(command, **how) for _ in range(2)]
     try:
         ended = [worker.communicate(timeout=240) for worker in workers]
     finally:
