@@ -87,10 +87,10 @@ class Evaluator:
         self.seed = seed
 
     def journal(self, folder: Path, weights: str) -> Journal:
-        """The record, in a supernet's folder, of what was evaluated in this very way; other ways have their own.
+        """The record of what was evaluated on a supernet in this very way; other ways have their own.
 
         Args:
-            folder: of the supernet.
+            folder: where it is kept, the supernet's or another; supernets of other weights may share it.
             weights: their hash.
         """
         subject = {

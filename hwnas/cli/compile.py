@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli import options
+from hwnas.cli.bench import FAIL_OVER_BUDGET, OVER
 from hwnas.cli.progress import shown_progress
 
 if TYPE_CHECKING:
     from hwnas.pipeline import Job
     from hwnas.pipeline.preview import Preview
+    from hwnas.pipeline.stages import Result
 
 Budget = Annotated[
     str | None,
@@ -39,6 +41,7 @@ def compile_(
     budget: Budget = None,
     dry_run: DryRun = False,
     again: From = None,
+    fail_over_budget: Annotated[bool, typer.Option("--fail-over-budget", help=FAIL_OVER_BUDGET)] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Profile, validate, train, search, export and re-benchmark, as a job says, for each of its targets.
@@ -47,7 +50,9 @@ def compile_(
     """
     from hwnas.pipeline import read_job
 
-    _run(read_job(job), out or Path(job.stem), {"budget": budget}, dry_run, again, as_json)
+    report = _run(read_job(job), out or Path(job.stem), {"budget": budget}, dry_run, again, as_json)
+    if report and fail_over_budget:
+        _fail_over_budget(report["targets"])
 
 
 def quickstart(
@@ -71,7 +76,10 @@ def quickstart(
     _run(quickstart_job(), out, given, dry_run, again, as_json)
 
 
-def _run(job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again: str | None, as_json: bool) -> None:
+def _run(
+    job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again: str | None, as_json: bool
+) -> Result | None:
+    """Do a job or preview it, print what came out, and return the report of a run."""
     from hwnas.pipeline import compile_job, preview_job
     from hwnas.pipeline.page import PAGE
     from hwnas.pipeline.report import summary
@@ -82,9 +90,9 @@ def _run(job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again:
         if as_json:
             options.print_json({"stages": [asdict(stage) for stage in stages]})
         else:
-            typer.echo("\n".join(map(_line, stages)))
+            typer.echo("\n".join([*map(_line, stages), *_total(stages)]))
             _tell_others(out, (f"{s.name}-{s.key}" for s in stages), (s.target for s in stages if s.target))
-        return
+        return None
     try:
         with shown_progress() as progress:
             report = compile_job(job, out, again=again, progress=progress)
@@ -98,12 +106,56 @@ def _run(job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again:
         typer.echo(f"{summary(report, out)}\n  report       {out / PAGE}")
         used = (f"{s['name']}-{s['key']}" for answer in report["targets"].values() for s in answer["stages"])
         _tell_others(out, used, report["targets"])
+    return report
+
+
+def _fail_over_budget(answers: Mapping[str, Result]) -> None:
+    """End with exit code 1 if a target is over its budget.
+
+    Raises:
+        TooNoisy: a measurement cannot be trusted.
+    """
+    from hwnas.errors import TooNoisy
+
+    if noisy := [name for name, answer in answers.items() if answer["noise"]["too_noisy"]]:
+        raise TooNoisy(
+            f"the machine was too noisy to say whether {', '.join(noisy)} keeps the budget; close what else runs here "
+            "and run the same command again: it does stage bench again"
+        )
+    if any(answer["over_budget"] > 0 for answer in answers.values()):
+        raise typer.Exit(OVER)
 
 
 def _line(stage: Preview) -> str:
     what = f"{stage.name:9}{'reuse' if stage.cached else 'run'}"
-    details = [*([stage.target] if stage.target else []), *stage.why]
+    details = [*([stage.target] if stage.target else []), *stage.why, *_duration(stage)]
     return f"{what:16}{'; '.join(details)}".rstrip()
+
+
+def _duration(stage: Preview) -> Iterator[str]:
+    """How long a stage took, or may take."""
+    if stage.seconds is not None:
+        yield f"took {_span(stage.seconds)}"
+    if stage.expected_s is not None:
+        whose = "" if stage.expected_of == stage.target else f" for {stage.expected_of}"
+        yield f"about {_span(stage.expected_s)}, as the last {stage.name} here{whose} took"
+
+
+def _total(stages: list[Preview]) -> Iterator[str]:
+    """The sum of the estimates, and what it leaves out."""
+    waiting = [stage for stage in stages if not stage.cached]
+    unknown = [stage.name for stage in waiting if stage.expected_s is None]
+    if len(unknown) == len(waiting):
+        if waiting:
+            yield "no estimate of the time: no such stage has run in this folder before"
+        return
+    rest = f" and, never run in this folder, {', '.join(dict.fromkeys(unknown))}" if unknown else ""
+    seconds = sum(stage.expected_s or 0.0 for stage in waiting)
+    yield f"together about {_span(seconds)}{rest}; other settings than those of the last run may change that"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _tell_others(out: Path, used: Iterable[str], targets: Iterable[str]) -> None:

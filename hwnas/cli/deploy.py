@@ -51,10 +51,12 @@ def sweep(
     net, facts = load_supernet(supernet)
     chosen = net.space.arch(options.read_arch(arch)[0])
     evaluator = Evaluator(net, options.reopen_data(facts), images=images, seed=1)  # the network that export makes
+    place = options.evaluations_folder(supernet)
     with (
-        only_one(supernet / ".sweep.lock", f"a sweep of {supernet}"),
+        # Two supernets that are stages share the place, and may be swept at once.
+        only_one(place / f".{facts.weights_sha256[:16]}.sweep.lock", f"a sweep of {supernet}"),
         shown_progress() as progress,
-        evaluator.journal(supernet, facts.weights_sha256) as journal,
+        evaluator.journal(place, facts.weights_sha256) as journal,
     ):
         swept = sweep_recipes(
             chosen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -192,18 +193,40 @@ def check_folder(out: Path, what: str, *, goes_on: bool = False) -> None:
         goes_on: with a training whose checkpoint the folder may hold.
 
     Raises:
-        OutputError: it is a file, or holds a supernet, which would be lost.
+        OutputError: it is a file or a stage of a run, or holds a supernet, which would be lost.
     """
+    from hwnas.pipeline.cache import is_stage
     from hwnas.supernet.checkpoint import CHECKPOINT
     from hwnas.supernet.store import FACTS
 
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; a {what} is a folder, choose another name")
+    if is_stage(out):
+        raise OutputError(
+            f"{out} is a stage of a run, which nothing but its `hwnas compile` writes to; choose another folder"
+        )
     if (out / FACTS).exists() and not (goes_on and (out / CHECKPOINT).exists()):
         raise OutputError(f"{out} holds a supernet already; choose another folder, or delete this one")
 
 
+<<<<<<< HEAD
 def launched(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
+=======
+def evaluations_folder(supernet: Path) -> Path:
+    """Where verbs keep what they evaluated on a supernet: its own folder, unless nothing may be written there.
+
+    Into a stage of a run, which nothing but the run writes to, and into a folder that is not writable goes nothing:
+    for those it is ``evaluations`` in `hwnas.targets.home`. Names of its files hold the hash of the weights, so that
+    supernets do not meet there, and one that was moved finds its own again.
+    """
+    from hwnas.pipeline.cache import is_stage
+    from hwnas.targets import home
+
+    return home() / "evaluations" if is_stage(supernet) or not os.access(supernet, os.W_OK) else supernet
+
+
+def launched(accelerator: str, devices: int, precision: str) -> Fabric:
+>>>>>>> pipeline
     """Processes, devices and precision of a training; with several, this process and those that it starts run on.
 
     Args:

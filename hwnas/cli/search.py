@@ -155,7 +155,10 @@ def _search_supernet(
     wanted = asked(net.space, budget, target, tables=tables, family=family, confidence=confidence)
     own = read_accuracies(accuracy, net.space) if accuracy else None
     evaluator = Evaluator(net, pictures, images=images, seed=seed + 1)
-    with shown_progress() as progress, evaluator.journal(supernet, facts.weights_sha256) as journal:
+    with (
+        shown_progress() as progress,
+        evaluator.journal(options.evaluations_folder(supernet), facts.weights_sha256) as journal,
+    ):
         if own:
             model = fit_accuracy(net.space, *own, seed=seed)
         else:

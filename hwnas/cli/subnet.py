@@ -81,7 +81,10 @@ def evaluate(
             else {"the only network": space.largest}
         )
     chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
-    with shown_progress() as progress, evaluator.journal(supernet, facts.weights_sha256) as journal:
+    with (
+        shown_progress() as progress,
+        evaluator.journal(options.evaluations_folder(supernet), facts.weights_sha256) as journal,
+    ):
         found = evaluator.accuracies(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
     if as_json:
         answers = [

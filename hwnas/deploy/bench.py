@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwnas.deploy.bundle import Bundle
+from hwnas.deploy.verdict import over_budget
 from hwnas.deploy.verify import check_outputs
 from hwnas.latency.profile import NETWORKS
 from hwnas.progress import Progress, silent
@@ -38,6 +39,11 @@ class Benchmark:
     too_noisy: bool
     cores: str
     cores_note: str
+
+    @property
+    def over_budget(self) -> float | None:
+        """Measured over budget, minus 1: above 0 the budget is exceeded; None without a budget."""
+        return over_budget(self.measured_ms, self.budget_ms) if self.budget_ms else None
 
 
 def bench(bundle: Bundle, device: Device, *, progress: Progress = silent) -> Benchmark:

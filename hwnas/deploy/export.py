@@ -65,7 +65,7 @@ def export(
         latency: predicts it.
         folder: for the bundle.
         budget_ms: that the network was searched for.
-        progress: told about the parity check.
+        progress: told about re-calibration, lowering and the parity check.
 
     Raises:
         ParityError: the lowered network computes something else; nothing is written.
@@ -75,8 +75,10 @@ def export(
 
     check_output_folder(folder)
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
-    network = evaluator.subnet(arch)
+    network = evaluator.subnet(arch, progress=progress)
+    progress(f"lowering for {target.recipe.name}", 0, 1)
     program = lower_subnet(network, evaluator, arch, target.recipe, progress=progress)
+    progress(f"lowering for {target.recipe.name}", 1, 1)
     batches = data.batches("test", arch["resolution"])
     parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
     images, _ = next(iter(data.batches("test", arch["resolution"], limit=1)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from hwnas.errors import OutputError
 from hwnas.targets import only_one, reason_of, write_whole
 
 UNFINISHED = ".partial"
-_INPUTS, _RESULT, _FILES = "inputs.json", "result.json", "files.json"
+_INPUTS, _RESULT, _FILES, _SECONDS = "inputs.json", "result.json", "files.json", "seconds.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Stage:
         place: folder of all stages.
         work: does it in the folder it is given, where an earlier try may have left something to go on from, and
             returns its result as JSON values.
+        unsettled: from its result to why that cannot be trusted, such as a machine that was too noisy; None where it
+            can. An unsettled stage is used by the run that did it, and done again by the next one.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Stage:
     needs: tuple[Stage, ...]
     place: Path
     work: Callable[[Path], Mapping[str, object]]
+    unsettled: Callable[[Mapping[str, Any]], str | None] = lambda result: None
 
     @property
     def depends_on(self) -> dict[str, object]:
@@ -67,23 +71,42 @@ class Stage:
         return self.folder.with_name(self.folder.name + UNFINISHED)
 
     def is_whole(self) -> bool:
-        """Whether it is finished, and its folder holds just the files it was finished with."""
+        """Whether it is finished, and the files it was finished with are there and unchanged.
+
+        Other files do not matter: a look at a run must not cost its training.
+        """
         return _is_whole(self.folder)
+
+    def why_unsettled(self) -> str | None:
+        """Why a whole stage is done again nevertheless; None where it is reused."""
+        return self.unsettled(self.result())
 
     def result(self) -> dict[str, Any]:
         """What it returned when it was done."""
         found: dict[str, Any] = json.loads((self.folder / _RESULT).read_text(encoding="utf-8"))
         return found
 
+    def took_s(self) -> float | None:
+        """Seconds that doing it took, the tries that were stopped included; None where an older hwnas did it."""
+        return _seconds(self.folder)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRun:
-    """What became of a stage: its name and key, the seconds it took in this run, and whether it was reused."""
+    """What became of a stage.
+
+    Attributes:
+        name, key: of the stage.
+        seconds: it took in this run, to do it or to check its files.
+        cached: whether it was reused.
+        took_s: seconds that doing it took, in whichever run that was; None where an older hwnas did it.
+    """
 
     name: str
     key: str
     seconds: float
     cached: bool
+    took_s: float | None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -129,7 +152,7 @@ class Stages:
         """
         start = time.perf_counter()
         anew = stage.name == self.again and stage.key not in self._seen
-        cached = not anew and stage.is_whole()
+        cached = not anew and stage.is_whole() and (stage.key in self._seen or stage.why_unsettled() is None)
         if not cached:
             try:
                 self._do(stage)
@@ -144,7 +167,13 @@ class Stages:
                 error.add_note(f"stopped in stage {stage.name}; finished before it: {finished}{more}")
                 raise
         self._seen[stage.key] = stage.name
-        return StageRun(name=stage.name, key=stage.key, seconds=round(time.perf_counter() - start, 3), cached=cached)
+        return StageRun(
+            name=stage.name,
+            key=stage.key,
+            seconds=round(time.perf_counter() - start, 3),
+            cached=cached,
+            took_s=stage.took_s(),
+        )
 
     def _do(self, stage: Stage) -> None:
         place = stage.unfinished
@@ -152,7 +181,13 @@ class Stages:
             place.mkdir(parents=True, exist_ok=True)
             (place / _FILES).unlink(missing_ok=True)
             write_whole(place / _INPUTS, json.dumps(stage.depends_on, indent=2, sort_keys=True) + "\n")
-            result = stage.work(place)
+            before, start = _seconds(place) or 0.0, time.perf_counter()
+            try:
+                result = stage.work(place)
+            finally:  # of a try that is stopped, too; a kill -9 loses them
+                with suppress(OutputError):  # what stopped it may be a full disk
+                    seconds = round(before + time.perf_counter() - start, 3)
+                    write_whole(place / _SECONDS, json.dumps({"seconds": seconds}) + "\n")
             write_whole(place / _RESULT, json.dumps(dict(result), indent=2) + "\n")
             write_whole(place / _FILES, json.dumps(_digests(place), indent=2, sort_keys=True) + "\n")
         for folder in _built_on(stage):
@@ -195,15 +230,50 @@ def _texts(inputs: Mapping[str, object]) -> set[str]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Name below a folder -> sha256, of all files but the list of them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / _FILES)
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """Name below a folder -> sha256, of all files that its result is made of: not of the list of them, nor its time."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [path.relative_to(folder).as_posix() for path in files]
+    return {name: _digest(folder / name) for name in names if name not in (_FILES, _SECONDS)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a folder holds just the files that are listed in it."""
+    """Whether the files that are listed in a folder are there and unchanged."""
     listing = _read_json(folder / _FILES)
-    return listing is not None and listing == _digests(folder)
+    if not isinstance(listing, dict) or not {_INPUTS, _RESULT} <= set(listing):
+        return False
+    return all((folder / name).is_file() and _digest(folder / name) == digest for name, digest in listing.items())
+
+
+def last_seconds(stage: Stage) -> tuple[float, str | None] | None:
+    """How long the last stage of a stage's name took in its folder, and for which target; None where none is known.
+
+    One for the same target goes before one for another target.
+    """
+    found: list[tuple[bool, int, float, str | None]] = []
+    for folder, inputs in known_inputs(stage.place).items():
+        if folder.name.endswith(UNFINISHED) or folder.name.rpartition("-")[0] != stage.name:
+            continue
+        if (seconds := _seconds(folder)) is not None:
+            target = None if inputs.get("target") is None else str(inputs["target"])
+            found.append((target == stage.target, (folder / _SECONDS).stat().st_mtime_ns, seconds, target))
+    return max(found, key=lambda one: one[:2])[2:] if found else None
+
+
+def _seconds(folder: Path) -> float | None:
+    """The seconds that a folder's stage took so far; None where they are not known."""
+    found = _read_json(folder / _SECONDS)
+    seconds = found.get("seconds") if isinstance(found, dict) else None
+    return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else None
+
+
+def is_stage(folder: Path) -> bool:
+    """Whether a folder is a stage of a run: nothing but the run writes into it."""
+    return (folder / _INPUTS).is_file()
 
 
 def _read_json(path: Path) -> object:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
+from hwnas.deploy.verdict import over_budget
 from hwnas.errors import UnknownName
 from hwnas.pipeline.cache import StageRun, Stages
 from hwnas.pipeline.gather import run_figures, target_figures
@@ -112,6 +113,7 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "predicted_ms": found["predicted_ms"],
         "measured_ms": timed["bundle"]["measured_ms"],
         "relative_error": timed["bundle"]["relative_error"],
+        "over_budget": over_budget(timed["bundle"]["measured_ms"], found["budget_ms"]),
         "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},
         "parity": parity.model_dump(include={"images", "max_abs_error", "min_cosine", "top1_agreement"}),
         **{

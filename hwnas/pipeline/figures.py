@@ -119,11 +119,12 @@ class TableRow(Spec):
 
 
 class StageTime(Spec):
-    """A stage of the run."""
+    """A stage of the run: its seconds in this run, and those that doing it took; None where an older hwnas did it."""
 
     name: str
     seconds: Finite
     cached: bool
+    took_s: Finite | None = None
 
 
 class TargetFigures(Spec):

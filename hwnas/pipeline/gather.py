@@ -137,7 +137,7 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
         networks=timed_networks(model, validated),
         slots=slot_costs(model, answer["arch"]),
         table=table_rows(table, space, answer["arch"]),
-        stages=[StageTime(name=s["name"], seconds=s["seconds"], cached=s["cached"]) for s in answer["stages"]],
+        stages=[StageTime(**{name: s[name] for name in StageTime.model_fields}) for s in answer["stages"]],
         provenance=_provenance(context, table, model, bundle),
     )
 

@@ -212,6 +212,7 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
         inputs={"target": target.name},
         needs=(export,),
         work=partial(work.bench_stage, context, exported=export),
+        unsettled=work.bench_noise,
     )
     return TargetPlan(
         context=context,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from hwnas.pipeline.cache import UNFINISHED, Stage, known_inputs
+from hwnas.pipeline.cache import UNFINISHED, Stage, known_inputs, last_seconds
 from hwnas.pipeline.compile import check_output, check_stage
 from hwnas.pipeline.job import Job
 from hwnas.pipeline.plan import plan_job
@@ -27,6 +27,10 @@ class Preview:
         target: that it belongs to; None where all share it.
         cached: whether it would be reused.
         why: the reasons to do it; empty where it is reused.
+        seconds: it took when it was done; None where it is to be done, or an older hwnas did it.
+        expected_s: seconds that the last stage of this name took in the folder; None where it is reused, or none is
+            known. Other settings may make it longer or shorter.
+        expected_of: the target of that last stage; None where targets share it.
     """
 
     name: str
@@ -34,6 +38,9 @@ class Preview:
     target: str | None
     cached: bool
     why: tuple[str, ...]
+    seconds: float | None
+    expected_s: float | None
+    expected_of: str | None
 
 
 def preview_job(job: Job, out: Path, *, again: str | None = None) -> list[Preview]:
@@ -52,7 +59,17 @@ def preview_job(job: Job, out: Path, *, again: str | None = None) -> list[Previe
     for stage in chain(*measured, *made):
         if stage.key not in found:
             why = tuple(_reasons(stage, again, found))
-            found[stage.key] = Preview(name=stage.name, key=stage.key, target=stage.target, cached=not why, why=why)
+            expected_s, expected_of = (last_seconds(stage) if why else None) or (None, None)
+            found[stage.key] = Preview(
+                name=stage.name,
+                key=stage.key,
+                target=stage.target,
+                cached=not why,
+                why=why,
+                seconds=None if why else stage.took_s(),
+                expected_s=expected_s,
+                expected_of=expected_of,
+            )
     for plan in plans:
         if found[plan.profile.key].cached:
             check_feasible(plan.context.constraints(plan.profile.folder))
@@ -66,12 +83,16 @@ def _reasons(stage: Stage, again: str | None, found: Mapping[str, Preview]) -> I
         yield "asked for by --from"
     if after:
         yield f"after {' and '.join(after)}"
-    if not after and stage.name != again and stage.is_whole():
+    whole = stage.is_whole()
+    if whole and not after and (unsettled := stage.why_unsettled()):
+        yield unsettled
+        return
+    if whole and not after and stage.name != again:
         return
     if stage.unfinished.exists():
         yield "goes on from where it was stopped"
     elif stage.folder.exists():
-        if not stage.is_whole():
+        if not whole:
             yield "its files were changed"
     else:
         yield from _differences(stage)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hwnas.deploy.verdict import verdict
 from hwnas.targets import write_whole
 
 Answer = dict[str, Any]
@@ -39,6 +41,8 @@ def _part(answer: Answer) -> str:
         f"Out of {answer['space_size']:.3g} networks, the most accurate one found within {answer['budget']} "
         f"({answer['budget_ms']:.4g} ms).",
         "",
+        f"**Measured: {_verdict(answer)}.**",
+        "",
         "| network | measured (ms) | test accuracy |",
         "|---|---:|---:|",
         f"| **found** | **{answer['measured_ms']:.4f}** | **{answer['accuracy']['deployed']:.2%}** |",
@@ -55,7 +59,10 @@ def _part(answer: Answer) -> str:
         f"{validation['within_10pct']:.0%} within 10%, Kendall τ {validation['kendall_tau']:.3f}; "
         f"the table's plain sum: MAPE {validation['baselines']['plain sum']['mape']:.1%}",
         *(
-            [f"- the machine was too noisy for these figures to be trusted: spread {answer['noise']['spread']:.1%}"]
+            [
+                f"- the machine was too noisy for these figures to be trusted (spread {answer['noise']['spread']:.1%}):"
+                " stage bench is not finished, and the same `hwnas compile` does it again"
+            ]
             if answer["noise"]["too_noisy"]
             else []
         ),
@@ -79,15 +86,29 @@ def _part(answer: Answer) -> str:
         "",
         "| stage | seconds | |",
         "|---|---:|---|",
-        *(f"| {s['name']} | {s['seconds']:.1f} | {'reused' if s['cached'] else ''} |" for s in answer["stages"]),
+        *(f"| {s['name']} | {_seconds(s)} | {'reused' if s['cached'] else ''} |" for s in answer["stages"]),
         "",
     ]
     return "\n".join(lines)
 
 
+def _verdict(answer: Answer) -> str:
+    return verdict(answer["measured_ms"], answer["budget_ms"], too_noisy=answer["noise"]["too_noisy"])
+
+
+def _seconds(stage: Mapping[str, Any]) -> str:
+    """What doing a stage took, in this run or an earlier one; nothing where an older hwnas did it."""
+    seconds = stage["took_s"] if stage["cached"] else stage["seconds"]
+    return "" if seconds is None else f"{seconds:.1f}"
+
+
 def _lines(answer: Answer, bundle: Path) -> str:
     validation, random, largest = answer["validation"], answer["best_random"], answer["largest"]
-    reused = [stage["name"] for stage in answer["stages"] if stage["cached"]]
+    reused = [
+        stage["name"] + (f" ({_seconds(stage)} s then)" if _seconds(stage) else "")
+        for stage in answer["stages"]
+        if stage["cached"]
+    ]
     fresh = [f"{stage['name']} {stage['seconds']:.1f} s" for stage in answer["stages"] if not stage["cached"]]
     return "\n".join(
         [
@@ -95,6 +116,7 @@ def _lines(answer: Answer, bundle: Path) -> str:
             f"budget {answer['budget']} = {answer['budget_ms']:.4f} ms",
             f"  found        {answer['measured_ms']:.4f} ms measured, {answer['predicted_ms']:.4f} predicted "
             f"({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test images",
+            f"  verdict      {_verdict(answer)}",
             "  best random  "
             + (
                 f"{random['measured_ms']:.4f} ms measured; {random['accuracy']:.2%} "
@@ -110,7 +132,10 @@ def _lines(answer: Answer, bundle: Path) -> str:
             f"  stages       done: {', '.join(fresh) or 'none'}; reused: {', '.join(reused) or 'none'}",
             f"  bundle       {bundle} (time it again: hwnas bench {bundle})",
             *(
-                [f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%})"]
+                [
+                    f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%}): stage bench "
+                    "is not finished; close what else runs here, and the same hwnas compile times it again"
+                ]
                 if answer["noise"]["too_noisy"]
                 else []
             ),

@@ -7,7 +7,7 @@ together.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -246,10 +246,13 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
     )
     form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)
     for name, arch in compared.items():
-        program = lower_subnet(evaluator.subnet(arch), evaluator, arch, context.target.recipe)
-        form.write(program, folder / name)
+        what, recipe = f"the network it is compared with: {name.replace('_', ' ')}", context.target.recipe
+        network = evaluator.subnet(arch, progress=context.progress)
+        context.progress(f"lowering {what}", 0, 1)
+        form.write(lower_subnet(network, evaluator, arch, recipe, progress=context.progress), folder / name)
+        context.progress(f"testing {what}", 0, 1)
         accuracy[name] = evaluator.test_accuracy(arch)
-        context.progress("testing the networks it is compared with", len(accuracy), len(compared))
+        context.progress(f"testing {what}", 1, 1)
     return {"accuracy": accuracy}
 
 
@@ -268,6 +271,12 @@ def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
         "compared": {name: measured.p25_ms(name) for name in programs},
         "measurement": measured.summary(),
     }
+
+
+def bench_noise(result: Mapping[str, Any]) -> str | None:
+    """Why the figures of a bench stage cannot be trusted; None where they can."""
+    timed = result["bundle"]
+    return f"the machine was too noisy for its figures (spread {timed['spread']:.1%})" if timed["too_noisy"] else None
 
 
 def _compared(space: Space, searched: Result) -> dict[str, Arch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,13 +111,26 @@ class FromScratch:
 
     @property
     def kept(self) -> SupernetFacts | None:
-        """What the folder's network is, if there is one."""
+        """What the folder's network is, if there is one; another worker that writes it is waited for."""
+        if not self._lock.exists():  # no worker has written here; a folder of something else is left as it is
+            return self._read_kept()
+        with self._alone():
+            return self._read_kept()
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / ".lock"
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return only_one(self._lock, str(self.folder), wait_s=_PATIENCE_S)
+
+    def _read_kept(self) -> SupernetFacts | None:
         return read_facts(self.folder) if (self.folder / FACTS).exists() else None
 
     def _keep(self, network: Supernet, accuracy: float) -> None:
         """Store a network if it is better than the one in the folder."""
-        with only_one(self.folder / ".lock", str(self.folder), wait_s=_PATIENCE_S):
-            kept = self.kept
+        with self._alone():
+            kept = self._read_kept()
             before = kept.training.get("validation_accuracy") if kept else None
             if isinstance(before, float) and before >= accuracy:
                 return

@@ -6,6 +6,7 @@ import re
 import uuid
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import InvalidValue, OutputError
@@ -85,7 +86,6 @@ def worker_number(study: Study) -> int:
 def _storage(storage: str | None) -> BaseStorage | None:
     from optuna.exceptions import ExperimentalWarning
     from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
 
     if storage is None:
         return None
@@ -94,5 +94,7 @@ def _storage(storage: str | None) -> BaseStorage | None:
             warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat
             return RDBStorage(storage, heartbeat_interval=_HEARTBEAT_S, grace_period=5 * _HEARTBEAT_S)
     if storage.endswith((".log", ".journal")):
-        return JournalStorage(JournalFileBackend(storage))
+        from hwnas.search.study_lock import journal_backend
+
+        return JournalStorage(journal_backend(Path(storage)))
     raise InvalidValue(f"a study is stored in a .log or .journal file or a database URL (sqlite:///...), not {storage}")

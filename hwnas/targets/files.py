@@ -82,7 +82,15 @@ def only_one(lock: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
         held = filelock.FileLock(lock)
         held.acquire(timeout=wait_s)
     except filelock.Timeout as error:
-        raise OutputError(f"another hwnas is working on {what}; wait for it, or choose another place") from error
+        waited = f" and has not ended in {wait_s:g} s" if wait_s else ""
+        raise OutputError(
+            f"another hwnas is working on {what}{waited}; wait for it, or choose another place"
+        ) from error
+    except NotImplementedError as error:  # some network and FUSE file systems
+        raise OutputError(
+            f"the file system of {lock.parent} cannot lock files, so two hwnas could write {what} at once; choose a "
+            "folder of another file system"
+        ) from error
     except OSError as error:
         raise OutputError(f"cannot write {lock.parent}: {_no_writing(lock, error)}") from error
     try:

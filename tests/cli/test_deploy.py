@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import pytest
 
@@ -48,6 +50,23 @@ def test_as_json_and_as_a_table(hwnas_cli, words, space, tmp_path):
     assert f"picked: {FP32}, the fastest that loses at most 100 points" in ran.out
     assert "Export it with: hwnas export 'my arch.json' --supernet " in ran.out
     assert f" --tables {tmp_path} --out bundle" in ran.out
+
+
+@pytest.mark.parametrize("why", ["stage", "not writable"])
+def test_nothing_is_written_into_a_stage_or_a_folder_that_is_not_writable(
+    hwnas_cli, words, net, tmp_path, monkeypatch, why
+):
+    kept = shutil.copytree(net, tmp_path / "kept")
+    if why == "stage":
+        (kept / "inputs.json").write_text("{}")
+    else:  # as the system says it of a folder that is mounted so; to root every other one is writable
+        writable = os.access
+        monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (kept, os.W_OK) and writable(path, mode))
+    before = sorted(kept.rglob("*"))
+    ran = hwnas_cli(*words, "--supernet", kept, "--max-drop", 100, "--json")
+    assert ran.code == 0, ran.err
+    assert sorted(kept.rglob("*")) == before
+    assert list((tmp_path / "home" / "evaluations").glob("evaluated-*.jsonl"))
 
 
 def test_none_that_keeps_the_bound(hwnas_cli, words, monkeypatch):

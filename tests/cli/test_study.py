@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+<<<<<<< HEAD
+=======
+import os
+import signal
+import subprocess
+>>>>>>> pipeline
 
 import pytest
 
@@ -78,6 +84,27 @@ def test_from_the_first_training_to_a_bundle(hwnas_cli, refused, words, space, t
     exported = hwnas_cli("export", out / "arch.json", *bundle)
     assert exported.code == 0, exported.err
     assert json.loads(exported.out)["arch"] == best["arch"]
+
+
+def test_two_workers_at_once_in_a_relative_folder(hwnas_cli, hwnas_command, words, tmp_path):
+    command = [*hwnas_command, *map(str, words("--out", "shared", "--trials", 4, "--json"))]
+    how = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    how["env"] = os.environ | {"OMP_NUM_THREADS": "1"}  # more wait for each other: a hundred times slower
+    workers = [subprocess.Popen(command, **how) for _ in range(2)]
+    try:
+        ended = [worker.communicate(timeout=240) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], ended
+    answers = [json.loads(out) for out, _ in ended]
+    trained = {json.dumps(c["arch"]): c["validation_accuracy"] for answer in answers for c in answer["candidates"]}
+    _, facts = load_supernet(tmp_path / "shared")
+    assert facts.training["validation_accuracy"] == max(trained.values())
+    third = hwnas_cli(*words("--out", "shared", "--trials", 4, "--json"))  # it finds what both have trained
+    answer = json.loads(third.out)
+    assert {json.dumps(c["arch"]): c["validation_accuracy"] for c in answer["candidates"]} == trained
+    assert answer["proof"].startswith(("The best of 4 networks", "The best of 5 networks"))  # each ends its training
 
 
 def test_what_has_no_weights_here_is_said_to_have_none(hwnas_cli, words, tmp_path):

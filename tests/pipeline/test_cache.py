@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from hwnas.errors import OutputError
-from hwnas.pipeline.cache import Stage, Stages
+from hwnas.pipeline.cache import Stage, Stages, last_seconds
 
 
 @pytest.fixture
@@ -127,6 +128,55 @@ def test_a_changed_file_counts_as_not_done(tmp_path, chain):
     (chain[2].folder / "more").write_text("y")
     (chain[2].folder / "files.json").write_text("{")
     assert [r.cached for r in run(out, chain)] == [True, True, False]
+
+
+def test_a_file_that_a_stage_did_not_list_does_not_count(tmp_path, chain):
+    out = tmp_path / "out"
+    run(out, chain)
+    for name in (".sweep.lock", "evaluated-0123.jsonl", "evaluated-0123-sweep-4567/program.onnx"):
+        (chain[0].folder / name).parent.mkdir(exist_ok=True)
+        (chain[0].folder / name).write_text("a look at it")
+    assert [r.cached for r in run(out, chain)] == [True] * 3
+    (chain[0].folder / "tries").unlink()
+    assert [r.cached for r in run(out, chain)] == [False] * 3
+
+
+def test_the_seconds_of_a_stage_are_kept_with_it(tmp_path, make, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("hwnas.pipeline.cache.time.perf_counter", lambda: clock[0])
+
+    def work(seconds, end=None):
+        def do(_folder):
+            clock[0] += seconds
+            if end:
+                raise end
+
+        return do
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(out, [make("first", (), work(3, KeyboardInterrupt()), target="a/b")])
+    stage = make("first", (), work(4), target="a/b")
+    [done] = run(out, [stage])
+    [reused] = run(out, [stage])
+    assert (done.took_s, done.seconds, reused.took_s, reused.seconds) == (7, 4, 7, 0)
+    assert last_seconds(make("first", target="a/b", seed=1)) == (7, "a/b")
+    assert last_seconds(make("first", target="a/c")) == (7, "a/b")
+    assert last_seconds(make("second", target="a/b")) is None
+    for garbage in ("{", "[]", '{"seconds": "x"}', '{"seconds": NaN}'):
+        (stage.folder / "seconds.json").write_text(garbage)
+        [reused] = run(out, [stage])
+        assert (reused.cached, reused.took_s) == (True, None)
+
+
+def test_an_unsettled_stage_is_used_by_its_run_and_done_again_by_the_next(tmp_path, make):
+    out = tmp_path / "out"
+    noisy = replace(make("bench"), unsettled=lambda result: "too noisy" if result["tries"] == 1 else None)
+    first, same = run(out, [noisy, noisy])
+    assert (first.cached, same.cached) == (False, True)
+    noisy = replace(noisy, work=lambda folder: {"tries": 2})
+    assert [r.cached for r in run(out, [noisy])] == [False]
+    assert [r.cached for r in run(out, [noisy])] == [True]
 
 
 @pytest.mark.parametrize("name", ["files.json", "inputs.json", "result.json"])

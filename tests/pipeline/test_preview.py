@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -118,6 +119,62 @@ def test_the_command_prints_it(finished, again, job_file, hwnas_cli):
     ran = hwnas_cli("compile", job_file, "--out", again, "--from", "benhc")
     assert ran.code == 2
     assert "Known: profile, validate, train, accuracy, search, export, bench" in ran.err
+
+
+def test_a_look_at_the_training_does_not_cost_it(finished, again, job_file, hwnas_cli, tmp_path):
+    [trained] = (again / "stages").glob("train-*")
+    before = listing(again)
+    looked = hwnas_cli("subnet", "eval", "--supernet", trained, "--images", 50, "--calibration-images", 50)
+    assert looked.code == 0, looked.err
+    assert listing(again) == before
+    assert list((tmp_path / "home" / "evaluations").glob("evaluated-*.jsonl"))
+    refused = hwnas_cli("train", "--space", "mobilenetv3-tiny", "--data", "cluttered-digits", "--out", trained)
+    assert (refused.code, listing(again)) == (2, before)
+    assert "is a stage of a run" in refused.err
+    (trained / ".sweep.lock").touch()  # as an older hwnas left it
+    assert all(stage.cached for stage in preview_job(finished[0], again))
+
+
+def test_how_long_a_stage_may_take(finished, again, job_file, hwnas_cli, tmp_path):
+    [trained] = (again / "stages").glob("train-*")
+    (trained / "seconds.json").write_text('{"seconds": 250}')
+    for folder in (again / "stages").glob("bench-*"):
+        (folder / "seconds.json").unlink()  # of an older hwnas
+    job_file.write_text(job_file.read_text().replace("batch_size = 16", "batch_size = 8"))
+    ran = hwnas_cli("compile", job_file, "--out", again, "--dry-run")
+    assert "training.batch_size: 16 -> 8; about 4 min, as the last train here took" in ran.out
+    assert "together about " in ran.out
+    assert " and, never run in this folder, bench" in ran.out
+    ran = hwnas_cli("compile", job_file, "--out", again, "--dry-run", "--json")
+    stages = {stage["name"]: stage for stage in json.loads(ran.out)["stages"]}
+    assert (stages["train"]["expected_s"], stages["train"]["seconds"]) == (250, None)
+    assert (stages["profile"]["expected_s"], stages["profile"]["seconds"] > 0) == (None, True)
+    assert stages["bench"]["expected_s"] is None
+    ran = hwnas_cli("compile", job_file, "--out", tmp_path / "new", "--dry-run")
+    assert "no estimate of the time: no such stage has run in this folder before" in ran.out
+
+
+def test_a_bench_that_was_too_noisy_is_not_finished(finished, again, job_file, hwnas_cli):
+    for folder in (again / "stages").glob("bench-*"):
+        result = json.loads((folder / "result.json").read_text())
+        result["bundle"]["too_noisy"] = True
+        (folder / "result.json").write_text(json.dumps(result))
+        listed = json.loads((folder / "files.json").read_text())
+        listed["result.json"] = hashlib.sha256((folder / "result.json").read_bytes()).hexdigest()
+        (folder / "files.json").write_text(json.dumps(listed))
+    why = {stage.name: stage.why for stage in preview_job(finished[0], again) if not stage.cached}
+    assert list(why) == ["bench"]
+    assert why["bench"][0].startswith("the machine was too noisy for its figures (spread ")
+    ran = hwnas_cli("compile", job_file, "--out", again, "--json")
+    assert ran.code == 0, ran.err
+    answers = json.loads(ran.out)["targets"]
+    for answer in answers.values():
+        assert [stage["name"] for stage in answer["stages"] if not stage["cached"]] == ["bench"]
+        assert all(stage["took_s"] > 0 for stage in answer["stages"])
+        assert answer["over_budget"] == answer["measured_ms"] / answer["budget_ms"] - 1
+    page = (again / "report.md").read_text()
+    assert "the budget of " in page
+    assert "| train | 0.0 | reused |" not in page
 
 
 def test_bundles_that_the_job_does_not_name_are_told(again, job_file, hwnas_cli):

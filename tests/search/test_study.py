@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -191,6 +195,74 @@ def test_workers_share_a_study(problem: Problem, tmp_path: Path) -> None:
     assert 16 <= sum(len(train.archs) for train in workers) <= 17
     assert not set(workers[0].archs) & set(workers[1].archs)
     assert max(run.evaluations for run in found) >= 16
+
+
+WORKER = """
+import os, sys, time
+from types import SimpleNamespace
+from hwnas.search.study_storage import open_study, worker_number
+from hwnas.spaces import make_space
+
+wanted = SimpleNamespace(space=make_space("mobilenetv3-tiny"), objectives=(), confidence=None, budgets={})
+study = open_study(wanted, "out/study.journal", "study", {}, 0)
+if sys.argv[1:] == ["hang"]:  # in the midst of a write, with the lock held
+    os.fsync = lambda _: (print("writing", flush=True), time.sleep(600))
+print(worker_number(study))
+"""
+
+
+def worker(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", WORKER, *words], cwd=folder, stdout=subprocess.PIPE, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What a worker printed; one that waits without end is killed."""
+    try:
+        return process.communicate(timeout=60)[0].strip()
+    finally:
+        process.kill()
+
+
+def test_a_worker_that_was_killed_while_it_wrote_does_not_stop_the_next(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    journal = tmp_path / "out" / "study.journal"
+    assert ended(worker(tmp_path)) == "0"
+    killed = worker(tmp_path, "hang")
+    assert killed.stdout
+    assert killed.stdout.readline() == "writing\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    os.truncate(journal, journal.stat().st_size - 9)  # a line cut off in its midst
+    assert ended(worker(tmp_path)) == "1"
+    assert ended(worker(tmp_path)) == "2"
+
+
+def test_a_lock_that_an_older_hwnas_left_has_no_effect(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert ended(worker(tmp_path)) == "0"
+    (tmp_path / "out" / "study.journal.lock").symlink_to("out/study.journal")
+    assert ended(worker(tmp_path)) == "1"
+
+
+def test_a_worker_that_is_held_up_while_it_writes_is_waited_for_with_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hwnas.search import study_lock
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(study_lock, "_PATIENCE_S", 0.2)
+    other = worker(tmp_path, "hang")
+    assert other.stdout
+    assert other.stdout.readline() == "writing\n"
+    backend = study_lock.journal_backend(tmp_path / "out" / "study.journal")
+    try:
+        with pytest.raises(
+            OutputError, match=r"another hwnas is working on the study in .* and has not ended in 0.2 s; wait for it"
+        ):
+            backend.append_logs([{}])
+    finally:
+        other.kill()
+        other.communicate()
 
 
 def test_a_study_of_something_else_is_refused(problem: Problem, storage: str) -> None:

@@ -1,0 +1,89 @@
+"""`hwnas bench`: its verdict and its exit code, of measurements that are made up."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import typer
+
+from hwnas.cli.compile import _fail_over_budget
+from hwnas.deploy.bench import Benchmark
+from hwnas.deploy.verdict import verdict
+from hwnas.errors import TooNoisy
+
+
+@pytest.fixture
+def bench(monkeypatch, hwnas_cli):
+    """A function that runs `hwnas bench` on a bundle of that budget whose measurement is given."""
+
+    def run(measured_ms, budget_ms, *words, too_noisy=False):
+        found = Benchmark(
+            target="board/onnxruntime-cpu-fp32",
+            measured_ms=measured_ms,
+            p50_ms=measured_ms,
+            p90_ms=measured_ms,
+            predicted_ms=1.0,
+            relative_error=measured_ms - 1,
+            budget_ms=budget_ms,
+            spread=0.5,
+            too_noisy=too_noisy,
+        )
+        manifest = SimpleNamespace(
+            budget_ms=budget_ms, recipe=SimpleNamespace(runtime="onnxruntime"), target=found.target
+        )
+        monkeypatch.setattr("hwnas.deploy.open_bundle", lambda folder: SimpleNamespace(manifest=manifest))
+        monkeypatch.setattr("hwnas.deploy.bench", lambda *_, **__: found)
+        return hwnas_cli("bench", "my-bundle", *words)
+
+    return run
+
+
+def test_without_the_option_it_says_so_and_ends_well(bench):
+    ran = bench(1.9, 1.0)
+    assert (ran.code, "OVER THE BUDGET of 1 ms by 90%" in ran.out) == (0, True)
+    ran = bench(0.88, 1.0)
+    assert (ran.code, "within the budget of 1 ms, 12% below it" in ran.out) == (0, True)
+    assert "budget" not in bench(0.88, None).out
+
+
+def test_fail_over_budget(bench):
+    assert bench(1.9, 1.0, "--fail-over-budget").code == 1
+    assert bench(1.0, 1.0, "--fail-over-budget").code == 0
+    assert bench(0.9, 1.0, "--fail-over-budget", "--budget", "0.8ms").code == 1
+    ran = bench(1.9, None, "--fail-over-budget", "--budget", "2", "--json")
+    assert (ran.code, json.loads(ran.out)["over_budget"]) == (0, pytest.approx(-0.05))
+
+
+def test_what_cannot_be_judged(bench):
+    ran = bench(1.9, None, "--fail-over-budget")
+    assert ran.code == 2
+    assert "my-bundle was made without a budget; name one: hwnas bench my-bundle --budget 0.8ms" in ran.err
+    for words in (("--budget", "50%"), ("--budget", "3MB")):
+        ran = bench(1.9, 1.0, *words)
+        assert (ran.code, "milliseconds, such as 0.8ms" in ran.err) == (2, True), ran
+    ran = bench(0.5, 1.0, "--fail-over-budget", too_noisy=True)
+    assert (ran.code, "error: the machine was too noisy (spread 50.0%)" in ran.err) == (2, True)
+    ran = bench(0.5, 1.0, too_noisy=True)
+    assert ran.code == 0
+    assert "warning: the machine was too noisy" in ran.err
+    assert "time the bundle again: hwnas bench my-bundle" in ran.err
+    assert "but the machine was too noisy for the figure to be trusted" in ran.out
+
+
+def test_a_figure_just_above_the_budget_never_reads_as_on_it():
+    assert verdict(1.002, 1.0) == "OVER THE BUDGET of 1 ms by 0.2%"
+
+
+def test_compile_judges_each_target():
+
+    def answer(over, too_noisy=False):
+        return {"over_budget": over, "noise": {"too_noisy": too_noisy}}
+
+    _fail_over_budget({"a": answer(-0.1), "b": answer(0.0)})
+    with pytest.raises(typer.Exit) as ended:
+        _fail_over_budget({"a": answer(-0.1), "b": answer(0.9)})
+    assert ended.value.exit_code == 1
+    with pytest.raises(TooNoisy, match="whether b keeps the budget"):
+        _fail_over_budget({"a": answer(-0.1), "b": answer(0.9, too_noisy=True)})
