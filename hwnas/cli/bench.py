@@ -45,26 +45,16 @@ def bench(
     if opened.saturates is not None:
         typer.echo(f"warning: other images may give other outputs here. {opened.saturates}", err=True)
     if as_json:
-<<<<<<< HEAD
-        options.print_json(asdict(result))
-        return
-    typer.echo(
-        f"{result.measured_ms:.4f} ms on {result.target} (p50 {result.p50_ms:.4f}, p90 {result.p90_ms:.4f}); predicted "
-        f"{result.predicted_ms:.4f} ms ({result.relative_error:+.1%})"
-        + (f", budget {result.budget_ms:.4f} ms" if result.budget_ms else "")
-        + (f"; timed on core {result.cores}" if result.cores else "")
-        + (f" ({result.cores_note})" if result.cores_note else "")
-    )
-=======
         options.print_json({**asdict(result), "over_budget": result.over_budget})
     else:
         typer.echo(
             f"{result.measured_ms:.4f} ms on {result.target} (p50 {result.p50_ms:.4f}, p90 {result.p90_ms:.4f}); "
             f"predicted {result.predicted_ms:.4f} ms ({result.relative_error:+.1%})"
+            + (f"; timed on core {result.cores}" if result.cores else "")
+            + (f" ({result.cores_note})" if result.cores_note else "")
         )
         if budget_ms is not None:
             typer.echo(verdict(result.measured_ms, budget_ms, too_noisy=result.too_noisy))
->>>>>>> pipeline
     if result.too_noisy:
         noise = (
             f"the machine was too noisy (spread {result.spread:.1%}); close what else runs on it and time the bundle "

@@ -209,9 +209,6 @@ def check_folder(out: Path, what: str, *, goes_on: bool = False) -> None:
         raise OutputError(f"{out} holds a supernet already; choose another folder, or delete this one")
 
 
-<<<<<<< HEAD
-def launched(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
-=======
 def evaluations_folder(supernet: Path) -> Path:
     """Where verbs keep what they evaluated on a supernet: its own folder, unless nothing may be written there.
 
@@ -225,8 +222,7 @@ def evaluations_folder(supernet: Path) -> Path:
     return home() / "evaluations" if is_stage(supernet) or not os.access(supernet, os.W_OK) else supernet
 
 
-def launched(accelerator: str, devices: int, precision: str) -> Fabric:
->>>>>>> pipeline
+def launched(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
     """Processes, devices and precision of a training; with several, this process and those that it starts run on.
 
     Args:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-<<<<<<< HEAD
-=======
 import os
-import signal
 import subprocess
->>>>>>> pipeline
 
 import pytest
 
