@@ -99,7 +99,8 @@ class Quantization(Spec):
     images: int = Field(ge=1)
     method: Literal["minmax", "percentile", "entropy"]
     activations: Literal["uint8", "int8"]
-    weights: Literal["auto", "int8", "int7"] = "auto"
+    # Not written where it is left to the device: manifests of older bundles, which lack it, keep their hash.
+    weights: Literal["auto", "int8", "int7"] = Field(default="auto", exclude_if=lambda weights: weights == "auto")
     max_accuracy_drop: float | None = Field(default=None, ge=0, lt=1)
 
 

@@ -88,3 +88,11 @@ def test_who_saturates_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said(seven, "avx2") is None
     assert said(changed(load_recipe("tensorrt-int8"), weights="int8"), "avx2") is None
     assert said(load_recipe("onnxruntime-cpu-fp32"), "avx2") is None
+
+
+def test_a_recipe_from_before_the_range_of_weights_is_written_as_it_was() -> None:
+    """A bundle's manifest is checked byte for byte, and those of older versions do not name the range."""
+    document = load_recipe("onnxruntime-cpu-int8").model_dump(mode="json", by_alias=True)
+    assert "weights" not in document["quantization"]
+    assert Recipe.model_validate(document).model_dump(mode="json", by_alias=True) == document
+    assert "weights" in Target(device("avx2"), load_recipe("onnxruntime-cpu-int8")).recipe.quantization.model_dump()
