@@ -192,7 +192,7 @@ def _made(
     path = folder / form.filename
     if not path.is_file():
         progress(f"lowering for {recipe.name}", 0, 1)
-        form.write(lower_subnet(network(), evaluator, arch, recipe, progress=progress), folder)
+        form.write(lower_subnet(network(), evaluator, arch, recipe), folder)
         progress(f"lowering for {recipe.name}", 1, 1)
     parity = deployed_parity(arch, evaluator, recipe, journal, lambda: (network(), path), progress)
     return path, parity
