@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hwnas.errors import InvalidValue
+from hwnas.targets.linux import content
 
 LIMIT = "HWNAS_MEMORY_GIB"
 _GIB = 2**30
@@ -40,7 +41,7 @@ def give_back() -> None:
 
 
 def _machine() -> Iterator[int]:
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", _text(_PROC / "meminfo"), re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", content(_PROC / "meminfo"), re.MULTILINE)
     if found:
         yield int(found[1]) * 1024
 
@@ -55,7 +56,7 @@ def _own_limit() -> Iterator[int]:
         limit = 0.0
     if not 0 < limit < 2**20:
         raise InvalidValue(f"{LIMIT} is {given!r}; it takes the memory of this process in GiB, such as 1.5")
-    held = re.search(r"^VmRSS:\s+(\d+) kB$", _text(_PROC / "self" / "status"), re.MULTILINE)
+    held = re.search(r"^VmRSS:\s+(\d+) kB$", content(_PROC / "self" / "status"), re.MULTILINE)
     if not held:
         raise InvalidValue(f"{LIMIT} is {given!r}, but this system does not report the memory of a process; unset it")
     yield int(limit * _GIB) - int(held[1]) * 1024
@@ -63,7 +64,7 @@ def _own_limit() -> Iterator[int]:
 
 def _control_groups() -> Iterator[int]:
     """What each control group of this process leaves, up to the root; of version 2 and of version 1."""
-    for line in _text(_PROC / "self" / "cgroup").splitlines():
+    for line in content(_PROC / "self" / "cgroup").splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers not in {"", "memory"}:
             continue
@@ -75,18 +76,10 @@ def _control_groups() -> Iterator[int]:
         )
         group = root / name.lstrip("/")
         for folder in (group, *group.parents):
-            most, used = _text(folder / limit).strip(), _text(folder / usage).strip()
+            most, used = content(folder / limit).strip(), content(folder / usage).strip()
             if most.isdecimal() and used.isdecimal() and int(most) < _UNLIMITED:
                 # Cached files count as used, and make room when it is needed.
-                cached = re.search(rf"^{unused} (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+                cached = re.search(rf"^{unused} (\d+)$", content(folder / "memory.stat"), re.MULTILINE)
                 yield int(most) - int(used) + (int(cached[1]) if cached else 0)
             if folder == root:
                 break
-
-
-def _text(path: Path) -> str:
-    """Content of one of the kernel's files; empty where there is no such file."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hwnas.errors import GraphError, OutputError
 from hwnas.lowering import precision, serialized
 from hwnas.lowering.quantize import Quantizer
-from hwnas.targets import load_recipe
+from hwnas.targets import load_recipe, with_weights
 
 HELP = "take a smaller network, e.g. with --budget size_bytes=1900M, or a recipe without ONNX such as torch-cpu-fp32"
 
@@ -55,7 +55,7 @@ def test_bytes_of_a_graph(model: onnx.ModelProto) -> None:
 
 def test_a_graph_above_the_limit(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serialized, "MAX_BYTES", 10_000)
-    recipe = load_recipe("onnxruntime-cpu-int8")
+    recipe = with_weights(load_recipe("onnxruntime-cpu-int8"), ())
     assert recipe.quantization is not None
     images = np.random.default_rng(0).standard_normal((2, 64, 4, 4), np.float32)
     for lower in (
@@ -69,7 +69,7 @@ def test_a_graph_above_the_limit(model: onnx.ModelProto, monkeypatch: pytest.Mon
 
 def test_calibration_without_a_place_for_its_files(model: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/proc/hwnas")
-    recipe = load_recipe("onnxruntime-cpu-int8")
+    recipe = with_weights(load_recipe("onnxruntime-cpu-int8"), ())
     assert recipe.quantization is not None
     images = np.random.default_rng(0).standard_normal((2, 64, 4, 4), np.float32)
     with pytest.raises(OutputError, match=r"temporary files of int8 calibration .*[Ss]et TMPDIR"):
