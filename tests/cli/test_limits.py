@@ -41,6 +41,16 @@ def test_what_the_system_refuses(hwnas_cli, monkeypatch, error, said):
     assert "[Errno" not in ran.err
 
 
+def test_a_current_folder_that_was_deleted(hwnas_cli, monkeypatch):
+    def gone():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    ran = hwnas_cli("devices", "list")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "error: the current folder does not exist any more; `cd` to one that does\n"
+
+
 def test_a_mistake_of_ours_is_not_hidden(hwnas_cli, monkeypatch):
     def mistaken(**_):
         raise RuntimeError("dictionary changed size during iteration")
