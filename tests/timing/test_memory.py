@@ -269,7 +269,10 @@ def test_controllers_that_are_mounted_together(system: Callable[[str, str], None
     assert memory.available_bytes() == 300_000_000
 
 
-@pytest.mark.parametrize("line", [b"garbage", b"0", b":::", b"0::", b"5:memory", b"0::/\xff\xfe", b"0::/" + b"a" * 4000])
+GARBAGE = [b"garbage", b"0", b":::", b"0::", b"5:memory", b"0::/\xff\xfe", b"0::/" + b"a" * 4000]
+
+
+@pytest.mark.parametrize("line", GARBAGE, ids=range(len(GARBAGE)))
 def test_garbage_is_left_out(system: Callable[[str, str], None], tmp_path: Path, line: bytes) -> None:
     system("proc/meminfo", "MemAvailable:  1500000 kB\n")
     system("sys/fs/cgroup/memory.max", "9" * 5000)  # more digits than Python makes an integer of
