@@ -31,6 +31,7 @@ from hwnas.cli import (
     verify,
 )
 from hwnas.cli import compile as compile_verbs
+from hwnas.cli.processes import drop_ranks
 from hwnas.cli.progress import INTERRUPTED, remembered_signals
 from hwnas.errors import HwnasError, InvalidValue
 from hwnas.targets import reason_of
@@ -120,7 +121,7 @@ def main() -> None:
     """Run the command line: exit code 0, 2 after a user's error, 130 after Ctrl-C, 143 after SIGTERM."""
     streams.take_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    if words := drop_binding():
+    for words in filter(None, (drop_binding(), drop_ranks())):
         logging.getLogger(__name__).warning(words)
     with remembered_signals() as interrupted:
         try:
