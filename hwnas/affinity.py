@@ -44,7 +44,7 @@ def _now() -> frozenset[int]:
 
 def _openmp_is_loaded() -> bool:
     try:
-        mapped = Path("/proc/self/maps").read_text(errors="replace")
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux: nothing binds there
         return False
     return any(name in mapped for name in _LIBRARIES)

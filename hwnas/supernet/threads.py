@@ -204,7 +204,7 @@ class BusyCores:
     def _read(self) -> tuple[float, float, float] | None:
         """Seconds that the cores were busy, of this process, and of the clock."""
         try:
-            rows = [line.split() for line in self._stat.read_text().splitlines()]
+            rows = [line.split() for line in self._stat.read_text(encoding="utf-8").splitlines()]
             # user nice system idle iowait irq softirq steal; guests are part of user
             busy = [sum(map(int, row[1:4] + row[6:9])) for row in rows if row and row[0] in self._names]
         except (OSError, ValueError):
