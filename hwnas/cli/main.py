@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -30,8 +31,9 @@ from hwnas.cli import (
     verify,
 )
 from hwnas.cli import compile as compile_verbs
+from hwnas.cli.processes import drop_ranks
 from hwnas.cli.progress import INTERRUPTED, remembered_signals
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, InvalidValue
 from hwnas.targets import reason_of
 
 app = typer.Typer(
@@ -80,6 +82,19 @@ _USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignm
 _LIMITS = {"can't start new thread": errno.EAGAIN, "can't allocate memory": errno.ENOMEM}
 
 
+def _verb(**options: object) -> object:
+    """Run the verb that the command line names.
+
+    Raises:
+        InvalidValue: the current folder was deleted: MKL then ends the process as soon as torch is loaded.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError as error:
+        raise InvalidValue("the current folder does not exist any more; `cd` to one that does") from error
+    return app(**options)
+
+
 def _ended(run: Callable[..., object], **options: object) -> object:
     """What a call returns; 2, with a message, where it ends in what a user can act on."""
     try:
@@ -106,11 +121,11 @@ def main() -> None:
     """Run the command line: exit code 0, 2 after a user's error, 130 after Ctrl-C, 143 after SIGTERM."""
     streams.take_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    if words := drop_binding():
+    for words in filter(None, (drop_binding(), drop_ranks())):
         logging.getLogger(__name__).warning(words)
     with remembered_signals() as interrupted:
         try:
-            code = _ended(app, standalone_mode=False)
+            code = _ended(_verb, standalone_mode=False)
         except (typer.Abort, KeyboardInterrupt):
             code = INTERRUPTED
         if code == INTERRUPTED:  # typer turns an interrupt into this code by itself

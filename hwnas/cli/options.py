@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ import typer
 
 from hwnas.cli.streams import takes_unicode
 from hwnas.errors import DataError, InvalidValue, OutputError, SpecError, UnknownName
+from hwnas.targets.files import reason_of
 from hwnas.targets.untrusted import parse_json
 
 if TYPE_CHECKING:
@@ -177,10 +178,13 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
         if not isinstance(answer, dict) or not isinstance(answer.get("arch"), dict):
             raise ValueError('it has no key "arch" with a value for each variable of the space')
         values, budget_ms = answer["arch"], answer.get("budget_ms")
-        if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
-            raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
+        # Of JSON: true, which Python counts as 1, and integers that no float holds.
+        number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
+        if budget_ms is not None and not (number and 0 < budget_ms <= sys.float_info.max):
+            raise ValueError(f"budget_ms is {budget_ms!r:.40}; it should be a positive number of milliseconds")
     except (OSError, ValueError, SpecError) as error:
-        raise SpecError(f"{path} is no arch: {error}. `hwnas search --out FILE` writes one.") from error
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise SpecError(f"{path} is no arch: {reason}. `hwnas search --out FILE` writes one.") from error
     return values, budget_ms
 
 

@@ -30,6 +30,7 @@ from hwnas.targets.device import Kind, other_machine
 from hwnas.targets.host import gpu_state
 from hwnas.targets.linux import text_of
 from hwnas.timing import Measurement, Protocol, require_cores, time_programs
+from hwnas.timing.memory import available_bytes
 
 OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=25.0, tolerance=0.015)
 # Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
@@ -324,6 +325,7 @@ def check_host(target: Target) -> None:
             "takes roofline's estimates without a table"
         )
     held = require_cores(target.recipe)
+    available_bytes()  # a limit in the environment that is no number is said before any work
     differences = target.device.differences(detect_host())
     if differences:
         raise TableError(

@@ -20,6 +20,7 @@ from hwnas.targets.device import Device, Kind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import RUNTIMES, Recipe
 from hwnas.targets.toml import read_spec
+from hwnas.targets.untrusted import require_file
 from hwnas.targets.weights import with_weights
 
 log = logging.getLogger(__name__)
@@ -188,6 +189,7 @@ def load_recipe(name: str) -> Recipe:
 def _load(what: str, name: str, files: dict[str, Path], model: type[Named], hint: str) -> Named:
     if name not in files:
         raise UnknownName(what, name, files, hint)
+    require_file(files[name], SpecError)
     spec = read_spec(files[name], model)
     if spec.name != name:
         raise SpecError(f"{files[name]}: name is {spec.name!r}; it should be the file's name, {name!r}")

@@ -53,7 +53,7 @@ def content(path: Path) -> str:
     """A whole file of /proc or /sys, without blanks around it; empty where it is absent or cannot be read."""
     try:
         data = path.read_bytes()
-    except OSError:  # masked in containers; EIO and ENODEV of some drivers
+    except (OSError, ValueError):  # masked in containers; EIO and ENODEV of some drivers; a NUL in the path
         return ""
     # A device tree ends its texts with NUL and joins several by it; the first is the most specific.
     return data.decode("utf-8", errors="replace").partition("\0")[0].strip()

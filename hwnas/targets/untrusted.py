@@ -116,6 +116,23 @@ def open_regular(path: Path, error: type[HwnasError], *, limit_bytes: int) -> io
     return file
 
 
+def require_file(path: Path, error: type[HwnasError]) -> None:
+    """Refuse what lies in a folder of files and is none, before it is read; links to files are followed.
+
+    Reading a FIFO that nothing writes to never ends, and neither do some devices.
+
+    Args:
+        path: of the file; where there is none, reading it says so.
+        error: the class to raise.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode):
+        raise error(f"cannot read {path}: it is {_kind(mode)}, not a file")
+
+
 def _kind(mode: int) -> str:
     kinds = {
         stat.S_IFLNK: "a symbolic link",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,13 @@ def available_bytes() -> int | None:
     """Bytes that this process can still take before the kernel kills it; None where the system does not say.
 
     The least of: the memory that Linux reports as available, what the process's control group leaves (a container's
-    limit), and what `HWNAS_MEMORY_GIB` leaves beside the memory that the process holds.
+    limit), what the limit of its address space leaves (`ulimit -v`), and what `HWNAS_MEMORY_GIB` leaves beside the
+    memory that the process holds.
 
     Raises:
         InvalidValue: `HWNAS_MEMORY_GIB` is not a positive number, or the system does not report a process's memory.
     """
-    known = [*_machine(), *_control_groups(), *_own_limit()]
+    known = [*_machine(), *_control_groups(), *_address_space(), *_own_limit()]
     return max(0, min(known)) if known else None
 
 
@@ -41,7 +43,7 @@ def give_back() -> None:
 
 
 def _machine() -> Iterator[int]:
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", content(_PROC / "meminfo"), re.MULTILINE)
+    found = re.search(r"^MemAvailable:\s+(\d{1,15}) kB$", content(_PROC / "meminfo"), re.MULTILINE)
     if found:
         yield int(found[1]) * 1024
 
@@ -56,17 +58,34 @@ def _own_limit() -> Iterator[int]:
         limit = 0.0
     if not 0 < limit < 2**20:
         raise InvalidValue(f"{LIMIT} is {given!r}; it takes the memory of this process in GiB, such as 1.5")
-    held = re.search(r"^VmRSS:\s+(\d+) kB$", content(_PROC / "self" / "status"), re.MULTILINE)
-    if not held:
+    held = _status("VmRSS")
+    if held is None:
         raise InvalidValue(f"{LIMIT} is {given!r}, but this system does not report the memory of a process; unset it")
-    yield int(limit * _GIB) - int(held[1]) * 1024
+    yield int(limit * _GIB) - held
+
+
+def _address_space() -> Iterator[int]:
+    if sys.platform != "linux":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    held = _status("VmSize")
+    if limit != resource.RLIM_INFINITY and held is not None:
+        yield limit - held
+
+
+def _status(key: str) -> int | None:
+    """Bytes that a line of this process's status says; None where there is no such line."""
+    found = re.search(rf"^{key}:\s+(\d{{1,15}}) kB$", content(_PROC / "self" / "status"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def _control_groups() -> Iterator[int]:
     """What each control group of this process leaves, up to the root; of version 2 and of version 1."""
     for line in content(_PROC / "self" / "cgroup").splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers not in {"", "memory"}:
+        _, controllers, name = (*line.split(":", 2), "", "")[:3]
+        if not name.startswith("/") or (controllers and "memory" not in controllers.split(",")):
             continue
         root = _CGROUPS / controllers
         limit, usage, unused = (
@@ -76,10 +95,15 @@ def _control_groups() -> Iterator[int]:
         )
         group = root / name.lstrip("/")
         for folder in (group, *group.parents):
-            most, used = content(folder / limit).strip(), content(folder / usage).strip()
-            if most.isdecimal() and used.isdecimal() and int(most) < _UNLIMITED:
+            most, used = (_number(content(folder / name)) for name in (limit, usage))
+            if most is not None and used is not None and most < _UNLIMITED:
                 # Cached files count as used, and make room when it is needed.
-                cached = re.search(rf"^{unused} (\d+)$", content(folder / "memory.stat"), re.MULTILINE)
-                yield int(most) - int(used) + (int(cached[1]) if cached else 0)
+                cached = re.search(rf"^{unused} (\d{{1,20}})$", content(folder / "memory.stat"), re.MULTILINE)
+                yield most - used + (int(cached[1]) if cached else 0)
             if folder == root:
                 break
+
+
+def _number(text: str) -> int | None:
+    """A number of bytes; None for ``max`` and what is no number."""
+    return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None

@@ -17,6 +17,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from hwnas.cli.main import main
+from hwnas.cli.options import read_arch
+from hwnas.errors import SpecError
 
 TARGET = "this/onnxruntime-cpu-fp32"
 SMALL = (
@@ -368,6 +370,14 @@ def test_arch_that_is_none(refused, mine):
         (mine / "arch.json").write_text(text)
         assert 'is no arch: it has no key "arch" with a value for each variable' in refused(*export)
     assert not (mine / "b").exists()
+
+
+@pytest.mark.parametrize("budget", ["true", "1" + "0" * 400, "1e400", "-1", '"1"', "[]"])
+def test_the_budget_of_an_arch_that_is_none(budget, tmp_path):
+    path = tmp_path / "arch.json"
+    path.write_text(f'{{"arch": {{"resolution": 24}}, "budget_ms": {budget}}}')
+    with pytest.raises(SpecError, match=r"arch\.json is no arch: budget_ms is .{2,40}; it should be a positive number"):
+        read_arch(path)
 
 
 # -- images ------------------------------------------------------------------------------------------------------

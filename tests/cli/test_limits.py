@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
 from hwnas.cli import main as module
+from hwnas.cli.processes import drop_ranks
 
 REFUSED = [
     (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"), "/tmp/x: No space left on device; free some space"),
@@ -39,6 +42,42 @@ def test_what_the_system_refuses(hwnas_cli, monkeypatch, error, said):
     assert said in ran.err
     assert "Traceback" not in ran.err
     assert "[Errno" not in ran.err
+
+
+def test_a_current_folder_that_was_deleted(hwnas_cli, monkeypatch):
+    def gone():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    ran = hwnas_cli("devices", "list")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "error: the current folder does not exist any more; `cd` to one that does\n"
+
+
+def test_numbers_of_processes_that_are_none():
+    left = {"LOCAL_RANK": "1", "SLURM_PROCID": "0", "WORLD_SIZE": "many"}
+    environment = {"RANK": "", "JSM_NAMESPACE_RANK": "x", **left}
+    assert drop_ranks(environment) == "RANK='', JSM_NAMESPACE_RANK='x' is not the number of a process and is not used"
+    assert environment == left
+    assert drop_ranks(environment) == ""
+
+
+def test_fabric_is_imported_beside_a_rank_that_is_none(tmp_path):
+    program = """
+import sys
+from hwnas.cli.main import main
+sys.argv[1:] = ["--version"]
+try:
+    main()
+finally:
+    import lightning_fabric
+    print("imported", lightning_fabric.__name__)
+"""
+    environment = {**os.environ, "RANK": "", "HWNAS_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "imported lightning_fabric" in done.stdout
+    assert "RANK='' is not the number of a process" in done.stderr
 
 
 def test_a_mistake_of_ours_is_not_hidden(hwnas_cli, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -248,6 +249,22 @@ def test_one_broken_file_does_not_end_what_reads_the_folder(
         catalog.resolve_target("good/worse")
     with pytest.raises(SpecError, match=r"bad\.toml"):
         targets_of("bad")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_nothing_waits_for_a_fifo(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in ("devices", "exporters"):
+        (home / folder).mkdir(parents=True, exist_ok=True)
+        os.mkfifo(home / folder / "pipe.toml")
+        (home / folder / "zero.toml").symlink_to("/dev/zero")  # has no end
+        (home / folder / "loop.toml").symlink_to("loop.toml")
+    assert "pipe" not in {device.name for device in catalog.known_devices()}
+    assert "pipe" not in {recipe.name for recipe in catalog.known_recipes()}
+    assert caplog.text.count("pipe.toml: it is a FIFO, not a file") == 2
+    assert caplog.text.count("zero.toml: it is a device, not a file") == 2
+    assert caplog.text.count("loop.toml: Too many levels of symbolic links") == 2
+    with pytest.raises(SpecError, match=r"pipe\.toml: it is a FIFO"):
+        load_device("pipe")
 
 
 # -- targets and tables --------------------------------------------------------------------------------

@@ -105,5 +105,9 @@ def test_a_place_with_a_blank(tmp_path: Path) -> None:
     assert quota(tmp_path, "0::/", mount, {"my groups/cpu.max": "100000 100000"}) == (1.0, "/my groups/cpu.max")
 
 
+def test_a_place_that_is_no_path(tmp_path: Path) -> None:
+    assert quota(tmp_path, "0::/", "31 23 0:28 / /my\\000groups rw - cgroup2 cgroup2 rw", {}) is None
+
+
 def test_a_system_without_control_groups(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) is None

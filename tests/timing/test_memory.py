@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -258,6 +259,41 @@ def test_what_a_control_group_of_version_1_leaves(system: Callable[[str, str], N
     assert memory.available_bytes() == 350_000_000
     system("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
     assert memory.available_bytes() is None
+
+
+@pytest.mark.parametrize("controllers", ["memory", "cpuset,memory", "memory,hugetlb"])
+def test_controllers_that_are_mounted_together(system: Callable[[str, str], None], controllers: str) -> None:
+    system("proc/self/cgroup", f"5:{controllers}:/a\n")
+    system(f"sys/fs/cgroup/{controllers}/a/memory.limit_in_bytes", "1000000000\n")
+    system(f"sys/fs/cgroup/{controllers}/a/memory.usage_in_bytes", "700000000\n")
+    assert memory.available_bytes() == 300_000_000
+
+
+GARBAGE = [b"garbage", b"0", b":::", b"0::", b"5:memory", b"0::/\xff\xfe", b"0::/" + b"a" * 4000]
+
+
+@pytest.mark.parametrize("line", GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_left_out(system: Callable[[str, str], None], tmp_path: Path, line: bytes) -> None:
+    system("proc/meminfo", "MemAvailable:  1500000 kB\n")
+    system("sys/fs/cgroup/memory.max", "9" * 5000)  # more digits than Python makes an integer of
+    system("sys/fs/cgroup/memory.current", "5")
+    system("proc/self/cgroup", "")
+    (tmp_path / "proc/self/cgroup").write_bytes(line + b"\n\n")
+    assert memory.available_bytes() == 1_500_000 * 1024
+    (tmp_path / "proc/meminfo").write_bytes(b"Mem\xff: 1 kB\nMemAvailable:  1500000 kB\n")
+    assert memory.available_bytes() == 1_500_000 * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not report the address space of a process")
+def test_a_limit_of_the_address_space(system: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    system("proc/meminfo", "MemAvailable:  1500000 kB\n")
+    system("proc/self/status", "VmSize:\t  1048576 kB\nVmRSS:\t  1 kB\n")
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: {resource.RLIMIT_AS: (2**30 + 2**29, -1)}[kind])
+    assert memory.available_bytes() == 2**29
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: {resource.RLIMIT_AS: (resource.RLIM_INFINITY, -1)}[kind])
+    assert memory.available_bytes() == 1_500_000 * 1024
 
 
 def test_a_limit_of_ones_own(system: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:

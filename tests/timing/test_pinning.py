@@ -160,6 +160,20 @@ def test_nothing_is_lowered_for_cores_that_are_not_there(monkeypatch: pytest.Mon
         profile(make_space("mobilenetv3-tiny"), target, journals=tmp_path)
 
 
+def test_nothing_is_lowered_for_a_limit_of_memory_that_is_no_number(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from hwnas.latency import profile
+    from hwnas.spaces import make_space
+    from hwnas.targets import Target, this_device
+
+    monkeypatch.setenv("HWNAS_MEMORY_GIB", "1e9")
+    monkeypatch.setattr(import_module("hwnas.latency.profile"), "lower_ops", pytest.fail)
+    target = Target(this_device(), load_recipe("onnxruntime-cpu-fp32"))
+    with pytest.raises(InvalidValue, match="HWNAS_MEMORY_GIB is '1e9'"):
+        profile(make_space("mobilenetv3-tiny"), target, journals=tmp_path)
+
+
 def test_a_quota_stands_among_the_facts_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     profile_module = import_module("hwnas.latency.profile")
     monkeypatch.setattr(profile_module, "cpu_quota", lambda: Quota(cores=1.5, source="cpu.max"))
