@@ -180,7 +180,7 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
         if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
             raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
     except (OSError, ValueError, SpecError) as error:
-        raise SpecError(f"{path} is no arch: {error}. `hwnas search --out FILE` writes one.") from error
+        raise SpecError(f"{path} does not contain an architecture: {error}. `hwnas search --out FILE` writes one.") from error
     return values, budget_ms
 
 
@@ -212,9 +212,9 @@ def check_folder(out: Path, what: str, *, goes_on: bool = False) -> None:
 def evaluations_folder(supernet: Path) -> Path:
     """Where verbs keep what they evaluated on a supernet: its own folder, unless nothing may be written there.
 
-    Into a stage of a run, which nothing but the run writes to, and into a folder that is not writable goes nothing:
-    for those it is ``evaluations`` in `hwnas.targets.home`. Names of its files hold the hash of the weights, so that
-    supernets do not meet there, and one that was moved finds its own again.
+    For a stage of a run, which only the run writes to, and for a folder that is not writable, it is ``evaluations`` in
+    `hwnas.targets.home`. File names contain the hash of the weights, so supernets share that folder without conflicts,
+    and a supernet that was moved finds its evaluations again.
     """
     from hwnas.pipeline.cache import is_stage
     from hwnas.targets import home

@@ -30,6 +30,7 @@ from hwnas.targets.device import Kind, other_machine
 from hwnas.targets.host import gpu_state
 from hwnas.targets.linux import text_of
 from hwnas.timing import Measurement, Protocol, require_cores, time_programs
+from hwnas.timing.memory import available_bytes
 
 OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=25.0, tolerance=0.015)
 # Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
@@ -250,9 +251,9 @@ def distinct(space: Space, count: int, *, seed: int, without: Container[bytes] =
 
 def lower_ops(space: Space, ops: Sequence[Op], target: Target, progress: Progress = silent) -> Mapping[Op, Program]:
     """Ops of a space as programs of a target's runtime, for `assembled`."""
-    progress(f"lowering {len(ops)} ops", 0, 1)
+    progress("lowering", 0, len(ops), unit="ops")
     programs = form_of(target.recipe).lower_ops(ops, wired=space.wiring is not None)
-    progress(f"lowering {len(ops)} ops", 1, 1)
+    progress("lowering", len(ops), len(ops), unit="ops")
     return programs
 
 
@@ -314,7 +315,7 @@ def check_host(target: Target) -> None:
 
     Raises:
         TableError: lists what differs.
-        InvalidValue: this process does not have the cores that the recipe needs.
+        InvalidValue: this process does not have the cores that the recipe needs, or HWNAS_MEMORY_GIB is wrong.
         RuntimeUnavailable: the recipe's runtime estimates, or is not driven by hwnas.
     """
     if not RUNTIMES[target.recipe.runtime].measured:
@@ -324,6 +325,7 @@ def check_host(target: Target) -> None:
             "takes roofline's estimates without a table"
         )
     held = require_cores(target.recipe)
+    available_bytes()  # refuses a wrong HWNAS_MEMORY_GIB before half a minute of lowering
     differences = target.device.differences(detect_host())
     if differences:
         raise TableError(
