@@ -180,7 +180,9 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
         if budget_ms is not None and not (isinstance(budget_ms, int | float) and 0 < budget_ms < math.inf):
             raise ValueError(f"budget_ms is {budget_ms!r}; it should be a positive number")
     except (OSError, ValueError, SpecError) as error:
-        raise SpecError(f"{path} does not contain an architecture: {error}. `hwnas search --out FILE` writes one.") from error
+        raise SpecError(
+            f"{path} does not contain an architecture: {error}. `hwnas search --out FILE` writes one."
+        ) from error
     return values, budget_ms
 
 

@@ -285,7 +285,7 @@ def test_a_wrong_memory_limit_is_refused_before_anything_is_lowered(
         importlib.import_module("hwnas.latency.profile"), "lower_ops", lambda *_: pytest.fail("lowered")
     )
     with pytest.raises(InvalidValue, match="HWNAS_MEMORY_GIB is 'lots'"):
-        profile(space, this, journals=tmp_path)
+        profile(space, this, journals=tmp_path, networks=4, bound_networks=4)
 
 
 def test_lowering_counts_ops(space: Space, this: Target, monkeypatch: pytest.MonkeyPatch) -> None:
