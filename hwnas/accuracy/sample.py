@@ -46,6 +46,7 @@ def spread(space: Space, networks: int, *, seed: int) -> Codes:
 
     @cache
     def useful(i: int) -> bool:
+        """Whether the outputs of the i-th network depend on the image."""
         return space.depends_on_image(space.decode(codes[i : i + 1])[0])
 
     chosen = [next(filter(useful, range(len(codes))), 0), len(codes) - 1]

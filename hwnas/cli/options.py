@@ -184,7 +184,9 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
             raise ValueError(f"budget_ms is {budget_ms!r:.40}; it should be a positive number of milliseconds")
     except (OSError, ValueError, SpecError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else error
-        raise SpecError(f"{path} is no arch: {reason}. `hwnas search --out FILE` writes one.") from error
+        raise SpecError(
+            f"{path} does not contain an architecture: {reason}. `hwnas search --out FILE` writes one."
+        ) from error
     return values, budget_ms
 
 
@@ -216,9 +218,9 @@ def check_folder(out: Path, what: str, *, goes_on: bool = False) -> None:
 def evaluations_folder(supernet: Path) -> Path:
     """Where verbs keep what they evaluated on a supernet: its own folder, unless nothing may be written there.
 
-    Into a stage of a run, which nothing but the run writes to, and into a folder that is not writable goes nothing:
-    for those it is ``evaluations`` in `hwnas.targets.home`. Names of its files hold the hash of the weights, so that
-    supernets do not meet there, and one that was moved finds its own again.
+    For a stage of a run, which only the run writes to, and for a folder that is not writable, it is ``evaluations`` in
+    `hwnas.targets.home`. File names contain the hash of the weights, so supernets share that folder without conflicts,
+    and a supernet that was moved finds its evaluations again.
     """
     from hwnas.pipeline.cache import is_stage
     from hwnas.targets import home

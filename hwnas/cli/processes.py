@@ -33,10 +33,10 @@ def drop_ranks(environment: MutableMapping[str, str] = os.environ) -> str:
 def end_together(children: list[subprocess.Popen[bytes]]) -> None:
     """End this process and those that it started at Ctrl-C and SIGTERM, also while it waits for one of them.
 
-    Python runs the handler of a signal when the call under way returns. One that waits for another process (to connect,
-    or for its gradients) does not return as long as that process is alive; so a thread reads the signals as well. It
-    kills the children, which write nothing, and the call that waited for them fails; where this process waits for
-    processes that others started, the thread ends it.
+    Python runs a signal handler only when the current call returns. A call that waits for another process (to connect,
+    or for its gradients) does not return while that process is alive; so a thread reads the signals as well. It kills
+    the children, which write no files, and the waiting call fails. Where this process waits for processes that it did
+    not start, the thread ends this process.
 
     Args:
         children: the processes that this one has started by the time of the signal.

@@ -46,7 +46,7 @@ OF_ONE_RECIPE = (
 
 
 def told(error: Exception) -> str:
-    """The reason why a recipe is left out."""
+    """The message of an error of `OF_ONE_RECIPE`: why its recipe is left out."""
     return reason_of(error) if isinstance(error, OSError) else str(error)
 
 

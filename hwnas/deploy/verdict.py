@@ -4,16 +4,16 @@ from __future__ import annotations
 
 
 def over_budget(measured_ms: float, budget_ms: float) -> float:
-    """Measured over budget, minus 1: above 0 the budget is exceeded."""
+    """Share by which a latency exceeds its budget (0.1: 10% over); negative or 0 within it."""
     return measured_ms / budget_ms - 1
 
 
 def verdict(measured_ms: float, budget_ms: float, *, too_noisy: bool = False) -> str:
-    """The same in words: ``within the budget of 0.8 ms, 12% below it``.
+    """Whether a latency is within its budget, in words: ``within the budget of 0.8 ms, 12% below it``.
 
     Args:
-        measured_ms: p25 of the bundle.
-        budget_ms: that it has to keep.
+        measured_ms: measured latency of the bundle (25% quantile), in milliseconds.
+        budget_ms: budget, in milliseconds.
         too_noisy: the machine was too noisy for the measurement to be trusted.
     """
     over = over_budget(measured_ms, budget_ms)

@@ -251,9 +251,9 @@ def distinct(space: Space, count: int, *, seed: int, without: Container[bytes] =
 
 def lower_ops(space: Space, ops: Sequence[Op], target: Target, progress: Progress = silent) -> Mapping[Op, Program]:
     """Ops of a space as programs of a target's runtime, for `assembled`."""
-    progress(f"lowering {len(ops)} ops", 0, 1)
+    progress("lowering", 0, len(ops), unit="ops")
     programs = form_of(target.recipe).lower_ops(ops, wired=space.wiring is not None)
-    progress(f"lowering {len(ops)} ops", 1, 1)
+    progress("lowering", len(ops), len(ops), unit="ops")
     return programs
 
 
@@ -315,7 +315,7 @@ def check_host(target: Target) -> None:
 
     Raises:
         TableError: lists what differs.
-        InvalidValue: this process does not have the cores that the recipe needs.
+        InvalidValue: this process does not have the cores that the recipe needs, or HWNAS_MEMORY_GIB is wrong.
         RuntimeUnavailable: the recipe's runtime estimates, or is not driven by hwnas.
     """
     if not RUNTIMES[target.recipe.runtime].measured:
@@ -325,7 +325,7 @@ def check_host(target: Target) -> None:
             "takes roofline's estimates without a table"
         )
     held = require_cores(target.recipe)
-    available_bytes()  # a limit in the environment that is no number is said before any work
+    available_bytes()  # refuses a wrong HWNAS_MEMORY_GIB before half a minute of lowering
     differences = target.device.differences(detect_host())
     if differences:
         raise TableError(

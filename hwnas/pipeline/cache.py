@@ -250,9 +250,9 @@ def _is_whole(folder: Path) -> bool:
 
 
 def last_seconds(stage: Stage) -> tuple[float, str | None] | None:
-    """How long the last stage of a stage's name took in its folder, and for which target; None where none is known.
+    """Seconds that the most recent finished stage of the same name took, and its target; None where none is known.
 
-    One for the same target goes before one for another target.
+    A stage for the same target takes precedence over one for another target.
     """
     found: list[tuple[bool, int, float, str | None]] = []
     for folder, inputs in known_inputs(stage.place).items():

@@ -274,7 +274,7 @@ def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
 
 
 def bench_noise(result: Mapping[str, Any]) -> str | None:
-    """Why the figures of a bench stage cannot be trusted; None where they can."""
+    """Why the machine was too noisy for a bench stage to count as finished; None where it was not."""
     timed = result["bundle"]
     return f"the machine was too noisy for its figures (spread {timed['spread']:.1%})" if timed["too_noisy"] else None
 

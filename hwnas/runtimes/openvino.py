@@ -42,7 +42,7 @@ class OpenVinoSession(Session):
 
     @classmethod
     def missing(cls, precision: Precision = "fp32") -> list[str]:
-        """The instructions for bf16, where the CPU has none: OpenVINO would compute in fp32 and say nothing."""
+        """The bf16 instructions that this CPU lacks; without them OpenVINO computes in fp32 without a warning."""
         capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision != "bf16" or "BF16" in capabilities:
             return []

@@ -16,10 +16,10 @@ _BLOCK = 4096
 
 
 def journal_backend(path: Path) -> JournalFileBackend:
-    """A study's file, which several workers may append to.
+    """Optuna's storage in a journal file that several workers append to, with a lock of the operating system.
 
-    Not with a lock of optuna: these are files that a killed worker leaves. The default one is a symbolic link, which
-    leads nowhere if the path is relative: optuna 4 then waits for it without end and without a pause.
+    Optuna's own locks are files, which a killed worker leaves behind. Its default is a symbolic link, which is broken
+    if the path is relative: optuna 4 then waits for it forever, in a busy loop.
     """
     lock: Any = _Lock(path)  # optuna's base class of locks is private; it has these two methods and nothing else
     return JournalFileBackend(str(path), lock_obj=lock)

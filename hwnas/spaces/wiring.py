@@ -102,7 +102,7 @@ def resolve(places: Sequence[Place], slots: Mapping[str, Slot], ops: Mapping[str
 
 
 def reads_image(nodes: Sequence[Node]) -> bool:
-    """Whether what a network gives depends on the image: zeros that are made of it do not."""
+    """Whether the output of a network depends on the image; an edge that outputs zeros passes nothing on."""
     depends = {FROM_IMAGE: True}
     for i, node in enumerate(nodes):
         depends[i] = node.op.kind != "zero" and any(depends[read] for read in node.reads)

@@ -368,7 +368,9 @@ def test_arch_that_is_none(refused, mine):
     assert "missing" in refused(*export)
     for text in ("[]", '{"arch": 24}', '{"arch": "resolution"}', '{"arch": [["resolution", 24]]}'):
         (mine / "arch.json").write_text(text)
-        assert 'is no arch: it has no key "arch" with a value for each variable' in refused(*export)
+        assert 'does not contain an architecture: it has no key "arch" with a value for each variable' in refused(
+            *export
+        )
     assert not (mine / "b").exists()
 
 
@@ -440,7 +442,9 @@ def test_subnets(refused, mine, tmp_path):
     (tmp_path / "text").write_text("{}")
     extract = ("subnet", "extract", mine / "arch.json", "--supernet", mine / "net", "--out")
     assert "is a file" in refused(*extract, tmp_path / "text")
-    assert "is no arch" in refused("subnet", "eval", tmp_path / "text", "--supernet", mine / "net")
+    assert "does not contain an architecture" in refused(
+        "subnet", "eval", tmp_path / "text", "--supernet", mine / "net"
+    )
     assert "networks; take one out" in refused("subnet", "finetune", "--subnet", mine / "net", "--out", tmp_path / "f")
     assert "holds no supernet" in refused("subnet", "finetune", "--subnet", tmp_path / "no", "--out", tmp_path / "f")
 

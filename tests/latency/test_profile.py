@@ -14,7 +14,7 @@ import pytest
 
 from hwnas.errors import InvalidValue, RuntimeUnavailable, TableError, TableMismatch, TooNoisy
 from hwnas.latency import LatencyTable, load_model, profile, read_table, write_table
-from hwnas.latency.profile import CALIBRATION_SEED, NETWORKS, OPS, calibration_codes, distinct
+from hwnas.latency.profile import CALIBRATION_SEED, NETWORKS, OPS, calibration_codes, distinct, lower_ops
 from hwnas.spaces import Domain, Space
 from hwnas.targets import Recipe, Target
 from hwnas.timing import Measurement, Protocol
@@ -275,6 +275,32 @@ def test_what_cannot_be_timed_is_refused(space: Space, this: Target, tmp_path: P
     with pytest.raises(RuntimeUnavailable, match=rf"nothing can be timed with made-up \(runtime {runtime}\)"):
         profile(space, target, journals=tmp_path / "j")
     assert not (tmp_path / "j").exists()
+
+
+def test_a_wrong_memory_limit_is_refused_before_anything_is_lowered(
+    space: Space, this: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HWNAS_MEMORY_GIB", "lots")
+    monkeypatch.setattr(
+        importlib.import_module("hwnas.latency.profile"), "lower_ops", lambda *_: pytest.fail("lowered")
+    )
+    with pytest.raises(InvalidValue, match="HWNAS_MEMORY_GIB is 'lots'"):
+        profile(space, this, journals=tmp_path, networks=4, bound_networks=4)
+
+
+def test_lowering_counts_ops(space: Space, this: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lowers:
+        def lower_ops(self, ops: object, *, wired: bool) -> dict[object, object]:
+            return {}
+
+    monkeypatch.setattr(importlib.import_module("hwnas.latency.profile"), "form_of", lambda _: Lowers())
+    seen: list[tuple[str, int, int, str]] = []
+
+    def progress(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
+        seen.append((what, done, total, unit))
+
+    lower_ops(space, space.distinct_ops[:3], this, progress)
+    assert seen == [("lowering", 0, 3, "ops"), ("lowering", 3, 3, "ops")]
 
 
 def test_an_imported_table_is_not_added_to(
