@@ -378,7 +378,10 @@ def test_arch_that_is_none(refused, mine):
 def test_the_budget_of_an_arch_that_is_none(budget, tmp_path):
     path = tmp_path / "arch.json"
     path.write_text(f'{{"arch": {{"resolution": 24}}, "budget_ms": {budget}}}')
-    with pytest.raises(SpecError, match=r"arch\.json does not contain an architecture: budget_ms is .{2,40}; it should be a positive number"):
+    with pytest.raises(
+        SpecError,
+        match=r"arch\.json does not contain an architecture: budget_ms is .{2,40}; it should be a positive number",
+    ):
         read_arch(path)
 
 
