@@ -49,7 +49,7 @@ def _make(folder, run):
     run("profile", *SMALL, "--target", TARGET, "--networks", 6, "--bound-networks", 19)
     run("train", *SMALL, "--data", "cluttered-digits", "--steps", 4, "--batch-size", 8, "--out", folder / "net")
     found = run(
-        "search", "--supernet", folder / "net", "--target", TARGET, "--budget", "150%", "--out", folder / "arch.json",
+        "search", "--supernet", folder / "net", "--target", TARGET, "--budget", "500%", "--out", folder / "arch.json",
         "--subnets", 10, "--images", 100, "--candidates", 2, "--json",
     )  # fmt: skip
     assert json.loads(found)["arch"]["resolution"] == 24

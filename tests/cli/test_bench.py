@@ -29,6 +29,8 @@ def bench(monkeypatch, hwnas_cli):
             budget_ms=budget_ms,
             spread=0.5,
             too_noisy=too_noisy,
+            cores="1",
+            cores_note="",
         )
         manifest = SimpleNamespace(
             budget_ms=budget_ms, recipe=SimpleNamespace(runtime="onnxruntime"), target=found.target

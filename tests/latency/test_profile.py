@@ -131,8 +131,8 @@ def test_the_same_networks_are_drawn_again(space: Space) -> None:
 def test_an_interrupted_profile_goes_on(space: Space, this: Target, tmp_path: Path, short: Protocol) -> None:
     part = space.fix(depth_1=1, kernel_2_1=(3, 5), expansion_3_1=(2, 3, 4))  # 6 networks
 
-    def stop(at: str, after: int) -> Callable[[str, int, int], None]:
-        def progress(what: str, done: int, total: int) -> None:
+    def stop(at: str, after: int) -> Callable[..., None]:
+        def progress(what: str, done: int, total: int, **_: str) -> None:
             if what == at and done == after:
                 raise Stop
 
