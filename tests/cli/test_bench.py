@@ -35,7 +35,9 @@ def bench(monkeypatch, hwnas_cli):
         manifest = SimpleNamespace(
             budget_ms=budget_ms, recipe=SimpleNamespace(runtime="onnxruntime"), target=found.target
         )
-        monkeypatch.setattr("hwnas.deploy.open_bundle", lambda folder: SimpleNamespace(manifest=manifest))
+        monkeypatch.setattr(
+            "hwnas.deploy.open_bundle", lambda folder: SimpleNamespace(manifest=manifest, saturates=None)
+        )
         monkeypatch.setattr("hwnas.deploy.bench", lambda *_, **__: found)
         return hwnas_cli("bench", "my-bundle", *words)
 
