@@ -22,9 +22,9 @@ def binding(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {} if found.get("OMP_PROC_BIND", "").strip().lower() == "false" else found
 
 
-def binding_words() -> str:
+def binding_words(environment: Mapping[str, str] = os.environ) -> str:
     """The same as words, e.g. ``OMP_PROC_BIND=true, OMP_PLACES=cores``."""
-    return ", ".join(f"{name}={value}" for name, value in binding().items())
+    return ", ".join(f"{name}={value}" for name, value in binding(environment).items())
 
 
 def cores_text(cores: Iterable[int]) -> str:
@@ -83,9 +83,9 @@ def drop_binding(environment: MutableMapping[str, str] = os.environ) -> str:
     found = binding(environment)
     if not found or _openmp_is_loaded():
         return ""
+    words = binding_words(environment)
     for name in found:
         del environment[name]
-    words = ", ".join(f"{name}={value}" for name, value in found.items())
     return (
         f"{words} is not used: it would bind this process to one place once torch is loaded, and hwnas chooses the "
         "cores itself. For other cores start it with `taskset`, or write `cores` into the recipe"

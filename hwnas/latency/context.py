@@ -101,8 +101,9 @@ def fit_context(space: Space, table_ms: Mapping[Op, float], codes: Codes, measur
     for _, _, fitted in candidates:
         if _predicted(space, fitted.terms, table_ms, probes).min() > 0:
             return fitted
-    [scale] = _ridge(["scale"], x[:, [names.index("scale")]], measured_ms, 0.0)
-    held_out = _leave_one_out(["scale"], x[:, [names.index("scale")]], measured_ms, 0.0)
+    part = x[:, [names.index("scale")]]
+    [scale] = _ridge(["scale"], part, measured_ms, 0.0)
+    held_out = _leave_one_out(["scale"], part, measured_ms, 0.0)
     return Fitted(terms={"scale": float(scale)}, held_out=held_out)
 
 

@@ -47,7 +47,10 @@ def exported(ops: Sequence[Op], settings: object, export: Export) -> dict[Op, on
     except OutputError:  # no home: nothing can be kept
         return dict(zip(ops, export(list(ops)), strict=True))
     keys = {op: _key(op, settings) for op in ops}
-    found = {op: graph for op, key in keys.items() if (graph := _read(folder, key)) is not None}
+    files: dict[str, list[Path]] = {}
+    for path in folder.glob("*.onnx"):  # listed once: a profile has hundreds of ops, and the folder as many files
+        files.setdefault(path.name.partition("-")[0], []).append(path)
+    found = {op: graph for op, key in keys.items() if (graph := _read(files.get(key, ()), key)) is not None}
     missing = [op for op in ops if op not in found]
     if not missing:
         return found
@@ -81,9 +84,9 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
-def _read(folder: Path, key: str) -> onnx.ModelProto | None:
+def _read(files: Sequence[Path], key: str) -> onnx.ModelProto | None:
     """The graph of a file whose content is the one that was written."""
-    for path in folder.glob(f"{key}-*.onnx"):
+    for path in files:
         try:
             data = path.read_bytes()
             if path.stem == f"{key}-{_digest(data)}":
