@@ -27,6 +27,7 @@ from on_host import profiled, timed_steadily
 from hwnas.accuracy import Evaluator
 from hwnas.cli.progress import shown_progress
 from hwnas.data import open_data
+from hwnas.files import Journal
 from hwnas.latency import LatencyModel
 from hwnas.lowering import form_of
 from hwnas.nn import network
@@ -37,7 +38,7 @@ from hwnas.search.differentiable.run import Trained
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Arch, Space, make_space
 from hwnas.supernet import Supernet, TrainConfig, train
-from hwnas.targets import Journal, Target
+from hwnas.targets import Target
 
 SPACE, DATA = "nasbench201-tiny", "cluttered-digits"
 COST_SPACE = "nasbench201"  # as published: five cells a stage

@@ -20,8 +20,9 @@ from typing import TypeVar
 import numpy as np
 
 from hwnas.errors import HwnasError, TooNoisy
-from hwnas.latency import load_model, profile, read_table, validate, write_table
+from hwnas.latency import load_model, read_table, write_table
 from hwnas.latency.manifest import Validation
+from hwnas.profiling import profile, validate
 from hwnas.spaces import Space, make_space
 from hwnas.targets import RUNTIMES, Target, load_recipe, recipes, resolve_target
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hwnas.latency import LatencyModel, load_model, profile, read_table, write_table
-from hwnas.latency.profile import NETWORKS
+from hwnas.latency import (
+    LatencyModel,
+    load_model,
+    read_table,
+    write_table,
+)
 from hwnas.lowering import Program
+from hwnas.profiling import profile
 from hwnas.progress import Progress
 from hwnas.spaces import Space
 from hwnas.targets import Target, resolve_target
 from hwnas.timing import Measurement, time_programs
+from hwnas.timing.protocol import NETWORKS
 
 ATTEMPTS = 3  # a neighbour may spoil a measurement, which then says so
 

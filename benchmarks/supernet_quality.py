@@ -19,12 +19,12 @@ import numpy as np
 from hwnas.accuracy import Evaluator, logits, top1
 from hwnas.data import ClutteredDigits
 from hwnas.latency import load_model, read_table
-from hwnas.latency.baselines import tau
+from hwnas.profiling.baselines import tau
 from hwnas.progress import Progress
 from hwnas.spaces import Arch, Space, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, extract, read_training, train
-from hwnas.supernet.metrics import METRICS
 from hwnas.targets import resolve_target
+from hwnas.training.metrics import METRICS
 
 RECIPE = Path(__file__).parents[1] / "examples" / "training" / "mobilenetv3-tiny.toml"
 TARGET = "amd-epyc-f25m17-2c/onnxruntime-cpu-fp32"

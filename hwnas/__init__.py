@@ -20,13 +20,12 @@ if TYPE_CHECKING:
         LatencyModel,
         LatencyTable,
         load_model,
-        profile,
         read_table,
-        validate,
         write_table,
     )
     from hwnas.latency.loss import LatencyLoss
     from hwnas.pipeline import Job, compile_job, read_job
+    from hwnas.profiling import profile, validate
     from hwnas.search import Problem, solve
     from hwnas.spaces import Arch, Space, make_space
     from hwnas.supernet import Supernet, TrainConfig, extract, load_supernet, save_supernet, train
@@ -71,7 +70,7 @@ __all__ = [
     "write_table",
 ]
 
-_ROOMS = {
+_EXPORTS = {
     "accuracy": ("Evaluator", "fit_accuracy", "recalibrate"),
     "data": ("Data", "open_data"),
     "deploy": ("bench", "export", "open_bundle"),
@@ -80,20 +79,19 @@ _ROOMS = {
         "LatencyModel",
         "LatencyTable",
         "load_model",
-        "profile",
         "read_table",
-        "validate",
         "write_table",
     ),
     "latency.loss": ("LatencyLoss",),
     "pipeline": ("Job", "compile_job", "read_job"),
+    "profiling": ("profile", "validate"),
     "search": ("Problem", "solve"),
     "spaces": ("Arch", "Space", "make_space"),
     "supernet": ("Supernet", "TrainConfig", "extract", "load_supernet", "save_supernet", "train"),
     "targets": ("Device", "Recipe", "Target", "resolve_target"),
 }
 
-__getattr__ = lazily(__name__, _ROOMS)
+__getattr__ = lazily(__name__, _EXPORTS)
 
 
 def __dir__() -> list[str]:

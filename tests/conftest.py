@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.accuracy import Evaluator
 from hwnas.data import ClutteredDigits
-from hwnas.latency import LatencyTable, Row, profile
+from hwnas.latency import LatencyTable, Row
 from hwnas.latency.manifest import Manifest
-from hwnas.latency.profile import NETWORKS, OPS
+from hwnas.profiling import profile
 from hwnas.spaces import Op, Space, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
 from hwnas.targets import Device, Hardware, Match, Recipe, Target, resolve_target
+from hwnas.timing.protocol import NETWORKS, OPS, Protocols
 
 # A training in a process of its own keeps its threads, whatever else runs on the machine: resumed ones are compared
 # bit for bit. (That is OpenMP's default, but hwnas's is to follow other work.)
@@ -31,7 +32,7 @@ os.environ.setdefault("OMP_DYNAMIC", "false")
 # What tests measure is taken as it is, for nobody knows what else runs on the machine meanwhile, and after the least
 # number of sessions.
 ON_ANY_MACHINE = {"max_disagreement": 1e3, "max_seconds": 0.0}
-OUTSIDE_OF_TESTS = [asdict(protocol) for protocol in (OPS, NETWORKS)]
+OF_TESTS = Protocols(ops=replace(OPS, **ON_ANY_MACHINE), networks=replace(NETWORKS, **ON_ANY_MACHINE))
 RECIPE = Recipe.model_validate(
     {
         "schema": 1,
@@ -73,35 +74,26 @@ def little_to_collect() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def any_machine() -> Iterator[None]:
-    """The two protocols are values that five modules import: they are changed in place."""
-    _change([ON_ANY_MACHINE] * 2)
-    yield
-    _change(OUTSIDE_OF_TESTS)
+    """The protocols of measurements that are given none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hwnas.timing.protocol.USUAL", OF_TESTS)
+        yield
 
 
 @pytest.fixture
-def noise_counts() -> Iterator[None]:
+def noise_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test of noise itself: figures are refused as they are outside of tests."""
-    _change(OUTSIDE_OF_TESTS)
-    yield
-    _change([ON_ANY_MACHINE] * 2)
-
-
-def _change(settings: Sequence[Mapping[str, float]]) -> None:
-    for protocol, values in zip((OPS, NETWORKS), settings, strict=True):
-        for name, value in values.items():
-            object.__setattr__(protocol, name, value)
+    monkeypatch.setattr("hwnas.timing.protocol.USUAL", Protocols())
 
 
 @pytest.fixture(scope="session")
 def hwnas_command() -> list[str]:
     """The first words of a command that runs `hwnas` in a process of its own, on any machine as above."""
     program = (
-        "import importlib\n"
-        "module = importlib.import_module('hwnas.latency.profile')\n"
-        "for protocol in (module.OPS, module.NETWORKS):\n"
-        f"    for name, value in {ON_ANY_MACHINE}.items():\n"
-        "        object.__setattr__(protocol, name, value)\n"
+        "from dataclasses import replace\n"
+        "from hwnas.timing import protocol\n"
+        f"ops, networks = (replace(each, **{ON_ANY_MACHINE}) for each in (protocol.OPS, protocol.NETWORKS))\n"
+        "protocol.USUAL = protocol.Protocols(ops=ops, networks=networks)\n"
         "from hwnas.cli.main import main\n"
         "main()\n"
     )
@@ -208,7 +200,7 @@ def made_up_ms(op: Op) -> float:
 
 def made_up_table(space: Space, target: Target, **manifest: object) -> LatencyTable:
     """A table of a space that nobody measured."""
-    from hwnas.latency.profile import runtime_versions
+    from hwnas.timing.host import runtime_versions
 
     rows = {}
     for op in space.distinct_ops:

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from hwnas.data import Data, Split
+from hwnas.files import Journal
 from hwnas.nn import channels_last
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch
 from hwnas.supernet import Supernet, extract
-from hwnas.targets import Journal
 
 _BATCH = 250
 _TOGETHER = 16  # networks that share a pass over the images; more would only take more memory

@@ -14,9 +14,9 @@ from hwnas.accuracy.evaluate import Evaluator
 from hwnas.accuracy.sample import spread
 from hwnas.accuracy.stagewise import fit_score, logit, parameters
 from hwnas.errors import InvalidValue
+from hwnas.files import Journal
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Codes, SlotSum, Space
-from hwnas.targets import Journal
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,13 +11,13 @@ from typing import Any
 from hwnas.accuracy import AccuracyModel
 from hwnas.deploy.recipes import RecipeChoice
 from hwnas.errors import OutputError
+from hwnas.files import write_whole
 from hwnas.latency.model import explain
+from hwnas.report.front_files import write_fronts
 from hwnas.search import Candidate, Problem, find_front
 from hwnas.search.explain import next_steps
-from hwnas.search.front_files import write_fronts
 from hwnas.search.problem import Constraints
 from hwnas.search.rerank import Chosen
-from hwnas.targets import write_whole
 
 Answer = dict[str, Any]
 

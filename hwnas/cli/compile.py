@@ -81,8 +81,8 @@ def _run(
 ) -> Result | None:
     """Do a job or preview it, print what came out, and return the report of a run."""
     from hwnas.pipeline import compile_job, preview_job
-    from hwnas.pipeline.page import PAGE
-    from hwnas.pipeline.report import summary
+    from hwnas.report.page import PAGE
+    from hwnas.report.text import summary
 
     job = job.model_copy(update={name: value for name, value in given.items() if value is not None})
     if dry_run:

@@ -44,8 +44,9 @@ def sweep(
     """
     from hwnas.accuracy import Evaluator
     from hwnas.deploy.sweep import sweep as sweep_recipes
+    from hwnas.files import only_one
     from hwnas.supernet import load_supernet
-    from hwnas.targets import only_one, resolve_target, targets_of
+    from hwnas.targets import resolve_target, targets_of
 
     targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipe)] if recipe else targets_of(device)
     net, facts = load_supernet(supernet)

@@ -11,12 +11,12 @@ import typer
 from hwnas.affinity import allowed_cores, cores_text
 from hwnas.cli import options
 from hwnas.errors import InvalidValue, OutputError, SpecError
+from hwnas.files.atomic import write_whole
+from hwnas.files.spec import read_spec, toml_text
 from hwnas.targets import catalog
 from hwnas.targets.device import Device, Hardware, Kind, checked_name
-from hwnas.targets.files import write_whole
 from hwnas.targets.host import detect_host
 from hwnas.targets.quota import cpu_quota
-from hwnas.targets.toml import read_spec, toml_text
 from hwnas.targets.topology import choose_cores, read_topology
 
 app = typer.Typer(help="List, show, detect and check devices.", no_args_is_help=True)

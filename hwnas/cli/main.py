@@ -34,7 +34,7 @@ from hwnas.cli import compile as compile_verbs
 from hwnas.cli.processes import drop_ranks
 from hwnas.cli.progress import INTERRUPTED, remembered_signals
 from hwnas.errors import HwnasError, InvalidValue
-from hwnas.targets import reason_of
+from hwnas.files import reason_of
 
 app = typer.Typer(
     name="hwnas",

@@ -13,8 +13,8 @@ import typer
 
 from hwnas.cli.streams import takes_unicode
 from hwnas.errors import DataError, InvalidValue, OutputError, SpecError, UnknownName
-from hwnas.targets.files import reason_of
-from hwnas.targets.untrusted import parse_json
+from hwnas.files.atomic import reason_of
+from hwnas.files.untrusted import parse_json
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -137,7 +137,8 @@ def latency_model(target: ResolvedTarget, tables: Path | None, space: Space) -> 
     Raises:
         TableError: there is no table, or it lacks the space.
     """
-    from hwnas.latency import estimated_model, load_model, read_table
+    from hwnas.latency import load_model, read_table
+    from hwnas.profiling import estimated_model
 
     if target.recipe.runtime == "roofline":
         return estimated_model(space, target)
@@ -202,8 +203,8 @@ def check_folder(out: Path, what: str, *, goes_on: bool = False) -> None:
         OutputError: it is a file or a stage of a run, or holds a supernet, which would be lost.
     """
     from hwnas.pipeline.cache import is_stage
-    from hwnas.supernet.checkpoint import CHECKPOINT
     from hwnas.supernet.store import FACTS
+    from hwnas.training.checkpoint import CHECKPOINT
 
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file; a {what} is a folder, choose another name")
@@ -243,7 +244,7 @@ def launched(accelerator: str, devices: int, precision: str, *, alone: bool = Fa
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     from hwnas.cli.processes import end_together
-    from hwnas.supernet.processes import launch, make_fabric
+    from hwnas.training.processes import launch, make_fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # how many processes there are is no news
     for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):

@@ -40,10 +40,11 @@ def profile(
     a machine that is too noisy nothing is written.
     """
     from hwnas.errors import InvalidValue
-    from hwnas.latency import profile as measure
+    from hwnas.files import only_one
     from hwnas.latency import read_table, write_table
     from hwnas.latency.table import profile_command, table_lock
-    from hwnas.targets import only_one, resolve_target, table_path, writable_home
+    from hwnas.profiling import profile as measure
+    from hwnas.targets import resolve_target, table_path, writable_home
 
     if replace and only_missing:
         raise InvalidValue("give --replace or --only-missing, not both: one drops the rows that the other keeps")

@@ -13,8 +13,8 @@ import typer
 from hwnas.cli import options
 from hwnas.cli.progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 from hwnas.errors import InvalidValue
+from hwnas.files import only_one, read_spec, write_whole
 from hwnas.spaces import notation_of
-from hwnas.targets import only_one, read_spec, write_whole
 
 if TYPE_CHECKING:
     from hwnas.search.differentiable import Relaxed

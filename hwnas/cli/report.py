@@ -17,10 +17,10 @@ def report(
     as_json: options.AsJson = False,
 ) -> None:
     """Draw the page of a finished run again: one HTML file that needs no network."""
-    from hwnas.pipeline.figures import read_figures
-    from hwnas.pipeline.page import PAGE, page
-    from hwnas.pipeline.pictures import write_pngs
-    from hwnas.targets import write_whole
+    from hwnas.files import write_whole
+    from hwnas.report.figures import read_figures
+    from hwnas.report.page import PAGE, page
+    from hwnas.report.pictures import write_pngs
 
     figures, path = read_figures(run), out or run / PAGE
     pictures = write_pngs(figures, png) if png else []

@@ -11,7 +11,7 @@ from hwnas.cli import options
 from hwnas.cli.progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 
 if TYPE_CHECKING:
-    from hwnas.search.from_scratch import FromScratch
+    from hwnas.search.study.from_scratch import FromScratch
 
 ARCH, STORAGE = "arch.json", "study.journal"
 
@@ -60,8 +60,8 @@ def study(
     from hwnas.cli.asked import asked
     from hwnas.data import open_data
     from hwnas.errors import InvalidValue, SearchStopped
-    from hwnas.search.from_scratch import FromScratch
-    from hwnas.search.study import search_study
+    from hwnas.search.study.from_scratch import FromScratch
+    from hwnas.search.study.study import search_study
     from hwnas.supernet import TrainConfig, read_training
 
     if target is not None and target.endswith("/*"):

@@ -132,10 +132,11 @@ def import_(
     An op that several files have gets the mean weighted by their counts. Rows of an older imported table for the same
     target stay unless the files have them too.
     """
+    from hwnas.files import only_one
     from hwnas.latency import read_table, write_table
     from hwnas.latency.imports import imported_table, read_files
     from hwnas.latency.table import table_lock
-    from hwnas.targets import only_one, resolve_target, writable_home
+    from hwnas.targets import resolve_target, writable_home
 
     wanted = resolve_target(target)
     imported = read_files(files, format_)

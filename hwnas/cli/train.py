@@ -88,9 +88,9 @@ def run(
     Raises:
         OutputError: the folder is a file, or cannot be written.
     """
+    from hwnas.files import only_one
     from hwnas.supernet import save_supernet
     from hwnas.supernet import train as train_supernet
-    from hwnas.targets import only_one
 
     options.check_folder(out, "supernet", goes_on=True)
     facts: dict[str, JsonValue] = {

@@ -25,10 +25,11 @@ def validate(
 
     The figures are stored in the table's manifest. On a machine that is too noisy nothing is.
     """
+    from hwnas.files import only_one
     from hwnas.latency import load_model, read_table, write_table
-    from hwnas.latency import validate as measure
     from hwnas.latency.table import table_lock
-    from hwnas.targets import only_one, resolve_target, table_path
+    from hwnas.profiling import validate as measure
+    from hwnas.targets import resolve_target, table_path
 
     wanted = resolve_target(target)
     chosen = options.fixed_space(space, fix, channels, classes)

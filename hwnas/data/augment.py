@@ -15,7 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn import functional
 
-from hwnas.targets import Spec
+from hwnas.files import Spec
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from hwnas.deploy.bundle import Bundle
 from hwnas.deploy.verdict import over_budget
 from hwnas.deploy.verify import check_outputs
-from hwnas.latency.profile import NETWORKS
 from hwnas.progress import Progress, silent
 from hwnas.targets import Device, Recipe
 from hwnas.timing import Measurement, require_cores, time_programs
+from hwnas.timing.protocol import Protocol, usual
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +46,16 @@ class Benchmark:
         return over_budget(self.measured_ms, self.budget_ms) if self.budget_ms else None
 
 
-def bench(bundle: Bundle, device: Device, *, progress: Progress = silent) -> Benchmark:
+def bench(
+    bundle: Bundle, device: Device, *, protocol: Protocol | None = None, progress: Progress = silent
+) -> Benchmark:
     """Time a bundle on this host, once it has given what was recorded.
 
     Args:
         bundle: an opened bundle.
         device: what this host is.
-        progress: told after each visit.
+        protocol: how it is timed; the usual one of networks if None.
+        progress: callback, invoked after every visit.
 
     Raises:
         BundleError: its program cannot be run, or computes something else here.
@@ -62,7 +65,8 @@ def bench(bundle: Bundle, device: Device, *, progress: Progress = silent) -> Ben
     recipe: Recipe = bundle.manifest.recipe
     require_cores(recipe)
     check_outputs(bundle)
-    measured = time_programs({"bundle": bundle.compiled}, recipe, NETWORKS, what="timing", progress=progress)
+    protocol = protocol or usual().networks
+    measured = time_programs({"bundle": bundle.compiled}, recipe, protocol, what="timing", progress=progress)
     return summarise(bundle, device, measured, "bundle")
 
 

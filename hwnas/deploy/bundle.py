@@ -28,10 +28,11 @@ from hwnas.deploy.manifest import (
 )
 from hwnas.deploy.readme import readme
 from hwnas.errors import BundleError, OutputError
+from hwnas.files import reason_of, write_whole
+from hwnas.files.untrusted import open_regular, parse_json
 from hwnas.runtimes.base import Array
 from hwnas.runtimes.engine import SUFFIX as ENGINE
-from hwnas.targets import reason_of, saturates_here, with_weights, write_whole
-from hwnas.targets.untrusted import open_regular, parse_json
+from hwnas.targets import saturates_here, with_weights
 from hwnas.targets.weights import EXACT_FLAGS
 
 _SCHEMA = 2

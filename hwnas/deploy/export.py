@@ -11,12 +11,12 @@ import numpy as np
 from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
 from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
 from hwnas.latency import LatencyModel
-from hwnas.latency.profile import runtime_versions
 from hwnas.lowering import Program, form_of
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session
 from hwnas.spaces import Arch, Domain
 from hwnas.targets import Recipe, Target
+from hwnas.timing.host import runtime_versions
 
 if TYPE_CHECKING:
     from torch import nn

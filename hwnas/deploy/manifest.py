@@ -16,9 +16,10 @@ from pydantic import (
     model_validator,
 )
 
+from hwnas.files import Spec
+from hwnas.files.untrusted import file_name_mistake
 from hwnas.spaces import Domain
-from hwnas.targets import Recipe, Spec
-from hwnas.targets.untrusted import file_name_mistake
+from hwnas.targets import Recipe
 
 MANIFEST, README = "manifest.json", "README.md"
 INPUT: Literal["example-input.npy"] = "example-input.npy"

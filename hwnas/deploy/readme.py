@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from hwnas.deploy.manifest import INPUT, OUTPUT, BundleManifest
-from hwnas.targets.recipe import Precision, RuntimeName
+from hwnas.targets.runtimes import Precision, RuntimeName
 
 # After these lines `y` is the output of the program, (batch, classes); `x` is its input.
 _ONNXRUNTIME = """\

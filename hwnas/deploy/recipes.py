@@ -29,13 +29,14 @@ from hwnas.errors import (
     SpecError,
     TableError,
 )
+from hwnas.files import Journal, reason_of
 from hwnas.lowering import Program
 from hwnas.progress import Progress, never, silent
 from hwnas.runtimes import session_class
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.rerank import Chosen, choose
 from hwnas.spaces import Arch
-from hwnas.targets import Journal, Recipe, Target, reason_of
+from hwnas.targets import Recipe, Target
 
 # Errors of one recipe among several, which is then left out with the reason while the others go on. A disk that is full
 # or a limit of processes counts: one runtime writes gigabytes and starts compilers where another does not.

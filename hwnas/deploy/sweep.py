@@ -24,13 +24,15 @@ from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.manifest import ParityReport
 from hwnas.deploy.recipes import OF_ONE_RECIPE, deployed_parity, told
 from hwnas.errors import InvalidValue, RuntimeUnavailable
+from hwnas.files import Journal
 from hwnas.latency import LatencyModel
-from hwnas.latency.profile import NETWORKS, check_host, runtime_versions
 from hwnas.lowering import form_of
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch
-from hwnas.targets import Journal, Target
+from hwnas.targets import Target
 from hwnas.timing import time_programs
+from hwnas.timing.host import check_host, runtime_versions
+from hwnas.timing.protocol import Protocol, usual
 
 ROUNDS = 2
 
@@ -45,6 +47,7 @@ class Swept:
         size_bytes: of the program's file.
         rounds_ms: p25 of a run, measured in each round.
         unsteady: whether the machine was too noisy in one of them.
+        max_disagreement: by which the rounds may differ before the latency is too noisy, as a fraction.
         predicted_ms: from the target's table; None where it has none for this space.
     """
 
@@ -53,6 +56,7 @@ class Swept:
     size_bytes: int
     rounds_ms: tuple[float, ...]
     unsteady: bool
+    max_disagreement: float
     predicted_ms: float | None
 
     @property
@@ -68,7 +72,7 @@ class Swept:
     @property
     def too_noisy(self) -> bool:
         """Whether the latency cannot be trusted: the machine was too noisy within a round, or from one to the other."""
-        return self.unsteady or self.repeat > NETWORKS.max_disagreement
+        return self.unsteady or self.repeat > self.max_disagreement
 
     @property
     def lost(self) -> float:
@@ -104,6 +108,7 @@ def sweep(
     *,
     max_drop: float = 0.005,
     latencies: Mapping[str, LatencyModel] | None = None,
+    protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> Sweep:
     """Lower, check and time a network under several recipes of this host.
@@ -116,6 +121,7 @@ def sweep(
             call has gone on to the end; a finished sweep is timed anew.
         max_drop: accuracy that may be lost, as a fraction.
         latencies: target's name -> the model that predicts it, where there is one.
+        protocol: how each recipe is timed; the usual one of networks if None.
         progress: told about all of it.
 
     Raises:
@@ -126,6 +132,7 @@ def sweep(
     """
     if not 0 <= max_drop <= 1:
         raise InvalidValue(f"accuracy lost is a fraction from 0 to 1, not {max_drop}")
+    protocol = protocol or usual().networks
     work = _work(arch, journal, targets)
     network = cache(lambda: evaluator.subnet(arch, progress=progress))
     files, parities, left_out = dict[str, Path](), dict[str, ParityReport](), dict[str, str]()
@@ -136,9 +143,9 @@ def sweep(
             left_out[target.name] = told(error)
     rounds = list[dict[str, tuple[float, bool]]]()
     if made := [target for target in targets if target.name in parities]:
-        how = {"protocol": asdict(NETWORKS), "allowed": cores_text(allowed_cores())}
+        how = {"protocol": asdict(protocol), "allowed": cores_text(allowed_cores())}
         with Journal(work / "times.jsonl", how) as times:
-            rounds += [_timed(made, files, times, number, left_out, progress) for number in range(ROUNDS)]
+            rounds += [_timed(made, files, times, number, protocol, left_out, progress) for number in range(ROUNDS)]
     usable = [target for target in made if target.name not in left_out]
     if not usable:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "there is none of its kind"
@@ -153,6 +160,7 @@ def sweep(
             size_bytes=files[name].stat().st_size,
             rounds_ms=tuple(times[name][0] for times in rounds),
             unsteady=any(times[name][1] for times in rounds),
+            max_disagreement=protocol.max_disagreement,
             predicted_ms=float(model.predict(model.space.encode([arch]))[0]) if model else None,
         )
         found.append(one)
@@ -203,6 +211,7 @@ def _timed(
     files: Mapping[str, Path],
     times: Journal,
     number: int,
+    protocol: Protocol,
     left_out: dict[str, str],
     progress: Progress,
 ) -> dict[str, tuple[float, bool]]:
@@ -219,7 +228,7 @@ def _timed(
         if key not in times.entries:
             what = f"round {number + 1} of {ROUNDS}: timing {recipe.name}"
             try:
-                measured = time_programs({recipe.name: path}, recipe, NETWORKS, what=what, progress=progress)
+                measured = time_programs({recipe.name: path}, recipe, protocol, what=what, progress=progress)
             except OF_ONE_RECIPE as error:
                 left_out[targets[i].name] = told(error)
                 continue

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from hwnas.files import Spec
 from hwnas.spaces import Domain
-from hwnas.targets import Spec
 
 Origin = Literal["measured", "imported"]
 

@@ -14,17 +14,22 @@ from pathlib import Path
 from hwnas.errors import (
     InvalidValue,
     MissingOp,
-    RuntimeUnavailable,
     TableCorrupt,
     TableError,
     TableMismatch,
     UnknownName,
 )
+from hwnas.files import read_spec, toml_text, write_whole
 from hwnas.latency.manifest import Fit, Manifest, Origin, Validation
-from hwnas.runtimes import installed_version
 from hwnas.spaces import Domain, Op, Space, make_space, parse_op
-from hwnas.targets import Target, detect_host, read_spec, resolve_target, table_path, toml_text, write_whole
+from hwnas.targets import (
+    Target,
+    detect_host,
+    resolve_target,
+    table_path,
+)
 from hwnas.targets.device import other_machine
+from hwnas.targets.runtimes import installed_version
 
 log = logging.getLogger(__name__)
 
@@ -188,9 +193,8 @@ def _warn_of_another_version(path: Path, manifest: Manifest, target: Target) -> 
     if manifest.origin == "imported":
         return  # its runtime is not the one here, and nothing says which version it was
     runtime = target.recipe.runtime
-    try:
-        present = installed_version(target.recipe)
-    except RuntimeUnavailable:
+    present = installed_version(runtime)
+    if present is None or (target.device.kind == "gpu" and not detect_host().gpus):
         return  # nothing is deployed from here, and a table can be searched without its runtime
     measured_with = manifest.versions.get(runtime, "of unknown version")
     if measured_with.split("+")[0] != present:
@@ -249,7 +253,7 @@ def write_table(table: LatencyTable, path: Path) -> LatencyTable:
 
 
 def table_lock(path: Path) -> Path:
-    """The lock file of a table, for `hwnas.targets.only_one`: a table is read, measured for long, and written again."""
+    """The lock file of a table, for `hwnas.files.only_one`: a table is read, measured for long, and written again."""
     return path.with_name(f".{path.stem}.lock")
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import onnx
 
 from hwnas.errors import OutputError
+from hwnas.files.atomic import write_whole
 from hwnas.lowering.serialized import serialized
 from hwnas.spaces import Op
 from hwnas.targets import home
-from hwnas.targets.files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from hwnas.errors import InvalidValue
+from hwnas.files.atomic import system_refusals, write_whole
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained, without_size
 from hwnas.lowering.kept import exported
@@ -24,7 +25,6 @@ from hwnas.lowering.serialized import serialized
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.spaces.wiring import FROM_IMAGE
-from hwnas.targets.files import system_refusals, write_whole
 
 if TYPE_CHECKING:
     from hwnas.lowering.images import Images

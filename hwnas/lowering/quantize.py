@@ -21,9 +21,10 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from hwnas.errors import GraphError
+from hwnas.files import temporary_folder
 from hwnas.lowering.images import Images, batch_of, batched, check_images
 from hwnas.lowering.serialized import serialized
-from hwnas.targets import Quantization, temporary_folder
+from hwnas.targets import Quantization
 
 LAYERS = ("Conv", "Gemm", "MatMul")  # what has weights
 Counts = npt.NDArray[np.floating]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hwnas.files.atomic import system_refusals, write_whole
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained
 from hwnas.lowering.torch_archive import archive_bytes
@@ -15,7 +16,6 @@ from hwnas.nn.wired import Wired
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.spaces.wiring import FROM_IMAGE
-from hwnas.targets.files import system_refusals, write_whole
 
 
 def without_checks(module: torch.fx.GraphModule) -> nn.Module:

@@ -23,8 +23,8 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils.flop_counter import FlopCounterMode
 
 from hwnas.errors import BundleError
+from hwnas.files.untrusted import parse_json
 from hwnas.lowering.operators import too_much_work
-from hwnas.targets.untrusted import parse_json
 
 _WEIGHTS, _CONSTANTS = "data/weights/model_weights_config.json", "data/constants/model_constants_config.json"
 _MODEL, _SAMPLES = "models/model.json", "data/sample_inputs/model.pt"

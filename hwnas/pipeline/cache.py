@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from hwnas.errors import OutputError
-from hwnas.targets import only_one, reason_of, write_whole
+from hwnas.files import only_one, reason_of, write_whole
 
 UNFINISHED = ".partial"
 _INPUTS, _RESULT, _FILES, _SECONDS = "inputs.json", "result.json", "files.json", "seconds.json"

@@ -11,11 +11,11 @@ from hwnas.errors import UnknownName
 from hwnas.pipeline.cache import StageRun, Stages
 from hwnas.pipeline.gather import run_figures, target_figures
 from hwnas.pipeline.job import Job
-from hwnas.pipeline.page import write_page
 from hwnas.pipeline.plan import STAGES, TargetPlan, plan_job
-from hwnas.pipeline.report import write_report
 from hwnas.pipeline.stages import Result
 from hwnas.progress import Progress, silent
+from hwnas.report.page import write_page
+from hwnas.report.text import write_report
 from hwnas.search import check_feasible
 
 

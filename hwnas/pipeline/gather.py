@@ -15,7 +15,9 @@ from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.latency import LatencyModel, LatencyTable, read_table
 from hwnas.latency.manifest import Validation
 from hwnas.latency.model import explain
-from hwnas.pipeline.figures import (
+from hwnas.pipeline.plan import TargetPlan
+from hwnas.pipeline.stages import Context, Result
+from hwnas.report.figures import (
     Choice,
     Curve,
     Facts,
@@ -31,11 +33,9 @@ from hwnas.pipeline.figures import (
     TimedNetwork,
     Training,
 )
-from hwnas.pipeline.plan import TargetPlan
-from hwnas.pipeline.stages import Context, Result
 from hwnas.spaces import Slot, Space
-from hwnas.supernet.metrics import METRICS
 from hwnas.supernet.store import read_facts
+from hwnas.training.metrics import METRICS
 
 _LOSSES: tuple[Loss, ...] = get_args(Loss)
 _POINTS = 200  # of a curve

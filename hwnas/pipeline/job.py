@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
+from hwnas.files import Spec, read_spec
 from hwnas.spaces import Space, make_space
 from hwnas.supernet import TrainConfig
-from hwnas.targets import Spec, read_spec
 
 
 class SpaceChoice(Spec):
@@ -27,11 +27,19 @@ class DataChoice(Spec):
 
 
 class LatencyConfig(Spec):
-    """``[latency]``: whole networks that are timed to fit the model, to bound its error, and to validate it."""
+    """``[latency]``: whole networks that are timed to fit the model, to bound its error, and to validate it.
+
+    Attributes:
+        calibration_networks: that the latency model is fitted on.
+        bound_networks: whose errors give the upper bounds.
+        validation_networks: that the model never saw.
+        max_seconds: time limit of one measurement of networks, in seconds; 55 if None.
+    """
 
     calibration_networks: int = Field(default=16, ge=4, le=10_000)
     bound_networks: int = Field(default=24, ge=0, le=10_000)
     validation_networks: int = Field(default=40, ge=2, le=10_000)
+    max_seconds: PositiveFloat | None = None
 
 
 class AccuracyConfig(Spec):

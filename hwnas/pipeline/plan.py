@@ -11,7 +11,6 @@ from hwnas.accuracy import check_enough
 from hwnas.data import open_data
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
-from hwnas.latency.profile import NETWORKS, OPS, check_host, runtime_versions
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
@@ -21,6 +20,7 @@ from hwnas.search import STRATEGIES
 from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain, Space
 from hwnas.targets import Target, detect_host, resolve_target
+from hwnas.timing.host import check_host, runtime_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,7 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
             "versions": versions,
             "domain": domain,
             "networks": [job.latency.calibration_networks, job.latency.bound_networks],
-            "protocols": [asdict(OPS), asdict(NETWORKS)],
+            "protocols": [asdict(context.protocols.ops), asdict(context.protocols.networks)],
         },
         needs=(),
         work=partial(work.profile_stage, context),

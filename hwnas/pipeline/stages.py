@@ -21,11 +21,17 @@ from hwnas.deploy.bench import summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.export import export, lower_subnet
 from hwnas.errors import InvalidValue
-from hwnas.latency import LatencyModel, load_model, profile, read_table, validate, write_table
-from hwnas.latency.profile import NETWORKS
+from hwnas.files import Journal
+from hwnas.latency import (
+    LatencyModel,
+    load_model,
+    read_table,
+    write_table,
+)
 from hwnas.lowering import form_of
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
+from hwnas.profiling import profile, validate
 from hwnas.progress import Progress
 from hwnas.search import Candidate, Problem, draw_within, find_front, latency_objective, parse_budget
 from hwnas.search.problem import Constraints
@@ -33,8 +39,9 @@ from hwnas.search.rerank import choose
 from hwnas.search.solve import Found
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet, load_supernet, save_supernet, train
-from hwnas.targets import Journal, Target
+from hwnas.targets import Target
 from hwnas.timing import time_programs
+from hwnas.timing.protocol import Protocols, usual
 
 Result = dict[str, Any]
 
@@ -60,6 +67,12 @@ class Context:
     data: Data
     space: Space
     progress: Progress
+
+    @cached_property
+    def protocols(self) -> Protocols:
+        """How the job times ops and networks."""
+        seconds = self.job.latency.max_seconds
+        return usual() if seconds is None else replace(usual(), networks=replace(usual().networks, max_seconds=seconds))
 
     @cached_property
     def data_facts(self) -> dict[str, str | int | None]:
@@ -102,6 +115,7 @@ def profile_stage(context: Context, folder: Path) -> Result:
         journals=folder,
         networks=config.calibration_networks,
         bound_networks=config.bound_networks,
+        protocols=context.protocols,
         progress=context.progress,
     )
     table = write_table(table, folder / "table.csv")
@@ -117,6 +131,7 @@ def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
         networks=networks,
         seed=context.job.seed,
         programs=folder / "programs",
+        protocol=context.protocols.networks,
         progress=context.progress,
     )
     return {
@@ -264,7 +279,11 @@ def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
         name: exported.folder / name / filename for name in exported.result()["accuracy"]
     }
     measured = time_programs(
-        programs, context.target.recipe, NETWORKS, what="timing the bundle", progress=context.progress
+        programs,
+        context.target.recipe,
+        context.protocols.networks,
+        what="timing the bundle",
+        progress=context.progress,
     )
     return {
         "bundle": asdict(summarise(bundle, context.target.device, measured, "bundle")),

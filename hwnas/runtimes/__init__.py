@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from pathlib import Path
 
 from hwnas.errors import RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.runtimes.base import Session
 from hwnas.targets import Recipe
-from hwnas.targets.recipe import RuntimeName
+from hwnas.targets.runtimes import RuntimeName
 
-__all__ = ["Session", "installed_version", "open_session", "session_class"]
+__all__ = ["Session", "open_session", "session_class"]
 
 # Module and class of each runtime: a vendor's library is imported when its runtime is opened.
 _SESSIONS: dict[RuntimeName, tuple[str, str]] = {
@@ -25,8 +24,6 @@ _SESSIONS: dict[RuntimeName, tuple[str, str]] = {
     "onnxruntime-tensorrt": ("onnxruntime_gpu", "OnnxRuntimeTensorRtSession"),
     "tensorrt": ("tensorrt", "TensorRtSession"),
 }
-# Runtimes that run wherever their package is installed: it tells the version without a second of importing.
-_PACKAGES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torch": "torch"}
 
 
 def session_class(recipe: Recipe) -> type[Session]:
@@ -46,21 +43,6 @@ def session_class(recipe: Recipe) -> type[Session]:
     if missing := found.missing(recipe.precision):
         raise RuntimeUnavailable(f"{recipe.name} cannot run here: {'; '.join(missing)}")
     return found
-
-
-def installed_version(recipe: Recipe) -> str:
-    """Release of a recipe's runtime here, such as 2.13.0; of the CPU's runtimes without importing the library.
-
-    What follows a ``+`` names a build, and is left out: a package and its library do not always agree on it.
-
-    Raises:
-        RuntimeUnavailable: as `session_class`.
-    """
-    try:
-        version = importlib.metadata.version(_PACKAGES[recipe.runtime])
-    except (KeyError, importlib.metadata.PackageNotFoundError):  # or it came with another, such as onnxruntime-gpu
-        version = session_class(recipe).version()
-    return version.split("+")[0]
 
 
 def open_session(program: Program | Path, recipe: Recipe) -> Session:

@@ -17,7 +17,7 @@ import pydantic
 from hwnas.errors import RuntimeInputError, SpecError
 from hwnas.lowering import Program
 from hwnas.targets import Recipe
-from hwnas.targets.recipe import Precision
+from hwnas.targets.runtimes import Precision
 
 Array = npt.NDArray[np.float32]
 Call = Callable[[], object]

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from hwnas.errors import OutputError
+from hwnas.files.atomic import reason_of
 from hwnas.lowering import Program
 from hwnas.runtimes.base import Array, Call, Session
 from hwnas.targets import Recipe
 from hwnas.targets.catalog import writable_home
-from hwnas.targets.files import reason_of
-from hwnas.targets.recipe import Precision
+from hwnas.targets.runtimes import Precision
 
 _RUNS = 4  # of a sample
 WARM_UP = 3  # runs before a capture: what libraries choose or allocate when they first run cannot be captured

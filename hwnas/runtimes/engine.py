@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from hwnas.errors import BundleError
-from hwnas.targets import Spec, write_whole
+from hwnas.files import Spec, write_whole
 
 SUFFIX = ".engine"
 _LONGEST_NOTE = 64 * 1024

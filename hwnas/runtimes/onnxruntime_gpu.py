@@ -18,7 +18,7 @@ from hwnas.lowering import Program
 from hwnas.runtimes.base import parse_options
 from hwnas.runtimes.cuda import WARM_UP, Bound, CudaOptions, CudaSession, stream, timing_caches
 from hwnas.runtimes.onnxruntime import GraphOptimization, inference_session, session_settings
-from hwnas.targets.recipe import Precision
+from hwnas.targets.runtimes import Precision
 
 # What the ends of a graph may be, to torch and to ONNX Runtime.
 _TYPES = {"tensor(float)": (torch.float32, np.float32), "tensor(float16)": (torch.float16, np.float16)}

@@ -16,7 +16,7 @@ from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.lowering.serialized import serialized
 from hwnas.runtimes.base import Array, Session, parse_options
-from hwnas.targets.recipe import Precision
+from hwnas.targets.runtimes import Precision
 
 try:
     import openvino as ov

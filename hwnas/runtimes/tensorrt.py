@@ -20,13 +20,13 @@ from pydantic import Field
 from torch import Tensor
 
 from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.files import write_whole
 from hwnas.lowering import Program
 from hwnas.lowering.serialized import serialized
 from hwnas.runtimes.base import Array, parse_options
 from hwnas.runtimes.cuda import Bound, CudaOptions, CudaSession, captured, gpu_facts, stream, timing_caches
 from hwnas.runtimes.engine import SUFFIX, EngineNote, read_engine, write_engine
-from hwnas.targets import write_whole
-from hwnas.targets.recipe import Precision
+from hwnas.targets.runtimes import Precision
 
 _MAJORS = ("10", "11")
 _PROFILED_RUNS = 20

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from hwnas.errors import OutputError, RuntimeUnavailable
+from hwnas.files import system_refusals
 from hwnas.lowering import Program
 from hwnas.lowering.torch import input_shape, without_checks
 from hwnas.lowering.torch_archive import load_archive
 from hwnas.runtimes.base import Array, Session, parse_options
-from hwnas.targets import system_refusals
 
 
 class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):

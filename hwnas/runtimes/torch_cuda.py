@@ -12,7 +12,7 @@ from hwnas.lowering.torch import input_shape
 from hwnas.runtimes.base import parse_options
 from hwnas.runtimes.cuda import Bound, CudaOptions, CudaSession, captured
 from hwnas.runtimes.torch import copied, loaded
-from hwnas.targets.recipe import Precision
+from hwnas.targets.runtimes import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hwnas.search.feasible import check_feasible
 from hwnas.search.objectives import Objective, latency_objective, parse_budget, resource
 from hwnas.search.problem import Candidate, Problem
-from hwnas.search.random import draw_within
 from hwnas.search.solve import FRONTS, STRATEGIES, Found, find_front, solve
+from hwnas.search.strategies.random import draw_within
 
 __all__ = [
     "FRONTS",

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from hwnas.errors import InfeasibleBudget
-from hwnas.search.front import Losses, exact_front, least
+from hwnas.search.exact.front import Losses, exact_front, least
 from hwnas.search.objectives import Objective
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Codes

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hwnas.errors import InvalidValue, UnknownName
-from hwnas.search.front import Losses
+from hwnas.search.exact.front import Losses
 from hwnas.search.objectives import Objective
 from hwnas.spaces import Arch, Codes, SlotSum, Space
 

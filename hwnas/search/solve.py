@@ -9,22 +9,22 @@ import numpy as np
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, SearchStopped, UnknownName
 from hwnas.progress import Progress, never, silent
-from hwnas.search.evolution import search_evolution
-from hwnas.search.exact import best_networks
+from hwnas.search.exact.best import best_networks
+from hwnas.search.exact.front import Losses, exact_front
+from hwnas.search.exact.pareto import pareto
 from hwnas.search.feasible import check_feasible, together
-from hwnas.search.front import Losses, exact_front
-from hwnas.search.local import search_local
-from hwnas.search.milp import search_milp
-from hwnas.search.nsga2 import nsga2_front, search_nsga2
-from hwnas.search.pareto import pareto
 from hwnas.search.problem import Candidate, Problem
-from hwnas.search.random import search_random
-from hwnas.search.run import Outcome, Run, Strategy
+from hwnas.search.strategies.base import Outcome, Run, Strategy
+from hwnas.search.strategies.evolution import search_evolution
+from hwnas.search.strategies.local import search_local
+from hwnas.search.strategies.milp import search_milp
+from hwnas.search.strategies.nsga2 import nsga2_front, search_nsga2
+from hwnas.search.strategies.random import search_random
 from hwnas.spaces import Codes, SlotSum
 
 
 def search_exact(problem: Problem, run: Run) -> Outcome:
-    """The networks of the largest additive accuracy, by merging fronts: see `hwnas.search.exact`."""
+    """The networks of the largest additive accuracy, by merging fronts: see `hwnas.search.exact.best`."""
     score = problem.require_additive("exact")
     codes, proved = best_networks(
         problem.space, score, problem.held, run.candidates, progress=run.progress, stop=run.stop
@@ -33,7 +33,7 @@ def search_exact(problem: Problem, run: Run) -> Outcome:
 
 
 def front_exact(problem: Problem, run: Run) -> Outcome:
-    """The whole front of accuracy and costs: see `hwnas.search.front`."""
+    """The whole front of accuracy and costs: see `hwnas.search.exact.front`."""
     score = problem.require_additive("exact")
     loss = SlotSum(constant=-score.constant, axes=score.axes, arrays=tuple(-array for array in score.arrays))
     functions = (*(o.total for o in problem.objectives), loss)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
+from hwnas.files import Spec
 from hwnas.spaces.catalog import make_space
 from hwnas.spaces.space import Space
-from hwnas.targets import Spec
 
 
 class Domain(Spec):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from hwnas.spaces import Space
-from hwnas.supernet.recipe import Phase
+from hwnas.supernet.config import Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import safetensors.torch
 from pydantic import JsonValue, ValidationError
 
 from hwnas.errors import CheckpointError, HwnasError
+from hwnas.files import Spec, write_whole
 from hwnas.spaces import Domain
 from hwnas.supernet.network import Supernet
-from hwnas.targets import Spec, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,14 +29,14 @@ from hwnas.nn import channels_last
 from hwnas.nn.norm import at_least_single
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Domain, Space
-from hwnas.supernet.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
-from hwnas.supernet.memory import fitting_batch, is_out_of_memory
-from hwnas.supernet.metrics import Metrics
+from hwnas.supernet.config import TrainConfig
 from hwnas.supernet.network import Supernet, weights_hash
-from hwnas.supernet.recipe import TrainConfig
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
-from hwnas.supernet.threads import training_threads
+from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
+from hwnas.training.memory import fitting_batch, is_out_of_memory
+from hwnas.training.metrics import Metrics
+from hwnas.training.threads import training_threads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -88,7 +88,7 @@ def train(
             f"{supernet.space.in_channels} channels and tells {supernet.space.classes} classes apart"
         )
     if fabric is None:
-        from hwnas.supernet.processes import make_fabric
+        from hwnas.training.processes import make_fabric
 
         fabric = make_fabric("cpu", 1, "32-true", alone=True)
     if config.batch_size % fabric.world_size:

@@ -22,12 +22,10 @@ from hwnas.targets.catalog import (
     writable_home,
 )
 from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
-from hwnas.targets.files import only_one, reason_of, system_refusals, temporary_folder, write_whole
 from hwnas.targets.host import Host, detect_host, usable_cores
-from hwnas.targets.journal import Journal
 from hwnas.targets.quota import Quota, cpu_quota
-from hwnas.targets.recipe import RUNTIMES, Parity, Quantization, Recipe
-from hwnas.targets.toml import Spec, read_spec, toml_text
+from hwnas.targets.recipe import Parity, Quantization, Recipe
+from hwnas.targets.runtimes import RUNTIMES
 from hwnas.targets.topology import Chosen, Topology, choose_cores, read_topology
 from hwnas.targets.weights import adds_exactly, saturates_here, with_weights
 
@@ -38,13 +36,11 @@ __all__ = [
     "FoundTable",
     "Hardware",
     "Host",
-    "Journal",
     "Match",
     "Parity",
     "Quantization",
     "Quota",
     "Recipe",
-    "Spec",
     "Target",
     "Topology",
     "adds_exactly",
@@ -60,23 +56,16 @@ __all__ = [
     "known_recipes",
     "load_device",
     "load_recipe",
-    "only_one",
-    "read_spec",
     "read_topology",
-    "reason_of",
     "recipes",
     "resolve_target",
     "roots",
     "saturates_here",
-    "system_refusals",
     "table_path",
     "tables",
     "targets_of",
-    "temporary_folder",
     "this_device",
-    "toml_text",
     "usable_cores",
     "with_weights",
     "writable_home",
-    "write_whole",
 ]

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from hwnas.errors import InvalidValue, OutputError, RuntimeUnavailable, SpecError, UnknownName
+from hwnas.files.spec import read_spec
+from hwnas.files.untrusted import require_file
 from hwnas.targets.device import Device, Kind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
-from hwnas.targets.recipe import RUNTIMES, Recipe
-from hwnas.targets.toml import read_spec
-from hwnas.targets.untrusted import require_file
+from hwnas.targets.recipe import Recipe
+from hwnas.targets.runtimes import RUNTIMES
 from hwnas.targets.weights import with_weights
 
 log = logging.getLogger(__name__)

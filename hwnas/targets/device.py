@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from hwnas.errors import RuntimeUnavailable
-from hwnas.targets.toml import Spec
+from hwnas.files.spec import Spec
 
 if TYPE_CHECKING:
     from hwnas.targets.host import Host

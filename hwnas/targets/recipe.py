@@ -4,65 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from hwnas.affinity import cores_text
-from hwnas.targets.device import Kind, Name
-from hwnas.targets.toml import Spec
+from hwnas.files.spec import Spec
+from hwnas.targets.device import Name
+from hwnas.targets.runtimes import RUNTIMES, Precision, RuntimeName
 from hwnas.targets.topology import parse_cores
 
-RuntimeName = Literal[
-    "onnxruntime",
-    "openvino",
-    "torch",
-    "torch-cuda",
-    "onnxruntime-cuda",
-    "onnxruntime-tensorrt",
-    "tensorrt",
-    "roofline",
-    "external",
-]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Option = str | int | bool
 _BF16_OPSET = 22  # the first whose Conv, HardSwish and pooling take bfloat16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuntimeFacts:
-    """What a recipe must know of a runtime without loading it.
-
-    Attributes:
-        kind: the kind of device it computes on.
-        takes_onnx: it runs an ONNX graph, so the recipe says which opset.
-        precisions: that it computes in.
-        measured: hwnas can time networks in it; what a runtime estimates, or what runs elsewhere, it cannot.
-        typed: it computes each operation in the type that stands in the graph, so fp16 and bf16 are written there as
-            casts; elsewhere they are a setting of the runtime, and the graph is that of fp32.
-    """
-
-    kind: Kind
-    takes_onnx: bool
-    precisions: tuple[Precision, ...]
-    measured: bool = True
-    typed: bool = False
-
-
-RUNTIMES: dict[RuntimeName, RuntimeFacts] = {
-    "onnxruntime": RuntimeFacts(kind="cpu", takes_onnx=True, precisions=("fp32", "int8")),
-    "openvino": RuntimeFacts(kind="cpu", takes_onnx=True, precisions=("fp32", "bf16", "int8")),
-    "torch": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32",)),
-    "torch-cuda": RuntimeFacts(kind="gpu", takes_onnx=False, precisions=("fp32", "fp16", "bf16")),
-    "onnxruntime-cuda": RuntimeFacts(kind="gpu", takes_onnx=True, precisions=("fp32", "fp16"), typed=True),
-    "onnxruntime-tensorrt": RuntimeFacts(kind="gpu", takes_onnx=True, precisions=("fp32", "fp16"), typed=True),
-    "tensorrt": RuntimeFacts(kind="gpu", takes_onnx=True, precisions=("fp32", "fp16", "bf16", "int8"), typed=True),
-    # Times by arithmetic from a device's peak figures, for tests and dry runs.
-    "roofline": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32",), measured=False),
-    # Whatever hwnas does not drive, such as a phone's; its tables are imported.
-    "external": RuntimeFacts(kind="cpu", takes_onnx=False, precisions=("fp32", "fp16", "bf16", "int8"), measured=False),
-}
 
 
 class Parity(Spec):

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from hwnas.targets.host import detect_host
-from hwnas.targets.recipe import RUNTIMES, Recipe
+from hwnas.targets.recipe import Recipe
+from hwnas.targets.runtimes import RUNTIMES
 
 # The CPU flags under which int8 products are added in 32 bits.
 EXACT_FLAGS = ("avx_vnni", "avx512_vnni", "amx_int8", "asimd")

@@ -2,7 +2,7 @@
 
 from hwnas.timing.measurement import Measurement
 from hwnas.timing.pinning import require_cores
-from hwnas.timing.protocol import Protocol
+from hwnas.timing.protocol import Protocol, Protocols
 from hwnas.timing.timer import time_programs
 
-__all__ = ["Measurement", "Protocol", "require_cores", "time_programs"]
+__all__ = ["Measurement", "Protocol", "Protocols", "require_cores", "time_programs"]

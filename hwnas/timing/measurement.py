@@ -196,3 +196,17 @@ def _calm(drift: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 def _steady_quantile(passes: list[list[float]], drift: npt.NDArray[np.float64], q: float) -> float:
     return float(np.quantile(np.concatenate([np.divide(passes[i], drift[i]) for i in np.flatnonzero(_calm(drift))]), q))
+
+
+def latencies_ms(measured: Measurement) -> npt.NDArray[np.float64]:
+    """p25 of each program, in milliseconds and in the order in which they were given: ``(n,)``."""
+    return np.array([measured.p25_ms(name) for name in measured.samples_ms])
+
+
+def worse_ms(measured: Measurement) -> npt.NDArray[np.float64]:
+    """The larger of what the even and the odd sessions say of each program, in milliseconds: ``(n,)``.
+
+    A bound is on what another measurement will say, and half of the sessions is the least of another measurement that
+    there is; in the common figure, a part of the noise has cancelled out.
+    """
+    return np.asarray(measured.halves_ms.max(axis=0))

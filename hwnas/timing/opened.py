@@ -16,9 +16,10 @@ from typing import Self
 import numpy as np
 
 from hwnas.errors import OutOfMemory, RuntimeUnavailable
+from hwnas.files import reason_of
 from hwnas.lowering import Program
 from hwnas.runtimes import Session, open_session, session_class
-from hwnas.targets import Recipe, reason_of
+from hwnas.targets import Recipe
 from hwnas.timing import memory
 
 # Kept free of what was available at the start, and at least: runs allocate what opening does not (2.5 MiB a network of

@@ -57,6 +57,41 @@ class Protocol:
             raise InvalidValue(f"a session has at least one pass, not {self.session_passes}")
 
 
+OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=25.0, tolerance=0.015)
+# Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
+# need some runs until they are as fast as they get. With all else the profile of a resolution takes two minutes.
+NETWORKS = Protocol(
+    visit_ms=6.0,
+    min_runs=1,
+    warmup_runs=1,
+    min_sessions=2,
+    max_sessions=16,
+    max_seconds=55.0,
+    tolerance=0.01,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocols:
+    """How single ops and whole networks are timed; the defaults suit a machine that is left alone.
+
+    Attributes:
+        ops: for the ops of a space.
+        networks: for whole networks: of a profile, a validation, a sweep, a bundle.
+    """
+
+    ops: Protocol = OPS
+    networks: Protocol = NETWORKS
+
+
+USUAL = Protocols()
+
+
+def usual() -> Protocols:
+    """The protocols of a measurement that is given none."""
+    return USUAL
+
+
 def order_of(protocol: Protocol, number: int, programs: int) -> npt.NDArray[np.int64]:
     """The programs of a pass in the order in which it visits them: ``(programs,)``."""
     return np.random.default_rng((protocol.seed, number)).permutation(programs)

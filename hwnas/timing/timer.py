@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hwnas.files import Journal
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
-from hwnas.targets import Chosen, Journal, Recipe
+from hwnas.targets import Chosen, Recipe
 from hwnas.timing.measurement import Measurement
 from hwnas.timing.opened import Opened, Sample
 from hwnas.timing.pinning import pinned, require_cores

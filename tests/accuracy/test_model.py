@@ -13,7 +13,7 @@ from hwnas.accuracy.ensemble import fit_ensemble
 from hwnas.accuracy.stagewise import fit_score, logit, parameters, single
 from hwnas.accuracy.table import read_accuracies
 from hwnas.errors import DataError, InvalidValue
-from hwnas.search.decompose import Decomposition
+from hwnas.search.exact.decompose import Decomposition
 from hwnas.spaces import Codes, Space, make_space
 
 WHOLE = make_space("mobilenetv3-tiny")

@@ -481,8 +481,8 @@ def test_an_arch_file_with_an_impossible_budget(refused, mine):
 
 
 def test_a_table_that_another_process_measures(refused, mine):
+    from hwnas.files import only_one
     from hwnas.latency.table import table_lock
-    from hwnas.targets import only_one
 
     with only_one(table_lock(table_of(mine)), "the table"):
         assert "another hwnas is working on" in refused("profile", *SMALL, "--target", TARGET)

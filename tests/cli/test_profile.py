@@ -18,7 +18,7 @@ from scipy import stats
 from hwnas.latency import read_table, write_table
 from hwnas.spaces import Domain, make_space
 from hwnas.targets import resolve_target
-from hwnas.timing import Protocol
+from hwnas.timing import Protocol, Protocols
 
 TARGET = "this/onnxruntime-cpu-fp32"
 SHORT = Protocol(visit_ms=0.5, session_passes=2, max_sessions=2, max_disagreement=1e3)
@@ -27,8 +27,7 @@ SHORT = Protocol(visit_ms=0.5, session_passes=2, max_sessions=2, max_disagreemen
 @pytest.fixture
 def short(monkeypatch):
     """Short measurements: what is printed of them counts here."""
-    for module, name in (("profile", "OPS"), ("profile", "NETWORKS"), ("validate", "NETWORKS")):
-        monkeypatch.setattr(importlib.import_module(f"hwnas.latency.{module}"), name, SHORT)
+    monkeypatch.setattr("hwnas.timing.protocol.USUAL", Protocols(ops=SHORT, networks=SHORT))
 
 
 @pytest.fixture
@@ -199,8 +198,7 @@ def test_too_noisy_a_machine_writes_nothing(hwnas_cli, refused, short, words, ta
         assert hwnas_cli("profile", *words, "--networks", 6, "--bound-networks", 1).code == 0
     before = {path: path.read_bytes() for path in table.parent.rglob("*") if path.is_file()}
     strict = replace(SHORT, max_disagreement=0.06)
-    for module, name in (("profile", "OPS"), ("profile", "NETWORKS"), ("validate", "NETWORKS")):
-        monkeypatch.setattr(importlib.import_module(f"hwnas.latency.{module}"), name, strict)
+    monkeypatch.setattr("hwnas.timing.protocol.USUAL", Protocols(ops=strict, networks=strict))
     rng = np.random.default_rng(0)
     protocol = importlib.import_module("hwnas.timing.timer")
     monkeypatch.setattr(protocol, "_visit", lambda *_: [float(rng.uniform(0.5, 2.0))] * 4)

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from hwnas.cli import devices
+from hwnas.files import toml_text
 from hwnas.spaces import make_space
 from hwnas.spaces.nasbench201 import parse_nasbench201
-from hwnas.targets import catalog, describe, detect_host, toml_text
+from hwnas.targets import catalog, describe, detect_host
 
 ROOFLINE = "this/roofline-cpu-fp32"
 

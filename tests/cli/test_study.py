@@ -115,7 +115,7 @@ def test_what_has_no_weights_here_is_said_to_have_none(hwnas_cli, words, tmp_pat
 
 
 INTERRUPTED = """
-from hwnas.search import from_scratch
+from hwnas.search.study import from_scratch
 real, trainings = from_scratch.train, []
 def interrupted(*given, until, **named):
     if until == 1:

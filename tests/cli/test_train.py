@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
+from hwnas.files import only_one
 from hwnas.spaces import make_space
 from hwnas.supernet import Supernet, load_supernet, save_supernet
-from hwnas.supernet.checkpoint import CHECKPOINT
-from hwnas.targets import only_one
+from hwnas.training.checkpoint import CHECKPOINT
 
 RECIPE = "batch_size = 8\n[[phases]]\nname = 'all'\nsteps = 2\nlearning_rate = 0.01\n"
 

@@ -10,7 +10,7 @@ import pytest
 from hwnas.deploy import Bundle, verify
 from hwnas.deploy.manifest import SCHEMA_FILE, BundleManifest, schema_text
 from hwnas.errors import RuntimeUnavailable
-from hwnas.targets.untrusted import file_name_mistake
+from hwnas.files.untrusted import file_name_mistake
 
 
 def test_the_shipped_schema_is_that_of_the_model() -> None:

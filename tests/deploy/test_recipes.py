@@ -12,11 +12,12 @@ from hwnas.accuracy import Evaluator
 from hwnas.deploy import recipes
 from hwnas.deploy.recipes import choose_recipe, deployed_parity
 from hwnas.errors import GraphError, InfeasibleBudget, ParityError
+from hwnas.files import Journal
 from hwnas.latency import LatencyTable, load_model
 from hwnas.latency.manifest import Fit
 from hwnas.search import Problem, latency_objective
 from hwnas.spaces import Domain, Space
-from hwnas.targets import Journal, Target
+from hwnas.targets import Target
 
 
 @pytest.fixture

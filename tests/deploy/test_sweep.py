@@ -8,7 +8,9 @@ from hwnas.deploy import ParityReport
 from hwnas.deploy import sweep as module
 from hwnas.deploy.sweep import Sweep, Swept, sweep
 from hwnas.errors import GraphError, InvalidValue, OutputError, RuntimeUnavailable, TableError
-from hwnas.targets import Journal, Target, resolve_target
+from hwnas.files import Journal
+from hwnas.targets import Target, resolve_target
+from hwnas.timing.protocol import usual
 
 NAMES = ("onnxruntime-cpu-fp32", "torch-cpu-fp32", "onnxruntime-cpu-int8")
 
@@ -34,6 +36,7 @@ def swept(name, *, rounds_ms=(1.0, 1.0), accuracy=0.9, unsteady=False):
         size_bytes=1,
         rounds_ms=rounds_ms,
         unsteady=unsteady,
+        max_disagreement=usual().networks.max_disagreement,
         predicted_ms=None,
     )
 

@@ -10,8 +10,8 @@ import pytest
 
 from hwnas.latency import LatencyTable
 from hwnas.latency.context import _design, cost_ms, features, fit_context
-from hwnas.latency.profile import distinct
 from hwnas.spaces import Codes, Op, Space, make_space
+from hwnas.spaces.space import distinct
 from hwnas.targets import Target
 
 Floats = np.ndarray

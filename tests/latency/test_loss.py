@@ -14,16 +14,16 @@ from torch.nn.functional import one_hot
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency import LatencyModel
-from hwnas.latency.loss import (
+from hwnas.latency.expectation import check_probabilities
+from hwnas.latency.loss import LatencyLoss
+from hwnas.latency.penalties import (
     PENALTIES,
     AugmentedLagrangian,
     HingePenalty,
-    LatencyLoss,
     LinearPenalty,
     LogPenalty,
     MulLogPenalty,
     Penalty,
-    check_probabilities,
 )
 from hwnas.spaces import SPACES, Codes, Op, Space, make_space
 

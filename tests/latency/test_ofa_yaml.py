@@ -9,9 +9,16 @@ from pathlib import Path
 import pytest
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch, UnknownName
-from hwnas.latency import LatencyTable, Row, load_model, profile, read_table, validate, write_table
+from hwnas.latency import (
+    LatencyTable,
+    Row,
+    load_model,
+    read_table,
+    write_table,
+)
 from hwnas.latency.imports import imported_table, read_files
 from hwnas.latency.ofa_yaml import Mean, parse_ofa_yaml
+from hwnas.profiling import profile, validate
 from hwnas.search import Problem, check_feasible, latency_objective, solve
 from hwnas.spaces import Space, make_space
 from hwnas.targets import Target

@@ -21,7 +21,7 @@ from hwnas.targets.device import other_machine
 
 Make = Callable[..., LatencyTable]
 table_module = importlib.import_module("hwnas.latency.table")
-profile_module = importlib.import_module("hwnas.latency.profile")
+profile_module = importlib.import_module("hwnas.profiling.profiler")
 
 
 @pytest.fixture

@@ -112,7 +112,8 @@ def test_where_nothing_can_be_kept_ops_are_lowered(
 
 
 def test_networks_are_files_while_they_are_timed(tmp_path: Path, exports: list[int]) -> None:
-    from hwnas.latency.profile import assembled, calibration_codes, lower_ops, scratch
+    from hwnas.lowering.networks import assembled, lower_ops, scratch
+    from hwnas.profiling.profiler import calibration_codes
     from hwnas.spaces import make_space
     from hwnas.targets import resolve_target
 

@@ -12,7 +12,7 @@ from hwnas.deploy import open_bundle
 from hwnas.errors import HwnasError, InfeasibleBudget, InvalidValue, OutputError, SpecError, TableError, UnknownName
 from hwnas.latency import load_model, read_table
 from hwnas.pipeline import compile_job, preview_job, quickstart_job, read_job
-from hwnas.pipeline.report import markdown, summary
+from hwnas.report.text import markdown, summary
 from hwnas.supernet import Phase
 from hwnas.targets import resolve_target
 

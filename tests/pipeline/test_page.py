@@ -13,15 +13,15 @@ import pytest
 
 from hwnas.cli.main import main
 from hwnas.errors import RuntimeUnavailable, SpecError
-from hwnas.pipeline.figures import FIGURES, read_figures
 from hwnas.pipeline.gather import table_rows, training_figures
-from hwnas.pipeline.page import PAGE, page, write_page
-from hwnas.pipeline.pictures import write_pngs
-from hwnas.pipeline.plots import PALETTE, arch_lines, count, signed, size
-from hwnas.pipeline.run_plots import run_plots
-from hwnas.pipeline.target_plots import target_plots
+from hwnas.report.figures import FIGURES, read_figures
+from hwnas.report.page import PAGE, page, write_page
+from hwnas.report.pictures import write_pngs
+from hwnas.report.plots import PALETTE, arch_lines, count, signed, size
+from hwnas.report.run_plots import run_plots
+from hwnas.report.target_plots import target_plots
 from hwnas.spaces import make_space
-from hwnas.supernet.metrics import COLUMNS
+from hwnas.training.metrics import COLUMNS
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")

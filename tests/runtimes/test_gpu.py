@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import BundleError, RuntimeUnavailable, SpecError
-from hwnas.latency import profile
 from hwnas.latency.model import load_model
-from hwnas.latency.validate import validate
 from hwnas.lowering import form_of
+from hwnas.profiling import profile
+from hwnas.profiling.validation import validate
 from hwnas.runtimes import cuda as cuda_module
 from hwnas.runtimes import open_session, session_class
 from hwnas.runtimes.base import parse_options

@@ -135,4 +135,4 @@ def small(request: pytest.FixtureRequest, small_spaces: dict[str, Space]) -> Spa
 def held(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Search with variables held, as a space needs it whose parts are too large to enumerate."""
     if request.param:
-        monkeypatch.setattr("hwnas.search.decompose.MAX_PART", request.param)
+        monkeypatch.setattr("hwnas.search.exact.decompose.MAX_PART", request.param)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from hwnas.errors import InfeasibleBudget, InvalidValue
 from hwnas.search import Objective, Problem, find_front, resource, solve
-from hwnas.search.decompose import Decomposition
-from hwnas.search.front import least
-from hwnas.search.pareto import pareto
+from hwnas.search.exact.decompose import Decomposition
+from hwnas.search.exact.front import least
+from hwnas.search.exact.pareto import pareto
 from hwnas.spaces import Codes, SlotFunction, SlotMax, SlotSum, Space, make_space
 
 MakeProblem = Callable[..., Callable[[float | None], Problem]]
@@ -220,7 +220,7 @@ def test_what_can_never_matter_counts_once(
     held: int, make_problem: MakeProblem, brute_force: BruteForce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kernels of blocks that no depth lets stand, held or not."""
-    monkeypatch.setattr("hwnas.search.decompose.MAX_PART", held)
+    monkeypatch.setattr("hwnas.search.exact.decompose.MAX_PART", held)
     free = ("resolution", "kernel_1_1", "kernel_1_2", "kernel_1_3", "expansion_2_2", "expansion_3_1", "kernel_3_3")
     space = TINY.fix(**{v.name: v.values[0] for v in TINY.variables if v.name not in free})
     assert space.size == 27
@@ -266,8 +266,8 @@ def test_whole_resnet50_is_searched_along_its_chain_of_widths(make_problem: Make
 
 
 def test_a_space_that_cannot_be_taken_apart(make_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hwnas.search.decompose.MAX_PART", 2)
-    monkeypatch.setattr("hwnas.search.decompose.MAX_OPEN", 100)
+    monkeypatch.setattr("hwnas.search.exact.decompose.MAX_PART", 2)
+    monkeypatch.setattr("hwnas.search.exact.decompose.MAX_OPEN", 100)
     with pytest.raises(InvalidValue, match="hang together too closely to be searched by parts; hold some of them"):
         solve(make_problem(TINY, 0)(100.0), "exact")
 

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from hwnas.accuracy import Evaluator
 from hwnas.data import ClutteredDigits
 from hwnas.errors import InvalidValue, SearchStopped
-from hwnas.search.from_scratch import FromScratch
+from hwnas.search.study.from_scratch import FromScratch
 from hwnas.spaces import Space
 from hwnas.supernet import Phase, Supernet, TrainConfig, load_supernet, save_supernet, train
 
@@ -101,7 +101,7 @@ def test_a_kill_between_two_files_leaves_no_network(
         monkeypatch.setattr(store.json, "dumps", lambda *_, **__: 1 / 0)
         save_supernet(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("hwnas.search.from_scratch.save_supernet", killed)
+    monkeypatch.setattr("hwnas.search.study.from_scratch.save_supernet", killed)
     with pytest.raises(ZeroDivisionError):
         list(scratch(space.largest))
     assert scratch.kept is None

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.search.pareto import merged, pareto
+from hwnas.search.exact.pareto import merged, pareto
 
 Floats = np.ndarray
 
@@ -58,7 +58,7 @@ def test_an_empty_set_has_an_empty_front() -> None:
 
 @pytest.mark.parametrize("together", [1, 7, 10**6])
 def test_merging_combines_all_with_all(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hwnas.search.pareto.COMBINATIONS", together)
+    monkeypatch.setattr("hwnas.search.exact.pareto.COMBINATIONS", together)
     a, b = some_points(0, 30, 3, levels=None), some_points(1, 40, 3, levels=None)
     combine = (np.add, np.maximum, np.add)
     points, i, j = merged(a, b, combine)

@@ -10,8 +10,8 @@ import pytest
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, SearchStopped, UnknownName
 from hwnas.search import FRONTS, STRATEGIES, Problem, draw_within, find_front, resource, solve
-from hwnas.search.pareto import pareto
-from hwnas.search.run import mutate
+from hwnas.search.exact.pareto import pareto
+from hwnas.search.strategies.base import mutate
 from hwnas.spaces import Codes, Space, make_space
 
 MakeProblem = Callable[..., Callable[[float | None], Problem]]

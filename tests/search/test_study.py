@@ -16,8 +16,8 @@ import pytest
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, OutputError, UnknownName
 from hwnas.search import Problem
-from hwnas.search.front import least
-from hwnas.search.study import search_study
+from hwnas.search.exact.front import least
+from hwnas.search.study.study import search_study
 from hwnas.spaces import Arch, Codes, Space, make_space
 
 MakeProblem = Callable[..., Callable[[float | None], Problem]]
@@ -200,7 +200,7 @@ def test_workers_share_a_study(problem: Problem, tmp_path: Path) -> None:
 WORKER = """
 import os, sys, time
 from types import SimpleNamespace
-from hwnas.search.study_storage import open_study, worker_number
+from hwnas.search.study.storage import open_study, worker_number
 from hwnas.spaces import make_space
 
 wanted = SimpleNamespace(space=make_space("mobilenetv3-tiny"), objectives=(), confidence=None, budgets={})
@@ -247,7 +247,7 @@ def test_a_lock_that_an_older_hwnas_left_has_no_effect(tmp_path: Path) -> None:
 def test_a_worker_that_is_held_up_while_it_writes_is_waited_for_with_an_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hwnas.search import study_lock
+    from hwnas.search.study import lock as study_lock
 
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(study_lock, "_PATIENCE_S", 0.2)

@@ -23,8 +23,9 @@ from torch.nn import functional as F  # noqa: N812
 from hwnas.data import Augmentation, ClutteredDigits
 from hwnas.errors import CheckpointError, InvalidValue, OutOfMemory, TrainingDiverged
 from hwnas.spaces import Arch, make_space
-from hwnas.supernet import Phase, Supernet, TrainConfig, extract, memory, single, train
-from hwnas.supernet.checkpoint import CHECKPOINT
+from hwnas.supernet import Phase, Supernet, TrainConfig, extract, single, train
+from hwnas.training import memory
+from hwnas.training.checkpoint import CHECKPOINT
 
 SPACE = make_space("mobilenetv3-tiny")
 PHASES = [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwnas.errors import InvalidValue, SpecError, UnknownName
+from hwnas.files import toml_text
 from hwnas.targets import (
     RUNTIMES,
     Device,
@@ -21,7 +22,6 @@ from hwnas.targets import (
     load_recipe,
     targets_of,
     this_device,
-    toml_text,
 )
 
 HOST = Host(architecture="x86_64", cpu_name="Test CPU 9", flags=("avx", "avx2"), cores=2, gpus=("Test GPU",))

@@ -7,7 +7,8 @@ import pydantic
 import pytest
 
 from hwnas.targets import RUNTIMES, Parity, Recipe, load_recipe
-from hwnas.targets.recipe import Precision, Quantization, RuntimeFacts, RuntimeName
+from hwnas.targets.recipe import Quantization
+from hwnas.targets.runtimes import Precision, RuntimeFacts, RuntimeName
 
 BASE: dict[str, object] = {
     "schema": 1,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.targets import Device, Recipe, read_spec
+from hwnas.files import read_spec
+from hwnas.targets import Device, Recipe
 
 ROOT = Path(__file__).parents[2]
 DEVICES = sorted((ROOT / "devices").glob("*.toml"))

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InvalidValue, OutOfMemory
-from hwnas.targets import Journal, Recipe
+from hwnas.files import Journal
+from hwnas.targets import Recipe
 from hwnas.timing import Protocol, memory, time_programs
 from hwnas.timing.opened import _even
 

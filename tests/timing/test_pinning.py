@@ -149,12 +149,12 @@ def test_a_system_that_refuses_to_pin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_lowered_for_cores_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from hwnas.latency import profile
+    from hwnas.profiling import profile
     from hwnas.spaces import make_space
     from hwnas.targets import Target, this_device
 
     monkeypatch.setattr(module, "cpu_quota", lambda: Quota(cores=0.25, source="cpu.max"))
-    monkeypatch.setattr(import_module("hwnas.latency.profile"), "lower_ops", pytest.fail)
+    monkeypatch.setattr(import_module("hwnas.profiling.profiler"), "lower_ops", pytest.fail)
     target = Target(this_device(), load_recipe("onnxruntime-cpu-fp32"))
     with pytest.raises(InvalidValue, match=r"the CPU time of 0\.25 cores"):
         profile(make_space("mobilenetv3-tiny"), target, journals=tmp_path)
@@ -163,20 +163,20 @@ def test_nothing_is_lowered_for_cores_that_are_not_there(monkeypatch: pytest.Mon
 def test_nothing_is_lowered_for_a_limit_of_memory_that_is_no_number(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from hwnas.latency import profile
+    from hwnas.profiling import profile
     from hwnas.spaces import make_space
     from hwnas.targets import Target, this_device
 
     monkeypatch.setenv("HWNAS_MEMORY_GIB", "1e9")
-    monkeypatch.setattr(import_module("hwnas.latency.profile"), "lower_ops", pytest.fail)
+    monkeypatch.setattr(import_module("hwnas.profiling.profiler"), "lower_ops", pytest.fail)
     target = Target(this_device(), load_recipe("onnxruntime-cpu-fp32"))
     with pytest.raises(InvalidValue, match="HWNAS_MEMORY_GIB is '1e9'"):
         profile(make_space("mobilenetv3-tiny"), target, journals=tmp_path)
 
 
 def test_a_quota_stands_among_the_facts_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile_module = import_module("hwnas.latency.profile")
-    monkeypatch.setattr(profile_module, "cpu_quota", lambda: Quota(cores=1.5, source="cpu.max"))
-    assert profile_module.host_facts("cpu")["quota_cores"] == 1.5
-    monkeypatch.setattr(profile_module, "cpu_quota", lambda: None)
-    assert "quota_cores" not in profile_module.host_facts("cpu")
+    module = import_module("hwnas.timing.host")
+    monkeypatch.setattr(module, "cpu_quota", lambda: Quota(cores=1.5, source="cpu.max"))
+    assert module.host_facts("cpu")["quota_cores"] == 1.5
+    monkeypatch.setattr(module, "cpu_quota", lambda: None)
+    assert "quota_cores" not in module.host_facts("cpu")

@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InvalidValue, OutputError, TooNoisy
+from hwnas.files import Journal
 from hwnas.runtimes import Session
-from hwnas.targets import Journal, Recipe
+from hwnas.targets import Recipe
 from hwnas.timing import Measurement, Protocol, time_programs
 from hwnas.timing.protocol import order_of
 

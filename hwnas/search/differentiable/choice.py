@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwnas.errors import InvalidValue
-from hwnas.latency.loss import contract
+from hwnas.latency.expectation import contract
 from hwnas.spaces import Op, Slot, Space
 from hwnas.spaces.wiring import Place
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
-from hwnas.targets import Spec
+from hwnas.files import Spec
 
 
 class SearchConfig(Spec):
@@ -17,7 +17,7 @@ class SearchConfig(Spec):
         momentum, weight_decay, clip_norm: of the weights.
         warmup: share of the steps before probabilities are trained, too.
         arch_learning_rate, arch_weight_decay: of the probabilities' logits, by Adam.
-        penalty: on latency, a key of `hwnas.latency.loss.PENALTIES`.
+        penalty: on latency, a key of `hwnas.latency.penalties.PENALTIES`.
         update_every: steps between two updates of a penalty that adapts.
         entropy: weight of the probabilities' mean entropy in the loss, rising from 0 to this at the end.
         skip_dropout: on skip connections of cells, falling from this to 0 (Chen et al., "P-DARTS", ICCV 2019).

@@ -1,7 +1,7 @@
 """From probabilities to a network that meets its target: the most probable one that does, found exactly.
 
-The logarithm of a network's probability is a sum over variables, so the search is that of `hwnas.search.exact`, with
-log-probabilities in place of accuracies.
+The logarithm of a network's probability is a sum over variables, so the search is that of
+`hwnas.search.exact.best`, with log-probabilities in place of accuracies.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy.typing as npt
 from torch import Tensor
 
 from hwnas.errors import InfeasibleBudget
-from hwnas.latency.loss import check_probabilities
+from hwnas.latency.expectation import check_probabilities
 from hwnas.progress import never
-from hwnas.search.exact import best_networks
+from hwnas.search.exact.best import best_networks
+from hwnas.search.exact.front import Losses
 from hwnas.search.feasible import check_feasible, together
-from hwnas.search.front import Losses
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Arch, Codes, SlotSum, Space
 

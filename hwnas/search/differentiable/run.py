@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from hwnas.data import Data
 from hwnas.errors import InvalidValue, TrainingDiverged, UnknownName
-from hwnas.latency.loss import PENALTIES, LatencyLoss, Penalty
+from hwnas.latency.loss import LatencyLoss
+from hwnas.latency.penalties import PENALTIES, Penalty
 from hwnas.progress import Progress, never, silent
 from hwnas.search.differentiable.bilevel import first_order, second_order
 from hwnas.search.differentiable.config import SearchConfig
@@ -24,8 +25,8 @@ from hwnas.search.differentiable.sampling import fair_paths
 from hwnas.search.differentiable.skips import skip_limits
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Domain
-from hwnas.supernet.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
-from hwnas.supernet.threads import training_threads
+from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
+from hwnas.training.threads import training_threads
 
 _ADAM = (0.5, 0.999)  # DARTS, section 3.1: the architecture's betas
 

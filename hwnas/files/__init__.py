@@ -1,0 +1,17 @@
+"""Reading and writing files safely: whole files, journals, validated specs, untrusted input."""
+
+from hwnas.files.atomic import only_one, reason_of, system_refusals, temporary_folder, write_whole
+from hwnas.files.journal import Journal
+from hwnas.files.spec import Spec, read_spec, toml_text
+
+__all__ = [
+    "Journal",
+    "Spec",
+    "only_one",
+    "read_spec",
+    "reason_of",
+    "system_refusals",
+    "temporary_folder",
+    "toml_text",
+    "write_whole",
+]

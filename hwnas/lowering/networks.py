@@ -1,0 +1,63 @@
+"""Programs of ops, and of whole networks assembled from them."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hwnas.lowering import Program, form_of
+from hwnas.progress import Progress, silent
+from hwnas.spaces import Codes, Op, Space
+from hwnas.targets import (
+    Target,
+)
+
+
+def lower_ops(space: Space, ops: Sequence[Op], target: Target, progress: Progress = silent) -> Mapping[Op, Program]:
+    """Ops of a space as programs of a target's runtime, for `assembled`."""
+    progress("lowering", 0, len(ops), unit="ops")
+    programs = form_of(target.recipe).lower_ops(ops, wired=space.wiring is not None)
+    progress("lowering", len(ops), len(ops), unit="ops")
+    return programs
+
+
+def assembled(
+    space: Space, target: Target, codes: Codes, programs: Mapping[Op, Program], folder: Path
+) -> dict[str, Program | Path]:
+    """Whole networks: codes ``(n, variables)`` -> n programs, named by their row.
+
+    They are the ops' graphs wired together, which is the graph of the whole network's export. Those with weights of
+    their own are files in the folder: 40 networks of mobilenetv3 would take 1 GiB of memory, once as graphs and once as
+    the bytes that ONNX Runtime keeps of each.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    form = form_of(target.recipe)
+    archs = space.decode(codes)
+    found: dict[str, Program | Path] = {}
+    for i, nodes in enumerate(map(space.network, archs)):
+        if space.wiring is None:
+            whole = form.assemble([programs[node.op] for node in nodes])
+            found[str(i)] = form.spooled(whole, folder / str(i))
+            continue
+        before: Counter[Op] = Counter()
+        parts = []
+        for node in nodes:
+            parts.append(form.another(programs[node.op], before[node.op]))
+            before[node.op] += 1
+        found[str(i)] = form.spooled(form.assemble(parts, [node.reads for node in nodes]), folder / str(i))
+    return found
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for the programs of a measurement: empty at first, even after a kill, and gone at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,226 @@
+"""Profiling: every op of a space timed on a target, and the context factors fitted on whole networks."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.errors import InvalidValue, TableMismatch
+from hwnas.files import Journal
+from hwnas.latency.context import fit_context
+from hwnas.latency.manifest import Fit, Manifest
+from hwnas.latency.model import load_model
+from hwnas.latency.table import LatencyTable, Row, check_origin, merged
+from hwnas.lowering import Program, form_of
+from hwnas.lowering.networks import assembled, lower_ops, scratch
+from hwnas.progress import Progress, silent
+from hwnas.spaces import Codes, Domain, Space
+from hwnas.spaces.space import distinct
+from hwnas.targets import (
+    Target,
+    detect_host,
+)
+from hwnas.targets.device import other_machine
+from hwnas.timing import Measurement, Protocol, require_cores, time_programs
+from hwnas.timing.host import check_host, host_facts, runtime_versions
+from hwnas.timing.measurement import latencies_ms, worse_ms
+from hwnas.timing.protocol import Protocols, usual
+
+CALIBRATION_SEED = 20_260
+
+log = logging.getLogger(__name__)
+
+
+def profile(
+    space: Space,
+    target: Target,
+    *,
+    journals: Path,
+    old: LatencyTable | None = None,
+    networks: int = 16,
+    bound_networks: int = 24,
+    only_missing: bool = False,
+    protocols: Protocols | None = None,
+    progress: Progress = silent,
+) -> LatencyTable:
+    """Measure a space on a target and fit its latency model.
+
+    Args:
+        space: every distinct op of it is timed.
+        target: its device must be this host.
+        journals: folder for the record of the measurement under way; after a kill, the same call goes on there.
+        old: a table of the same target; rows that are not measured anew are kept.
+        networks: calibration networks, which the context is fitted on.
+        bound_networks: further networks, from whose errors upper bounds are read; n of them carry a confidence of up to
+            ``n / (n + 1)``.
+        only_missing: time only the ops that the older table lacks; where it lacks none and has a fit, it is returned.
+        protocols: how ops and networks are timed; the usual ones if None.
+        progress: callback, invoked after every visit.
+
+    Raises:
+        InvalidValue: fewer than 4 calibration networks, or the space has not as many networks.
+        TableError: the target's device is not this host.
+        TableMismatch: the older table was imported, or measured with another version of the runtime, or on a machine
+            that reports something else.
+        RuntimeUnavailable: the runtime cannot run here.
+        TooNoisy: the figures cannot be trusted; there is no table.
+        OutputError: the journal, or a network's program beside it, cannot be written.
+        OutOfMemory: the memory does not hold even one network.
+    """
+    protocols = protocols or usual()
+    check_host(target)
+    check_origin(old, "measured")
+    codes = calibration_codes(space, networks, bound_networks)
+    versions = runtime_versions(target)
+    _check_version(old, target, versions)
+    _check_machine(old, target)
+    domain = Domain.of(space)
+    subject = {
+        "target": target.name,
+        "recipe": target.recipe.hash,
+        "versions": versions,
+        "domain": domain.model_dump(),
+    }
+    known = old.rows if old and only_missing else {}
+    wanted = [op for op in space.distinct_ops if op.key not in known]
+    if old and only_missing and not wanted and old.fit_for(space):
+        return old
+    needed = {op: None for arch in space.decode(codes) for _, op in space.ops(arch)} | dict.fromkeys(wanted)
+    programs = lower_ops(space, list(needed), target, progress)
+    measurement: dict[str, str | int | float | bool] = old.manifest.measurement if old else {}
+    rows: dict[str, Row] = {}
+    if wanted:
+        timed = _steadily(
+            {op.key: form_of(target.recipe).tied(programs[op]) for op in wanted},
+            target,
+            protocols.ops,
+            journals / "ops.jsonl",
+            {**subject, "ops": [op.key for op in wanted]},
+            reference=max(wanted, key=lambda op: op.macs).key,
+            what="timing ops",
+            progress=progress,
+        )
+        rows = {key: _row(timed, key) for key in timed.samples_ms}
+        measurement = {**timed.summary()}
+    all_rows, fits = merged(rows.items(), old)
+    manifest = Manifest.model_validate(
+        {
+            "device": target.device.name,
+            "recipe": target.recipe.name,
+            "device_fingerprint": target.device.fingerprint,
+            "recipe_hash": target.recipe.hash,
+            "csv_sha256": "",
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "host": host_facts(target.device.kind, core=max(require_cores(target.recipe).cores, default=0)),
+            "versions": versions,
+            "measurement": measurement,
+            "fits": [fit.model_dump() for fit in fits],
+        }
+    )
+    table = LatencyTable(target=target, rows=all_rows, manifest=manifest)
+    with scratch(journals / "programs") as folder:
+        whole = assembled(space, target, codes, programs, folder)
+        del programs
+        timed = _steadily(
+            whole,
+            target,
+            protocols.networks,
+            journals / "networks.jsonl",
+            {**subject, "codes": codes.tolist()},
+            what="timing networks",
+            progress=progress,
+        )
+    return table.with_fit(_fit(table, space, codes, networks, timed))
+
+
+def _check_version(old: LatencyTable | None, target: Target, versions: Mapping[str, str]) -> None:
+    runtime = target.recipe.runtime
+    before = old.manifest.versions.get(runtime, "of unknown version") if old else versions[runtime]
+    if before != versions[runtime]:
+        raise TableMismatch(
+            f"the table of {target.name} was measured with {runtime} {before}, and {versions[runtime]} is installed: "
+            "their rows are not mixed. --replace drops the old table, --tables DIR writes elsewhere"
+        )
+
+
+def _check_machine(old: LatencyTable | None, target: Target) -> None:
+    differences = other_machine(old.manifest.host, detect_host()) if old and target.device.kind == "cpu" else []
+    if differences:
+        raise TableMismatch(
+            f"the table of {target.name} was measured on another machine ({'; '.join(differences)}): their rows are "
+            "not mixed. Give this one a name of its own with `hwnas devices detect --save --name NAME`; --replace "
+            "drops the table, --tables DIR writes elsewhere"
+        )
+
+
+def _steadily(
+    programs: Mapping[str, Program | Path],
+    target: Target,
+    protocol: Protocol,
+    journal: Path,
+    subject: Mapping[str, object],
+    *,
+    reference: str | None = None,
+    what: str,
+    progress: Progress,
+) -> Measurement:
+    """A measurement that can be resumed and that can be trusted; a noisy one is not resumed but taken anew."""
+    how = {"protocol": asdict(protocol), "cores": require_cores(target.recipe).text}
+    with Journal(journal, {**subject, **how}) as record:
+        timed = time_programs(
+            programs, target.recipe, protocol, reference=reference, journal=record, what=what, progress=progress
+        )
+    if timed.too_noisy:
+        journal.unlink()
+    timed.require_steady()
+    return timed
+
+
+def _fit(table: LatencyTable, space: Space, codes: Codes, networks: int, timed: Measurement) -> Fit:
+    """The context fitted on the first so many networks, and its errors on the others."""
+    measured_ms = latencies_ms(timed)
+    table_ms = {op: table.latency_ms(op) for op in space.distinct_ops}
+    fitted = fit_context(space, table_ms, codes[:networks], measured_ms[:networks])
+    fit = Fit(
+        domain=Domain.of(space),
+        seed=CALIBRATION_SEED,
+        calibration_ms=measured_ms[:networks].tolist(),
+        terms=fitted.terms,
+        held_out_mape=float(np.abs(fitted.held_out).mean()),
+        scores=[],
+        measurement={**timed.summary()},
+    )
+    predicted_ms = load_model(table.with_fit(fit), space).predict(codes[networks:])
+    scores = np.sort(worse_ms(timed)[networks:] / predicted_ms - 1)
+    return fit.model_copy(update={"scores": scores.tolist()})
+
+
+def calibration_codes(space: Space, networks: int, bound_networks: int = 0, *, seed: int = CALIBRATION_SEED) -> Codes:
+    """The networks that a profile times: different random ones; the context is fitted on the first `networks`.
+
+    The smallest and the largest are left to chance: far from all others, they would pull the fit away from those (the
+    largest one's weights may fit no cache), and a search rarely ends at either.
+
+    Raises:
+        InvalidValue: fewer than 4 to fit on, or the space has not as many.
+    """
+    if networks < 4:
+        raise InvalidValue(f"context terms need at least 4 calibration networks (16 is usual), not {networks}")
+    count = networks + bound_networks
+    if space.size < count:
+        raise InvalidValue(
+            f"{space.name} has {space.size} networks under these restrictions; {networks} calibration networks and "
+            f"{bound_networks} bound networks cannot be drawn. Ask for fewer, or leave more choices"
+        )
+    return distinct(space, count, seed=seed)
+
+
+def _row(measured: Measurement, key: str) -> Row:
+    p25, p50, p90 = (measured.quantile_ms(key, q, steady=True) for q in (0.25, 0.5, 0.9))
+    samples = sum(map(len, measured.samples_ms[key]))
+    return Row(latency_ms_p25=p25, latency_ms_p50=p50, latency_ms_p90=p90, samples=samples)

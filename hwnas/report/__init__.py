@@ -1,0 +1,1 @@
+"""Reports of finished runs: figures as data, plots, a page, pictures and text."""

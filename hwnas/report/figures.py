@@ -1,0 +1,268 @@
+"""``figures.json``: all that the page of a run shows, as plain values.
+
+The page is drawn from this file alone, so a run's folder can be moved, its stages deleted, and the page be made again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from hwnas.errors import SpecError
+from hwnas.files import Spec
+from hwnas.latency.manifest import Validation
+
+FIGURES = "figures.json"
+Facts = dict[str, str]
+# Ranges in which whatever the page computes stays a number: it divides by latencies and multiplies them by 1000.
+Milliseconds = Annotated[float, Field(ge=1e-9, le=1e12)]
+Difference = Annotated[float, Field(ge=-1e12, le=1e12)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=2**63)]
+Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
+Loss = Literal["loss_largest", "loss_random", "loss_smallest"]
+
+
+class Network(Spec):
+    """A network as a search sees it.
+
+    Attributes:
+        arch: the variables that matter, with their values.
+        predicted_ms: by the latency model.
+        predicted_accuracy: by the accuracy model.
+        validation_accuracy: of the subnet with inherited weights on validation images; None where not evaluated.
+    """
+
+    arch: dict[str, int]
+    predicted_ms: Difference
+    predicted_accuracy: Finite
+    validation_accuracy: Share | None = None
+
+
+class Tested(Spec):
+    """What became of a network in the end: p25 on the target, and top-1 accuracy on the test images."""
+
+    measured_ms: Milliseconds
+    test_accuracy: Share
+
+
+class Search(Spec):
+    """What was searched, and what stands beside what was found.
+
+    Attributes:
+        front: networks of which none beats another, whatever the budget, by ascending latency.
+        front_size: how many the whole front has; those above are spread evenly along it.
+        front_strategy: that found it.
+        candidates: really evaluated, the most accurate first; the first one is the network found.
+        random: drawn among those that keep the budget.
+        largest: of the space.
+        proof: in words, what is proved of the network found.
+    """
+
+    front: list[Network] = Field(min_length=1)
+    front_size: Count
+    front_strategy: str
+    candidates: list[Network] = Field(min_length=1)
+    random: list[Network]
+    largest: Network
+    proof: str
+
+
+class TimedNetwork(Spec):
+    """A network of a validation: predicted by the model and by the table's plain sum, and measured twice (ms)."""
+
+    arch: dict[str, int]
+    predicted_ms: Milliseconds
+    plain_ms: Difference
+    measured_ms: list[Milliseconds] = Field(min_length=2, max_length=2)
+
+
+class SlotCost(Spec):
+    """Milliseconds of a slot in the network found and in the largest one, and the op of the former.
+
+    The sum over the slots is the prediction. One of a group may be negative: of slots that stand in every network only
+    the sum is known.
+    """
+
+    slot: str
+    group: str
+    op: str | None
+    found_ms: Difference
+    largest_ms: Difference
+
+
+class Choice(Spec):
+    """An op that a slot may hold: values of its variables, its time in the table, and whether it was chosen."""
+
+    values: list[int]
+    latency_ms: Milliseconds
+    chosen: bool
+
+
+class TableRow(Spec):
+    """A slot's part of the latency table: its op by the variables that it alone reads.
+
+    Attributes:
+        slot, group: its names.
+        variables: what the variables are of, e.g. kernel and expansion.
+        held: the slot's other variables, as they were held.
+        choices: the ops.
+    """
+
+    slot: str
+    group: str
+    variables: list[str]
+    held: dict[str, int]
+    choices: list[Choice]
+
+
+class StageTime(Spec):
+    """A stage of the run: its seconds in this run, and those that doing it took; None where an older hwnas did it."""
+
+    name: str
+    seconds: Finite
+    cached: bool
+    took_s: Finite | None = None
+
+
+class TargetFigures(Spec):
+    """The story of one target.
+
+    Attributes:
+        target: ``device/recipe``.
+        budget, budget_ms: as asked for, and in milliseconds.
+        limit_ms: what a prediction had to keep, so that the measurement keeps the budget at this confidence.
+        confidence: of the budget.
+        predicted_ms, measured_ms: of the network found.
+        test_accuracy: of the network found, deployed.
+        torch_accuracy: of the same in torch.
+        top1_agreement: share of the test images on which both say the same class.
+        max_abs_error: largest difference of a logit.
+        images: test images.
+        size_bytes: of the deployed program.
+        macs, params: of the network found.
+        bundle: its folder, relative to the run's.
+        too_noisy: the machine was too noisy for the last measurement to be trusted; `spread` says how noisy.
+        largest, best_random: what it is compared with; None where no random network keeps the budget.
+        search, validation, networks, slots, table, stages: see their classes.
+        provenance: title -> name -> value.
+    """
+
+    target: str
+    budget: str
+    budget_ms: Milliseconds
+    limit_ms: Milliseconds
+    confidence: Share
+    predicted_ms: Milliseconds
+    measured_ms: Milliseconds
+    test_accuracy: Share
+    torch_accuracy: Share
+    top1_agreement: Share
+    max_abs_error: Finite
+    images: Count
+    size_bytes: Count
+    macs: Count
+    params: Count
+    bundle: str
+    too_noisy: bool
+    spread: Finite
+    largest: Tested
+    best_random: Tested | None
+    search: Search
+    validation: Validation
+    networks: list[TimedNetwork] = Field(min_length=1)
+    slots: list[SlotCost]
+    table: list[TableRow]
+    stages: list[StageTime]
+    provenance: dict[str, Facts]
+
+    @model_validator(mode="after")
+    def _slots_add_up(self) -> TargetFigures:
+        if not sum(slot.found_ms for slot in self.slots) > 0:
+            raise ValueError("slots: their found_ms add up to no latency")
+        return self
+
+
+class Curve(Spec):
+    """Means of a column of a training's metrics over equal numbers of steps."""
+
+    name: Loss
+    steps: list[Finite] = Field(min_length=1)
+    values: list[Finite | None]
+
+
+class Training(Spec):
+    """Curves of the training, all at the same steps, and the step after which each of its phases ended.
+
+    A value is None where no network of its kind was trained, as in a phase of the largest one alone.
+    """
+
+    curves: list[Curve] = Field(min_length=1)
+    phases: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Training:
+        for curve in self.curves:
+            if curve.steps != self.curves[0].steps or len(curve.values) != len(curve.steps):
+                raise ValueError(f"{curve.name} has other steps than {self.curves[0].name}, or not a value for each")
+            if all(value is None for value in curve.values):
+                raise ValueError(f"{curve.name} has no value")
+        return self
+
+
+class RunFigures(Spec):
+    """A run: what its targets share, and the story of each.
+
+    Attributes:
+        schema_: version of the file's form, ``schema`` in the file.
+        space: its name.
+        space_size: number of its networks; a float, for it may have more than a JSON reader counts exactly.
+        data: name of the dataset.
+        training: None where no metrics are left.
+        provenance: as in `TargetFigures`.
+        targets: at least one.
+    """
+
+    schema_: Literal[1] = Field(alias="schema", default=1)
+    space: str
+    space_size: float = Field(ge=1)
+    data: str
+    training: Training | None
+    provenance: dict[str, Facts]
+    targets: list[TargetFigures] = Field(min_length=1)
+
+    def json_text(self) -> str:
+        """The content of the file."""
+        return self.model_dump_json(by_alias=True) + "\n"
+
+
+def read_figures(run: Path) -> RunFigures:
+    """The figures of a finished run.
+
+    Raises:
+        SpecError: the folder is none of a run, the run is not finished, or the file is malformed or of a newer hwnas.
+    """
+    path = run / FIGURES
+    if not run.is_dir():
+        raise SpecError(f"{run} is no folder; give the output folder of `hwnas compile`")
+    if not path.is_file():
+        done = sorted({f.parent.name.rpartition("-")[0] for f in (run / "stages").glob("*[!l]/result.json")})
+        if (run / "stages").is_dir():
+            raise SpecError(
+                f"the run in {run} is not finished (finished stages: {', '.join(done) or 'none'}): there is no "
+                f"{FIGURES} yet. The same `hwnas compile` goes on where it stopped, and writes the report last"
+            )
+        raise SpecError(f"{run} is no run: it has neither {FIGURES} nor stages. Make one with: hwnas compile JOB")
+    try:
+        return RunFigures.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SpecError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        hint = "; it was written by a newer hwnas" if first["loc"] == ("schema",) else ""
+        raise SpecError(
+            f"{path} is malformed: {where}: {first['msg']}{hint}. Write it again with the same `hwnas compile`"
+        ) from error

@@ -1,0 +1,89 @@
+"""The page of a run: one HTML file with everything in it, which asks nothing of any network."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hwnas.files import write_whole
+from hwnas.report.figures import FIGURES, RunFigures, TargetFigures
+
+PAGE = "report.html"
+
+
+def write_page(out: Path, run: RunFigures) -> Path:
+    """Write a run's figures, and the page that shows them; returns the page's path.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    write_whole(out / FIGURES, run.json_text())
+    write_whole(out / PAGE, page(run))
+    return out / PAGE
+
+
+def page(run: RunFigures) -> str:
+    """The page as HTML. Whatever comes from files (names of classes, paths) is escaped in it."""
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    from hwnas.report.plots import FONT, PALETTE, count, ms, percent, short_names, size
+    from hwnas.report.run_plots import run_plots
+    from hwnas.report.target_plots import target_plots
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"networks": count, "ms": ms, "percent": percent, "size": size}
+    several, names = len(run.targets) > 1, short_names(run.targets)
+    return environment.from_string(_template()).render(
+        run=run,
+        several=several,
+        stories=[
+            {
+                "id": f"target-{i}",
+                "name": name,
+                "target": target,
+                "plots": plots,
+                **_verdicts(target),
+            }
+            for i, (name, target, plots) in enumerate(zip(names, run.targets, target_plots(run), strict=True), start=1)
+        ],
+        shared={plot.name: plot for plot in run_plots(run)},
+        compared=[
+            (
+                name,
+                ms(t.budget_ms),
+                ms(t.predicted_ms),
+                ms(t.measured_ms),
+                percent(t.test_accuracy),
+                percent(t.torch_accuracy),
+                percent(t.top1_agreement),
+                size(t.size_bytes),
+            )
+            for name, t in zip(names, run.targets, strict=True)
+        ],
+        palette=PALETTE,
+        font=FONT,
+        plotly=get_plotlyjs(),
+    )
+
+
+def _verdicts(target: TargetFigures) -> dict[str, Any]:
+    """What the head says in words."""
+    room = 1 - target.measured_ms / target.budget_ms
+    random, largest = target.best_random, target.largest
+    versus = [f"{100 * (target.test_accuracy - largest.test_accuracy):+.2f} points against the largest"]
+    if random:
+        versus.insert(0, f"{100 * (target.test_accuracy - random.test_accuracy):+.2f} points against the best random")
+    return {
+        "kept": room >= 0,
+        "room": f"{room:.1%} below the budget of" if room >= 0 else f"missed: {-room:.1%} above the budget of",
+        "versus": [line.replace("-", "−") for line in versus],
+        "error": f"{target.measured_ms / target.predicted_ms - 1:+.1%}".replace("-", "−"),
+        "faster": f"{largest.measured_ms / target.measured_ms:.2f}×",
+    }
+
+
+@cache
+def _template() -> str:
+    return Path(__file__).with_name("page.html").read_text(encoding="utf-8")

@@ -1,0 +1,54 @@
+"""The plots of a run as PNG files, drawn by a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.errors import OutputError, RuntimeUnavailable
+from hwnas.files import reason_of
+from hwnas.report.figures import RunFigures
+
+_WIDTH, _SCALE = 960, 2  # pixels of the page, and of the picture for each of them
+
+
+def write_pngs(run: RunFigures, folder: Path) -> list[Path]:
+    """Write a PNG of each plot of a run's page, in its light colours; returns their paths.
+
+    Raises:
+        RuntimeUnavailable: kaleido is not installed, or finds no browser.
+        OutputError: the folder cannot be written.
+    """
+    try:
+        import kaleido
+        from kaleido.errors import ChromeNotFoundError
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            "pictures are drawn by kaleido, which is not installed: pip install 'hwnas[png]'"
+        ) from error
+    from hwnas.report.run_plots import run_plots
+    from hwnas.report.target_plots import target_plots
+
+    plots = [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
+    pictures = []
+    for plot in plots:
+        plot.figure.update_layout(
+            showlegend=bool(plot.legend),
+            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+            title={"text": plot.title, "x": 0.02, "y": 0.98, "yanchor": "top"},
+            margin={"l": 16, "r": 24, "t": 110, "b": 16},
+        )
+        size = {"width": _WIDTH, "height": plot.figure.layout.height + 110, "scale": _SCALE}
+        pictures.append(
+            {"fig": plot.figure, "path": folder / f"{plot.name}.png", "opts": {"format": "png", **size}},
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kaleido.write_fig_from_object_sync(pictures, cancel_on_error=True)
+    except OSError as error:
+        raise OutputError(f"cannot write into {folder}: {reason_of(error)}") from error
+    except ChromeNotFoundError as error:
+        raise RuntimeUnavailable(
+            "pictures are drawn by a Chromium or Chrome, and none is installed. On Debian and Ubuntu: "
+            "apt-get install chromium; elsewhere: kaleido_get_chrome. The page itself needs none"
+        ) from error
+    return [folder / f"{plot.name}.png" for plot in plots]

@@ -1,0 +1,143 @@
+"""The answers of a job, one a target, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.deploy.verdict import verdict
+from hwnas.files import write_whole
+
+Answer = dict[str, Any]
+
+
+def write_report(out: Path, report: dict[str, Any]) -> None:
+    """Write ``report.json`` and ``report.md``, the last that a run does.
+
+    Raises:
+        OutputError: one of them cannot be written.
+    """
+    write_whole(out / "report.json", json.dumps(report, indent=2) + "\n")
+    write_whole(out / "report.md", markdown(report))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The answers as a page of Markdown, a part for each target."""
+    return "\n".join(map(_part, report["targets"].values()))
+
+
+def summary(report: dict[str, Any], out: Path) -> str:
+    """The answers, whose bundles lie in an output folder, as a few lines each for a terminal."""
+    return "\n".join(_lines(answer, out / answer["bundle"]) for answer in report["targets"].values())
+
+
+def _part(answer: Answer) -> str:
+    validation, random, largest = answer["validation"], answer["best_random"], answer["largest"]
+    lines = [
+        f"# {answer['space']} on {answer['target']}",
+        "",
+        f"Out of {answer['space_size']:.3g} networks, the most accurate one found within {answer['budget']} "
+        f"({answer['budget_ms']:.4g} ms).",
+        "",
+        f"**Measured: {_verdict(answer)}.**",
+        "",
+        "| network | measured (ms) | test accuracy |",
+        "|---|---:|---:|",
+        f"| **found** | **{answer['measured_ms']:.4f}** | **{answer['accuracy']['deployed']:.2%}** |",
+        f"| best of {answer['random_networks']} random ones within the budget | "
+        + (f"{random['measured_ms']:.4f} | {random['accuracy']:.2%} |" if random else "none drawn | |"),
+        f"| largest of the space | {largest['measured_ms']:.4f} | {largest['accuracy']:.2%} |",
+        "",
+        "## Prediction and measurement",
+        "",
+        f"- predicted {answer['predicted_ms']:.4f} ms, measured {answer['measured_ms']:.4f} ms "
+        f"({answer['relative_error']:+.1%}), budget {answer['budget_ms']:.4f} ms",
+        f"- latency model on {validation['networks']} fresh networks: MAPE {validation['mape']:.2%}, noise floor "
+        f"{validation['noise_floor']:.2%}, {validation['within_5pct']:.0%} within 5%, "
+        f"{validation['within_10pct']:.0%} within 10%, Kendall τ {validation['kendall_tau']:.3f}; "
+        f"the table's plain sum: MAPE {validation['baselines']['plain sum']['mape']:.1%}",
+        *(
+            [
+                f"- the machine was too noisy for these figures to be trusted (spread {answer['noise']['spread']:.1%}):"
+                " stage bench is not finished, and the same `hwnas compile` does it again"
+            ]
+            if answer["noise"]["too_noisy"]
+            else []
+        ),
+        "",
+        "## Parity",
+        "",
+        f"On {answer['parity']['images']} test images: largest difference of a logit "
+        f"{answer['parity']['max_abs_error']:.2e}, same class on {answer['parity']['top1_agreement']:.2%}; accuracy "
+        f"{answer['accuracy']['supernet']:.2%} in torch, {answer['accuracy']['deployed']:.2%} deployed.",
+        "",
+        "## The network",
+        "",
+        f"{answer['macs'] / 1e6:.2f} million MACs, {answer['params'] / 1e3:.1f} thousand parameters; "
+        f"the bundle is in `{answer['bundle']}/`.",
+        "",
+        "| variable | value |",
+        "|---|---:|",
+        *(f"| {name} | {value} |" for name, value in answer["network"].items()),
+        "",
+        "## Stages",
+        "",
+        "| stage | seconds | |",
+        "|---|---:|---|",
+        *(f"| {s['name']} | {_seconds(s)} | {'reused' if s['cached'] else ''} |" for s in answer["stages"]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(answer: Answer) -> str:
+    return verdict(answer["measured_ms"], answer["budget_ms"], too_noisy=answer["noise"]["too_noisy"])
+
+
+def _seconds(stage: Mapping[str, Any]) -> str:
+    """What doing a stage took, in this run or an earlier one; nothing where an older hwnas did it."""
+    seconds = stage["took_s"] if stage["cached"] else stage["seconds"]
+    return "" if seconds is None else f"{seconds:.1f}"
+
+
+def _lines(answer: Answer, bundle: Path) -> str:
+    validation, random, largest = answer["validation"], answer["best_random"], answer["largest"]
+    reused = [
+        stage["name"] + (f" ({_seconds(stage)} s then)" if _seconds(stage) else "")
+        for stage in answer["stages"]
+        if stage["cached"]
+    ]
+    fresh = [f"{stage['name']} {stage['seconds']:.1f} s" for stage in answer["stages"] if not stage["cached"]]
+    return "\n".join(
+        [
+            f"{answer['space']} on {answer['target']}: {answer['space_size']:.3g} networks, "
+            f"budget {answer['budget']} = {answer['budget_ms']:.4f} ms",
+            f"  found        {answer['measured_ms']:.4f} ms measured, {answer['predicted_ms']:.4f} predicted "
+            f"({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test images",
+            f"  verdict      {_verdict(answer)}",
+            "  best random  "
+            + (
+                f"{random['measured_ms']:.4f} ms measured; {random['accuracy']:.2%} "
+                f"(the most accurate of {answer['random_networks']} within the budget)"
+                if random
+                else "none drawn within the budget"
+            ),
+            f"  largest      {largest['measured_ms']:.4f} ms measured; {largest['accuracy']:.2%}",
+            f"  parity       largest difference of a logit {answer['parity']['max_abs_error']:.1e}, same class on "
+            f"{answer['parity']['top1_agreement']:.2%} of {answer['parity']['images']} images",
+            f"  predictions  MAPE {validation['mape']:.2%} on {validation['networks']} fresh networks, "
+            f"noise floor {validation['noise_floor']:.2%}, Kendall τ {validation['kendall_tau']:.3f}",
+            f"  stages       done: {', '.join(fresh) or 'none'}; reused: {', '.join(reused) or 'none'}",
+            f"  bundle       {bundle} (time it again: hwnas bench {bundle})",
+            *(
+                [
+                    f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%}): stage bench "
+                    "is not finished; close what else runs here, and the same hwnas compile times it again"
+                ]
+                if answer["noise"]["too_noisy"]
+                else []
+            ),
+        ]
+    )

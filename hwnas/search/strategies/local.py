@@ -1,0 +1,57 @@
+"""Local search: from many networks at once, always to the best neighbour, until none is better.
+
+Neighbours differ in one variable or in two; a pair lets one part of a network grow while another one shrinks, which is
+what a step along a budget takes. Source: White et al., "Exploring the Loss Landscape in Neural Architecture Search",
+UAI 2021.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from hwnas.search.problem import Problem
+from hwnas.search.strategies.base import Archive, Outcome, Run, population, ranking
+from hwnas.spaces import Codes
+
+EVALUATIONS = 1_000_000
+_STARTS = 1000  # random networks, of which the best is where a climb begins; fewer where few are scored
+
+
+def search_local(problem: Problem, run: Run) -> Outcome:
+    """The best networks that climbs from random starts, or first from those given, come by."""
+    space, total = problem.space, run.evaluations or EVALUATIONS
+    archive, stopped = Archive(problem, run.candidates), False
+    steps = [(i, value) for i, v in enumerate(space.variables) for value in range(len(v.values)) if len(v.values) > 1]
+    starts = [] if run.start is None else [code[None] for code in run.start]
+    for climb in itertools.count():
+        codes = (
+            starts[climb]
+            if climb < len(starts)
+            else space.sample(population(_STARTS, total), seed=(problem.seed, 3, climb))
+        )
+        height = -np.inf
+        while len(codes := codes[: total - archive.evaluations]):
+            fitness = ranking(*archive.score(codes))
+            run.progress("climbing", archive.evaluations, total)
+            stopped = run.stop()
+            if stopped or fitness.max() <= height:
+                break
+            place, height = codes[fitness.argmax()], fitness.max()
+            codes = space.canonical(_neighbours(place, steps))
+        if stopped or archive.evaluations >= total or not steps:
+            return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
+    raise AssertionError("a count has no end")
+
+
+def _neighbours(place: Codes, steps: list[tuple[int, int]]) -> Codes:
+    """A network with every one and every two variables set to each other value, ``(n, variables)``."""
+    columns, values = np.array([step for step in steps if place[step[0]] != step[1]], int).reshape(-1, 2).T
+    first, second = np.triu_indices(len(columns))  # of one twice: that step alone
+    apart = (first == second) | (columns[first] != columns[second])
+    first, second = first[apart], second[apart]
+    out, rows = np.repeat(place[None], len(first), axis=0), np.arange(len(first))
+    out[rows, columns[first]] = values[first]
+    out[rows, columns[second]] = values[second]
+    return out

@@ -1,0 +1,105 @@
+"""NSGA-II: accuracy against costs, with the budgets as constraints.
+
+Source: Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions on Evolutionary
+Computation 2002. Sorting and crowding are pymoo's (Blank and Deb, IEEE Access 2020); the population is one matrix, as
+pymoo's own objects, one a network, take ten times as long as scoring them.
+
+Where one network is searched, one that needs less than `_GOAL` of a budget is no better for that: the population then
+gathers where the budget binds, rather than along the whole front (goals: Deb, "Solving goal programming problems using
+multi-objective genetic algorithms", CEC 1999).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.search.problem import Problem
+from hwnas.search.strategies.base import Archive, Floats, Indices, Outcome, Run, children, population
+from hwnas.spaces import Codes
+
+EVALUATIONS = 150_000
+_POPULATION = 500
+_GOAL = 0.9
+
+
+@dataclass(slots=True)
+class _Population:
+    """Networks ``(n, variables)``, losses ``(n, objectives)``, excess over the budgets, rank and crowding ``(n,)``."""
+
+    genes: Codes
+    losses: Floats
+    excess: Floats
+    rank: Indices
+    crowding: Floats
+
+
+def search_nsga2(problem: Problem, run: Run) -> Outcome:
+    """The best networks among all that NSGA-II scores."""
+    archive, _, stopped = _evolve(problem, run, _GOAL)
+    return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
+
+
+def nsga2_front(problem: Problem, run: Run) -> Outcome:
+    """The networks within the budgets that NSGA-II ends with and none of the others dominates."""
+    archive, last, stopped = _evolve(problem, run, 0.0)
+    front = problem.space.canonical(last.genes[(last.rank == 0) & (last.excess == 0)])
+    return Outcome(codes=np.unique(front, axis=0), proved=False, stopped=stopped, evaluations=archive.evaluations)
+
+
+def _evolve(problem: Problem, run: Run, goal: float) -> tuple[Archive, _Population, bool]:
+    space, archive = problem.space, Archive(problem, run.candidates)
+    rng, total, stopped = np.random.default_rng((problem.seed, 4)), run.evaluations or EVALUATIONS, False
+    goals = np.array([problem.limit(o) * goal if goal else -np.inf for o in problem.objectives])
+    goals[np.isinf(goals)] = -np.inf  # without a budget less is always better
+    genes = space.sample(population(_POPULATION, total, run.start), seed=(problem.seed, 5))
+    if run.start is not None:
+        genes[: len(run.start)] = run.start[: len(genes)]
+    size = len(genes)
+
+    def scored(genes: Codes) -> tuple[Codes, Floats, Floats]:
+        codes = space.canonical(genes)
+        accuracies, excess = archive.score(codes)
+        return genes, np.column_stack([-accuracies, np.maximum(problem.costs(codes), goals)]), excess
+
+    now = _survivors(*scored(genes), size)
+    while archive.evaluations < total and not stopped:
+        mothers, fathers = (_winners(now, min(size, total - archive.evaluations), rng) for _ in range(2))
+        born, losses, excess = scored(children(problem, now.genes[mothers], now.genes[fathers], rng))
+        now = _survivors(
+            np.concatenate([now.genes, born]),
+            np.concatenate([now.losses, losses]),
+            np.concatenate([now.excess, excess]),
+            size,
+        )
+        run.progress("evolving networks", archive.evaluations, total)
+        stopped = run.stop()
+    return archive, now, stopped
+
+
+def _survivors(genes: Codes, losses: Floats, excess: Floats, size: int) -> _Population:
+    """The best by front and crowding; those above the budgets come last, by how far above they are."""
+    from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
+    from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
+
+    rank, crowding = np.zeros(len(genes), np.intp), np.zeros(len(genes))
+    [within], [above] = np.nonzero(excess == 0), np.nonzero(excess > 0)
+    kept: list[Indices] = []
+    fronts = NonDominatedSorting().do(losses[within], n_stop_if_ranked=size) if len(within) else []
+    for number, front in enumerate(within[front] for front in fronts):
+        rank[front], crowding[front] = number, calc_crowding_distance(losses[front], filter_out_duplicates=True)
+        room = size - sum(map(len, kept))
+        kept.append(front[np.argsort(-crowding[front], kind="stable")[:room]])
+    rank[above] = len(fronts) + np.argsort(np.argsort(excess[above], kind="stable"))
+    kept.append(above[np.argsort(excess[above], kind="stable")[: size - sum(map(len, kept))]])
+    chosen = np.concatenate(kept)
+    return _Population(genes[chosen], losses[chosen], excess[chosen], rank[chosen], crowding[chosen])
+
+
+def _winners(now: _Population, count: int, rng: np.random.Generator) -> Indices:
+    """The better of two, by front and then crowding, for each of `count`."""
+    a, b = rng.integers(len(now.genes), size=(2, count))
+    first = (now.rank[a] < now.rank[b]) | ((now.rank[a] == now.rank[b]) & (now.crowding[a] > now.crowding[b]))
+    winners: Indices = np.where(first, a, b)
+    return winners

@@ -1,0 +1,36 @@
+"""Random search: the baseline that every other strategy has to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hwnas.search.problem import Problem
+from hwnas.search.strategies.base import Archive, Outcome, Run
+from hwnas.spaces import Codes
+
+EVALUATIONS = 100_000
+_AT_ONCE = 10_000
+
+
+def search_random(problem: Problem, run: Run) -> Outcome:
+    """The best of random networks within the budgets."""
+    archive, total, stopped = Archive(problem, run.candidates), run.evaluations or EVALUATIONS, False
+    while archive.evaluations < total and not stopped:
+        count = min(_AT_ONCE, total - archive.evaluations)
+        archive.score(problem.space.sample(count, seed=(problem.seed, 0, archive.evaluations)))
+        run.progress("scoring random networks", archive.evaluations, total)
+        stopped = run.stop()
+    return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
+
+
+def draw_within(problem: Problem, networks: int) -> Codes:
+    """Distinct random networks within the budgets, in the order drawn: ``(at most networks, variables)``.
+
+    At most `EVALUATIONS` are drawn, so that a tight budget ends the search rather than hanging it; where none of them
+    keeps it, there are none.
+    """
+    codes = problem.space.sample(EVALUATIONS, seed=(problem.seed, 0))
+    codes = codes[problem.excess(codes) == 0]
+    _, first = np.unique(codes, axis=0, return_index=True)
+    drawn: Codes = codes[np.sort(first)[:networks]]
+    return drawn

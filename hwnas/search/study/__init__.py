@@ -1,0 +1,1 @@
+"""Studies: networks trained from scratch, proposed by Optuna within latency budgets."""

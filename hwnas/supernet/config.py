@@ -1,0 +1,127 @@
+"""How a supernet is trained, as a typed value and as a TOML file."""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, JsonValue, PositiveInt, model_validator
+
+from hwnas.data import Augmentation
+from hwnas.errors import InvalidValue
+from hwnas.files import Spec, read_spec
+from hwnas.spaces import Space
+
+
+class Phase(Spec):
+    """One phase of progressive shrinking: which choices are open, for how long, at what learning rate.
+
+    Attributes:
+        name: shown with the progress and in the metrics.
+        steps: updates.
+        learning_rate: peak, after a linear warm-up and before a cosine decay to 0.
+        warmup: share of the steps that warm up.
+        largest_of: kind of variable (``kernel``, ``depth``, ``expansion``, ``width``, ``resolution``) -> how many of
+            its largest choices are open; kinds that are not named are open wholly. ``{depth = 1}`` holds every depth at
+            its largest.
+    """
+
+    name: str
+    steps: int = Field(gt=0, le=10**9)
+    learning_rate: float = Field(gt=0, le=1e30)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    largest_of: dict[str, PositiveInt] = Field(default={})
+
+    def open(self, space: Space) -> Space:
+        """The space of the networks that this phase trains.
+
+        Raises:
+            InvalidValue: the space has no variables of a kind that is named.
+        """
+        kinds = {variable.name: variable.name.partition("_")[0] for variable in space.variables}
+        if unknown := self.largest_of.keys() - kinds.values():
+            raise InvalidValue(
+                f"phase {self.name!r} restricts {', '.join(sorted(unknown))}, but the variables of {space.name} are of "
+                f"the kinds {', '.join(dict.fromkeys(kinds.values()))}"
+            )
+        opened = {name: self.largest_of[kind] for name, kind in kinds.items() if kind in self.largest_of}
+        return space.fix(**{name: space.variable(name).values[-count:] for name, count in opened.items()})
+
+
+class TrainConfig(Spec):
+    """A training recipe.
+
+    Attributes:
+        schema_: version of the file's form, ``schema`` in the file.
+        phases: in their order. Cai et al. 2020 open kernels, then depths, then expansions.
+        batch_size: images an update, over all processes.
+        weight_decay: of convolution and linear weights.
+        momentum: of Nesterov's SGD.
+        clip_norm: the gradient's norm is held to this.
+        label_smoothing: for the largest subnet.
+        random_subnets: random subnets in each update, beside the largest and the smallest (the sandwich rule).
+        label_share: of the labels in the loss of the other subnets; the rest is the largest's outputs (in-place
+            distillation). BigNAS has 0; in a short training the largest knows little at first, and a share helps.
+        teacher_share: of a separate teacher's outputs in every subnet's loss, where there is one.
+        ema_decay: of the exponential moving average of the weights, which is what is kept; 0 for none.
+        sort_channels: before each phase but the first, the channels inside blocks are sorted by importance, so that
+            smaller expansions inherit the most important ones. Channels between blocks stay where they are.
+        checkpoint_every: updates between two checkpoints.
+    """
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    phases: list[Phase] = Field(default=[Phase(name="all", steps=1100, learning_rate=0.2)], min_length=1)
+    batch_size: int = Field(default=64, gt=0, le=2**20)
+    weight_decay: float = Field(default=3e-5, ge=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    clip_norm: float = Field(default=5.0, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    random_subnets: int = Field(default=1, ge=0)
+    label_share: float = Field(default=0.5, ge=0, le=1)
+    teacher_share: float = Field(default=0.5, ge=0, le=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    sort_channels: bool = True
+    checkpoint_every: PositiveInt = 50
+    augmentation: Augmentation = Augmentation()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phases have different names, not {', '.join(names)}")
+        return self
+
+    def facts(self, seed: int) -> dict[str, JsonValue]:
+        """What a supernet's facts say of its training."""
+        return {**self.model_dump(mode="json", by_alias=True), "seed": seed}
+
+    def lasting(self, steps: int) -> Self:
+        """The same recipe with so many updates in all, shared out among the phases as they are now.
+
+        Raises:
+            InvalidValue: fewer updates than phases.
+        """
+        count = len(self.phases)
+        if steps < count:
+            raise InvalidValue(f"{count} phases take at least as many steps, not {steps}")
+        ends = accumulate((phase.steps for phase in self.phases), initial=0)
+        # No phase is left without a step, however short it is beside the others.
+        cuts = [min(max(i, round(end * steps / self.steps)), steps - count + i) for i, end in enumerate(ends)]
+        lengths = [after - before for before, after in pairwise(cuts)]
+        phases = [p.model_copy(update={"steps": n}) for p, n in zip(self.phases, lengths, strict=True)]
+        return self.model_copy(update={"phases": phases})
+
+    @property
+    def steps(self) -> int:
+        """Updates of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+
+def read_training(path: Path) -> TrainConfig:
+    """A training recipe from its file.
+
+    Raises:
+        SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.
+    """
+    return read_spec(path, TrainConfig)

@@ -1,0 +1,89 @@
+"""Checkpoints of a training: weights, moving average and momentum, and the step they belong to.
+
+All that is random follows from the seed and the step, so there is no generator to be stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from hwnas.errors import CheckpointError
+from hwnas.files import write_whole
+
+CHECKPOINT = "checkpoint.safetensors"
+_PARTS = ("model", "average", "momentum")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Where a training was.
+
+    Attributes:
+        step: updates behind it.
+        model: state of the supernet.
+        average: moving averages of its parameters, by name; empty if none are kept.
+        momentum: the optimizer's, by the parameter's name.
+    """
+
+    step: int
+    model: Mapping[str, Tensor]
+    average: Mapping[str, Tensor]
+    momentum: Mapping[str, Tensor]
+
+
+def write_checkpoint(path: Path, subject: Mapping[str, JsonValue], state: Checkpoint) -> None:
+    """Write a checkpoint.
+
+    Args:
+        path: the file.
+        subject: tells one training from another.
+        state: what is written.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    tensors = {
+        f"{part}.{name}": tensor.contiguous() for part in _PARTS for name, tensor in getattr(state, part).items()
+    }
+    write_whole(path, safetensors.torch.save(tensors, {"subject": json.dumps(subject), "step": str(state.step)}))
+
+
+def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint | None:
+    """A checkpoint of that training; None if there is none.
+
+    Raises:
+        CheckpointError: the file is broken, or was written with other settings.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            theirs, step = dict(json.loads(metadata["subject"])), int(metadata["step"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint: {error}. Delete it to start anew.") from error
+    if differing := [name for name in subject.keys() | theirs.keys() if subject.get(name) != theirs.get(name)]:
+        told = ", ".join(_difference(name, theirs.get(name), subject.get(name)) for name in sorted(differing))
+        raise CheckpointError(
+            f"{path} was written with other settings: {told}. Choose another folder, or start anew with --no-resume"
+        )
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    return Checkpoint(step=step, **parts)
+
+
+def _difference(name: str, there: JsonValue, now: JsonValue) -> str:
+    """How a setting differs; what is long (phases, hashes) is only named."""
+    texts = [json.dumps(value) for value in (there, now)]
+    return f"{name} (there {texts[0]}, now {texts[1]})" if max(map(len, texts)) < 20 else f"another {name}"

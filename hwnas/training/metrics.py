@@ -1,0 +1,89 @@
+"""What a training reports of each step: a CSV file and, where TensorBoard is installed, its event files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from hwnas.errors import OutputError
+from hwnas.files import reason_of, write_whole
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+METRICS = "metrics.csv"
+COLUMNS = ("step", "phase", "learning_rate", "loss_largest", "loss_smallest", "loss_random", "images_per_s")
+
+
+class Metrics:
+    """Rows of a training, one a step; rows of steps that are done again are dropped.
+
+    Args:
+        folder: for ``metrics.csv`` and ``tensorboard/``.
+        done: steps behind the training.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+
+    def __init__(self, folder: Path, done: int) -> None:
+        path = folder / METRICS
+        try:
+            rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
+            kept = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit() and int(row[0]) <= done]
+            write_whole(path, "".join(map(_line, [COLUMNS, *kept])))
+            self._file = path.open("a", newline="", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {reason_of(error)}") from error
+        self._board: SummaryWriter | None = None
+        if find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+
+    def record(self, step: int, phase: str, **values: float) -> None:
+        """Append a row.
+
+        Args:
+            step: counted from 1.
+            phase: its name.
+            values: of the other columns; what is missing stays empty.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        figures = [f"{values[name]:.6g}" if name in values else "" for name in COLUMNS[2:]]
+        try:
+            self._file.write(_line([step, phase, *figures]))
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(f"cannot write {self._file.name}: {reason_of(error)}") from error
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Hand everything that was recorded to the system: it outlives this process."""
+        if self._board:
+            self._board.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def _line(values: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
