@@ -33,7 +33,7 @@ from hwnas.lowering import form_of
 from hwnas.nn import network
 from hwnas.progress import Progress
 from hwnas.search import latency_objective
-from hwnas.search.differentiable import METHODS, SearchConfig, search_differentiable
+from hwnas.search.differentiable import METHODS, DifferentiableConfig, search_differentiable
 from hwnas.search.differentiable.run import Trained
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Arch, Space, make_space
@@ -100,7 +100,7 @@ def searched(
                 wanted = Constraints(
                     space=space, objectives=(objective,), budgets={objective.name: ms}, confidence=given.confidence
                 )
-                config = SearchConfig(steps=given.steps, batch_size=given.batch_size)
+                config = DifferentiableConfig(steps=given.steps, batch_size=given.batch_size)
                 folder = given.out / "search" / f"{method}-{number}-{seed}"
                 before = time.monotonic()
                 result = search_differentiable(
@@ -161,7 +161,7 @@ def cost(method: str, batch_size: int, steps: int = 6) -> dict[str, float]:
         budgets={objective.name: float(total(space.sample(1, seed=0))[0])},
         confidence=None,
     )
-    config = SearchConfig(steps=steps, batch_size=batch_size, warmup=0.0)
+    config = DifferentiableConfig(steps=steps, batch_size=batch_size, warmup=0.0)
 
     def new_run() -> Trained:
         return Trained(wanted, data, METHODS[method], config, seed=0, device=torch.device("cpu"))

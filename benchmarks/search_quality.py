@@ -16,7 +16,7 @@ from collections.abc import Callable
 import note10
 import numpy as np
 
-from hwnas.accuracy import fit_accuracy, spread
+from hwnas.accuracy import fit_accuracy, spread_over_cost
 from hwnas.search import STRATEGIES, Objective, Problem, find_front, solve
 from hwnas.spaces import SlotSum, Space, make_space
 
@@ -43,7 +43,7 @@ def scoring() -> None:
     print("\n| a million networks of | latency (s) | stage-wise | ensemble |\n|---|---:|---:|---:|")
     for name in ("mobilenetv3-tiny", "mobilenetv3"):
         space = make_space(name)
-        codes = spread(space, 300, seed=0)
+        codes = spread_over_cost(space, 300, seed=0)
         share = space.macs(codes) / space.macs(codes).max()
         model = fit_accuracy(space, codes, 0.6 + 0.3 * share**0.3)
         latency, million = space.slot_sum(lambda op: op.macs / 2e8), space.sample(1_000_000, seed=0)

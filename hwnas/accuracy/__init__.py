@@ -3,7 +3,7 @@
 from hwnas.accuracy.evaluate import Evaluator, logits, recalibrate, top1
 from hwnas.accuracy.model import AccuracyModel, check_enough, fit_accuracy, fit_on_subnets
 from hwnas.accuracy.oracle import BenchmarkTable, Oracle, read_benchmark
-from hwnas.accuracy.sample import spread
+from hwnas.accuracy.sample import spread_over_cost
 
 __all__ = [
     "AccuracyModel",
@@ -16,6 +16,6 @@ __all__ = [
     "logits",
     "read_benchmark",
     "recalibrate",
-    "spread",
+    "spread_over_cost",
     "top1",
 ]

@@ -11,7 +11,7 @@ from scipy import special, stats
 
 from hwnas.accuracy.ensemble import Ensemble, fit_ensemble
 from hwnas.accuracy.evaluate import Evaluator
-from hwnas.accuracy.sample import spread
+from hwnas.accuracy.sample import spread_over_cost
 from hwnas.accuracy.stagewise import fit_score, logit, parameters
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
@@ -82,7 +82,7 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 
 
     Args:
         space: the space.
-        codes: networks, ``(n, variables)``, best spread over cost (`hwnas.accuracy.spread`).
+        codes: networks, ``(n, variables)``, best spread over cost (`hwnas.accuracy.spread_over_cost`).
         accuracies: as fractions, ``(n,)``.
         seed: of the ensemble and of the folds of the cross-validation.
 
@@ -136,7 +136,7 @@ def fit_on_subnets(
     """
     space = evaluator.supernet.space
     check_enough(space, min(subnets, space.size))
-    codes = spread(space, min(subnets, space.size), seed=seed)
+    codes = spread_over_cost(space, min(subnets, space.size), seed=seed)
     accuracies = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
     return fit_accuracy(space, codes, np.array(accuracies), seed=seed)
 

@@ -14,7 +14,7 @@ _DRAWN = 50  # networks drawn for each that is chosen
 _TILT = 3.0  # how strongly small or large values are preferred at the ends
 
 
-def spread(space: Space, networks: int, *, seed: int) -> Codes:
+def spread_over_cost(space: Space, networks: int, *, seed: int) -> Codes:
     """Distinct random networks whose MACs are spread evenly over the range of the space.
 
     Networks with every variable drawn uniformly (`Space.sample`) all cost about the same, in the middle; budgets are

@@ -12,10 +12,10 @@ from hwnas.accuracy import AccuracyModel
 from hwnas.deploy.recipes import RecipeChoice
 from hwnas.errors import OutputError
 from hwnas.files import write_whole
-from hwnas.latency.model import explain
+from hwnas.latency.model import slot_latencies
 from hwnas.report.front_files import write_fronts
 from hwnas.search import Candidate, Problem, find_front
-from hwnas.search.explain import next_steps
+from hwnas.search.next_steps import next_steps
 from hwnas.search.problem import Constraints
 from hwnas.search.rerank import Chosen
 
@@ -81,7 +81,7 @@ def explained(problem: Problem, answer: Answer) -> Answer:
     [candidate] = problem.candidates(problem.space.encode([arch]))
     return {
         o.name: {
-            "slots_ms": explain(o.latency, arch),
+            "slots_ms": slot_latencies(o.latency, arch),
             "next": [asdict(step) for step in next_steps(problem, candidate, o)],
         }
         for o in problem.objectives

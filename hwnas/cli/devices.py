@@ -14,7 +14,7 @@ from hwnas.errors import InvalidValue, OutputError, SpecError
 from hwnas.files.atomic import write_whole
 from hwnas.files.spec import read_spec, toml_text
 from hwnas.targets import catalog
-from hwnas.targets.device import Device, Hardware, Kind, checked_name
+from hwnas.targets.device import Device, DeviceKind, Hardware, checked_name
 from hwnas.targets.host import detect_host
 from hwnas.targets.quota import cpu_quota
 from hwnas.targets.topology import choose_cores, read_topology
@@ -85,15 +85,15 @@ def detect(
     as_json: options.AsJson = False,
 ) -> None:
     """Print a spec of the present host."""
-    if kind not in get_args(Kind):
-        raise InvalidValue(f"--kind is {kind!r}; it should be one of: {', '.join(get_args(Kind))}")
+    if kind not in get_args(DeviceKind):
+        raise InvalidValue(f"--kind is {kind!r}; it should be one of: {', '.join(get_args(DeviceKind))}")
     if measure_peaks and kind != "cpu":
         raise InvalidValue(f"--measure-peaks measures the CPU, but --kind is {kind!r}; leave one of them out")
     host = detect_host()
     nameless = kind == "cpu" and not host.recognisable and not (name or out)
     if nameless and save:
         raise InvalidValue(f"{host.unrecognised}: give it a name of your own, e.g. --save --name my-machine")
-    device = _named(catalog.detected_device(host, cast(Kind, kind)), name, out, save=save)
+    device = _named(catalog.detected_device(host, cast(DeviceKind, kind)), name, out, save=save)
     path = catalog.writable_home() / "devices" / f"{device.name}.toml" if save else out
     same = path is not None and _same_but_for_peaks(path, device)
     device = _with_peaks(device, path if same else None, measure=measure_peaks)

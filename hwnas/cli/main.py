@@ -33,6 +33,7 @@ from hwnas.cli import (
 from hwnas.cli import compile as compile_verbs
 from hwnas.cli.processes import drop_ranks
 from hwnas.cli.progress import INTERRUPTED, remembered_signals
+from hwnas.cli.renamed import renamed
 from hwnas.errors import HwnasError, InvalidValue
 from hwnas.files import reason_of
 
@@ -92,7 +93,7 @@ def _verb(**options: object) -> object:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError as error:
         raise InvalidValue("the current folder does not exist any more; `cd` to one that does") from error
-    return app(**options)
+    return app(renamed(sys.argv[1:]), **options)
 
 
 def _ended(run: Callable[..., object], **options: object) -> object:

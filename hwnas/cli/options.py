@@ -69,8 +69,8 @@ Tables = Annotated[
     Path | None,
     typer.Option(help="Folder of latency tables; the user's data folder or $HWNAS_HOME if left out."),
 ]
-TrainingRecipe = Annotated[
-    Path | None, typer.Option("--recipe", help="Training recipe, a TOML file; one phase of 1100 steps if left out.")
+Training = Annotated[
+    Path | None, typer.Option(help="Training config, a TOML file; one phase of 1100 updates if left out.")
 ]
 Teacher = Annotated[
     Path | None, typer.Option(help="Folder of a trained supernet, whose largest network teaches as well.")

@@ -31,7 +31,7 @@ def search_relaxed(
     target: str | None,
     data_path: Path | None,
     fix: list[str] | None,
-    recipe: Path | None,
+    training: Path | None,
     changes: Mapping[str, object],
     accelerator: str,
     confidence: float | None,
@@ -48,7 +48,7 @@ def search_relaxed(
     from hwnas.cli import answers as said
     from hwnas.cli.asked import asked
     from hwnas.data import open_data
-    from hwnas.search.differentiable import SearchConfig, search_differentiable
+    from hwnas.search.differentiable import DifferentiableConfig, search_differentiable
 
     if space is None or data is None:
         raise InvalidValue(f"{strategy} trains weights of its own: give --space and --data (not --supernet)")
@@ -59,8 +59,10 @@ def search_relaxed(
     said.check_places(out, None, family=False)
     pictures = open_data(data, path=data_path)
     chosen = options.fixed_space(space, fix, pictures.in_channels, len(pictures.classes))
-    config = read_spec(recipe, SearchConfig) if recipe else SearchConfig()
-    config = SearchConfig.model_validate({**config.model_dump(), **{k: v for k, v in changes.items() if v is not None}})
+    config = read_spec(training, DifferentiableConfig) if training else DifferentiableConfig()
+    config = DifferentiableConfig.model_validate(
+        {**config.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
+    )
     [wanted] = asked(chosen, budgets, target, tables=tables, family=False, confidence=confidence).constraints.values()
     folder = out.with_name(out.name + ".search")
     device = options.launched(accelerator, 1, "32-true", alone=True).device

@@ -50,13 +50,13 @@ def search(
     data: Annotated[str | None, typer.Option(help="Dataset of a differentiable strategy.")] = None,
     data_path: options.DataPath = None,
     fix: options.Fix = None,
-    recipe: Annotated[
+    training: Annotated[
         Path | None, typer.Option(help="How a differentiable strategy trains, a TOML file; see docs/search.md.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates, in place of the recipe's.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates, in place of the config's.", min=1)] = None,
     penalty: Annotated[
         str | None,
-        typer.Option(help="On latency: linear, log, mul-log, hinge or lagrangian, in place of the recipe's."),
+        typer.Option(help="On latency: linear, log, mul-log, hinge or lagrangian, in place of the config's."),
     ] = None,
     accelerator: options.Accelerator = "auto",
     resume: options.Resume = True,
@@ -90,7 +90,7 @@ def search(
             out,
             data_path=data_path,
             fix=fix,
-            recipe=recipe,
+            training=training,
             changes={"steps": steps, "penalty": penalty},
             accelerator=accelerator,
             resume=resume,
@@ -99,10 +99,10 @@ def search(
         return
     if strategy not in STRATEGIES:
         raise UnknownName("search strategy", strategy, [*STRATEGIES, *METHODS])
-    if supernet is None or space or data or data_path or fix or recipe or steps or penalty:
+    if supernet is None or space or data or data_path or fix or training or steps or penalty:
         raise InvalidValue(
             f"{strategy} search takes --supernet, which knows its space and data; --space, --data, --data-path, --fix, "
-            "--recipe, --steps and --penalty are for differentiable strategies"
+            "--training, --steps and --penalty are for differentiable strategies"
         )
     _search_supernet(
         supernet,

@@ -28,8 +28,8 @@ def study(
     data_path: options.DataPath = None,
     fix: options.Fix = None,
     trials: Annotated[int, typer.Option(help="Networks to train, by all workers together.", min=1)] = 50,
-    recipe: options.TrainingRecipe = None,
-    steps: Annotated[int | None, typer.Option(help="Updates of a training, in place of the recipe's.", min=1)] = None,
+    training: options.Training = None,
+    steps: Annotated[int | None, typer.Option(help="Updates of a training, in place of the config's.", min=1)] = None,
     epochs: Annotated[
         int, typer.Option(help="Equal parts of a training, after each of which it may be cut short.", min=1)
     ] = 9,
@@ -69,7 +69,7 @@ def study(
     held = options.held_confidence(confidence, no_margin)
     pictures = open_data(data, path=data_path)
     chosen = options.fixed_space(space, fix, pictures.in_channels, len(pictures.classes))
-    config = read_training(recipe) if recipe else TrainConfig()
+    config = read_training(training) if training else TrainConfig()
     config = config.lasting(steps) if steps else config
     [wanted] = asked(chosen, budget, target, tables=tables, family=False, confidence=held).constraints.values()
     with shown_progress() as progress, stopped_by_ctrl_c() as stop:

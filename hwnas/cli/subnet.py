@@ -24,7 +24,7 @@ app = typer.Typer(help="Networks out of a trained supernet.", no_args_is_help=Tr
 ArchFile = Annotated[Path, typer.Argument(help="File that `hwnas search` wrote, or your own.", metavar="ARCH")]
 From = Annotated[Path, typer.Option(help="Folder that `hwnas train` or `hwnas supernet import` wrote.")]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
-EPOCHS = 3  # of fine-tuning without a recipe
+EPOCHS = 3  # of fine-tuning without a training config
 
 
 @app.command()
@@ -101,11 +101,11 @@ def evaluate(
 def finetune(
     subnet: Annotated[Path, typer.Option(help="Folder that `hwnas subnet extract` wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the fine-tuned subnet.")],
-    recipe: options.TrainingRecipe = None,
+    training: options.Training = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            help=f"Passes over the training images, in place of the recipe's steps; {EPOCHS} without one.", min=1
+            help=f"Passes over the training images, in place of the config's steps; {EPOCHS} without one.", min=1
         ),
     ] = None,
     teacher: options.Teacher = None,
@@ -126,8 +126,8 @@ def finetune(
         raise InvalidValue(f"{subnet} holds {net.space.size} networks; take one out with: hwnas subnet extract")
     data = options.reopen_data(facts)
     usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
-    config = read_training(recipe) if recipe else usual
-    if epochs or not recipe:
+    config = read_training(training) if training else usual
+    if epochs or not training:
         config = config.lasting(math.ceil((epochs or EPOCHS) * data.size("train") / config.batch_size))
     fabric = options.launched(accelerator, devices, precision)
     run(

@@ -33,9 +33,9 @@ def train(
     arch: Annotated[
         Path | None, typer.Option(help="File that `hwnas search` wrote: train this one network, from scratch.")
     ] = None,
-    recipe: options.TrainingRecipe = None,
-    steps: Annotated[int | None, typer.Option(help="Updates in all, in place of the recipe's.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images an update, in place of the recipe's.", min=1)] = None,
+    training: options.Training = None,
+    steps: Annotated[int | None, typer.Option(help="Updates in all, in place of the config's.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images an update, in place of the config's.", min=1)] = None,
     teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
@@ -55,7 +55,7 @@ def train(
     chosen = options.fixed_space(space, fix, images.in_channels, len(images.classes))
     if arch:
         chosen = chosen.fix(**chosen.arch(options.read_arch(arch)[0]))
-    config = read_training(recipe) if recipe else TrainConfig()
+    config = read_training(training) if training else TrainConfig()
     config = config.lasting(steps) if steps else config
     config = config.model_copy(update={"batch_size": batch_size}) if batch_size else config
     fabric = options.launched(accelerator, devices, precision)

@@ -117,7 +117,7 @@ def load_model(table: LatencyTable, space: Space) -> LatencyModel:
     )
 
 
-def explain(model: LatencyModel, arch: Mapping[str, int]) -> dict[str, float]:
+def slot_latencies(model: LatencyModel, arch: Mapping[str, int]) -> dict[str, float]:
     """Milliseconds of each slot of a network; they sum to the prediction."""
     [terms] = model.total.per_slot(model.space.encode([model.space.arch(arch)]))
     names = [slot.name for slot in model.space.slots]

@@ -89,14 +89,14 @@ class Elastic(nn.Module):
         """Where the tensors of an op's module come from."""
         made = Skeleton(module)
         for name, tensor in module.state_dict().items():
-            place, source = Place.of(module, name), Place.of(self.shared, name)
+            place, source = TensorRef.of(module, name), TensorRef.of(self.shared, name)
             shared, channels = source.holder[source.key], tuple(slice(n) for n in tensor.shape[:2])
             assert shared is not None
             if tensor.shape == shared.shape:
                 made.wholes.append((place, source))
             elif isinstance(shared, nn.Parameter):
                 steps = tuple(step for step in self._steps.get(name, ()) if tensor.shape[-1] <= step[1])
-                matrices = (Place.of(self.transforms, _transform(name, *step)) for step in steps)
+                matrices = (TensorRef.of(self.transforms, _transform(name, *step)) for step in steps)
                 made.parts.append((place, Part(channels, steps), [source, *matrices]))
             else:
                 made.views.append((place, source, channels))
@@ -107,19 +107,19 @@ class Elastic(nn.Module):
         return {**self.__dict__, "_skeletons": {}}
 
 
-class Place(NamedTuple):
+class TensorRef(NamedTuple):
     """Where a module keeps a tensor: `holder[key]`, the module's own dictionary, so also after a move to a GPU."""
 
     holder: dict[str, Tensor | None]
     key: str
 
     @staticmethod
-    def of(module: nn.Module, name: str) -> Place:
+    def of(module: nn.Module, name: str) -> TensorRef:
         """The place of a parameter or buffer."""
         path, _, key = name.rpartition(".")
         layer = module.get_submodule(path)
         holder = layer._parameters if key in layer._parameters else layer._buffers
-        return Place(cast("dict[str, Tensor | None]", holder), key)
+        return TensorRef(cast("dict[str, Tensor | None]", holder), key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,9 @@ class Skeleton:
     """
 
     module: nn.Module
-    wholes: list[tuple[Place, Place]] = field(default_factory=list)
-    views: list[tuple[Place, Place, tuple[slice, ...]]] = field(default_factory=list)
-    parts: list[tuple[Place, Part, list[Place]]] = field(default_factory=list)
+    wholes: list[tuple[TensorRef, TensorRef]] = field(default_factory=list)
+    views: list[tuple[TensorRef, TensorRef, tuple[slice, ...]]] = field(default_factory=list)
+    parts: list[tuple[TensorRef, Part, list[TensorRef]]] = field(default_factory=list)
 
 
 def ready(chosen: Sequence[tuple[Elastic, Op]]) -> list[nn.Module]:

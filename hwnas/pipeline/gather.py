@@ -14,11 +14,10 @@ import numpy as np
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.latency import LatencyModel, LatencyTable, read_table
 from hwnas.latency.manifest import Validation
-from hwnas.latency.model import explain
+from hwnas.latency.model import slot_latencies
 from hwnas.pipeline.plan import TargetPlan
 from hwnas.pipeline.stages import Context, Result
 from hwnas.report.figures import (
-    Choice,
     Curve,
     Facts,
     Loss,
@@ -27,6 +26,7 @@ from hwnas.report.figures import (
     Search,
     SlotCost,
     StageTime,
+    TableCell,
     TableRow,
     TargetFigures,
     Tested,
@@ -234,7 +234,7 @@ def timed_networks(model: LatencyModel, validated: Mapping[str, Any]) -> list[Ti
 def slot_costs(model: LatencyModel, found: Mapping[str, int]) -> list[SlotCost]:
     """Every slot that stands in the network found or in the largest one, in the order of execution."""
     space = model.space
-    of_found, of_largest = explain(model, found), explain(model, space.largest)
+    of_found, of_largest = slot_latencies(model, found), slot_latencies(model, space.largest)
     costs = []
     for slot in space.slots:
         if slot.name in of_found or slot.name in of_largest:
@@ -281,7 +281,7 @@ def _row(
         if op is not None and not op.free:
             stands = slot.op(*(found[name] for name in slot.variables)) == op
             chosen = stands and all(found[name] == value for name, value in values.items())
-            choices.append(Choice(values=list(values.values()), latency_ms=table.latency_ms(op), chosen=chosen))
+            choices.append(TableCell(values=list(values.values()), latency_ms=table.latency_ms(op), chosen=chosen))
     kinds = [re.sub(r"_\d+", "", name) for name in own]
     if not choices:  # whatever is chosen costs nothing, as on an edge that is held to `none` or `skip_connect`
         return None

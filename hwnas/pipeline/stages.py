@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.accuracy import Evaluator, fit_accuracy, spread
+from hwnas.accuracy import Evaluator, fit_accuracy, spread_over_cost
 from hwnas.data import Data
 from hwnas.deploy.bench import summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
@@ -155,7 +155,7 @@ def train_stage(context: Context, folder: Path) -> Result:
 def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
     """Subnets, spread over cost, evaluated with inherited weights."""
     space = context.space
-    codes = spread(space, context.job.accuracy.networks(space), seed=context.job.seed)
+    codes = spread_over_cost(space, context.job.accuracy.networks(space), seed=context.job.seed)
     evaluator = context.evaluator(trained.folder)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         found = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=context.progress)

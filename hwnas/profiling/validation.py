@@ -13,7 +13,7 @@ import numpy as np
 from hwnas.errors import InvalidValue, TableError
 from hwnas.files import temporary_folder
 from hwnas.latency.manifest import Baseline, Fit, Validation
-from hwnas.latency.model import Floats, LatencyModel, explain
+from hwnas.latency.model import Floats, LatencyModel, slot_latencies
 from hwnas.lowering import Program
 from hwnas.lowering.networks import assembled, lower_ops, scratch
 from hwnas.profiling.baselines import baselines, mape, tau
@@ -56,7 +56,7 @@ class ValidationReport:
         errors = (self.predicted_ms / self.measured_ms - 1).mean(axis=0)
         rows = np.argsort(-np.abs(errors))[:n]
         archs = model.space.decode(self.codes[rows])
-        return [(arch, float(errors[row]), explain(model, arch)) for arch, row in zip(archs, rows, strict=True)]
+        return [(arch, float(errors[row]), slot_latencies(model, arch)) for arch, row in zip(archs, rows, strict=True)]
 
 
 def validate(

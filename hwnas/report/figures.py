@@ -93,7 +93,7 @@ class SlotCost(Spec):
     largest_ms: Difference
 
 
-class Choice(Spec):
+class TableCell(Spec):
     """An op that a slot may hold: values of its variables, its time in the table, and whether it was chosen."""
 
     values: list[int]
@@ -115,7 +115,7 @@ class TableRow(Spec):
     group: str
     variables: list[str]
     held: dict[str, int]
-    choices: list[Choice]
+    choices: list[TableCell]
 
 
 class StageTime(Spec):

@@ -19,7 +19,7 @@ from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Arch, Space
-from hwnas.spaces.wiring import IMAGE, Place
+from hwnas.spaces.wiring import IMAGE, Position
 
 # ascending by what they cost
 OPERATIONS = (
@@ -84,7 +84,7 @@ class Darts:
             variables.append(Variable(name=f"{kind}_{j}_second", values=choices))
         fixed = ("resolution",)
         slots = {"stem": Slot(name="stem", group="stem", variables=fixed, op=partial(_stem, self, in_channels))}
-        places = [Place(name="stem", slot="stem", reads=(IMAGE,))]
+        places = [Position(name="stem", slot="stem", reads=(IMAGE,))]
         before = ("stem", "stem")
         for number in range(self.cells):
             cell, name = partial(_cell, self, number), f"cell{number + 1}"
@@ -94,7 +94,7 @@ class Darts:
             before = (before[1], f"{name}.output")
         last = partial(_classifier, self, classes)
         slots["classifier"] = Slot(name="classifier", group="head", variables=fixed, op=last)
-        places.append(Place(name="classifier", slot="classifier", reads=(before[1],)))
+        places.append(Position(name="classifier", slot="classifier", reads=(before[1],)))
         return Space(
             name=self.name,
             variables=tuple(variables),
@@ -142,17 +142,17 @@ def _cell(net: Darts, number: int, resolution: int) -> _Cell:
     )
 
 
-def _cell_slots(cell: partial[_Cell], name: str, before: tuple[str, str]) -> Iterator[tuple[Slot, Place]]:
+def _cell_slots(cell: partial[_Cell], name: str, before: tuple[str, str]) -> Iterator[tuple[Slot, Position]]:
     """The slots of a cell and where they stand; cells of a stage share those of their edges and nodes."""
     kind, group, *_ = cell(32)  # the names are the same at every resolution
     fixed = ("resolution",)
 
     def stands(
         slot: str, variables: tuple[str, ...], op: Callable[..., Op | None], place: str, reads: tuple[str, ...]
-    ) -> tuple[Slot, Place]:
+    ) -> tuple[Slot, Position]:
         return (
             Slot(name=slot, group=group, variables=variables, op=op),
-            Place(name=place, slot=slot, reads=reads),
+            Position(name=place, slot=slot, reads=reads),
         )
 
     for i in (0, 1):

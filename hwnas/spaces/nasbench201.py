@@ -19,7 +19,7 @@ from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Arch, Space
-from hwnas.spaces.wiring import IMAGE, Place
+from hwnas.spaces.wiring import IMAGE, Position
 
 # ascending by what they cost, so that a space's smallest network has the first everywhere and its largest the last
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
@@ -71,30 +71,30 @@ class NasBench201:
             shares_weights=False,
         )
 
-    def _places(self) -> Iterator[Place]:
-        yield Place(name="stem", slot="stem", reads=(IMAGE,))
+    def _places(self) -> Iterator[Position]:
+        yield Position(name="stem", slot="stem", reads=(IMAGE,))
         before = "stem"
         for s in _STAGES:
             if s > 1:
-                yield Place(name=f"stage{s}.reduce", slot=f"stage{s}.reduce", reads=(before,))
+                yield Position(name=f"stage{s}.reduce", slot=f"stage{s}.reduce", reads=(before,))
                 before = f"stage{s}.reduce"
             for c in range(1, self.cells + 1):
                 yield from _cell_places(s, f"stage{s}.cell{c}", before)
                 before = f"stage{s}.cell{c}.node_{_LAST}"
-        yield Place(name="classifier", slot="classifier", reads=(before,))
+        yield Position(name="classifier", slot="classifier", reads=(before,))
 
 
-def _cell_places(s: int, cell: str, before: str) -> Iterator[Place]:
+def _cell_places(s: int, cell: str, before: str) -> Iterator[Position]:
     for j in range(_LAST + 1):
         for i in range(j):
             read, name = f"{cell}.node_{i}" if i else before, _edge(i, j)
-            yield Place(name=f"{cell}.{name}", slot=f"stage{s}.{name}", reads=(read,), activated=f"{cell}.relu_{i}")
+            yield Position(name=f"{cell}.{name}", slot=f"stage{s}.{name}", reads=(read,), activated=f"{cell}.relu_{i}")
         if j:
             reads = tuple(f"{cell}.{_edge(i, j)}" for i in range(j))
-            yield Place(name=f"{cell}.node_{j}", slot=f"stage{s}.node_{j}", reads=reads)
+            yield Position(name=f"{cell}.node_{j}", slot=f"stage{s}.node_{j}", reads=reads)
         if j < _LAST:
             read = f"{cell}.node_{j}" if j else before
-            yield Place(name=f"{cell}.relu_{j}", slot=f"stage{s}.relu_{j}", reads=(read,))
+            yield Position(name=f"{cell}.relu_{j}", slot=f"stage{s}.relu_{j}", reads=(read,))
 
 
 def _edge(i: int, j: int) -> str:

@@ -117,7 +117,7 @@ def parse_op(key: str) -> Op:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OpKind:
     """What is known of a kind of op without building it."""
 
     attributes: frozenset[str]
@@ -254,61 +254,61 @@ def _nothing(_: Op) -> int:
 
 TEXTS = frozenset({"act"})  # attributes that are texts; all others are whole numbers
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, OpKind] = {
     # convolution, BN, activation
-    "conv": Kind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params, _conv_activations),
+    "conv": OpKind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params, _conv_activations),
     # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` leaves the first 1x1 out
-    "mbconv": Kind(
+    "mbconv": OpKind(
         frozenset({"mid", "kernel", "stride", "act", "expand", "se", "skip"}),
         _mbconv_macs,
         _mbconv_params,
         _mbconv_activations,
     ),
     # convolution, BN, activation, and the input added
-    "residual-conv": Kind(frozenset({"kernel", "act"}), _conv_macs, _conv_params, _conv_activations),
+    "residual-conv": OpKind(frozenset({"kernel", "act"}), _conv_macs, _conv_params, _conv_activations),
     # residual of ResNet-50 (He et al. 2016, figure 5); a mean of 2x2 and a 1x1 on the shortcut (He et al. 2019, "-D")
-    "bottleneck": Kind(
+    "bottleneck": OpKind(
         frozenset({"mid", "stride", "act", "downsample"}),
         _bottleneck_macs,
         _bottleneck_params,
         _bottleneck_activations,
     ),
-    "maxpool": Kind(frozenset({"kernel", "stride"}), _nothing, _nothing, _conv_activations),
+    "maxpool": OpKind(frozenset({"kernel", "stride"}), _nothing, _nothing, _conv_activations),
     # without what lies outside the image
-    "avgpool": Kind(frozenset({"kernel", "stride"}), _nothing, _nothing, _conv_activations),
+    "avgpool": OpKind(frozenset({"kernel", "stride"}), _nothing, _nothing, _conv_activations),
     # mean over the image, linear without bias, activation, linear
-    "classifier": Kind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params, _classifier_activations),
+    "classifier": OpKind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params, _classifier_activations),
     # mean over the image, linear
-    "linear": Kind(frozenset(), lambda op: op.input[0] * op.output[0], _linear_params, _classifier_activations),
+    "linear": OpKind(frozenset(), lambda op: op.input[0] * op.output[0], _linear_params, _classifier_activations),
     # BN, ReLU, mean over the image, linear
-    "bn-linear": Kind(
+    "bn-linear": OpKind(
         frozenset(),
         lambda op: op.input[0] * op.output[0],
         lambda op: _linear_params(op) + 2 * op.input[0],
         _classifier_activations,
     ),
-    "relu": Kind(frozenset(), _nothing, _nothing, _conv_activations),
+    "relu": OpKind(frozenset(), _nothing, _nothing, _conv_activations),
     # ReLU, convolution, BN (Liu et al., "DARTS", ICLR 2019; Dong and Yang, "NAS-Bench-201", ICLR 2020)
-    "relu-conv": Kind(frozenset({"kernel", "stride"}), _conv_macs, _conv_params, _conv_activations),
+    "relu-conv": OpKind(frozenset({"kernel", "stride"}), _conv_macs, _conv_params, _conv_activations),
     # two such convolutions; a mean of 2x2 and a 1x1 on the shortcut (NAS-Bench-201, between its stages)
-    "basic-block": Kind(
+    "basic-block": OpKind(
         frozenset({"kernel", "stride"}), _basic_block_macs, _basic_block_params, _basic_block_activations
     ),
     # ReLU, depthwise convolution, 1x1, BN: twice, or once and dilated by two (DARTS)
-    "sep-conv": Kind(frozenset({"kernel", "stride"}), _sep_conv_macs, _sep_conv_params, _conv_activations),
-    "dil-conv": Kind(frozenset({"kernel", "stride"}), _depthwise_macs, _depthwise_params, _conv_activations),
+    "sep-conv": OpKind(frozenset({"kernel", "stride"}), _sep_conv_macs, _sep_conv_params, _conv_activations),
+    "dil-conv": OpKind(frozenset({"kernel", "stride"}), _depthwise_macs, _depthwise_params, _conv_activations),
     # ReLU, two 1x1 with stride 2, one of them shifted by a pixel, side by side, BN (DARTS)
-    "factorized-reduce": Kind(
+    "factorized-reduce": OpKind(
         frozenset(),
         lambda op: op.input[0] * op.output[0] * _area(op.output),
         lambda op: op.input[0] * op.output[0] + 2 * op.output[0],
         _conv_activations,
     ),
     # sum, and concatenation of the channels, of several tensors of the shape `input`
-    "sum": Kind(frozenset({"terms"}), _nothing, _nothing, _terms_activations),
-    "concat": Kind(frozenset({"terms"}), _nothing, _nothing, _terms_activations),
+    "sum": OpKind(frozenset({"terms"}), _nothing, _nothing, _terms_activations),
+    "concat": OpKind(frozenset({"terms"}), _nothing, _nothing, _terms_activations),
     # zeros, as many as there are images
-    "zero": Kind(frozenset({"stride"}), _nothing, _nothing, _conv_activations),
+    "zero": OpKind(frozenset({"stride"}), _nothing, _nothing, _conv_activations),
     # an edge that gives nothing; it never runs
-    "none": Kind(frozenset(), _nothing, _nothing, _nothing),
+    "none": OpKind(frozenset(), _nothing, _nothing, _nothing),
 }

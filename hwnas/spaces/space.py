@@ -22,7 +22,7 @@ from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces.ops import Op, Shape
 from hwnas.spaces.slots import Slot, Variable, needed
 from hwnas.spaces.slotsum import SlotMax, SlotSum
-from hwnas.spaces.wiring import FROM_IMAGE, Node, Place, chain, reads_image, resolve
+from hwnas.spaces.wiring import FROM_IMAGE, Node, Position, chain, reads_image, resolve
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -76,11 +76,11 @@ class Space:
     classes: int
     in_channels: int
     bn_eps: float = 1e-5
-    wiring: tuple[Place, ...] | None = None
+    wiring: tuple[Position, ...] | None = None
     shares_weights: bool = True
 
     @cached_property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[Position, ...]:
         """Where the slots stand, in the order of execution; the last one gives the logits."""
         return chain(self.slots) if self.wiring is None else self.wiring
 

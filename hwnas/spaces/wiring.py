@@ -22,7 +22,7 @@ FROM_IMAGE = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Position:
     """Where a slot stands in the network.
 
     Attributes:
@@ -60,15 +60,15 @@ class Node:
     reads: tuple[int, ...]
 
 
-def chain(slots: Sequence[Slot]) -> tuple[Place, ...]:
+def chain(slots: Sequence[Slot]) -> tuple[Position, ...]:
     """Each slot once, reading the one before it."""
     before = [IMAGE, *(slot.name for slot in slots)]
     return tuple(
-        Place(name=slot.name, slot=slot.name, reads=(read,)) for slot, read in zip(slots, before, strict=False)
+        Position(name=slot.name, slot=slot.name, reads=(read,)) for slot, read in zip(slots, before, strict=False)
     )
 
 
-def resolve(places: Sequence[Place], slots: Mapping[str, Slot], ops: Mapping[str, Op | None]) -> list[Node]:
+def resolve(places: Sequence[Position], slots: Mapping[str, Slot], ops: Mapping[str, Op | None]) -> list[Node]:
     """The network of an arch: its nodes in the order of execution, without those that the output does not need.
 
     Args:

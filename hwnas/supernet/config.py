@@ -50,7 +50,7 @@ class Phase(Spec):
 
 
 class TrainConfig(Spec):
-    """A training recipe.
+    """A training config.
 
     Attributes:
         schema_: version of the file's form, ``schema`` in the file.
@@ -97,7 +97,7 @@ class TrainConfig(Spec):
         return {**self.model_dump(mode="json", by_alias=True), "seed": seed}
 
     def lasting(self, steps: int) -> Self:
-        """The same recipe with so many updates in all, shared out among the phases as they are now.
+        """The same config with so many updates in all, shared out among the phases as they are now.
 
         Raises:
             InvalidValue: fewer updates than phases.
@@ -119,7 +119,7 @@ class TrainConfig(Spec):
 
 
 def read_training(path: Path) -> TrainConfig:
-    """A training recipe from its file.
+    """A training config from its file.
 
     Raises:
         SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 from hwnas.errors import InvalidValue, OutputError, RuntimeUnavailable, SpecError, UnknownName
 from hwnas.files.spec import read_spec
 from hwnas.files.untrusted import require_file
-from hwnas.targets.device import Device, Kind, describe, describe_gpu
+from hwnas.targets.device import Device, DeviceKind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import Recipe
 from hwnas.targets.runtimes import RUNTIMES
@@ -226,7 +226,7 @@ def _warn_left_out(reason: str) -> None:
 # -- the present host ----------------------------------------------------------------------------------------
 
 
-def detected_device(host: Host, kind: Kind = "cpu") -> Device:
+def detected_device(host: Host, kind: DeviceKind = "cpu") -> Device:
     """A new spec of a host's CPU, or of its first GPU.
 
     Where a known spec has that name but is another device (a virtual machine may hide some flags of the same
@@ -242,7 +242,7 @@ def detected_device(host: Host, kind: Kind = "cpu") -> Device:
     return device
 
 
-def this_device(kind: Kind = "cpu") -> Device:
+def this_device(kind: DeviceKind = "cpu") -> Device:
     """The device that the name `this` stands for.
 
     Of the known devices of that kind that this host is, the one that asks for most; of equals the first in
@@ -290,7 +290,7 @@ def _known_or_this(name: str) -> Device:
     """
     if name not in devices():
         host = detect_host()
-        kinds: tuple[Kind, ...] = ("cpu", "gpu") if host.gpus else ("cpu",)
+        kinds: tuple[DeviceKind, ...] = ("cpu", "gpu") if host.gpus else ("cpu",)
         hosts = [host] if host.cpu_is_named else [host, replace(host, core=None, board=None)]
         for device in (detected_device(one, kind) for one in hosts for kind in kinds):
             if device.name == name:
@@ -334,7 +334,7 @@ def targets_of(device: str) -> list[Target]:
         InvalidValue: as `this_device` does.
     """
     found: list[Target] = []
-    known: dict[Kind, Device | None] = {}
+    known: dict[DeviceKind, Device | None] = {}
     for recipe in known_recipes():
         facts = RUNTIMES[recipe.runtime]
         if facts.measured and facts.kind not in known:

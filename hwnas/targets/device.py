@@ -16,7 +16,7 @@ from hwnas.files.spec import Spec
 if TYPE_CHECKING:
     from hwnas.targets.host import Host
 
-Kind = Literal["cpu", "gpu"]
+DeviceKind = Literal["cpu", "gpu"]
 
 
 def _pattern(text: str) -> str:
@@ -120,7 +120,7 @@ class Device(Spec):
 
     schema_: Literal[1] = Field(alias="schema")
     name: Name
-    kind: Kind
+    kind: DeviceKind
     description: str = Field(min_length=1)
     match: Match
     hardware: Hardware

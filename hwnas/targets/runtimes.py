@@ -6,7 +6,7 @@ import importlib.metadata
 from dataclasses import dataclass
 from typing import Literal
 
-from hwnas.targets.device import Kind
+from hwnas.targets.device import DeviceKind
 
 RuntimeName = Literal[
     "onnxruntime",
@@ -37,7 +37,7 @@ class RuntimeFacts:
             its own.
     """
 
-    kind: Kind
+    kind: DeviceKind
     takes_onnx: bool
     precisions: tuple[Precision, ...]
     measured: bool = True

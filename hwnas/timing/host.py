@@ -16,7 +16,7 @@ from hwnas.targets import (
     cpu_quota,
     detect_host,
 )
-from hwnas.targets.device import Kind
+from hwnas.targets.device import DeviceKind
 from hwnas.targets.host import gpu_state
 from hwnas.targets.linux import text_of
 from hwnas.timing import require_cores
@@ -70,7 +70,7 @@ def runtime_versions(target: Target) -> dict[str, str]:
     }
 
 
-def host_facts(kind: Kind, *, core: int = 0) -> dict[str, object]:
+def host_facts(kind: DeviceKind, *, core: int = 0) -> dict[str, object]:
     """What a manifest says of the host: facts about its hardware and its clocks only; of its GPU, if that computes.
 
     Args:

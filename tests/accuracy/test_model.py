@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from hwnas.accuracy import AccuracyModel, fit_accuracy, spread
+from hwnas.accuracy import AccuracyModel, fit_accuracy, spread_over_cost
 from hwnas.accuracy.ensemble import fit_ensemble
 from hwnas.accuracy.stagewise import fit_score, logit, parameters, single
 from hwnas.accuracy.table import read_accuracies
@@ -104,14 +104,14 @@ def noisy() -> Callable[[Codes, int], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model(noisy: Callable[[Codes, int], np.ndarray]) -> AccuracyModel:
-    codes = spread(WHOLE, 300, seed=0)
+    codes = spread_over_cost(WHOLE, 300, seed=0)
     return fit_accuracy(WHOLE, codes, noisy(codes, 0))
 
 
 def test_what_it_says_of_itself_holds_for_fresh_networks(
     model: AccuracyModel, noisy: Callable[[Codes, int], np.ndarray]
 ) -> None:
-    fresh = spread(WHOLE, 300, seed=1)
+    fresh = spread_over_cost(WHOLE, 300, seed=1)
     accuracies = noisy(fresh, 1)
     mean, sigma = model.ensemble_predict(fresh)
     for name, predicted in (("stagewise", model(fresh)), ("ensemble", mean)):
@@ -154,7 +154,7 @@ def test_lookups_are_the_first_layers_of_the_ensemble(name: str) -> None:
 
 def test_the_seed_decides(noisy: Callable[[Codes, int], np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwnas.accuracy.ensemble._STEPS", 40)
-    codes, fresh = spread(WHOLE, 60, seed=0), WHOLE.sample(50, seed=3)
+    codes, fresh = spread_over_cost(WHOLE, 60, seed=0), WHOLE.sample(50, seed=3)
     first, again, other = (fit_accuracy(WHOLE, codes, noisy(codes, 0), seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.ensemble(fresh), again.ensemble(fresh))
     assert first.quality == again.quality
@@ -204,7 +204,7 @@ def test_accuracies_are_fractions(wrong: float) -> None:
 
 @pytest.mark.parametrize("networks", [2, 10, 300])
 def test_networks_are_spread_over_cost(networks: int) -> None:
-    codes = spread(WHOLE, networks, seed=1)
+    codes = spread_over_cost(WHOLE, networks, seed=1)
     macs = WHOLE.macs(codes)
     ends = WHOLE.macs(WHOLE.encode([WHOLE.smallest, WHOLE.largest]))
     assert len(np.unique(codes, axis=0)) == len(codes) == networks
@@ -214,23 +214,23 @@ def test_networks_are_spread_over_cost(networks: int) -> None:
         assert counts.min() >= 20
         plain, _ = np.histogram(WHOLE.macs(WHOLE.sample(300, seed=1)), bins=10, range=(ends.min(), ends.max()))
         assert plain.min() < 5
-    np.testing.assert_array_equal(codes, spread(WHOLE, networks, seed=1))
+    np.testing.assert_array_equal(codes, spread_over_cost(WHOLE, networks, seed=1))
 
 
 def test_networks_without_edges_are_left_out() -> None:
     cells = make_space("nasbench201-tiny")
-    codes = spread(cells, 40, seed=0)
+    codes = spread_over_cost(cells, 40, seed=0)
     assert all(map(cells.depends_on_image, cells.decode(codes)))
     assert cells.smallest in cells.decode(codes)
     few = cells.fix(**dict.fromkeys(["edge_0_1", "edge_0_2", "edge_1_2"], 0), edge_0_3=[0, 4])
-    assert len(spread(few, few.size, seed=0)) == few.size == 50  # where all are wanted, they are among them
+    assert len(spread_over_cost(few, few.size, seed=0)) == few.size == 50  # where all are wanted, they are among them
 
 
 def test_a_small_space_gives_all_its_networks(space: Space) -> None:
     small = space.fix(resolution=space.variable("resolution").values[0])
-    assert len(spread(small, small.size, seed=0)) == small.size
+    assert len(spread_over_cost(small, small.size, seed=0)) == small.size
     with pytest.raises(InvalidValue, match="has 18 networks; 2 to that many can be drawn, not 19"):
-        spread(small, small.size + 1, seed=0)
+        spread_over_cost(small, small.size + 1, seed=0)
 
 
 # -- a user's own accuracies -------------------------------------------------------------------------------

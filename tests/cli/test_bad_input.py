@@ -417,7 +417,7 @@ def test_a_variable_fixed_twice(refused):
 
 def test_a_training_recipe_that_makes_no_sense(refused, tmp_path):
     recipe = tmp_path / "recipe.toml"
-    train = ("train", *SMALL, "--data", "cluttered-digits", "--out", tmp_path / "net", "--recipe", recipe)
+    train = ("train", *SMALL, "--data", "cluttered-digits", "--out", tmp_path / "net", "--training", recipe)
     assert "cannot read" in refused(*train)
     for rate in ("nan", "inf", "0", "-1"):
         recipe.write_text(f"[[phases]]\nname = 'all'\nsteps = 1\nlearning_rate = {rate}\n")

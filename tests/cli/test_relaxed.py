@@ -37,7 +37,7 @@ def words(tmp_path, peaks):
     def command(*more, budget="50%"):
         return (
             "search", "--space", "nasbench201-tiny", "--data", "cluttered-digits", "--target", ROOFLINE,
-            "--budget", budget, "--no-margin", "--out", tmp_path / "arch.json", "--recipe", recipe, *more,
+            "--budget", budget, "--no-margin", "--out", tmp_path / "arch.json", "--training", recipe, *more,
         )  # fmt: skip
 
     return command

@@ -43,7 +43,7 @@ def words(space, tables, tmp_path):
     def command(*more):
         return (
             "study", "--space", "mobilenetv3-tiny", *fixed, "--data", "cluttered-digits", "--tables", tables,
-            "--target", FP32, "--budget", "100%", "--recipe", tmp_path / "recipe.toml", "--epochs", 2, "--trials", 3,
+            "--target", FP32, "--budget", "100%", "--training", tmp_path / "recipe.toml", "--epochs", 2, "--trials", 3,
             "--images", 100, "--accelerator", "cpu", "--out", tmp_path / "out", *more,
         )  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_a_folder_with_a_supernet_of_something_else_is_left_alone(refused, words
         (("--confidence", "0.9", "--no-margin"), "give --confidence or --no-margin, not both"),
         (("--storage", "study.txt"), "a .log or .journal file or a database URL"),
         (("--epochs", "5"), "falls into 1 to 4 epochs, not 5; give fewer, or more --steps"),
-        (("--recipe", "none.toml"), "none.toml"),
+        (("--training", "none.toml"), "none.toml"),
         (("--out", "recipe.toml"), "is a file; a study is a folder"),
     ],
 )

@@ -109,7 +109,7 @@ def test_fine_tuning_goes_on_from_the_extracted_weights(supernet, arch_file, hwn
     (tmp_path / "recipe.toml").write_text("batch_size = 8\n[[phases]]\nname = 'f'\nsteps = 2\nlearning_rate = 1e-6\n")
     extract = ("subnet", "extract", arch_file, "--supernet", supernet, "--calibration-images", 250)
     assert hwnas_cli(*extract, "--out", tmp_path / "sub").code == 0
-    finetune = ("subnet", "finetune", "--subnet", tmp_path / "sub", "--recipe", tmp_path / "recipe.toml")
+    finetune = ("subnet", "finetune", "--subnet", tmp_path / "sub", "--training", tmp_path / "recipe.toml")
     ran = hwnas_cli(*finetune, "--accelerator", "cpu", "--out", tmp_path / "tuned")
     assert ran.code == 0, ran.err
     assert "holds a supernet already" in refused(*finetune, "--accelerator", "cpu", "--out", tmp_path / "sub")
@@ -126,7 +126,16 @@ def test_epochs_are_passes_over_the_training_images(supernet, arch_file, hwnas_c
     (tmp_path / "recipe.toml").write_text("batch_size = 8\n[[phases]]\nname = 'f'\nsteps = 9\nlearning_rate = 1e-6\n")
     extract = ("subnet", "extract", arch_file, "--supernet", supernet, "--calibration-images", 250)
     assert hwnas_cli(*extract, "--out", tmp_path / "sub").code == 0
-    finetune = ("subnet", "finetune", "--subnet", tmp_path / "sub", "--recipe", tmp_path / "recipe.toml", "--epochs", 1)
+    finetune = (
+        "subnet",
+        "finetune",
+        "--subnet",
+        tmp_path / "sub",
+        "--training",
+        tmp_path / "recipe.toml",
+        "--epochs",
+        1,
+    )
     ran = hwnas_cli(*finetune, "--accelerator", "cpu", "--out", tmp_path / "tuned", "--json")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["steps"] == 3

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from hwnas.cli.renamed import renamed
 from hwnas.files import only_one
 from hwnas.spaces import make_space
 from hwnas.supernet import Supernet, load_supernet, save_supernet
@@ -18,7 +19,15 @@ RECIPE = "batch_size = 8\n[[phases]]\nname = 'all'\nsteps = 2\nlearning_rate = 0
 @pytest.fixture
 def words(tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    words = ["train", "--space", "mobilenetv3-tiny", "--data", "cluttered-digits", "--recipe", tmp_path / "recipe.toml"]
+    words = [
+        "train",
+        "--space",
+        "mobilenetv3-tiny",
+        "--data",
+        "cluttered-digits",
+        "--training",
+        tmp_path / "recipe.toml",
+    ]
     return [*words, "--accelerator", "cpu", "--out", tmp_path / "net"]
 
 
@@ -103,3 +112,20 @@ def test_a_folder_with_another_supernet_is_left_alone(words, refused, tmp_path):
 def test_numbers_that_no_training_survives(wrong, named, words, refused, tmp_path):
     (tmp_path / "recipe.toml").write_text(f"{wrong}\n[[phases]]\nname = 'all'\nsteps = 2\nlearning_rate = 0.01\n")
     assert named in refused(*words)
+
+
+@pytest.mark.parametrize("words", [["--recipe", "none.toml"], ["--recipe=none.toml"]])
+def test_the_option_has_its_earlier_name_too(refused, tmp_path, words):
+    assert "none.toml" in refused(
+        "train", *words, "--space", "mobilenetv3-tiny", "--data", "cluttered-digits", "--out", tmp_path / "net"
+    )
+
+
+def test_a_recipe_of_deployment_keeps_its_name():
+    assert renamed(["deploy", "sweep", "--recipe", "x"]) == ["deploy", "sweep", "--recipe", "x"]
+    assert renamed(["subnet", "finetune", "--recipe", "--recipe=x"]) == [
+        "subnet",
+        "finetune",
+        "--training",
+        "--training=x",
+    ]

@@ -15,7 +15,7 @@ from hwnas.errors import InvalidValue, MissingOp, TableError
 from hwnas.latency import LatencyModel, LatencyTable, load_model, read_table, write_table
 from hwnas.latency.context import cost_ms
 from hwnas.latency.manifest import Fit, Validation
-from hwnas.latency.model import explain
+from hwnas.latency.model import slot_latencies
 from hwnas.spaces import Domain, SlotSum, Space, make_space
 from hwnas.targets import Target
 
@@ -78,7 +78,7 @@ def test_a_prediction_is_the_explicit_sum(whole: Space, table: LatencyTable, mod
 
 def test_an_explanation_sums_to_the_prediction(whole: Space, model: LatencyModel) -> None:
     for arch in (whole.smallest, whole.largest, *whole.decode(whole.sample(10, seed=4))):
-        parts = explain(model, arch)
+        parts = slot_latencies(model, arch)
         assert list(parts) == [slot.name for slot, _ in whole.ops(arch)]
         assert sum(parts.values()) == pytest.approx(float(model.predict(whole.encode([arch]))[0]), rel=1e-12)
 

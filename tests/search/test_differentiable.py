@@ -15,7 +15,7 @@ from hwnas.data import Data, open_data
 from hwnas.errors import CheckpointError, InfeasibleBudget, InvalidValue, TrainingDiverged, UnknownName
 from hwnas.latency import LatencyModel
 from hwnas.search import latency_objective, resource
-from hwnas.search.differentiable import METHODS, SearchConfig, most_probable, search_differentiable
+from hwnas.search.differentiable import METHODS, DifferentiableConfig, most_probable, search_differentiable
 from hwnas.search.differentiable.bilevel import first_order, second_order
 from hwnas.search.differentiable.methods import Method
 from hwnas.search.differentiable.mixed import MixedNet, Paths
@@ -33,7 +33,7 @@ CELLS = make_space("nasbench201-tiny")
 ELASTIC = make_space("mobilenetv3-tiny").fix(resolution=24)
 SPACES = {"nasbench201": CELLS, "darts": make_space("darts-tiny"), "mobilenetv3": ELASTIC}
 NAME = "board/made-up"
-QUICK = SearchConfig(steps=6, batch_size=4, warmup=0.0, update_every=1)
+QUICK = DifferentiableConfig(steps=6, batch_size=4, warmup=0.0, update_every=1)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from hwnas.spaces import Op, Slot, make_space
 from hwnas.spaces.ops import make_op
-from hwnas.spaces.wiring import FROM_IMAGE, IMAGE, Place, chain, resolve
+from hwnas.spaces.wiring import FROM_IMAGE, IMAGE, Position, chain, resolve
 
 SHAPE = (2, 4, 4)
 CONV = make_op("relu-conv", SHAPE, SHAPE, kernel=3, stride=1)
@@ -22,7 +22,7 @@ def add(terms: int) -> Op:
 def resolved(*places: tuple[str, tuple[str, ...], Op | None]) -> list[tuple[str, Op, tuple[int, ...]]]:
     """Places, each with what it reads and its op -> the nodes of the network."""
     slots = {name: Slot(name=name, group="g", variables=(), op=lambda: None) for name, _, _ in places}
-    wiring = [Place(name=name, slot=name, reads=reads) for name, reads, _ in places]
+    wiring = [Position(name=name, slot=name, reads=reads) for name, reads, _ in places]
     nodes = resolve(wiring, slots, {name: op for name, _, op in places})
     assert all(node.slot is slots[node.name] for node in nodes)
     return [(node.name, node.op, node.reads) for node in nodes]
@@ -31,9 +31,9 @@ def resolved(*places: tuple[str, tuple[str, ...], Op | None]) -> list[tuple[str,
 def test_a_chain_is_each_slot_after_the_one_before() -> None:
     slots = [Slot(name=name, group="g", variables=(), op=lambda: None) for name in "abc"]
     assert chain(slots) == (
-        Place(name="a", slot="a", reads=(IMAGE,)),
-        Place(name="b", slot="b", reads=("a",)),
-        Place(name="c", slot="c", reads=("b",)),
+        Position(name="a", slot="a", reads=(IMAGE,)),
+        Position(name="b", slot="b", reads=("a",)),
+        Position(name="c", slot="c", reads=("b",)),
     )
 
 
@@ -94,7 +94,7 @@ def test_what_the_output_is_not_made_of_is_left_out_and_positions_close_up() -> 
 
 def test_a_slot_in_several_places() -> None:
     slot = Slot(name="s", group="g", variables=(), op=lambda: None)
-    places = [Place(name=name, slot="s", reads=(read,)) for name, read in (("x", IMAGE), ("y", "x"))]
+    places = [Position(name=name, slot="s", reads=(read,)) for name, read in (("x", IMAGE), ("y", "x"))]
     nodes = resolve(places, {"s": slot}, {"s": CONV})
     assert [(node.name, node.reads) for node in nodes] == [("x", (FROM_IMAGE,)), ("y", (0,))]
     assert nodes[0].slot is nodes[1].slot is slot

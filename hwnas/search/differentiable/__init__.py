@@ -1,8 +1,8 @@
 """Differentiable search: a network of all networks is trained together with the probabilities of its choices."""
 
-from hwnas.search.differentiable.config import SearchConfig
+from hwnas.search.differentiable.config import DifferentiableConfig
 from hwnas.search.differentiable.methods import METHODS, Method
 from hwnas.search.differentiable.repair import Repaired, most_probable
 from hwnas.search.differentiable.run import Relaxed, search_differentiable
 
-__all__ = ["METHODS", "Method", "Relaxed", "Repaired", "SearchConfig", "most_probable", "search_differentiable"]
+__all__ = ["METHODS", "DifferentiableConfig", "Method", "Relaxed", "Repaired", "most_probable", "search_differentiable"]

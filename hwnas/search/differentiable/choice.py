@@ -12,7 +12,7 @@ from torch.nn import functional
 from hwnas.errors import InvalidValue
 from hwnas.latency.expectation import contract
 from hwnas.spaces import Op, Slot, Space
-from hwnas.spaces.wiring import Place
+from hwnas.spaces.wiring import Position
 
 MERGING = frozenset({"sum", "concat", "zero"})
 
@@ -68,7 +68,7 @@ class Choice:
         return contract(self.table.to(given[0]), given)
 
 
-def chosen_edges(space: Space, choices: Mapping[str, Choice], node: Place) -> tuple[str, Tensor] | None:
+def chosen_edges(space: Space, choices: Mapping[str, Choice], node: Position) -> tuple[str, Tensor] | None:
     """The variable that chooses among the edges into a node, and which edges each of its values opens.
 
     Each of its values opens some of the edges, equally many, and leaves the others with nothing, whatever the other

@@ -7,7 +7,7 @@ from pydantic import Field, PositiveInt
 from hwnas.files import Spec
 
 
-class SearchConfig(Spec):
+class DifferentiableConfig(Spec):
     """How a relaxed network is trained.
 
     Attributes:

@@ -22,7 +22,7 @@ from hwnas.errors import InvalidValue
 from hwnas.nn import build, ready
 from hwnas.search.differentiable.choice import Choice, chosen_edges
 from hwnas.spaces import Op, Slot, Space
-from hwnas.spaces.wiring import IMAGE, Place
+from hwnas.spaces.wiring import IMAGE, Position
 from hwnas.supernet import Supernet
 
 _NARROWED = frozenset({"conv", "avgpool", "maxpool", "sep-conv", "dil-conv", "factorized-reduce", "none"})
@@ -149,7 +149,7 @@ class MixedNet(nn.Module):
         return [(i, weights[i]) for i in kept]
 
     def _modules_of(self, live: Mapping[str, list[tuple[int, Tensor]]]) -> dict[tuple[str, int], nn.Module]:
-        """Place and candidate -> its module, for all that run."""
+        """Position and candidate -> its module, for all that run."""
         names, chosen = [], []
         for place in self.space.places:
             for i, _ in () if self.choices[place.slot].merges else live[place.slot]:
@@ -161,7 +161,7 @@ class MixedNet(nn.Module):
 
     def _mixed(
         self,
-        place: Place,
+        place: Position,
         values: Mapping[str, Tensor | None],
         read: Mapping[str, Tensor],
         live: list[tuple[int, Tensor]],
@@ -203,7 +203,9 @@ class MixedNet(nn.Module):
             rest = functional.max_pool2d(rest, rest.shape[-1] // total.shape[-1])
         return _shuffled(torch.cat([total, rest], dim=1), self.partial)
 
-    def _merged(self, place: Place, values: Mapping[str, Tensor | None], read: Mapping[str, Tensor]) -> Tensor | None:
+    def _merged(
+        self, place: Position, values: Mapping[str, Tensor | None], read: Mapping[str, Tensor]
+    ) -> Tensor | None:
         """What a node makes of what it reads; None if that is nothing."""
         given = [values[name] for name in place.reads]
         if not self._is_sum(place):
@@ -216,7 +218,7 @@ class MixedNet(nn.Module):
         zeros = [op for op in self.choices[place.slot].candidates if op is not None and op.kind == "zero"]
         return build(zeros[0])(read[place.reads[0]]) if zeros else None
 
-    def _is_sum(self, place: Place) -> bool:
+    def _is_sum(self, place: Position) -> bool:
         choice = self.choices[place.slot]
         return choice.merges and not any(op is not None and op.kind == "concat" for op in choice.candidates)
 

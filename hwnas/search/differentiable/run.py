@@ -17,7 +17,7 @@ from hwnas.latency.loss import LatencyLoss
 from hwnas.latency.penalties import PENALTIES, Penalty
 from hwnas.progress import Progress, never, silent
 from hwnas.search.differentiable.bilevel import first_order, second_order
-from hwnas.search.differentiable.config import SearchConfig
+from hwnas.search.differentiable.config import DifferentiableConfig
 from hwnas.search.differentiable.methods import METHODS, Method
 from hwnas.search.differentiable.mixed import MixedNet, Paths
 from hwnas.search.differentiable.repair import Repaired, check_repairable, most_probable
@@ -54,7 +54,7 @@ def search_differentiable(
     wanted: Constraints,
     data: Data,
     strategy: str,
-    config: SearchConfig = SearchConfig(),  # noqa: B008 - immutable
+    config: DifferentiableConfig = DifferentiableConfig(),  # noqa: B008 - immutable
     *,
     folder: Path,
     seed: int = 0,
@@ -160,7 +160,14 @@ class Trained:
     """
 
     def __init__(
-        self, wanted: Constraints, data: Data, method: Method, config: SearchConfig, *, seed: int, device: torch.device
+        self,
+        wanted: Constraints,
+        data: Data,
+        method: Method,
+        config: DifferentiableConfig,
+        *,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.wanted, self.data, self.method, self.config = wanted, data, method, config
         self.seed, self.device = seed, device

@@ -34,7 +34,7 @@ MAX_OPEN = 20_000  # assignments of the variables that are open between two part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Component:
     """Variables that no other part reads, and what they are read together with.
 
     Attributes:
@@ -65,7 +65,7 @@ class Decomposition:
 
     space: Space
     held: tuple[int, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[Component, ...]
 
     @classmethod
     def of(cls, space: Space, *functions: SlotFunction) -> Decomposition:
@@ -102,7 +102,7 @@ class Decomposition:
         """Every assignment of some variables."""
         return list(itertools.product(*(range(len(self.space.variables[i].values)) for i in columns)))
 
-    def scope_codes(self, part: Part) -> Codes:
+    def scope_codes(self, part: Component) -> Codes:
         """Every assignment of a part's scope as a code, ``(n, variables)``, 0 elsewhere; as `assignments` counts."""
         found = self.assignments(part.scope)
         codes = np.zeros((len(found), len(self.space.variables)), np.uint8)
@@ -207,7 +207,9 @@ def _too_dense(space: Space) -> InvalidValue:
     )
 
 
-def _in_line(space: Space, members: list[tuple[tuple[int, ...], set[int]]], choices: list[int]) -> tuple[Part, ...]:
+def _in_line(
+    space: Space, members: list[tuple[tuple[int, ...], set[int]]], choices: list[int]
+) -> tuple[Component, ...]:
     """The parts in an order that keeps few held variables open: the next one always leaves the fewest.
 
     Raises:
@@ -229,7 +231,7 @@ def _in_line(space: Space, members: list[tuple[tuple[int, ...], set[int]]], choi
         if _assignments(scope, choices) * len(codes) > MAX_TABLE or _assignments(before | scope, choices) > MAX_OPEN:
             raise _too_dense(space)
         parts.append(
-            Part(
+            Component(
                 columns=own,
                 scope=tuple(sorted(scope)),
                 codes=codes,

@@ -1,4 +1,4 @@
-"""What the next millisecond would buy; where a network's milliseconds go, `hwnas.latency.model.explain` says."""
+"""What the next millisecond would buy; where a network's milliseconds go, `hwnas.latency.model.slot_latencies` says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hwnas.spaces import Space
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class NextStep:
     """A network of the front that costs more than the one it is compared with.
 
     Attributes:
@@ -26,7 +26,7 @@ class Step:
     changes: Mapping[str, tuple[int | None, int | None]]
 
 
-def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, steps: int = 5) -> list[Step]:
+def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, steps: int = 5) -> list[NextStep]:
     """What a larger budget would buy: networks of the exact front behind one, at ever larger cost.
 
     Args:
@@ -50,7 +50,7 @@ def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, ste
     for k in range(min(steps, len(front))):
         other = front[round((k + 1) * len(front) / min(steps, len(front))) - 1]
         found.append(
-            Step(
+            NextStep(
                 budget=other.costs[objective.name] * (1 + objective.margin(problem.confidence)),
                 gain=other.predicted_accuracy - chosen.predicted_accuracy,
                 changes=_changes(problem.space, chosen.arch, other.arch),
