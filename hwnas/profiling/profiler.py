@@ -21,7 +21,7 @@ from hwnas.lowering.networks import assembled, lower_ops, scratch
 from hwnas.machines import LocalMachine, Machine
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Codes, Domain, Space
-from hwnas.spaces.space import distinct
+from hwnas.spaces.draws import distinct
 from hwnas.targets import (
     Target,
 )

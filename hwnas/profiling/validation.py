@@ -21,7 +21,7 @@ from hwnas.profiling.baselines import baselines, mape, tau
 from hwnas.profiling.profiler import calibration_codes
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Codes, Op
-from hwnas.spaces.space import distinct
+from hwnas.spaces.draws import distinct
 from hwnas.targets import Target
 from hwnas.timing.measurement import latencies_ms
 from hwnas.timing.protocol import Protocol, usual

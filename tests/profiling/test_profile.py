@@ -24,7 +24,7 @@ from hwnas.lowering.ops import OpsForm
 from hwnas.profiling import profile
 from hwnas.profiling.profiler import CALIBRATION_SEED, calibration_codes
 from hwnas.spaces import Domain, Space
-from hwnas.spaces.space import distinct
+from hwnas.spaces.draws import distinct
 from hwnas.targets import Recipe, Target
 from hwnas.timing import Measurement, Protocol
 from hwnas.timing.protocol import OPS, Protocols, usual
