@@ -110,6 +110,6 @@ def _sizes(graph: onnx.GraphProto) -> Iterator[str]:
     for node in graph.node:
         for name in node.output:
             if name not in known:
-                yield f"the size of {name[:80]!r}, which {node.op_type!r} gives, cannot be told before it runs"
+                yield f"the size of {name[:80]!r}, which {node.op_type!r} gives, is not known before it runs"
     if mistake := too_much_work(sum(work(node, known) for node in graph.node)):
         yield mistake

@@ -197,7 +197,7 @@ def _quantised(node: NodeProto, view: _View) -> Iterator[str]:
             yield "it has no zero-point, which makes it uint8; give one of int8"
         return
     kind = view.types.get(node.input[2], 0)
-    if kind not in (TensorProto.INT8, TensorProto.INT32):  # int32 is told by the value itself
+    if kind not in (TensorProto.INT8, TensorProto.INT32):  # int32 shows in the value itself
         yield f"its zero-point {node.input[2]} is in {_name(kind)}; TensorRT quantises to int8"
     zeros = view.constant(node.input[2])
     if zeros is None or zeros.any():
