@@ -58,6 +58,7 @@ def check_onnx(data: bytes, name: str) -> None:
 
 
 def _mistakes(model: onnx.ModelProto) -> Iterator[str]:
+    """What the file's messages hold that no network needs; a view of the graph would not show it."""
     graph = model.graph
     if len(graph.node) > _NODES or len(graph.initializer) > _NODES:
         yield f"{len(graph.node)} nodes and {len(graph.initializer)} weights; at most {_NODES} of each are accepted"
