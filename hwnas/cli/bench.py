@@ -28,14 +28,14 @@ def bench(
     from hwnas.deploy import open_bundle
     from hwnas.deploy.verdict import verdict
     from hwnas.errors import InvalidValue, TooNoisy
-    from hwnas.targets import RUNTIMES, this_device
+    from hwnas.targets import this_device
 
     opened = open_bundle(bundle)
     budget_ms = opened.manifest.budget_ms if budget is None else _milliseconds(budget)
     if fail_over_budget and budget_ms is None:
         raise InvalidValue(f"{bundle} was made without a budget; name one: hwnas bench {bundle} --budget 0.8ms")
     with shown_progress() as progress:
-        here = this_device(RUNTIMES[opened.manifest.recipe.runtime].kind)
+        here = this_device(opened.manifest.recipe.facts.kind)
         result = replace(measure(opened, here, progress=progress), budget_ms=budget_ms)
     if result.target != opened.manifest.target:
         typer.echo(

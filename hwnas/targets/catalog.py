@@ -21,7 +21,6 @@ from hwnas.files.untrusted import require_file
 from hwnas.targets.device import Device, DeviceKind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import Recipe
-from hwnas.targets.runtimes import RUNTIMES
 from hwnas.targets.weights import with_weights
 
 log = logging.getLogger(__name__)
@@ -313,7 +312,7 @@ def resolve_target(text: str) -> Target:
         raise InvalidValue(f"a target is written device/recipe, e.g. this/onnxruntime-cpu-fp32; not {text!r}")
     device_name, recipe_name = text.split("/")
     recipe = load_recipe(recipe_name)
-    kind = RUNTIMES[recipe.runtime].kind
+    kind = recipe.facts.kind
     device = this_device(kind) if device_name == "this" else _known_or_this(device_name)
     if device.kind != kind:
         raise InvalidValue(
@@ -336,7 +335,7 @@ def targets_of(device: str) -> list[Target]:
     found: list[Target] = []
     known: dict[DeviceKind, Device | None] = {}
     for recipe in known_recipes():
-        facts = RUNTIMES[recipe.runtime]
+        facts = recipe.facts
         if facts.measured and facts.kind not in known:
             try:
                 known[facts.kind] = this_device(facts.kind) if device == "this" else _known_or_this(device)
