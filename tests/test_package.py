@@ -35,9 +35,9 @@ def test_import_loads_no_runtime_no_scikit_learn_no_plotting():
     assert not loaded & HEAVY
 
 
-@pytest.mark.parametrize("room", ["targets", "spaces", "errors", "cli.devices"])
-def test_light_rooms_stay_light(room):
-    assert not loaded_after(f"import hwnas.{room}") & (HEAVY - {"networkx"})
+@pytest.mark.parametrize("package", ["files", "targets", "spaces", "errors", "cli.devices"])
+def test_light_packages_stay_light(package):
+    assert not loaded_after(f"import hwnas.{package}") & (HEAVY - {"networkx"})
 
 
 def test_command_line_starts_without_torch_or_a_runtime():
@@ -127,3 +127,10 @@ def test_no_file_of_the_project_is_long():
     """Few ideas a file: a file of more than 400 lines holds several."""
     long = {p.name: n for p in (ROOT / "hwnas").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
     assert not long
+
+
+def test_files_are_small():
+    """A file of more than 400 lines does more than one thing."""
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "hwnas").rglob("*.py")}
+    assert len(lines) > 100
+    assert {str(path): count for path, count in lines.items() if count > 400} == {}

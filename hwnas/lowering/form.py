@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -15,7 +16,15 @@ if TYPE_CHECKING:
     import onnx
     from torch import Tensor, nn
 
-Program: TypeAlias = "onnx.ModelProto | nn.Module"
+
+@dataclass(frozen=True, slots=True)
+class OpsProgram:
+    """What a simulated machine takes in a program's place: its ops."""
+
+    ops: tuple[Op, ...]
+
+
+Program: TypeAlias = "onnx.ModelProto | nn.Module | OpsProgram"
 
 
 class Form(ABC):

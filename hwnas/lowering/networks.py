@@ -8,24 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hwnas.lowering import Program, form_of
+from hwnas.lowering import Form, Program
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Codes, Op, Space
-from hwnas.targets import (
-    Target,
-)
 
 
-def lower_ops(space: Space, ops: Sequence[Op], target: Target, progress: Progress = silent) -> Mapping[Op, Program]:
-    """Ops of a space as programs of a target's runtime, for `assembled`."""
+def lower_ops(space: Space, ops: Sequence[Op], form: Form, progress: Progress = silent) -> Mapping[Op, Program]:
+    """Ops of a space as programs of a form, for `assembled`."""
     progress("lowering", 0, len(ops), unit="ops")
-    programs = form_of(target.recipe).lower_ops(ops, wired=space.wiring is not None)
+    programs = form.lower_ops(ops, wired=space.wiring is not None)
     progress("lowering", len(ops), len(ops), unit="ops")
     return programs
 
 
 def assembled(
-    space: Space, target: Target, codes: Codes, programs: Mapping[Op, Program], folder: Path
+    space: Space, form: Form, codes: Codes, programs: Mapping[Op, Program], folder: Path
 ) -> dict[str, Program | Path]:
     """Whole networks: codes ``(n, variables)`` -> n programs, named by their row.
 
@@ -36,7 +33,6 @@ def assembled(
     Raises:
         OutputError: a file cannot be written.
     """
-    form = form_of(target.recipe)
     archs = space.decode(codes)
     found: dict[str, Program | Path] = {}
     for i, nodes in enumerate(map(space.network, archs)):

@@ -16,18 +16,17 @@ from hwnas.latency.context import fit_context
 from hwnas.latency.manifest import Fit, Manifest
 from hwnas.latency.model import load_model
 from hwnas.latency.table import LatencyTable, Row, check_origin, merged
-from hwnas.lowering import Program, form_of
+from hwnas.lowering import Program
 from hwnas.lowering.networks import assembled, lower_ops, scratch
+from hwnas.machines import LocalMachine, Machine
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Codes, Domain, Space
-from hwnas.spaces.space import distinct
+from hwnas.spaces.draws import distinct
 from hwnas.targets import (
     Target,
-    detect_host,
 )
 from hwnas.targets.device import other_machine
-from hwnas.timing import Measurement, Protocol, require_cores, time_programs
-from hwnas.timing.host import check_host, host_facts, runtime_versions
+from hwnas.timing import Measurement, Protocol
 from hwnas.timing.measurement import latencies_ms, worse_ms
 from hwnas.timing.protocol import Protocols, usual
 
@@ -45,6 +44,7 @@ def profile(
     networks: int = 16,
     bound_networks: int = 24,
     only_missing: bool = False,
+    machine: Machine | None = None,
     protocols: Protocols | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
@@ -52,19 +52,20 @@ def profile(
 
     Args:
         space: every distinct op of it is timed.
-        target: its device must be this host.
+        target: its device must be the machine.
         journals: folder for the record of the measurement under way; after a kill, the same call goes on there.
         old: a table of the same target; rows that are not measured anew are kept.
         networks: calibration networks, which the context is fitted on.
         bound_networks: further networks, from whose errors upper bounds are read; n of them carry a confidence of up to
             ``n / (n + 1)``.
         only_missing: time only the ops that the older table lacks; where it lacks none and has a fit, it is returned.
+        machine: where ops and networks are timed; the present host if None.
         protocols: how ops and networks are timed; the usual ones if None.
         progress: callback, invoked after every visit.
 
     Raises:
         InvalidValue: fewer than 4 calibration networks, or the space has not as many networks.
-        TableError: the target's device is not this host.
+        TableError: the target's device is not the machine.
         TableMismatch: the older table was imported, or measured with another version of the runtime, or on a machine
             that reports something else.
         RuntimeUnavailable: the runtime cannot run here.
@@ -72,13 +73,13 @@ def profile(
         OutputError: the journal, or a network's program beside it, cannot be written.
         OutOfMemory: the memory does not hold even one network.
     """
-    protocols = protocols or usual()
-    check_host(target)
+    machine, protocols = machine or LocalMachine(), protocols or usual()
+    machine.check(target)
     check_origin(old, "measured")
     codes = calibration_codes(space, networks, bound_networks)
-    versions = runtime_versions(target)
+    versions = machine.versions(target)
     _check_version(old, target, versions)
-    _check_machine(old, target)
+    _check_machine(old, target, machine)
     domain = Domain.of(space)
     subject = {
         "target": target.name,
@@ -91,12 +92,14 @@ def profile(
     if old and only_missing and not wanted and old.fit_for(space):
         return old
     needed = {op: None for arch in space.decode(codes) for _, op in space.ops(arch)} | dict.fromkeys(wanted)
-    programs = lower_ops(space, list(needed), target, progress)
+    form = machine.form(target.recipe)
+    programs = lower_ops(space, list(needed), form, progress)
     measurement: dict[str, str | int | float | bool] = old.manifest.measurement if old else {}
     rows: dict[str, Row] = {}
     if wanted:
         timed = _steadily(
-            {op.key: form_of(target.recipe).tied(programs[op]) for op in wanted},
+            {op.key: form.tied(programs[op]) for op in wanted},
+            machine,
             target,
             protocols.ops,
             journals / "ops.jsonl",
@@ -116,7 +119,7 @@ def profile(
             "recipe_hash": target.recipe.hash,
             "csv_sha256": "",
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "host": host_facts(target.device.kind, core=max(require_cores(target.recipe).cores, default=0)),
+            "host": machine.facts(target),
             "versions": versions,
             "measurement": measurement,
             "fits": [fit.model_dump() for fit in fits],
@@ -124,10 +127,11 @@ def profile(
     )
     table = LatencyTable(target=target, rows=all_rows, manifest=manifest)
     with scratch(journals / "programs") as folder:
-        whole = assembled(space, target, codes, programs, folder)
+        whole = assembled(space, form, codes, programs, folder)
         del programs
         timed = _steadily(
             whole,
+            machine,
             target,
             protocols.networks,
             journals / "networks.jsonl",
@@ -148,8 +152,8 @@ def _check_version(old: LatencyTable | None, target: Target, versions: Mapping[s
         )
 
 
-def _check_machine(old: LatencyTable | None, target: Target) -> None:
-    differences = other_machine(old.manifest.host, detect_host()) if old and target.device.kind == "cpu" else []
+def _check_machine(old: LatencyTable | None, target: Target, machine: Machine) -> None:
+    differences = other_machine(old.manifest.host, machine.host()) if old and target.device.kind == "cpu" else []
     if differences:
         raise TableMismatch(
             f"the table of {target.name} was measured on another machine ({'; '.join(differences)}): their rows are "
@@ -160,6 +164,7 @@ def _check_machine(old: LatencyTable | None, target: Target) -> None:
 
 def _steadily(
     programs: Mapping[str, Program | Path],
+    machine: Machine,
     target: Target,
     protocol: Protocol,
     journal: Path,
@@ -170,9 +175,9 @@ def _steadily(
     progress: Progress,
 ) -> Measurement:
     """A measurement that can be resumed and that can be trusted; a noisy one is not resumed but taken anew."""
-    how = {"protocol": asdict(protocol), "cores": require_cores(target.recipe).text}
+    how = {"protocol": asdict(protocol), "cores": machine.cores(target.recipe)}
     with Journal(journal, {**subject, **how}) as record:
-        timed = time_programs(
+        timed = machine.time(
             programs, target.recipe, protocol, reference=reference, journal=record, what=what, progress=progress
         )
     if timed.too_noisy:

@@ -16,14 +16,13 @@ from hwnas.latency.manifest import Baseline, Fit, Validation
 from hwnas.latency.model import Floats, LatencyModel, slot_latencies
 from hwnas.lowering import Program
 from hwnas.lowering.networks import assembled, lower_ops, scratch
+from hwnas.machines import LocalMachine, Machine
 from hwnas.profiling.baselines import baselines, mape, tau
 from hwnas.profiling.profiler import calibration_codes
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Codes, Op
-from hwnas.spaces.space import distinct
+from hwnas.spaces.draws import distinct
 from hwnas.targets import Target
-from hwnas.timing import time_programs
-from hwnas.timing.host import check_host
 from hwnas.timing.measurement import latencies_ms
 from hwnas.timing.protocol import Protocol, usual
 
@@ -66,6 +65,7 @@ def validate(
     networks: int = 40,
     seed: int = 0,
     programs: Path | None = None,
+    machine: Machine | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> ValidationReport:
@@ -77,17 +77,18 @@ def validate(
 
     Args:
         model: says what is predicted.
-        target: its device must be this host.
+        target: its device must be the machine.
         networks: how many fresh ones.
         seed: of their draw.
         programs: folder for the networks' programs meanwhile, where no other process works; the system's folder of
             temporary files if None.
+        machine: where the networks are timed; the present host if None.
         protocol: how the networks are timed; the usual one if None.
         progress: callback, invoked after every visit.
 
     Raises:
         InvalidValue: fewer than 2 networks, or the space has not as many fresh ones.
-        TableError: the target's device is not this host, or the latencies were imported or estimated.
+        TableError: the target's device is not the machine, or the latencies were imported or estimated.
         TooNoisy: the figures cannot be trusted.
         OutputError: a network's program cannot be written.
         OutOfMemory: the memory does not hold even one network.
@@ -99,7 +100,8 @@ def validate(
             f"the latencies of {model.target} were {model.source} and never calibrated on whole networks: there is "
             "nothing to hold against measurements. Profile a device where hwnas runs, with: hwnas profile"
         )
-    check_host(target)
+    machine = machine or LocalMachine()
+    machine.check(target)
     fit, space = model.fit, model.space
     domain = fit.domain.make()
     profiled = calibration_codes(domain, len(fit.calibration_ms), len(fit.scores), seed=fit.seed)
@@ -107,14 +109,17 @@ def validate(
     calibration = profiled[: len(fit.calibration_ms)]
     archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(calibration)]
     ops: dict[Op, None] = {op: None for where, arch in archs for _, op in where.ops(arch)}
-    lowered = lower_ops(space, list(ops), target, progress)
+    form = machine.form(target.recipe)
+    lowered = lower_ops(space, list(ops), form, progress)
     with temporary_folder("a validation") as temporary, scratch(programs or temporary / "programs") as folder:
-        fresh = assembled(space, target, codes, lowered, folder / "fresh")
-        again = assembled(domain, target, calibration, lowered, folder / "calibration")
+        fresh = assembled(space, form, codes, lowered, folder / "fresh")
+        again = assembled(domain, form, calibration, lowered, folder / "calibration")
         del lowered
         whole = {**fresh, **{f"calibration {name}": program for name, program in again.items()}}
         timings = [
-            _measure(whole, target, fit, protocol or usual().networks, f"timing networks, {which} time", progress)
+            _measure(
+                whole, machine, target, fit, protocol or usual().networks, f"timing networks, {which} time", progress
+            )
             for which in _TIMES
         ]
     measured = np.stack([timing.ms for timing in timings])
@@ -156,9 +161,15 @@ class _Timing:
 
 
 def _measure(
-    programs: Mapping[str, Program | Path], target: Target, fit: Fit, protocol: Protocol, what: str, progress: Progress
+    programs: Mapping[str, Program | Path],
+    machine: Machine,
+    target: Target,
+    fit: Fit,
+    protocol: Protocol,
+    what: str,
+    progress: Progress,
 ) -> _Timing:
-    timed = time_programs(programs, target.recipe, protocol, what=what, progress=progress)
+    timed = machine.time(programs, target.recipe, protocol, what=what, progress=progress)
     timed.require_steady()
     measured = latencies_ms(timed)
     fresh, then = len(programs) - len(fit.calibration_ms), np.array(fit.calibration_ms)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -379,22 +379,3 @@ class Space:
     def params(self) -> SlotSum:
         """Parameter counts of networks, from their codes."""
         return self.slot_sum(lambda op: op.params)
-
-
-def distinct(space: Space, count: int, *, seed: int, without: Container[bytes] = ()) -> Codes:
-    """So many different random networks; the space must have as many.
-
-    Args:
-        space: to draw from.
-        count: rows of the result, ``(count, variables)``.
-        seed: of the draw.
-        without: bytes of codes that may not be among them.
-    """
-    rows: dict[bytes, Codes] = {}
-    batch = 0
-    while len(rows) < count:
-        for row in space.sample(count, seed=(seed, batch)):
-            if row.tobytes() not in without and len(rows) < count:
-                rows.setdefault(row.tobytes(), row)
-        batch += 1
-    return np.stack(list(rows.values()))

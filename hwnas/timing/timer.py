@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,47 +51,83 @@ def time_programs(
         OutputError: the journal cannot be written.
         OutOfMemory: the memory does not hold even one of the programs.
     """
-    names = list(programs)
-    reference = reference or names[0]
+    held = require_cores(recipe)
+    with pinned(held) as cores, Opened(programs, recipe, cores) as opened:
+        return take(
+            list(programs),
+            opened.anew,
+            protocol,
+            reference=reference,
+            journal=journal,
+            held=held,
+            what=what,
+            progress=progress,
+        )
+
+
+def take(
+    names: Sequence[str],
+    anew: Callable[[Sequence[str], np.random.Generator], Mapping[str, Sample]],
+    protocol: Protocol,
+    *,
+    reference: str | None = None,
+    journal: Journal | None = None,
+    held: Chosen | None = None,
+    clock: Callable[[], float] | None = None,
+    what: str = "timing",
+    progress: Progress = silent,
+) -> Measurement:
+    """Take the times of programs by a protocol, whatever runs them.
+
+    Args:
+        names: of the programs.
+        anew: opens the first of some programs anew, at least one: their names -> calls that run each once and return
+            the milliseconds that it took. What it opened before may be closed.
+        protocol: how.
+        reference: as for `time_programs`.
+        journal: as for `time_programs`.
+        held: cores that the programs run on, for the record.
+        clock: seconds that `Protocol.max_seconds` counts; the system's if None.
+        what: said to `progress`.
+        progress: callback, invoked after every visit.
+    """
+    reference, clock = reference or names[0], clock or time.monotonic
     # What a person put into a journal by hand is measured anew.
     visits = {visit: samples for visit, samples in journal.entries.items() if _timed(samples)} if journal else {}
     most = protocol.max_sessions * protocol.session_passes * len(names)
-    held = require_cores(recipe)
-    with pinned(held) as cores, Opened(programs, recipe, cores) as opened:
-        begun = ended = time.monotonic()
-        for session in range(protocol.max_sessions):
-            plan = _plan(names, protocol, session)
-            done = session * len(plan)
-            for visit, _ in plan:
-                if visit in visits:
-                    done += 1
-                    progress(what, done, most)
-            rng = np.random.default_rng((protocol.seed, session))
-            missing = {name for visit, name in plan if visit not in visits}
-            waiting = [names[i] for i in rng.permutation(len(names)) if names[i] in missing]
-            # All at once where the memory holds them; else in groups, which are others in every session.
-            while waiting:
-                calls = opened.anew(waiting, rng)
-                with _no_garbage_collection():
-                    for visit, name in plan:
-                        if name in calls and visit not in visits:
-                            visits[visit] = _visit(calls[name], protocol)
-                            if journal:
-                                journal.record(visit, visits[visit])
-                            done += 1
-                            progress(what, done, most)
-                waiting = [name for name in waiting if name not in calls]
-                del calls  # it holds the sessions
-            measurement = _measurement(
-                visits, names, reference, protocol, held, (session + 1) * protocol.session_passes
-            )
-            before, ended = ended, time.monotonic()
-            # The next one takes about as long as this one did.
-            late = ended + (ended - before) > begun + protocol.max_seconds
-            if session + 1 < protocol.min_sessions:
-                continue
-            if measurement.disagreement < protocol.tolerance or (late and not measurement.too_noisy):
-                break
+    begun = ended = clock()
+    for session in range(protocol.max_sessions):
+        plan = _plan(names, protocol, session)
+        done = session * len(plan)
+        for visit, _ in plan:
+            if visit in visits:
+                done += 1
+                progress(what, done, most)
+        rng = np.random.default_rng((protocol.seed, session))
+        missing = {name for visit, name in plan if visit not in visits}
+        waiting = [names[i] for i in rng.permutation(len(names)) if names[i] in missing]
+        # All at once where the memory holds them; else in groups, which are others in every session.
+        while waiting:
+            calls = anew(waiting, rng)
+            with _no_garbage_collection():
+                for visit, name in plan:
+                    if name in calls and visit not in visits:
+                        visits[visit] = _visit(calls[name], protocol)
+                        if journal:
+                            journal.record(visit, visits[visit])
+                        done += 1
+                        progress(what, done, most)
+            waiting = [name for name in waiting if name not in calls]
+            del calls  # it holds the sessions
+        passes = (session + 1) * protocol.session_passes
+        measurement = _measurement(visits, names, reference, protocol, held or Chosen(), passes)
+        before, ended = ended, clock()
+        # The next one takes about as long as this one did.
+        late = ended + (ended - before) > begun + protocol.max_seconds
+        if session + 1 < protocol.min_sessions:
+            continue
+        if measurement.disagreement < protocol.tolerance or (late and not measurement.too_noisy):
+            break
     done = measurement.passes * len(names)
     progress(what, done, done)
     return measurement

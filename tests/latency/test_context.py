@@ -11,7 +11,7 @@ import pytest
 from hwnas.latency import LatencyTable
 from hwnas.latency.context import _design, cost_ms, features, fit_context
 from hwnas.spaces import Codes, Op, Space, make_space
-from hwnas.spaces.space import distinct
+from hwnas.spaces.draws import distinct
 from hwnas.targets import Target
 
 Floats = np.ndarray

@@ -120,16 +120,16 @@ def test_networks_are_files_while_they_are_timed(tmp_path: Path, exports: list[i
     target, space = resolve_target("this/onnxruntime-cpu-fp32"), make_space("nasbench201")
     codes = calibration_codes(space, 4)[:2]
     ops = list(dict.fromkeys(op for arch in space.decode(codes) for _, op in space.ops(arch)))
-    programs = lower_ops(space, ops, target)
+    programs = lower_ops(space, ops, form_of(target.recipe))
     count = len(exports)
     (tmp_path / "programs").mkdir()
     (tmp_path / "programs" / "left").write_text("by a kill")
     with scratch(tmp_path / "programs") as folder:
-        found = assembled(space, target, codes, programs, folder)
+        found = assembled(space, form_of(target.recipe), codes, programs, folder)
         assert not (folder / "left").exists()
         assert all(isinstance(path, Path) and path.is_file() for path in found.values())
         # A validation, or a resumed profile, lowers the same ops without an export.
-        assert lower_ops(space, ops, target).keys() == programs.keys()
+        assert lower_ops(space, ops, form_of(target.recipe)).keys() == programs.keys()
         assert len(exports) == count >= 1
     assert not folder.exists()
 

@@ -20,10 +20,11 @@ from hwnas.latency import (
     write_table,
 )
 from hwnas.lowering.networks import lower_ops
+from hwnas.lowering.ops import OpsForm
 from hwnas.profiling import profile
 from hwnas.profiling.profiler import CALIBRATION_SEED, calibration_codes
 from hwnas.spaces import Domain, Space
-from hwnas.spaces.space import distinct
+from hwnas.spaces.draws import distinct
 from hwnas.targets import Recipe, Target
 from hwnas.timing import Measurement, Protocol
 from hwnas.timing.protocol import OPS, Protocols, usual
@@ -210,7 +211,7 @@ def test_nothing_missing_measures_nothing(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("something was timed")
 
-    monkeypatch.setattr(MODULE, "time_programs", never)
+    monkeypatch.setattr("hwnas.machines.local.time_programs", never)
     monkeypatch.setattr(MODULE, "lower_ops", never)
     again = profile(space, this, journals=tmp_path, old=profiled, only_missing=True, networks=4, bound_networks=0)
     assert again is profiled
@@ -294,18 +295,13 @@ def test_a_wrong_memory_limit_is_refused_before_anything_is_lowered(
         profile(space, this, journals=tmp_path, networks=4, bound_networks=4)
 
 
-def test_lowering_counts_ops(space: Space, this: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Lowers:
-        def lower_ops(self, ops: object, *, wired: bool) -> dict[object, object]:
-            return {}
-
-    monkeypatch.setattr(importlib.import_module("hwnas.profiling.profiler"), "form_of", lambda _: Lowers())
+def test_lowering_counts_ops(space: Space, this: Target) -> None:
     seen: list[tuple[str, int, int, str]] = []
 
     def progress(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         seen.append((what, done, total, unit))
 
-    lower_ops(space, space.distinct_ops[:3], this, progress)
+    lower_ops(space, space.distinct_ops[:3], OpsForm(this.recipe), progress)
     assert seen == [("lowering", 0, 3, "ops"), ("lowering", 3, 3, "ops")]
 
 

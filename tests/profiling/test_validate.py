@@ -56,7 +56,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch, times: Callable[[str, int], float])
         timed.append(list(programs))
         return Measurement(samples_ms=samples, reference=next(iter(samples)), protocol=SHORT)
 
-    monkeypatch.setattr(MODULE, "time_programs", time_programs)
+    monkeypatch.setattr("hwnas.machines.local.time_programs", time_programs)
     return timed
 
 
@@ -231,7 +231,7 @@ def test_too_noisy_a_machine_gives_no_figures(
         samples = {name: [[1.0], [1.0 + 0.3 * (i % 2)]] * 2 for i, name in enumerate(programs)}
         return Measurement(samples_ms=samples, reference="0", protocol=Protocol(session_passes=1))
 
-    monkeypatch.setattr(MODULE, "time_programs", time_programs)
+    monkeypatch.setattr("hwnas.machines.local.time_programs", time_programs)
     with pytest.raises(TooNoisy, match="Nothing was written"):
         validate(model, this, networks=4)
 

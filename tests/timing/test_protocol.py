@@ -235,7 +235,8 @@ def test_a_finished_measurement_is_not_made_again(programs: Programs, recipe: Re
 CHILD = """
 import sys
 from pathlib import Path
-from hwnas.targets import Journal, Recipe
+from hwnas.files import Journal
+from hwnas.targets import Recipe
 from hwnas.timing import Protocol, time_programs
 recipe = Recipe.model_validate_json(sys.argv[2])
 programs = {path.name: path for path in map(Path, sys.argv[3:])}

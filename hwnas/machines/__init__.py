@@ -1,0 +1,7 @@
+"""Machines: where programs are timed."""
+
+from hwnas.machines.base import Machine
+from hwnas.machines.local import LocalMachine
+from hwnas.machines.simulated import SimulatedMachine
+
+__all__ = ["LocalMachine", "Machine", "SimulatedMachine"]
