@@ -15,11 +15,12 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import importlib.resources
 import importlib.util
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar, cast
@@ -39,16 +40,23 @@ class Registry(Generic[T]):
         what: the kind in messages, e.g. "space".
         group: the entry-point group, e.g. "hwnas.spaces".
         builtin: the objects that come with hwnas; the dictionary itself is kept, so what is added to it is found.
-        kind: type that an object must have.
-        needs: the same in words, e.g. "a hwnas.targets.runtimes.RuntimeFacts".
+        fits: whether an object of a plugin or a file is one of this kind.
+        needs: what fits, in words, e.g. "a hwnas.targets.runtimes.RuntimeFacts".
         takes_files: whether ``path/to/file.py:NAME`` is a name.
     """
 
     def __init__(
-        self, what: str, group: str, builtin: Mapping[str, T], *, kind: object, needs: str, takes_files: bool = False
+        self,
+        what: str,
+        group: str,
+        builtin: Mapping[str, T],
+        *,
+        fits: Callable[[object], bool],
+        needs: str,
+        takes_files: bool = False,
     ) -> None:
         self.what, self.group, self.builtin = what, group, builtin
-        self._kind, self._needs, self._takes_files = kind, needs, takes_files
+        self._fits, self._needs, self._takes_files = fits, needs, takes_files
 
     def names(self) -> list[str]:
         """Names of the objects that come with hwnas, then those of plugins; nothing is imported."""
@@ -73,10 +81,9 @@ class Registry(Generic[T]):
             return self._checked(_from_file(name, self.what), f"the {self.what} {name!r}")
         points = self._plugins().get(name)
         if points is None:
-            files = " or path/to/file.py:NAME" if self._takes_files else ""
-            raise UnknownName(
-                self.what, name, self.names(), f"A package adds more under the entry-point group {self.group}{files}."
-            )
+            hint = f"If it came from a plugin, install the package that registers it under {self.group}"
+            files = "; path/to/file.py:NAME names one in a file" if self._takes_files else ""
+            raise UnknownName(self.what, name, self.names(), f"{hint}{files}.")
         if len(points) > 1:
             owners = " and ".join(sorted(map(_owner, points)))
             raise PluginError(f"the {self.what} {name!r} is registered by {owners}; uninstall all but one of them")
@@ -96,16 +103,10 @@ class Registry(Generic[T]):
             except PluginError as error:
                 _warn_left_out(str(error))
 
-    def absolute(self, name: str) -> str:
-        """A name that means the same from every folder: the path of ``file.py:NAME`` is made absolute."""
-        if name in self.builtin or not (self._takes_files and in_file(name)):
-            return name
-        path, _, attribute = name.rpartition(":")
-        return f"{Path(path).expanduser().absolute()}:{attribute}"
-
     def _checked(self, found: object, origin: str) -> T:
-        if not isinstance(found, self._kind):  # type: ignore[arg-type]  # types and protocols, as isinstance takes them
-            raise PluginError(f"{origin} is {type(found).__name__}; it should be {self._needs}")
+        if not self._fits(found):
+            given = f"the class {found.__name__}" if isinstance(found, type) else f"of the type {type(found).__name__}"
+            raise PluginError(f"{origin} is {given}; it should be {self._needs}")
         return cast("T", found)
 
     def _plugins(self) -> dict[str, list[importlib.metadata.EntryPoint]]:
@@ -126,6 +127,24 @@ def in_file(name: str) -> bool:
     return _IN_FILE.fullmatch(name) is not None
 
 
+def absolute_name(name: str, folder: Path | None = None) -> str:
+    """A name that means the same from every folder: the path of ``file.py:NAME`` is made absolute.
+
+    Args:
+        name: of an object.
+        folder: that a relative path counts from; the current one if None.
+    """
+    if not in_file(name):
+        return name
+    path, _, attribute = name.rpartition(":")
+    return f"{(folder or Path()).absolute() / Path(path).expanduser()}:{attribute}"
+
+
+def file_of(name: str) -> Path | None:
+    """The file of ``file.py:NAME``; None for other names."""
+    return Path(name.rpartition(":")[0]).expanduser().absolute() if in_file(name) else None
+
+
 def load_object(path: str) -> object:
     """The object of a dotted path, ``package.module:name``.
 
@@ -133,6 +152,16 @@ def load_object(path: str) -> object:
         ImportError, AttributeError: there is none.
     """
     return importlib.metadata.EntryPoint(name="", value=path, group="").load()
+
+
+def resource(path: str) -> Path:
+    """The file or folder of a text ``package:path``, the path below the package's folder.
+
+    Raises:
+        ImportError: there is no such package.
+    """
+    package, _, inner = path.partition(":")
+    return Path(str(importlib.resources.files(package).joinpath(inner)))
 
 
 @functools.cache
@@ -146,8 +175,8 @@ def _owner(point: importlib.metadata.EntryPoint) -> str:
 
 
 def _from_file(name: str, what: str) -> object:
-    path, _, attribute = name.rpartition(":")
-    file = Path(path).expanduser().absolute()
+    file, attribute = file_of(name), name.rpartition(":")[2]
+    assert file is not None
     if not file.is_file():
         raise PluginError(f"the {what} {name!r} is not known: there is no file {file}; restore it, or name another one")
     try:
@@ -156,7 +185,7 @@ def _from_file(name: str, what: str) -> object:
         raise PluginError(f"the {what} {name!r} cannot be loaded: {file} raises {_reason(error)}") from error
     if not hasattr(module, attribute):
         public = [each for each in vars(module) if not each.startswith("_")]
-        raise UnknownName(f"name in {file}", attribute, public)
+        raise UnknownName(f"{what} in {file}:", attribute, public)
     return getattr(module, attribute)
 
 

@@ -27,7 +27,7 @@ def search(
     strategy: Annotated[
         str,
         typer.Option(
-            help="exact, milp, nsga2, evolution, local or random; or differentiable, with --space and --data: darts, "
+            help="{strategies}; or differentiable, with --space and --data: darts, "
             "darts-second-order, pc-darts, gdas, snas, proxyless, fbnet or fairnas."
         ),
     ] = "exact",
@@ -71,7 +71,7 @@ def search(
     """
     from hwnas.cli.relaxed import search_relaxed
     from hwnas.errors import InvalidValue, UnknownName
-    from hwnas.search import STRATEGIES
+    from hwnas.search import strategy_names
     from hwnas.search.differentiable import METHODS
 
     held = options.held_confidence(confidence, no_margin)
@@ -97,8 +97,8 @@ def search(
             **common,
         )
         return
-    if strategy not in STRATEGIES:
-        raise UnknownName("search strategy", strategy, [*STRATEGIES, *METHODS])
+    if strategy not in strategy_names():
+        raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
     if supernet is None or space or data or data_path or fix or training or steps or penalty:
         raise InvalidValue(
             f"{strategy} search takes --supernet, which knows its space and data; --space, --data, --data-path, --fix, "

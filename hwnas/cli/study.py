@@ -76,7 +76,7 @@ def study(
         train = FromScratch(
             space=chosen,
             data=pictures,
-            data_facts={"name": data, "path": str(data_path.absolute()) if data_path else None},
+            data_facts={"name": pictures.name, "path": str(data_path.absolute()) if data_path else None},
             config=config,
             epochs=epochs,
             images=images,

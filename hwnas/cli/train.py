@@ -59,7 +59,7 @@ def train(
     config = config.lasting(steps) if steps else config
     config = config.model_copy(update={"batch_size": batch_size}) if batch_size else config
     fabric = options.launched(accelerator, devices, precision)
-    facts = {"name": data, "path": str(data_path.absolute()) if data_path else None}
+    facts = {"name": images.name, "path": str(data_path.absolute()) if data_path else None}
     supernet = Supernet(chosen, seed=seed)
     run(supernet, images, config, fabric, out, seed=seed, data_facts=facts, teacher=teacher, resume=resume)
     if not fabric.is_global_zero:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import re
 
 from pydantic import JsonValue
 
 from hwnas.deploy.manifest import BundleManifest
+from hwnas.plugins import resource
 
 # The first line of a script that sets names in capitals, such as `PROGRAM, BATCH = "model.onnx", 1`.
 _CONSTANTS = re.compile(r"^(?P<names>[A-Z]+(?:, [A-Z]+)*) = .+$", re.MULTILINE)
@@ -24,8 +24,7 @@ def lines(manifest: BundleManifest) -> str:
     """
     recipe = manifest.recipe
     assert recipe.facts.script is not None  # what has no session has no bundles
-    package, _, path = recipe.facts.script.partition(":")
-    text = importlib.resources.files(package).joinpath(path).read_text("utf-8")
+    text = resource(recipe.facts.script).read_text("utf-8")
     values = {
         "PROGRAM": manifest.program,
         "INPUT": manifest.input.name,

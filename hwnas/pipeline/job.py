@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from hwnas.files import Spec, read_spec
+from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, make_space
 from hwnas.supernet import TrainConfig
 
@@ -115,11 +116,13 @@ def read_job(path: Path) -> Job:
         SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.
     """
     job = read_spec(path, Job)
-    if job.data.path is None:
-        return job
-    # Absolute, for it stands in the supernet, which is opened again from anywhere.
-    data = job.data.model_copy(update={"path": str((path.parent / job.data.path).absolute())})
-    return job.model_copy(update={"data": data})
+    # Absolute, for they stand in the supernet, which is opened again from anywhere.
+    folder = path.parent
+    space = job.space.model_copy(update={"name": absolute_name(job.space.name, folder)})
+    data = job.data.model_copy(update={"name": absolute_name(job.data.name, folder)})
+    if data.path is not None:
+        data = data.model_copy(update={"path": str((folder / data.path).absolute())})
+    return job.model_copy(update={"space": space, "data": data})
 
 
 def quickstart_job() -> Job:

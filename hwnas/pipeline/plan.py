@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -15,8 +16,9 @@ from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
 from hwnas.pipeline.stages import Context
+from hwnas.plugins import file_of
 from hwnas.progress import Progress, silent
-from hwnas.search import STRATEGIES
+from hwnas.search import strategy_names
 from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain, Space
 from hwnas.targets import Target, detect_host, resolve_target
@@ -72,8 +74,8 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
         UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.
         TableError, RuntimeUnavailable: a target cannot run on this host.
     """
-    if job.search.strategy not in STRATEGIES:
-        raise UnknownName("search strategy", job.search.strategy, STRATEGIES)
+    if job.search.strategy not in strategy_names():
+        raise UnknownName("search strategy", job.search.strategy, strategy_names())
     budgets = _budgets(job)
     needed = bound_networks_for(job.search.confidence)
     if job.latency.bound_networks < needed:
@@ -150,6 +152,8 @@ def _check_size(job: Job, space: Space) -> None:
 def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
+    if file := file_of(context.space.name):  # its stages are done again when the space changes
+        domain["file_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     shared, stage = replace(context, progress=progress), partial(Stage, place=place)
     profile = stage(
         name="profile",

@@ -18,9 +18,11 @@ from typing import NamedTuple, TypeVar
 from hwnas.errors import InvalidValue, OutputError, RuntimeUnavailable, SpecError, UnknownName
 from hwnas.files.spec import read_spec
 from hwnas.files.untrusted import require_file
+from hwnas.plugins import resource
 from hwnas.targets.device import Device, DeviceKind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import Recipe
+from hwnas.targets.runtimes import plugin_runtimes
 from hwnas.targets.weights import with_weights
 
 log = logging.getLogger(__name__)
@@ -156,8 +158,19 @@ def devices() -> dict[str, Path]:
 
 
 def recipes() -> dict[str, Path]:
-    """Name -> file of every recipe."""
-    return _files("exporters", "*.toml")
+    """Name -> file of every recipe; those that come with a plugin's runtime are last."""
+    found = _files("exporters", "*.toml")
+    for facts in plugin_runtimes():
+        if facts.recipes is None:
+            continue
+        try:
+            paths = sorted(resource(facts.recipes).glob("*.toml"))
+        except ImportError as error:
+            _warn_left_out(f"recipes of a plugin, {facts.recipes}: {error}")
+            continue
+        for path in paths:
+            found.setdefault(path.stem, path)
+    return found
 
 
 def load_device(name: str) -> Device:

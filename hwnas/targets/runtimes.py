@@ -138,7 +138,11 @@ RUNTIMES: dict[str, RuntimeFacts] = {
     ),
 }
 _KNOWN = Registry(
-    "runtime", "hwnas.runtimes", RUNTIMES, kind=RuntimeFacts, needs="a hwnas.targets.runtimes.RuntimeFacts"
+    "runtime",
+    "hwnas.runtimes",
+    RUNTIMES,
+    fits=lambda found: isinstance(found, RuntimeFacts),
+    needs="a hwnas.targets.runtimes.RuntimeFacts",
 )
 
 
