@@ -25,7 +25,6 @@ import torch
 from on_host import profiled, timed_steadily
 
 from hwnas.accuracy import Evaluator
-from hwnas.cli.progress import shown_progress
 from hwnas.data import open_data
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel
@@ -36,6 +35,7 @@ from hwnas.search import latency_objective
 from hwnas.search.differentiable import METHODS, DifferentiableConfig, search_differentiable
 from hwnas.search.differentiable.run import Trained
 from hwnas.search.problem import Constraints
+from hwnas.shown_progress import shown_progress
 from hwnas.spaces import Arch, Space, make_space
 from hwnas.supernet import Supernet, TrainConfig, train
 from hwnas.targets import Target

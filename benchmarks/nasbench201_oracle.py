@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hwnas.accuracy import BenchmarkTable, Oracle, read_benchmark
-from hwnas.cli.asked import asked
 from hwnas.errors import HwnasError
 from hwnas.search import STRATEGIES, Problem, resource, solve
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Space, make_space
+from hwnas.workflows.constraints import asked
 
 HEURISTICS = [name for name in STRATEGIES if name not in ("exact", "milp")]  # those take a sum over slots alone
 FIRST = 50  # evaluations of the first column; each further one has twice as many

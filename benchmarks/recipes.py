@@ -16,16 +16,16 @@ import numpy as np
 import torch
 
 from hwnas.accuracy import Evaluator
-from hwnas.cli.options import reopen_data
-from hwnas.cli.progress import shown_progress
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.parity import ParityReport, check_parity
 from hwnas.errors import BundleError, ParityError, RuntimeUnavailable
 from hwnas.lowering import form_of
 from hwnas.progress import Progress
+from hwnas.shown_progress import shown_progress
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import load_supernet
 from hwnas.targets import Recipe, targets_of
+from hwnas.workflows.inputs import reopen_data
 
 
 def main() -> None:

@@ -18,17 +18,17 @@ import numpy as np
 from on_host import profiled, timed_steadily
 
 from hwnas.accuracy import AccuracyModel, Evaluator, fit_on_subnets
-from hwnas.cli.options import reopen_data
-from hwnas.cli.progress import shown_progress
 from hwnas.deploy.export import lower_subnet
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel
 from hwnas.progress import Progress
 from hwnas.search import Problem, latency_objective
 from hwnas.search.rerank import Chosen, choose
+from hwnas.shown_progress import shown_progress
 from hwnas.spaces import Arch, Codes, Space
 from hwnas.supernet import load_supernet
 from hwnas.targets import Target
+from hwnas.workflows.inputs import reopen_data
 
 FLEET = ("onnxruntime-cpu-fp32", "openvino-cpu-fp32", "onnxruntime-cpu-int8")
 BLOCK = 20_000  # random networks drawn at a time

@@ -49,10 +49,26 @@ RECIPE = Recipe.model_validate(
 
 
 @pytest.fixture(autouse=True, scope="session")
-def home_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of exported ops that all homes of a run share: exporting those of a small space takes 6 seconds."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lowered"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def make_home(folder: Path, lowered: Path) -> Path:
+    """A folder for ``$HWNAS_HOME``, empty but for the exported ops."""
+    folder.mkdir(exist_ok=True)
+    (folder / "lowered").symlink_to(lowered)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def home_of_the_tests(tmp_path_factory: pytest.TempPathFactory, lowered: Path) -> Iterator[None]:
     """What hwnas keeps between runs stays out of the user's data folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HWNAS_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("HWNAS_HOME", str(make_home(tmp_path_factory.mktemp("home"), lowered)))
         yield
 
 
@@ -109,12 +125,12 @@ class Ran:
 
 @pytest.fixture
 def hwnas_cli(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, lowered: Path
 ) -> Callable[..., Ran]:
     """A function that runs `hwnas` with some words in this process; returns its exit code and what it printed."""
     from hwnas.cli.main import main
 
-    monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HWNAS_HOME", str(make_home(tmp_path / "home", lowered)))
     monkeypatch.chdir(tmp_path)  # whatever a verb writes by default stays out of the checkout
 
     def run(*words: object) -> Ran:

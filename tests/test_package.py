@@ -134,3 +134,10 @@ def test_files_are_small():
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "hwnas").rglob("*.py")}
     assert len(lines) > 100
     assert {str(path): count for path, count in lines.items() if count > 400} == {}
+
+
+def test_benchmarks_use_what_users_use():
+    """What a benchmark needs of the command line is a use case, and belongs to `hwnas.workflows`."""
+    scripts = list((ROOT / "benchmarks").glob("*.py"))
+    assert len(scripts) > 10
+    assert [script.name for script in scripts if "hwnas.cli" in script.read_text(encoding="utf-8")] == []

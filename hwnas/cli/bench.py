@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress
+from hwnas.shown_progress import shown_progress
 
 OVER = 1  # the exit code of --fail-over-budget
 FAIL_OVER_BUDGET = "Exit code 1 if the measured latency is over the budget; 2 if the machine was too noisy to say."

@@ -11,7 +11,7 @@ import typer
 
 from hwnas.cli import options
 from hwnas.cli.bench import FAIL_OVER_BUDGET, OVER
-from hwnas.cli.progress import shown_progress
+from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
     from hwnas.pipeline import Job

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress
+from hwnas.shown_progress import shown_progress
+from hwnas.workflows import inputs
 
 if TYPE_CHECKING:
     from hwnas.deploy.sweep import Sweep, Swept
@@ -50,9 +51,9 @@ def sweep(
 
     targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipe)] if recipe else targets_of(device)
     net, facts = load_supernet(supernet)
-    chosen = net.space.arch(options.read_arch(arch)[0])
-    evaluator = Evaluator(net, options.reopen_data(facts), images=images, seed=1)  # the network that export makes
-    place = options.evaluations_folder(supernet)
+    chosen = net.space.arch(inputs.read_arch(arch)[0])
+    evaluator = Evaluator(net, inputs.reopen_data(facts), images=images, seed=1)  # the network that export makes
+    place = inputs.evaluations_folder(supernet)
     with (
         # Two supernets that are stages share the place, and may be swept at once.
         only_one(place / f".{facts.weights_sha256[:16]}.sweep.lock", f"a sweep of {supernet}"),
@@ -119,7 +120,7 @@ def _latencies(targets: list[Target], tables: Path | None, space: Space) -> dict
     found = {}
     for target in targets:
         try:
-            found[target.name] = options.latency_model(target, tables, space)
+            found[target.name] = inputs.latency_model(target, tables, space)
         except (SpecError, TableCorrupt, TableMismatch) as error:
             typer.echo(f"warning: no prediction for {target.name}: {error}", err=True)
         except TableError:  # no table of this recipe: its figures stand without a prediction

@@ -216,7 +216,7 @@ def _same_but_for_peaks(path: Path, device: Device) -> bool:
 def _with_peaks(device: Device, kept: Path | None, *, measure: bool) -> Device:
     """A detected device with the peaks that are measured now, else with those of a file that describes it."""
     if measure:
-        from hwnas.cli.progress import shown_progress
+        from hwnas.shown_progress import shown_progress
         from hwnas.timing.peaks import measure_peaks
 
         with shown_progress() as progress:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress
+from hwnas.shown_progress import shown_progress
+from hwnas.workflows import inputs
 
 
 def export(
@@ -27,9 +28,9 @@ def export(
 
     wanted = resolve_target(target)
     net, facts = load_supernet(supernet)
-    values, budget_ms = options.read_arch(arch)
-    latency = options.latency_model(wanted, tables, net.space)
-    evaluator = Evaluator(net, options.reopen_data(facts), images=None, seed=1)
+    values, budget_ms = inputs.read_arch(arch)
+    latency = inputs.latency_model(wanted, tables, net.space)
+    evaluator = Evaluator(net, inputs.reopen_data(facts), images=None, seed=1)
     with shown_progress() as progress:
         bundle = make(net.space.arch(values), evaluator, wanted, latency, out, budget_ms=budget_ms, progress=progress)
     manifest = bundle.manifest

@@ -33,10 +33,10 @@ from hwnas.cli import (
 from hwnas.cli import compile as compile_verbs
 from hwnas.cli.help import Verb
 from hwnas.cli.processes import drop_ranks
-from hwnas.cli.progress import INTERRUPTED, remembered_signals
 from hwnas.cli.renamed import renamed
 from hwnas.errors import HwnasError, InvalidValue
 from hwnas.files import reason_of
+from hwnas.shown_progress import INTERRUPTED, remembered_signals
 
 app = typer.Typer(
     name="hwnas",

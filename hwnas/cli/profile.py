@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress
+from hwnas.shown_progress import shown_progress
+from hwnas.workflows import inputs
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +50,8 @@ def profile(
     if replace and only_missing:
         raise InvalidValue("give --replace or --only-missing, not both: one drops the rows that the other keeps")
     wanted = resolve_target(target)
-    chosen = options.fixed_space(space, fix, channels, classes)
-    path = options.table_file(wanted, tables or writable_home() / "latency_tables")
+    chosen = inputs.fixed_space(space, fix, channels, classes)
+    path = inputs.table_file(wanted, tables or writable_home() / "latency_tables")
     assert path is not None
     journals = path.parent / f".{path.stem}.journals"
     with only_one(table_lock(path), f"the table of {wanted.name}"), shown_progress() as progress:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 from hwnas.errors import InvalidValue
 from hwnas.files import only_one, read_spec, write_whole
+from hwnas.shown_progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 from hwnas.spaces import notation_of
+from hwnas.workflows import inputs
 
 if TYPE_CHECKING:
     from hwnas.search.differentiable import Relaxed
@@ -45,10 +46,10 @@ def search_relaxed(
     Raises:
         InvalidValue: the space or the data is not given.
     """
-    from hwnas.cli import answers as said
-    from hwnas.cli.asked import asked
     from hwnas.data import open_data
     from hwnas.search.differentiable import DifferentiableConfig, search_differentiable
+    from hwnas.workflows import answers as said
+    from hwnas.workflows.constraints import asked
 
     if space is None or data is None:
         raise InvalidValue(f"{strategy} trains weights of its own: give --space and --data (not --supernet)")
@@ -58,7 +59,7 @@ def search_relaxed(
         )
     said.check_places(out, None, family=False)
     pictures = open_data(data, path=data_path)
-    chosen = options.fixed_space(space, fix, pictures.in_channels, len(pictures.classes))
+    chosen = inputs.fixed_space(space, fix, pictures.in_channels, len(pictures.classes))
     config = read_spec(training, DifferentiableConfig) if training else DifferentiableConfig()
     config = DifferentiableConfig.model_validate(
         {**config.model_dump(), **{k: v for k, v in changes.items() if v is not None}}

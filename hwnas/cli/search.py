@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
+from hwnas.shown_progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
+from hwnas.workflows import inputs
 
 
 def search(
@@ -74,7 +75,7 @@ def search(
     from hwnas.search import strategy_names
     from hwnas.search.differentiable import METHODS
 
-    held = options.held_confidence(confidence, no_margin)
+    held = inputs.held_confidence(confidence, no_margin)
     common: Any = {"target": target, "confidence": held, "tables": tables, "seed": seed, "as_json": as_json}
     if strategy in METHODS:
         if supernet or accuracy or family or front or explain:
@@ -142,22 +143,22 @@ def _search_supernet(
     """Search among the subnets of a trained supernet."""
     from hwnas.accuracy import Evaluator, fit_accuracy, fit_on_subnets
     from hwnas.accuracy.table import read_accuracies
-    from hwnas.cli import answers as said
-    from hwnas.cli.asked import asked
-    from hwnas.deploy.recipes import choose_recipe
     from hwnas.search import Problem
     from hwnas.search.rerank import choose
     from hwnas.supernet import load_supernet
+    from hwnas.workflows import answers as said
+    from hwnas.workflows.constraints import asked
+    from hwnas.workflows.recipes import choose_recipe
 
     said.check_places(out, front, family=family)
     net, facts = load_supernet(supernet)
-    pictures = options.reopen_data(facts)
+    pictures = inputs.reopen_data(facts)
     wanted = asked(net.space, budget, target, tables=tables, family=family, confidence=confidence)
     own = read_accuracies(accuracy, net.space) if accuracy else None
     evaluator = Evaluator(net, pictures, images=images, seed=seed + 1)
     with (
         shown_progress() as progress,
-        evaluator.journal(options.evaluations_folder(supernet), facts.weights_sha256) as journal,
+        evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal,
     ):
         if own:
             model = fit_accuracy(net.space, *own, seed=seed)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
+from hwnas.shown_progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
+from hwnas.workflows import inputs
 
 if TYPE_CHECKING:
     from hwnas.search.study.from_scratch import FromScratch
@@ -56,19 +57,19 @@ def study(
     The same command goes on with a study that was killed; given again meanwhile, here or on another machine, it adds a
     worker. Ctrl-C ends it with the best network so far.
     """
-    from hwnas.cli import answers as said
-    from hwnas.cli.asked import asked
     from hwnas.data import open_data
     from hwnas.errors import InvalidValue, SearchStopped
     from hwnas.search.study.from_scratch import FromScratch
     from hwnas.search.study.study import search_study
     from hwnas.supernet import TrainConfig, read_training
+    from hwnas.workflows import answers as said
+    from hwnas.workflows.constraints import asked
 
     if target is not None and target.endswith("/*"):
         raise InvalidValue(f"a study is for one recipe, not for --target {target}; name it: {target[:-1]}RECIPE")
-    held = options.held_confidence(confidence, no_margin)
+    held = inputs.held_confidence(confidence, no_margin)
     pictures = open_data(data, path=data_path)
-    chosen = options.fixed_space(space, fix, pictures.in_channels, len(pictures.classes))
+    chosen = inputs.fixed_space(space, fix, pictures.in_channels, len(pictures.classes))
     config = read_training(training) if training else TrainConfig()
     config = config.lasting(steps) if steps else config
     [wanted] = asked(chosen, budget, target, tables=tables, family=False, confidence=held).constraints.values()
@@ -146,5 +147,5 @@ def _prepare_folder(train: FromScratch) -> None:
     """
     kept = train.kept
     if kept is None or kept.training.get("study") != train.study:
-        options.check_folder(train.folder, "study")
+        inputs.check_folder(train.folder, "study")
     train.folder.mkdir(parents=True, exist_ok=True)

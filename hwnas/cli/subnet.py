@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress
+from hwnas.shown_progress import shown_progress
+from hwnas.workflows import inputs
 
 if TYPE_CHECKING:
     from hwnas.accuracy import Evaluator
@@ -38,9 +39,9 @@ def extract(
     """Take a network out of a supernet, its BN re-calibrated."""
     from hwnas.supernet import save_supernet, single
 
-    options.check_folder(out, "subnet")
+    inputs.check_folder(out, "subnet")
     net, facts, evaluator = _opened(supernet, None, calibration_images)
-    chosen = net.space.arch(options.read_arch(arch)[0])
+    chosen = net.space.arch(inputs.read_arch(arch)[0])
     with shown_progress() as progress:
         subnet = single(net.space, chosen, evaluator.subnet(chosen, progress=progress))
     save_supernet(
@@ -73,7 +74,7 @@ def evaluate(
     """
     net, facts, evaluator = _opened(supernet, images, calibration_images)
     space = net.space
-    chosen = {str(path): space.arch(options.read_arch(path)[0]) for path in archs or []}
+    chosen = {str(path): space.arch(inputs.read_arch(path)[0]) for path in archs or []}
     if not chosen and not random:
         chosen = (
             {"smallest": space.smallest, "largest": space.largest}
@@ -83,7 +84,7 @@ def evaluate(
     chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
     with (
         shown_progress() as progress,
-        evaluator.journal(options.evaluations_folder(supernet), facts.weights_sha256) as journal,
+        evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal,
     ):
         found = evaluator.accuracies(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
     if as_json:
@@ -124,7 +125,7 @@ def finetune(
     net, facts = load_supernet(subnet)
     if net.space.size > 1:
         raise InvalidValue(f"{subnet} holds {net.space.size} networks; take one out with: hwnas subnet extract")
-    data = options.reopen_data(facts)
+    data = inputs.reopen_data(facts)
     usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
     config = read_training(training) if training else usual
     if epochs or not training:
@@ -155,5 +156,5 @@ def _opened(supernet: Path, images: int | None, calibration_images: int) -> tupl
     from hwnas.supernet import load_supernet
 
     net, facts = load_supernet(supernet)
-    data = options.reopen_data(facts)
+    data = inputs.reopen_data(facts)
     return net, facts, Evaluator(net, data, images=images, calibration_images=calibration_images, seed=1)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hwnas.cli import options
+from hwnas.workflows import inputs
 
 app = typer.Typer(help="Supernets from elsewhere.", no_args_is_help=True)
 
@@ -35,7 +36,7 @@ def import_(
     from hwnas.supernet import Supernet, load_once_for_all, read_once_for_all, save_supernet
     from hwnas.supernet.once_for_all import PUBLISHED, resembled
 
-    options.check_folder(out, "supernet")
+    inputs.check_folder(out, "supernet")
     if format_ not in FORMATS:
         raise UnknownName("format", format_, FORMATS)
     if space is not None and space not in PUBLISHED:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress
 from hwnas.progress import silent
+from hwnas.shown_progress import shown_progress
+from hwnas.workflows import inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,9 +53,9 @@ def train(
     from hwnas.supernet import Supernet, TrainConfig, read_training
 
     images = open_data(data, path=data_path)
-    chosen = options.fixed_space(space, fix, images.in_channels, len(images.classes))
+    chosen = inputs.fixed_space(space, fix, images.in_channels, len(images.classes))
     if arch:
-        chosen = chosen.fix(**chosen.arch(options.read_arch(arch)[0]))
+        chosen = chosen.fix(**chosen.arch(inputs.read_arch(arch)[0]))
     config = read_training(training) if training else TrainConfig()
     config = config.lasting(steps) if steps else config
     config = config.model_copy(update={"batch_size": batch_size}) if batch_size else config
@@ -92,7 +93,7 @@ def run(
     from hwnas.supernet import save_supernet
     from hwnas.supernet import train as train_supernet
 
-    options.check_folder(out, "supernet", goes_on=True)
+    inputs.check_folder(out, "supernet", goes_on=True)
     facts: dict[str, JsonValue] = {
         **config.facts(seed),
         "precision": fabric.strategy.precision.precision,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from hwnas.cli import options
-from hwnas.cli.progress import shown_progress
+from hwnas.shown_progress import shown_progress
+from hwnas.workflows import inputs
 
 
 def validate(
@@ -32,8 +33,8 @@ def validate(
     from hwnas.targets import resolve_target, table_path
 
     wanted = resolve_target(target)
-    chosen = options.fixed_space(space, fix, channels, classes)
-    path = options.table_file(wanted, tables) or table_path(wanted)
+    chosen = inputs.fixed_space(space, fix, channels, classes)
+    path = inputs.table_file(wanted, tables) or table_path(wanted)
     if path is None or not path.is_file():
         read_table(wanted, path)  # says what is missing; there is no table to lock
     assert path is not None

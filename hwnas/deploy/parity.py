@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hwnas.accuracy import Evaluator
 from hwnas.accuracy.evaluate import logits, top1
 from hwnas.deploy.manifest import ParityReport
-from hwnas.errors import ParityError
+from hwnas.errors import (
+    BundleError,
+    GraphError,
+    InvalidValue,
+    OutputError,
+    ParityError,
+    RuntimeUnavailable,
+    SpecError,
+)
+from hwnas.files import Journal, reason_of
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
-from hwnas.runtimes import open_session
+from hwnas.runtimes import open_session, session_class
 from hwnas.runtimes.base import Array, Session
+from hwnas.spaces import Arch
 from hwnas.targets import Recipe, saturates_here
 
 
@@ -91,3 +102,51 @@ def outputs(session: Session, images: Array) -> Array:
         full = np.concatenate([part, np.repeat(part[:1], missing, axis=0)]) if missing else part
         results.append(session.run(full)[: len(part)])
     return np.concatenate(results)
+
+
+# Errors of one recipe among several, which is then left out with the reason while the others go on. A disk that is full
+# or a limit of processes counts: one runtime writes gigabytes and starts compilers where another does not.
+OF_ONE_RECIPE = (
+    *(BundleError, GraphError, InvalidValue, OutputError, ParityError, RuntimeUnavailable, SpecError),
+    OSError,
+)
+
+
+def told(error: Exception) -> str:
+    """The message of an error of `OF_ONE_RECIPE`: why its recipe is left out."""
+    return reason_of(error) if isinstance(error, OSError) else str(error)
+
+
+def deployed_parity(
+    arch: Arch,
+    evaluator: Evaluator,
+    recipe: Recipe,
+    journal: Journal,
+    lowered: Callable[[], tuple[nn.Module, Program | Path]],
+    progress: Progress = silent,
+) -> ParityReport:
+    """A network in the recipe's own runtime, beside torch, on the validation images.
+
+    Args:
+        arch: the network.
+        evaluator: says which images.
+        recipe: the recipe, whose limits of parity it has to keep.
+        journal: what it holds is not run again: the same arch under the same recipe and version of the runtime.
+        lowered: gives the torch network and its program, or the file of it; called where the journal has nothing.
+        progress: told after each batch.
+
+    Raises:
+        BundleError: the runtime cannot load the program.
+        ParityError: the program computes something else.
+        RuntimeUnavailable: the runtime cannot run here.
+    """
+    version = session_class(recipe).version()
+    key = f"{recipe.model_dump_json()} {version} " + " ".join(f"{n}={v}" for n, v in arch.items())
+    if key not in journal.entries:
+        network, program = lowered()
+        batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
+        available = evaluator.data.size("validation")
+        images = min(evaluator.images or available, available)
+        report = check_parity(network, program, recipe, batches, images=images, progress=progress)
+        journal.record(key, report.model_dump())
+    return ParityReport.model_validate(journal.entries[key])

@@ -22,7 +22,7 @@ from hwnas.accuracy import Evaluator
 from hwnas.affinity import allowed_cores, cores_text
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.manifest import ParityReport
-from hwnas.deploy.recipes import OF_ONE_RECIPE, deployed_parity, told
+from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
 from hwnas.errors import InvalidValue, RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel

@@ -17,9 +17,10 @@ from typing import Any, Self
 
 from hwnas.errors import OutputError
 from hwnas.files import only_one, reason_of, write_whole
+from hwnas.workflows.inputs import STAGE_INPUTS
 
 UNFINISHED = ".partial"
-_INPUTS, _RESULT, _FILES, _SECONDS = "inputs.json", "result.json", "files.json", "seconds.json"
+_RESULT, _FILES, _SECONDS = "result.json", "files.json", "seconds.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,7 @@ class Stages:
         if not _is_whole(place):  # a kill may have come between the last file and the new name
             place.mkdir(parents=True, exist_ok=True)
             (place / _FILES).unlink(missing_ok=True)
-            write_whole(place / _INPUTS, json.dumps(stage.depends_on, indent=2, sort_keys=True) + "\n")
+            write_whole(place / STAGE_INPUTS, json.dumps(stage.depends_on, indent=2, sort_keys=True) + "\n")
             before, start = _seconds(place) or 0.0, time.perf_counter()
             try:
                 result = stage.work(place)
@@ -207,7 +208,7 @@ def _remove(path: Path) -> None:
 def known_inputs(place: Path) -> dict[Path, dict[str, object]]:
     """Folder of a stage, finished or not -> what it depends on, of all stages in a folder."""
     found: dict[Path, dict[str, object]] = {}
-    for path in sorted(place.glob(f"*/{_INPUTS}")):
+    for path in sorted(place.glob(f"*/{STAGE_INPUTS}")):
         inputs = _read_json(path)  # None where somebody wrote into it: its stage is not whole and will be done again
         if isinstance(inputs, dict):
             found[path.parent] = inputs
@@ -244,7 +245,7 @@ def _digest(path: Path) -> str:
 def _is_whole(folder: Path) -> bool:
     """Whether the files that are listed in a folder are there and unchanged."""
     listing = _read_json(folder / _FILES)
-    if not isinstance(listing, dict) or not {_INPUTS, _RESULT} <= set(listing):
+    if not isinstance(listing, dict) or not {STAGE_INPUTS, _RESULT} <= set(listing):
         return False
     return all((folder / name).is_file() and _digest(folder / name) == digest for name, digest in listing.items())
 
@@ -269,11 +270,6 @@ def _seconds(folder: Path) -> float | None:
     found = _read_json(folder / _SECONDS)
     seconds = found.get("seconds") if isinstance(found, dict) else None
     return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else None
-
-
-def is_stage(folder: Path) -> bool:
-    """Whether a folder is a stage of a run: nothing but the run writes into it."""
-    return (folder / _INPUTS).is_file()
 
 
 def _read_json(path: Path) -> object:

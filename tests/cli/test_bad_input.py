@@ -17,8 +17,8 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from PIL import Image
 
 from hwnas.cli.main import main
-from hwnas.cli.options import read_arch
 from hwnas.errors import SpecError
+from hwnas.workflows.inputs import read_arch
 
 TARGET = "this/onnxruntime-cpu-fp32"
 SMALL = (
@@ -490,9 +490,9 @@ def test_a_table_that_another_process_measures(refused, mine):
 
 def test_data_whose_classes_changed_after_training(mine):
     images(mine / "pets", ["cat", "dog"])
-    from hwnas.cli.options import reopen_data
     from hwnas.errors import DataError
     from hwnas.supernet import SupernetFacts
+    from hwnas.workflows.inputs import reopen_data
 
     facts = json.loads((mine / "net" / "supernet.json").read_text())
     facts["data"] = {"name": "images", "path": str(mine / "pets")}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hwnas.cli.progress import shown_progress
+from hwnas.shown_progress import shown_progress
 
 
 def test_lines_say_unit_and_note(capsys: pytest.CaptureFixture[str]) -> None:

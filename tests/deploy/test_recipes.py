@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hwnas.accuracy import Evaluator
-from hwnas.deploy import recipes
-from hwnas.deploy.recipes import choose_recipe, deployed_parity
+from hwnas.deploy import parity
+from hwnas.deploy.parity import deployed_parity
 from hwnas.errors import GraphError, InfeasibleBudget, ParityError
 from hwnas.files import Journal
 from hwnas.latency import LatencyTable, load_model
@@ -18,6 +18,8 @@ from hwnas.latency.manifest import Fit
 from hwnas.search import Problem, latency_objective
 from hwnas.spaces import Domain, Space
 from hwnas.targets import Target
+from hwnas.workflows import recipes
+from hwnas.workflows.recipes import choose_recipe
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_progress_counts_the_images_that_there_are(
         told.append(images)
         raise ParityError("enough")
 
-    monkeypatch.setattr(recipes, "check_parity", checked)
+    monkeypatch.setattr(parity, "check_parity", checked)
     with Journal(tmp_path / "journal.jsonl", {}) as journal, pytest.raises(ParityError):
         deployed_parity(space.smallest, few, this.recipe, journal, lambda: (few.subnet(space.smallest), tmp_path))
     assert told == [evaluator.data.size("validation")]

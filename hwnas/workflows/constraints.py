@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hwnas.cli import options
 from hwnas.errors import InfeasibleBudget, InvalidValue, SpecError, TableError, UnknownName
 from hwnas.search import Objective, check_feasible, latency_objective, parse_budget, resource
 from hwnas.search.objectives import RESOURCES
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Space
 from hwnas.targets import Target, resolve_target, targets_of, this_device
+from hwnas.workflows import inputs
 
 _ALL_RECIPES = "/*"
 
@@ -90,7 +90,7 @@ def _objective(space: Space, name: str, tables: Path | None) -> tuple[Objective,
             raise UnknownName("objective", name, RESOURCES, "Latency is named by its target, device/recipe.")
         return resource(space, name), None
     target = resolve_target(name)
-    return latency_objective(options.latency_model(target, tables, space)), target
+    return latency_objective(inputs.latency_model(target, tables, space)), target
 
 
 def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | None, confidence: float | None) -> Asked:
@@ -106,7 +106,7 @@ def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | N
     constraints, targets, skipped = dict[str, Constraints](), dict[str, Target](), dict[str, str]()
     for resolved in targets_of(device):
         try:
-            objective = latency_objective(options.latency_model(resolved, tables, space))
+            objective = latency_objective(inputs.latency_model(resolved, tables, space))
             objective.margin(confidence)
         except (TableError, SpecError, InvalidValue) as error:  # no table or a broken one, no margin: others may do
             skipped[resolved.name] = str(error)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.accuracy import AccuracyModel
-from hwnas.deploy.recipes import RecipeChoice
 from hwnas.errors import OutputError
 from hwnas.files import write_whole
 from hwnas.latency.model import slot_latencies
@@ -18,6 +17,7 @@ from hwnas.search import Candidate, Problem, find_front
 from hwnas.search.next_steps import next_steps
 from hwnas.search.problem import Constraints
 from hwnas.search.rerank import Chosen
+from hwnas.workflows.recipes import RecipeChoice
 
 Answer = dict[str, Any]
 

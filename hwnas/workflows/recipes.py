@@ -9,46 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
-from hwnas.deploy.manifest import ParityReport
-from hwnas.deploy.parity import check_parity
+from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
 from hwnas.errors import (
-    BundleError,
-    GraphError,
     InfeasibleBudget,
     InvalidValue,
-    OutputError,
-    ParityError,
-    RuntimeUnavailable,
-    SpecError,
     TableError,
 )
-from hwnas.files import Journal, reason_of
+from hwnas.files import Journal
 from hwnas.lowering import Program
 from hwnas.progress import Progress, never, silent
-from hwnas.runtimes import session_class
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.rerank import Chosen, choose
-from hwnas.spaces import Arch
-from hwnas.targets import Recipe, Target
-
-# Errors of one recipe among several, which is then left out with the reason while the others go on. A disk that is full
-# or a limit of processes counts: one runtime writes gigabytes and starts compilers where another does not.
-OF_ONE_RECIPE = (
-    *(BundleError, GraphError, InvalidValue, OutputError, ParityError, RuntimeUnavailable, SpecError),
-    OSError,
-)
-
-
-def told(error: Exception) -> str:
-    """The message of an error of `OF_ONE_RECIPE`: why its recipe is left out."""
-    return reason_of(error) if isinstance(error, OSError) else str(error)
+from hwnas.targets import Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,41 +105,6 @@ def choose_recipe(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise InfeasibleBudget(f"no recipe has a network that can be deployed: {reasons}", objectives=tuple(problems))
     return sorted(found, key=lambda choice: -max(choice.deployed)), left_out
-
-
-def deployed_parity(
-    arch: Arch,
-    evaluator: Evaluator,
-    recipe: Recipe,
-    journal: Journal,
-    lowered: Callable[[], tuple[nn.Module, Program | Path]],
-    progress: Progress = silent,
-) -> ParityReport:
-    """A network in the recipe's own runtime, beside torch, on the validation images.
-
-    Args:
-        arch: the network.
-        evaluator: says which images.
-        recipe: the recipe, whose limits of parity it has to keep.
-        journal: what it holds is not run again: the same arch under the same recipe and version of the runtime.
-        lowered: gives the torch network and its program, or the file of it; called where the journal has nothing.
-        progress: told after each batch.
-
-    Raises:
-        BundleError: the runtime cannot load the program.
-        ParityError: the program computes something else.
-        RuntimeUnavailable: the runtime cannot run here.
-    """
-    version = session_class(recipe).version()
-    key = f"{recipe.model_dump_json()} {version} " + " ".join(f"{n}={v}" for n, v in arch.items())
-    if key not in journal.entries:
-        network, program = lowered()
-        batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
-        available = evaluator.data.size("validation")
-        images = min(evaluator.images or available, available)
-        report = check_parity(network, program, recipe, batches, images=images, progress=progress)
-        journal.record(key, report.model_dump())
-    return ParityReport.model_validate(journal.entries[key])
 
 
 def _accuracy(

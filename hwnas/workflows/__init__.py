@@ -1,0 +1,1 @@
+"""Use cases: what the command line, the stages of a job and Python users call alike."""
