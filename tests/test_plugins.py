@@ -205,7 +205,7 @@ def test_without_the_plugin_what_it_made_names_it(tmp_path: Path, monkeypatch: p
     with pytest.raises(UnknownName, match=r"unknown dataset 'plugged'.* If it came from a plugin, install the package"):
         open_data("plugged")
     with pytest.raises(
-        SpecError, match=r"runtime is 'plugged'; it should be .*; if it is a plugin's, install the plugin"
+        SpecError, match=r"runtime is 'plugged'; it should be .*; if 'plugged' came from a plugin, install the package"
     ):
         load_recipe("plugged-fp32")
 

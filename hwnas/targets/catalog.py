@@ -196,7 +196,13 @@ def load_recipe(name: str) -> Recipe:
         UnknownName: there is none.
         SpecError: its file is wrong, or says another name than the file has.
     """
-    return _load("recipe", name, recipes(), Recipe, "A recipe is a file in exporters/ of the checkout or $HWNAS_HOME.")
+    return _load(
+        "recipe",
+        name,
+        recipes(),
+        Recipe,
+        "A recipe is a file in exporters/ of the checkout or $HWNAS_HOME, or comes with a plugin's runtime.",
+    )
 
 
 def _load(what: str, name: str, files: dict[str, Path], model: type[Named], hint: str) -> Named:

@@ -178,8 +178,9 @@ def known_runtime(name: str) -> str:
         raise ValueError(str(error)) from error
     except UnknownName as error:
         *others, last = map(repr, error.choices)
-        near = difflib.get_close_matches(name, error.choices, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "if it is a plugin's, install the plugin"
+        near = difflib.get_close_matches(name, error.choices, n=1, cutoff=0.8)  # a slip, not another runtime
+        plugin = f"if {name!r} came from a plugin, install the package that registers it under hwnas.runtimes"
+        hint = f"did you mean {near[0]!r}?" if near else plugin
         raise ValueError(f"it should be {', '.join(others)} or {last}; {hint}") from error
     return name
 
