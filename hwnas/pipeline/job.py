@@ -42,6 +42,27 @@ class LatencyConfig(Spec):
     max_seconds: PositiveFloat | None = None
 
 
+class JobTraining(TrainConfig):
+    """``[training]``: a training config, and what the training runs on.
+
+    Attributes:
+        accelerator: auto, cpu or cuda.
+        precision: 32-true, or bf16-mixed where the device has it.
+        devices: processes in all, one a device.
+        teacher: folder of a trained supernet, whose largest network teaches as well.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "cpu"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    devices: PositiveInt = 1
+    teacher: str | None = None
+
+    @property
+    def config(self) -> TrainConfig:
+        """The training config alone."""
+        return TrainConfig.model_validate(self.model_dump(include=set(TrainConfig.model_fields), by_alias=True))
+
+
 class AccuracyConfig(Spec):
     """``[accuracy]``: subnets evaluated to fit the accuracy model, and the images that an evaluation takes.
 
@@ -94,7 +115,7 @@ class Job(Spec):
     space: SpaceChoice
     data: DataChoice
     latency: LatencyConfig = LatencyConfig()
-    training: TrainConfig = TrainConfig()
+    training: JobTraining = JobTraining()
     accuracy: AccuracyConfig = AccuracyConfig()
     search: SearchConfig = SearchConfig()
 
@@ -115,11 +136,13 @@ def read_job(path: Path) -> Job:
         SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.
     """
     job = read_spec(path, Job)
-    if job.data.path is None:
-        return job
-    # Absolute, for it stands in the supernet, which is opened again from anywhere.
-    data = job.data.model_copy(update={"path": str((path.parent / job.data.path).absolute())})
-    return job.model_copy(update={"data": data})
+    data, training = job.data, job.training
+    if data.path is not None:
+        # Absolute, for it stands in the supernet, which is opened again from anywhere.
+        data = data.model_copy(update={"path": str((path.parent / data.path).absolute())})
+    if training.teacher is not None:
+        training = training.model_copy(update={"teacher": str((path.parent / training.teacher).absolute())})
+    return job.model_copy(update={"data": data, "training": training})
 
 
 def quickstart_job() -> Job:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,29 +190,39 @@ def launched(accelerator: str, devices: int, precision: str, *, alone: bool = Fa
     Raises:
         InvalidValue: unknown, or not available on this host; a launcher started another number of processes.
     """
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-
     from hwnas.training.processes import launch
     from hwnas.training.signals import end_together
 
-    try:
-        fabric = prepared(accelerator, devices, precision, alone=alone)
+    with _refused(accelerator, devices):
+        fabric = _fabric(accelerator, devices, precision, alone=alone)
         if fabric.world_size > 1:
             end_together(getattr(fabric.strategy.launcher, "procs", []))
         launch(fabric)
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
     return fabric
 
 
-def prepared(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
-    """What `launched` gives, with no process started yet.
+def check_devices(accelerator: str, devices: int, precision: str) -> None:
+    """Check that a training of this process and those that it would start has its devices; none is started.
 
     Raises:
-        UnknownName: no such accelerator or precision.
-        InvalidValue: a launcher started another number of processes.
-        RuntimeError, ValueError, MisconfigurationException: the devices are not there.
+        InvalidValue: unknown, or not available on this host.
     """
+    with _refused(accelerator, devices):
+        _fabric(accelerator, devices, precision, alone=True)
+
+
+@contextmanager
+def _refused(accelerator: str, devices: int) -> Iterator[None]:
+    """What Fabric says of devices as an error of the user's."""
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
+
+
+def _fabric(accelerator: str, devices: int, precision: str, *, alone: bool) -> Fabric:
     from hwnas.training.processes import make_fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # how many processes there are is no news
