@@ -1,10 +1,10 @@
-"""Training beside other work: images a second with all cores quiet and with some busy, threads fixed and following.
+"""Training beside other work: images per second with all cores quiet and with some busy, threads fixed and adapted.
 
     python benchmarks/busy_training.py
 
-`OMP_DYNAMIC=false` holds the threads, as before hwnas followed other work with them. The four cases take turns in one
-run; each figure is the median over the rounds of the last seconds of a training, when its threads are settled. On a
-machine of more than two cores, keep as many busy as matter there: ``--busy 4``.
+`OMP_DYNAMIC=false` fixes the threads, as before hwnas adapted them to other work. The four cases alternate in one run;
+each figure is the median over the rounds of the last seconds of a training, when its threads are settled. On a machine
+with more than two cores, keep as many busy as matter there: ``--busy 4``.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Does differentiable search land on its target: every method, seeds, targets over the range of a space on this host.
+"""Does differentiable search meet its target: every method, several seeds, targets over the range of a space on this host.
 
-The host is profiled first, as it is now. Every method searches `nasbench201-tiny` (one cell a stage, 32 px, cluttered
-digits) for latencies at quantiles of the space's, with the same number of images. The networks found are lowered and
-timed in the same passes: latency expected under the probabilities, of their most probable network, predicted of the one
-that was repaired, and measured. Then time a step and peak memory of each method, in a process of its own; then accuracy
-after training from scratch, against random networks in the same window, trained alike. A killed run goes on where it
-was. Close other work while it times.
+The host is profiled first. Every method searches `nasbench201-tiny` (one cell per stage, 32 px, cluttered digits) for
+latencies at quantiles of the space's, with the same number of images. The resulting networks are lowered and timed in
+the same passes. Printed are the latency expected under the probabilities, that of their most probable network, the
+prediction of the repaired network, and its measurement; then time per step and peak memory of each method, in separate
+processes; then accuracy after training from scratch, beside random networks in the same window with the same training.
+A killed run resumes. Close other work while it times.
 
     python benchmarks/differentiable.py --out differentiable
 """
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="onnxruntime-cpu-fp32")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--confidence", type=float, default=0.95, help="with which a network keeps its target")
+    parser.add_argument("--confidence", type=float, default=0.95, help="confidence that a network stays within its target")
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--train-steps", type=int, default=300, help="of networks trained from scratch; 0 for none")

@@ -1,4 +1,4 @@
-"""Prints how many cluttered digits one core draws in a second.
+"""Print how many cluttered digits one core draws per second.
 
 python benchmarks/digits_throughput.py
 """

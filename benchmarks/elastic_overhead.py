@@ -1,9 +1,9 @@
-"""What sharing weights costs: a training step of a supernet's subnet beside the same network taken out of it.
+"""What sharing weights costs: a training step of a supernet's subnet beside one of the extracted network.
 
     python benchmarks/elastic_overhead.py
 
-A step is the forward pass, the loss and the backward pass. Both networks take turns, each on the same images; the
-figure is the ratio of the 25% quantiles.
+A step is the forward pass, the loss and the backward pass. The networks alternate, on the same images; the figure is
+the ratio of the 25% quantiles.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How well latencies are predicted: every CPU recipe on every space, profiled and validated on this host in one run.
 
-Each line is a table made anew (16 calibration networks) and held against fresh networks, beside the noise floor and the
+Each line is a new table (16 calibration networks), compared with other networks, beside the noise floor and the
 usual alternatives, fitted on the same networks. Tables that are already in the output folder and validated with this
-seed are kept, so a killed run goes on where it was. Close other work first: it takes about an hour and a half.
+seed are kept, so a killed run resumes. Close other work first: it takes about an hour and a half.
 
     python benchmarks/latency_error.py --tables latency_tables
 """
@@ -33,7 +33,7 @@ SPACES = {
     "mobilenetv3@224": ("mobilenetv3", {"resolution": 224}),
     "mobilenetv3-tiny": ("mobilenetv3-tiny", {}),
 }
-ATTEMPTS = 3  # a neighbour on the same machine may spoil a measurement; hwnas then says so and writes nothing
+ATTEMPTS = 3  # other load on the machine may spoil a measurement; hwnas then says so and writes nothing
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """How fast does each strategy find the best network: regret on a benchmark's table, where nothing has to be trained.
 
 The table is your own CSV file: a column `arch` with NAS-Bench-201's cells in the benchmark's notation, and columns of
-accuracies, in percent or as fractions. Every strategy that takes any accuracy scores the same number of networks; the
-regret is how far the best one within the budgets is below the table's best within them, in points, as the median over
-seeds. A network that was scored before is no further evaluation, so a strategy that repeats itself ends with fewer.
+accuracies, in percent or as fractions. Every strategy that accepts any accuracy evaluates the same number of networks.
+The regret is how far the best of them within the budgets is below the table's best within the budgets, in points, as
+the median over seeds. A repeated network is not a further evaluation, so a strategy that repeats itself evaluates fewer.
 
     python benchmarks/nasbench201_oracle.py nasbench201.csv --column cifar10-valid
     python benchmarks/nasbench201_oracle.py nasbench201.csv --target this/onnxruntime-cpu-fp32 --budget 50%

@@ -1,4 +1,4 @@
-"""What benchmarks of deployed networks have in common: a target of this host, and networks timed on it."""
+"""Shared by benchmarks of deployed networks: a target of this host, and networks timed on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hwnas.targets import Target, resolve_target
 from hwnas.timing import Measurement, time_programs
 from hwnas.timing.protocol import NETWORKS
 
-ATTEMPTS = 3  # a neighbour may spoil a measurement, which then says so
+ATTEMPTS = 3  # other load may spoil a measurement, which then says so
 
 
 def profiled(

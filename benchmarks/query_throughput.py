@@ -1,4 +1,4 @@
-"""Prints how many latencies a second one core looks up, beside a table that is walked as a dictionary of strings.
+"""Print how many latencies per second one core predicts, beside a walk of a dictionary of strings.
 
 python benchmarks/query_throughput.py
 

@@ -2,9 +2,9 @@
 
     python benchmarks/recipe_facts.py
 
-The network is the arch in the middle of the space (the middle value of every variable). Recipes take turns, a short
-measurement each, several times over; the figure is the median of their p25, and torch's eager execution on one thread
-is 1.0. int8 scales are taken from noise: they change no kernel.
+The network is the arch in the middle of the space (the middle value of every variable). Recipes alternate, a short
+measurement each, several times; the figure is the median of their p25, and torch's eager execution on one thread is
+1.0. int8 scales are taken from noise, because they change no kernel.
 """
 
 from __future__ import annotations

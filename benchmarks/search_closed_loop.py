@@ -1,10 +1,10 @@
-"""Does search keep its word: budgets over the range of a space on this host, the networks found deployed and timed.
+"""Does search keep its budgets: budgets over the range of a space on this host, the results deployed and timed.
 
-The targets are profiled first, as the machine is now. For each budget the best network is searched at 95% confidence,
-lowered, and all are timed in the same passes: is the budget kept, how far is the prediction off. Then one network for
-three targets at once is timed on each. Last, and longest, come random networks within each budget, evaluated as the
-candidates were; both winners are judged on the test images, which neither was chosen by. A killed run goes on where it
-was, and so does one that ended because the machine was too noisy. Close other work while it times.
+The targets are profiled first. For each budget the best network is searched at 95% confidence and lowered, and all
+networks are timed in the same passes: is the budget kept, how large is the prediction's error. Then one network for
+three targets at once is timed on each. Last, and longest, random networks within each budget are evaluated like the
+candidates; both winners are evaluated on the test images, which chose neither. A run that was killed, or that ended
+because the machine was too noisy, resumes. Close other work while it times.
 
     python benchmarks/search_closed_loop.py --supernet supernet --out closed-loop
 """

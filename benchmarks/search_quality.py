@@ -1,7 +1,7 @@
 """How good the strategies are: gap to the optimum, seconds and evaluations, in the same run.
 
-First a problem whose optimum is known (`note10`; left out where its tables are absent), then random additive ones on
-the whole mobilenetv3-tiny, whose optimum exact search proves. One core, one thread: see the first line that it prints.
+First a problem with a known optimum (`note10`; left out if its tables are absent), then random additive problems on the
+whole mobilenetv3-tiny, whose optimum exact search proves. One core, one thread: see the first line of the output.
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/search_quality.py
 """

@@ -2,10 +2,10 @@
 
     python benchmarks/supernet_quality.py --out runs
 
-For each seed a supernet is trained by a recipe, and eight of its subnets, spread evenly over the predicted latency, are
-trained from scratch on as many images as the supernet saw, by the same recipe with everything that belongs to sharing
-left out. All are judged on the whole test split, subnets of the supernet after BN re-calibration, whose gain is
-shown for random subnets. A killed run goes on where it was.
+For each seed a supernet is trained by a training config, and eight of its subnets, spread evenly over the predicted
+latency, are trained from scratch on as many images, by the same config without everything that belongs to sharing. All
+are evaluated on the whole test split, subnets of the supernet after BN re-calibration, whose gain is shown for random
+subnets. A killed run resumes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A hook of mkdocs: files of the repository that are pages of the site, too, stay where they are read on their own.
+"""A hook of mkdocs: files outside docs/ become pages of the site, too.
 
-In `docs/` they are linked by their path in the repository; in the site by the page that they are there.
+Links to them in `docs/` are paths in the repository; the hook turns them into links to the pages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ PAGES = {
     "devices/README.md": "devices.md",
     "exporters/README.md": "recipes.md",
     "latency_tables/README.md": "tables.md",
+    "benchmarks/README.md": "benchmarks.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
 _LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")

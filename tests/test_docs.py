@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
+
+import pytest
 
 import hwnas
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+ARCHITECTURE = DOCS / "architecture.md"
 
 
 def test_the_reference_has_every_public_name_once():
     shown = re.findall(r"^::: hwnas\.(\w+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
     assert sorted(shown) == sorted(hwnas.__all__)
+
+
+def test_architecture_lists_the_layers_of_the_contract():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    section = ARCHITECTURE.read_text().split("\n## Layers\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.+?`) \|", section, re.MULTILINE)
+    listed = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    assert listed == [set(layer.split(" | ")) for layer in layers]
+
+
+def test_architecture_names_files_that_exist_and_hold_what_it_says():
+    text = ARCHITECTURE.read_text()
+    paths = re.findall(r"`((?:hwnas|tests|devices|exporters|latency_tables)/[\w./]+)`", text)
+    assert len(paths) > 60
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    held = re.findall(r"`(\w+)`\s+(?:in|of)\s+`(hwnas/[\w/]+\.py)`", text)
+    assert len(held) > 15
+    assert [pair for pair in held if not re.search(rf"\b{pair[0]}\b", (ROOT / pair[1]).read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("progress: told about each image", "told about each"),
+        ("    # a loss that is no\n    # number", "is no # number"),
+        ("callback, invoked after every image", None),
+    ],
+)
+def test_forbidden_phrases_are_found_across_lines(tmp_path, text, found):
+    (tmp_path / "page.md").write_text(text)
+    command = [sys.executable, ROOT / "scripts" / "check-phrases", tmp_path / "page.md"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == (1 if found else 0)
+    assert ended.stdout.startswith(f"{tmp_path / 'page.md'}:1: {found!r}; write: ") if found else ended.stdout == ""

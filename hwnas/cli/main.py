@@ -41,7 +41,6 @@ app = typer.Typer(
     name="hwnas",
     help="Profile a device, search a network that fits it, export it, and time it again.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(devices.app, name="devices")

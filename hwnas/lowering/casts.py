@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hwnas.graphs import Graph, add_node
 from hwnas.lowering.images import Images
 from hwnas.lowering.observe import largest
 
@@ -40,15 +41,15 @@ def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> on
     Raises:
         InvalidValue: the images are no images.
     """
-    wide = _islands(model, images, large=to == "fp16")
+    whole = Graph(model)
+    wide = _islands(whole, images, large=to == "fp16")
     kind, dtype = _TYPES[to]
     floats = _floats(model)
     graph = onnx.GraphProto(name=model.graph.name)
     graph.input.extend(model.graph.input)
     graph.output.extend(model.graph.output)
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    results = {entry.name for entry in model.graph.output}
-    types = {entry.name: TensorProto.FLOAT for entry in model.graph.input}
+    stored = whole.initializers
+    types = dict.fromkeys(whole.inputs, TensorProto.FLOAT)
     names: dict[tuple[str, int], str] = {}
 
     def typed(name: str, wanted: int) -> str:
@@ -68,16 +69,14 @@ def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> on
                 _add_cast(graph, name, names[name, wanted], wanted)
         return names[name, wanted]
 
-    for node in model.graph.node:
+    for node in whole.nodes:
         wanted = TensorProto.FLOAT if node.name in wide else kind
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.input[:] = [typed(name, wanted) if name else "" for name in node.input]
-        graph.node.add().CopyFrom(copy)
-        types |= dict.fromkeys((name for name in node.output if name in floats), wanted)
-        for i, name in enumerate(node.output):
-            if name in results and types.get(name) == kind:
-                graph.node[-1].output[i] = names[name, kind] = f"{name}.narrow"
+        inputs = [typed(name, wanted) if name else "" for name in node.inputs]  # whose casts come before the node
+        copy = add_node(graph, node, inputs, node.outputs)
+        types |= dict.fromkeys((name for name in node.outputs if name in floats), wanted)
+        for i, name in enumerate(node.outputs):
+            if name in whole.outputs and types.get(name) == kind:
+                copy.output[i] = names[name, kind] = f"{name}.narrow"
                 _add_cast(graph, f"{name}.narrow", name, TensorProto.FLOAT)
     result = helper.make_model(graph, opset_imports=model.opset_import, producer_name=model.producer_name)
     result.ir_version = model.ir_version
@@ -90,23 +89,21 @@ def _add_cast(graph: onnx.GraphProto, source: str, result: str, to: int) -> None
 
 def _floats(model: onnx.ModelProto) -> set[str]:
     """Names of the values and weights in float32."""
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    values = (*graph.input, *graph.output, *graph.value_info)
-    found = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return found | {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    graph = Graph(onnx.shape_inference.infer_shapes(model, strict_mode=True))
+    return {name for name, kind in graph.types.items() if kind == TensorProto.FLOAT}
 
 
-def _islands(model: onnx.ModelProto, images: Images | None, *, large: bool) -> set[str]:
+def _islands(graph: Graph, images: Images | None, *, large: bool) -> set[str]:
     """Names of the nodes that stay in fp32; `large`, whether what is too large or too small for fp16 counts."""
-    found = {node.name for node in model.graph.node if node.op_type in _SUMS}
+    found = {node.name for node in graph.nodes if node.op_type in _SUMS}
     if not large:
         return found  # bf16 has the range of fp32
-    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
-    out = {name for name, values in tensors.items() if not _held(values)}
+    weights = [t for t in graph.initializers.values() if t.data_type == TensorProto.FLOAT]
+    out = {tensor.name for tensor in weights if not _held(numpy_helper.to_array(tensor))}
     if images is not None:
         limit = np.finfo(np.float16).max / _HEADROOM
-        out |= {name for name, value in largest(model, images).items() if value > limit}
-    return found | {node.name for node in model.graph.node if _touches(out, (*node.input, *node.output))}
+        out |= {name for name, value in largest(graph.model, images).items() if value > limit}
+    return found | {node.name for node in graph.nodes if _touches(out, (*node.inputs, *node.outputs))}
 
 
 def _touches(names: set[str], those: Iterable[str]) -> bool:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import onnx
 
 from hwnas.errors import InvalidValue
+from hwnas.graphs import Graph
 
 Images = npt.NDArray[np.float32]
 
@@ -34,7 +35,8 @@ def check_images(images: Images) -> None:
 
 def batch_of(model: onnx.ModelProto) -> int:
     """Images a run of a graph of static shapes."""
-    return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value)
+    graph = Graph(model)
+    return graph.static_shapes[graph.inputs[0]][0]
 
 
 def batched(images: Images, batch: int) -> list[Images]:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 # Of all spaces together; graphs hold their weights, and are shared by all image sizes.
 _MOST_BYTES = 2**30
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir")
-_CODE = ("lowering", "nn", "spaces")
+_CODE = ("graphs", "lowering", "nn", "spaces")
 _DIGITS = 32
 
 Export = Callable[[list[Op]], list[onnx.ModelProto]]

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from hwnas.graphs import Graph, copied
 from hwnas.lowering.images import Images, batch_of, batched, check_images
 from hwnas.lowering.serialized import serialized
 
@@ -32,12 +33,9 @@ def largest(model: onnx.ModelProto, images: Images) -> dict[str, float]:
         InvalidValue: there are no images, they are all one value, or not finite.
     """
     check_images(images)
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
-    values = [value.name for value in inferred if value.type.tensor_type.elem_type == TensorProto.FLOAT]
+    whole, graph = copied(model), Graph(onnx.shape_inference.infer_shapes(model, strict_mode=True))
+    values = [name for name, kind in graph.types.items() if kind == TensorProto.FLOAT and graph.producer(name)]
     # Only the largest of each leaves the runtime: all activations of a batch would be gigabytes.
-    values += [entry.name for entry in model.graph.output]
     for name in values:
         whole.graph.node.append(helper.make_node("Abs", [name], [f"{name}.abs"]))
         whole.graph.node.append(helper.make_node("ReduceMax", [f"{name}.abs"], [f"{name}.max"], keepdims=0))
@@ -52,6 +50,6 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3
-    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+    if "QuantizeLinear" in Graph(model).op_types:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # int8 kernels come after it
     return ort.InferenceSession(serialized(model), settings, providers=["CPUExecutionProvider"])

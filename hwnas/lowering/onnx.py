@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.errors import InvalidValue
 from hwnas.files.atomic import system_refusals, write_whole
+from hwnas.graphs import Graph, Node, add_node, copied, cut, model_of
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained, without_size
 from hwnas.lowering.kept import exported
@@ -105,33 +106,35 @@ class OnnxForm(Form):
         that shares it with a skip connection does not, and no op can know. Casts to fp16 or bf16 are written at the end
         into any network: inside it there are none.
         """
-        models = [program for program in programs if isinstance(program, onnx.ModelProto)]
-        wiring = chained(len(models)) if reads is None else reads
+        parts = [Graph(program) for program in programs if isinstance(program, onnx.ModelProto)]
+        wiring = chained(len(parts)) if reads is None else reads
         graph = onnx.GraphProto(name="network")
         values = {FROM_IMAGE: INPUT}
-        for i, (model, those) in enumerate(zip(models, wiring, strict=True)):
-            last = i == len(models) - 1
-            doubled = () if last or not _begins_quantized(models[i + 1].graph) else _pair_at_output(model.graph)
-            result = doubled[0].input[0] if doubled else OUTPUT
-            given = {entry.name: values[read] for entry, read in zip(model.graph.input, those, strict=True)}
+        for i, (part, those) in enumerate(zip(parts, wiring, strict=True)):
+            last = i == len(parts) - 1
+            doubled = () if last or not _begins_quantized(parts[i + 1]) else _pair_at_output(part)
+            result = doubled[0].inputs[0] if doubled else OUTPUT
+            given = {name: values[read] for name, read in zip(part.inputs, those, strict=True)}
             names = {**given, result: OUTPUT if last else f"{i}.out"}
-            nodes = [node for node in model.graph.node if not any(node is dropped for dropped in doubled)]
-            used = {name for node in nodes for name in node.input}
-            for tensor in model.graph.initializer:
-                if tensor.name in used:
-                    names[tensor.name] = f"{i}.{tensor.name}"
+            nodes = [node for node in part.nodes if node not in doubled]
+            used = {name for node in nodes for name in node.inputs}
+            for name, tensor in part.initializers.items():
+                if name in used:
+                    names[name] = f"{i}.{name}"
                     graph.initializer.add().CopyFrom(tensor)
-                    graph.initializer[-1].name = names[tensor.name]
+                    graph.initializer[-1].name = names[name]
             for node in nodes:
-                copy = graph.node.add()
-                copy.CopyFrom(node)
+                copy = add_node(
+                    graph,
+                    node,
+                    [names.setdefault(name, f"{i}.{name}") if name else "" for name in node.inputs],
+                    [names.setdefault(name, f"{i}.{name}") for name in node.outputs],
+                )
                 copy.name = f"{i}.{node.name}"
-                copy.input[:] = [names.setdefault(name, f"{i}.{name}") if name else "" for name in node.input]
-                copy.output[:] = [names.setdefault(name, f"{i}.{name}") for name in node.output]
             values[i] = names[result]
-        graph.input.add().CopyFrom(models[0].graph.input[0])
-        graph.output.add().CopyFrom(models[-1].graph.output[0])
-        model = _model(graph, models[0])
+        graph.input.add().CopyFrom(parts[0].model.graph.input[0])
+        graph.output.add().CopyFrom(parts[-1].model.graph.output[0])
+        model = model_of(graph, parts[0].model)
         if reads is not None:
             model = _without_repetition(model)
         return self._in_precision(model)
@@ -139,8 +142,7 @@ class OnnxForm(Form):
     def another(self, program: Program, number: int) -> onnx.ModelProto:
         """The graph with the values of each weight turned round by so many places."""
         assert isinstance(program, onnx.ModelProto)
-        model = onnx.ModelProto()
-        model.CopyFrom(program)
+        model = copied(program)
         for tensor in model.graph.initializer:
             if len(tensor.dims) >= _WEIGHT_AXES:
                 turned = np.roll(onnx.numpy_helper.to_array(tensor), number)
@@ -151,8 +153,7 @@ class OnnxForm(Form):
         """The graph with its first input in place of all others, in the recipe's precision."""
         assert isinstance(program, onnx.ModelProto)
         first, *others = (entry.name for entry in program.graph.input)
-        model = onnx.ModelProto()
-        model.CopyFrom(program)
+        model = copied(program)
         del model.graph.input[1:]
         for node in model.graph.node:
             node.input[:] = [first if name in others else name for name in node.input]
@@ -160,11 +161,12 @@ class OnnxForm(Form):
 
     def _in_precision(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A graph with random weights in the recipe's precision; what its ranges are changes no kernel."""
-        if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        graph = Graph(model)
+        if "QuantizeLinear" in graph.op_types:
             return model
         images = None
         if self.recipe.quantization is not None:
-            _, *shape = (axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim)
+            _, *shape = graph.static_shapes[graph.inputs[0]]
             images = np.random.default_rng(0).standard_normal((_STAND_IN_IMAGES, *shape), np.float32)
         return self._precise(model, images)
 
@@ -206,10 +208,10 @@ class OnnxForm(Form):
                 verbose=False,
             )
         assert program is not None
-        whole = program.model_proto
-        names = iter([entry.name for entry in whole.graph.input])
-        sources = [[next(names) for _ in each] for each in shapes]
-        return [_cut(whole, s, o.name) for s, o in zip(sources, whole.graph.output, strict=True)]
+        whole = Graph(program.model_proto)
+        names = iter(whole.inputs)
+        sources = [{next(names): f"{INPUT}{i or ''}" for i in range(len(each))} for each in shapes]
+        return [cut(whole, each, sink, OUTPUT) for each, sink in zip(sources, whole.outputs, strict=True)]
 
 
 class _Branches(nn.Module):
@@ -237,37 +239,6 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _cut(whole: onnx.ModelProto, sources: list[str], sink: str) -> onnx.ModelProto:
-    """The part of a graph between some inputs and one output."""
-    producer = {name: node for node in whole.graph.node for name in node.output}
-    needed, stack = set(), [sink]
-    while stack:
-        name = stack.pop()
-        if name in producer and name not in needed:
-            needed.add(name)
-            stack.extend(producer[name].input)
-    nodes = [node for node in whole.graph.node if needed.intersection(node.output)]
-    used = {name for node in nodes for name in node.input}
-    graph = onnx.GraphProto(name=INPUT + "-" + OUTPUT)
-    graph.initializer.extend(tensor for tensor in whole.graph.initializer if tensor.name in used)
-    graph.input.extend(value for value in whole.graph.input if value.name in sources)
-    graph.output.extend(value for value in whole.graph.output if value.name == sink)
-    renamed = {source: f"{INPUT}{i or ''}" for i, source in enumerate(sources)} | {sink: OUTPUT}
-    for node in nodes:
-        copy = graph.node.add()
-        copy.CopyFrom(node)
-        copy.ClearField("metadata_props")  # traces of the exporting machine's source files
-        copy.ClearField("doc_string")
-        copy.input[:] = [renamed.get(name, name) for name in node.input]
-        copy.output[:] = [renamed.get(name, name) for name in node.output]
-    for value in (*graph.input, *graph.output):
-        value.name = renamed[value.name]
-        value.ClearField("metadata_props")
-    for tensor in graph.initializer:
-        tensor.ClearField("metadata_props")
-    return _model(graph, whole)
-
-
 def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with each value computed once, as the exporter leaves it: edges from a node share its activation."""
     import onnx_ir as ir
@@ -280,31 +251,24 @@ def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _begins_quantized(graph: onnx.GraphProto) -> bool:
+def _begins_quantized(graph: Graph) -> bool:
     """Whether the input is read by a QuantizeLinear alone."""
-    return [node.op_type for node in graph.node if INPUT in node.input] == ["QuantizeLinear"]
+    return [node.op_type for node in graph.consumers(INPUT)] == ["QuantizeLinear"]
 
 
-def _pair_at_output(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, ...]:
+def _pair_at_output(graph: Graph) -> tuple[Node, ...]:
     """The Q/DQ pair that makes the graph's output, if it ends with one."""
-    [after] = [node for node in graph.node if OUTPUT in node.output]
-    if after.op_type != "DequantizeLinear":
+    after = graph.producer(OUTPUT)
+    if after is None or after.op_type != "DequantizeLinear":
         return ()
-    [before] = [node for node in graph.node if after.input[0] in node.output]
+    before = graph.producer(after.inputs[0])
+    assert before is not None, "values are quantised before they are dequantised"
     return before, after
 
 
 def _resized(model: onnx.ModelProto, batch: int, op: Op) -> onnx.ModelProto:
     """The graph of an op for this op's image size."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     for value, shape in (*((entry, op.input) for entry in copy.graph.input), (copy.graph.output[0], op.output)):
         value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, [batch, *shape]))
     return copy
-
-
-def _model(graph: onnx.GraphProto, like: onnx.ModelProto) -> onnx.ModelProto:
-    """A model of a graph with the versions of another model."""
-    model = helper.make_model(graph, opset_imports=like.opset_import, producer_name="hwnas")
-    model.ir_version = like.ir_version
-    return model

@@ -8,12 +8,13 @@ never ends inferring the size.)
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from hwnas.errors import BundleError
+from hwnas.graphs import Graph, is_static
 from hwnas.lowering.operators import OPERATORS, too_much_work, work
 from hwnas.lowering.serialized import MAX_BYTES
 
@@ -52,11 +53,12 @@ def check_onnx(data: bytes, name: str) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # the checker and the inference share no base class
         raise BundleError(f"{name} is refused: {str(error).strip().splitlines()[0]}") from error
-    for mistake in _sizes(inferred.graph):
+    for mistake in _sizes(Graph(inferred)):
         raise BundleError(f"{name} is refused: {mistake}")
 
 
 def _mistakes(model: onnx.ModelProto) -> Iterator[str]:
+    """What the file's messages hold that no network needs; a view of the graph would not show it."""
     graph = model.graph
     if len(graph.node) > _NODES or len(graph.initializer) > _NODES:
         yield f"{len(graph.node)} nodes and {len(graph.initializer)} weights; at most {_NODES} of each are accepted"
@@ -96,20 +98,14 @@ def _tensor(tensor: onnx.TensorProto) -> Iterator[str]:
         yield f"the weight {tensor.name[:80]!r} has the size {list(tensor.dims)[:8]}, or is a part of one"
 
 
-def _sizes(graph: onnx.GraphProto) -> Iterator[str]:
+def _sizes(graph: Graph) -> Iterator[str]:
     """Values whose size is not known or out of proportion; work that is."""
-    known: dict[str, Sequence[int]] = {tensor.name: tensor.dims for tensor in graph.initializer} | {"": ()}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        shape = value.type.tensor_type.shape
-        axes = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in shape.dim]
-        if not value.type.tensor_type.HasField("shape") or min(axes, default=0) < 0:
-            continue  # told below, with the operator that gives it
-        if math.prod(axes) * _WIDEST > _TENSOR_BYTES:
-            yield f"the value {value.name[:80]!r} has the size {axes[:8]}, more than any network needs"
-        known[value.name] = axes
-    for node in graph.node:
-        for name in node.output:
-            if name not in known:
+    for name, shape in graph.declared_shapes():
+        if is_static(shape) and math.prod(shape) * _WIDEST > _TENSOR_BYTES:
+            yield f"the value {name[:80]!r} has the size {list(shape[:8])}, more than any network needs"
+    for node in graph.nodes:
+        for name in filter(None, node.outputs):
+            if name not in graph.static_shapes:
                 yield f"the size of {name[:80]!r}, which {node.op_type!r} gives, cannot be told before it runs"
-    if mistake := too_much_work(sum(work(node, known) for node in graph.node)):
+    if mistake := too_much_work(sum(work(node, graph.static_shapes) for node in graph.nodes)):
         yield mistake

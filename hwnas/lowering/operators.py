@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
-from onnx import NodeProto, helper
-
-T = TypeVar("T")
+from hwnas.graphs import Node
 
 # Those that computer vision needs, of what TensorRT's parser knows in fp32, fp16 and bf16. Others are refused when a
 # network is lowered and when a bundle is read.
@@ -26,24 +23,24 @@ OPERATORS = frozenset(
 MAX_WORK = 2**41  # of a program: two hundred times ResNet-152 on an image of 224x224
 
 
-def work(node: NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
+def work(node: Node, shapes: Mapping[str, Sequence[int]]) -> int:
     """Multiply-accumulates of a node; of one that has none, the elements that it reads or writes, whichever are more.
 
     Args:
         node: one of `OPERATORS`.
         shapes: name of a value or weight -> its shape.
     """
-    given = [shapes.get(name, ()) for name in node.input]
-    made = max(math.prod(shapes.get(name, ())) for name in node.output)
+    given = [shapes.get(name, ()) for name in node.inputs]
+    made = max(math.prod(shapes.get(name, ())) for name in node.outputs)
     if node.op_type == "Conv":
         return made * math.prod(given[1][1:])
     if node.op_type == "ConvTranspose":
         return math.prod(given[0]) * math.prod(given[1][1:])
     if node.op_type in ("Gemm", "MatMul"):
-        reduced = -2 if attribute(node, "transA", 0) else -1
+        reduced = -2 if node.attribute("transA", 0) else -1
         return made * (given[0][reduced] if given[0] else 1)
     if node.op_type in ("MaxPool", "AveragePool"):
-        return made * math.prod(attribute(node, "kernel_shape", [1]))
+        return made * math.prod(node.attribute("kernel_shape", [1]))
     return max([made, *map(math.prod, given)])
 
 
@@ -52,8 +49,3 @@ def too_much_work(total: int) -> str | None:
     if total <= MAX_WORK:
         return None
     return f"a run takes {total:.2g} multiply-accumulates, more than any network's {MAX_WORK:.2g}"
-
-
-def attribute(node: NodeProto, name: str, default: T) -> T:
-    """An attribute's value, or what it is where it is not given."""
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

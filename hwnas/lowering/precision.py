@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from hwnas.errors import GraphError
+from hwnas.graphs import Graph
 from hwnas.lowering.images import Images
 from hwnas.lowering.operators import OPERATORS
 from hwnas.lowering.serialized import serialized
@@ -54,7 +55,7 @@ def checked(model: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
         GraphError: it is no valid ONNX, has operators that no bundle may hold, its shapes do not fit, or its runtime
             would refuse it; or it is larger than an ONNX file may be.
     """
-    if others := {node.op_type for node in model.graph.node} - OPERATORS:
+    if others := Graph(model).op_types - OPERATORS:
         raise GraphError(
             f"the graph that was lowered for {recipe.name} has operators that no bundle may hold: "
             f"{', '.join(sorted(others))}. Build the op of others, or add them to hwnas/lowering/operators.py"

@@ -22,6 +22,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from hwnas.errors import GraphError
 from hwnas.files import temporary_folder
+from hwnas.graphs import Graph, copied
 from hwnas.lowering.images import Images, batch_of, batched, check_images
 from hwnas.lowering.serialized import serialized
 from hwnas.targets import Quantization
@@ -94,7 +95,7 @@ class Quantizer:
         assert how.weights != "auto", "a form's recipe is decided"
         self.model = model
         self._seven_bits = how.weights == "int7"
-        self.layers = tuple(node.name for node in model.graph.node if node.op_type in LAYERS)
+        self.layers = tuple(node.name for node in Graph(model).nodes if node.op_type in LAYERS)
         self._scheme = _SCHEMES[how.activations]
         self._inferred = onnx.shape_inference.infer_shapes(serialized(model))
         with temporary_folder("int8 calibration") as folder, _quiet():
@@ -109,18 +110,16 @@ class Quantizer:
         Args:
             keep: layers that stay in float, with what follows them up to the next layers.
         """
-        whole = onnx.ModelProto()
-        whole.CopyFrom(self._inferred)
         with _quiet():
             quantizer = QDQQuantizer(
-                whole,
+                copied(self._inferred),
                 per_channel=True,
                 reduce_range=self._seven_bits,
                 weight_qType=ortq.QuantType.QInt8,
                 activation_qType=self._scheme.type,
                 tensors_range=self._ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=sorted(_with_followers(self.model.graph, keep)),
+                nodes_to_exclude=sorted(_with_followers(Graph(self.model), keep)),
                 op_types_to_quantize=self._scheme.op_types,
                 extra_options={"ActivationSymmetric": self._scheme.symmetric, **self._scheme.options},
             )
@@ -133,7 +132,7 @@ class Quantizer:
 
     def _seen(self, place: Path, images: Images, how: Quantization) -> ortq.calibrate.TensorsData:
         """The range of every activation over the images."""
-        if not any(node.op_type in self._scheme.op_types for node in self.model.graph.node):
+        if Graph(self.model).op_types.isdisjoint(self._scheme.op_types):
             return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, {})  # as of a pooling alone
         (place / "fp32.onnx").write_bytes(serialized(self._inferred))
         method, options = _METHODS[how.method]
@@ -157,21 +156,27 @@ class Quantizer:
 
 def float_layers(model: onnx.ModelProto) -> list[str]:
     """Names of the layers of an int8 graph that were left in float."""
-    made = {name: node.op_type for node in model.graph.node for name in node.output}
-    return [n.name for n in model.graph.node if n.op_type in LAYERS and made.get(n.input[1]) != "DequantizeLinear"]
+    graph = Graph(model)
+    layers = [node for node in graph.nodes if node.op_type in LAYERS]
+    weights = [graph.producer(layer.inputs[1]) for layer in layers]
+    return [
+        layer.name
+        for layer, weight in zip(layers, weights, strict=True)
+        if weight is None or weight.op_type != "DequantizeLinear"
+    ]
 
 
-def _with_followers(graph: onnx.GraphProto, layers: Collection[str]) -> set[str]:
+def _with_followers(graph: Graph, layers: Collection[str]) -> set[str]:
     """Layers and the nodes between them and the next ones; a node behind several layers if all of them are there.
 
     A ReLU in int8 behind a layer in float would bring back the rounding that the layer was spared.
     """
     behind: dict[str, frozenset[str]] = {}  # value -> the layers that it comes from
     found = set(layers)
-    for node in graph.node:
-        sources = frozenset[str]().union(*(behind.get(name, frozenset()) for name in node.input))
+    for node in graph.nodes:
+        sources = frozenset[str]().union(*(behind.get(name, frozenset()) for name in node.inputs))
         own = frozenset({node.name}) if node.op_type in LAYERS else sources
-        behind |= dict.fromkeys(node.output, own)
+        behind |= dict.fromkeys(node.outputs, own)
         if own and own <= set(layers):
             found.add(node.name)
     return found

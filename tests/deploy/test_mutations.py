@@ -202,6 +202,12 @@ def huge_value(found: onnx.ModelProto) -> None:
     found.graph.node.insert(0, helper.make_node("Expand", ["one", "size"], ["huge"]))
 
 
+def declared_twice(found: onnx.ModelProto) -> None:
+    """A value that no operator reads, whose huge size is followed by a small one."""
+    for size in (2**40, 1):
+        found.graph.value_info.append(helper.make_tensor_value_info("twice", TensorProto.FLOAT, [size]))
+
+
 def unknown_size(found: onnx.ModelProto) -> None:
     """A shape that is made of the image's pixels."""
     for name, values in {"minus one": [-1], "zero": [0]}.items():
@@ -351,6 +357,7 @@ MUTATIONS: dict[str, tuple[Change, str]] = {
     ),
     "an operator of its own": (model(lambda m: setattr(m.graph.node[0], "domain", "evil")), "of 'evil' is none"),
     "a value of terabytes": (model(huge_value), "more than any network needs"),
+    "a value declared twice": (model(declared_twice), "more than any network needs"),
     "a value of unknown size": (model(unknown_size), "cannot be told before it runs"),
     "a weight of terabytes": (
         model(lambda m: m.graph.initializer.add(name="w", data_type=1, dims=[2**40, 2**20])),

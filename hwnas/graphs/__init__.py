@@ -1,0 +1,6 @@
+"""One typed view of an ONNX graph: what reads it uses the view, what writes one starts from its protobuf messages."""
+
+from hwnas.graphs.view import Graph, Node, is_static
+from hwnas.graphs.write import add_node, copied, cut, model_of
+
+__all__ = ["Graph", "Node", "add_node", "copied", "cut", "is_static", "model_of"]

@@ -1,0 +1,65 @@
+"""Writing graphs from parts of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from onnx import GraphProto, ModelProto, NodeProto, helper
+
+from hwnas.graphs.view import Graph, Node
+
+
+def copied(model: ModelProto) -> ModelProto:
+    """A copy of a model, free to be changed."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def add_node(graph: GraphProto, node: Node, inputs: Iterable[str], outputs: Iterable[str]) -> NodeProto:
+    """Append a copy of a node that reads and makes values of other names; returns the copy."""
+    copy: NodeProto = graph.node.add()
+    copy.CopyFrom(node.proto)
+    copy.input[:] = inputs
+    copy.output[:] = outputs
+    return copy
+
+
+def model_of(graph: GraphProto, like: ModelProto) -> ModelProto:
+    """A model of a graph, with the opsets and the IR version of another model."""
+    model = helper.make_model(graph, opset_imports=like.opset_import, producer_name="hwnas")
+    model.ir_version = like.ir_version
+    return model
+
+
+def cut(whole: Graph, sources: Mapping[str, str], sink: str, result: str) -> ModelProto:
+    """The part of a graph that computes one of its outputs, with the initializers that it reads.
+
+    Args:
+        whole: the graph.
+        sources: name of an input of the graph -> its name in the part; all that the output is computed from.
+        sink: name of the output.
+        result: its name in the part.
+    """
+    nodes = whole.upstream(sink)
+    used = {name for node in nodes for name in node.inputs}
+    renamed = {**sources, sink: result}
+    graph = GraphProto(name="input-output")
+    graph.initializer.extend(tensor for name, tensor in whole.initializers.items() if name in used)
+    graph.input.extend(value for value in whole.model.graph.input if value.name in sources)
+    graph.output.extend(value for value in whole.model.graph.output if value.name == sink)
+    for node in nodes:
+        copy = add_node(
+            graph,
+            node,
+            (renamed.get(name, name) for name in node.inputs),
+            (renamed.get(name, name) for name in node.outputs),
+        )
+        copy.ClearField("metadata_props")  # traces of the exporting machine's source files
+        copy.ClearField("doc_string")
+    for value in (*graph.input, *graph.output):
+        value.name = renamed[value.name]
+        value.ClearField("metadata_props")
+    for tensor in graph.initializer:
+        tensor.ClearField("metadata_props")
+    return model_of(graph, whole.model)
