@@ -178,7 +178,7 @@ def _from_file(name: str, what: str) -> object:
     file, attribute = file_of(name), name.rpartition(":")[2]
     assert file is not None
     if not file.is_file():
-        raise PluginError(f"the {what} {name!r} is not known: there is no file {file}; restore it, or name another one")
+        raise PluginError(f"the {what} {name!r} is not known: {file} does not exist; restore it, or name another one")
     try:
         module = _module(file)
     except Exception as error:  # whatever the user's file raises

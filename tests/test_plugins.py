@@ -242,7 +242,7 @@ def test_a_space_of_a_file_opens_again_from_anywhere(
     assert load_supernet(tmp_path / "net")[0].space.choices == space.choices
     assert Domain.of(space).make().distinct_ops == space.distinct_ops
     file.unlink()
-    with pytest.raises(CheckpointError, match=r"own.py:SPACE' is not known: there is no file .*own.py; restore it"):
+    with pytest.raises(CheckpointError, match=r"own.py:SPACE' is not known: .*own.py does not exist; restore it"):
         load_supernet(tmp_path / "net")
 
 
@@ -260,7 +260,7 @@ def test_a_dataset_of_a_file_opens_again_from_anywhere(file: Path, monkeypatch: 
     [
         ("mine/own.py:SPAC", UnknownName, r"unknown space in .*own.py: 'SPAC'. Did you mean 'SPACE'"),
         ("mine/own.py:data", PluginError, r"own.py:data' is of the type function; it should be an object with"),
-        ("mine/none.py:SPACE", PluginError, r"there is no file .*none.py"),
+        ("mine/none.py:SPACE", PluginError, r"none.py does not exist"),
         ("mine/wrong.py:SPACE", PluginError, r"cannot be loaded: .*wrong.py raises ZeroDivisionError"),
         ("mine/own.txt:SPACE", UnknownName, r"unknown space 'mine/own.txt:SPACE'"),
     ],

@@ -1,7 +1,11 @@
-"""Search: the most accurate networks that keep budgets, and whole fronts of accuracy and cost."""
+"""Search: the most accurate networks that keep budgets, and whole fronts of accuracy and cost.
+
+``hwnas.search(...)`` is the use case `hwnas.workflows.search`; this package holds what it is made of.
+"""
 
 from __future__ import annotations
 
+from hwnas.lazy import callable_as
 from hwnas.search.feasible import check_feasible
 from hwnas.search.objectives import Objective, latency_objective, parse_budget, resource
 from hwnas.search.problem import Candidate, Problem
@@ -24,3 +28,5 @@ __all__ = [
     "solve",
     "strategy_names",
 ]
+
+callable_as(__name__, "hwnas.workflows", "search")
