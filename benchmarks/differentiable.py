@@ -1,6 +1,6 @@
-"""Does differentiable search meet its target: every method, several seeds, targets over the range of a space on this host.
+"""Does differentiable search meet its target: every method, several seeds, targets over the range of a space.
 
-The host is profiled first. Every method searches `nasbench201-tiny` (one cell per stage, 32 px, cluttered digits) for
+This host is profiled first. Every method searches `nasbench201-tiny` (one cell per stage, 32 px, cluttered digits) for
 latencies at quantiles of the space's, with the same number of images. The resulting networks are lowered and timed in
 the same passes. Printed are the latency expected under the probabilities, that of their most probable network, the
 prediction of the repaired network, and its measurement; then time per step and peak memory of each method, in separate
@@ -53,7 +53,9 @@ def main() -> None:
     parser.add_argument("--recipe", default="onnxruntime-cpu-fp32")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--confidence", type=float, default=0.95, help="confidence that a network stays within its target")
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="confidence that a network stays within its target"
+    )
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--train-steps", type=int, default=300, help="of networks trained from scratch; 0 for none")

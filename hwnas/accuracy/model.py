@@ -129,7 +129,7 @@ def fit_on_subnets(
         journal: where evaluations are kept; those in it are not done again.
         subnets: how many; all of the space where it has fewer.
         seed: of the networks drawn and of `fit_accuracy`.
-        progress: told about the evaluations.
+        progress: callback, invoked during the evaluations.
 
     Raises:
         InvalidValue: fewer than the space has parameters.

@@ -48,7 +48,9 @@ Budgets = Annotated[
 ]
 Confidence = Annotated[
     float | None,
-    typer.Option(help="With which a measurement shall keep the budget.", min=0.5, max=0.999, show_default="0.95"),
+    typer.Option(
+        help="Confidence that the measured latency stays within the budget.", min=0.5, max=0.999, show_default="0.95"
+    ),
 ]
 NoMargin = Annotated[
     bool,

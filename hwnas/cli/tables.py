@@ -188,7 +188,7 @@ def _found(folder: Path | None) -> list[FoundTable]:
 
 
 def _readable(found: FoundTable) -> tuple[LatencyTable | None, str]:
-    """A table, or None and the reason why it cannot be used: one damaged table shall not hide the others."""
+    """A table, or None and the reason why it cannot be used: one damaged table must not hide the others."""
     from hwnas.latency import read_table
     from hwnas.targets import resolve_target
 

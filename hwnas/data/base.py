@@ -22,7 +22,7 @@ USUAL = Augmentation()
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed that depends only on the text of its parts, in every process and on every machine.
 
-    Python's own `hash` of text differs between processes, and sums of seeds make neighbouring streams meet.
+    Python's own `hash` of text differs between processes, and sums of seeds make adjacent streams overlap.
     """
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -66,8 +66,8 @@ def readme(manifest: BundleManifest) -> str:
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} of the test images of {manifest.data} are told right. A run of {images} takes \
-{manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. All else stands in `manifest.json`.
+{manifest.accuracy:.2%} top-1 accuracy on the test images of {manifest.data}. A run of {images} takes \
+{manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. `manifest.json` has everything else.
 
 ## Run it
 

@@ -68,7 +68,7 @@ class SearchConfig(Spec):
         strategy: see `hwnas.search.STRATEGIES`.
         candidates: networks that are really evaluated after the search.
         random_networks: random networks within the budget, the baseline.
-        confidence: with which a measurement shall keep the budget.
+        confidence: that the measured latency stays within the budget.
     """
 
     strategy: str = "exact"

@@ -68,7 +68,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     Args:
         job: what to do.
         out: its output folder; nothing is written.
-        progress: told by the stages, which name their target where there are several.
+        progress: callback that the stages invoke; they name their target if there are several.
 
     Raises:
         UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.

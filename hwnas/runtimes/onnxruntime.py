@@ -113,7 +113,7 @@ def inference_session(
 def _affinities(threads: int) -> str:
     """Cores of all threads but the caller's, the form ONNX Runtime takes: counted from 1, joined by ``;``.
 
-    Left to the system, a thread now and then starts on the caller's core and spins there. Empty where the system cannot
+    Left to the system, a thread sometimes starts on the caller's core and spins there. Empty where the system cannot
     pin, or has fewer cores than threads.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

@@ -77,7 +77,7 @@ class Found:
             first cost.
         strategy: that found them.
         proved: no network of the space that is missing here is better by the accuracy model.
-        stopped: the search was told to stop; these are the best so far.
+        stopped: whether the search was stopped; these are the best so far.
         evaluations: networks that were scored one by one.
     """
 
@@ -107,8 +107,8 @@ def solve(
         evaluations: at most how many networks a heuristic scores; None for its own number.
         start: networks for a heuristic to begin with, such as the exact front of an additive model,
             ``(n, variables)``.
-        progress: told as it goes on.
-        stop: asked now and then; after a True the best so far are returned.
+        progress: callback, invoked during the search.
+        stop: polled regularly; when it returns True, the best so far are returned.
 
     Raises:
         UnknownName: there is no such strategy.
@@ -116,7 +116,7 @@ def solve(
         InvalidValue: fewer than one candidate or evaluation is asked for; the strategy needs an additive accuracy; the
             space does not fall into parts.
         InfeasibleBudget: no network keeps the budgets, or the strategy found none that does.
-        SearchStopped: it was told to stop before it had found a network.
+        SearchStopped: it was stopped before it found a network.
     """
     return _run(
         _KNOWN[strategy],
