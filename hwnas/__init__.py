@@ -1,17 +1,19 @@
 """hwnas: a hardware-aware deployment compiler for neural networks.
 
-What is listed in `__all__` is the public API. Each name is loaded when it is first used, so that importing hwnas loads
-no runtime and no library for training.
+What is listed in `__all__` is the public API, and so are ``hwnas.search(...)`` and the use cases of `hwnas.workflows`.
+Each name is loaded when it is first used, so that importing hwnas loads no runtime and no library for training.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 import hwnas.affinity as _affinity  # noqa: F401 - it records this process's cores before torch may bind it to one
 from hwnas.lazy import lazily
 
 if TYPE_CHECKING:
+    from hwnas import workflows as workflows
     from hwnas.accuracy import Evaluator, fit_accuracy, recalibrate
     from hwnas.data import Data, open_data
     from hwnas.deploy import bench, export, open_bundle
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from hwnas.spaces import Arch, Space, make_space
     from hwnas.supernet import Supernet, TrainConfig, extract, load_supernet, save_supernet, train
     from hwnas.targets import Device, Recipe, Target, resolve_target
+    from hwnas.workflows import search as search
+    from hwnas.workflows import study, sweep
 
 __all__ = [
     "Arch",
@@ -65,6 +69,8 @@ __all__ = [
     "resolve_target",
     "save_supernet",
     "solve",
+    "study",
+    "sweep",
     "train",
     "validate",
     "write_table",
@@ -89,9 +95,15 @@ _EXPORTS = {
     "spaces": ("Arch", "Space", "make_space"),
     "supernet": ("Supernet", "TrainConfig", "extract", "load_supernet", "save_supernet", "train"),
     "targets": ("Device", "Recipe", "Target", "resolve_target"),
+    "workflows": ("study", "sweep"),
 }
+_PACKAGES = ("search", "workflows")  # of which the first can be called
 
-__getattr__ = lazily(__name__, _EXPORTS)
+_load = lazily(__name__, _EXPORTS)
+
+
+def __getattr__(name: str) -> object:
+    return importlib.import_module(f"{__name__}.{name}") if name in _PACKAGES else _load(name)
 
 
 def __dir__() -> list[str]:

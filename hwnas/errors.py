@@ -14,6 +14,7 @@
     ├── InfeasibleBudget          no network of the space keeps the budgets
     ├── SearchStopped             a search was stopped before it found a network
     ├── RuntimeUnavailable        a runtime cannot run here
+    ├── PluginError               an object of another package, or of a user's file, cannot be used
     ├── RuntimeInputError         a runtime was given an input of the wrong shape or type, or was closed
     ├── DataError                 a dataset is empty, broken or not of the form asked for
     ├── CheckpointError           a supernet's files are not what is asked for
@@ -102,6 +103,10 @@ class SearchStopped(HwnasError):
 
 class RuntimeUnavailable(HwnasError):
     """A runtime cannot run here."""
+
+
+class PluginError(HwnasError):
+    """An object that another package registers, or that a user's file defines, cannot be used."""
 
 
 class RuntimeInputError(HwnasError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 
 
 def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], object]:
@@ -24,3 +25,21 @@ def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str]
         return value
 
     return load
+
+
+def callable_as(package: str, module: str, name: str) -> None:
+    """Let a package be called as a function that is loaded at the first call.
+
+    A package hides a function of its own name: Python sets it as an attribute of the package above it.
+
+    Args:
+        package: its ``__name__``.
+        module: that has the function; it may build on the package.
+        name: of the function.
+    """
+
+    class CallablePackage(ModuleType):
+        def __call__(self, *args: object, **options: object) -> object:
+            return getattr(importlib.import_module(module), name)(*args, **options)
+
+    sys.modules[package].__class__ = CallablePackage

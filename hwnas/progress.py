@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
+
+# Makes the context in which work can be cut short; it gives a function that returns True when the work shall end.
+Stopping = Callable[[], AbstractContextManager[Callable[[], bool]]]
 
 
 class Progress(Protocol):
@@ -23,6 +28,12 @@ class Progress(Protocol):
 def never() -> bool:
     """An answer to "shall I stop?" that lets work go on to its end."""
     return False
+
+
+@contextmanager
+def unstoppable() -> Iterator[Callable[[], bool]]:
+    """A `Stopping` that lets work go on to its end."""
+    yield never
 
 
 def silent(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:

@@ -112,16 +112,22 @@ def shown_progress() -> Iterator[Progress]:
     remaining = TimeRemainingColumn(elapsed_when_finished=True)
     note = TextColumn("{task.fields[note]}", markup=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), remaining, note)
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, object] = {}
+    bars = Bars(*columns, console=Console(stderr=True))
+    tasks: dict[str, object] = {}
 
-        def show(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
-            _STOP.check()
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, unit=unit, note=note)
-            bars.update(tasks[what], completed=done, total=total, unit=unit, note=note)  # type: ignore[arg-type]
+    def show(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
+        _STOP.check()
+        if not tasks:  # not before: a process that reports nothing leaves the terminal to the one that does
+            bars.start()
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total, unit=unit, note=note)
+        bars.update(tasks[what], completed=done, total=total, unit=unit, note=note)  # type: ignore[arg-type]
 
+    try:
         yield show
+    finally:
+        if tasks:
+            bars.stop()
 
 
 class _Lines:

@@ -122,14 +122,29 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 
 def fit_on_subnets(
     evaluator: Evaluator, journal: Journal, *, subnets: int, seed: int, progress: Progress = silent
 ) -> AccuracyModel:
-    """Evaluate subnets that are spread over cost, and fit a model on them.
+    """Evaluate subnets that are spread over cost (`evaluate_subnets`), and fit a model on them (`fit_accuracy`).
+
+    Raises:
+        InvalidValue: fewer than the space has parameters.
+    """
+    codes, accuracies = evaluate_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
+    return fit_accuracy(evaluator.supernet.space, codes, np.array(accuracies), seed=seed)
+
+
+def evaluate_subnets(
+    evaluator: Evaluator, journal: Journal, *, subnets: int, seed: int, progress: Progress = silent
+) -> tuple[Codes, list[float]]:
+    """Evaluate subnets that are spread over cost.
 
     Args:
         evaluator: measures subnets.
         journal: where evaluations are kept; those in it are not done again.
         subnets: how many; all of the space where it has fewer.
-        seed: of the networks drawn and of `fit_accuracy`.
+        seed: of the networks drawn.
         progress: callback, invoked during the evaluations.
+
+    Returns:
+        codes ``(n, variables)``, and the accuracy of each, as a fraction.
 
     Raises:
         InvalidValue: fewer than the space has parameters.
@@ -137,8 +152,7 @@ def fit_on_subnets(
     space = evaluator.supernet.space
     check_enough(space, min(subnets, space.size))
     codes = spread_over_cost(space, min(subnets, space.size), seed=seed)
-    accuracies = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
-    return fit_accuracy(space, codes, np.array(accuracies), seed=seed)
+    return codes, evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=progress)
 
 
 def check_enough(space: Space, networks: int) -> None:

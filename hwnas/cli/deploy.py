@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli import options
 from hwnas.shown_progress import shown_progress
-from hwnas.workflows import inputs
 
 if TYPE_CHECKING:
-    from hwnas.deploy.sweep import Sweep, Swept
-    from hwnas.latency import LatencyModel
-    from hwnas.spaces import Space
-    from hwnas.targets import Target
+    from hwnas.workflows import SweepAnswer
 
 app = typer.Typer(help="A network under the recipes of a device.", no_args_is_help=True)
 
@@ -43,122 +39,70 @@ def sweep(
     Accuracy is that of the program in its runtime, on validation images. A killed run resumes. Exit code 1
     if every recipe loses more than it may.
     """
-    from hwnas.accuracy import Evaluator
-    from hwnas.deploy.sweep import sweep as sweep_recipes
-    from hwnas.files import only_one
-    from hwnas.supernet import load_supernet
-    from hwnas.targets import resolve_target, targets_of
+    from hwnas import workflows
 
-    targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipe)] if recipe else targets_of(device)
-    net, facts = load_supernet(supernet)
-    chosen = net.space.arch(inputs.read_arch(arch)[0])
-    evaluator = Evaluator(net, inputs.reopen_data(facts), images=images, seed=1)  # the network that export makes
-    place = inputs.evaluations_folder(supernet)
-    with (
-        # Two supernets that are stages share the place, and may be swept at once.
-        only_one(place / f".{facts.weights_sha256[:16]}.sweep.lock", f"a sweep of {supernet}"),
-        shown_progress() as progress,
-        evaluator.journal(place, facts.weights_sha256) as journal,
-    ):
-        swept = sweep_recipes(
-            chosen,
-            evaluator,
-            targets,
-            journal,
+    with shown_progress() as progress:
+        answer = workflows.sweep(
+            arch,
+            supernet,
+            device=device,
+            recipes=recipe or (),
             max_drop=max_drop / 100,
-            latencies=_latencies(targets, tables, net.space),
+            images=images,
+            tables=tables,
             progress=progress,
         )
-    picked = swept.picked
+    for name, why in answer.unpredicted.items():
+        typer.echo(f"warning: no prediction for {name}: {why}", err=True)
     if as_json:
-        document = {
-            "arch": dict(chosen),
-            "device": swept.recipes[0].target.device.name,
-            "max_drop": swept.max_drop,
-            "picked": picked.target.name if picked else None,
-            "recipes": [_entry(one) for one in swept.recipes],
-            "left_out": dict(swept.left_out),
-        }
-        options.print_json(document)
+        options.print_json(answer.document())
     else:
-        _print_table(swept)
-        if picked:
-            export = ["hwnas", "export", str(arch), "--supernet", str(supernet), "--target", picked.target.name]
+        _print_table(answer)
+        if answer.picked:
+            export = ["hwnas", "export", str(arch), "--supernet", str(supernet), "--target", answer.picked]
             export += ["--tables", str(tables)] if tables else []
             typer.echo(
-                f"picked: {picked.target.recipe.name}, the fastest that loses at most {max_drop:g} points. Export it "
+                f"picked: {_recipe(answer.picked)}, the fastest that loses at most {max_drop:g} points. Export it "
                 f"with: {shlex.join(export)} --out bundle"
             )
         else:
-            least = min(swept.recipes, key=lambda one: one.lost)
+            least = min(answer.recipes, key=lambda one: one.lost)
             typer.echo(
-                f"picked: none; every recipe loses more than {max_drop:g} points, {least.target.recipe.name} the "
+                f"picked: none; every recipe loses more than {max_drop:g} points, {_recipe(least.target)} the "
                 f"least, {least.lost * 100:.2f}"
             )
-        for one in swept.recipes:
+        for one in answer.recipes:
             if one.too_noisy:
                 within = "within a round already" if one.unsteady else f"the two rounds differ by {one.repeat:.1%}"
                 typer.echo(
-                    f"warning: the machine was too noisy for {one.target.recipe.name}: {within}. Do not trust its "
+                    f"warning: the machine was too noisy for {_recipe(one.target)}: {within}. Do not trust its "
                     "latency; make the machine quiet and sweep again",
                     err=True,
                 )
-    if not picked:
+    if not answer.picked:
         raise typer.Exit(1)
 
 
-def _latencies(targets: list[Target], tables: Path | None, space: Space) -> dict[str, LatencyModel]:
-    """The latency model of each target that has a table of the space.
-
-    Raises:
-        TableError: there is no such folder of tables.
-    """
-    from hwnas.errors import SpecError, TableCorrupt, TableError, TableMismatch
-
-    if tables and not tables.is_dir():
-        raise TableError(f"{tables} is no folder of latency tables; `hwnas profile --tables {tables}` makes one")
-    found = {}
-    for target in targets:
-        try:
-            found[target.name] = inputs.latency_model(target, tables, space)
-        except (SpecError, TableCorrupt, TableMismatch) as error:
-            typer.echo(f"warning: no prediction for {target.name}: {error}", err=True)
-        except TableError:  # no table of this recipe: its figures stand without a prediction
-            continue
-    return found
+def _recipe(target: str) -> str:
+    return target.partition("/")[2]
 
 
-def _entry(one: Swept) -> dict[str, Any]:
-    return {
-        "target": one.target.name,
-        "latency_ms": one.latency_ms,
-        "rounds_ms": list(one.rounds_ms),
-        "repeat": one.repeat,
-        "too_noisy": one.too_noisy,
-        "predicted_ms": one.predicted_ms,
-        "accuracy": one.parity.deployed_accuracy,
-        "lost": one.lost,
-        "size_bytes": one.size_bytes,
-        "parity": one.parity.model_dump(),
-    }
-
-
-def _print_table(swept: Sweep) -> None:
+def _print_table(answer: SweepAnswer) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    first = swept.recipes[0]
+    first = answer.recipes[0]
     images, accuracy = first.parity.images, first.parity.torch_accuracy
-    typer.echo(f"{first.target.device.name}: {accuracy:.2%} in torch on {images} validation images")
+    typer.echo(f"{answer.device}: {accuracy:.2%} in torch on {images} validation images")
     table = Table(box=None, pad_edge=False)
     table.add_column("recipe", no_wrap=True)
     columns = ("ms", "repeat", "predicted", "accuracy", "points lost", "bytes", "max error", "min cosine", "same class")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    for one in swept.recipes:
+    for one in answer.recipes:
         predicted, parity = one.predicted_ms, one.parity
         table.add_row(
-            one.target.recipe.name,
+            _recipe(one.target),
             f"{one.latency_ms:.4f}",
             f"{one.repeat:.1%}",
             "no table" if predicted is None else f"{predicted:.4f}",
@@ -171,5 +115,5 @@ def _print_table(swept: Sweep) -> None:
         )
     # Wider than a narrow terminal if need be: a figure that is cut off is worse than a line that wraps.
     Console(width=max(Console().width, 130)).print(table)
-    for name, why in swept.left_out.items():
+    for name, why in answer.left_out.items():
         typer.echo(f"left out: {name}: {why}")

@@ -9,7 +9,6 @@ import typer
 
 from hwnas.cli import options
 from hwnas.shown_progress import shown_progress
-from hwnas.workflows import inputs
 
 
 def export(
@@ -21,18 +20,10 @@ def export(
     as_json: options.AsJson = False,
 ) -> None:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle."""
-    from hwnas.accuracy import Evaluator
-    from hwnas.deploy.export import export as make
-    from hwnas.supernet import load_supernet
-    from hwnas.targets import resolve_target
+    from hwnas import workflows
 
-    wanted = resolve_target(target)
-    net, facts = load_supernet(supernet)
-    values, budget_ms = inputs.read_arch(arch)
-    latency = inputs.latency_model(wanted, tables, net.space)
-    evaluator = Evaluator(net, inputs.reopen_data(facts), images=None, seed=1)
     with shown_progress() as progress:
-        bundle = make(net.space.arch(values), evaluator, wanted, latency, out, budget_ms=budget_ms, progress=progress)
+        bundle = workflows.export(arch, supernet, target, out, tables=tables, progress=progress)
     manifest = bundle.manifest
     if as_json:
         options.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hwnas.cli.streams import takes_unicode
-from hwnas.errors import InvalidValue, UnknownName
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
+from hwnas.errors import InvalidValue
 
 Target = Annotated[
     str,
@@ -24,8 +19,7 @@ SpaceName = Annotated[
     str,
     typer.Option(
         "--space",
-        help="Search space: mobilenetv3, mobilenetv3-w1.2, mobilenetv3-tiny, proxyless-w1.3, resnet50, nasbench201, "
-        "nasbench201-tiny, darts, darts-tiny.",
+        help="Search space: {spaces}; or path/to/file.py:NAME.",
     ),
 ]
 Fix = Annotated[
@@ -34,7 +28,7 @@ Fix = Annotated[
 ]
 Channels = Annotated[int | None, typer.Option(help="Channels of the images; the space's usual number if left out.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes; the space's usual number if left out.")]
-DataName = Annotated[str, typer.Option("--data", help="Dataset: cluttered-digits, images or huggingface.")]
+DataName = Annotated[str, typer.Option("--data", help="Dataset: {datasets}; or path/to/file.py:NAME.")]
 DataPath = Annotated[
     Path | None,
     typer.Option("--data-path", help="Folder of images (train/<class>/, val/<class>/), or of a Hugging Face dataset."),
@@ -79,41 +73,40 @@ Devices = Annotated[
 ]
 TrainingPrecision = Annotated[str, typer.Option("--precision", help="32-true, or bf16-mixed where the device has it.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the folder's checkpoint, or delete it and start anew.")]
-ACCELERATORS, PRECISIONS = ("auto", "cpu", "cuda"), ("32-true", "bf16-mixed")
 MAX_SEED = 2**32 - 1
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0, max=MAX_SEED)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 
 
-def launched(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
-    """Processes, devices and precision of a training; with several, this process and those that it starts run on.
-
-    Args:
-        accelerator: of `ACCELERATORS`.
-        devices: processes in all, one a device.
-        precision: of `PRECISIONS`.
-        alone: whether this process computes for itself, also where `srun` or another launcher started several of them.
+def choices(fix: list[str] | None) -> dict[str, list[int]]:
+    """The choices that ``--fix`` leaves: variable -> its values.
 
     Raises:
-        InvalidValue: unknown, or not available on this host; a launcher started another number of processes.
+        InvalidValue: an option is not of the form variable=value, or names a variable again.
     """
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
+    found: dict[str, list[int]] = {}
+    for text in fix or []:
+        variable, sign, values = text.partition("=")
+        if variable in found:
+            raise InvalidValue(f"--fix {variable} is given twice; give its values together: {variable}=24,28")
+        try:
+            found[variable] = [int(value) for value in values.split(",")]
+        except ValueError:
+            sign = ""
+        if not sign:
+            raise InvalidValue(f"--fix takes variable=value or variable=value,value; not {text!r}")
+    return found
 
-    from hwnas.cli.processes import end_together
-    from hwnas.training.processes import launch, make_fabric
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # how many processes there are is no news
-    for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
-        if given not in known:
-            raise UnknownName(what, given, known)
-    try:
-        fabric = make_fabric(accelerator, devices, precision, alone=alone)
-        if fabric.world_size > 1:
-            end_together(getattr(fabric.strategy.launcher, "procs", []))
-        launch(fabric)
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
-    return fabric
+def held_confidence(confidence: float | None, no_margin: bool) -> float | None:
+    """The confidence that ``--confidence`` and ``--no-margin`` describe; None for predictions without a margin.
+
+    Raises:
+        InvalidValue: both are given.
+    """
+    if no_margin and confidence is not None:
+        raise InvalidValue(f"give --confidence or --no-margin, not both (--confidence is {confidence})")
+    return None if no_margin else 0.95 if confidence is None else confidence
 
 
 def print_json(document: object) -> None:

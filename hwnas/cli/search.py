@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hwnas.cli import options
+from hwnas.cli.networks import lines_of, relaxed_lines
 from hwnas.shown_progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
-from hwnas.workflows import inputs
 
 
 def search(
@@ -28,7 +29,7 @@ def search(
     strategy: Annotated[
         str,
         typer.Option(
-            help="exact, milp, nsga2, evolution, local or random; or differentiable, with --space and --data: darts, "
+            help="{strategies}; or differentiable, with --space and --data: darts, "
             "darts-second-order, pc-darts, gdas, snas, proxyless, fbnet or fairnas."
         ),
     ] = "exact",
@@ -70,128 +71,82 @@ def search(
     With a differentiable strategy, train the weights of a whole space and the probabilities of its choices together,
     and make of them the most probable network that meets the target. Ctrl-C ends a search with the best network so far.
     """
-    from hwnas.cli.relaxed import search_relaxed
+    from hwnas import workflows
     from hwnas.errors import InvalidValue, UnknownName
-    from hwnas.search import STRATEGIES
+    from hwnas.search import strategy_names
     from hwnas.search.differentiable import METHODS
+    from hwnas.workflows.networks import answer_files
 
-    held = inputs.held_confidence(confidence, no_margin)
-    common: Any = {"target": target, "confidence": held, "tables": tables, "seed": seed, "as_json": as_json}
+    common: Any = {
+        "budget": budget,
+        "target": target,
+        "confidence": options.held_confidence(confidence, no_margin),
+        "tables": tables,
+        "seed": seed,
+        "stopping": stopped_by_ctrl_c,
+    }
     if strategy in METHODS:
         if supernet or accuracy or family or front or explain:
             raise InvalidValue(
                 f"{strategy} is a differentiable strategy: --supernet, --accuracy, --family, --front and --explain are "
                 "not for it"
             )
-        search_relaxed(
-            strategy,
-            space,
-            data,
-            budget,
-            out,
-            data_path=data_path,
-            fix=fix,
-            training=training,
-            changes={"steps": steps, "penalty": penalty},
-            accelerator=accelerator,
-            resume=resume,
-            **common,
-        )
+        if space is None or data is None:
+            raise InvalidValue(f"{strategy} trains weights of its own: give --space and --data (not --supernet)")
+        with shown_progress() as progress:
+            found = workflows.search_differentiably(
+                strategy,
+                space,
+                data,
+                out,
+                data_path=data_path,
+                fix=options.choices(fix),
+                training=training,
+                steps=steps,
+                penalty=penalty,
+                accelerator=accelerator,
+                resume=resume,
+                progress=progress,
+                **common,
+            )
+        train = ["--space", space, "--data", data, *(["--data-path", str(data_path)] if data_path else [])]
+        _print(found.document(), relaxed_lines(found, out, train), as_json, stopped=found.stopped)
         return
-    if strategy not in STRATEGIES:
-        raise UnknownName("search strategy", strategy, [*STRATEGIES, *METHODS])
+    if strategy not in strategy_names():
+        raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
     if supernet is None or space or data or data_path or fix or training or steps or penalty:
         raise InvalidValue(
             f"{strategy} search takes --supernet, which knows its space and data; --space, --data, --data-path, --fix, "
             "--training, --steps and --penalty are for differentiable strategies"
         )
-    _search_supernet(
-        supernet,
-        budget,
-        out,
-        strategy,
-        accuracy=accuracy,
-        subnets=subnets,
-        images=images,
-        candidates=candidates,
-        family=family,
-        front=front,
-        explain=explain,
-        **common,
-    )
-
-
-def _search_supernet(
-    supernet: Path,
-    budget: list[str],
-    out: Path,
-    strategy: str,
-    *,
-    target: str | None,
-    accuracy: Path | None,
-    subnets: int,
-    images: int,
-    candidates: int,
-    confidence: float | None,
-    family: bool,
-    front: Path | None,
-    explain: bool,
-    tables: Path | None,
-    seed: int,
-    as_json: bool,
-) -> None:
-    """Search among the subnets of a trained supernet."""
-    from hwnas.accuracy import Evaluator, fit_accuracy, fit_on_subnets
-    from hwnas.accuracy.table import read_accuracies
-    from hwnas.search import Problem
-    from hwnas.search.rerank import choose
-    from hwnas.supernet import load_supernet
-    from hwnas.workflows import answers as said
-    from hwnas.workflows.constraints import asked
-    from hwnas.workflows.recipes import choose_recipe
-
-    said.check_places(out, front, family=family)
-    net, facts = load_supernet(supernet)
-    pictures = inputs.reopen_data(facts)
-    wanted = asked(net.space, budget, target, tables=tables, family=family, confidence=confidence)
-    own = read_accuracies(accuracy, net.space) if accuracy else None
-    evaluator = Evaluator(net, pictures, images=images, seed=seed + 1)
-    with (
-        shown_progress() as progress,
-        evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal,
-    ):
-        if own:
-            model = fit_accuracy(net.space, *own, seed=seed)
-        else:
-            model = fit_on_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
-        problems = {
-            label: Problem.of(constraints, accuracy=model, seed=seed)
-            for label, constraints in wanted.constraints.items()
-        }
-        how: Any = {"strategy": strategy, "candidates": candidates, "progress": progress}
-        with stopped_by_ctrl_c() as stop:
-            if wanted.choice:
-                choices, left_out = choose_recipe(problems, wanted.targets, evaluator, journal, stop=stop, **how)
-                answers = [said.recipe_answer(problems, choices, wanted.skipped | left_out, model)]
-            else:
-                choices = []
-                answers = [
-                    said.answer_of(problem, choose(problem, evaluator, journal, stop=stop, **how), model)
-                    for problem in problems.values()
-                ]
-            interrupted = stop()
-    files = said.write_answers(out, answers, family=family)  # before anything else can go wrong
-    if explain:
-        for answer in answers:
-            answer["explained"] = said.explained(problems[answer["label"]], answer)
-        said.write_answers(out, answers, family=family)
-    if front:
-        said.write_front(front, problems, choices, answers)
-    if as_json:
-        options.print_json(answers if family else answers[0])
-    else:
-        typer.echo(
-            "\n".join(line for pair in zip(answers, files, strict=True) for line in said.lines_of(*pair, supernet))
+    with shown_progress() as progress:
+        answer = workflows.search(
+            supernet,
+            strategy=strategy,
+            accuracy=accuracy,
+            subnets=subnets,
+            images=images,
+            candidates=candidates,
+            family=family,
+            explain=explain,
+            front=front,
+            out=out,
+            progress=progress,
+            **common,
         )
-    if interrupted:
+    documents = [network.document() for network in answer.networks]
+    files = answer_files(out, answer.networks, family=family)
+    lines = [
+        line for network, file in zip(answer.networks, files, strict=True) for line in lines_of(network, file, supernet)
+    ]
+    _print(documents if family else documents[0], lines, as_json, stopped=answer.stopped)
+
+
+def _print(document: object, lines: Iterable[str], as_json: bool, *, stopped: bool) -> None:
+    """Print an answer; end as after Ctrl-C where the search was cut short."""
+    if as_json:
+        options.print_json(document)
+    else:
+        typer.echo("\n".join(lines))
+    if stopped:
         raise typer.Exit(INTERRUPTED)

@@ -6,19 +6,14 @@ it as well.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hwnas.cli import options
 from hwnas.shown_progress import shown_progress
 from hwnas.workflows import inputs
-
-if TYPE_CHECKING:
-    from hwnas.accuracy import Evaluator
-    from hwnas.supernet import Supernet, SupernetFacts
 
 app = typer.Typer(help="Networks out of a trained supernet.", no_args_is_help=True)
 
@@ -40,7 +35,8 @@ def extract(
     from hwnas.supernet import save_supernet, single
 
     inputs.check_folder(out, "subnet")
-    net, facts, evaluator = _opened(supernet, None, calibration_images)
+    evaluator, facts = inputs.evaluator_of(supernet, images=None, calibration_images=calibration_images)
+    net = evaluator.supernet
     chosen = net.space.arch(inputs.read_arch(arch)[0])
     with shown_progress() as progress:
         subnet = single(net.space, chosen, evaluator.subnet(chosen, progress=progress))
@@ -72,8 +68,8 @@ def evaluate(
 
     What was evaluated before is not evaluated again. Without an arch, the smallest and the largest are evaluated.
     """
-    net, facts, evaluator = _opened(supernet, images, calibration_images)
-    space = net.space
+    evaluator, facts = inputs.evaluator_of(supernet, images=images, calibration_images=calibration_images)
+    space = evaluator.supernet.space
     chosen = {str(path): space.arch(inputs.read_arch(path)[0]) for path in archs or []}
     if not chosen and not random:
         chosen = (
@@ -118,43 +114,23 @@ def finetune(
     as_json: options.AsJson = False,
 ) -> None:
     """Train an extracted network on its own for a while."""
-    from hwnas.cli.train import run
-    from hwnas.errors import InvalidValue
-    from hwnas.supernet import Phase, TrainConfig, load_supernet, read_training
+    from hwnas import workflows
 
-    net, facts = load_supernet(subnet)
-    if net.space.size > 1:
-        raise InvalidValue(f"{subnet} holds {net.space.size} networks; take one out with: hwnas subnet extract")
-    data = inputs.reopen_data(facts)
-    usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
-    config = read_training(training) if training else usual
-    if epochs or not training:
-        config = config.lasting(math.ceil((epochs or EPOCHS) * data.size("train") / config.batch_size))
-    fabric = options.launched(accelerator, devices, precision)
-    run(
-        net,
-        data,
-        config,
-        fabric,
-        out,
-        seed=seed,
-        data_facts=facts.data,
-        teacher=teacher,
-        resume=resume,
-        started_from=facts,
-    )
-    if not fabric.is_global_zero:
-        return
+    with shown_progress() as progress:
+        answer = workflows.finetune(
+            subnet,
+            out,
+            training=training,
+            epochs=epochs,
+            teacher=teacher,
+            accelerator=accelerator,
+            devices=devices,
+            precision=precision,
+            resume=resume,
+            seed=seed,
+            progress=progress,
+        )
     if as_json:
-        options.print_json({"steps": config.steps, "subnet": str(out)})
+        options.print_json(answer.document())
     else:
-        typer.echo(f"fine-tuned for {config.steps} steps: {out}")
-
-
-def _opened(supernet: Path, images: int | None, calibration_images: int) -> tuple[Supernet, SupernetFacts, Evaluator]:
-    from hwnas.accuracy import Evaluator
-    from hwnas.supernet import load_supernet
-
-    net, facts = load_supernet(supernet)
-    data = inputs.reopen_data(facts)
-    return net, facts, Evaluator(net, data, images=images, calibration_images=calibration_images, seed=1)
+        typer.echo(f"fine-tuned for {answer.steps} steps: {out}")

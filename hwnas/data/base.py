@@ -40,7 +40,7 @@ class Data(ABC):
     The public methods check their arguments; a dataset fills in `_train_batch` and `_batches`.
 
     Attributes:
-        name: its name in `hwnas.data.DATASETS`.
+        name: that `hwnas.data.open_data` opens it by.
         classes: names of the classes; a label is an index into them.
         in_channels: channels of an image, 1 or 3.
         resolution: native side of a training image in pixels.

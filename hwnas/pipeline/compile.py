@@ -17,6 +17,7 @@ from hwnas.progress import Progress, silent
 from hwnas.report.page import write_page
 from hwnas.report.text import write_report
 from hwnas.search import check_feasible
+from hwnas.training.processes import started_by_training
 
 
 def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Progress = silent) -> Result:
@@ -41,9 +42,12 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
         InfeasibleBudget: no network of the space is that fast.
         ParityError: the lowered network computes something else.
         OutputError: a file cannot be written, or another process works in the folder.
+        SystemExit: in a process that the training started, when the training is done.
     """
     check_stage(again)
     plans = plan_job(job, out, progress)
+    if started_by_training():  # by the train stage of the first process, which does all else
+        plans[0].train.work(plans[0].train.unfinished)
     runs = dict[str, list[StageRun]]()
     answers = dict[str, Result]()
     with Stages(out=out, again=again) as stages:

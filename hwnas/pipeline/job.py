@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from hwnas.files import Spec, read_spec
+from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, make_space
 from hwnas.supernet import TrainConfig
 
@@ -40,6 +41,27 @@ class LatencyConfig(Spec):
     bound_networks: int = Field(default=24, ge=0, le=10_000)
     validation_networks: int = Field(default=40, ge=2, le=10_000)
     max_seconds: PositiveFloat | None = None
+
+
+class JobTraining(TrainConfig):
+    """``[training]``: a training config, and what the training runs on.
+
+    Attributes:
+        accelerator: auto, cpu or cuda.
+        precision: 32-true, or bf16-mixed where the device has it.
+        devices: processes in all, one a device.
+        teacher: folder of a trained supernet, whose largest network teaches as well.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "cpu"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    devices: PositiveInt = 1
+    teacher: str | None = None
+
+    @property
+    def config(self) -> TrainConfig:
+        """The training config alone."""
+        return TrainConfig.model_validate(self.model_dump(include=set(TrainConfig.model_fields), by_alias=True))
 
 
 class AccuracyConfig(Spec):
@@ -94,7 +116,7 @@ class Job(Spec):
     space: SpaceChoice
     data: DataChoice
     latency: LatencyConfig = LatencyConfig()
-    training: TrainConfig = TrainConfig()
+    training: JobTraining = JobTraining()
     accuracy: AccuracyConfig = AccuracyConfig()
     search: SearchConfig = SearchConfig()
 
@@ -115,11 +137,15 @@ def read_job(path: Path) -> Job:
         SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.
     """
     job = read_spec(path, Job)
-    if job.data.path is None:
-        return job
-    # Absolute, for it stands in the supernet, which is opened again from anywhere.
-    data = job.data.model_copy(update={"path": str((path.parent / job.data.path).absolute())})
-    return job.model_copy(update={"data": data})
+    # Absolute, for they stand in the supernet, which is opened again from anywhere.
+    folder, training = path.parent, job.training
+    space = job.space.model_copy(update={"name": absolute_name(job.space.name, folder)})
+    data = job.data.model_copy(update={"name": absolute_name(job.data.name, folder)})
+    if data.path is not None:
+        data = data.model_copy(update={"path": str((folder / data.path).absolute())})
+    if training.teacher is not None:
+        training = training.model_copy(update={"teacher": str((folder / training.teacher).absolute())})
+    return job.model_copy(update={"space": space, "data": data, "training": training})
 
 
 def quickstart_job() -> Job:

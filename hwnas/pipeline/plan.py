@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -13,14 +15,18 @@ from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
-from hwnas.pipeline.job import Job
+from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.stages import Context
+from hwnas.plugins import file_of
 from hwnas.progress import Progress, silent
-from hwnas.search import STRATEGIES
+from hwnas.search import strategy_names
 from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain, Space
+from hwnas.supernet import read_facts
 from hwnas.targets import Target, detect_host, resolve_target
 from hwnas.timing.host import check_host, runtime_versions
+from hwnas.training.processes import launcher, started_by_training
+from hwnas.workflows.training import check_devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +78,8 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
         UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.
         TableError, RuntimeUnavailable: a target cannot run on this host.
     """
-    if job.search.strategy not in STRATEGIES:
-        raise UnknownName("search strategy", job.search.strategy, STRATEGIES)
+    if job.search.strategy not in strategy_names():
+        raise UnknownName("search strategy", job.search.strategy, strategy_names())
     budgets = _budgets(job)
     needed = bound_networks_for(job.search.confidence)
     if job.latency.bound_networks < needed:
@@ -87,6 +93,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     _check_size(job, space)
     for phase in job.training.phases:
         phase.open(space)  # a restriction that the space does not know
+    _check_devices(job.training)
     fingerprint = data.fingerprint()
     return [
         _plan(
@@ -147,9 +154,45 @@ def _check_size(job: Job, space: Space) -> None:
     check_enough(space, job.accuracy.networks(space))
 
 
+def _check_devices(training: JobTraining) -> None:
+    """Check, before anything long, that a training can run on what the job names.
+
+    Raises:
+        InvalidValue: a launcher started this command several times, or the devices are not there.
+    """
+    if training.devices > 1 and (started := launcher(os.environ)):
+        raise InvalidValue(
+            f"{started.name} started several processes of this command, and a job starts those of its training itself; "
+            "start one process"
+        )
+    where, usual = (training.accelerator, training.devices, training.precision), JobTraining()
+    # Fabric takes a second to load, and this process's CPU is there.
+    if where != (usual.accelerator, usual.devices, usual.precision) and not started_by_training():
+        check_devices(*where)
+
+
+def _runs_on(training: JobTraining) -> dict[str, object]:
+    """What a training depends on beside its config; nothing where it runs on the CPU as jobs always did.
+
+    Raises:
+        SpecError: the teacher's folder holds no supernet.
+    """
+    usual = JobTraining()
+    on = {
+        name: getattr(training, name)
+        for name in ("accelerator", "precision", "devices")
+        if getattr(training, name) != getattr(usual, name)
+    }
+    if training.teacher is None:
+        return on
+    return {**on, "teacher": read_facts(Path(training.teacher)).weights_sha256}
+
+
 def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
+    if file := file_of(context.space.name):  # its stages are done again when the space changes
+        domain["file_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     shared, stage = replace(context, progress=progress), partial(Stage, place=place)
     profile = stage(
         name="profile",
@@ -176,9 +219,10 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
         inputs={
             "domain": domain,
             "data": data,
-            "training": job.training.model_dump(),
+            "training": job.training.config.model_dump(),
             "seed": job.seed,
             "versions": {name: versions[name] for name in ("hwnas", "torch")},
+            **_runs_on(job.training),
         },
         needs=(),
         work=partial(work.train_stage, shared),

@@ -15,33 +15,32 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.accuracy import Evaluator, fit_accuracy, spread_over_cost
+from hwnas.accuracy import Evaluator, fit_accuracy
+from hwnas.accuracy.model import evaluate_subnets
 from hwnas.data import Data
 from hwnas.deploy.bench import summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.export import export, lower_subnet
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
-from hwnas.latency import (
-    LatencyModel,
-    load_model,
-    read_table,
-    write_table,
-)
+from hwnas.latency import LatencyModel, load_model, read_table
 from hwnas.lowering import form_of
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
-from hwnas.profiling import profile, validate
+from hwnas.profiling import validate
 from hwnas.progress import Progress
 from hwnas.search import Candidate, Problem, draw_within, find_front, latency_objective, parse_budget
 from hwnas.search.problem import Constraints
-from hwnas.search.rerank import choose
 from hwnas.search.solve import Found
 from hwnas.spaces import Arch, Space
-from hwnas.supernet import Supernet, load_supernet, save_supernet, train
+from hwnas.supernet import Supernet
 from hwnas.targets import Target
 from hwnas.timing import time_programs
 from hwnas.timing.protocol import Protocols, usual
+from hwnas.workflows.inputs import evaluator_of
+from hwnas.workflows.measuring import profile_into
+from hwnas.workflows.searching import best_network
+from hwnas.workflows.training import launched, train_into
 
 Result = dict[str, Any]
 
@@ -95,21 +94,22 @@ class Context:
 
     def evaluator(self, trained: Path) -> Evaluator:
         """An evaluator on a trained supernet."""
-        supernet, _ = load_supernet(trained)
         config = self.job.accuracy
-        return Evaluator(
-            supernet,
-            self.data,
+        evaluator, _ = evaluator_of(
+            trained,
             images=config.images,
             calibration_images=config.calibration_images,
             seed=self.job.seed + 1,
+            data=self.data,
         )
+        return evaluator
 
 
 def profile_stage(context: Context, folder: Path) -> Result:
     """Every op of the space timed on the target, and the context factors."""
     config = context.job.latency
-    table = profile(
+    table = profile_into(
+        folder / "table.csv",
         context.space,
         context.target,
         journals=folder,
@@ -118,7 +118,6 @@ def profile_stage(context: Context, folder: Path) -> Result:
         protocols=context.protocols,
         progress=context.progress,
     )
-    table = write_table(table, folder / "table.csv")
     return {"ops": len(table.rows), "measurement": table.manifest.measurement}
 
 
@@ -144,21 +143,32 @@ def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
 
 def train_stage(context: Context, folder: Path) -> Result:
     """A trained supernet."""
-    job = context.job
-    supernet = Supernet(context.space, seed=job.seed)
-    train(supernet, context.data, job.training, seed=job.seed, folder=folder, progress=context.progress)
-    facts = job.training.facts(job.seed)
-    save_supernet(supernet, folder, data=context.data_facts, classes=context.data.classes, training=facts)
-    return {"steps": job.training.steps}
+    job, training = context.job, context.job.training
+    train_into(
+        folder,
+        Supernet(context.space, seed=job.seed),
+        context.data,
+        training.config,
+        launched(training.accelerator, training.devices, training.precision, alone=training.devices == 1),
+        seed=job.seed,
+        data_facts=context.data_facts,
+        teacher=Path(training.teacher) if training.teacher else None,
+        progress=context.progress,
+    )
+    return {"steps": training.steps}
 
 
 def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
     """Subnets, spread over cost, evaluated with inherited weights."""
-    space = context.space
-    codes = spread_over_cost(space, context.job.accuracy.networks(space), seed=context.job.seed)
-    evaluator = context.evaluator(trained.folder)
+    job = context.job
     with Journal(folder / "evaluated.jsonl", {}) as journal:
-        found = evaluator.accuracies(space.decode(codes), journal, what="evaluating subnets", progress=context.progress)
+        codes, found = evaluate_subnets(
+            context.evaluator(trained.folder),
+            journal,
+            subnets=job.accuracy.subnets,
+            seed=job.seed,
+            progress=context.progress,
+        )
     return {"codes": codes.tolist(), "accuracies": found}
 
 
@@ -167,18 +177,19 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
     space, config, seed = context.space, context.job.search, context.job.seed
     known = evaluated.result()
     model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
-    problem = Problem.of(context.constraints(profiled.folder), accuracy=model, seed=seed)
-    [objective] = problem.objectives
     evaluator = context.evaluator(trained.folder)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
-        chosen = choose(
-            problem,
+        best = best_network(
+            context.constraints(profiled.folder),
+            model,
             evaluator,
             journal,
             strategy=config.strategy,
             candidates=config.candidates,
+            seed=seed,
             progress=context.progress,
         )
+        problem, answer = best.problem, best.answer
         drawn = problem.candidates(draw_within(problem, config.random_networks))
         random_accuracies = evaluator.accuracies(
             [c.arch for c in drawn], journal, what="evaluating random subnets", progress=context.progress
@@ -187,19 +198,19 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         largest_accuracies = evaluator.accuracies(
             [space.largest], journal, what="evaluating the largest subnet", progress=context.progress
         )
-    candidates = _evaluated(chosen.candidates, chosen.accuracies)
+    [objective] = problem.objectives
     random = _evaluated(drawn, random_accuracies)
-    best = max(range(len(random)), key=random_accuracies.__getitem__, default=None)
+    best_random = max(range(len(random)), key=random_accuracies.__getitem__, default=None)
     front = _front(problem, context.progress)
     return {
-        "budget_ms": problem.budgets[objective.name],
+        "budget_ms": answer.budget_ms,
         "limit_ms": problem.limit(objective),
-        "arch": candidates[0]["arch"],
-        "predicted_ms": candidates[0]["predicted_ms"],
-        "validation_accuracy": candidates[0]["validation_accuracy"],
-        "proof": chosen.proof,
+        "arch": answer.arch,
+        "predicted_ms": answer.predicted_ms,
+        "validation_accuracy": answer.validation_accuracy,
+        "proof": answer.proof,
         "accuracy_model": {name: quality.known() for name, quality in model.quality.items()},
-        "candidates": candidates,
+        "candidates": _evaluated(best.chosen.candidates, best.chosen.accuracies),
         "random": random,
         "largest": _evaluated(largest, largest_accuracies)[0],
         "front": {
@@ -209,9 +220,9 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         },
         # Of a budget that hardly any network keeps the search finds one, and the baseline none.
         "best_random": {
-            "arch": None if best is None else random[best]["arch"],
+            "arch": None if best_random is None else random[best_random]["arch"],
             "networks": len(random),
-            "validation_accuracy": None if best is None else random_accuracies[best],
+            "validation_accuracy": None if best_random is None else random_accuracies[best_random],
         },
     }
 

@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pydantic
 
-from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.errors import BundleError
 from hwnas.lowering import Program
 from hwnas.lowering.serialized import serialized
 from hwnas.runtimes.base import Array, Session, parse_options
 from hwnas.targets import Recipe
-
-try:
-    import onnxruntime as ort
-except ImportError as missing:  # pragma: no cover - it is a dependency
-    raise RuntimeUnavailable("ONNX Runtime is not installed: pip install onnxruntime") from missing
-
-import onnx
 
 GraphOptimization = Literal["none", "basic", "extended", "all"]
 

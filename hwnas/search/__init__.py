@@ -1,11 +1,15 @@
-"""Search: the most accurate networks that keep budgets, and whole fronts of accuracy and cost."""
+"""Search: the most accurate networks that keep budgets, and whole fronts of accuracy and cost.
+
+``hwnas.search(...)`` is the use case `hwnas.workflows.search`; this package holds what it is made of.
+"""
 
 from __future__ import annotations
 
+from hwnas.lazy import callable_as
 from hwnas.search.feasible import check_feasible
 from hwnas.search.objectives import Objective, latency_objective, parse_budget, resource
 from hwnas.search.problem import Candidate, Problem
-from hwnas.search.solve import FRONTS, STRATEGIES, Found, find_front, solve
+from hwnas.search.solve import FRONTS, STRATEGIES, Found, find_front, solve, strategy_names
 from hwnas.search.strategies.random import draw_within
 
 __all__ = [
@@ -22,4 +26,7 @@ __all__ = [
     "parse_budget",
     "resource",
     "solve",
+    "strategy_names",
 ]
+
+callable_as(__name__, "hwnas.workflows", "search")

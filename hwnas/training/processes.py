@@ -178,6 +178,11 @@ LAUNCHERS = (
 )
 
 
+def started_by_training() -> bool:
+    """Whether a training of this command started this process, to take part in it."""
+    return _STARTED in os.environ
+
+
 def launcher(environ: Mapping[str, str]) -> Launcher | None:
     """The launcher that started several processes of this command, by its environment; None if nobody did."""
     if _STARTED in environ:

@@ -1,1 +1,74 @@
-"""Use cases: what the command line, the stages of a job and Python users call alike."""
+"""Use cases: what the command line, the stages of a job and Python users call alike.
+
+Each is a function from names, folders and files to a typed answer; it prints nothing. A name is loaded when it is first
+used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hwnas.lazy import lazily
+
+if TYPE_CHECKING:
+    from hwnas.workflows.answers import (
+        ArchFile,
+        BenchAnswer,
+        FinetuneAnswer,
+        NetworkAnswer,
+        ProfileAnswer,
+        RelaxedAnswer,
+        SearchAnswer,
+        StudyAnswer,
+        SweepAnswer,
+        TrainAnswer,
+        ValidationAnswer,
+    )
+    from hwnas.workflows.deployment import bench, export, sweep
+    from hwnas.workflows.measuring import profile, validate
+    from hwnas.workflows.relaxed import search_differentiably
+    from hwnas.workflows.searching import search
+    from hwnas.workflows.studies import study
+    from hwnas.workflows.training import finetune, train
+
+__all__ = [
+    "ArchFile",
+    "BenchAnswer",
+    "FinetuneAnswer",
+    "NetworkAnswer",
+    "ProfileAnswer",
+    "RelaxedAnswer",
+    "SearchAnswer",
+    "StudyAnswer",
+    "SweepAnswer",
+    "TrainAnswer",
+    "ValidationAnswer",
+    "bench",
+    "export",
+    "finetune",
+    "profile",
+    "search",
+    "search_differentiably",
+    "study",
+    "sweep",
+    "train",
+    "validate",
+]
+
+# Modules are not named like functions: whoever imports such a module would replace the function by it.
+__getattr__ = lazily(
+    __name__,
+    {
+        "answers": tuple(name for name in __all__ if name[0].isupper()),
+        "deployment": ("bench", "export", "sweep"),
+        "measuring": ("profile", "validate"),
+        "relaxed": ("search_differentiably",),
+        "searching": ("search",),
+        "studies": ("study",),
+        "training": ("finetune", "train"),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,187 +1,335 @@
-"""What `hwnas search` and `hwnas study` answer: as JSON values, as files, as text."""
+"""What use cases answer: typed, versioned values. `hwnas VERB --json` prints them, and ``arch.json`` holds one."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hwnas.accuracy import AccuracyModel
-from hwnas.errors import OutputError
-from hwnas.files import write_whole
-from hwnas.latency.model import slot_latencies
-from hwnas.report.front_files import write_fronts
-from hwnas.search import Candidate, Problem, find_front
-from hwnas.search.next_steps import next_steps
-from hwnas.search.problem import Constraints
-from hwnas.search.rerank import Chosen
-from hwnas.workflows.recipes import RecipeChoice
+from pydantic import ConfigDict, Field
 
-Answer = dict[str, Any]
+from hwnas.deploy.manifest import ParityReport
+from hwnas.files import Spec
+from hwnas.latency.manifest import Validation
+from hwnas.search.next_steps import NextStep
+
+VERSION: Literal[1] = 1
 
 
-def network_answer(wanted: Constraints, found: Candidate, accuracy: float, *, strategy: str, proof: str) -> Answer:
-    """What is written of any network that was found: its evaluated accuracy, its costs, and what is proved of it."""
-    latencies = {o.name: o.latency for o in wanted.objectives if o.latency}
-    answer: Answer = {
-        "label": ", ".join(wanted.budgets),
-        "space": wanted.space.name,
-        "budgets": dict(wanted.budgets),
-        "predicted": dict(found.costs),
-        "arch": dict(found.arch),
-        "validation_accuracy": accuracy,
-        "latency_sources": {name: latency.source for name, latency in latencies.items()},
-        "strategy": strategy,
-        "proof": proof,
-    }
-    if len(wanted.budgets) == len(latencies) == 1:  # what `hwnas export` and `hwnas bench` compare with
-        [name] = latencies
-        answer |= {"target": name, "budget_ms": wanted.budgets[name], "predicted_ms": found.costs[name]}
-    return answer
+class Answer(Spec):
+    """Base of all answers.
 
-
-def answer_of(problem: Problem, chosen: Chosen, model: AccuracyModel, *, row: int = 0) -> Answer:
-    """What is written of a network that an accuracy model led to."""
-    best = chosen.candidates[row]
-    return {
-        **network_answer(problem, best, chosen.accuracies[row], strategy=chosen.found.strategy, proof=chosen.proof),
-        "predicted_accuracy": best.predicted_accuracy,
-        "accuracy_model": {
-            "subnets": model.subnets,
-            **{name: quality.known() for name, quality in model.quality.items()},
-        },
-    }
-
-
-def recipe_answer(
-    problems: Mapping[str, Problem], choices: list[RecipeChoice], left_out: Mapping[str, str], model: AccuracyModel
-) -> Answer:
-    """What is written of the best recipe's network, with all recipes beside it."""
-    first = choices[0]
-    answer = answer_of(problems[first.target.name], first.chosen, model, row=first.best)
-    answer["recipes"] = [
-        {
-            "target": choice.target.name,
-            "predicted_ms": choice.chosen.candidates[choice.best].costs[choice.target.name],
-            "deployed_accuracy": choice.deployed[choice.best],
-            "change": choice.change,
-            "arch": dict(choice.chosen.candidates[choice.best].arch),
-        }
-        for choice in choices
-    ]
-    answer["recipes_left_out"] = left_out
-    return answer
-
-
-def explained(problem: Problem, answer: Answer) -> Answer:
-    """For each target: milliseconds by slot, and what more of them would buy."""
-    arch = problem.space.arch(answer["arch"])
-    [candidate] = problem.candidates(problem.space.encode([arch]))
-    return {
-        o.name: {
-            "slots_ms": slot_latencies(o.latency, arch),
-            "next": [asdict(step) for step in next_steps(problem, candidate, o)],
-        }
-        for o in problem.objectives
-        if o.latency
-    }
-
-
-def write_front(
-    folder: Path, problems: Mapping[str, Problem], choices: list[RecipeChoice], answers: list[Answer]
-) -> None:
-    """The exact front of accuracy and every cost that has the first one's unit, each by itself.
-
-    In a choice of recipes with what each of them changes in accuracy.
-
-    Raises:
-        OutputError: a file cannot be written.
+    Attributes:
+        schema_: version of the answer's form, ``schema`` in JSON.
     """
-    changes = {choice.target.name: choice.change for choice in choices}
-    shown = {
-        objective.name: replace(problem, objectives=(objective,), budgets={})
-        for label, problem in problems.items()
-        for objective in problem.objectives
-        if not choices or label in changes
-    }
-    axis = next(iter(shown.values())).objectives[0]
-    shown = {name: problem for name, problem in shown.items() if problem.objectives[0].unit == axis.unit}
 
-    def shifted(name: str, found: list[Candidate]) -> list[Candidate]:
-        change = changes.get(name, 0.0)
-        return [replace(c, predicted_accuracy=c.predicted_accuracy + change) for c in found]
+    # A probability may be 0, and its logarithm is then infinite.
+    model_config = ConfigDict(allow_inf_nan=True)
 
-    fronts = {name: shifted(name, find_front(problem).candidates) for name, problem in shown.items()}
-    marked: dict[str, list[Candidate]] = {}
-    for answer in answers:
-        for name in set(answer["budgets"]) & set(shown):
-            codes = shown[name].space.encode([shown[name].space.arch(answer["arch"])])
-            marked[name] = shifted(name, shown[name].candidates(codes))
-    write_fronts(folder, next(iter(shown.values())).space, fronts, axis, marked=marked)
+    schema_: Literal[1] = Field(default=VERSION, alias="schema")
+
+    def document(self) -> dict[str, Any]:
+        """The answer as JSON values; without the keys that do not apply to it."""
+        absent = type(self).model_fields.keys() - self.model_fields_set - {"schema_"}
+        return self.model_dump(mode="json", by_alias=True, exclude=absent)
 
 
-def check_places(out: Path, front: Path | None, *, family: bool) -> None:
-    """Check, before long work, that answers and fronts may be written where they shall.
+class ProfileAnswer(Answer):
+    """What `hwnas.workflows.profile` measured.
 
-    Raises:
-        OutputError: there is a folder in place of a file, or a file in place of a folder.
+    Attributes:
+        target: ``device/recipe``.
+        space: name of the space.
+        ops: distinct ops of the space.
+        rows: of the table, those of other spaces among them.
+        calibration_networks, bound_networks: that the latency model was fitted on, and that its bounds are read from.
+        held_out_mape: error of the model on networks left out of its fit, as a fraction.
+        terms: the fitted context terms.
+        measurement: how ``ops`` and ``networks`` were timed, and how steady that was.
+        table: the table's file.
+        up_to_date: whether nothing was missing, so that nothing was measured.
     """
-    for path in [p for p in (out if family else None, front) if p]:
-        if path.exists() and not path.is_dir():
-            raise OutputError(f"{path} is a file; {'--family writes' if path == out else '--front writes'} a folder")
-    if not family and out.is_dir():
-        raise OutputError(f"{out} is a folder; give the name of a file for the arch, such as {out / 'arch.json'}")
+
+    target: str
+    space: str
+    ops: int
+    rows: int
+    calibration_networks: int
+    bound_networks: int
+    held_out_mape: float
+    terms: dict[str, float]
+    measurement: dict[str, dict[str, str | int | float | bool]]
+    table: str
+    up_to_date: bool
 
 
-def write_answers(out: Path, answers: list[Answer], *, family: bool) -> list[Path]:
-    """Write each answer into its file; those of a family into a folder, named by target.
+class WorstNetwork(Spec):
+    """A network that was predicted badly: its relative error, and the predicted milliseconds of each slot."""
 
-    Raises:
-        OutputError: a file cannot be written.
+    arch: dict[str, int]
+    relative_error: float
+    slots_ms: dict[str, float]
+
+
+class ValidationAnswer(Answer, Validation):
+    """What `hwnas.workflows.validate` measured; the figures are those that the table's manifest keeps.
+
+    Attributes:
+        target: ``device/recipe``.
+        space: name of the space.
+        worst: the worst predicted networks.
     """
-    files = [out / f"{answer['label'].replace('/', '-')}.json" if family else out for answer in answers]
-    for answer, file in zip(answers, files, strict=True):
-        write_whole(file, json.dumps(answer, indent=2) + "\n")
-    return files
+
+    target: str
+    space: str
+    worst: list[WorstNetwork]
 
 
-def lines_of(answer: Answer, file: Path, supernet: Path | None) -> Iterator[str]:
-    """The answer for a terminal, line by line; without a supernet nothing can be exported."""
-    budgets = ", ".join(
-        f"{answer['predicted'][name]:.4g} of {budget:.4g} {'ms ' if '/' in name else ''}on {name}"
-        for name, budget in answer["budgets"].items()
-    )
-    sources = ", ".join(sorted(set(answer["latency_sources"].values())))
-    yield f"{answer['validation_accuracy']:.2%} on validation, predicted {budgets}" + (
-        f" (latencies of ops: {sources})" if sources else ""
-    )
-    if models := answer.get("accuracy_model"):
-        quality = (
-            f"{name} τ {models[name]['kendall_tau'] or 0:.3f}, RMSE {models[name]['rmse']:.2%}"
-            for name in ("stagewise", "ensemble")
-        )
-        yield f"Accuracy model on {models['subnets']} subnets, by cross-validation: {'; '.join(quality)}"
-    yield answer["proof"]
-    for recipe in answer.get("recipes", []):
-        yield (
-            f"  {recipe['target']}: {recipe['deployed_accuracy']:.2%} deployed ({recipe['change']:+.2%} by the recipe),"
-            f" predicted {recipe['predicted_ms']:.4g} ms"
-        )
-    for name, why in answer.get("recipes_left_out", {}).items():
-        yield f"  left out: {name}: {why}"
-    for name, parts in answer.get("explained", {}).items():
-        yield f"Milliseconds on {name}:"
-        for slot, ms in sorted(parts["slots_ms"].items(), key=lambda item: -item[1]):
-            yield f"  {slot:20} {ms:.4g}"
-        for step in parts["next"]:
-            changes = ", ".join(
-                f"{v} {'-' if a is None else a}→{'-' if b is None else b}" for v, (a, b) in step["changes"].items()
-            )
-            yield f"  a budget of {step['budget']:.4g} ms buys {step['gain']:+.2%}: {changes}"
-        if not parts["next"]:
-            yield "  no larger budget buys a higher predicted accuracy"
-    yield f"Arch: {file}"
-    if supernet and "target" in answer:
-        yield f"Export it with: hwnas export {file} --supernet {supernet} --target {answer['target']} --out BUNDLE"
+class TrainAnswer(Answer):
+    """What `hwnas.workflows.train` trained: names of space and data, updates, and the supernet's folder."""
+
+    space: str
+    data: str
+    steps: int
+    supernet: str
+
+
+class FinetuneAnswer(Answer):
+    """What `hwnas.workflows.finetune` trained: updates, and the subnet's folder."""
+
+    steps: int
+    subnet: str
+
+
+class ArchFile(Answer):
+    """An architecture as searches write it, by ``--out arch.json``; verbs that take an arch read it.
+
+    Attributes:
+        space: name of the space.
+        arch: variable -> value.
+        budgets: ``device/recipe`` or resource -> the most that was allowed, in milliseconds or the resource's unit.
+        predicted: the same names -> what the network is predicted to cost.
+        strategy: that found it.
+        stopped: whether the search was cut short.
+        target, budget_ms, predicted_ms: the latency budget, where it is the only one: `hwnas export` and `hwnas bench`
+            compare with it.
+    """
+
+    space: str
+    arch: dict[str, int]
+    budgets: dict[str, float]
+    predicted: dict[str, float]
+    strategy: str
+    stopped: bool
+    target: str | None = None
+    budget_ms: float | None = None
+    predicted_ms: float | None = None
+
+
+class ModelQuality(Spec):
+    """How well a model predicts networks that it did not see (`hwnas.accuracy.model.Quality`); None where unknown."""
+
+    kendall_tau: float | None
+    rmse: float | None
+    within_one_sigma: float | None
+
+
+class AccuracyModelFigures(Spec):
+    """The accuracy model of a search: networks it was fitted on, and its quality by cross-validation."""
+
+    subnets: int
+    stagewise: ModelQuality
+    ensemble: ModelQuality
+
+
+class RecipeFigures(Spec):
+    """The best network of one recipe in a choice among recipes.
+
+    Attributes:
+        target: ``device/recipe``.
+        predicted_ms: its latency.
+        deployed_accuracy: in the recipe's runtime, on the validation images.
+        change: what the recipe changes in accuracy, on average, as a fraction.
+        arch: variable -> value.
+    """
+
+    target: str
+    predicted_ms: float
+    deployed_accuracy: float
+    change: float
+    arch: dict[str, int]
+
+
+class Explanation(Spec):
+    """Milliseconds by slot, and what larger budgets would buy."""
+
+    slots_ms: dict[str, float]
+    next: list[NextStep]
+
+
+class NetworkAnswer(ArchFile):
+    """A network that was found, with its evaluated accuracy.
+
+    Attributes:
+        label: the names of its budgets.
+        validation_accuracy: as a fraction.
+        latency_sources: ``device/recipe`` -> ``measured``, ``imported`` or ``estimated``.
+        proof: what is proved of the network and what is not.
+        predicted_accuracy, accuracy_model: by the accuracy model, and how good that is.
+        recipes: all recipes, the best one first, in a choice among recipes.
+        recipes_left_out: ``device/recipe`` -> the reason, likewise.
+        explained: ``device/recipe`` -> where its milliseconds go; where that was asked for.
+    """
+
+    label: str
+    validation_accuracy: float
+    latency_sources: dict[str, str]
+    proof: str
+    predicted_accuracy: float | None = None
+    accuracy_model: AccuracyModelFigures | None = None
+    recipes: list[RecipeFigures] = Field(default=[])
+    recipes_left_out: dict[str, str] = Field(default={})
+    explained: dict[str, Explanation] = Field(default={})
+
+
+class SearchAnswer(Answer):
+    """What `hwnas.search` found: one network, or one for each budget of a family."""
+
+    networks: list[NetworkAnswer]
+
+    @property
+    def best(self) -> NetworkAnswer:
+        """The network; of a family, that of the first budget."""
+        return self.networks[0]
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the search was cut short."""
+        return any(network.stopped for network in self.networks)
+
+
+class StudyCandidate(Spec):
+    """A network that a study trained: what it is predicted to cost, and its evaluated accuracy."""
+
+    arch: dict[str, int]
+    predicted: dict[str, float]
+    validation_accuracy: float
+
+
+class StudyAnswer(NetworkAnswer):
+    """The best network of a study.
+
+    Attributes:
+        supernet: folder with its weights; None where another worker has them.
+        candidates: the best networks that the study trained.
+    """
+
+    supernet: str | None
+    candidates: list[StudyCandidate]
+
+
+class MostProbable(Spec):
+    """The most probable network, whatever it costs, and what it is predicted to cost."""
+
+    arch: dict[str, int]
+    predicted: dict[str, float]
+
+
+class RelaxedAnswer(ArchFile):
+    """The network that a differentiable search makes of its probabilities.
+
+    Attributes:
+        steps: updates.
+        ended: why the search ended before its last update, if it did.
+        expected: ``device/recipe`` -> the expected latency under the probabilities, in milliseconds.
+        argmax: the most probable network, whatever it costs.
+        near: whether the network lies in the window below its budget.
+        log_probability: of the network, as a natural logarithm.
+        probabilities: variable -> probability of each value.
+        notation: the cell as NAS-Bench-201 writes it, in such a space.
+    """
+
+    steps: int
+    ended: str | None
+    expected: dict[str, float]
+    argmax: MostProbable
+    near: bool
+    log_probability: float
+    probabilities: dict[str, list[float]]
+    notation: str | None = None
+
+
+class SweptRecipe(Spec):
+    """A network under one recipe.
+
+    Attributes:
+        target: ``device/recipe``.
+        latency_ms: mean of the rounds.
+        rounds_ms: p25 of a run, measured in each round.
+        repeat: difference of the rounds over their mean.
+        unsteady: whether the machine was too noisy within a round.
+        too_noisy: whether the latency cannot be trusted, for that or for the difference of the rounds.
+        predicted_ms: from the target's table; None without one.
+        accuracy: in the recipe's runtime, as a fraction.
+        lost: against torch, as a fraction.
+        size_bytes: of the program's file.
+        parity: outputs beside those of the torch network.
+    """
+
+    target: str
+    latency_ms: float
+    rounds_ms: list[float]
+    repeat: float
+    unsteady: bool
+    too_noisy: bool
+    predicted_ms: float | None
+    accuracy: float
+    lost: float
+    size_bytes: int
+    parity: ParityReport
+
+
+class SweepAnswer(Answer):
+    """What `hwnas.workflows.sweep` found.
+
+    Attributes:
+        arch: variable -> value.
+        device: name of the device.
+        max_drop: accuracy that may be lost, as a fraction.
+        picked: the fastest target that loses no more; None where all lose more.
+        recipes: the fastest first.
+        left_out: ``device/recipe`` -> why it cannot run the network.
+        unpredicted: ``device/recipe`` -> why its table cannot be used.
+    """
+
+    arch: dict[str, int]
+    device: str
+    max_drop: float
+    picked: str | None
+    recipes: list[SweptRecipe]
+    left_out: dict[str, str]
+    unpredicted: dict[str, str]
+
+
+class BenchAnswer(Answer):
+    """Latency of a bundle, beside its prediction (`hwnas.deploy.Benchmark`).
+
+    Attributes:
+        target: the device that was measured and the recipe.
+        predicted_for: the target that the bundle was made for.
+        over_budget: measured over budget, minus 1: above 0 the budget is exceeded; None without a budget.
+        saturates: why other images may give other outputs on this host; None if they cannot.
+    """
+
+    target: str
+    predicted_for: str
+    measured_ms: float
+    p50_ms: float
+    p90_ms: float
+    predicted_ms: float
+    relative_error: float
+    budget_ms: float | None
+    over_budget: float | None
+    spread: float
+    too_noisy: bool
+    cores: str
+    cores_note: str
+    saturates: str | None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import DataError, InvalidValue, OutputError, SpecError
+from hwnas.errors import DataError, OutputError, SpecError
 from hwnas.files.atomic import reason_of
 from hwnas.files.untrusted import parse_json
 
 if TYPE_CHECKING:
+    from hwnas.accuracy import Evaluator
     from hwnas.data import Data
     from hwnas.latency import LatencyModel
     from hwnas.spaces import Space
@@ -21,43 +23,59 @@ if TYPE_CHECKING:
 STAGE_INPUTS = "inputs.json"  # in the folder of a job's stage: what the stage depends on
 
 
-def fixed_space(name: str, fix: list[str] | None, channels: int | None = None, classes: int | None = None) -> Space:
-    """The space that ``--space``, ``--fix``, ``--channels`` and ``--classes`` describe.
+Place = str | Path  # a file or a folder
+Fix = Mapping[str, int | Sequence[int]]
+
+
+def space_of(
+    space: str | Space, fix: Fix | None = None, *, channels: int | None = None, classes: int | None = None
+) -> Space:
+    """A space from its name, or as it is, with fewer choices.
+
+    Args:
+        space: the space or its name.
+        fix: variable -> the value or values that remain.
+        channels: of the images, for a space that is made from its name; its usual number if None.
+        classes: likewise.
 
     Raises:
         UnknownName: no such space or variable.
-        InvalidValue: ``--fix`` is not of the form variable=value, or the variable has no such value.
+        InvalidValue: the variable has no such value.
     """
     from hwnas.spaces import make_space
 
-    choices: dict[str, list[int]] = {}
-    for text in fix or []:
-        variable, sign, values = text.partition("=")
-        if variable in choices:
-            raise InvalidValue(f"--fix {variable} is given twice; give its values together: {variable}=24,28")
-        try:
-            choices[variable] = [int(value) for value in values.split(",")]
-        except ValueError:
-            sign = ""
-        if not sign:
-            raise InvalidValue(f"--fix takes variable=value or variable=value,value; not {text!r}")
-    return make_space(name, in_channels=channels, classes=classes).fix(**choices)
+    made = make_space(space, in_channels=channels, classes=classes) if isinstance(space, str) else space
+    return made.fix(**(fix or {}))
 
 
-def held_confidence(confidence: float | None, no_margin: bool) -> float | None:
-    """The confidence that ``--confidence`` and ``--no-margin`` describe; None for predictions without a margin.
+def space_for(space: str | Space, data: Data, fix: Fix | None = None) -> Space:
+    """A space for the channels and classes of a dataset; see `space_of`."""
+    return space_of(space, fix, channels=data.in_channels, classes=len(data.classes))
+
+
+def target_of(target: str | Target) -> Target:
+    """A target from ``device/recipe``, or as it is.
 
     Raises:
-        InvalidValue: both are given.
+        UnknownName: no such device or recipe.
     """
-    if no_margin and confidence is not None:
-        raise InvalidValue(f"give --confidence or --no-margin, not both (--confidence is {confidence})")
-    return None if no_margin else 0.95 if confidence is None else confidence
+    from hwnas.targets import resolve_target
+
+    return resolve_target(target) if isinstance(target, str) else target
 
 
-def table_file(target: Target, tables: Path | None) -> Path | None:
-    """The file of a target's table in the folder of ``--tables``; None, the catalog's table, if it was left out."""
-    return tables / f"{target.name}.csv" if tables else None
+def arch_of(arch: Place | Mapping[str, int]) -> tuple[Mapping[str, int], float | None]:
+    """The values of an arch, from its file or as they are, and the latency budget in milliseconds that the file names.
+
+    Raises:
+        SpecError: the file cannot be read, or holds no arch.
+    """
+    return read_arch(Path(arch)) if isinstance(arch, str | Path) else (arch, None)
+
+
+def table_in(tables: Path, target: Target) -> Path:
+    """The file of a target's table in a folder of tables."""
+    return tables / f"{target.name}.csv"
 
 
 def latency_model(target: Target, tables: Path | None, space: Space) -> LatencyModel:
@@ -71,7 +89,19 @@ def latency_model(target: Target, tables: Path | None, space: Space) -> LatencyM
 
     if target.recipe.runtime == "roofline":
         return estimated_model(space, target)
-    return load_model(read_table(target, table_file(target, tables)), space)
+    return load_model(read_table(target, table_in(tables, target) if tables else None), space)
+
+
+def data_of(data: str | Data, path: Place | None) -> tuple[Data, dict[str, str | int | None]]:
+    """A dataset from its name, or as it is, and how to open it again.
+
+    Raises:
+        UnknownName, DataError: there is no such dataset, or it cannot be read.
+    """
+    from hwnas.data import open_data
+
+    opened = open_data(data, path=Path(path) if path else None) if isinstance(data, str) else data
+    return opened, {"name": opened.name, "path": str(Path(path).absolute()) if path else None}
 
 
 def reopen_data(facts: SupernetFacts) -> Data:
@@ -97,16 +127,43 @@ def reopen_data(facts: SupernetFacts) -> Data:
     return data
 
 
-def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
-    """The arch in a file that `hwnas search` wrote, and its budget, if it has one.
+def evaluator_of(
+    supernet: Place, *, images: int | None, calibration_images: int = 2000, seed: int = 1, data: Data | None = None
+) -> tuple[Evaluator, SupernetFacts]:
+    """An evaluator on a supernet that `hwnas train` wrote, and what the folder says of it.
+
+    Args:
+        supernet: the folder.
+        images: of the validation split that an evaluation takes; all if None.
+        calibration_images: training images for BN re-calibration.
+        seed: of the choice of these.
+        data: what it was trained on; opened again if None.
 
     Raises:
-        SpecError: the file cannot be read, or holds no arch.
+        SpecError, DataError: the folder holds no supernet; the data has other classes now.
+    """
+    from hwnas.accuracy import Evaluator
+    from hwnas.supernet import load_supernet
+
+    network, facts = load_supernet(Path(supernet))
+    opened = data or reopen_data(facts)
+    return Evaluator(network, opened, images=images, calibration_images=calibration_images, seed=seed), facts
+
+
+def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
+    """The arch in a file that `hwnas search` wrote (`hwnas.workflows.ArchFile`) or the user, and its budget, if any.
+
+    Of a file, ``arch`` and ``budget_ms`` count; without a ``schema`` it is read as one of version 1.
+
+    Raises:
+        SpecError: the file cannot be read, holds no arch, or is of a later version.
     """
     try:
         answer = parse_json(path.read_bytes(), "its JSON", SpecError)
         if not isinstance(answer, dict) or not isinstance(answer.get("arch"), dict):
             raise ValueError('it has no key "arch" with a value for each variable of the space')
+        if (schema := answer.get("schema", 1)) != 1 or isinstance(schema, bool):
+            raise ValueError(f"its schema is {schema!r:.40}; this version of hwnas reads 1")
         values, budget_ms = answer["arch"], answer.get("budget_ms")
         # Of JSON: true, which Python counts as 1, and integers that no float holds.
         number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)

@@ -124,7 +124,7 @@ def expected():
 @pytest.fixture
 def home(hwnas_cli, tmp_path, monkeypatch):
     """A copy of the files, which is the user's folder of devices, recipes and tables as well as the current one."""
-    folder = shutil.copytree(FILES, tmp_path / "home")
+    folder = shutil.copytree(FILES, tmp_path / "home", dirs_exist_ok=True)
     monkeypatch.chdir(folder)
     return folder
 

@@ -1,0 +1,74 @@
+"""Answers of searches for a terminal, line by line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hwnas.workflows import NetworkAnswer, RelaxedAnswer
+
+
+def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None) -> Iterator[str]:
+    """Lines on a network that was evaluated; without a supernet nothing can be exported."""
+    budgets = ", ".join(
+        f"{answer.predicted[name]:.4g} of {budget:.4g} {'ms ' if '/' in name else ''}on {name}"
+        for name, budget in answer.budgets.items()
+    )
+    sources = ", ".join(sorted(set(answer.latency_sources.values())))
+    yield f"{answer.validation_accuracy:.2%} on validation, predicted {budgets}" + (
+        f" (latencies of ops: {sources})" if sources else ""
+    )
+    if figures := answer.accuracy_model:
+        quality = (
+            f"{name} τ {one.kendall_tau or 0:.3f}, RMSE {one.rmse:.2%}"
+            for name, one in (("stagewise", figures.stagewise), ("ensemble", figures.ensemble))
+        )
+        yield f"Accuracy model on {figures.subnets} subnets, by cross-validation: {'; '.join(quality)}"
+    yield answer.proof
+    for recipe in answer.recipes:
+        yield (
+            f"  {recipe.target}: {recipe.deployed_accuracy:.2%} deployed ({recipe.change:+.2%} by the recipe),"
+            f" predicted {recipe.predicted_ms:.4g} ms"
+        )
+    for name, why in answer.recipes_left_out.items():
+        yield f"  left out: {name}: {why}"
+    for name, parts in answer.explained.items():
+        yield f"Milliseconds on {name}:"
+        for slot, ms in sorted(parts.slots_ms.items(), key=lambda item: -item[1]):
+            yield f"  {slot:20} {ms:.4g}"
+        for step in parts.next:
+            changes = ", ".join(
+                f"{v} {'-' if a is None else a}→{'-' if b is None else b}" for v, (a, b) in step.changes.items()
+            )
+            yield f"  a budget of {step.budget:.4g} ms buys {step.gain:+.2%}: {changes}"
+        if not parts.next:
+            yield "  no larger budget buys a higher predicted accuracy"
+    yield f"Arch: {file}"
+    if supernet and answer.target is not None:
+        yield f"Export it with: hwnas export {file} --supernet {supernet} --target {answer.target} --out BUNDLE"
+
+
+def relaxed_lines(answer: RelaxedAnswer, file: Path, train: Sequence[str]) -> Iterator[str]:
+    """Lines on the network of a differentiable search; `train` are the words that train it with `hwnas train`."""
+    if answer.ended:
+        yield answer.ended + ": the network is made of the probabilities at that point"
+    for name, budget in answer.budgets.items():
+        yield (
+            f"{answer.predicted[name]:.4g} of {budget:.4g} ms predicted on {name}; expected under the probabilities "
+            f"{answer.expected[name]:.4g} ms, their most probable network {answer.argmax.predicted[name]:.4g} ms"
+        )
+    alone = len(answer.budgets) == 1
+    if alone and not answer.near:
+        yield "No network lies in the window below the target, which was widened until one did"
+    if answer.arch != answer.argmax.arch:
+        yield (
+            f"Repaired: of the networks {'in the window' if alone else 'within the budgets'} the one of the highest "
+            "probability, found exactly"
+        )
+    if answer.notation:
+        yield answer.notation
+    yield f"Arch: {file}"
+    yield f"Train it with: hwnas train {shlex.join([*train, '--arch', str(file)])} --out FOLDER"

@@ -1,0 +1,227 @@
+"""Exporting a network, comparing it under all recipes of a device, and timing its bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InvalidValue
+from hwnas.progress import Progress, silent
+from hwnas.workflows import inputs
+from hwnas.workflows.answers import BenchAnswer, SweepAnswer, SweptRecipe
+from hwnas.workflows.inputs import Place
+
+if TYPE_CHECKING:
+    from hwnas.deploy import Bundle
+    from hwnas.deploy.sweep import Swept
+    from hwnas.latency import LatencyModel
+    from hwnas.spaces import Space
+    from hwnas.targets import Target
+    from hwnas.timing.protocol import Protocol
+
+
+def export(
+    arch: Place | Mapping[str, int],
+    supernet: Place,
+    target: str | Target,
+    out: Place,
+    *,
+    budget_ms: float | None = None,
+    tables: Place | None = None,
+    progress: Progress = silent,
+) -> Bundle:
+    """Extract a subnet, lower it, check its parity on the test images, and write a bundle.
+
+    Args:
+        arch: file that `hwnas search` wrote, or values.
+        supernet: folder that `hwnas train` wrote.
+        target: ``device/recipe``; the device ``this`` is the present host.
+        out: folder for the bundle.
+        budget_ms: latency that the network was searched for, in milliseconds; that of the arch's file if None.
+        tables: folder of latency tables; the catalog's if None.
+        progress: callback, invoked as re-calibration, lowering and the parity check go on.
+
+    Returns:
+        the bundle; its manifest says what was made.
+
+    Raises:
+        SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data or the target cannot be used.
+        TableError: the target has no table, or it lacks the space.
+        ParityError: the lowered network computes something else; nothing is written.
+        OutputError: the bundle cannot be written.
+    """
+    from hwnas.deploy.export import export as make
+
+    wanted = inputs.target_of(target)
+    evaluator, _ = inputs.evaluator_of(supernet, images=None)
+    space = evaluator.supernet.space
+    values, of_file = inputs.arch_of(arch)
+    latency = inputs.latency_model(wanted, Path(tables) if tables else None, space)
+    budget_ms = of_file if budget_ms is None else budget_ms
+    return make(space.arch(values), evaluator, wanted, latency, Path(out), budget_ms=budget_ms, progress=progress)
+
+
+def sweep(
+    arch: Place | Mapping[str, int],
+    supernet: Place,
+    *,
+    device: str = "this",
+    recipes: Sequence[str] = (),
+    max_drop: float = 0.005,
+    images: int | None = 2000,
+    tables: Place | None = None,
+    protocol: Protocol | None = None,
+    progress: Progress = silent,
+) -> SweepAnswer:
+    """Lower, check and time one network under every recipe of this host, and pick the fastest that loses little.
+
+    Accuracy is that of the program in its runtime, on validation images. A killed call resumes when it is made again.
+
+    Args:
+        arch: file that `hwnas search` wrote, or values.
+        supernet: folder that `hwnas train` wrote.
+        device: name of the device, which is this host; ``this`` finds it.
+        recipes: names of recipes; all of the device's if none is given.
+        max_drop: accuracy that may be lost against torch, as a fraction.
+        images: validation images; all if None.
+        tables: folder of latency tables, for predictions; the catalog's if None.
+        protocol: how each recipe is timed; the usual one of networks if None.
+        progress: callback, invoked as the work goes on.
+
+    Raises:
+        SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data, the device or a recipe cannot
+            be used.
+        TableError: there is no such folder of tables, or the device is not this host.
+        RuntimeUnavailable: no recipe can run the network here.
+        OutputError: a file cannot be written, or another process sweeps this supernet.
+    """
+    from hwnas.deploy.sweep import sweep as sweep_recipes
+    from hwnas.files import only_one
+    from hwnas.targets import resolve_target, targets_of
+
+    supernet = Path(supernet)
+    targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipes)] or targets_of(device)
+    evaluator, facts = inputs.evaluator_of(supernet, images=images)  # the network that `export` makes
+    space = evaluator.supernet.space
+    chosen = space.arch(inputs.arch_of(arch)[0])
+    place = inputs.evaluations_folder(supernet)
+    # Two supernets that are stages share the place, and may be swept at once.
+    lock = place / f".{facts.weights_sha256[:16]}.sweep.lock"
+    latencies, unpredicted = _latencies(targets, Path(tables) if tables else None, space)
+    with only_one(lock, f"a sweep of {supernet}"), evaluator.journal(place, facts.weights_sha256) as journal:
+        swept = sweep_recipes(
+            chosen,
+            evaluator,
+            targets,
+            journal,
+            max_drop=max_drop,
+            latencies=latencies,
+            protocol=protocol,
+            progress=progress,
+        )
+    return SweepAnswer(
+        arch=dict(chosen),
+        device=swept.recipes[0].target.device.name,
+        max_drop=swept.max_drop,
+        picked=swept.picked.target.name if swept.picked else None,
+        recipes=[_swept(one) for one in swept.recipes],
+        left_out=dict(swept.left_out),
+        unpredicted=unpredicted,
+    )
+
+
+def _latencies(
+    targets: Sequence[Target], tables: Path | None, space: Space
+) -> tuple[dict[str, LatencyModel], dict[str, str]]:
+    """The latency model of each target that has a table of the space, and why others' tables cannot be used.
+
+    Raises:
+        TableError: there is no such folder of tables.
+    """
+    from hwnas.errors import SpecError, TableCorrupt, TableError, TableMismatch
+
+    if tables and not tables.is_dir():
+        raise TableError(f"{tables} is no folder of latency tables; `hwnas profile --tables {tables}` makes one")
+    found, broken = dict[str, "LatencyModel"](), dict[str, str]()
+    for target in targets:
+        try:
+            found[target.name] = inputs.latency_model(target, tables, space)
+        except (SpecError, TableCorrupt, TableMismatch) as error:
+            broken[target.name] = str(error)
+        except TableError:  # no table of this recipe: its figures stand without a prediction
+            continue
+    return found, broken
+
+
+def _swept(one: Swept) -> SweptRecipe:
+    return SweptRecipe(
+        target=one.target.name,
+        latency_ms=one.latency_ms,
+        rounds_ms=list(one.rounds_ms),
+        repeat=one.repeat,
+        unsteady=one.unsteady,
+        too_noisy=one.too_noisy,
+        predicted_ms=one.predicted_ms,
+        accuracy=one.parity.deployed_accuracy,
+        lost=one.lost,
+        size_bytes=one.size_bytes,
+        parity=one.parity,
+    )
+
+
+def bench(
+    bundle: Place,
+    *,
+    budget: str | None = None,
+    require_budget: bool = False,
+    protocol: Protocol | None = None,
+    progress: Progress = silent,
+) -> BenchAnswer:
+    """Check that a bundle is unchanged and time it on this host, beside what was predicted.
+
+    Args:
+        bundle: folder of the bundle.
+        budget: latency to hold it against, ``0.8ms``; the bundle's own if None.
+        require_budget: refuse a bundle that has none, before it is timed.
+        protocol: how it is timed; the usual one of networks if None.
+        progress: callback, invoked after every visit.
+
+    Raises:
+        InvalidValue: the budget is not a latency, or is required and missing; the process does not have the cores that
+            the recipe needs.
+        BundleError: the bundle was changed, cannot be run, or computes something else here.
+        RuntimeUnavailable: its runtime cannot run here.
+    """
+    from hwnas.deploy import bench as measure
+    from hwnas.deploy import open_bundle
+    from hwnas.targets import this_device
+
+    bundle = Path(bundle)
+    opened = open_bundle(bundle)
+    budget_ms = opened.manifest.budget_ms if budget is None else _milliseconds(budget)
+    if require_budget and budget_ms is None:
+        raise InvalidValue(f"{bundle} was made without a budget; name one: hwnas bench {bundle} --budget 0.8ms")
+    here = this_device(opened.manifest.recipe.facts.kind)
+    result = replace(measure(opened, here, protocol=protocol, progress=progress), budget_ms=budget_ms)
+    return BenchAnswer(
+        **asdict(result),
+        over_budget=result.over_budget,
+        predicted_for=opened.manifest.target,
+        saturates=opened.saturates,
+    )
+
+
+def _milliseconds(text: str) -> float:
+    """A budget in milliseconds.
+
+    Raises:
+        InvalidValue: it is not a latency.
+    """
+    from hwnas.search.objectives import check_budget_text
+
+    value, unit = check_budget_text(text)
+    if unit not in ("", "ms"):
+        raise InvalidValue(f"the budget of a bundle is a latency in milliseconds, such as 0.8ms; not {text!r}")
+    return value

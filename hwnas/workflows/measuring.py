@@ -1,0 +1,228 @@
+"""Profiling a space on a target, and validating the profile."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InvalidValue
+from hwnas.files import only_one
+from hwnas.progress import Progress, silent
+from hwnas.workflows import inputs
+from hwnas.workflows.answers import ProfileAnswer, ValidationAnswer, WorstNetwork
+from hwnas.workflows.inputs import Fix, Place
+
+if TYPE_CHECKING:
+    from hwnas.latency import LatencyTable
+    from hwnas.machines import Machine
+    from hwnas.spaces import Space
+    from hwnas.targets import Target
+    from hwnas.timing.protocol import Protocols
+
+log = logging.getLogger(__name__)
+
+
+def profile(
+    space: str | Space,
+    target: str | Target,
+    *,
+    fix: Fix | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
+    tables: Place | None = None,
+    networks: int = 16,
+    bound_networks: int = 24,
+    only_missing: bool = False,
+    replace: bool = False,
+    machine: Machine | None = None,
+    protocols: Protocols | None = None,
+    progress: Progress = silent,
+) -> ProfileAnswer:
+    """Time every distinct op of a space, fit the latency model, and write both into the target's table.
+
+    A killed call resumes when it is made again. Rows of an older table for the same target stay unless they are measured anew.
+
+    Args:
+        space: search space or its name.
+        target: ``device/recipe``; the device ``this`` is the present host.
+        fix: variable -> the value or values that remain.
+        channels: of the images; the space's usual number if None.
+        classes: likewise.
+        tables: folder of latency tables; the user's data folder or ``$HWNAS_HOME`` if None.
+        networks: calibration networks, which the context terms are fitted on.
+        bound_networks: further networks, whose errors give the upper bounds; n of them carry a confidence of up to
+            ``n / (n + 1)``.
+        only_missing: time only the ops that the table lacks.
+        replace: drop an older table.
+        machine: where ops and networks are timed; the present host if None.
+        protocols: how they are timed; the usual ones if None.
+        progress: callback, invoked after every visit.
+
+    Raises:
+        UnknownName, InvalidValue: a name or a value does not exist or cannot be.
+        TableError: the target's device is not the machine, or the older table cannot be added to.
+        RuntimeUnavailable: the runtime cannot run here.
+        TooNoisy: the figures cannot be trusted; nothing is written.
+        OutputError: a file cannot be written, or another process measures this table.
+    """
+    from hwnas.latency import read_table
+    from hwnas.latency.table import table_lock
+    from hwnas.targets import table_path, writable_home
+
+    if replace and only_missing:
+        raise InvalidValue("give --replace or --only-missing, not both: one drops the rows that the other keeps")
+    wanted = inputs.target_of(target)
+    chosen = inputs.space_of(space, fix, channels=channels, classes=classes)
+    path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", wanted)
+    journals = path.parent / f".{path.stem}.journals"
+    with only_one(table_lock(path), f"the table of {wanted.name}"):
+        shipped = table_path(wanted)
+        if tables is None and not path.is_file() and shipped:
+            log.warning(
+                "your table of %s will stand in place of the shipped one, %s, for every space; the figures of two "
+                "machines are not mixed. --tables DIR writes elsewhere",
+                wanted.name,
+                shipped,
+            )
+        old = read_table(wanted, path) if path.is_file() and not replace else None
+        table = profile_into(
+            path,
+            chosen,
+            wanted,
+            journals=journals,
+            old=old,
+            networks=networks,
+            bound_networks=bound_networks,
+            only_missing=only_missing,
+            machine=machine,
+            protocols=protocols,
+            progress=progress,
+        )
+        shutil.rmtree(journals, ignore_errors=True)
+    fit = table.fit_for(chosen)
+    assert fit is not None
+    return ProfileAnswer(
+        target=wanted.name,
+        space=chosen.name,
+        ops=len(chosen.distinct_ops),
+        rows=len(table.rows),
+        calibration_networks=len(fit.calibration_ms),
+        bound_networks=len(fit.scores),
+        held_out_mape=fit.held_out_mape,
+        terms=fit.terms,
+        measurement={"ops": table.manifest.measurement, "networks": fit.measurement},
+        table=str(path),
+        up_to_date=table is old,
+    )
+
+
+def profile_into(
+    path: Path,
+    space: Space,
+    target: Target,
+    *,
+    journals: Path,
+    old: LatencyTable | None = None,
+    networks: int,
+    bound_networks: int,
+    only_missing: bool = False,
+    machine: Machine | None = None,
+    protocols: Protocols | None = None,
+    progress: Progress = silent,
+) -> LatencyTable:
+    """Measure a space (`hwnas.profiling.profile`), and write its table into a file; a complete older one stays.
+
+    `path` is the table's file, which no other process writes meanwhile; all else is as in `hwnas.profiling.profile`.
+
+    Raises:
+        InvalidValue, TableError, RuntimeUnavailable, TooNoisy, OutOfMemory, OutputError: as in
+            `hwnas.profiling.profile`.
+    """
+    from hwnas.latency import write_table
+    from hwnas.latency.table import profile_command
+    from hwnas.profiling import profile as measure
+
+    table = measure(
+        space,
+        target,
+        journals=journals,
+        old=old,
+        networks=networks,
+        bound_networks=bound_networks,
+        only_missing=only_missing,
+        machine=machine,
+        protocols=protocols,
+        progress=progress,
+    )
+    if table is old:
+        return table
+    for lost in old.manifest.fits if old else ():
+        if not any(lost.domain == kept.domain for kept in table.manifest.fits):
+            log.warning(
+                "the fit of %s and its validation are dropped: rows that it was made from were measured anew. "
+                "Profile it again, too, with: %s --only-missing",
+                lost.domain.space,
+                profile_command(lost.domain.make(), target),
+            )
+    return write_table(table, path)
+
+
+def validate(
+    space: str | Space,
+    target: str | Target,
+    *,
+    fix: Fix | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
+    tables: Place | None = None,
+    networks: int = 40,
+    machine: Machine | None = None,
+    protocols: Protocols | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> ValidationAnswer:
+    """Measure networks that the model never saw, twice, and compare them with the predictions.
+
+    The figures are stored in the table's manifest.
+
+    `networks` is how many fresh ones are measured, `seed` that of their draw; all else is as in `profile`.
+
+    Raises:
+        UnknownName, InvalidValue: a name or a value does not exist or cannot be.
+        TableError: there is no table, it lacks the space, or its latencies were not measured on this machine.
+        TooNoisy: the figures cannot be trusted; nothing is written.
+        OutputError: a file cannot be written, or another process measures this table.
+    """
+    from hwnas.latency import load_model, read_table, write_table
+    from hwnas.latency.table import table_lock
+    from hwnas.profiling import validate as measure
+    from hwnas.targets import table_path
+
+    wanted = inputs.target_of(target)
+    chosen = inputs.space_of(space, fix, channels=channels, classes=classes)
+    path = inputs.table_in(Path(tables), wanted) if tables else table_path(wanted)
+    if path is None or not path.is_file():
+        read_table(wanted, path)  # says what is missing; there is no table to lock
+    assert path is not None
+    with only_one(table_lock(path), f"the table of {wanted.name}"):
+        table = read_table(wanted, path)
+        model = load_model(table, chosen)
+        report = measure(
+            model,
+            wanted,
+            networks=networks,
+            seed=seed,
+            programs=path.parent / f".{path.stem}.programs",
+            machine=machine,
+            protocol=protocols.networks if protocols else None,
+            progress=progress,
+        )
+        write_table(table.with_validation(chosen, report.summary), path)
+    worst = [
+        WorstNetwork(arch=dict(arch), relative_error=error, slots_ms=slots)
+        for arch, error, slots in report.worst(model)
+    ]
+    figures = {name: getattr(report.summary, name) for name in type(report.summary).model_fields}
+    return ValidationAnswer(target=wanted.name, space=chosen.name, worst=worst, **figures)

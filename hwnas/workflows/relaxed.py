@@ -1,0 +1,140 @@
+"""Differentiable search: the weights of a whole space and the probabilities of its choices are trained together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InvalidValue
+from hwnas.files import only_one, read_spec
+from hwnas.progress import Progress, Stopping, silent, unstoppable
+from hwnas.workflows import inputs
+from hwnas.workflows.answers import MostProbable, RelaxedAnswer
+from hwnas.workflows.inputs import Fix, Place
+from hwnas.workflows.networks import arch_facts, check_places, write_arch
+
+if TYPE_CHECKING:
+    from hwnas.data import Data
+    from hwnas.search.differentiable import DifferentiableConfig, Relaxed
+    from hwnas.search.problem import Constraints
+    from hwnas.spaces import Space
+
+
+def search_differentiably(
+    strategy: str,
+    space: str | Space,
+    data: str | Data,
+    out: Place,
+    *,
+    budget: str | Sequence[str],
+    target: str | None = None,
+    data_path: Place | None = None,
+    fix: Fix | None = None,
+    training: Place | DifferentiableConfig | None = None,
+    steps: int | None = None,
+    penalty: str | None = None,
+    accelerator: str = "auto",
+    confidence: float | None = 0.95,
+    tables: Place | None = None,
+    resume: bool = True,
+    seed: int = 0,
+    progress: Progress = silent,
+    stopping: Stopping = unstoppable,
+) -> RelaxedAnswer:
+    """Search with a differentiable strategy, and write the network that its probabilities make.
+
+    Args:
+        strategy: see `hwnas.search.differentiable.METHODS`.
+        space: search space or its name.
+        data: dataset or its name.
+        out: file for the network, ``arch.json``; the checkpoint is kept in the folder ``arch.json.search``.
+        budget: as in `hwnas.search`.
+        target: as in `hwnas.search`, without ``*``.
+        data_path: folder of a dataset that is read from disk.
+        fix: variable -> the value or values that remain.
+        training: how it trains, or the TOML file that says so.
+        steps: updates, in place of the config's.
+        penalty: on latency, in place of the config's.
+        accelerator: auto, cpu or cuda.
+        confidence: that a measured latency stays within its budget; None holds the prediction itself below it.
+        tables: folder of latency tables; the catalog's if None.
+        resume: go on from the checkpoint.
+        seed: of everything that is drawn.
+        progress: callback, invoked after every update.
+        stopping: makes the context in which the search can be cut short.
+
+    Raises:
+        InvalidValue, UnknownName: a name or a value does not exist or cannot be.
+        DataError, SpecError, TableError: a file cannot be used.
+        InfeasibleBudget: no network keeps the budgets.
+        OutputError: a file cannot be written.
+    """
+    from hwnas.search.differentiable import DifferentiableConfig, search_differentiable
+    from hwnas.workflows.constraints import asked
+    from hwnas.workflows.training import launched
+
+    if target is not None and target.endswith("/*"):
+        raise InvalidValue(
+            f"{strategy} searches for one recipe, not for --target {target}; name it: {target[:-1]}RECIPE"
+        )
+    out = Path(out)
+    check_places(out, None, family=False)
+    pictures, _ = inputs.data_of(data, data_path)
+    chosen = inputs.space_for(space, pictures, fix)
+    if isinstance(training, str | Path):
+        config = read_spec(Path(training), DifferentiableConfig)
+    else:
+        config = training or DifferentiableConfig()
+    changes = {"steps": steps, "penalty": penalty}
+    config = DifferentiableConfig.model_validate(
+        {**config.model_dump(), **{k: v for k, v in changes.items() if v is not None}}
+    )
+    [wanted] = asked(
+        chosen,
+        [budget] if isinstance(budget, str) else list(budget),
+        target,
+        tables=Path(tables) if tables else None,
+        family=False,
+        confidence=confidence,
+    ).constraints.values()
+    folder = out.with_name(out.name + ".search")
+    device = launched(accelerator, 1, "32-true", alone=True).device
+    with only_one(folder / ".lock", str(folder)), stopping() as stop:
+        found = search_differentiable(
+            wanted,
+            pictures,
+            strategy,
+            config,
+            folder=folder,
+            seed=seed,
+            device=str(device),
+            resume=resume,
+            progress=progress,
+            stop=stop,
+        )
+        answer = _answer(wanted, strategy, found, stopped=stop())
+    write_arch(out, answer)
+    return answer
+
+
+def _answer(wanted: Constraints, strategy: str, found: Relaxed, *, stopped: bool) -> RelaxedAnswer:
+    from hwnas.spaces import notation_of
+
+    repaired = found.repaired
+    notation = notation_of(repaired.arch)
+    return RelaxedAnswer.model_validate(
+        {
+            **arch_facts(wanted, repaired.arch, repaired.costs, list(wanted.budgets)),
+            "strategy": strategy,
+            "stopped": stopped,
+            "steps": found.steps,
+            "ended": found.ended,
+            "expected": found.expected,
+            "argmax": MostProbable(arch=dict(repaired.argmax), predicted=dict(repaired.argmax_costs)),
+            "near": repaired.near,
+            "log_probability": repaired.probability,
+            "probabilities": found.probabilities,
+            **({"notation": notation} if notation else {}),
+        }
+    )

@@ -1,0 +1,180 @@
+"""Search among the subnets of a trained supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwnas.progress import Progress, Stopping, never, silent, unstoppable
+from hwnas.workflows import inputs
+from hwnas.workflows.answers import NetworkAnswer, SearchAnswer
+from hwnas.workflows.inputs import Place
+
+if TYPE_CHECKING:
+    from hwnas.accuracy import AccuracyModel, Evaluator
+    from hwnas.files import Journal
+    from hwnas.search import Problem
+    from hwnas.search.problem import Constraints
+    from hwnas.search.rerank import Chosen
+    from hwnas.workflows.recipes import RecipeChoice
+
+
+def search(
+    supernet: Place,
+    *,
+    budget: str | Sequence[str],
+    target: str | None = None,
+    strategy: str = "exact",
+    accuracy: Place | None = None,
+    subnets: int = 300,
+    images: int | None = 2000,
+    calibration_images: int = 2000,
+    candidates: int = 20,
+    confidence: float | None = 0.95,
+    family: bool = False,
+    explain: bool = False,
+    front: Place | None = None,
+    out: Place | None = None,
+    tables: Place | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    stopping: Stopping = unstoppable,
+) -> SearchAnswer:
+    """Find the most accurate subnets within budgets: fit an accuracy model, search with it, evaluate the best.
+
+    Args:
+        supernet: folder that `hwnas train` wrote.
+        budget: ``0.8ms``, or ``50%`` of the largest network's; ``NAME=VALUE`` for other targets and for resources.
+            Of several, all are kept.
+        target: what a budget without a name is for, ``device/recipe``; the device ``this`` is the present host, and the
+            recipe ``*`` chooses the recipe, too.
+        strategy: see `hwnas.search.STRATEGIES`.
+        accuracy: CSV file of accuracies to fit, in place of evaluated subnets.
+        subnets: evaluated to fit the accuracy model; all of a space that has fewer.
+        images: of the validation split that an evaluation takes; all if None.
+        calibration_images: training images for BN re-calibration.
+        candidates: networks that are evaluated at the end.
+        confidence: that a measured latency stays within its budget; None holds the prediction itself below it.
+        family: find a network for each budget, not one for all.
+        explain: also answer where the milliseconds go, and what more of them would buy.
+        front: folder for the whole front, as CSV, JSON and a picture.
+        out: file for the network, ``arch.json``; for a family, a folder.
+        tables: folder of latency tables; the catalog's if None.
+        seed: of everything that is drawn.
+        progress: callback, invoked as evaluations and search go on.
+        stopping: makes the context in which the search can be cut short; the best networks so far are evaluated then.
+
+    Returns:
+        the network; of a family, one for each budget.
+
+    Raises:
+        SpecError, DataError: the supernet, its data or a file cannot be read.
+        UnknownName, InvalidValue: a name or a value does not exist or cannot be.
+        TableError: a target has no table, or it lacks the space.
+        InfeasibleBudget: no network keeps the budgets.
+        OutputError: a file cannot be written.
+    """
+    from hwnas.accuracy import fit_accuracy, fit_on_subnets
+    from hwnas.accuracy.table import read_accuracies
+    from hwnas.search import Problem
+    from hwnas.workflows import networks as made
+    from hwnas.workflows.constraints import asked
+    from hwnas.workflows.recipes import choose_recipe
+
+    supernet, file, pictures = Path(supernet), Path(out) if out else None, Path(front) if front else None
+    made.check_places(file, pictures, family=family)
+    evaluator, facts = inputs.evaluator_of(
+        supernet, images=images, calibration_images=calibration_images, seed=seed + 1
+    )
+    space = evaluator.supernet.space
+    wanted = asked(
+        space,
+        [budget] if isinstance(budget, str) else list(budget),
+        target,
+        tables=Path(tables) if tables else None,
+        family=family,
+        confidence=confidence,
+    )
+    own = read_accuracies(Path(accuracy), space) if accuracy else None
+    with evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal:
+        if own:
+            model = fit_accuracy(space, *own, seed=seed)
+        else:
+            model = fit_on_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
+        how: Any = {"strategy": strategy, "candidates": candidates, "progress": progress}
+        choices, answers = list["RecipeChoice"](), list[NetworkAnswer]()
+        problems = {
+            label: Problem.of(constraints, accuracy=model, seed=seed)
+            for label, constraints in wanted.constraints.items()
+        }
+        with stopping() as stop:
+            if wanted.choice:
+                choices, left_out = choose_recipe(problems, wanted.targets, evaluator, journal, stop=stop, **how)
+                out_of = wanted.skipped | left_out
+                answers.append(made.recipe_answer(problems, choices, out_of, model, stopped=stop()))
+            else:
+                for constraints in wanted.constraints.values():
+                    answers.append(
+                        best_network(constraints, model, evaluator, journal, seed=seed, stop=stop, **how).answer
+                    )
+    files = made.answer_files(file, answers, family=family) if file else []
+    for path, answer in zip(files, answers, strict=False):  # before anything else can go wrong
+        made.write_arch(path, answer)
+    if explain:
+        answers = [
+            answer.model_copy(update={"explained": made.explained(problems[answer.label], answer)})
+            for answer in answers
+        ]
+        for path, answer in zip(files, answers, strict=False):
+            made.write_arch(path, answer)
+    if pictures:
+        made.write_front(pictures, problems, choices, answers)
+    return SearchAnswer(networks=answers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestNetwork:
+    """A search: its problem, the networks that were evaluated at its end, and the answer."""
+
+    problem: Problem
+    chosen: Chosen
+    answer: NetworkAnswer
+
+
+def best_network(
+    constraints: Constraints,
+    model: AccuracyModel,
+    evaluator: Evaluator,
+    journal: Journal,
+    *,
+    strategy: str,
+    candidates: int,
+    seed: int,
+    progress: Progress = silent,
+    stop: Callable[[], bool] = never,
+) -> BestNetwork:
+    """Search with an accuracy model, and evaluate the best.
+
+    Args:
+        constraints: the budgets.
+        model: predicts accuracies.
+        evaluator: measures subnets.
+        journal: where evaluations are kept.
+        strategy: of the search.
+        candidates: networks that are evaluated.
+        seed: of what is drawn.
+        progress: callback, invoked as search and evaluations go on.
+        stop: polled regularly; when it returns True, the best so far are evaluated.
+
+    Raises:
+        UnknownName, InvalidValue, InfeasibleBudget: as in `hwnas.search.solve`.
+    """
+    from hwnas.search import Problem
+    from hwnas.search.rerank import choose
+    from hwnas.workflows.networks import network_answer
+
+    problem = Problem.of(constraints, accuracy=model, seed=seed)
+    chosen = choose(problem, evaluator, journal, strategy=strategy, candidates=candidates, progress=progress, stop=stop)
+    return BestNetwork(problem=problem, chosen=chosen, answer=network_answer(problem, chosen, model, stopped=stop()))

@@ -1,0 +1,171 @@
+"""A study: networks within budgets, each trained by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InvalidValue, SearchStopped
+from hwnas.progress import Progress, Stopping, silent, unstoppable
+from hwnas.workflows import inputs
+from hwnas.workflows.answers import StudyAnswer, StudyCandidate
+from hwnas.workflows.inputs import Fix, Place
+from hwnas.workflows.networks import network_facts, write_arch
+
+if TYPE_CHECKING:
+    from hwnas.data import Data
+    from hwnas.search.study.from_scratch import FromScratch
+    from hwnas.spaces import Space
+    from hwnas.supernet import TrainConfig
+
+ARCH, STORAGE = "arch.json", "study.journal"  # in the folder of a study
+
+
+def study(
+    space: str | Space,
+    data: str | Data,
+    out: Place,
+    *,
+    budget: str | Sequence[str],
+    target: str | None = None,
+    data_path: Place | None = None,
+    fix: Fix | None = None,
+    trials: int = 50,
+    training: Place | TrainConfig | None = None,
+    steps: int | None = None,
+    epochs: int = 9,
+    sampler: str = "tpe",
+    storage: str | None = None,
+    name: str = "study",
+    images: int | None = 2000,
+    confidence: float | None = 0.95,
+    accelerator: str = "auto",
+    precision: str = "32-true",
+    tables: Place | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    stopping: Stopping = unstoppable,
+) -> StudyAnswer:
+    """Train networks from scratch, one after the other, each drawn by what those before it have taught.
+
+    The same call goes on with a study that was killed; a second one meanwhile, here or on another machine, adds a
+    worker.
+
+    Args:
+        space: search space or its name.
+        data: dataset or its name.
+        out: folder for the best network, its weights and the study; ``arch.json`` in it is the answer.
+        budget: as in `hwnas.search`.
+        target: as in `hwnas.search`, without ``*``.
+        data_path: folder of a dataset that is read from disk.
+        fix: variable -> the value or values that remain.
+        trials: networks to train, by all workers together.
+        training: training config, or its TOML file.
+        steps: updates of a training, in place of the config's.
+        epochs: equal parts of a training, after each of which it may be cut short.
+        sampler: tpe, gp or random.
+        storage: where the workers meet: a ``.log`` or ``.journal`` file, or the URL of a database; a file in `out` if
+            None.
+        name: of the study in its storage.
+        images: of the validation split that an evaluation takes; all if None.
+        confidence: that a measured latency stays within its budget; None holds the prediction itself below it.
+        accelerator: auto, cpu or cuda.
+        precision: 32-true or bf16-mixed.
+        tables: folder of latency tables; the catalog's if None.
+        seed: of everything that is drawn.
+        progress: callback, invoked after every update.
+        stopping: makes the context in which the study can be cut short; the best network so far is the answer then.
+
+    Raises:
+        InvalidValue, UnknownName: a name or a value does not exist or cannot be.
+        DataError, SpecError, TableError: a file cannot be used.
+        InfeasibleBudget: no network keeps the budgets.
+        SearchStopped: no network was trained to the end.
+        KeyboardInterrupt: the study was cut short before one was.
+        OutputError: a file cannot be written.
+    """
+    from hwnas.search.study.from_scratch import FromScratch
+    from hwnas.search.study.study import search_study
+    from hwnas.workflows.constraints import asked
+    from hwnas.workflows.training import config_of, launched
+
+    if target is not None and target.endswith("/*"):
+        raise InvalidValue(f"a study is for one recipe, not for --target {target}; name it: {target[:-1]}RECIPE")
+    out = Path(out)
+    pictures, facts = inputs.data_of(data, data_path)
+    chosen = inputs.space_for(space, pictures, fix)
+    config = config_of(training, steps=steps)
+    [wanted] = asked(
+        chosen,
+        [budget] if isinstance(budget, str) else list(budget),
+        target,
+        tables=Path(tables) if tables else None,
+        family=False,
+        confidence=confidence,
+    ).constraints.values()
+    with stopping() as stop:
+        train = FromScratch(
+            space=chosen,
+            data=pictures,
+            data_facts=facts,
+            config=config,
+            epochs=epochs,
+            images=images,
+            seed=seed,
+            fabric=launched(accelerator, 1, precision, alone=True),
+            folder=out,
+            study=name,
+            progress=progress,
+            stop=stop,
+        )
+        _prepare_folder(train)
+        found = search_study(
+            wanted,
+            train,
+            trials=trials,
+            sampler=sampler,
+            epochs=epochs,
+            storage=storage or str(out / STORAGE),
+            name=name,
+            settings=train.settings,
+            seed=seed,
+            progress=progress,
+            stop=stop,
+        )
+    if not found.candidates:
+        if found.stopped:
+            raise KeyboardInterrupt
+        raise SearchStopped(
+            f"none of the {found.evaluations} networks of study {name} is trained to the end; when no other worker is "
+            "at one, run the same command with more --trials"
+        )
+    best, kept = found.candidates[0], train.kept
+    proof = (
+        "Stopped early: the" if found.stopped else "The"
+    ) + f" best of {found.evaluations} networks that the study trained. Nothing is proved of the others"
+    answer = StudyAnswer.model_validate(
+        {
+            **network_facts(wanted, best, best.predicted_accuracy, proof=proof, strategy=found.strategy),
+            "stopped": found.stopped,
+            "supernet": str(out) if kept is not None and kept.domain.make().largest == best.arch else None,
+            "candidates": [
+                StudyCandidate(arch=dict(c.arch), predicted=dict(c.costs), validation_accuracy=c.predicted_accuracy)
+                for c in found.candidates
+            ],
+        }
+    )
+    write_arch(out / ARCH, answer)
+    return answer
+
+
+def _prepare_folder(train: FromScratch) -> None:
+    """Make the study's folder, and check that the best network may be written into it.
+
+    Raises:
+        OutputError: it is a file, or holds a supernet of something else, which would be lost.
+    """
+    kept = train.kept
+    if kept is None or kept.training.get("study") != train.study:
+        inputs.check_folder(train.folder, "study")
+    train.folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,338 @@
+"""Training a supernet, and fine-tuning a subnet."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InvalidValue, UnknownName
+from hwnas.progress import Progress, silent
+from hwnas.workflows import inputs
+from hwnas.workflows.answers import FinetuneAnswer, TrainAnswer
+from hwnas.workflows.inputs import Fix, Place
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from pydantic import JsonValue
+    from torch import nn
+
+    from hwnas.data import Data
+    from hwnas.spaces import Space
+    from hwnas.supernet import Supernet, SupernetFacts, TrainConfig
+
+ACCELERATORS, PRECISIONS = ("auto", "cpu", "cuda"), ("32-true", "bf16-mixed")
+FINETUNING_EPOCHS = 3  # without a training config
+
+
+def train(
+    space: str | Space,
+    data: str | Data,
+    out: Place,
+    *,
+    data_path: Place | None = None,
+    fix: Fix | None = None,
+    arch: Place | Mapping[str, int] | None = None,
+    training: Place | TrainConfig | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    teacher: Place | None = None,
+    accelerator: str = "auto",
+    devices: int = 1,
+    precision: str = "32-true",
+    resume: bool = True,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> TrainAnswer:
+    """Train one set of weights for every network of a space; a killed training goes on from its last checkpoint.
+
+    Args:
+        space: search space or its name.
+        data: dataset or its name.
+        out: folder for the supernet.
+        data_path: folder of a dataset that is read from disk.
+        fix: variable -> the value or values that remain.
+        arch: file or values of the one network that is trained, in place of all.
+        training: training config, or its TOML file.
+        steps: updates in all, in place of the config's.
+        batch_size: images an update, in place of the config's.
+        teacher: folder of a trained supernet, whose largest network teaches as well.
+        accelerator: auto, cpu or cuda.
+        devices: processes in all, one a device. The others run the same command; this call ends them.
+        precision: 32-true or bf16-mixed.
+        resume: go on from the folder's checkpoint.
+        seed: of everything that is drawn.
+        progress: callback, invoked after every update.
+
+    Raises:
+        InvalidValue, UnknownName: a name or a value does not exist or cannot be.
+        DataError, SpecError: the data or a file cannot be read.
+        OutputError: the folder is a file or holds a supernet, or cannot be written.
+        CheckpointError, TrainingDiverged, OutOfMemory, ProcessLost: as `hwnas.train`.
+        SystemExit: in every process but the first, when the training is done.
+    """
+    from hwnas.supernet import Supernet
+
+    out = Path(out)
+    images, facts = inputs.data_of(data, data_path)
+    chosen = inputs.space_for(space, images, fix)
+    if arch is not None:
+        chosen = chosen.fix(**chosen.arch(inputs.arch_of(arch)[0]))
+    config = config_of(training, steps=steps, batch_size=batch_size)
+    fabric = launched(accelerator, devices, precision)
+    supernet = Supernet(chosen, seed=seed)
+    with _alone_in(out, fabric):
+        train_into(
+            out,
+            supernet,
+            images,
+            config,
+            fabric,
+            seed=seed,
+            data_facts=facts,
+            teacher=Path(teacher) if teacher else None,
+            resume=resume,
+            progress=progress,
+        )
+    return TrainAnswer(space=chosen.name, data=images.name, steps=config.steps, supernet=str(out))
+
+
+def finetune(
+    subnet: Place,
+    out: Place,
+    *,
+    training: Place | TrainConfig | None = None,
+    epochs: int | None = None,
+    teacher: Place | None = None,
+    accelerator: str = "auto",
+    devices: int = 1,
+    precision: str = "32-true",
+    resume: bool = True,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> FinetuneAnswer:
+    """Train an extracted network on its own for a while.
+
+    Args:
+        subnet: folder that `hwnas subnet extract` wrote.
+        out: folder for the fine-tuned subnet.
+        training: training config, or its TOML file.
+        epochs: passes over the training images, in place of the config's steps; 3 without a config.
+        teacher: as in `train`.
+        accelerator: as in `train`.
+        devices: as in `train`.
+        precision: as in `train`.
+        resume: go on from the folder's checkpoint.
+        seed: of everything that is drawn.
+        progress: callback, invoked after every update.
+
+    Raises:
+        InvalidValue: the folder holds more than one network.
+        OutputError, CheckpointError, TrainingDiverged, OutOfMemory, ProcessLost, SystemExit: as in `train`.
+    """
+    from hwnas.supernet import Phase, TrainConfig, load_supernet
+
+    subnet, out = Path(subnet), Path(out)
+    net, facts = load_supernet(subnet)
+    if net.space.size > 1:
+        raise InvalidValue(f"{subnet} holds {net.space.size} networks; take one out with: hwnas subnet extract")
+    data = inputs.reopen_data(facts)
+    usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
+    config = config_of(training) if training else usual
+    if epochs or not training:
+        config = config.lasting(math.ceil((epochs or FINETUNING_EPOCHS) * data.size("train") / config.batch_size))
+    fabric = launched(accelerator, devices, precision)
+    with _alone_in(out, fabric):
+        train_into(
+            out,
+            net,
+            data,
+            config,
+            fabric,
+            seed=seed,
+            data_facts=facts.data,
+            teacher=Path(teacher) if teacher else None,
+            resume=resume,
+            started_from=facts,
+            progress=progress,
+        )
+    return FinetuneAnswer(steps=config.steps, subnet=str(out))
+
+
+def config_of(
+    training: Place | TrainConfig | None, *, steps: int | None = None, batch_size: int | None = None
+) -> TrainConfig:
+    """A training config from its file, or as it is, with other numbers of updates or images.
+
+    Raises:
+        SpecError: the file cannot be read, or has a wrong or unknown key.
+        InvalidValue: fewer updates than phases.
+    """
+    from hwnas.supernet import TrainConfig, read_training
+
+    config = read_training(Path(training)) if isinstance(training, str | Path) else training or TrainConfig()
+    config = config.lasting(steps) if steps else config
+    return config.model_copy(update={"batch_size": batch_size}) if batch_size else config
+
+
+def launched(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
+    """Processes, devices and precision of a training; with several, this process and those that it starts run on.
+
+    Args:
+        accelerator: of `ACCELERATORS`.
+        devices: processes in all, one a device.
+        precision: of `PRECISIONS`.
+        alone: whether this process computes for itself, also where `srun` or another launcher started several of them.
+
+    Raises:
+        InvalidValue: unknown, or not available on this host; a launcher started another number of processes.
+    """
+    from hwnas.training.processes import launch
+    from hwnas.training.signals import end_together
+
+    with _refused(accelerator, devices):
+        fabric = _fabric(accelerator, devices, precision, alone=alone)
+        if fabric.world_size > 1:
+            end_together(getattr(fabric.strategy.launcher, "procs", []))
+        launch(fabric)
+    return fabric
+
+
+def check_devices(accelerator: str, devices: int, precision: str) -> None:
+    """Check that a training of this process and those that it would start has its devices; none is started.
+
+    Raises:
+        InvalidValue: unknown, or not available on this host.
+    """
+    with _refused(accelerator, devices):
+        _fabric(accelerator, devices, precision, alone=True)
+
+
+@contextmanager
+def _refused(accelerator: str, devices: int) -> Iterator[None]:
+    """What Fabric says of devices as an error of the user's."""
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
+        raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
+
+
+def _fabric(accelerator: str, devices: int, precision: str, *, alone: bool) -> Fabric:
+    from hwnas.training.processes import make_fabric
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # how many processes there are is no news
+    for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
+        if given not in known:
+            raise UnknownName(what, given, known)
+    return make_fabric(accelerator, devices, precision, alone=alone)
+
+
+def train_into(
+    folder: Path,
+    supernet: Supernet,
+    data: Data,
+    config: TrainConfig,
+    fabric: Fabric,
+    *,
+    seed: int,
+    data_facts: Mapping[str, str | int | None],
+    teacher: Path | None = None,
+    resume: bool = True,
+    started_from: SupernetFacts | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Train, and write the supernet into a folder.
+
+    Args:
+        folder: for the checkpoint, the metrics and the supernet.
+        supernet: with its initial weights.
+        data: its images.
+        config: how.
+        fabric: processes, devices and precision, launched.
+        seed: of everything that is drawn.
+        data_facts: name and path of the data, to open it again.
+        teacher: folder of a trained supernet, whose largest network teaches as well.
+        resume: go on from a checkpoint in the folder.
+        started_from: what is said of the weights that a fine-tuning starts from.
+        progress: callback, invoked after every update; in the first process only.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        SystemExit: in every process but the first, when the training is done.
+    """
+    from hwnas.supernet import save_supernet
+    from hwnas.supernet import train as train_supernet
+
+    facts: dict[str, JsonValue] = {
+        **config.facts(seed),
+        "precision": fabric.strategy.precision.precision,
+        "processes": fabric.world_size,
+    }
+    if started_from:
+        facts["started_from"] = {
+            "weights_sha256": started_from.weights_sha256,
+            "training": started_from.training,
+        }
+    network = None
+    if teacher:
+        network, facts["teacher"] = _teacher(teacher, data, supernet.space)
+        fabric.to_device(network)
+    train_supernet(
+        supernet,
+        data,
+        config,
+        seed=seed,
+        folder=folder,
+        fabric=fabric,
+        teacher=network,
+        resume=resume,
+        progress=progress if fabric.is_global_zero else silent,
+    )
+    if fabric.is_global_zero:
+        save_supernet(supernet.cpu(), folder, data=data_facts, classes=data.classes, training=facts)
+    fabric.barrier()
+    if not fabric.is_global_zero:
+        raise SystemExit(0)  # what follows the training is done once, by the first process
+
+
+def _alone_in(folder: Path, fabric: Fabric) -> AbstractContextManager[None]:
+    """A context in which no other training works in a folder; the first process holds its lock.
+
+    Raises:
+        OutputError: it is a file or a stage of a run, or holds a supernet; another process works in it.
+    """
+    from hwnas.files import only_one
+
+    inputs.check_folder(folder, "supernet", goes_on=True)
+    return only_one(folder / ".lock", str(folder)) if fabric.is_global_zero else nullcontext()
+
+
+def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
+    """The largest network of a supernet, for the images that a training loads, and the hash of its weights.
+
+    Raises:
+        InvalidValue: it was trained on other classes, channels or resolutions.
+    """
+    from hwnas.accuracy import Evaluator
+    from hwnas.supernet import load_supernet
+
+    supernet, facts = load_supernet(folder)
+    theirs, side = supernet.space, space.largest["resolution"]
+    if theirs.in_channels != data.in_channels or facts.classes != list(data.classes):
+        raise InvalidValue(
+            f"the teacher {folder} takes {theirs.in_channels} channels and knows {', '.join(facts.classes)}; "
+            f"{data.name} has {data.in_channels} channels and {', '.join(data.classes)}"
+        )
+    sides = theirs.variable("resolution").values
+    if side not in sides:
+        raise InvalidValue(
+            f"the teacher {folder} knows images of {', '.join(map(str, sides))} pixels; training loads them at "
+            f"{side}: choose a teacher that knows these, or --fix resolution={sides[-1]}"
+        )
+    evaluator = Evaluator(supernet, data, images=None, seed=1)
+    return evaluator.subnet({**theirs.largest, "resolution": side}), facts.weights_sha256
