@@ -53,7 +53,9 @@ def main() -> None:
     parser.add_argument("--recipe", default="onnxruntime-cpu-fp32")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--confidence", type=float, default=0.95, help="confidence that a network stays within its target")
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="confidence that a network stays within its target"
+    )
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--train-steps", type=int, default=300, help="of networks trained from scratch; 0 for none")

@@ -77,7 +77,7 @@ def sweep(
 ) -> SweepAnswer:
     """Lower, check and time one network under every recipe of this host, and pick the fastest that loses little.
 
-    Accuracy is that of the program in its runtime, on validation images. A killed call goes on where it was.
+    Accuracy is that of the program in its runtime, on validation images. The same call resumes a killed one.
 
     Args:
         arch: file that `hwnas search` wrote, or values.

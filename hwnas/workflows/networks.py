@@ -163,10 +163,10 @@ def write_front(
 
 
 def check_places(out: Path | None, front: Path | None, *, family: bool) -> None:
-    """Check, before long work, that answers and fronts may be written where they shall.
+    """Check, before long work, that answers and fronts can be written.
 
     Raises:
-        OutputError: a folder stands where a file shall be, or a file where a folder shall be.
+        OutputError: a folder is in place of a file, or a file in place of a folder.
     """
     for path in [p for p in (out if family else None, front) if p]:
         if path.exists() and not path.is_dir():

@@ -73,8 +73,8 @@ def choose_recipe(
         strategy: of the search.
         candidates: networks evaluated in torch.
         deployed: how many networks of each recipe are lowered and run on the validation images.
-        progress: told about all of it.
-        stop: asked now and then; after a True every recipe's search ends early.
+        progress: callback, invoked as the work goes on.
+        stop: polled regularly; when it returns True, every recipe's search ends early.
 
     Returns:
         the recipes, that with the most accurate deployed network first; and target's name -> why it is left out.

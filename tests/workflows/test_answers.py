@@ -52,7 +52,7 @@ def test_what_is_written_is_read(tmp_path):
 @pytest.mark.parametrize("schema", ["2", "true", '"1"', "null"])
 def test_a_file_of_another_version_is_refused(schema, tmp_path):
     (tmp_path / "arch.json").write_text(f'{{"schema": {schema}, "arch": {{"a": 1}}}}')
-    with pytest.raises(SpecError, match="its schema is .*; this version of hwnas reads 1"):
+    with pytest.raises(SpecError, match=r"its schema is .*; this version of hwnas reads 1"):
         read_arch(tmp_path / "arch.json")
 
 
