@@ -52,6 +52,7 @@ NoMargin = Annotated[
     typer.Option("--no-margin", help="Hold the prediction itself below the budget, as imported tables need it."),
 ]
 Images = Annotated[int, typer.Option(help="Validation images an evaluation takes.", min=1)]
+Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
 Tables = Annotated[
     Path | None,
     typer.Option(help="Folder of latency tables; the user's data folder or $HWNAS_HOME if left out."),

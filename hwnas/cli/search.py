@@ -40,6 +40,7 @@ def search(
         int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8, max=1_000_000)
     ] = 300,
     images: options.Images = 2000,
+    calibration_images: options.Calibration = 2000,
     candidates: Annotated[int, typer.Option(help="Networks really evaluated at the end.", min=1, max=10_000)] = 20,
     confidence: options.Confidence = None,
     no_margin: options.NoMargin = False,
@@ -126,6 +127,7 @@ def search(
             accuracy=accuracy,
             subnets=subnets,
             images=images,
+            calibration_images=calibration_images,
             candidates=candidates,
             family=family,
             explain=explain,

@@ -19,7 +19,6 @@ app = typer.Typer(help="Networks out of a trained supernet.", no_args_is_help=Tr
 
 ArchFile = Annotated[Path, typer.Argument(help="File that `hwnas search` wrote, or your own.", metavar="ARCH")]
 From = Annotated[Path, typer.Option(help="Folder that `hwnas train` or `hwnas supernet import` wrote.")]
-Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
 EPOCHS = 3  # of fine-tuning without a training config
 
 
@@ -28,7 +27,7 @@ def extract(
     arch: ArchFile,
     supernet: From,
     out: Annotated[Path, typer.Option(help="Folder for the subnet.")],
-    calibration_images: Calibration = 2000,
+    calibration_images: options.Calibration = 2000,
     as_json: options.AsJson = False,
 ) -> None:
     """Take a network out of a supernet, its BN re-calibrated."""
@@ -60,7 +59,7 @@ def evaluate(
     archs: Annotated[list[Path] | None, typer.Argument(help="Files that `hwnas search` wrote.", metavar="ARCH")] = None,
     random: Annotated[int, typer.Option(help="So many random networks beside.", min=0)] = 0,
     images: Annotated[int | None, typer.Option(help="Validation images; all if left out.", min=1)] = None,
-    calibration_images: Calibration = 2000,
+    calibration_images: options.Calibration = 2000,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:

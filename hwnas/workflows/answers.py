@@ -21,7 +21,7 @@ class Answer(Spec):
         schema_: version of the answer's form, ``schema`` in JSON.
     """
 
-    # A probability may be 0, and its logarithm is then infinite.
+    # A probability may be 0; its logarithm is infinite.
     model_config = ConfigDict(allow_inf_nan=True)
 
     schema_: Literal[1] = Field(default=VERSION, alias="schema")
@@ -108,7 +108,7 @@ class ArchFile(Answer):
         budgets: ``device/recipe`` or resource -> the most that was allowed, in milliseconds or the resource's unit.
         predicted: the same names -> what the network is predicted to cost.
         strategy: that found it.
-        stopped: whether the search was cut short.
+        stopped: whether the search was cut short; files of older versions do not say it.
         target, budget_ms, predicted_ms: the latency budget, where it is the only one: `hwnas export` and `hwnas bench`
             compare with it.
     """
@@ -118,7 +118,7 @@ class ArchFile(Answer):
     budgets: dict[str, float]
     predicted: dict[str, float]
     strategy: str
-    stopped: bool
+    stopped: bool = False
     target: str | None = None
     budget_ms: float | None = None
     predicted_ms: float | None = None

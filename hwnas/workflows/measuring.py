@@ -42,7 +42,7 @@ def profile(
 ) -> ProfileAnswer:
     """Time every distinct op of a space, fit the latency model, and write both into the target's table.
 
-    A killed call resumes when it is made again. Rows of an older table for the same target stay unless they are measured anew.
+    The same call resumes a killed one. Rows of an older table for the same target stay unless they are measured anew.
 
     Args:
         space: search space or its name.

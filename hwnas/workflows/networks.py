@@ -166,7 +166,7 @@ def check_places(out: Path | None, front: Path | None, *, family: bool) -> None:
     """Check, before long work, that answers and fronts can be written.
 
     Raises:
-        OutputError: there is a folder in place of a file, or a file in place of a folder.
+        OutputError: a folder is in place of a file, or a file in place of a folder.
     """
     for path in [p for p in (out if family else None, front) if p]:
         if path.exists() and not path.is_dir():

@@ -73,7 +73,7 @@ def choose_recipe(
         strategy: of the search.
         candidates: networks evaluated in torch.
         deployed: how many networks of each recipe are lowered and run on the validation images.
-        progress: callback, invoked during every step.
+        progress: callback, invoked as the work goes on.
         stop: polled regularly; when it returns True, every recipe's search ends early.
 
     Returns:

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import hwnas
 from hwnas.deploy import open_bundle
-from hwnas.errors import HwnasError, InfeasibleBudget, InvalidValue, OutputError, SpecError, TableError, UnknownName
+from hwnas.errors import (
+    CheckpointError,
+    HwnasError,
+    InfeasibleBudget,
+    InvalidValue,
+    OutputError,
+    SpecError,
+    TableError,
+    UnknownName,
+)
 from hwnas.latency import load_model, read_table
 from hwnas.pipeline import compile_job, preview_job, quickstart_job, read_job
+from hwnas.pipeline.plan import plan_job
 from hwnas.report.text import markdown, summary
-from hwnas.supernet import Phase
+from hwnas.supernet import Phase, TrainConfig, read_facts
 from hwnas.targets import resolve_target
 
 STAGES = ["profile", "validate", "train", "accuracy", "search", "export", "bench"]
@@ -48,6 +63,38 @@ def models(out):
 def one_target(job):
     """The job for its first target, which finds all it needs in the finished run."""
     return job.model_copy(update={"targets": TARGETS[:1]})
+
+
+def test_python_the_command_line_and_a_stage_find_the_same_network(finished, hwnas_cli, tmp_path):
+    job, out, _ = finished
+    plan = plan_job(job, out)[0]
+    stage, tables = plan.search.result(), tmp_path / "tables"
+    for suffix in (".csv", ".toml"):
+        kept = tables / f"{plan.name}{suffix}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(plan.profile.folder / f"table{suffix}", kept)
+    same = {
+        "subnets": job.accuracy.subnets,
+        "images": job.accuracy.images,
+        "calibration_images": job.accuracy.calibration_images,
+        "candidates": job.search.candidates,
+        "confidence": job.search.confidence,
+        "seed": job.seed,
+    }
+    supernet = str(plan.train.folder)
+    called = hwnas.search(supernet, target=plan.name, budget=job.budget, tables=tables, **same).best
+    shutil.rmtree(tmp_path / "home" / "evaluations")  # nothing is taken over from the call
+    options = [word for name, value in same.items() for word in (f"--{name.replace('_', '-')}", value)]
+    ran = hwnas_cli(
+        "search", "--supernet", supernet, "--target", plan.name, "--budget", job.budget, "--tables", tables, *options,
+        "--out", tmp_path / "arch.json", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out) == json.loads((tmp_path / "arch.json").read_text()) == called.document()
+    for name in ("arch", "budget_ms", "predicted_ms", "validation_accuracy", "proof"):
+        assert getattr(called, name) == stage[name]
+    assert called.accuracy_model.model_dump(exclude={"subnets"}) == stage["accuracy_model"]
+    assert called.predicted_accuracy == stage["candidates"][0]["predicted_accuracy"]
 
 
 def test_report_has_what_a_machine_reads(finished):
@@ -346,3 +393,67 @@ def test_quickstart_is_the_job_the_readme_tells_of():
     job = quickstart_job()
     assert (job.space.name, job.data.name) == ("mobilenetv3-tiny", "cluttered-digits")
     assert (job.targets, job.budget) == (TARGETS[:1], "50%")
+
+
+@pytest.fixture
+def train_inputs(job_file, tmp_path):
+    """A function that gives what the train stage depends on, of a job with further keys in `[training]`."""
+    text = job_file.read_text()
+
+    def inputs(*lines):
+        job_file.write_text(text.replace("[training]", "\n".join(["[training]", *lines])))
+        return plan_job(read_job(job_file), tmp_path / "out")[0].train.inputs
+
+    return inputs
+
+
+def test_a_training_depends_on_what_it_runs_on(train_inputs, finished, tmp_path):
+    """Where that is what it always was, the stages of older jobs stay valid."""
+    before = train_inputs()
+    assert not before.keys() & {"accelerator", "precision", "devices", "teacher"}
+    assert before["training"].keys() == set(TrainConfig.model_fields)
+    assert train_inputs('accelerator = "cpu"', 'precision = "32-true"', "devices = 1") == before
+    assert train_inputs('precision = "bf16-mixed"', "devices = 2") == {
+        **before,
+        "precision": "bf16-mixed",
+        "devices": 2,
+    }
+    # A relative folder counts from the job's file.
+    trained = plan_job(finished[0], finished[1])[0].train.folder
+    shutil.copytree(trained, tmp_path / "teacher")
+    assert train_inputs('teacher = "teacher"') == {**before, "teacher": read_facts(trained).weights_sha256}
+
+
+def test_what_a_training_cannot_run_on_is_refused_at_once(train_inputs, monkeypatch):
+    with pytest.raises(SpecError, match="accelerator is 'tpu'"):
+        train_inputs('accelerator = "tpu"')
+    with pytest.raises(CheckpointError, match="nobody holds no supernet"):
+        train_inputs('teacher = "nobody"')
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidValue, match="torchrun started several processes of this command"):
+        train_inputs("devices = 2")
+
+
+def test_a_job_trains_on_two_processes_with_a_teacher(job_file, finished, profiled_only, hwnas_command, tmp_path):
+    """The second process takes part in the training, and in nothing else."""
+    shutil.copytree(plan_job(finished[0], finished[1])[0].train.folder, tmp_path / "teacher")
+    more = '[training]\naccelerator = "cpu"\ndevices = 2\nteacher = "teacher"'
+    text = job_file.read_text().replace("[training]", more).replace(f', "{TARGETS[1]}"', "")
+    job_file.write_text(text)
+    script = tmp_path / "run.py"  # a program of its own file: the training starts it again
+    script.write_text(hwnas_command[2])
+    done = subprocess.run(
+        [sys.executable, script, "compile", job_file, "--out", profiled_only, "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [answer] = json.loads(done.stdout)["targets"].values()
+    assert cached(answer) == {name: name in ("profile", "validate") for name in STAGES}
+    assert done.stderr.count("training all: 0/") <= 1
+    [trained] = (profiled_only / "stages").glob("train-*")
+    facts = read_facts(trained).training
+    assert (facts["processes"], facts["teacher"]) == (2, read_facts(tmp_path / "teacher").weights_sha256)
