@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,13 +101,13 @@ def test_the_table_of_another_board_is_questioned(
     read_table(this, tmp_path / "t.csv")
     assert said in caplog.text
     assert ("hwnas devices detect --save --name NAME" in caplog.text) is bool(said)
-    monkeypatch.setattr(profile_module, "detect_host", lambda: host)
+    machine = SimpleNamespace(host=lambda: host)
     if said:
         with pytest.raises(TableMismatch, match="was measured on another machine") as caught:
-            profile_module._check_machine(table, this)
+            profile_module._check_machine(table, this, machine)
         assert said in str(caught.value)
     else:
-        profile_module._check_machine(table, this)
+        profile_module._check_machine(table, this, machine)
 
 
 def test_flags_count_where_nothing_else_tells_chips_apart() -> None:
