@@ -1,6 +1,6 @@
-"""Does differentiable search meet its target: every method, several seeds, targets over the range of a space on this host.
+"""Does differentiable search meet its target: every method, several seeds, targets over the range of a space.
 
-The host is profiled first. Every method searches `nasbench201-tiny` (one cell per stage, 32 px, cluttered digits) for
+This host is profiled first. Every method searches `nasbench201-tiny` (one cell per stage, 32 px, cluttered digits) for
 latencies at quantiles of the space's, with the same number of images. The resulting networks are lowered and timed in
 the same passes. Printed are the latency expected under the probabilities, that of their most probable network, the
 prediction of the repaired network, and its measurement; then time per step and peak memory of each method, in separate

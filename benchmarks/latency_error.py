@@ -24,7 +24,7 @@ from hwnas.latency import load_model, read_table, write_table
 from hwnas.latency.manifest import Validation
 from hwnas.profiling import profile, validate
 from hwnas.spaces import Space, make_space
-from hwnas.targets import RUNTIMES, Target, load_recipe, recipes, resolve_target
+from hwnas.targets import Target, load_recipe, recipes, resolve_target
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ ATTEMPTS = 3  # other load on the machine may spoil a measurement; hwnas then sa
 def main() -> None:
     """Measure, print, and keep the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = [name for name in recipes() if RUNTIMES[load_recipe(name).runtime].measured]
+    known = [name for name in recipes() if load_recipe(name).facts.measured]
     parser.add_argument("--recipes", nargs="+", default=known, choices=known)
     parser.add_argument("--spaces", nargs="+", default=list(SPACES), choices=list(SPACES))
     parser.add_argument("--networks", type=int, default=40)

@@ -3,7 +3,7 @@
 The table is your own CSV file: a column `arch` with NAS-Bench-201's cells in the benchmark's notation, and columns of
 accuracies, in percent or as fractions. Every strategy that accepts any accuracy evaluates the same number of networks.
 The regret is how far the best of them within the budgets is below the table's best within the budgets, in points, as
-the median over seeds. A repeated network is not a further evaluation, so a strategy that repeats itself evaluates fewer.
+the median over seeds. A repeated network is not another evaluation: a strategy that repeats itself ends with fewer.
 
     python benchmarks/nasbench201_oracle.py nasbench201.csv --column cifar10-valid
     python benchmarks/nasbench201_oracle.py nasbench201.csv --target this/onnxruntime-cpu-fp32 --budget 50%

@@ -19,7 +19,7 @@ from hwnas.lowering import Program, form_of
 from hwnas.nn import network
 from hwnas.nn.blocks import initialise
 from hwnas.spaces import Arch, Space, make_space
-from hwnas.targets import RUNTIMES, Recipe, load_recipe, recipes
+from hwnas.targets import Recipe, load_recipe, recipes
 from hwnas.timing import Protocol, time_programs
 
 BASE = "torch-cpu-fp32"
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     rounds = parser.parse_args().rounds
     known = {name: load_recipe(name) for name in recipes()}
-    measured = {name: recipe for name, recipe in known.items() if RUNTIMES[recipe.runtime].measured}
+    measured = {name: recipe for name, recipe in known.items() if recipe.facts.measured}
     for name, fixed in SPACES.items():
         space = make_space(name).fix(**fixed)
         arch = middle(space)

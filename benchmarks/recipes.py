@@ -1,7 +1,7 @@
 """What lowering costs: networks of trained supernets under every recipe of this host, beside torch.
 
-From each folder that `hwnas train` wrote, some networks (or all, if there are no more) are lowered under each recipe and
-run on all test images: accuracy and parity beside the torch network, and bytes of the file per weight.
+From each folder that `hwnas train` wrote, some networks (or all, if there are no more) are lowered under each recipe
+and run on all test images: accuracy and parity beside the torch network, and bytes of the file per weight.
 
     python benchmarks/recipes.py supernet --networks 5
 """

@@ -12,12 +12,13 @@
     │   └── MissingOp             it lacks an op that the space needs
     ├── TooNoisy                  the machine was too unsteady for a measurement to be trusted
     ├── InfeasibleBudget          no network of the space keeps the budgets
-    ├── SearchStopped             a search was told to stop before it had found a network
+    ├── SearchStopped             a search was stopped before it found a network
     ├── RuntimeUnavailable        a runtime cannot run here
+    ├── PluginError               an object of another package, or of a user's file, cannot be used
     ├── RuntimeInputError         a runtime was given an input of the wrong shape or type, or was closed
     ├── DataError                 a dataset is empty, broken or not of the form asked for
     ├── CheckpointError           a supernet's files are not what is asked for
-    ├── TrainingDiverged          a loss is no finite number
+    ├── TrainingDiverged          a loss is NaN or infinite
     ├── OutOfMemory               a batch or a program does not fit into the memory
     ├── ProcessLost               one of a training's processes ended before the others
     ├── GraphError                a lowered graph is not one that its runtime takes
@@ -97,11 +98,15 @@ class InfeasibleBudget(HwnasError):
 
 
 class SearchStopped(HwnasError):
-    """A search was told to stop before it had found a network."""
+    """A search was stopped before it found a network."""
 
 
 class RuntimeUnavailable(HwnasError):
     """A runtime cannot run here."""
+
+
+class PluginError(HwnasError):
+    """An object that another package registers, or that a user's file defines, cannot be used."""
 
 
 class RuntimeInputError(HwnasError):
@@ -117,7 +122,7 @@ class CheckpointError(HwnasError):
 
 
 class TrainingDiverged(HwnasError):
-    """A loss is no finite number."""
+    """A loss is NaN or infinite."""
 
 
 class OutOfMemory(HwnasError):

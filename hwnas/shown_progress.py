@@ -16,7 +16,7 @@ _LINE_EVERY_S = 5.0
 
 
 class _Stop:
-    """Which signal told this process to stop, if one did."""
+    """The signal that asked this process to stop; None if there was none."""
 
     def __init__(self) -> None:
         self.number: int | None = None

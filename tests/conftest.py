@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.accuracy import Evaluator
 from hwnas.data import ClutteredDigits
+from hwnas.files.atomic import write_whole
 from hwnas.latency import LatencyTable, Row
 from hwnas.latency.manifest import Manifest
 from hwnas.profiling import profile
@@ -86,6 +89,54 @@ def little_to_collect() -> None:
     """Each session of a measurement collects garbage first: among all that tests have loaded, that takes a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def rarely_collected() -> None:
+    """Python's search for garbage among the many objects of a graph takes a quarter of the time of its export."""
+    gc.set_threshold(20_000, 20, 100)
+
+
+def digest_of(network: torch.nn.Module, *settings: object) -> str | None:
+    """Hash of all that a network's graph depends on; None for one of a test's own modules."""
+    found = hashlib.sha256(repr(settings).encode())
+    for name, module in network.named_modules():
+        if not type(module).__module__.startswith(("torch.", "hwnas.")):
+            return None
+        plain = {k: v for k, v in vars(module).items() if isinstance(v, int | float | str | tuple | None)}
+        found.update(repr((name, type(module), plain, getattr(module, "code", ""))).encode())
+    for name, tensor in network.state_dict().items():
+        found.update(repr((name, tensor.dtype, tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def exported_once(lowered: Path) -> Iterator[None]:
+    """Networks of the same weights are exported once, by either worker: an export takes 3 seconds.
+
+    Of each export itself, 0.4 seconds are for the sources of onnxscript's functions, which are the same each time.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    from hwnas.lowering.onnx import OnnxForm
+
+    really = OnnxForm._exported
+
+    def exported(form: OnnxForm, network: torch.nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
+        key = digest_of(network, shape, form.recipe.batch, form.recipe.opset)
+        if key is None:
+            return really(form, network, shape)
+        path = lowered.with_name("networks") / f"{key}.onnx"
+        if not path.exists():
+            model = really(form, network, shape)
+            write_whole(path, model.SerializeToString())
+            return model
+        return onnx.load(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(OnnxForm, "_exported", exported)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

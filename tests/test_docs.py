@@ -44,7 +44,7 @@ def test_architecture_names_files_that_exist_and_hold_what_it_says():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("progress: told about each image", "told about each"),
+        ("progress: told about each image", "told about"),
         ("    # a loss that is no\n    # number", "is no # number"),
         ("callback, invoked after every image", None),
     ],

@@ -98,6 +98,7 @@ def test_wheel_holds_what_users_add(wheel):
     assert "hwnas/share/latency_tables/README.md" in names
     assert "hwnas/pipeline/quickstart.toml" in names
     assert "hwnas/deploy/manifest.schema.json" in names
+    assert "hwnas/runtimes/scripts/onnxruntime.py" in names
     assert "hwnas/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 

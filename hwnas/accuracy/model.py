@@ -141,7 +141,7 @@ def evaluate_subnets(
         journal: where evaluations are kept; those in it are not done again.
         subnets: how many; all of the space where it has fewer.
         seed: of the networks drawn.
-        progress: callback, invoked as evaluations go on.
+        progress: callback, invoked during the evaluations.
 
     Returns:
         codes ``(n, variables)``, and the accuracy of each, as a fraction.

@@ -46,7 +46,7 @@ def compile_(
 ) -> None:
     """Profile, validate, train, search, export and re-benchmark, as a job says, for each of its targets.
 
-    Finished stages are reused; a killed run goes on where it was.
+    Finished stages are reused; a killed run resumes.
     """
     from hwnas.pipeline import read_job
 

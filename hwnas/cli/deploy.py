@@ -36,7 +36,7 @@ def sweep(
 ) -> None:
     """Lower, check and time one network under every recipe of this host, and pick the fastest that loses little.
 
-    Accuracy is that of the program in its runtime, on validation images. A killed run goes on where it was. Exit code 1
+    Accuracy is that of the program in its runtime, on validation images. A killed run resumes. Exit code 1
     if every recipe loses more than it may.
     """
     from hwnas import workflows

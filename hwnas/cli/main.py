@@ -31,6 +31,7 @@ from hwnas.cli import (
     verify,
 )
 from hwnas.cli import compile as compile_verbs
+from hwnas.cli.help import Verb
 from hwnas.cli.processes import drop_ranks
 from hwnas.cli.renamed import renamed
 from hwnas.errors import HwnasError, InvalidValue
@@ -70,7 +71,7 @@ for verb in (
     verify.verify,
     report.report,
 ):
-    app.command()(verb)
+    app.command(cls=Verb)(verb)
 app.command("compile")(compile_verbs.compile_)
 app.command()(compile_verbs.quickstart)
 

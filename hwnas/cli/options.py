@@ -19,8 +19,7 @@ SpaceName = Annotated[
     str,
     typer.Option(
         "--space",
-        help="Search space: mobilenetv3, mobilenetv3-w1.2, mobilenetv3-tiny, proxyless-w1.3, resnet50, nasbench201, "
-        "nasbench201-tiny, darts, darts-tiny.",
+        help="Search space: {spaces}; or path/to/file.py:NAME.",
     ),
 ]
 Fix = Annotated[
@@ -29,7 +28,7 @@ Fix = Annotated[
 ]
 Channels = Annotated[int | None, typer.Option(help="Channels of the images; the space's usual number if left out.")]
 Classes = Annotated[int | None, typer.Option(help="Number of classes; the space's usual number if left out.")]
-DataName = Annotated[str, typer.Option("--data", help="Dataset: cluttered-digits, images or huggingface.")]
+DataName = Annotated[str, typer.Option("--data", help="Dataset: {datasets}; or path/to/file.py:NAME.")]
 DataPath = Annotated[
     Path | None,
     typer.Option("--data-path", help="Folder of images (train/<class>/, val/<class>/), or of a Hugging Face dataset."),
@@ -44,7 +43,9 @@ Budgets = Annotated[
 ]
 Confidence = Annotated[
     float | None,
-    typer.Option(help="With which a measurement shall keep the budget.", min=0.5, max=0.999, show_default="0.95"),
+    typer.Option(
+        help="Confidence that the measured latency stays within the budget.", min=0.5, max=0.999, show_default="0.95"
+    ),
 ]
 NoMargin = Annotated[
     bool,

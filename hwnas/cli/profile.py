@@ -32,7 +32,7 @@ def profile(
 ) -> None:
     """Time every distinct op of a space on this host and fit the latency model.
 
-    A killed run goes on where it was. Rows of an older table for the same target stay unless they are measured anew. On
+    A killed run resumes. Rows of an older table for the same target stay unless they are measured anew. On
     a machine that is too noisy nothing is written.
     """
     from hwnas import workflows

@@ -29,7 +29,7 @@ def search(
     strategy: Annotated[
         str,
         typer.Option(
-            help="exact, milp, nsga2, evolution, local or random; or differentiable, with --space and --data: darts, "
+            help="{strategies}; or differentiable, with --space and --data: darts, "
             "darts-second-order, pc-darts, gdas, snas, proxyless, fbnet or fairnas."
         ),
     ] = "exact",
@@ -74,7 +74,7 @@ def search(
     """
     from hwnas import workflows
     from hwnas.errors import InvalidValue, UnknownName
-    from hwnas.search import STRATEGIES
+    from hwnas.search import strategy_names
     from hwnas.search.differentiable import METHODS
     from hwnas.workflows.networks import answer_files
 
@@ -113,8 +113,8 @@ def search(
         train = ["--space", space, "--data", data, *(["--data-path", str(data_path)] if data_path else [])]
         _print(found.document(), relaxed_lines(found, out, train), as_json, stopped=found.stopped)
         return
-    if strategy not in STRATEGIES:
-        raise UnknownName("search strategy", strategy, [*STRATEGIES, *METHODS])
+    if strategy not in strategy_names():
+        raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
     if supernet is None or space or data or data_path or fix or training or steps or penalty:
         raise InvalidValue(
             f"{strategy} search takes --supernet, which knows its space and data; --space, --data, --data-path, --fix, "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli import options
+from hwnas.cli.help import Verb
 from hwnas.errors import HwnasError, InvalidValue
 
 if TYPE_CHECKING:
@@ -118,10 +119,12 @@ def diff(a: Side, b: Side, tables: Tables = None, as_json: options.AsJson = Fals
             typer.echo("\n".join(f"  {key}" for key in only[:_SHOWN]))
 
 
-@app.command("import")
+@app.command("import", cls=Verb)
 def import_(
     files: Annotated[list[Path], typer.Argument(help="Tables in another form; give those that belong together.")],
-    format_: Annotated[str, typer.Option("--format", help="Form of the files: ofa-yaml (once-for-all's).")],
+    format_: Annotated[
+        str, typer.Option("--format", help="Form of the files: {formats} (once-for-all's is ofa-yaml).")
+    ],
     target: options.Target,
     tables: options.Tables = None,
     replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
@@ -185,7 +188,7 @@ def _found(folder: Path | None) -> list[FoundTable]:
 
 
 def _readable(found: FoundTable) -> tuple[LatencyTable | None, str]:
-    """A table, or None and the reason why it cannot be used: one damaged table shall not hide the others."""
+    """A table, or None and the reason why it cannot be used: one damaged table must not hide the others."""
     from hwnas.latency import read_table
     from hwnas.targets import resolve_target
 

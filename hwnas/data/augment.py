@@ -103,8 +103,8 @@ def mixed_and_erased(
 ) -> tuple[Tensor, Tensor]:
     """A part of a batch after mixing and erasing.
 
-    Neighbours are mixed with each other (the 1st with the 2nd, the 3rd with the 4th), so that parts of a batch that
-    begin at even places are what they are in the whole.
+    Adjacent images are mixed with each other (the 1st with the 2nd, the 3rd with the 4th), so that parts of a batch
+    that begin at even places are what they are in the whole.
 
     Args:
         images: ``(n, channels, height, width)``, normalised.

@@ -22,7 +22,7 @@ USUAL = Augmentation()
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed that depends only on the text of its parts, in every process and on every machine.
 
-    Python's own `hash` of text differs between processes, and sums of seeds make neighbouring streams meet.
+    Python's own `hash` of text differs between processes, and sums of seeds make adjacent streams overlap.
     """
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -40,7 +40,7 @@ class Data(ABC):
     The public methods check their arguments; a dataset fills in `_train_batch` and `_batches`.
 
     Attributes:
-        name: its name in `hwnas.data.DATASETS`.
+        name: that `hwnas.data.open_data` opens it by.
         classes: names of the classes; a label is an index into them.
         in_channels: channels of an image, 1 or 3.
         resolution: native side of a training image in pixels.

@@ -65,7 +65,7 @@ def export(
         latency: predicts it.
         folder: for the bundle.
         budget_ms: that the network was searched for.
-        progress: told about re-calibration, lowering and the parity check.
+        progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Raises:
         ParityError: the lowered network computes something else; nothing is written.

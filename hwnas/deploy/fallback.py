@@ -34,7 +34,7 @@ def lower_within_bound(
         network: of the arch, in evaluation mode.
         evaluator: holds the data.
         arch: of the network.
-        progress: told about each layer and each step.
+        progress: callback, invoked after every layer and every step.
 
     Returns:
         the graph; `hwnas.lowering.quantize.float_layers` says which layers were left in float.

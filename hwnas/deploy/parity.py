@@ -47,7 +47,7 @@ def check_parity(
         recipe: gives the runtime and the limits.
         batches: images ``(n, channels, height, width)`` and labels ``(n,)``; one batch is held at a time.
         images: how many they are in all, for `progress`.
-        progress: told after each batch.
+        progress: callback, invoked after every batch.
 
     Raises:
         ParityError: a limit of the recipe's ``[parity]`` is passed (names the figures), or an output is not finite.
@@ -133,7 +133,7 @@ def deployed_parity(
         recipe: the recipe, whose limits of parity it has to keep.
         journal: what it holds is not run again: the same arch under the same recipe and version of the runtime.
         lowered: gives the torch network and its program, or the file of it; called where the journal has nothing.
-        progress: told after each batch.
+        progress: callback, invoked after every batch.
 
     Raises:
         BundleError: the runtime cannot load the program.

@@ -2,110 +2,48 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from pydantic import JsonValue
 
-from hwnas.deploy.manifest import INPUT, OUTPUT, BundleManifest
-from hwnas.targets.runtimes import Precision, RuntimeName
+from hwnas.deploy.manifest import BundleManifest
+from hwnas.plugins import resource
 
-# After these lines `y` is the output of the program, (batch, classes); `x` is its input.
-_ONNXRUNTIME = """\
-import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("{program}", providers={providers})
-x = np.load("{input}").repeat({batch}, axis=0)
-[y] = session.run(None, {{"{name}": x}})
-"""
-_OPENVINO = """\
-import numpy as np
-import openvino
-
-settings = {settings}
-model = openvino.Core().compile_model("{program}", "CPU", settings)
-x = np.load("{input}").repeat({batch}, axis=0)
-y = model(x)[0]
-"""
-_TORCH = """\
-import numpy as np
-import torch
-
-model = {module}
-x = np.load("{input}").repeat({batch}, axis=0)
-with torch.inference_mode():
-    y = model(torch.from_numpy(x)).numpy()
-"""
-_TORCH_CUDA = """\
-import numpy as np
-import torch
-
-model = torch.export.load("{program}").module().to("cuda", torch.{dtype})
-x = np.load("{input}").repeat({batch}, axis=0)
-with torch.inference_mode():
-    y = model(torch.from_numpy(x).to("cuda", torch.{dtype})).float().cpu().numpy()
-"""
-_TENSORRT = """\
-import numpy as np
-from polygraphy.backend.common import BytesFromPath
-from polygraphy.backend.trt import EngineFromBytes, TrtRunner
-
-x = np.load("{input}").repeat({batch}, axis=0)
-with TrtRunner(EngineFromBytes(BytesFromPath("model.engine"))) as runner:
-    y = runner.infer({{"{name}": x}})["output"]
-"""
-_CHECK = """\
-recorded = np.load("{output}")
-print("class", int(y[0].argmax()), "largest difference", float(np.abs(y[:1] - recorded).max()))
-"""
-_LINES: dict[RuntimeName, str] = {
-    "onnxruntime": _ONNXRUNTIME,
-    "openvino": _OPENVINO,
-    "torch": _TORCH,
-    "roofline": _TORCH,
-    "torch-cuda": _TORCH_CUDA,
-    "onnxruntime-cuda": _ONNXRUNTIME,
-    "onnxruntime-tensorrt": _ONNXRUNTIME,
-    "tensorrt": _TENSORRT,
-}
-_PROVIDERS: dict[RuntimeName, str] = {
-    "onnxruntime": '["CPUExecutionProvider"]',
-    "onnxruntime-cuda": '["CUDAExecutionProvider"]',
-    "onnxruntime-tensorrt": '[("TensorrtExecutionProvider", {"trt_fp16_enable": True})]',
-}
-_DTYPES: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_PACKAGES: dict[RuntimeName, str] = {
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "torch": "torch",
-    "roofline": "torch",
-    "torch-cuda": "torch",
-    "onnxruntime-cuda": "onnxruntime-gpu",
-    "onnxruntime-tensorrt": "onnxruntime-gpu tensorrt",
-    "tensorrt": "tensorrt polygraphy",
-}
-_OPENVINO_SETTINGS = {
-    "fp32": '{"INFERENCE_PRECISION_HINT": "f32"}',
-    "bf16": '{"INFERENCE_PRECISION_HINT": "bf16"}',
-    # As hwnas.runtimes.openvino does, and for its reason.
-    "int8": '{"INFERENCE_PRECISION_HINT": "f32", "SNIPPETS_MODE": "DISABLE"}',
-}
+# The first line of a script that sets names in capitals, such as `PROGRAM, BATCH = "model.onnx", 1`.
+_CONSTANTS = re.compile(r"^(?P<names>[A-Z]+(?:, [A-Z]+)*) = .+$", re.MULTILINE)
 FENCE = "```"
 
 
 def lines(manifest: BundleManifest) -> str:
-    """Python that runs a bundle, from its folder, with its runtime and numpy alone."""
+    """Python that runs a bundle, from its folder, with its runtime and numpy alone.
+
+    It is the script that the record of the runtime names (`RuntimeFacts.script`), with the values of this bundle in its
+    first line of constants, which may name: PROGRAM, the program's file; INPUT, the name of its input; BATCH, PRECISION
+    and OPTIONS, those of the recipe.
+    """
     recipe = manifest.recipe
-    module = f'torch.export.load("{manifest.program}").module()'
-    return (_LINES[recipe.runtime] + _CHECK).format(
-        program=manifest.program,
-        name=manifest.input.name,
-        batch=recipe.batch,
-        input=INPUT,
-        output=OUTPUT,
-        providers=_PROVIDERS.get(recipe.runtime),
-        dtype=_DTYPES.get(recipe.precision),
-        settings=_OPENVINO_SETTINGS.get(recipe.precision),
-        module=f"torch.compile({module})" if recipe.options.get("compile") else module,
-    )
+    assert recipe.facts.script is not None  # what has no session has no bundles
+    text = resource(recipe.facts.script).read_text("utf-8")
+    values = {
+        "PROGRAM": manifest.program,
+        "INPUT": manifest.input.name,
+        "BATCH": recipe.batch,
+        "PRECISION": recipe.precision,
+        "OPTIONS": recipe.options,
+    }
+
+    def filled(line: re.Match[str]) -> str:
+        return f"{line['names']} = {', '.join(_literal(values[name]) for name in line['names'].split(', '))}"
+
+    return _CONSTANTS.sub(filled, text, count=1)
+
+
+def _literal(value: object) -> str:
+    """A value as Python writes it, texts in double quotes."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(each)}" for key, each in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _step_text(value: JsonValue) -> str:
@@ -118,7 +56,7 @@ def _step_text(value: JsonValue) -> str:
 def readme(manifest: BundleManifest) -> str:
     """The page as Markdown."""
     runtime = manifest.recipe.runtime
-    package = _PACKAGES[runtime]
+    package = manifest.recipe.facts.install
     version = manifest.versions.get(runtime, "")
     steps = "\n".join(
         f"- {step}: {_step_text(value)}" for step, value in manifest.input.transform.items() if value is not None
@@ -128,8 +66,8 @@ def readme(manifest: BundleManifest) -> str:
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} of the test images of {manifest.data} are told right. A run of {images} takes \
-{manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. All else stands in `manifest.json`.
+{manifest.accuracy:.2%} top-1 accuracy on the test images of {manifest.data}. A run of {images} takes \
+{manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. `manifest.json` has everything else.
 
 ## Run it
 

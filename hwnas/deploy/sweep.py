@@ -122,7 +122,7 @@ def sweep(
         max_drop: accuracy that may be lost, as a fraction.
         latencies: target's name -> the model that predicts it, where there is one.
         protocol: how each recipe is timed; the usual one of networks if None.
-        progress: told about all of it.
+        progress: callback, invoked during every step.
 
     Raises:
         InvalidValue: `max_drop` is not from 0 to 1.

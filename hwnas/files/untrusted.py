@@ -1,4 +1,4 @@
-"""Reading what a stranger may have written: JSON, file names and files, each held to limits before it is used."""
+"""Reading untrusted input: JSON, file names and files, each held to limits before it is used."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _no_number(text: str) -> object:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a number of JSON")
 
 
 def file_name_mistake(name: str) -> str | None:

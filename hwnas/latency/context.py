@@ -13,7 +13,7 @@ cross-validation on the calibration networks decides how strongly, and whether s
 of op in their place: in cells a convolution beside another saves the layouts that one beside a pooling pays for. It
 takes the simplest choice whose error is within one standard error of the least (Breiman et al., "Classification and
 Regression Trees", 1984, section 3.4.3). So few networks suffice. (Deviations of kernels and expansions were tried: of
-16 networks they cannot be learned, and now and then cross-validation took their luck for truth.)
+16 networks they cannot be learned, and cross-validation sometimes took their luck for truth.)
 """
 
 from __future__ import annotations

@@ -14,14 +14,27 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from hwnas.errors import InvalidValue, TableError, UnknownName
+from hwnas.errors import InvalidValue, TableError
 from hwnas.latency.manifest import Manifest
 from hwnas.latency.ofa_yaml import Mean, parse_ofa_yaml
 from hwnas.latency.table import LatencyTable, Row, check_origin, merged
+from hwnas.plugins import Registry
 from hwnas.spaces import Op
 from hwnas.targets import Target
 
 FORMATS: dict[str, Callable[[bytes, str], dict[Op, Mean]]] = {"ofa-yaml": parse_ofa_yaml}
+_KNOWN = Registry(
+    "format of latency tables",
+    "hwnas.table_formats",
+    FORMATS,
+    fits=callable,
+    needs="a function (content: bytes, name: str) -> dict[hwnas.spaces.Op, hwnas.latency.ofa_yaml.Mean]",
+)
+
+
+def format_names() -> list[str]:
+    """Names of the formats that can be imported: those of hwnas, then those of plugins."""
+    return _KNOWN.names()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +42,7 @@ class Imported:
     """What some files say together.
 
     Attributes:
-        format: a key of `FORMATS`.
+        format: one of `format_names`.
         files: SHA-256 (hex) -> name of each file.
         means: the mean of each op; where several files have it, weighted by their counts.
         repeated: ops that several files have with other values.
@@ -50,12 +63,12 @@ def read_files(paths: Sequence[Path], format_: str) -> Imported:
 
     Raises:
         UnknownName: there is no such format.
+        PluginError: it is a plugin's, and cannot be loaded.
         TableError: a file cannot be read.
         InvalidValue: two files are the same: one measurement would count twice.
         TableCorrupt: a file is malformed.
     """
-    if format_ not in FORMATS:
-        raise UnknownName("format of latency tables", format_, FORMATS)
+    parse = _KNOWN[format_]
     files: dict[str, str] = {}
     found: dict[Op, list[Mean]] = {}
     for path in paths:
@@ -67,7 +80,7 @@ def read_files(paths: Sequence[Path], format_: str) -> Imported:
         if digest in files:
             raise InvalidValue(f"{files[digest]} and {path.name} are the same file; give each of them once")
         files[digest] = path.name
-        for op, mean in FORMATS[format_](content, str(path)).items():
+        for op, mean in parse(content, str(path)).items():
             found.setdefault(op, []).append(mean)
     differences = {op: _difference(means) for op, means in found.items()}
     most = max(differences, key=differences.__getitem__, default=None)

@@ -6,7 +6,7 @@ A `Form` is a kind of program. Each runtime loads one form; `form_of` says which
 from __future__ import annotations
 
 from hwnas.lowering.form import Form, Program
-from hwnas.targets import RUNTIMES, Recipe, detect_host, with_weights
+from hwnas.targets import Recipe, detect_host, with_weights
 
 __all__ = ["Form", "Program", "form_of"]
 
@@ -17,7 +17,7 @@ def form_of(recipe: Recipe) -> Form:
     A `Target`'s recipe says the range of int8 weights; that of a recipe without a device suits this host.
     """
     recipe = with_weights(recipe, detect_host().flags)
-    if RUNTIMES[recipe.runtime].takes_onnx:
+    if recipe.facts.form == "onnx":
         from hwnas.lowering.onnx import OnnxForm
 
         return OnnxForm(recipe)

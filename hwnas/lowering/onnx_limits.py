@@ -106,6 +106,6 @@ def _sizes(graph: Graph) -> Iterator[str]:
     for node in graph.nodes:
         for name in filter(None, node.outputs):
             if name not in graph.static_shapes:
-                yield f"the size of {name[:80]!r}, which {node.op_type!r} gives, cannot be told before it runs"
+                yield f"the size of {name[:80]!r}, which {node.op_type!r} gives, is not known before it runs"
     if mistake := too_much_work(sum(work(node, graph.static_shapes) for node in graph.nodes)):
         yield mistake

@@ -10,7 +10,7 @@ from hwnas.lowering.images import Images
 from hwnas.lowering.operators import OPERATORS
 from hwnas.lowering.serialized import serialized
 from hwnas.lowering.tensorrt_rules import check_tensorrt
-from hwnas.targets import RUNTIMES, Recipe
+from hwnas.targets import Recipe
 
 SEEN = 64  # images on which fp16 must not come near its limit
 
@@ -65,10 +65,10 @@ def checked(model: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(f"the graph that was lowered for {recipe.name} is not valid: {error}") from error
-    if RUNTIMES[recipe.runtime].typed:
+    if recipe.facts.typed:
         check_tensorrt(model)
     return model
 
 
 def _by_casts(recipe: Recipe) -> bool:
-    return RUNTIMES[recipe.runtime].typed and recipe.precision in ("fp16", "bf16")
+    return recipe.facts.typed and recipe.precision in ("fp16", "bf16")

@@ -19,7 +19,7 @@ def sensitivities(quantizer: Quantizer, images: Images, *, progress: Progress = 
     Args:
         quantizer: of the network.
         images: ``(n, channels, height, width)``.
-        progress: told after each layer.
+        progress: callback, invoked after every layer.
     """
     expected, found = outputs(quantizer.model, images), {}
     for i, layer in enumerate(quantizer.layers):

@@ -179,7 +179,7 @@ def _quantised(node: Node, view: _View) -> Iterator[str]:
             yield "it has no zero-point, which makes it uint8; give one of int8"
         return
     kind = view.types.get(node.inputs[2], 0)
-    if kind not in (TensorProto.INT8, TensorProto.INT32):  # int32 is told by the value itself
+    if kind not in (TensorProto.INT8, TensorProto.INT32):  # int32 shows in the value itself
         yield f"its zero-point {node.inputs[2]} is in {_name(kind)}; TensorRT quantises to int8"
     zeros = view.constant(node.inputs[2])
     if zeros is None or zeros.any():

@@ -125,7 +125,7 @@ def load_archive(path: Path) -> fx.GraphModule:
     try:
         clean = cleaned(path.read_bytes(), path.name)
         module: fx.GraphModule = torch.export.load(io.BytesIO(clean)).module(check_guards=False)
-        # A network's sizes follow from its input's: they are told without computing anything.
+        # A network's sizes follow from its input's: they are known without computing anything.
         inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
         counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_POOLS, _pool_flops))
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, counter as counted:

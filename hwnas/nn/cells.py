@@ -83,12 +83,12 @@ def _reducing(inp: int, out: int) -> nn.Sequential:
 
 
 def sum_of(op: Op) -> nn.Module:
-    """The sum of tensors: so many of ``(n, *op.input)`` -> ``(n, *op.output)``."""
+    """The sum of several tensors ``(n, *op.input)`` -> ``(n, *op.output)``."""
     return _merging(op.inputs, lambda graph, xs: reduce(lambda x, y: graph.call_function(operator.add, (x, y)), xs))
 
 
 def concat_of(op: Op) -> nn.Module:
-    """The channels of several tensors: so many of ``(n, *op.input)`` -> ``(n, *op.output)``."""
+    """The concatenated channels of several tensors ``(n, *op.input)`` -> ``(n, *op.output)``."""
     return _merging(op.inputs, lambda graph, xs: graph.call_function(torch.cat, (xs, 1)))
 
 

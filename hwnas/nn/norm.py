@@ -75,7 +75,7 @@ def share_batch_norms(module: nn.Module) -> nn.Module:
 def fold_batch_norms(module: nn.Module) -> nn.Module:
     """Make every BN that follows a convolution a part of it, in place: the same outputs, a quarter of the time saved.
 
-    Neighbours among a module's children are what `torch.fx.experimental.optimization.fuse` finds by tracing, in a tenth
+    Adjacent children of a module are what `torch.fx.experimental.optimization.fuse` finds by tracing, in a tenth
     of its time (10 to 25 ms in place of 160 to 220 ms for a network of `mobilenetv3-tiny`).
 
     Args:

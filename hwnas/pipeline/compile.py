@@ -31,7 +31,7 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
             ``report.json`` say what came out, ``report.html`` shows it (drawn from ``figures.json``), ``stages/`` keeps
             what need not be done again. It can be moved.
         again: name of a stage that is done though nothing changed, with all that builds on it.
-        progress: told about all of it.
+        progress: callback, invoked during every step.
 
     Returns:
         the answers, as ``report.json`` holds them: ``{"schema": 1, "targets": {"device/recipe": answer}}``.

@@ -39,7 +39,7 @@ from hwnas.training.metrics import METRICS
 
 _LOSSES: tuple[Loss, ...] = get_args(Loss)
 _POINTS = 200  # of a curve
-_SHARES = {"tolerance", "max_disagreement", "disagreement", "drift", "reference_spread"}  # of what is told of timing
+_SHARES = {"tolerance", "max_disagreement", "disagreement", "drift", "reference_spread"}  # of the facts about timing
 _MOST_CHOICES = 64  # of a slot: as many columns as a heat map shows
 
 

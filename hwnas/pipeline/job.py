@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from hwnas.files import Spec, read_spec
+from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, make_space
 from hwnas.supernet import TrainConfig
 
@@ -88,7 +89,7 @@ class SearchConfig(Spec):
         strategy: see `hwnas.search.STRATEGIES`.
         candidates: networks that are really evaluated after the search.
         random_networks: random networks within the budget, the baseline.
-        confidence: with which a measurement shall keep the budget.
+        confidence: that the measured latency stays within the budget.
     """
 
     strategy: str = "exact"
@@ -136,13 +137,15 @@ def read_job(path: Path) -> Job:
         SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.
     """
     job = read_spec(path, Job)
-    data, training = job.data, job.training
+    # Absolute, for they stand in the supernet, which is opened again from anywhere.
+    folder, training = path.parent, job.training
+    space = job.space.model_copy(update={"name": absolute_name(job.space.name, folder)})
+    data = job.data.model_copy(update={"name": absolute_name(job.data.name, folder)})
     if data.path is not None:
-        # Absolute, for it stands in the supernet, which is opened again from anywhere.
-        data = data.model_copy(update={"path": str((path.parent / data.path).absolute())})
+        data = data.model_copy(update={"path": str((folder / data.path).absolute())})
     if training.teacher is not None:
-        training = training.model_copy(update={"teacher": str((path.parent / training.teacher).absolute())})
-    return job.model_copy(update={"data": data, "training": training})
+        training = training.model_copy(update={"teacher": str((folder / training.teacher).absolute())})
+    return job.model_copy(update={"space": space, "data": data, "training": training})
 
 
 def quickstart_job() -> Job:

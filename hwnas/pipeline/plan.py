@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,8 +17,9 @@ from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.stages import Context
+from hwnas.plugins import file_of
 from hwnas.progress import Progress, silent
-from hwnas.search import STRATEGIES
+from hwnas.search import strategy_names
 from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain, Space
 from hwnas.supernet import read_facts
@@ -70,14 +72,14 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     Args:
         job: what to do.
         out: its output folder; nothing is written.
-        progress: told by the stages, which name their target where there are several.
+        progress: callback that the stages invoke; they name their target if there are several.
 
     Raises:
         UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.
         TableError, RuntimeUnavailable: a target cannot run on this host.
     """
-    if job.search.strategy not in STRATEGIES:
-        raise UnknownName("search strategy", job.search.strategy, STRATEGIES)
+    if job.search.strategy not in strategy_names():
+        raise UnknownName("search strategy", job.search.strategy, strategy_names())
     budgets = _budgets(job)
     needed = bound_networks_for(job.search.confidence)
     if job.latency.bound_networks < needed:
@@ -189,6 +191,8 @@ def _runs_on(training: JobTraining) -> dict[str, object]:
 def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
+    if file := file_of(context.space.name):  # its stages are done again when the space changes
+        domain["file_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     shared, stage = replace(context, progress=progress), partial(Stage, place=place)
     profile = stage(
         name="profile",

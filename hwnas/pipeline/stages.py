@@ -57,7 +57,7 @@ class Context:
         budget: of that target.
         data: its dataset, opened.
         space: its space.
-        progress: told by every stage.
+        progress: callback that every stage invokes.
     """
 
     job: Job

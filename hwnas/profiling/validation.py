@@ -181,12 +181,12 @@ def _measure(
 
 
 def as_it_was(now_ms: Floats, calibration_now_ms: Floats, calibration_then_ms: Floats) -> Floats:
-    """Latencies as they would have been at the profile, told by the networks that were timed then and now.
+    """Latencies at the machine's speed during the profile, from the networks that were timed then and now.
 
-    A machine whose neighbours leave it less of the shared cache and the memory is slower for all networks, and more so
-    for some: on logarithms, the difference between now and then is a straight line in the mean of both, in which the
-    noise of either is no slope (Bland and Altman, "Statistical methods for assessing agreement", 1986). The slope is
-    shrunk as if it were known to be about a tenth (ridge regression): of networks that are all alike it cannot be told.
+    A machine that gets less of the shared cache and the memory, because of other load, is slower for all networks, and
+    more so for some: on logarithms, the difference between both times is a straight line in the mean of both, in which
+    the noise of either is no slope (Bland and Altman, "Statistical methods for assessing agreement", 1986). The slope
+    is shrunk as if it were about a tenth (ridge regression), because networks that are all alike do not determine it.
 
     Args:
         now_ms: networks' latencies now, ``(n,)``.

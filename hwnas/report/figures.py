@@ -49,7 +49,7 @@ class Tested(Spec):
 
 
 class Search(Spec):
-    """What was searched, and what stands beside what was found.
+    """The search: its result, and the networks that it is compared with.
 
     Attributes:
         front: networks of which none beats another, whatever the budget, by ascending latency.

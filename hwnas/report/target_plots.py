@@ -50,7 +50,7 @@ def _points(
 
 
 def _front(target: TargetFigures, prefix: str) -> Plot:
-    """Accuracy over latency: the front, what was evaluated, and what was found."""
+    """Accuracy over latency: the front, the evaluated networks, and the result."""
     search = target.search
     found, rest = search.candidates[0], search.candidates[1:]
     best = max(search.random, key=lambda n: n.validation_accuracy or 0.0, default=None)
@@ -295,7 +295,7 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
     chosen = [
         (labels[columns.index(v)], row.slot) for row, own in zip(rows, cells, strict=True) for v in own if own[v].chosen
     ]
-    # Two digits tell the cells apart, and have room where a phone is as wide as the page; hover and table have more.
+    # Two digits distinguish the cells, and fit where a phone is as wide as the page; hover and table have more.
     text = [["" if us is None else f"{us:.{0 if us >= 9.95 else 1}f}" for us in row] for row in micros]
     what = " · ".join(kind)
     heat = go.Heatmap(
@@ -318,7 +318,7 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
         name="in the network found",
         mode="markers",
         cliponaxis=False,
-        # No wider than a column: beside its neighbours it would mark them, too.
+        # No wider than a column: a wider mark would cover the adjacent columns, too.
         marker={
             "symbol": "square-open",
             "size": max(6, min(20, 400 // len(columns))),

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
+from typing import cast
 
 from hwnas.errors import RuntimeUnavailable
 from hwnas.lowering import Program
+from hwnas.plugins import load_object
 from hwnas.runtimes.base import Session
-from hwnas.targets import Recipe
-from hwnas.targets.runtimes import RuntimeName
+from hwnas.targets import RUNTIMES, Recipe
 
 __all__ = ["Session", "open_session", "session_class"]
-
-# Module and class of each runtime: a vendor's library is imported when its runtime is opened.
-_SESSIONS: dict[RuntimeName, tuple[str, str]] = {
-    "onnxruntime": ("onnxruntime", "OnnxRuntimeSession"),
-    "openvino": ("openvino", "OpenVinoSession"),
-    "torch": ("torch", "TorchSession"),
-    "roofline": ("roofline", "RooflineSession"),
-    "torch-cuda": ("torch_cuda", "TorchCudaSession"),
-    "onnxruntime-cuda": ("onnxruntime_gpu", "OnnxRuntimeCudaSession"),
-    "onnxruntime-tensorrt": ("onnxruntime_gpu", "OnnxRuntimeTensorRtSession"),
-    "tensorrt": ("tensorrt", "TensorRtSession"),
-}
 
 
 def session_class(recipe: Recipe) -> type[Session]:
@@ -33,15 +21,22 @@ def session_class(recipe: Recipe) -> type[Session]:
         RuntimeUnavailable: a library, a driver or a GPU is missing, the CPU has no instructions for the recipe's
             precision, or hwnas does not drive this runtime.
     """
-    if recipe.runtime not in _SESSIONS:
+    facts = recipe.facts
+    if facts.session is None:
+        driven = ", ".join(name for name, each in RUNTIMES.items() if each.session)
         raise RuntimeUnavailable(
             f"{recipe.name} has the runtime {recipe.runtime!r}, which hwnas does not drive: its tables can be imported "
-            "and searched, but nothing can be measured or deployed with it. Runtimes: " + ", ".join(_SESSIONS)
+            f"and searched, but nothing can be measured or deployed with it. Runtimes: {driven}"
         )
-    module, name = _SESSIONS[recipe.runtime]
-    found: type[Session] = getattr(importlib.import_module(f"hwnas.runtimes.{module}"), name)
-    if missing := found.missing(recipe.precision):
-        raise RuntimeUnavailable(f"{recipe.name} cannot run here: {'; '.join(missing)}")
+    try:
+        found = cast("type[Session]", load_object(facts.session))
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name
+        why = f"{missing} is not installed" if missing else f"its library cannot be loaded: {error}"
+        helps = f": pip install {facts.install}" if missing and facts.install else ""
+        raise RuntimeUnavailable(f"{recipe.name} cannot run here: {why}{helps}") from error
+    if problems := found.missing(recipe.precision):
+        raise RuntimeUnavailable(f"{recipe.name} cannot run here: {'; '.join(problems)}")
     return found
 
 

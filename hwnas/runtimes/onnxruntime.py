@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pydantic
 
-from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.errors import BundleError
 from hwnas.lowering import Program
 from hwnas.lowering.serialized import serialized
 from hwnas.runtimes.base import Array, Session, parse_options
 from hwnas.targets import Recipe
-
-try:
-    import onnxruntime as ort
-except ImportError as missing:  # pragma: no cover - it is a dependency
-    raise RuntimeUnavailable("ONNX Runtime is not installed: pip install onnxruntime") from missing
-
-import onnx
 
 GraphOptimization = Literal["none", "basic", "extended", "all"]
 
@@ -118,7 +113,7 @@ def inference_session(
 def _affinities(threads: int) -> str:
     """Cores of all threads but the caller's, the form ONNX Runtime takes: counted from 1, joined by ``;``.
 
-    Left to the system, a thread now and then starts on the caller's core and spins there. Empty where the system cannot
+    Left to the system, a thread sometimes starts on the caller's core and spins there. Empty where the system cannot
     pin, or has fewer cores than threads.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

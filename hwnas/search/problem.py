@@ -44,7 +44,7 @@ class Constraints:
         objectives: what is to be small: latency on one or more targets, MACs, parameters, memory.
         budgets: name of an objective -> what it may be at most, in its unit. Objectives without a budget only count
             in fronts.
-        confidence: with which a measurement shall keep a latency budget; the search holds the upper bound of the
+        confidence: that the measured latency stays within a budget; the search holds the upper bound of the
             latency model at this confidence below it. None: the prediction itself is held below it, without a margin.
 
     Raises:
@@ -135,7 +135,7 @@ class Problem(Constraints):
         """`additive`, for a strategy that cannot do without.
 
         Raises:
-            InvalidValue: the accuracy is no sum over slots.
+            InvalidValue: the accuracy is not a sum over slots.
         """
         if self.additive is None:
             raise InvalidValue(

@@ -52,8 +52,8 @@ def choose(
         journal: where evaluations are kept.
         strategy: as in `hwnas.search.solve`.
         candidates: how many networks are evaluated.
-        stop: asked now and then; after a True only the first of the best so far are evaluated.
-        progress: told about search and evaluations.
+        stop: polled regularly; when it returns True, only the first of the best so far are evaluated.
+        progress: callback, invoked during search and evaluations.
 
     Raises:
         UnknownName, InvalidValue, InfeasibleBudget: as in `hwnas.search.solve`.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, SearchStopped, UnknownName
+from hwnas.plugins import Registry
 from hwnas.progress import Progress, never, silent
 from hwnas.search.exact.best import best_networks
 from hwnas.search.exact.front import Losses, exact_front
@@ -52,7 +53,19 @@ STRATEGIES: dict[str, Strategy] = {
     "local": search_local,
     "random": search_random,
 }
+_KNOWN = Registry(
+    "search strategy",
+    "hwnas.strategies",
+    STRATEGIES,
+    fits=callable,
+    needs="a function (hwnas.search.Problem, hwnas.search.strategies.base.Run) -> Outcome",
+)
 FRONTS: dict[str, Strategy] = {"exact": front_exact, "nsga2": nsga2_front}
+
+
+def strategy_names() -> list[str]:
+    """Names of the strategies of `solve`: those of hwnas, then those of plugins."""
+    return _KNOWN.names()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +77,7 @@ class Found:
             first cost.
         strategy: that found them.
         proved: no network of the space that is missing here is better by the accuracy model.
-        stopped: the search was told to stop; these are the best so far.
+        stopped: whether the search was stopped; these are the best so far.
         evaluations: networks that were scored one by one.
     """
 
@@ -89,23 +102,25 @@ def solve(
 
     Args:
         problem: the space, what to maximise and the budgets.
-        strategy: a key of `STRATEGIES`.
+        strategy: one of `strategy_names`.
         candidates: at most how many networks.
         evaluations: at most how many networks a heuristic scores; None for its own number.
         start: networks for a heuristic to begin with, such as the exact front of an additive model,
             ``(n, variables)``.
-        progress: told as it goes on.
-        stop: asked now and then; after a True the best so far are returned.
+        progress: callback, invoked during the search.
+        stop: polled regularly; when it returns True, the best so far are returned.
 
     Raises:
         UnknownName: there is no such strategy.
+        PluginError: it is a plugin's, and cannot be loaded.
         InvalidValue: fewer than one candidate or evaluation is asked for; the strategy needs an additive accuracy; the
             space does not fall into parts.
         InfeasibleBudget: no network keeps the budgets, or the strategy found none that does.
-        SearchStopped: it was told to stop before it had found a network.
+        SearchStopped: it was stopped before it found a network.
     """
     return _run(
-        STRATEGIES,
+        _KNOWN[strategy],
+        _sorted_best,
         problem,
         strategy,
         Run(candidates=candidates, evaluations=evaluations, start=start, progress=progress, stop=stop),
@@ -132,25 +147,32 @@ def find_front(
     Raises:
         UnknownName, InvalidValue, InfeasibleBudget, SearchStopped: as in `solve`.
     """
-    return _run(FRONTS, problem, strategy, Run(candidates=1, evaluations=evaluations, progress=progress, stop=stop))
+    if strategy not in FRONTS:
+        raise UnknownName("search strategy", strategy, FRONTS)
+    return _run(
+        FRONTS[strategy],
+        _sorted_front,
+        problem,
+        strategy,
+        Run(candidates=1, evaluations=evaluations, progress=progress, stop=stop),
+    )
 
 
-def _run(strategies: dict[str, Strategy], problem: Problem, strategy: str, run: Run) -> Found:
-    if strategy not in strategies:
-        raise UnknownName("search strategy", strategy, strategies)
+def _run(
+    search: Strategy, ordered: Callable[[Problem, Codes], Codes], problem: Problem, strategy: str, run: Run
+) -> Found:
     if run.candidates < 1 or (run.evaluations is not None and run.evaluations < 1):
         raise InvalidValue(
             f"a search takes at least 1 candidate and evaluation, not {run.candidates}, {run.evaluations}"
         )
-    outcome = strategies[strategy](problem, run)
+    outcome = search(problem, run)
     if not len(outcome.codes):
         if outcome.stopped:
             raise SearchStopped(f"{strategy} search was stopped before it had found a network; run it again")
         check_feasible(problem)  # knows which budget it is
         raise _none(problem, strategy, outcome)
-    codes = _sorted_front(problem, outcome.codes) if strategies is FRONTS else _sorted_best(problem, outcome.codes)
     return Found(
-        candidates=problem.candidates(codes),
+        candidates=problem.candidates(ordered(problem, outcome.codes)),
         strategy=strategy,
         proved=outcome.proved,
         stopped=outcome.stopped,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwnas.spaces.catalog import SPACES, make_space, notation_of
+from hwnas.spaces.catalog import SPACES, Family, make_space, notation_of, space_names
 from hwnas.spaces.domain import Domain
 from hwnas.spaces.ops import Op, parse_op
 from hwnas.spaces.slots import Slot, Variable
@@ -14,6 +14,7 @@ __all__ = [
     "Arch",
     "Codes",
     "Domain",
+    "Family",
     "Op",
     "Slot",
     "SlotFunction",
@@ -24,4 +25,5 @@ __all__ = [
     "make_space",
     "notation_of",
     "parse_op",
+    "space_names",
 ]

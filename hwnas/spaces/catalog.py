@@ -2,39 +2,73 @@
 
 from __future__ import annotations
 
-from hwnas.errors import InvalidValue, UnknownName
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from hwnas.errors import InvalidValue
+from hwnas.plugins import Registry, absolute_name
 from hwnas.spaces.darts import DARTS, Darts, genotype
 from hwnas.spaces.mobilenet import MOBILENETS
 from hwnas.spaces.nasbench201 import NASBENCH201S, NasBench201, nasbench201_string
 from hwnas.spaces.resnet import RESNETS
 from hwnas.spaces.space import Arch, Space
 
-SPACES = {family.name: family for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS)}
+
+@runtime_checkable
+class Family(Protocol):
+    """What a name of a space stands for: it makes the space for the channels and classes of the data."""
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images, unless the data says otherwise."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, unless the data says otherwise."""
+
+    def space(self, *, in_channels: int, classes: int) -> Space:
+        """The space for images of so many channels and classes."""
+
+
+SPACES: dict[str, Family] = {family.name: family for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS)}
+_KNOWN = Registry(
+    "space",
+    "hwnas.spaces",
+    SPACES,
+    fits=lambda found: isinstance(found, Family) and not isinstance(found, type),
+    needs="an object with in_channels, classes and space(in_channels=..., classes=...)",
+    takes_files=True,
+)
 _MOST_CLASSES = 1_000_000
+
+
+def space_names() -> list[str]:
+    """Names of the spaces: those of hwnas, then those of plugins."""
+    return _KNOWN.names()
 
 
 def make_space(name: str, *, in_channels: int | None = None, classes: int | None = None) -> Space:
     """A space by name.
 
     Args:
-        name: a key of `SPACES`.
+        name: one of `space_names`, or ``path/to/file.py:NAME`` of a family; the space has this name, with the path
+            made absolute.
         in_channels: channels of the images; the space's usual number if None.
         classes: number of classes; the space's usual number if None.
 
     Raises:
         UnknownName: there is no such space.
+        PluginError: it is a plugin's or a file's, and cannot be loaded.
         InvalidValue: `in_channels` is not 1 or 3, or there are fewer than two classes or over a million.
     """
-    if name not in SPACES:
-        raise UnknownName("space", name, SPACES)
-    family = SPACES[name]
+    family = _KNOWN[name]
     in_channels = family.in_channels if in_channels is None else in_channels
     classes = family.classes if classes is None else classes
     if in_channels not in (1, 3):
         raise InvalidValue(f"images have 1 or 3 channels, not {in_channels}")
     if not 2 <= classes <= _MOST_CLASSES:
         raise InvalidValue(f"a classifier tells 2 to {_MOST_CLASSES:,} classes apart, not {classes:,}")
-    return family.space(in_channels=in_channels, classes=classes)
+    return replace(family.space(in_channels=in_channels, classes=classes), name=absolute_name(name))
 
 
 def notation_of(arch: Arch) -> str | None:
@@ -43,9 +77,7 @@ def notation_of(arch: Arch) -> str | None:
     Raises:
         UnknownName: it is of no known space.
     """
-    if arch.space not in SPACES:
-        raise UnknownName("space", arch.space, SPACES)
-    family = SPACES[arch.space]
+    family = _KNOWN[arch.space]
     if isinstance(family, NasBench201):
         return nasbench201_string(arch)
     return genotype(arch) if isinstance(family, Darts) else None

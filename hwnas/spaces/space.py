@@ -59,7 +59,7 @@ class Space:
     """A search space.
 
     Attributes:
-        name: its name in `hwnas.spaces.SPACES`.
+        name: that `hwnas.spaces.make_space` makes it by.
         variables: the categorical variables, in the order of a code's columns.
         slots: the places of the network, in the order of execution.
         classes: number of classes that the last slot tells apart.

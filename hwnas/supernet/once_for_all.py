@@ -53,8 +53,8 @@ def read_once_for_all(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:  # torch's own message says how to run the code in such a file
         raise CheckpointError(
-            f"cannot read {path} as a once-for-all checkpoint: it is no file of tensors, or holds more than tensors, "
-            "which is not unpickled"
+            f"cannot read {path} as a once-for-all checkpoint: it is not a file of tensors, or holds more than "
+            "tensors, which is not unpickled"
         ) from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
@@ -74,7 +74,7 @@ def read_once_for_all(path: Path) -> dict[str, Tensor]:
         if tensor.layout != torch.strided or tensor.is_meta or not (counts or tensor.is_floating_point()):
             raise CheckpointError(f"{name} of {path} is no tensor of weights: {tensor.layout}, {tensor.dtype}")
         if not tensor.isfinite().all():
-            raise CheckpointError(f"{name} of {path} holds values that are no finite numbers")
+            raise CheckpointError(f"{name} of {path} holds values that are NaN or infinite")
     # What torch's DataParallel and DistributedDataParallel save.
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 

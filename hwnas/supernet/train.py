@@ -71,7 +71,7 @@ def train(
         resume: go on from a checkpoint in the folder; otherwise the first new one takes its place.
         until: pause behind that many updates, with a checkpoint and the weights as they would be kept; the same
             training goes on from there. None trains to the end.
-        progress: told after each step, in images.
+        progress: callback, invoked after every step, in images.
 
     Raises:
         InvalidValue: the data is not of the space's channels and classes; the batch cannot be split among the

@@ -18,10 +18,11 @@ from typing import NamedTuple, TypeVar
 from hwnas.errors import InvalidValue, OutputError, RuntimeUnavailable, SpecError, UnknownName
 from hwnas.files.spec import read_spec
 from hwnas.files.untrusted import require_file
+from hwnas.plugins import resource
 from hwnas.targets.device import Device, DeviceKind, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import Recipe
-from hwnas.targets.runtimes import RUNTIMES
+from hwnas.targets.runtimes import plugin_runtimes
 from hwnas.targets.weights import with_weights
 
 log = logging.getLogger(__name__)
@@ -157,8 +158,19 @@ def devices() -> dict[str, Path]:
 
 
 def recipes() -> dict[str, Path]:
-    """Name -> file of every recipe."""
-    return _files("exporters", "*.toml")
+    """Name -> file of every recipe; those that come with a plugin's runtime are last."""
+    found = _files("exporters", "*.toml")
+    for facts in plugin_runtimes():
+        if facts.recipes is None:
+            continue
+        try:
+            paths = sorted(resource(facts.recipes).glob("*.toml"))
+        except ImportError as error:
+            _warn_left_out(f"recipes of a plugin, {facts.recipes}: {error}")
+            continue
+        for path in paths:
+            found.setdefault(path.stem, path)
+    return found
 
 
 def load_device(name: str) -> Device:
@@ -184,7 +196,13 @@ def load_recipe(name: str) -> Recipe:
         UnknownName: there is none.
         SpecError: its file is wrong, or says another name than the file has.
     """
-    return _load("recipe", name, recipes(), Recipe, "A recipe is a file in exporters/ of the checkout or $HWNAS_HOME.")
+    return _load(
+        "recipe",
+        name,
+        recipes(),
+        Recipe,
+        "A recipe is a file in exporters/ of the checkout or $HWNAS_HOME, or comes with a plugin's runtime.",
+    )
 
 
 def _load(what: str, name: str, files: dict[str, Path], model: type[Named], hint: str) -> Named:
@@ -313,7 +331,7 @@ def resolve_target(text: str) -> Target:
         raise InvalidValue(f"a target is written device/recipe, e.g. this/onnxruntime-cpu-fp32; not {text!r}")
     device_name, recipe_name = text.split("/")
     recipe = load_recipe(recipe_name)
-    kind = RUNTIMES[recipe.runtime].kind
+    kind = recipe.facts.kind
     device = this_device(kind) if device_name == "this" else _known_or_this(device_name)
     if device.kind != kind:
         raise InvalidValue(
@@ -336,7 +354,7 @@ def targets_of(device: str) -> list[Target]:
     found: list[Target] = []
     known: dict[DeviceKind, Device | None] = {}
     for recipe in known_recipes():
-        facts = RUNTIMES[recipe.runtime]
+        facts = recipe.facts
         if facts.measured and facts.kind not in known:
             try:
                 known[facts.kind] = this_device(facts.kind) if device == "this" else _known_or_this(device)

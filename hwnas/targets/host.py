@@ -48,7 +48,7 @@ class Host:
     Attributes:
         architecture: e.g. ``x86_64``, ``aarch64``.
         cpu_name: the CPU's name as the system gives it, which on a cloud machine may be just ``AMD EPYC``.
-        family, model: the x86 family and model numbers, which tell generations apart.
+        family, model: the x86 family and model numbers, which distinguish generations.
         flags: instruction set flags as Linux names them, sorted.
         cores: logical cores that this process may run on.
         memory_gib: main memory in GiB, to one decimal.
@@ -82,7 +82,7 @@ class Host:
 
     @property
     def cpu_is_named(self) -> bool:
-        """Whether the CPU text tells kinds of CPUs apart; the name of an architecture or a hypervisor does not."""
+        """Whether the CPU text distinguishes kinds of CPUs; the name of an architecture or a hypervisor does not."""
         if self.cpu_name.lower() in {"", self.architecture.lower(), *_ARCHITECTURES}:
             return self.family is not None and self.model is not None
         return _NO_CPU.fullmatch(self.cpu_name) is None

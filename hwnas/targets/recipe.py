@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from hwnas.affinity import cores_text
 from hwnas.files.spec import Spec
 from hwnas.targets.device import Name
-from hwnas.targets.runtimes import RUNTIMES, Precision, RuntimeName
+from hwnas.targets.runtimes import Precision, RuntimeFacts, known_runtime, runtime_facts
 from hwnas.targets.topology import parse_cores
 
 Option = str | int | bool
@@ -85,7 +85,7 @@ class Recipe(Spec):
         schema_: version of the file's form, ``schema`` in the file.
         name: the file's stem.
         description: one line for people.
-        runtime: what runs the network, a key of `RUNTIMES`.
+        runtime: what runs the network; `hwnas.targets.runtimes.runtime_names` lists them.
         precision: data type of weights and activations.
         opset: version of the ONNX operator set; None for a runtime that takes no ONNX graph.
         batch: images a run.
@@ -100,7 +100,7 @@ class Recipe(Spec):
     schema_: Literal[1] = Field(alias="schema")
     name: Name
     description: str = Field(min_length=1)
-    runtime: RuntimeName
+    runtime: Annotated[str, AfterValidator(known_runtime)]
     precision: Precision
     opset: int | None = Field(default=None, ge=18, le=24)
     batch: int = Field(ge=1, le=65_536)
@@ -113,12 +113,12 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _precision_suits_the_runtime(self) -> Recipe:
-        known = RUNTIMES[self.runtime].precisions
+        known = self.facts.precisions
         if self.precision not in known:
             raise ValueError(
                 f"precision is {self.precision!r}, but the runtime {self.runtime!r} computes in {', '.join(known)}"
             )
-        quantized = self.precision == "int8" and RUNTIMES[self.runtime].measured
+        quantized = self.precision == "int8" and self.facts.measured
         if quantized and self.quantization is None:
             raise ValueError("[quantization] is missing; precision is 'int8', so it says how the graph is quantised")
         if not quantized and self.quantization is not None:
@@ -130,7 +130,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _typed_runtimes_take_the_graph_as_it_is(self) -> Recipe:
-        if not RUNTIMES[self.runtime].typed:
+        if not self.facts.typed:
             return self
         if self.quantization is not None and self.quantization.activations != "int8":
             raise ValueError(
@@ -148,7 +148,7 @@ class Recipe(Spec):
     def _each_thread_has_a_core(self) -> Recipe:
         if self.cores is None:
             return self
-        if not RUNTIMES[self.runtime].measured:
+        if not self.facts.measured:
             raise ValueError(f"cores is given, but hwnas times nothing with the runtime {self.runtime!r}; leave it out")
         if len(self.cores) != self.threads:
             raise ValueError(
@@ -159,7 +159,7 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _opset_belongs_to_onnx(self) -> Recipe:
-        takes_onnx = RUNTIMES[self.runtime].takes_onnx
+        takes_onnx = self.facts.form == "onnx"
         if takes_onnx and self.opset is None:
             raise ValueError(f"opset is missing; the runtime {self.runtime!r} takes an ONNX graph: give 18 to 24")
         if not takes_onnx and self.opset is not None:
@@ -167,6 +167,11 @@ class Recipe(Spec):
                 f"opset is {self.opset}, but the runtime {self.runtime!r} takes no ONNX graph; leave it out"
             )
         return self
+
+    @property
+    def facts(self) -> RuntimeFacts:
+        """What is known of its runtime."""
+        return runtime_facts(self.runtime)
 
     def __hash__(self) -> int:
         # `options` is a dict, so pydantic's own hash of a frozen model would fail.

@@ -1,108 +1,196 @@
-"""What hwnas knows of each runtime without loading it."""
+"""The runtimes: one record of each, which is read without loading its library."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 from dataclasses import dataclass
 from typing import Literal
 
+from hwnas.errors import PluginError, UnknownName
+from hwnas.plugins import Registry
 from hwnas.targets.device import DeviceKind
 
-RuntimeName = Literal[
-    "onnxruntime",
-    "openvino",
-    "torch",
-    "torch-cuda",
-    "onnxruntime-cuda",
-    "onnxruntime-tensorrt",
-    "tensorrt",
-    "roofline",
-    "external",
-]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+FormName = Literal["onnx", "torch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeFacts:
-    """What a recipe must know of a runtime without loading it.
+    """All that hwnas knows of a runtime without loading it.
 
     Attributes:
         kind: the kind of device it computes on.
-        takes_onnx: it runs an ONNX graph, so the recipe says which opset.
+        form: what networks are lowered to for it: "onnx", an ONNX graph, so the recipe says which opset; "torch", what
+            `torch.export` makes.
         precisions: that it computes in.
         measured: hwnas can time networks in it; what a runtime estimates, or what runs elsewhere, it cannot.
         typed: it computes each operation in the type that stands in the graph, so fp16 and bf16 are written there as
             casts; elsewhere they are a setting of the runtime, and the graph is that of fp32.
+        session: its `hwnas.runtimes.Session`, ``package.module:class``; None where hwnas does not drive it.
         packages: distributions any of which brings the runtime, the usual one first; none where it needs no package of
             its own.
+        install: what ``pip install`` takes to have it, as messages and a bundle's README show it.
+        script: the Python in a bundle's README, ``package:path`` of a file below the package's folder, see
+            `hwnas.deploy.readme.lines`; given where `session` is.
+        recipes: a folder of recipes that come with it, ``package:folder``; None where they lie in `exporters/`.
     """
 
     kind: DeviceKind
-    takes_onnx: bool
+    form: FormName
     precisions: tuple[Precision, ...]
     measured: bool = True
     typed: bool = False
+    session: str | None = None
     packages: tuple[str, ...] = ()
+    install: str = ""
+    script: str | None = None
+    recipes: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.session is None) != (self.script is None):
+            raise ValueError("a runtime with a session has the script of its bundles, and one without has none")
 
 
-RUNTIMES: dict[RuntimeName, RuntimeFacts] = {
+RUNTIMES: dict[str, RuntimeFacts] = {
     "onnxruntime": RuntimeFacts(
-        kind="cpu", takes_onnx=True, precisions=("fp32", "int8"), packages=("onnxruntime", "onnxruntime-gpu")
+        kind="cpu",
+        form="onnx",
+        precisions=("fp32", "int8"),
+        session="hwnas.runtimes.onnxruntime:OnnxRuntimeSession",
+        packages=("onnxruntime", "onnxruntime-gpu"),
+        install="onnxruntime",
+        script="hwnas.runtimes:scripts/onnxruntime.py",
     ),
     "openvino": RuntimeFacts(
         kind="cpu",
-        takes_onnx=True,
+        form="onnx",
         precisions=("fp32", "bf16", "int8"),
+        session="hwnas.runtimes.openvino:OpenVinoSession",
         packages=("openvino",),
+        install="openvino",
+        script="hwnas.runtimes:scripts/openvino.py",
     ),
     "torch": RuntimeFacts(
         kind="cpu",
-        takes_onnx=False,
+        form="torch",
         precisions=("fp32",),
+        session="hwnas.runtimes.torch:TorchSession",
         packages=("torch",),
+        install="torch",
+        script="hwnas.runtimes:scripts/torch.py",
     ),
     "torch-cuda": RuntimeFacts(
         kind="gpu",
-        takes_onnx=False,
+        form="torch",
         precisions=("fp32", "fp16", "bf16"),
+        session="hwnas.runtimes.torch_cuda:TorchCudaSession",
         packages=("torch",),
+        install="torch",
+        script="hwnas.runtimes:scripts/torch_cuda.py",
     ),
     "onnxruntime-cuda": RuntimeFacts(
-        kind="gpu", takes_onnx=True, precisions=("fp32", "fp16"), typed=True, packages=("onnxruntime-gpu",)
+        kind="gpu",
+        form="onnx",
+        precisions=("fp32", "fp16"),
+        typed=True,
+        session="hwnas.runtimes.onnxruntime_gpu:OnnxRuntimeCudaSession",
+        packages=("onnxruntime-gpu",),
+        install="onnxruntime-gpu",
+        script="hwnas.runtimes:scripts/onnxruntime_cuda.py",
     ),
     "onnxruntime-tensorrt": RuntimeFacts(
-        kind="gpu", takes_onnx=True, precisions=("fp32", "fp16"), typed=True, packages=("onnxruntime-gpu",)
+        kind="gpu",
+        form="onnx",
+        precisions=("fp32", "fp16"),
+        typed=True,
+        session="hwnas.runtimes.onnxruntime_gpu:OnnxRuntimeTensorRtSession",
+        packages=("onnxruntime-gpu",),
+        install="onnxruntime-gpu tensorrt",
+        script="hwnas.runtimes:scripts/onnxruntime_tensorrt.py",
     ),
     "tensorrt": RuntimeFacts(
         kind="gpu",
-        takes_onnx=True,
+        form="onnx",
         precisions=("fp32", "fp16", "bf16", "int8"),
         typed=True,
+        session="hwnas.runtimes.tensorrt:TensorRtSession",
         packages=("tensorrt", "tensorrt-cu13"),
+        install="tensorrt polygraphy",
+        script="hwnas.runtimes:scripts/tensorrt.py",
     ),
-    # Times by arithmetic from a device's peak figures, for tests and dry runs.
+    # Times by arithmetic from a device's peak figures, for tests and dry runs; its bundles run in torch.
     "roofline": RuntimeFacts(
         kind="cpu",
-        takes_onnx=False,
+        form="torch",
         precisions=("fp32",),
         measured=False,
+        session="hwnas.runtimes.roofline:RooflineSession",
+        install="torch",
+        script="hwnas.runtimes:scripts/torch.py",
     ),
     # Whatever hwnas does not drive, such as a phone's; its tables are imported.
     "external": RuntimeFacts(
         kind="cpu",
-        takes_onnx=False,
+        form="torch",
         precisions=("fp32", "fp16", "bf16", "int8"),
         measured=False,
     ),
 }
+_KNOWN = Registry(
+    "runtime",
+    "hwnas.runtimes",
+    RUNTIMES,
+    fits=lambda found: isinstance(found, RuntimeFacts),
+    needs="a hwnas.targets.runtimes.RuntimeFacts",
+)
 
 
-def installed_version(runtime: RuntimeName) -> str | None:
+def runtime_names() -> list[str]:
+    """Names of the runtimes that a recipe may name: those of hwnas, then those of plugins."""
+    return _KNOWN.names()
+
+
+def runtime_facts(name: str) -> RuntimeFacts:
+    """The record of a runtime.
+
+    Raises:
+        UnknownName: there is none of that name.
+        PluginError: it is a plugin's, and cannot be loaded.
+    """
+    return _KNOWN[name]
+
+
+def plugin_runtimes() -> list[RuntimeFacts]:
+    """The records of the plugins that can be loaded; of the others a warning says why they are left out."""
+    return [facts for _, facts in _KNOWN.plugins()]
+
+
+def known_runtime(name: str) -> str:
+    """The name, if it is that of a runtime; what validates a recipe's `runtime`.
+
+    Raises:
+        ValueError: there is none of that name, or it cannot be loaded.
+    """
+    try:
+        runtime_facts(name)
+    except PluginError as error:
+        raise ValueError(str(error)) from error
+    except UnknownName as error:
+        *others, last = map(repr, error.choices)
+        near = difflib.get_close_matches(name, error.choices, n=1, cutoff=0.8)  # a slip, not another runtime
+        plugin = f"if {name!r} came from a plugin, install the package that registers it under hwnas.runtimes"
+        hint = f"did you mean {near[0]!r}?" if near else plugin
+        raise ValueError(f"it should be {', '.join(others)} or {last}; {hint}") from error
+    return name
+
+
+def installed_version(runtime: str) -> str | None:
     """Release of a runtime that is installed here, such as 2.13.0, without importing it; None where it is not.
 
     What follows a ``+`` names a build, and is left out: a package and its library do not always agree on it.
     """
-    for package in RUNTIMES[runtime].packages:
+    for package in runtime_facts(runtime).packages:
         try:
             return importlib.metadata.version(package).split("+")[0]
         except importlib.metadata.PackageNotFoundError:

@@ -16,7 +16,7 @@ _MOST = 2**16  # numbers of cores above this are garbage in a file
 # Cores whose speeds differ by less are of one kind: the favoured cores of Turbo Boost Max and of AMD's preferred cores
 # are 2 to 5% above the next ones; an X1 is 15% above an A78, a performance core 25% and more above an efficiency core.
 _STEP = 0.1
-# Files that say how fast a core is; the first one that tells cores apart is used.
+# Files that say how fast a core is; the first one that distinguishes cores is used.
 _SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq", "acpi_cppc/highest_perf")
 # What Linux calls the performance counters of the core types of an Intel hybrid.
 _INTEL = {"cpu_core": "performance", "cpu_atom": "efficiency", "cpu_lowpower": "low-power"}
@@ -134,7 +134,7 @@ def choose_cores(topology: Topology, allowed: Collection[int], threads: int) -> 
     """A logical core for each thread of a program.
 
     Each thread gets a physical core; fast cores come first, then cores that share a package and a last-level cache,
-    then the last ones, for interrupts mostly go to the first. Where nothing tells cores apart, they are the last ones.
+    then the last ones, for interrupts mostly go to the first. If nothing distinguishes cores, they are the last ones.
     Only where there are fewer physical cores than threads, two threads share one.
 
     Args:

@@ -12,7 +12,6 @@ from collections.abc import Collection
 
 from hwnas.targets.host import detect_host
 from hwnas.targets.recipe import Recipe
-from hwnas.targets.runtimes import RUNTIMES
 
 # The CPU flags under which int8 products are added in 32 bits.
 EXACT_FLAGS = ("avx_vnni", "avx512_vnni", "amx_int8", "asimd")
@@ -32,7 +31,7 @@ def with_weights(recipe: Recipe, flags: Collection[str]) -> Recipe:
     how = recipe.quantization
     if how is None or how.weights != "auto":
         return recipe
-    exact = RUNTIMES[recipe.runtime].kind == "gpu" or adds_exactly(flags)
+    exact = recipe.facts.kind == "gpu" or adds_exactly(flags)
     decided = how.model_copy(update={"weights": "int8" if exact else "int7"})
     return recipe.model_copy(update={"quantization": decided})
 
@@ -40,7 +39,7 @@ def with_weights(recipe: Recipe, flags: Collection[str]) -> Recipe:
 def saturates_here(recipe: Recipe) -> str | None:
     """Why int8 sums saturate on this host under a recipe whose weights are decided; None where they do not."""
     how = recipe.quantization
-    if how is None or how.weights != "int8" or RUNTIMES[recipe.runtime].kind == "gpu":
+    if how is None or how.weights != "int8" or recipe.facts.kind == "gpu":
         return None
     if adds_exactly(detect_host().flags):
         return None

@@ -11,7 +11,6 @@ from pathlib import Path
 from hwnas.errors import RuntimeUnavailable, TableError
 from hwnas.runtimes import session_class
 from hwnas.targets import (
-    RUNTIMES,
     Target,
     cpu_quota,
     detect_host,
@@ -33,7 +32,7 @@ def check_host(target: Target) -> None:
         InvalidValue: this process does not have the cores that the recipe needs, or HWNAS_MEMORY_GIB is wrong.
         RuntimeUnavailable: the recipe's runtime estimates, or is not driven by hwnas.
     """
-    if not RUNTIMES[target.recipe.runtime].measured:
+    if not target.recipe.facts.measured:
         raise RuntimeUnavailable(
             f"a table is made of measurements, and nothing can be timed with {target.recipe.name} (runtime "
             f"{target.recipe.runtime}). Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search "

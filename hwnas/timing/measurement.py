@@ -14,7 +14,7 @@ from hwnas.targets import Chosen
 from hwnas.timing.protocol import Protocol, order_of
 
 _FEW = 8
-_WINDOW = 15  # visits, about a tenth of a second: neighbours on the machine come and go within a pass
+_WINDOW = 15  # visits, about a tenth of a second: other load on the machine changes within a pass
 _POLISH = 8  # rounds; it settles after four or five
 # On a busy machine no more than a tenth of the visits may be quiet.
 _QUIET = 0.05  # quantile of the visits' drift that counts as 1
@@ -46,8 +46,8 @@ class Measurement:
         """What slowed each visit, over a quiet one (the 5% quantile): ``(passes, programs)``.
 
         A program's time in a visit is taken as its own times what slowed all programs in the moments around it, and the
-        two are told apart as in median polish (Tukey, "Exploratory Data Analysis", 1977, chapter 11). Of a few programs
-        they cannot be told apart, and no drift is taken out. Its own time is that of its calm visits: what slows all
+        two are separated as in median polish (Tukey, "Exploratory Data Analysis", 1977, chapter 11). Of a few programs
+        they cannot be separated, and no drift is taken out. Its own time is that of its calm visits: what slows all
         slows some more than others.
         """
         programs = len(self.samples_ms)

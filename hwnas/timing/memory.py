@@ -105,5 +105,5 @@ def _control_groups() -> Iterator[int]:
 
 
 def _number(text: str) -> int | None:
-    """A number of bytes; None for ``max`` and what is no number."""
+    """A number of bytes; None for ``max`` and any other text."""
     return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None

@@ -1,6 +1,6 @@
 """The measurement protocol: interleaved passes, drift taken out, low quantiles, pinned threads.
 
-One long run per program drifts by 5% and more as the machine's clock and its neighbours change. Short visits in
+One long run per program drifts by 5% and more as the machine's clock and other load change. Short visits in
 shuffled passes let every drift hit all programs alike. What slowed all of them for a moment is then taken out, and a
 low quantile over the passes drops what was disturbed by itself. Where its memory happens to lie makes a program faster
 or slower for as long as it stays open, some by 8%: so they are opened anew after every few passes.

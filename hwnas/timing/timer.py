@@ -44,7 +44,7 @@ def time_programs(
         reference: name of the program that shows how steady the machine is; the first if None.
         journal: where samples are kept as they come; visits that it already holds are not made again.
         what: said to `progress`.
-        progress: told after each visit.
+        progress: callback, invoked after every visit.
 
     Raises:
         InvalidValue: this process does not have the cores that the recipe needs.

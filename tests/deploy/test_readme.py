@@ -66,8 +66,8 @@ Make = Callable[..., Bundle]
 def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Recipe]) -> Make:
     """Makes the bundle of a small network under a shipped recipe; another one may run it for the example."""
 
-    def made(name: str, run_by: str | None = None) -> Bundle:
-        recipe = load_recipe(name)
+    def made(name: str, run_by: str | None = None, batch: int = 1) -> Bundle:
+        recipe = load_recipe(name).model_copy(update={"batch": batch})
         torch.manual_seed(0)
         network = nn.Sequential(
             nn.Conv2d(1, 8, 3, stride=2), nn.Hardswish(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(),
@@ -76,8 +76,8 @@ def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Re
         form = form_of(recipe)
         program = form.lower(network.eval(), IMAGE[1:], torch.randn(32, *IMAGE[1:]))
         x = torch.randn(IMAGE).numpy()
-        with open_session(program, runs_here(run_by or name)) as session:
-            y = session.run(x)
+        with open_session(program, runs_here(run_by or name).model_copy(update={"batch": batch})) as session:
+            y = session.run(x.repeat(batch, axis=0))[:1]
 
         def write(folder: Path) -> Path:
             write_example(folder, x, y)
@@ -86,9 +86,12 @@ def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Re
         example = manifest.example.model_copy(
             update={"max_abs_error": tolerance(recipe.precision, float(abs(y).max()))}
         )
-        return write_bundle(
-            tmp_path / "bundle", write, manifest.model_copy(update={"recipe": recipe, "example": example})
-        )
+        shapes = {
+            "input": manifest.input.model_copy(update={"shape": [batch, *IMAGE[1:]]}),
+            "output": manifest.output.model_copy(update={"shape": [batch, 3]}),
+        }
+        told = manifest.model_copy(update={"recipe": recipe, "example": example, **shapes})
+        return write_bundle(tmp_path / "bundle", write, told)
 
     return made
 
@@ -155,11 +158,28 @@ def test_the_lines_show_another_program(make: Make) -> None:
     assert float(done.stdout.split()[-1]) > 90
 
 
-def test_a_run_of_several_images(make: Make, manifest: BundleManifest) -> None:
+@pytest.mark.parametrize("name", ["onnxruntime-cpu-fp32", "openvino-cpu-fp32", "torch-cpu-fp32"])
+def test_a_run_of_several_images(name: str, make: Make) -> None:
+    bundle = make(name, batch=4)
+    assert bundle.manifest.output.shape == [4, 3]  # the outputs that `check` compares are of this shape
+    code = lines(bundle) + "np.save('../y.npy', y)\n"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=bundle.folder, capture_output=True, text=True, check=False
+    )
+    check(bundle, done)
+
+
+def test_values_of_a_bundle_are_written_as_python(manifest: BundleManifest) -> None:
     from hwnas.deploy.readme import lines as made
 
-    several = manifest.model_copy(update={"recipe": manifest.recipe.model_copy(update={"batch": 4})})
-    assert ".repeat(4, axis=0)" in made(several)
+    name = 'in"put\\ \n"; import os #'
+    told = manifest.model_copy(
+        update={"program": "model.onnx", "input": manifest.input.model_copy(update={"name": name})}
+    )
+    [line] = [line for line in made(told).splitlines() if line.startswith("PROGRAM")]
+    found: dict[str, object] = {}
+    exec(line, found)
+    assert (found["PROGRAM"], found["INPUT"], found["BATCH"]) == ("model.onnx", name, 1)
 
 
 def test_the_steps_of_the_input_are_told_in_words(manifest: BundleManifest) -> None:

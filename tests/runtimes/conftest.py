@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
-import torch
 from torch import Tensor, nn
 
-from hwnas.nn import build, network
-from hwnas.spaces import Space, make_space, parse_op
-
-SHAPE, CLASSES = (3, 24, 24), 7
+from hwnas.spaces import Space, make_space
+from hwnas.testing.networks import CLASSES, SHAPE, trained_network
+from hwnas.testing.networks import pictures as pictures_of
 
 
 @pytest.fixture(scope="session")
@@ -23,48 +20,10 @@ def colour_space() -> Space:
 @pytest.fixture(scope="session")
 def pictures() -> Callable[[int, int], Tensor]:
     """Number and seed -> images of 7 classes in turn: a pattern each, and noise."""
-
-    def make(n: int, seed: int) -> Tensor:
-        patterns = np.random.default_rng(0).standard_normal((CLASSES, *SHAPE), np.float32)
-        noise = np.random.default_rng((1, seed)).standard_normal((n, *SHAPE), np.float32)
-        return torch.from_numpy(patterns[np.arange(n) % CLASSES] + np.float32(0.1) * noise)
-
-    return make
+    return pictures_of
 
 
 @pytest.fixture(scope="session")
-def network_of(colour_space: Space, pictures: Callable[[int, int], Tensor]) -> Callable[[bool], nn.Module]:
-    """Whether it is to be tiny -> a network that tells the pictures' classes apart, as if it had been trained.
-
-    Without that its outputs would hardly depend on the image, and nothing would show how they suffer from int8.
-    """
-
-    def make(tiny: bool) -> nn.Module:
-        torch.manual_seed(0)
-        if tiny:
-            ops = ("conv 3x24x24>16x12x12 act=hswish kernel=3 stride=2", "classifier 16x12x12>7 act=relu hidden=64")
-            module = nn.Sequential(*(build(parse_op(key)) for key in ops))
-        else:
-            module = network(colour_space, colour_space.smallest)
-        x = pictures(20 * CLASSES, 0)
-        for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                nn.init.uniform_(layer.weight, 0.5, 1.5)
-                nn.init.normal_(layer.bias, 0.0, 0.1)
-                layer.momentum = None  # statistics are the data's own
-        last = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
-        seen: list[Tensor] = []
-        with torch.no_grad():
-            module.train()(x)
-            hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
-            module.eval()(x)
-            hook.remove()
-            features = torch.cat([seen[0], torch.ones(len(x), 1)], dim=1)
-            wanted = 5 * torch.eye(CLASSES).double().repeat(20, 1)
-            ridge = 1e-2 * features.square().mean() * len(x) * torch.eye(features.shape[1])
-            found = torch.linalg.solve(features.T @ features + ridge, features.T @ wanted)
-            last.weight.copy_(found[:-1].T)
-            last.bias.copy_(found[-1])
-        return module
-
-    return make
+def network_of() -> Callable[[bool], nn.Module]:
+    """Whether it is to be tiny -> a network that tells the pictures' classes apart, as if it had been trained."""
+    return lambda tiny: trained_network(tiny=tiny)

@@ -28,9 +28,9 @@ from hwnas.runtimes.onnxruntime_gpu import OnnxRuntimeCudaOptions, OnnxRuntimeTe
 from hwnas.runtimes.tensorrt import TensorRtOptions, TensorRtSession
 from hwnas.runtimes.torch_cuda import TorchCudaOptions, prepared
 from hwnas.spaces import Space, make_space
-from hwnas.targets import RUNTIMES, load_recipe, recipes, resolve_target
+from hwnas.targets import load_recipe, recipes, resolve_target
 
-GPU_RECIPES = [name for name in sorted(recipes()) if RUNTIMES[load_recipe(name).runtime].kind == "gpu"]
+GPU_RECIPES = [name for name in sorted(recipes()) if load_recipe(name).facts.kind == "gpu"]
 OPTIONS: dict[str, type[CudaOptions]] = {
     "torch-cuda": TorchCudaOptions,
     "onnxruntime-cuda": OnnxRuntimeCudaOptions,

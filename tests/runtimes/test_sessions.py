@@ -1,303 +1,41 @@
-"""One suite for every recipe: what a session must do, whatever runtime is behind it."""
+"""The suite of `hwnas.testing` for every recipe, and what only our own runtimes show."""
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
-import math
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
-from hwnas.errors import BundleError, InvalidValue, RuntimeInputError, RuntimeUnavailable, SpecError
-from hwnas.lowering import Program, form_of
-from hwnas.runtimes import Session, open_session, session_class
-from hwnas.runtimes.base import Array
-from hwnas.targets import RUNTIMES, Recipe, load_recipe, recipes
+from hwnas.errors import RuntimeUnavailable
+from hwnas.runtimes import open_session, session_class
+from hwnas.targets import Recipe, load_recipe, recipes
 from hwnas.targets.runtimes import installed_version
-from hwnas.timing import Protocol, time_programs
-
-Pictures = Callable[[int, int], Tensor]
-SHAPE = (3, 24, 24)
-QUICK = Protocol(visit_ms=0.05, max_runs=5, session_passes=1, max_sessions=2, tolerance=1e9)
+from hwnas.testing import SessionSuite
 
 
-@pytest.fixture(scope="module", params=sorted(recipes()))
-def recipe(request: pytest.FixtureRequest, runs_here: Callable[[str], Recipe]) -> Recipe:
-    return runs_here(request.param)
+class TestSessions(SessionSuite):
+    @pytest.fixture(scope="class", params=sorted(recipes()))
+    @classmethod
+    def recipe(cls, request: pytest.FixtureRequest, runs_here: Callable[[str], Recipe]) -> Recipe:
+        return runs_here(request.param)
 
-
-@pytest.fixture(scope="module")
-def made(recipe: Recipe, network_of: Callable[[bool], nn.Module]) -> nn.Module:
-    return network_of(compiles(recipe))
-
-
-@pytest.fixture(scope="module")
-def program(recipe: Recipe, made: nn.Module, pictures: Pictures) -> Program:
-    return form_of(recipe).lower(made, SHAPE, pictures(64, 1))
-
-
-@pytest.fixture(scope="module")
-def file(recipe: Recipe, program: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return form_of(recipe).write(program, tmp_path_factory.mktemp(recipe.name))
-
-
-@pytest.fixture(scope="module")
-def session(recipe: Recipe, program: Program) -> Iterator[Session]:
-    """One for many tests; those that close one open their own."""
-    with open_session(program, recipe) as opened:
-        yield opened
-
-
-@pytest.fixture
-def can_be_timed(recipe: Recipe) -> None:
-    if not RUNTIMES[recipe.runtime].measured:
-        pytest.skip(f"{recipe.runtime} only estimates")
-
-
-@pytest.fixture
-def opens_fast(recipe: Recipe) -> None:
-    if compiles(recipe) and recipe.threads > 1:
-        pytest.skip("opening takes seconds, and the recipe with one thread shows as much")
-
-
-def compiles(recipe: Recipe) -> bool:
-    return bool(recipe.options.get("compile"))
-
-
-def images(recipe: Recipe, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).standard_normal((recipe.batch, 3, 24, 24), dtype=np.float32)
-
-
-def test_shapes_and_types(session: Session, recipe: Recipe) -> None:
-    assert session.shape == (recipe.batch, 3, 24, 24)
-    y = session.run(images(recipe))
-    assert isinstance(y, np.ndarray)
-    assert y.shape == (recipe.batch, 7)
-    assert y.dtype == np.float32
-
-
-def test_outputs_are_those_of_torch(session: Session, recipe: Recipe, made: nn.Module, pictures: Pictures) -> None:
-    x = pictures(70, 2)
-    with torch.no_grad():
-        expected = made(x)
-    assert expected.std(0).min() > 0.3  # they depend on the image
-    assert len(expected.argmax(1).unique()) == expected.shape[1]
-    got = torch.from_numpy(np.concatenate([session.run(part.numpy()) for part in x.split(recipe.batch)]))
-    assert (got - expected).abs().max() <= recipe.parity.max_abs_error
-    assert torch.cosine_similarity(got, expected).min() >= recipe.parity.min_cosine
-    assert (got.argmax(1) == expected.argmax(1)).double().mean() >= recipe.parity.min_top1_agreement
-    if recipe.precision != "fp32":
-        assert (got - expected).abs().max() > 1e-3  # it really computes in less
-
-
-def test_each_program_has_its_own_weights(
-    session: Session, recipe: Recipe, made: nn.Module, pictures: Pictures, opens_fast: None
-) -> None:
-    # What a runtime keeps of a program, it must not take for another of the same form.
-    other = copy.deepcopy(made)
-    with torch.no_grad():
-        [layer for layer in other.modules() if isinstance(layer, nn.Linear)][-1].weight.neg_()
-    x = pictures(1, 3)
-    with torch.no_grad():
-        expected, another = made(x).numpy(), other(x).numpy()
-    assert np.abs(expected - another).max() > 5
-    with open_session(form_of(recipe).lower(other, SHAPE, pictures(16, 1)), recipe) as opened:
-        assert np.abs(opened.run(x.numpy()) - another).max() < 2
-    assert np.abs(session.run(x.numpy()) - expected).max() < 2
-
-
-def test_the_same_images_give_the_same_bits(
-    session: Session, recipe: Recipe, program: Program, opens_fast: None
-) -> None:
-    x = images(recipe)
-    first = session.run(x)
-    kept = first.copy()
-    other = session.run(images(recipe, 1))
-    assert not np.array_equal(other, kept)
-    assert np.array_equal(first, kept)  # not overwritten by the run after it
-    assert np.array_equal(session.run(x), kept)
-    with open_session(program, recipe) as again:
-        assert np.array_equal(again.run(x), kept)
-
-
-def test_opened_again_it_is_the_same_program(recipe: Recipe, program: Program, opens_fast: None) -> None:
-    x = images(recipe)
-    with open_session(program, recipe) as first:
-        expected = first.run(x)
-        other = first.again()
-        assert np.array_equal(other.run(x), expected)
-        with other.again() as third:  # of one that was opened again itself
-            other.close()
-            assert np.array_equal(third.run(x), expected)
-        assert np.array_equal(first.run(x), expected)  # closing one leaves the others open
-    assert other.shape == first.shape
-    with pytest.raises(RuntimeInputError, match="closed"):
-        first.again()
-
-
-def test_a_file_computes_what_the_program_computes(
-    session: Session, recipe: Recipe, file: Path, opens_fast: None
-) -> None:
-    x = images(recipe)
-    with open_session(file, recipe) as loaded:
-        assert loaded.shape == session.shape
-        assert np.array_equal(loaded.run(x), session.run(x))
-
-
-def test_images_however_they_lie_in_memory(session: Session, recipe: Recipe) -> None:
-    x = images(recipe)
-    expected = session.run(x)
-    backwards = np.ascontiguousarray(x[..., ::-1])[..., ::-1]
-    fixed = x.copy()
-    fixed.setflags(write=False)
-    for same in (np.asfortranarray(x), backwards, fixed):
-        assert np.array_equal(session.run(same), expected)
-
-
-def test_bound_images_however_they_lie_in_memory(session: Session, recipe: Recipe, can_be_timed: None) -> None:
-    x = images(recipe)
-    fixed = x.copy()
-    fixed.setflags(write=False)
-    with session.threads():
-        for same in (np.asfortranarray(x), x[..., ::-1], fixed):
-            session.bind(same)()
-
-
-def test_a_bound_call_runs_again_and_again(session: Session, recipe: Recipe, can_be_timed: None) -> None:
-    x = images(recipe)
-    before, kept = session.run(x), x.copy()
-    call = session.bind(x)
-    with session.threads():
-        for _ in range(3):
-            call()
-    assert np.array_equal(x, kept)
-    assert np.array_equal(session.run(x), before)
-
-
-def test_two_calls_can_be_bound_at_once(session: Session, recipe: Recipe, can_be_timed: None) -> None:
-    # As timing does: many programs are bound, then run in turn.
-    calls = [session.bind(images(recipe, seed)) for seed in range(2)]
-    with session.threads():
-        for call in (*calls, *calls):
-            call()
-
-
-def test_times_are_positive_and_finite(recipe: Recipe, program: Program, can_be_timed: None, opens_fast: None) -> None:
-    if hasattr(os, "sched_getaffinity") and recipe.threads > len(os.sched_getaffinity(0)):
-        with pytest.raises(InvalidValue, match=f"uses {recipe.threads} threads"):
-            time_programs({"a": program}, recipe, QUICK)
-        pytest.skip(f"{recipe.threads} threads need as many cores")
-    measured = time_programs({"a": program}, recipe, QUICK)
-    samples = [ms for passes in measured.samples_ms["a"] for ms in passes]
-    assert len(samples) >= 2 * QUICK.min_runs
-    assert all(math.isfinite(ms) and ms > 0 for ms in samples)
-
-
-@pytest.mark.parametrize("shape", [(3, 24, 24), (1, 3, 28, 28), (1, 1, 24, 24), (5, 3, 24, 24)])
-def test_another_shape_is_refused(session: Session, recipe: Recipe, shape: tuple[int, ...]) -> None:
-    x = np.zeros(shape, np.float32)
-    for use in (session.run, session.bind):
-        with pytest.raises(RuntimeInputError, match=re.escape(f"takes float32 {session.shape}, not float32 {shape}")):
-            use(x)
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.uint8, np.int64])
-def test_another_type_is_refused(session: Session, dtype: type) -> None:
-    x: Any = np.zeros(session.shape, dtype)
-    for use in (session.run, session.bind):
-        with pytest.raises(RuntimeInputError, match=f"not {np.dtype(dtype)}"):
-            use(x)
-
-
-def test_a_closed_session_refuses_to_run(recipe: Recipe, program: Program, opens_fast: None) -> None:
-    session = open_session(program, recipe)
-    session.close()  # though it never ran
-    for use in (session.run, session.bind):
-        with pytest.raises(RuntimeInputError, match="session is closed"):
-            use(images(recipe))
-    session.close()  # harmless
-
-
-def test_a_session_closes_where_its_block_ends(recipe: Recipe, program: Program, opens_fast: None) -> None:
-    with open_session(program, recipe) as session:
-        session.run(images(recipe))
-    with pytest.raises(RuntimeInputError, match="closed"):
-        session.run(images(recipe))
-    with pytest.raises(ZeroDivisionError), open_session(program, recipe) as session:
-        _ = 1 / 0
-    with pytest.raises(RuntimeInputError, match="closed"):
-        session.run(images(recipe))
-
-
-def test_one_session_closed_leaves_another_open(
-    session: Session, recipe: Recipe, program: Program, opens_fast: None
-) -> None:
-    open_session(program, recipe).close()
-    assert session.run(images(recipe)).shape == (recipe.batch, 7)
-
-
-def test_an_option_that_the_runtime_does_not_have(recipe: Recipe, program: Program) -> None:
-    wrong = recipe.model_copy(update={"options": {**recipe.options, "warp_speed": 9}})
-    with pytest.raises(SpecError, match=rf"recipe {recipe.name}: \[options\] of {recipe.runtime}: warp_speed: .*not 9"):
-        open_session(program, wrong)
-
-
-@pytest.mark.parametrize("keep", [0, 1, 0.5, -1])
-def test_a_file_that_is_cut_off(recipe: Recipe, file: Path, tmp_path: Path, keep: float) -> None:
-    content = file.read_bytes()
-    part = tmp_path / file.name
-    part.write_bytes(content[: int(keep * len(content)) if keep == 0.5 else int(keep)])
-    with pytest.raises(BundleError, match=f"cannot load {file.name}"):
-        open_session(part, recipe)
-
-
-def test_a_file_of_something_else(recipe: Recipe, file: Path, tmp_path: Path) -> None:
-    path = tmp_path / file.name
-    path.write_bytes(b"<html>not found</html>" * 50)
-    with pytest.raises(BundleError, match=f"cannot load {file.name}"):
-        open_session(path, recipe)
-
-
-def test_a_file_that_is_not_there(recipe: Recipe, file: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=f"cannot load {file.name}"):
-        open_session(tmp_path / file.name, recipe)
-
-
-def test_the_version_is_that_of_the_library(recipe: Recipe) -> None:
-    version = session_class(recipe).version()
-    assert re.match(r"\d+", version)
-    if recipe.runtime == "roofline":  # it has no library
-        assert installed_version(recipe.runtime) is None
-        return
-    assert installed_version(recipe.runtime) == version.split("+")[0]
-    library = {"torch-cuda": "torch", "onnxruntime-cuda": "onnxruntime-gpu", "onnxruntime-tensorrt": "onnxruntime-gpu"}
-    expected = importlib.metadata.version(library.get(recipe.runtime, recipe.runtime))
-    assert expected.split("+")[0] == version.split("+")[0]
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_process_has_its_threads_back(recipe: Recipe, program: Program, threads: int, opens_fast: None) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        with open_session(program, recipe.model_copy(update={"threads": threads})) as session:
-            session.run(images(recipe))
-            assert torch.get_num_threads() == 3
-            with pytest.raises(ZeroDivisionError), session.threads():
-                if recipe.runtime in ("torch", "roofline"):
-                    assert torch.get_num_threads() == threads
-                _ = 1 / 0
-            assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    def test_the_version_is_that_of_the_library(self, recipe: Recipe) -> None:
+        version = session_class(recipe).version()
+        assert re.match(r"\d+", version)
+        if recipe.runtime == "roofline":  # it has no library
+            assert installed_version(recipe.runtime) is None
+            return
+        assert installed_version(recipe.runtime) == version.split("+")[0]
+        library = {
+            "torch-cuda": "torch",
+            "onnxruntime-cuda": "onnxruntime-gpu",
+            "onnxruntime-tensorrt": "onnxruntime-gpu",
+        }
+        expected = importlib.metadata.version(library.get(recipe.runtime, recipe.runtime))
+        assert expected.split("+")[0] == version.split("+")[0]
 
 
 def test_what_hwnas_does_not_drive_has_no_session() -> None:

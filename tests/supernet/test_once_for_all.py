@@ -250,7 +250,7 @@ def tiny() -> State:
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.tensor([0.0, float("nan")]), "values that are no finite numbers"),
+        (torch.tensor([0.0, float("nan")]), "values that are NaN or infinite"),
         (torch.zeros(2, dtype=torch.int8), "no tensor of weights: torch.strided, torch.int8"),
         (torch.zeros(2, dtype=torch.complex64), "no tensor of weights"),
         (torch.zeros(2).to_sparse(), "no tensor of weights"),

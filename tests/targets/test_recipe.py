@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from pathlib import Path
 from typing import get_args
 
 import pydantic
@@ -8,7 +10,7 @@ import pytest
 
 from hwnas.targets import RUNTIMES, Parity, Recipe, load_recipe
 from hwnas.targets.recipe import Quantization
-from hwnas.targets.runtimes import Precision, RuntimeFacts, RuntimeName
+from hwnas.targets.runtimes import Precision, RuntimeFacts, runtime_names
 
 BASE: dict[str, object] = {
     "schema": 1,
@@ -126,10 +128,10 @@ def test_the_hash_sees_how_a_graph_is_quantised(change: dict[str, object]) -> No
 
 @pytest.mark.parametrize("precision", get_args(Precision))
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_runtime_takes_the_precisions_it_computes_in(runtime: RuntimeName, precision: Precision) -> None:
+def test_a_runtime_takes_the_precisions_it_computes_in(runtime: str, precision: Precision) -> None:
     facts = RUNTIMES[runtime]
     changes: dict[str, object] = {"runtime": runtime, "precision": precision}
-    if not facts.takes_onnx:
+    if facts.form != "onnx":
         changes["opset"] = None
     if precision == "int8" and facts.measured:
         activations = "int8" if facts.typed else "uint8"
@@ -166,7 +168,7 @@ def test_the_hash_ignores_a_bound_on_accuracy() -> None:
 def test_a_typed_runtime_says_what_its_graph_must_be(
     change: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = RuntimeFacts(kind="cpu", takes_onnx=True, precisions=("fp16", "bf16", "int8"), typed=True)
+    facts = RuntimeFacts(kind="cpu", form="onnx", precisions=("fp16", "bf16", "int8"), typed=True)
     monkeypatch.setitem(RUNTIMES, "onnxruntime", facts)
     with pytest.raises(pydantic.ValidationError, match=message):
         recipe(**change)
@@ -185,4 +187,15 @@ def test_a_recipe_can_be_a_key() -> None:
 
 
 def test_every_runtime_a_recipe_may_name_is_described() -> None:
-    assert set(RUNTIMES) == set(get_args(RuntimeName))
+    assert set(RUNTIMES) == set(runtime_names())
+    for name in runtime_names():
+        opset = 20 if RUNTIMES[name].form == "onnx" else None
+        assert recipe(runtime=name, opset=opset).facts is RUNTIMES[name]
+
+
+def test_the_page_of_recipes_lists_every_runtime_with_its_precisions() -> None:
+    page = (Path(__file__).resolve().parents[2] / "exporters" / "README.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| ((?:fp32|fp16|bf16|int8)[^|]*) \|", page, re.MULTILINE)
+    assert {name: tuple(known.split(", ")) for name, known in rows} == {
+        name: RUNTIMES[name].precisions for name in RUNTIMES
+    }

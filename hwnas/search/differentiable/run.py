@@ -77,7 +77,7 @@ def search_differentiable(
         seed: of weights, images, samples.
         device: that torch computes on.
         resume: go on from a checkpoint in the folder.
-        progress: told after each step, in images.
+        progress: callback, invoked after every step, in images.
         stop: asked after each step; after a True the network is made of the probabilities so far.
 
     Raises:

@@ -30,7 +30,7 @@ from hwnas.spaces import Codes, SlotSum, Space
 
 _BEAM = 2000  # beginnings that the first pass keeps where there are several budgets
 _MAX_BEGINNINGS = 3_000_000  # a few hundred megabytes
-_SHORT = 20  # beginnings that a search keeps which was told to stop: some tens of milliseconds
+_SHORT = 20  # beginnings that a stopped search keeps: some tens of milliseconds
 _AT_ONCE = 4_000_000  # combinations of beginnings and assignments in one array
 _ROUNDING = 1e-9  # share by which sums in another order may differ; what is found is checked without it
 
@@ -60,8 +60,8 @@ def best_networks(
         gain: what is to be large.
         losses: what has limits.
         k: at most how many.
-        progress: told after each group of beginnings.
-        stop: asked now and then; after a True the best so far are returned.
+        progress: callback, invoked after every group of beginnings.
+        stop: polled regularly; when it returns True, the best so far are returned.
 
     Returns:
         ``(at most k, variables)``, the best first, and whether it is proved that none is better. Fewer than k mean that

@@ -2,7 +2,7 @@
 
 Once the variables that many terms read (the resolution, the width between two stages) are held, the rest falls into
 parts that share nothing: the stages. Each part is small enough to enumerate at every value of the held variables that
-it reads, its scope. The parts stand in a line, so that between two neighbours only few held variables are open: read
+it reads, its scope. The parts stand in a line, so that between adjacent parts only few held variables are open: read
 both before and behind. What lies behind is then one table for each assignment of the open variables, which is how
 bucket elimination works (Dechter, "Bucket elimination: a unifying framework for reasoning", 1999) on a path. A space
 declares nothing for it: the graph of which variables are read together says all.
@@ -82,14 +82,14 @@ class Decomposition:
         graph.add_nodes_from(i for i, n in enumerate(choices) if n > 1)
         for axes in read:
             graph.add_edges_from(itertools.combinations(axes, 2))
-        neighbours = {node: set(graph[node]) for node in graph}
+        adjacent = {node: set(graph[node]) for node in graph}
         held: list[int] = []
         while max((_assignments(part, choices) for part in nx.connected_components(graph)), default=1) > MAX_PART:
             busiest = max(graph.nodes, key=lambda node: (graph.degree(node), -node))
             held.append(busiest)
             graph.remove_node(busiest)
         members = [
-            (tuple(sorted(own)), {h for node in own for h in neighbours[node] & set(held)})
+            (tuple(sorted(own)), {h for node in own for h in adjacent[node] & set(held)})
             for own in nx.connected_components(graph)
         ]
         for axes in {tuple(sorted(axes)) for axes in read if axes and set(axes) <= set(held)}:

@@ -61,7 +61,7 @@ def exact_front(
     Args:
         space: the space.
         losses: what is to be small.
-        progress: told after each part.
+        progress: callback, invoked after every part.
         stop: asked as often; after a True the answer is None, for a front of some parts is no front.
 
     Raises:

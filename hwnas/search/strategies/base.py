@@ -28,8 +28,8 @@ class Run:
         candidates: at most how many networks it gives.
         evaluations: at most how many networks it scores; None for the strategy's own number.
         start: networks to begin with, ``(n, variables)``, for strategies that improve networks.
-        progress: told as it goes on.
-        stop: asked now and then; after a True the strategy returns the best so far.
+        progress: callback, invoked during the search.
+        stop: polled regularly; when it returns True, the strategy returns the best so far.
     """
 
     candidates: int
@@ -46,7 +46,7 @@ class Outcome:
     Attributes:
         codes: networks that keep the budgets, the best first; ``(n, variables)``.
         proved: no network of the space that is not among them is better by the accuracy model.
-        stopped: it was told to stop before its end.
+        stopped: whether it was stopped before its end.
         evaluations: networks scored one by one; 0 where none is.
     """
 

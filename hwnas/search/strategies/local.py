@@ -1,8 +1,8 @@
-"""Local search: from many networks at once, always to the best neighbour, until none is better.
+"""Local search: from many networks at once, always to the best of the adjacent ones, until none is better.
 
-Neighbours differ in one variable or in two; a pair lets one part of a network grow while another one shrinks, which is
-what a step along a budget takes. Source: White et al., "Exploring the Loss Landscape in Neural Architecture Search",
-UAI 2021.
+Adjacent networks differ in one variable or in two; a pair lets one part of a network grow while another one shrinks,
+which is what a step along a budget takes. Source: White et al., "Exploring the Loss Landscape in Neural Architecture
+Search", UAI 2021.
 """
 
 from __future__ import annotations

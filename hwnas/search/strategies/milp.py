@@ -25,7 +25,7 @@ def search_milp(problem: Problem, run: Run) -> Outcome:
     """The networks of the largest additive accuracy within the budgets; each further one excludes those before.
 
     Raises:
-        InvalidValue: the accuracy is no sum over slots.
+        InvalidValue: the accuracy is not a sum over slots.
     """
     score = problem.require_additive("milp")
     program, found, stopped = _Program(problem), list[Codes](), False

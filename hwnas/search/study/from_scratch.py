@@ -43,7 +43,7 @@ class FromScratch:
         fabric: device and precision.
         folder: for the best network.
         study: its name, by which the folder's network is known to be of this study.
-        progress: told after each update, in images.
+        progress: callback, invoked after every update, in images.
         stop: asked as often; after a True the training raises `SearchStopped`.
 
     Raises:
@@ -74,7 +74,7 @@ class FromScratch:
         """Train a network, and give its validation accuracy after each epoch, as a fraction.
 
         Raises:
-            SearchStopped: it was told to stop.
+            SearchStopped: it was stopped.
             TrainingDiverged, OutOfMemory, OutputError: as `hwnas.supernet.train` does.
         """
         # Its checkpoints lead from one epoch to the next, and are good for nothing else.
@@ -146,4 +146,4 @@ class FromScratch:
     def _told(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         self.progress(what, done, total, unit=unit, note=note)
         if self.stop():
-            raise SearchStopped("a training was told to stop")
+            raise SearchStopped("a training was stopped")

@@ -1,7 +1,7 @@
 """Search where one evaluation is a training: an optuna study, which may be killed and shared by several machines.
 
 Every trial of the study is one network that its sampler drew. What a network costs is known before it is trained, so
-one over its budgets is only told to the sampler, as optuna's constraints; neither is a network trained twice. A
+one over its budgets is only reported to the sampler, as optuna's constraints; neither is a network trained twice. A
 sampler that knows too little yet, or draws no network worth training, is given random networks within the budgets.
 """
 
@@ -122,7 +122,7 @@ def search_study(
         settings: of the trainings, as JSON has them: a worker that trains otherwise is refused.
         seed: of what is drawn; each worker that opens the study adds a number of its own.
         candidates: at most how many networks to give.
-        progress: told after each draw how many networks are trained.
+        progress: callback, invoked after every draw with the number of trained networks.
         stop: asked between draws and between epochs; after a True the best so far are returned.
 
     Returns:
@@ -133,7 +133,7 @@ def search_study(
     Raises:
         UnknownName: there is no such sampler.
         InvalidValue: fewer than one trial, epoch or candidate; the study in the storage is of something else;
-            `train` yields fewer accuracies than epochs, or one that is no finite number.
+            `train` yields fewer accuracies than epochs, or one that is NaN or infinite.
         InfeasibleBudget: no network keeps the budgets.
         OutputError: the storage cannot be opened.
         TableError: a confidence is given, but a latency model has no margin.
@@ -260,7 +260,7 @@ class _Objective:
                 raise InvalidValue(f"the accuracy of a network is a number, but after epoch {epoch} it is {accuracy}")
             trial.report(accuracy, epoch)
             if epoch < self.epochs and self.stop():
-                raise SearchStopped("a training was told to stop")
+                raise SearchStopped("a training was stopped")
             if epoch < self.epochs and trial.should_prune():
                 raise TrialPruned
         if epoch < self.epochs:

@@ -1,0 +1,67 @@
+"""Help texts that list what the registries hold, plugins included; the lists are made when a help text is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import typer
+from typer.core import TyperCommand
+
+
+def _spaces() -> list[str]:
+    from hwnas.spaces import space_names
+
+    return space_names()
+
+
+def _datasets() -> list[str]:
+    from hwnas.data import dataset_names
+
+    return dataset_names()
+
+
+def _strategies() -> list[str]:
+    from hwnas.search import strategy_names
+
+    return strategy_names()
+
+
+def _formats() -> list[str]:
+    from hwnas.latency.imports import format_names
+
+    return format_names()
+
+
+_LISTS: dict[str, Callable[[], Sequence[str]]] = {
+    "{spaces}": _spaces,
+    "{datasets}": _datasets,
+    "{strategies}": _strategies,
+    "{formats}": _formats,
+}
+
+
+def filled(text: str) -> str:
+    """A help text with the names in place of ``{spaces}``, ``{datasets}``, ``{strategies}`` and ``{formats}``."""
+    for mark, names in _LISTS.items():
+        if mark in text:
+            text = text.replace(mark, ", ".join(names()))
+    return text
+
+
+class Verb(TyperCommand):
+    """A command whose options name registries in their help."""
+
+    def get_help(self, ctx: typer.Context) -> str:  # type: ignore[override]  # typer may carry its own copy of click
+        """The help text, lists filled in."""
+        self._fill()
+        return super().get_help(ctx)
+
+    def format_help(self, ctx: typer.Context, formatter: object) -> None:  # type: ignore[override]
+        """Write the help text, lists filled in."""
+        self._fill()
+        super().format_help(ctx, formatter)  # type: ignore[arg-type]
+
+    def _fill(self) -> None:
+        for parameter in self.params:
+            if text := getattr(parameter, "help", None):
+                parameter.help = filled(text)  # type: ignore[attr-defined]  # arguments have none, options do

@@ -1,0 +1,79 @@
+"""The datasets by name; what brings torch is imported when one is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InvalidValue, PluginError
+from hwnas.plugins import Registry, absolute_name
+
+if TYPE_CHECKING:
+    from hwnas.data.base import Data
+
+
+def _open_digits(path: Path | None, seed: int) -> Data:
+    from hwnas.data.digits import ClutteredDigits
+
+    if path is not None:
+        raise InvalidValue(f"cluttered-digits is built in and reads no folder; leave out the path {path}")
+    return ClutteredDigits(seed=seed)
+
+
+def _folder(path: Path | None, name: str, form: str) -> Path:
+    if path is None:
+        raise InvalidValue(f"{name} needs the path of a folder {form} (--data-path, or path under [data] in a job)")
+    return path
+
+
+def _open_images(path: Path | None, seed: int) -> Data:
+    from hwnas.data.images import Images
+
+    return Images(_folder(path, Images.name, "with train/<class>/ and val/<class>/ in it"), seed=seed)
+
+
+def _open_huggingface(path: Path | None, seed: int) -> Data:
+    from hwnas.data.huggingface import HuggingFace
+
+    return HuggingFace(_folder(path, HuggingFace.name, "that DatasetDict.save_to_disk wrote"), seed=seed)
+
+
+DATASETS: dict[str, Callable[[Path | None, int], Data]] = {
+    "cluttered-digits": _open_digits,
+    "images": _open_images,
+    "huggingface": _open_huggingface,
+}
+_NEEDS = "a function (path: Path | None, seed: int) -> hwnas.Data"
+_KNOWN = Registry("dataset", "hwnas.datasets", DATASETS, fits=callable, needs=_NEEDS, takes_files=True)
+
+
+def dataset_names() -> list[str]:
+    """Names of the datasets: those of hwnas, then those of plugins."""
+    return _KNOWN.names()
+
+
+def open_data(name: str, *, path: Path | None = None, seed: int = 0) -> Data:
+    """A dataset by name.
+
+    Args:
+        name: one of `dataset_names`, or ``path/to/file.py:NAME`` of a function of a path and a seed; the dataset has
+            this name, with the path made absolute.
+        path: the folder of ``images`` or ``huggingface``; None for ``cluttered-digits``.
+        seed: decides which images are held out and in which order a split is read. It is not the seed of
+            training: leave it at 0 for runs that are to be compared.
+
+    Raises:
+        UnknownName: there is no such dataset.
+        PluginError: it is a plugin's or a file's, and cannot be loaded.
+        InvalidValue: a path where none is read, or none where one is needed.
+        DataError: the folder is not of the form that `Images` describes.
+    """
+    from hwnas.data.base import Data
+
+    found: object = _KNOWN[name](path, seed)
+    if not isinstance(found, Data):
+        raise PluginError(f"the dataset {name!r} gives {type(found).__name__}; it should be {_NEEDS}")
+    if name not in DATASETS:
+        found.name = absolute_name(name)
+    return found
