@@ -18,6 +18,7 @@ import importlib.metadata
 import importlib.resources
 import importlib.util
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,8 @@ from hwnas.errors import PluginError, UnknownName
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+CODE = "HWNAS_CODE"  # environment variable: Python files that other files may name, separated as in PATH
+_named_by_user: set[Path] = set()  # in this process
 _IN_FILE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -69,15 +72,26 @@ class Registry(Generic[T]):
         )
 
     def __getitem__(self, name: str) -> T:
+        """As `get`, of a name that the user gives."""
+        return self.get(name)
+
+    def get(self, name: str, *, recorded: bool = False) -> T:
         """The object of that name.
+
+        Args:
+            name: of the object.
+            recorded: whether the name stands in a file, such as the manifest of a bundle, which may come from anybody:
+                the Python file that it names runs only if the user named the same one, or lists it in `HWNAS_CODE`.
 
         Raises:
             UnknownName: there is none.
-            PluginError: it is a plugin's or a file's, and cannot be loaded, is of another kind, or two plugins have it.
+            PluginError: it is a plugin's or a file's, and cannot be loaded, is of another kind, or two plugins have it;
+                or the user did not name the file.
         """
         if name in self.builtin:
             return self.builtin[name]
         if self._takes_files and in_file(name):
+            _check_allowed(name, self.what, recorded=recorded)
             return self._checked(_from_file(name, self.what), f"the {self.what} {name!r}")
         points = self._plugins().get(name)
         if points is None:
@@ -172,6 +186,20 @@ def _entry_points(group: str, path: tuple[str, ...]) -> tuple[importlib.metadata
 
 def _owner(point: importlib.metadata.EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "of an unknown package"
+
+
+def _check_allowed(name: str, what: str, *, recorded: bool) -> None:
+    """Refuse to run a Python file that only a file names: opening somebody's bundle must not run their code."""
+    file = file_of(name)
+    assert file is not None
+    if not recorded:
+        _named_by_user.add(file)
+    listed = {Path(each).expanduser().absolute() for each in os.environ.get(CODE, "").split(os.pathsep) if each}
+    if file not in _named_by_user | listed:
+        raise PluginError(
+            f"the {what} {name!r} is Python code in a file, and was named by a file, not by you. If you trust "
+            f"{file}, allow it to run: {CODE}={file}"
+        )
 
 
 def _from_file(name: str, what: str) -> object:

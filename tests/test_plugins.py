@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from hwnas.spaces import SPACES, Domain, make_space, space_names
 from hwnas.supernet import Supernet, load_supernet, save_supernet
 from hwnas.targets import load_recipe, recipes
 from hwnas.targets.runtimes import runtime_facts, runtime_names
+from hwnas.workflows.inputs import reopen_data
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MODULE = """
@@ -253,6 +256,23 @@ def test_a_dataset_of_a_file_opens_again_from_anywhere(file: Path, monkeypatch: 
     assert np.array_equal(
         open_data(first.name).train_batch(0, 2, 24, seed=0)[0], first.train_batch(0, 2, 24, seed=0)[0]
     )
+
+
+def test_a_file_that_only_a_file_names_does_not_run(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle, a supernet or a table of somebody else, which names Python code that lies beside it."""
+    ran = tmp_path / "ran"
+    file.write_text(f"open({str(ran)!r}, 'w')\n{MODULE}")
+    evil = Domain(space=f"{file}:SPACE", in_channels=1, classes=3, choices={})
+    facts = SimpleNamespace(data={"name": f"{file}:data", "path": None}, classes=["a", "b", "c"])
+    for opens in (evil.make, lambda: reopen_data(facts)):
+        with pytest.raises(PluginError, match=rf"named by a file, not by you\. .* allow it to run: HWNAS_CODE={file}"):
+            opens()
+    assert not ran.exists()
+    monkeypatch.setenv("HWNAS_CODE", f"/nothing.py{os.pathsep}{file}")
+    evil.make()
+    assert ran.exists()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def dataset_names() -> list[str]:
     return _KNOWN.names()
 
 
-def open_data(name: str, *, path: Path | None = None, seed: int = 0) -> Data:
+def open_data(name: str, *, path: Path | None = None, seed: int = 0, recorded: bool = False) -> Data:
     """A dataset by name.
 
     Args:
@@ -62,6 +62,7 @@ def open_data(name: str, *, path: Path | None = None, seed: int = 0) -> Data:
         path: the folder of ``images`` or ``huggingface``; None for ``cluttered-digits``.
         seed: decides which images are held out and in which order a split is read. It is not the seed of
             training: leave it at 0 for runs that are to be compared.
+        recorded: whether the name stands in a file, as in `hwnas.plugins.Registry.get`.
 
     Raises:
         UnknownName: there is no such dataset.
@@ -71,7 +72,7 @@ def open_data(name: str, *, path: Path | None = None, seed: int = 0) -> Data:
     """
     from hwnas.data.base import Data
 
-    found: object = _KNOWN[name](path, seed)
+    found: object = _KNOWN.get(name, recorded=recorded)(path, seed)
     if not isinstance(found, Data):
         raise PluginError(f"the dataset {name!r} gives {type(found).__name__}; it should be {_NEEDS}")
     if name not in DATASETS:

@@ -47,7 +47,9 @@ def space_names() -> list[str]:
     return _KNOWN.names()
 
 
-def make_space(name: str, *, in_channels: int | None = None, classes: int | None = None) -> Space:
+def make_space(
+    name: str, *, in_channels: int | None = None, classes: int | None = None, recorded: bool = False
+) -> Space:
     """A space by name.
 
     Args:
@@ -55,13 +57,14 @@ def make_space(name: str, *, in_channels: int | None = None, classes: int | None
             made absolute.
         in_channels: channels of the images; the space's usual number if None.
         classes: number of classes; the space's usual number if None.
+        recorded: whether the name stands in a file, as in `hwnas.plugins.Registry.get`.
 
     Raises:
         UnknownName: there is no such space.
         PluginError: it is a plugin's or a file's, and cannot be loaded.
         InvalidValue: `in_channels` is not 1 or 3, or there are fewer than two classes or over a million.
     """
-    family = _KNOWN[name]
+    family = _KNOWN.get(name, recorded=recorded)
     in_channels = family.in_channels if in_channels is None else in_channels
     classes = family.classes if classes is None else classes
     if in_channels not in (1, 3):
@@ -77,7 +80,7 @@ def notation_of(arch: Arch) -> str | None:
     Raises:
         UnknownName: it is of no known space.
     """
-    family = _KNOWN[arch.space]
+    family = _KNOWN.get(arch.space, recorded=True)
     if isinstance(family, NasBench201):
         return nasbench201_string(arch)
     return genotype(arch) if isinstance(family, Darts) else None

@@ -32,7 +32,7 @@ class Domain(Spec):
 
     def make(self) -> Space:
         """The space of this domain."""
-        space = make_space(self.space, in_channels=self.in_channels, classes=self.classes)
+        space = make_space(self.space, in_channels=self.in_channels, classes=self.classes, recorded=True)
         return space.fix(**self.choices)
 
     def covers(self, space: Space) -> bool:

@@ -118,7 +118,7 @@ def reopen_data(facts: SupernetFacts) -> Data:
             "this supernet was imported without its images; import it again with --data-path FOLDER, "
             "which has train/<class>/ and val/<class>/"
         )
-    data = open_data(str(name), path=Path(str(path)) if path else None)
+    data = open_data(str(name), path=Path(str(path)) if path else None, recorded=True)
     if list(data.classes) != facts.classes:
         raise DataError(
             f"the supernet was trained on the classes {', '.join(facts.classes)}, but {path or data.name} now has "
