@@ -196,14 +196,14 @@ def bench(
     """
     from hwnas.deploy import bench as measure
     from hwnas.deploy import open_bundle
-    from hwnas.targets import RUNTIMES, this_device
+    from hwnas.targets import this_device
 
     bundle = Path(bundle)
     opened = open_bundle(bundle)
     budget_ms = opened.manifest.budget_ms if budget is None else _milliseconds(budget)
     if require_budget and budget_ms is None:
         raise InvalidValue(f"{bundle} was made without a budget; name one: hwnas bench {bundle} --budget 0.8ms")
-    here = this_device(RUNTIMES[opened.manifest.recipe.runtime].kind)
+    here = this_device(opened.manifest.recipe.facts.kind)
     result = replace(measure(opened, here, protocol=protocol, progress=progress), budget_ms=budget_ms)
     return BenchAnswer(
         **asdict(result),

@@ -12,6 +12,7 @@ from hwnas.cli.compile import _fail_over_budget
 from hwnas.deploy.bench import Benchmark
 from hwnas.deploy.verdict import verdict
 from hwnas.errors import TooNoisy
+from hwnas.targets import RUNTIMES
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def bench(monkeypatch, hwnas_cli):
             cores_note="",
         )
         manifest = SimpleNamespace(
-            budget_ms=budget_ms, recipe=SimpleNamespace(runtime="onnxruntime"), target=found.target
+            budget_ms=budget_ms, recipe=SimpleNamespace(facts=RUNTIMES["onnxruntime"]), target=found.target
         )
         monkeypatch.setattr(
             "hwnas.deploy.open_bundle", lambda folder: SimpleNamespace(manifest=manifest, saturates=None)
