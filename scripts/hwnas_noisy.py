@@ -4,12 +4,12 @@ With a shebang of the right Python before it, the file takes the place of the co
 """
 
 import importlib
+from dataclasses import replace
 
 from hwnas.cli.main import main
-from hwnas.timing.protocol import usual
+from hwnas.timing import protocol
 
-for protocol in (usual().ops, usual().networks):
-    for name, value in {"max_disagreement": 1e3, "max_seconds": 0.0}.items():
-        object.__setattr__(protocol, name, value)
+ops, networks = (replace(each, max_disagreement=1e3, max_seconds=0.0) for each in (protocol.OPS, protocol.NETWORKS))
+protocol.USUAL = protocol.Protocols(ops=ops, networks=networks)
 importlib.import_module("hwnas.accuracy.ensemble")._STEPS = 40  # the accuracy model is fitted for a moment
 main()
