@@ -24,7 +24,7 @@ def lines(manifest: BundleManifest) -> str:
     """
     recipe = manifest.recipe
     assert recipe.facts.script is not None  # what has no session has no bundles
-    text = resource(recipe.facts.script).read_text("utf-8")
+    text = resource(recipe.facts.script).read_text(encoding="utf-8")
     values = {
         "PROGRAM": manifest.program,
         "INPUT": manifest.input.name,

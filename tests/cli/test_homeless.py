@@ -52,7 +52,8 @@ def test_what_writes_names_the_variable(homeless, words, tmp_path):
     ran = homeless(*words)
     assert ran.code == 2
     assert "Set HWNAS_HOME to a folder that you can write to" in ran.err
-    assert not any(tmp_path.iterdir())  # not a folder that is called "~" either
+    # The fixture made one folder; there is none that is called "~" either.
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_older_platformdirs_leave_the_tilde(homeless, monkeypatch):

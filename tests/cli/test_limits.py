@@ -32,7 +32,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("error", "said"), REFUSED, ids=[said[:20] for _, said in REFUSED])
 def test_what_the_system_refuses(hwnas_cli, monkeypatch, error, said):
-    def refused(**_):
+    def refused(*_, **__):
         raise error
 
     monkeypatch.setattr(module, "app", refused)
@@ -81,7 +81,7 @@ finally:
 
 
 def test_a_mistake_of_ours_is_not_hidden(hwnas_cli, monkeypatch):
-    def mistaken(**_):
+    def mistaken(*_, **__):
         raise RuntimeError("dictionary changed size during iteration")
 
     monkeypatch.setattr(module, "app", mistaken)
