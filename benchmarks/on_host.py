@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hwnas.latency import (
-    LatencyModel,
-    load_model,
-    read_table,
-    write_table,
-)
+from hwnas.latency import LatencyModel, load_model, read_table, write_table
 from hwnas.lowering import Program
 from hwnas.profiling import profile
 from hwnas.progress import Progress

@@ -18,13 +18,7 @@ if TYPE_CHECKING:
     from hwnas.data import Data, open_data
     from hwnas.deploy import bench, export, open_bundle
     from hwnas.errors import HwnasError, InfeasibleBudget
-    from hwnas.latency import (
-        LatencyModel,
-        LatencyTable,
-        load_model,
-        read_table,
-        write_table,
-    )
+    from hwnas.latency import LatencyModel, LatencyTable, load_model, read_table, write_table
     from hwnas.latency.loss import LatencyLoss
     from hwnas.pipeline import Job, compile_job, read_job
     from hwnas.profiling import profile, validate

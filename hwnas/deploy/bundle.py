@@ -16,16 +16,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from hwnas.deploy.manifest import (
-    INPUT,
-    MANIFEST,
-    MAX_FILE_BYTES,
-    MAX_FILES,
-    OUTPUT,
-    README,
-    BundleManifest,
-    FileFacts,
-)
+from hwnas.deploy.manifest import INPUT, MANIFEST, MAX_FILE_BYTES, MAX_FILES, OUTPUT, README, BundleManifest, FileFacts
 from hwnas.deploy.readme import readme
 from hwnas.errors import BundleError, OutputError
 from hwnas.files import reason_of, write_whole

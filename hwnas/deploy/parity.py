@@ -12,15 +12,7 @@ from torch import Tensor, nn
 from hwnas.accuracy import Evaluator
 from hwnas.accuracy.evaluate import logits, top1
 from hwnas.deploy.manifest import ParityReport
-from hwnas.errors import (
-    BundleError,
-    GraphError,
-    InvalidValue,
-    OutputError,
-    ParityError,
-    RuntimeUnavailable,
-    SpecError,
-)
+from hwnas.errors import BundleError, GraphError, InvalidValue, OutputError, ParityError, RuntimeUnavailable, SpecError
 from hwnas.files import Journal, reason_of
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent

@@ -19,7 +19,7 @@ class Penalty(nn.Module, ABC):
         targets_ms: the latency that is wanted on each target, ``(targets,)``, in milliseconds.
 
     Raises:
-        InvalidValue: no target, or one that is no positive number.
+        InvalidValue: there are no targets, or one is not a positive number.
     """
 
     def __init__(self, targets_ms: Sequence[float]) -> None:

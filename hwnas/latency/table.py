@@ -11,23 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hwnas.errors import (
-    InvalidValue,
-    MissingOp,
-    TableCorrupt,
-    TableError,
-    TableMismatch,
-    UnknownName,
-)
+from hwnas.errors import InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch, UnknownName
 from hwnas.files import read_spec, toml_text, write_whole
 from hwnas.latency.manifest import Fit, Manifest, Origin, Validation
 from hwnas.spaces import Domain, Op, Space, make_space, parse_op
-from hwnas.targets import (
-    Target,
-    detect_host,
-    resolve_target,
-    table_path,
-)
+from hwnas.targets import Target, detect_host, resolve_target, table_path
 from hwnas.targets.device import other_machine
 from hwnas.targets.runtimes import installed_version
 

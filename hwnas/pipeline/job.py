@@ -11,6 +11,7 @@ from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, make_space
 from hwnas.supernet import TrainConfig
+from hwnas.workflows.training import Accelerator, Precision
 
 
 class SpaceChoice(Spec):
@@ -53,8 +54,8 @@ class JobTraining(TrainConfig):
         teacher: folder of a trained supernet, whose largest network teaches as well.
     """
 
-    accelerator: Literal["auto", "cpu", "cuda"] = "cpu"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    accelerator: Accelerator = "cpu"
+    precision: Precision = "32-true"
     devices: PositiveInt = 1
     teacher: str | None = None
 

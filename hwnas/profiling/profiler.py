@@ -22,9 +22,7 @@ from hwnas.machines import LocalMachine, Machine
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Codes, Domain, Space
 from hwnas.spaces.draws import distinct
-from hwnas.targets import (
-    Target,
-)
+from hwnas.targets import Target
 from hwnas.targets.device import other_machine
 from hwnas.timing import Measurement, Protocol
 from hwnas.timing.measurement import latencies_ms, worse_ms

@@ -10,11 +10,7 @@ from pathlib import Path
 
 from hwnas.errors import RuntimeUnavailable, TableError
 from hwnas.runtimes import session_class
-from hwnas.targets import (
-    Target,
-    cpu_quota,
-    detect_host,
-)
+from hwnas.targets import Target, cpu_quota, detect_host
 from hwnas.targets.device import DeviceKind
 from hwnas.targets.host import gpu_state
 from hwnas.targets.linux import text_of

@@ -16,6 +16,20 @@ from hwnas.workflows import inputs
 _ALL_RECIPES = "/*"
 
 
+def check_one_recipe(target: str | None, who: str) -> None:
+    """Refuse ``device/*`` where one recipe is searched for.
+
+    Args:
+        target: ``device/recipe``, if one is given.
+        who: takes one recipe, with its verb, e.g. ``a study is for``.
+
+    Raises:
+        InvalidValue: the target is every recipe of a device.
+    """
+    if target is not None and target.endswith(_ALL_RECIPES):
+        raise InvalidValue(f"{who} one recipe, not for --target {target}; name it: {target[:-1]}RECIPE")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What is searched for.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from hwnas.targets import Target
 
 STAGE_INPUTS = "inputs.json"  # in the folder of a job's stage: what the stage depends on
-
-
 Place = str | Path  # a file or a folder
 Fix = Mapping[str, int | Sequence[int]]
 

@@ -16,11 +16,7 @@ from torch import nn
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.export import lower_subnet
 from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
-from hwnas.errors import (
-    InfeasibleBudget,
-    InvalidValue,
-    TableError,
-)
+from hwnas.errors import InfeasibleBudget, InvalidValue, TableError
 from hwnas.files import Journal
 from hwnas.lowering import Program
 from hwnas.progress import Progress, never, silent

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import InvalidValue
 from hwnas.files import only_one, read_spec
 from hwnas.progress import Progress, Stopping, silent, unstoppable
 from hwnas.workflows import inputs
@@ -71,13 +70,10 @@ def search_differentiably(
         OutputError: a file cannot be written.
     """
     from hwnas.search.differentiable import DifferentiableConfig, search_differentiable
-    from hwnas.workflows.constraints import asked
+    from hwnas.workflows.constraints import asked, check_one_recipe
     from hwnas.workflows.training import launched
 
-    if target is not None and target.endswith("/*"):
-        raise InvalidValue(
-            f"{strategy} searches for one recipe, not for --target {target}; name it: {target[:-1]}RECIPE"
-        )
+    check_one_recipe(target, f"{strategy} searches for")
     out = Path(out)
     check_places(out, None, family=False)
     pictures, _ = inputs.data_of(data, data_path)

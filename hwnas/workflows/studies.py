@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import InvalidValue, SearchStopped
+from hwnas.errors import SearchStopped
 from hwnas.progress import Progress, Stopping, silent, unstoppable
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import StudyAnswer, StudyCandidate
@@ -87,11 +87,10 @@ def study(
     """
     from hwnas.search.study.from_scratch import FromScratch
     from hwnas.search.study.study import search_study
-    from hwnas.workflows.constraints import asked
+    from hwnas.workflows.constraints import asked, check_one_recipe
     from hwnas.workflows.training import config_of, launched
 
-    if target is not None and target.endswith("/*"):
-        raise InvalidValue(f"a study is for one recipe, not for --target {target}; name it: {target[:-1]}RECIPE")
+    check_one_recipe(target, "a study is for")
     out = Path(out)
     pictures, facts = inputs.data_of(data, data_path)
     chosen = inputs.space_for(space, pictures, fix)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.progress import Progress, silent
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from hwnas.spaces import Space
     from hwnas.supernet import Supernet, SupernetFacts, TrainConfig
 
-ACCELERATORS, PRECISIONS = ("auto", "cpu", "cuda"), ("32-true", "bf16-mixed")
+Accelerator = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32-true", "bf16-mixed"]
+ACCELERATORS, PRECISIONS = get_args(Accelerator), get_args(Precision)
 FINETUNING_EPOCHS = 3  # without a training config
 
 

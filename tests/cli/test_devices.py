@@ -11,14 +11,7 @@ from typer.testing import CliRunner, Result
 from hwnas.cli import devices
 from hwnas.errors import HwnasError, InvalidValue, OutputError, RuntimeUnavailable, UnknownName
 from hwnas.files import read_spec, toml_text
-from hwnas.targets import (
-    Device,
-    Host,
-    Quota,
-    Topology,
-    catalog,
-    describe,
-)
+from hwnas.targets import Device, Host, Quota, Topology, catalog, describe
 from hwnas.targets.topology import Core
 from hwnas.timing.peaks import Peaks
 

@@ -9,13 +9,7 @@ from pathlib import Path
 import pytest
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch, UnknownName
-from hwnas.latency import (
-    LatencyTable,
-    Row,
-    load_model,
-    read_table,
-    write_table,
-)
+from hwnas.latency import LatencyTable, Row, load_model, read_table, write_table
 from hwnas.latency.imports import imported_table, read_files
 from hwnas.latency.ofa_yaml import Mean, parse_ofa_yaml
 from hwnas.profiling import profile, validate

@@ -13,12 +13,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InvalidValue, RuntimeUnavailable, TableError, TableMismatch, TooNoisy
-from hwnas.latency import (
-    LatencyTable,
-    load_model,
-    read_table,
-    write_table,
-)
+from hwnas.latency import LatencyTable, load_model, read_table, write_table
 from hwnas.lowering.networks import lower_ops
 from hwnas.lowering.ops import OpsForm
 from hwnas.profiling import profile

@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InvalidValue, TableError, TooNoisy
-from hwnas.latency import (
-    LatencyModel,
-    LatencyTable,
-    load_model,
-    read_table,
-    write_table,
-)
+from hwnas.latency import LatencyModel, LatencyTable, load_model, read_table, write_table
 from hwnas.profiling import ValidationReport, validate
 from hwnas.profiling.baselines import baselines, mape, tau
 from hwnas.profiling.profiler import calibration_codes
