@@ -51,6 +51,30 @@ RECIPE = Recipe.model_validate(
 )
 
 
+# Folders whose files take longest, these first: at the end of a run, no worker waits for the other.
+LONG = ("pipeline", "training", "cli", "deploy", "search", "supernet", "lowering", "runtimes", "accuracy", "profiling")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: ranks.get(item.path.parent.name, len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """For ``--dist loadfile``: files in the order above, and all tests that share a run of a pipeline in one worker."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class LongestFirst(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "pipeline" if "/pipeline/" in nodeid else str(super()._split_scope(nodeid))
+
+    config.option.loadscopereorder = False
+    return LongestFirst(config, log)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def lowered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of exported ops that all homes of a run share: exporting those of a small space takes 6 seconds."""

@@ -36,7 +36,7 @@ class BusyLoop:
         self.process: subprocess.Popen[bytes] | None = None
         self.seen: set[str] = set()
 
-    def __call__(self, what: str, done: int, total: int) -> None:
+    def __call__(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         if what in self.until and what not in self.seen:
             self.seen.add(what)
             core = max(os.sched_getaffinity(0))

@@ -42,6 +42,10 @@ learning_rate = 0.01
 """
 
 
+# One thread a process: two of each on two cores wait for each other.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def command(folder: Path, *, devices: int, content: str = RECIPE) -> list[str]:
     """The command line of a training into a folder."""
     recipe = folder.parent / "recipe.toml"
@@ -87,7 +91,7 @@ def train(
     folder: Path, *, content: str = RECIPE, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     words = command(folder, devices=2, content=content)
-    env = {**os.environ, **(environ or {})}
+    env = {**ENVIRONMENT, **(environ or {})}
     return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=env)
 
 
@@ -97,7 +101,7 @@ def task(folder: Path, rank: int, *, devices: int = 2, port: int = 0) -> subproc
     numbers = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "MASTER_PORT": str(port or free_port())}
     words = command(folder, devices=devices, content=RECIPE.replace("steps = 4", "steps = 1"))
     return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **job, **STEP, **numbers}
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, **job, **STEP, **numbers}
     )
 
 
@@ -170,7 +174,7 @@ def test_only_rounding_tells_two_processes_from_one(tmp_path: Path) -> None:
     script.write_text(DOUBLE)
     for devices in (1, 2):
         words = [sys.executable, str(script), str(devices), str(tmp_path / str(devices))]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
         assert done.returncode == 0, done.stderr
     one, two = (safetensors.torch.load_file(tmp_path / str(devices) / "weights.safetensors") for devices in (1, 2))
     for name, tensor in one.items():
@@ -188,7 +192,7 @@ def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
 def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
     folder = tmp_path / "net"
     words = command(folder, devices=2, content=RECIPE.replace("steps = 4", "steps = 4000"))
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, **BATCH}) as process:
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**ENVIRONMENT, **BATCH}) as process:
         try:
             until = time.monotonic() + 200
             while not ((folder / "metrics.csv").exists() and losses(folder)):
@@ -299,7 +303,7 @@ def test_the_tasks_of_a_step_know_their_numbers(monkeypatch: pytest.MonkeyPatch)
 def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path: Path) -> None:
     folder = tmp_path / "net"
     words = command(folder, devices=2, content=RECIPE.replace("steps = 4", "steps = 4000"))
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True) as process:
         try:
             until = time.monotonic() + 200
             while not ((folder / "metrics.csv").exists() and losses(folder)):
