@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hwnas.spaces import SPACES, Op, make_space
-from hwnas.spaces.ops import make_divisible
+from hwnas.spaces.kinds import make_divisible
 from hwnas.targets import choose_cores, read_topology
 
 ROUNDS = 9

@@ -1,13 +1,16 @@
 """Latency tables and the model that predicts whole networks from them."""
 
-from hwnas.latency.model import LatencyModel, load_model
+from hwnas.latency.model import LatencyModel, load_model, plain_model
+from hwnas.latency.sources import LatencySource
 from hwnas.latency.table import LatencyTable, Row, read_table, write_table
 
 __all__ = [
     "LatencyModel",
+    "LatencySource",
     "LatencyTable",
     "Row",
     "load_model",
+    "plain_model",
     "read_table",
     "write_table",
 ]

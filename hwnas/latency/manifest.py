@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from hwnas.files import Spec
 from hwnas.spaces import Domain
 
-Origin = Literal["measured", "imported"]
+TableOrigin = Literal["measured", "imported"]
 
 
 class Baseline(Spec):
@@ -109,7 +109,7 @@ class Manifest(Spec):
     schema_: Literal[1] = Field(alias="schema", default=1)
     device: str
     recipe: str
-    origin: Origin = "measured"
+    origin: TableOrigin = "measured"
     device_fingerprint: str
     recipe_hash: str
     csv_sha256: str

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +12,11 @@ import numpy.typing as npt
 from hwnas.errors import InvalidValue, TableError
 from hwnas.latency.context import cost_ms
 from hwnas.latency.manifest import Fit
+from hwnas.latency.sources import LatencySource, Origin
 from hwnas.latency.table import LatencyTable, profile_command
 from hwnas.spaces import Codes, SlotSum, Space
 
 Floats = npt.NDArray[np.float64]
-Source = Literal["measured", "imported", "estimated"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,7 @@ class LatencyModel:
     total: SlotSum
     plain: SlotSum
     fit: Fit | None
-    source: Source = "measured"
+    source: Origin = "measured"
 
     def predict(self, codes: Codes) -> Floats:
         """Codes ``(n, variables)`` -> latencies in milliseconds, ``(n,)``."""
@@ -102,18 +101,28 @@ def load_model(table: LatencyTable, space: Space) -> LatencyModel:
     """
     table.require(space)
     fit = table.fit_for(space)
-    plain = space.slot_sum(table.latency_ms)
     if fit is None and table.manifest.origin == "measured":
         raise TableError(
             f"the table of {table.target.name} has all ops of {space.name} but no fit of its context for it. "
             f"Fit it with: {profile_command(space, table.target)}"
         )
-    total = plain
-    if fit is not None:
-        terms = fit.terms
-        total = space.grouped_sum(lambda group, op: cost_ms(terms, group, op, table.latency_ms(op)))
+    plain = plain_model(table, space)
+    if fit is None:
+        return plain
+    terms = fit.terms
+    total = space.grouped_sum(lambda group, op: cost_ms(terms, group, op, table.latency_ms(op)))
+    return replace(plain, total=total, fit=fit)
+
+
+def plain_model(source: LatencySource, space: Space) -> LatencyModel:
+    """The sum over slots of a source's latencies, without context terms and without an upper bound.
+
+    Raises:
+        MissingOp: the source lacks an op of the space.
+    """
+    plain = space.slot_sum(source.latency_ms)
     return LatencyModel(
-        space=space, target=table.target.name, total=total, plain=plain, fit=fit, source=table.manifest.origin
+        space=space, target=source.target.name, total=plain, plain=plain, fit=None, source=source.origin
     )
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hwnas.errors import InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch, UnknownName
 from hwnas.files import read_spec, toml_text, write_whole
-from hwnas.latency.manifest import Fit, Manifest, Origin, Validation
+from hwnas.latency.manifest import Fit, Manifest, TableOrigin, Validation
+from hwnas.latency.sources import Origin
 from hwnas.spaces import Domain, Op, Space, make_space, parse_op
 from hwnas.targets import Target, detect_host, resolve_target, table_path
 from hwnas.targets.device import other_machine
@@ -48,6 +49,11 @@ class LatencyTable:
     target: Target
     rows: Mapping[str, Row]
     manifest: Manifest
+
+    @property
+    def origin(self) -> Origin:
+        """Measured by hwnas, or imported."""
+        return self.manifest.origin
 
     def latency_ms(self, op: Op) -> float:
         """p25 of an op.
@@ -292,7 +298,7 @@ def _parse(path: Path, text: str) -> dict[str, Row]:
     return rows
 
 
-def check_origin(old: LatencyTable | None, origin: Origin) -> None:
+def check_origin(old: LatencyTable | None, origin: TableOrigin) -> None:
     """Check that rows of an origin may be added to a table.
 
     Raises:

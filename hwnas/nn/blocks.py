@@ -5,17 +5,19 @@ Profiling, training (through `hwnas.nn.elastic`) and deployment all run these mo
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from hwnas.nn.cells import BasicBlock, FactorizedReduce, Zero, concat_of, relu_conv_bn, relu_depthwise_bn, sum_of
 from hwnas.nn.wired import Wired
+from hwnas.plugins import load_object
 from hwnas.spaces import Op, Space
-from hwnas.spaces.ops import squeeze_width
+from hwnas.spaces.kinds import KINDS, squeeze_width
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish}
 
@@ -115,13 +117,15 @@ class Bottleneck(nn.Module):
         return y
 
 
-def _conv(op: Op) -> nn.Module:
+def conv(op: Op) -> nn.Module:
+    """Convolution, BN, activation."""
     return conv_bn(
         op.input[0], op.output[0], kernel=op.number("kernel"), stride=op.number("stride"), act=str(op["act"])
     )
 
 
-def _classifier(op: Op) -> nn.Module:
+def classifier(op: Op) -> nn.Module:
+    """Mean over the image, linear without bias, activation, linear."""
     hidden = op.number("hidden")
     layers = {
         "pool": nn.AdaptiveAvgPool2d(1),
@@ -133,22 +137,26 @@ def _classifier(op: Op) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
-def _linear(op: Op) -> nn.Module:
+def linear(op: Op) -> nn.Module:
+    """Mean over the image, linear."""
     layers = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(op.input[0], op.output[0])}
     return nn.Sequential(OrderedDict(layers))
 
 
-def _maxpool(op: Op) -> nn.Module:
+def maxpool(op: Op) -> nn.Module:
+    """Maximum, padded by half the kernel."""
     kernel = op.number("kernel")
     return nn.MaxPool2d(kernel, op.number("stride"), kernel // 2)
 
 
-def _avgpool(op: Op) -> nn.Module:
+def avgpool(op: Op) -> nn.Module:
+    """Mean without what lies outside the image, padded by half the kernel."""
     kernel = op.number("kernel")
     return nn.AvgPool2d(kernel, op.number("stride"), kernel // 2, count_include_pad=False)
 
 
-def _bn_linear(op: Op) -> nn.Module:
+def bn_linear(op: Op) -> nn.Module:
+    """BN, ReLU, mean over the image, linear."""
     layers = {
         "bn": nn.BatchNorm2d(op.input[0]),
         "act": nn.ReLU(),
@@ -159,54 +167,25 @@ def _bn_linear(op: Op) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
-def _relu_conv(op: Op) -> nn.Module:
-    return relu_conv_bn(op.input[0], op.output[0], kernel=op.number("kernel"), stride=op.number("stride"))
-
-
-def _sep_conv(op: Op) -> nn.Module:
-    inp, kernel = op.input[0], op.number("kernel")
-    return nn.Sequential(
-        OrderedDict(
-            first=relu_depthwise_bn(inp, inp, kernel=kernel, stride=op.number("stride")),
-            second=relu_depthwise_bn(inp, op.output[0], kernel=kernel),
-        )
-    )
-
-
-def _dil_conv(op: Op) -> nn.Module:
-    kernel, stride = op.number("kernel"), op.number("stride")
-    return relu_depthwise_bn(op.input[0], op.output[0], kernel=kernel, stride=stride, dilation=2)
-
-
-BUILDERS: dict[str, Callable[[Op], nn.Module]] = {
-    "conv": _conv,
-    "mbconv": MBConv,
-    "residual-conv": ResidualConv,
-    "bottleneck": Bottleneck,
-    "maxpool": _maxpool,
-    "classifier": _classifier,
-    "linear": _linear,
-    "avgpool": _avgpool,
-    "relu": lambda _: nn.ReLU(),
-    "bn-linear": _bn_linear,
-    "relu-conv": _relu_conv,
-    "basic-block": BasicBlock,
-    "sep-conv": _sep_conv,
-    "dil-conv": _dil_conv,
-    "factorized-reduce": FactorizedReduce,
-    "sum": sum_of,
-    "concat": concat_of,
-    "zero": Zero,
-}
+def relu(op: Op) -> nn.Module:
+    """An activation that several edges share."""
+    return nn.ReLU()
 
 
 def build(op: Op, *, bn_eps: float = 1e-5) -> nn.Module:
     """The module of an op: ``(n, *op.input)`` -> ``(n, *op.output)``, with torch's default initial weights."""
-    module = BUILDERS[op.kind](op)
+    module = _builder(op.kind)(op)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eps = bn_eps
     return module
+
+
+@functools.cache
+def _builder(kind: str) -> Callable[[Op], nn.Module]:
+    path = KINDS[kind].module
+    assert path is not None, kind  # a kind without a module is never built
+    return cast("Callable[[Op], nn.Module]", load_object(path))
 
 
 def initialise(module: nn.Module, *, seed: int) -> None:

@@ -37,6 +37,28 @@ def relu_depthwise_bn(inp: int, out: int, *, kernel: int, stride: int = 1, dilat
     )
 
 
+def relu_conv(op: Op) -> nn.Module:
+    """ReLU, convolution, BN."""
+    return relu_conv_bn(op.input[0], op.output[0], kernel=op.number("kernel"), stride=op.number("stride"))
+
+
+def sep_conv(op: Op) -> nn.Module:
+    """ReLU, depthwise convolution, 1x1, BN, twice; the first with the stride."""
+    inp, kernel = op.input[0], op.number("kernel")
+    return nn.Sequential(
+        OrderedDict(
+            first=relu_depthwise_bn(inp, inp, kernel=kernel, stride=op.number("stride")),
+            second=relu_depthwise_bn(inp, op.output[0], kernel=kernel),
+        )
+    )
+
+
+def dil_conv(op: Op) -> nn.Module:
+    """ReLU, depthwise convolution dilated by two, 1x1, BN."""
+    kernel, stride = op.number("kernel"), op.number("stride")
+    return relu_depthwise_bn(op.input[0], op.output[0], kernel=kernel, stride=stride, dilation=2)
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each behind a ReLU and before a BN; the input, averaged and projected, is added."""
 

@@ -1,32 +1,42 @@
-"""Latencies by arithmetic, for tests and dry runs: a model without a table, which says so wherever it is used."""
+"""Latencies from a device's peak figures, for tests and dry runs: a model without a table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 from hwnas.errors import InvalidValue
-from hwnas.latency.model import LatencyModel
+from hwnas.latency.model import LatencyModel, plain_model
+from hwnas.latency.sources import LatencySource, RooflineSource
 from hwnas.lowering import form_of
-from hwnas.runtimes import open_session
+from hwnas.plugins import load_object
 from hwnas.spaces import Space
 from hwnas.targets import Target
 
 
-def estimated_model(space: Space, target: Target) -> LatencyModel:
-    """The plain sum of the roofline estimates of a space's ops; it has no upper bound.
+def roofline_source(space: Space, target: Target) -> LatencySource:
+    """Roofline estimates of all ops of a space.
 
     Raises:
-        InvalidValue: the target's recipe has another runtime than roofline.
-        SpecError: the device's file does not give its peak figures.
+        SpecError: the device's file does not give its peak figures, or the recipe has options.
     """
-    if target.recipe.runtime != "roofline":
+    from hwnas.lowering.work import works  # loads torch
+
+    programs = form_of(target.recipe).lower_ops(space.distinct_ops)
+    return RooflineSource(target, {op: works(program) for op, program in programs.items()})
+
+
+def estimated_model(space: Space, target: Target) -> LatencyModel:
+    """The sum over slots of a runtime's estimates (`RuntimeFacts.estimates`); it has no upper bound.
+
+    Raises:
+        InvalidValue: the runtime of the target's recipe gives no estimates.
+        SpecError: the device's file lacks what the estimates are computed from.
+    """
+    estimates = target.recipe.facts.estimates
+    if estimates is None:
         raise InvalidValue(
             f"{target.name} runs on {target.recipe.runtime}, which is measured; only a roofline recipe estimates"
         )
-    from hwnas.runtimes.roofline import RooflineSession  # loads torch
-
-    cost_ms = {}
-    for op, program in form_of(target.recipe).lower_ops(space.distinct_ops).items():
-        with open_session(program, target.recipe) as session:
-            assert isinstance(session, RooflineSession)
-            cost_ms[op] = session.estimate(target.device).latency_ms
-    total = space.slot_sum(lambda op: cost_ms[op])
-    return LatencyModel(space=space, target=target.name, total=total, plain=total, fit=None, source="estimated")
+    source_of = cast("Callable[[Space, Target], LatencySource]", load_object(estimates))
+    return plain_model(source_of(space, target), space)

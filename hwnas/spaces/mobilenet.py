@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from hwnas.spaces.ops import Op, make_divisible, make_op
+from hwnas.spaces.kinds import make_divisible
+from hwnas.spaces.ops import Op, make_op
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Space
 

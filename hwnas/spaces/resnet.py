@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from hwnas.spaces.ops import Op, Shape, make_divisible, make_op
+from hwnas.spaces.kinds import make_divisible
+from hwnas.spaces.ops import Op, Shape, make_op
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Space
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hwnas.spaces.kinds import KINDS
 from hwnas.spaces.ops import Op
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Position:
 
     def source(self, op: Op | None) -> str:
         """What the place reads, of a place with one input, if that op stands in it."""
-        return self.activated if self.activated and op and op.kind == "conv" else self.reads[0]
+        return self.activated if self.activated and op and KINDS[op.kind].activated else self.reads[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +86,8 @@ def resolve(places: Sequence[Position], slots: Mapping[str, Slot], ops: Mapping[
         names = place.reads if len(place.reads) > 1 else (place.source(op),)
         read = [given[name] for name in names if name in given]
         source = given[names[0]] if names[0] in given else cut[names[0]]
-        zeros = op is not None and op.kind == "zero"
-        if (not read and not zeros) or (op is not None and op.kind == "none"):
+        role = KINDS[op.kind].role if op else None
+        if (not read and role != "zero") or role == "none":
             cut[place.name] = source
         elif op is None:
             [given[place.name]] = read
@@ -105,7 +106,7 @@ def reads_image(nodes: Sequence[Node]) -> bool:
     """Whether the output of a network depends on the image; an edge that outputs zeros passes nothing on."""
     depends = {FROM_IMAGE: True}
     for i, node in enumerate(nodes):
-        depends[i] = node.op.kind != "zero" and any(depends[read] for read in node.reads)
+        depends[i] = KINDS[node.op.kind].role != "zero" and any(depends[read] for read in node.reads)
     return depends[len(nodes) - 1]
 
 

@@ -7,71 +7,18 @@ network computes the same before and after, and so does every network that was t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from hwnas.nn.blocks import module_name
-from hwnas.spaces import Op, Space
-from hwnas.spaces.ops import squeeze_width
+from hwnas.spaces import Space
+from hwnas.spaces.kinds import KINDS
 from hwnas.supernet.network import Supernet
 
-_BN = ("weight", "bias", "running_mean", "running_var")
-
 Orders = dict[str, list[tuple[int, Tensor]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Channels:
-    """Channels inside a block.
-
-    Attributes:
-        reader: the weight that reads them, along its axis 1.
-        writers: the tensors that make them, along axis 0.
-        width: how many an op has.
-    """
-
-    reader: str
-    also_read: tuple[str, ...] = ()
-    writers: tuple[str, ...]
-    width: Callable[[Op], int]
-
-
-def _conv_bn(layer: str) -> tuple[str, ...]:
-    return f"layers.{layer}.conv.weight", *(f"layers.{layer}.bn.{name}" for name in _BN)
-
-
-def _mid(op: Op) -> int:
-    return op.number("mid")
-
-
-_INSIDE: dict[str, tuple[_Channels, ...]] = {
-    "mbconv": (
-        _Channels(
-            reader="layers.project.conv.weight",
-            also_read=("layers.se.reduce.weight",),
-            writers=(
-                *_conv_bn("expand"),
-                *_conv_bn("depthwise"),
-                "layers.se.expand.weight",
-                "layers.se.expand.bias",
-            ),
-            width=_mid,
-        ),
-        _Channels(
-            reader="layers.se.expand.weight",
-            writers=("layers.se.reduce.weight", "layers.se.reduce.bias"),
-            width=lambda op: squeeze_width(_mid(op)),
-        ),
-    ),
-    "bottleneck": (
-        _Channels(reader="layers.spatial.conv.weight", writers=_conv_bn("reduce"), width=_mid),
-        _Channels(reader="layers.expand.conv.weight", writers=_conv_bn("spatial"), width=_mid),
-    ),
-}
 
 
 def channel_orders(supernet: Supernet, trained: Space) -> Orders:
@@ -88,7 +35,7 @@ def channel_orders(supernet: Supernet, trained: Space) -> Orders:
     state, orders = supernet.state_dict(), Orders()
     for slot in supernet.space.slots:
         ops = [op for op in supernet.space.slot_ops(slot).flat if op is not None]
-        for inside in _INSIDE.get(ops[0].kind, ()) if ops else ():
+        for inside in KINDS[ops[0].kind].inner if ops else ():
             prefix = f"slots.{module_name(slot.name)}.shared."
             if len({inside.width(op) for op in ops}) == 1 or prefix + inside.reader not in state:
                 continue

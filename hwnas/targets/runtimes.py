@@ -25,6 +25,8 @@ class RuntimeFacts:
             `torch.export` makes.
         precisions: that it computes in.
         measured: hwnas can time networks in it; what a runtime estimates, or what runs elsewhere, it cannot.
+        estimates: function that computes latencies for it, ``package.module:name``: a space and a target ->
+            `hwnas.latency.sources.LatencySource`; None where latencies come from tables.
         typed: it computes each operation in the type that stands in the graph, so fp16 and bf16 are written there as
             casts; elsewhere they are a setting of the runtime, and the graph is that of fp32.
         session: its `hwnas.runtimes.Session`, ``package.module:class``; None where hwnas does not drive it.
@@ -40,6 +42,7 @@ class RuntimeFacts:
     form: FormName
     precisions: tuple[Precision, ...]
     measured: bool = True
+    estimates: str | None = None
     typed: bool = False
     session: str | None = None
     packages: tuple[str, ...] = ()
@@ -119,13 +122,15 @@ RUNTIMES: dict[str, RuntimeFacts] = {
         install="tensorrt polygraphy",
         script="hwnas.runtimes:scripts/tensorrt.py",
     ),
-    # Times by arithmetic from a device's peak figures, for tests and dry runs; its bundles run in torch.
+    # Latencies computed from a device's peak figures, for tests and dry runs; its bundles run in torch.
     "roofline": RuntimeFacts(
         kind="cpu",
         form="torch",
         precisions=("fp32",),
         measured=False,
-        session="hwnas.runtimes.roofline:RooflineSession",
+        estimates="hwnas.profiling.estimate:roofline_source",
+        session="hwnas.runtimes.torch:TorchSession",
+        packages=("torch",),
         install="torch",
         script="hwnas.runtimes:scripts/torch.py",
     ),

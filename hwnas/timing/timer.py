@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hwnas.errors import RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
@@ -47,10 +48,16 @@ def time_programs(
         progress: callback, invoked after every visit.
 
     Raises:
+        RuntimeUnavailable: the recipe's runtime is not one that is timed.
         InvalidValue: this process does not have the cores that the recipe needs.
         OutputError: the journal cannot be written.
         OutOfMemory: the memory does not hold even one of the programs.
     """
+    if not recipe.facts.measured:
+        raise RuntimeUnavailable(
+            f"nothing can be timed with {recipe.name} (runtime {recipe.runtime}); choose a recipe of a measured "
+            "runtime, e.g. onnxruntime-cpu-fp32"
+        )
     held = require_cores(recipe)
     with pinned(held) as cores, Opened(programs, recipe, cores) as opened:
         return take(

@@ -77,7 +77,7 @@ def table_in(tables: Path, target: Target) -> Path:
 
 
 def latency_model(target: Target, tables: Path | None, space: Space) -> LatencyModel:
-    """The latency model of a space on a target: from its table, or roofline's estimates, which need none.
+    """The latency model of a space on a target: from its table, or from its runtime's estimates, which need none.
 
     Raises:
         TableError: there is no table, or it lacks the space.
@@ -85,7 +85,7 @@ def latency_model(target: Target, tables: Path | None, space: Space) -> LatencyM
     from hwnas.latency import load_model, read_table
     from hwnas.profiling import estimated_model
 
-    if target.recipe.runtime == "roofline":
+    if target.recipe.facts.estimates:
         return estimated_model(space, target)
     return load_model(read_table(target, table_in(tables, target) if tables else None), space)
 

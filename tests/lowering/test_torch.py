@@ -15,7 +15,7 @@ from hwnas.lowering.torch_archive import load_archive
 from hwnas.nn import network
 from hwnas.nn.wired import Wired
 from hwnas.spaces import Arch, make_space, parse_op
-from hwnas.spaces.ops import KINDS
+from hwnas.spaces.kinds import KINDS
 from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets import Recipe, load_recipe
 

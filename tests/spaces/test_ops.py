@@ -6,7 +6,8 @@ import pytest
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces import SPACES, make_space, parse_op
-from hwnas.spaces.ops import KINDS, make_divisible, make_op, squeeze_width
+from hwnas.spaces.kinds import KINDS, make_divisible, squeeze_width
+from hwnas.spaces.ops import make_op
 
 CONV: dict[str, int | str] = {"kernel": 3, "stride": 2, "act": "hswish"}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hwnas.spaces import Arch, make_space
-from hwnas.spaces.ops import squeeze_width
+from hwnas.spaces.kinds import squeeze_width
 from hwnas.supernet import Supernet
 from hwnas.supernet.sort import channel_orders, reorder
 

@@ -12,9 +12,8 @@ from torch.nn import functional
 from hwnas.errors import InvalidValue
 from hwnas.latency.expectation import contract
 from hwnas.spaces import Op, Slot, Space
+from hwnas.spaces.kinds import KINDS
 from hwnas.spaces.wiring import Position
-
-MERGING = frozenset({"sum", "concat", "zero"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ class Choice:
     @property
     def merges(self) -> bool:
         """Whether this is a node, which makes one value of those that reach it, and chooses nothing."""
-        return any(op is not None and op.kind in MERGING for op in self.candidates)
+        return any(op is not None and KINDS[op.kind].merges for op in self.candidates)
 
     def contracted(self, values: Mapping[str, Tensor]) -> Tensor:
         """Values of the variables, ``(choices,)`` each -> of the candidates, ``(candidates,)``."""
@@ -92,7 +91,7 @@ def chosen_edges(space: Space, choices: Mapping[str, Choice], node: Position) ->
 
 def _opened(edge: Choice, name: str) -> Tensor:
     """For each value of a variable, whether an edge can give anything, ``(choices,)``."""
-    gives = torch.tensor([op is None or op.kind != "none" for op in edge.candidates])
+    gives = torch.tensor([op is None or not op.free for op in edge.candidates])
     given = (edge.table.bool() & gives).any(dim=-1)
     others = [axis for axis, variable in enumerate(edge.variables) if variable != name]
     return given.amax(dim=others).double() if others else given.double()

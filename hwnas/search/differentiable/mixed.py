@@ -22,10 +22,9 @@ from hwnas.errors import InvalidValue
 from hwnas.nn import build, ready
 from hwnas.search.differentiable.choice import Choice, chosen_edges
 from hwnas.spaces import Op, Slot, Space
+from hwnas.spaces.kinds import KINDS
 from hwnas.spaces.wiring import IMAGE, Position
 from hwnas.supernet import Supernet
-
-_NARROWED = frozenset({"conv", "avgpool", "maxpool", "sep-conv", "dil-conv", "factorized-reduce", "none"})
 
 
 class Paths(NamedTuple):
@@ -173,7 +172,7 @@ class MixedNet(nn.Module):
         taken = x.shape[1] // self.partial
         if len(candidates) == 1:
             [only] = candidates
-            if only is not None and only.kind == "relu":
+            if only is not None and KINDS[only.kind].role == "activation":
                 x = x[:, :taken]  # only what passes through mixtures reads it
             return x if only is None else modules[place.name, 0](x)
         rest = x[:, taken:] if self.partial > 1 else None
@@ -215,12 +214,12 @@ class MixedNet(nn.Module):
         terms = [value if shares is None else shares[i] * value for i, value in enumerate(given) if value is not None]
         if terms:
             return functools.reduce(torch.add, terms)
-        zeros = [op for op in self.choices[place.slot].candidates if op is not None and op.kind == "zero"]
+        zeros = [op for op in self.choices[place.slot].candidates if op is not None and KINDS[op.kind].role == "zero"]
         return build(zeros[0])(read[place.reads[0]]) if zeros else None
 
     def _is_sum(self, place: Position) -> bool:
         choice = self.choices[place.slot]
-        return choice.merges and not any(op is not None and op.kind == "concat" for op in choice.candidates)
+        return choice.merges and not any(op is not None and KINDS[op.kind].role == "concat" for op in choice.candidates)
 
     def _hold_scales(self) -> None:
         """BN of candidates does not scale: it would trade with the weights of the mixture (DARTS, appendix A.1.1)."""
@@ -319,7 +318,7 @@ def _narrowed(space: Space, choices: Mapping[str, Choice], partial: int) -> Spac
         if len(candidates) == 1 or choices[slot.name].merges:
             return slot
         for op in candidates:
-            if op is not None and (op.kind not in _NARROWED or op.input[0] % partial or op.output[0] != op.input[0]):
+            if op is not None and (not KINDS[op.kind].partial or op.input[0] % partial or op.output[0] != op.input[0]):
                 raise InvalidValue(
                     f"one of {partial} channels can be taken on edges of cells with such a number of channels, not of "
                     f"{op.key} in {space.name}"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hwnas.search.differentiable.choice import MERGING
 from hwnas.spaces import Op, Slot, SlotSum, Space
+from hwnas.spaces.kinds import KINDS
 
 _HALF = 0.5
 
@@ -25,7 +25,7 @@ def skip_limits(space: Space) -> list[tuple[SlotSum, float]]:
     cells: dict[str, dict[object, Slot]] = {}
     for place in space.wiring or ():
         slot = slots[place.slot]
-        merges = any(op is not None and op.kind in MERGING for op in space.slot_ops(slot).flat)
+        merges = any(op is not None and KINDS[op.kind].merges for op in space.slot_ops(slot).flat)
         if merges or set(slot.variables) <= {"resolution"}:
             continue  # no edge: a node, or it chooses nothing
         # Cells of a kind differ in the shapes on their edges, but not in what stands for nothing.
