@@ -15,7 +15,7 @@ from hwnas.search.exact.front import Losses, exact_front
 from hwnas.search.exact.pareto import pareto
 from hwnas.search.feasible import check_feasible, together
 from hwnas.search.problem import Candidate, Problem
-from hwnas.search.strategies.base import Outcome, Run, Strategy
+from hwnas.search.strategies.base import Outcome, Strategy, StrategyOptions
 from hwnas.search.strategies.evolution import search_evolution
 from hwnas.search.strategies.local import search_local
 from hwnas.search.strategies.milp import search_milp
@@ -24,22 +24,22 @@ from hwnas.search.strategies.random import search_random
 from hwnas.spaces import Codes, SlotSum
 
 
-def search_exact(problem: Problem, run: Run) -> Outcome:
+def search_exact(problem: Problem, options: StrategyOptions) -> Outcome:
     """The networks of the largest additive accuracy, by merging fronts: see `hwnas.search.exact.best`."""
     score = problem.require_additive("exact")
     codes, proved = best_networks(
-        problem.space, score, problem.held, run.candidates, progress=run.progress, stop=run.stop
+        problem.space, score, problem.held, options.candidates, progress=options.progress, stop=options.stop
     )
     return Outcome(codes=codes, proved=proved, stopped=not proved, evaluations=0)
 
 
-def front_exact(problem: Problem, run: Run) -> Outcome:
+def front_exact(problem: Problem, options: StrategyOptions) -> Outcome:
     """The whole front of accuracy and costs: see `hwnas.search.exact.front`."""
     score = problem.require_additive("exact")
     loss = SlotSum(constant=-score.constant, axes=score.axes, arrays=tuple(-array for array in score.arrays))
     functions = (*(o.total for o in problem.objectives), loss)
     losses = Losses(functions, (*(problem.limit(o) for o in problem.objectives), np.inf))
-    codes = exact_front(problem.space, losses, progress=run.progress, stop=run.stop)
+    codes = exact_front(problem.space, losses, progress=options.progress, stop=options.stop)
     nothing = np.zeros((0, len(problem.space.variables)), np.uint8)
     stopped = codes is None
     return Outcome(codes=nothing if codes is None else codes, proved=not stopped, stopped=stopped, evaluations=0)
@@ -58,7 +58,7 @@ _KNOWN = Registry(
     "hwnas.strategies",
     STRATEGIES,
     fits=callable,
-    needs="a function (hwnas.search.Problem, hwnas.search.strategies.base.Run) -> Outcome",
+    needs="a function (hwnas.search.Problem, hwnas.search.strategies.base.StrategyOptions) -> Outcome",
 )
 FRONTS: dict[str, Strategy] = {"exact": front_exact, "nsga2": nsga2_front}
 
@@ -123,7 +123,7 @@ def solve(
         _sorted_best,
         problem,
         strategy,
-        Run(candidates=candidates, evaluations=evaluations, start=start, progress=progress, stop=stop),
+        StrategyOptions(candidates=candidates, evaluations=evaluations, start=start, progress=progress, stop=stop),
     )
 
 
@@ -154,18 +154,22 @@ def find_front(
         _sorted_front,
         problem,
         strategy,
-        Run(candidates=1, evaluations=evaluations, progress=progress, stop=stop),
+        StrategyOptions(candidates=1, evaluations=evaluations, progress=progress, stop=stop),
     )
 
 
 def _run(
-    search: Strategy, ordered: Callable[[Problem, Codes], Codes], problem: Problem, strategy: str, run: Run
+    search: Strategy,
+    ordered: Callable[[Problem, Codes], Codes],
+    problem: Problem,
+    strategy: str,
+    options: StrategyOptions,
 ) -> Found:
-    if run.candidates < 1 or (run.evaluations is not None and run.evaluations < 1):
+    if options.candidates < 1 or (options.evaluations is not None and options.evaluations < 1):
         raise InvalidValue(
-            f"a search takes at least 1 candidate and evaluation, not {run.candidates}, {run.evaluations}"
+            f"a search takes at least 1 candidate and evaluation, not {options.candidates}, {options.evaluations}"
         )
-    outcome = search(problem, run)
+    outcome = search(problem, options)
     if not len(outcome.codes):
         if outcome.stopped:
             raise SearchStopped(f"{strategy} search was stopped before it had found a network; run it again")

@@ -21,7 +21,7 @@ _CHANGES = 1.0  # variables that a child's mutation draws anew, on average
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class StrategyOptions:
     """How a strategy is run.
 
     Attributes:
@@ -56,7 +56,7 @@ class Outcome:
     evaluations: int
 
 
-Strategy = Callable[[Problem, Run], Outcome]
+Strategy = Callable[[Problem, StrategyOptions], Outcome]
 
 
 @dataclass(slots=True)

@@ -10,7 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.strategies.base import Archive, Floats, Indices, Outcome, Run, children, population, ranking
+from hwnas.search.strategies.base import (
+    Archive,
+    Floats,
+    Indices,
+    Outcome,
+    StrategyOptions,
+    children,
+    population,
+    ranking,
+)
 
 EVALUATIONS = 400_000
 _POPULATION = 4000
@@ -18,14 +27,14 @@ _GENERATIONS = 4  # until all of a population have died
 _TOURNAMENT = 50  # at most, and a quarter of the population
 
 
-def search_evolution(problem: Problem, run: Run) -> Outcome:
+def search_evolution(problem: Problem, options: StrategyOptions) -> Outcome:
     """The best networks that evolution finds."""
     space, rng = problem.space, np.random.default_rng((problem.seed, 1))
-    archive = Archive(problem, run.candidates)
-    total = run.evaluations or EVALUATIONS
-    genes = space.sample(population(_POPULATION, total, run.start), seed=(problem.seed, 2))
-    if run.start is not None:
-        genes[: len(run.start)] = run.start[: len(genes)]
+    archive = Archive(problem, options.candidates)
+    total = options.evaluations or EVALUATIONS
+    genes = space.sample(population(_POPULATION, total, options.start), seed=(problem.seed, 2))
+    if options.start is not None:
+        genes[: len(options.start)] = options.start[: len(genes)]
     fitness = ranking(*archive.score(space.canonical(genes)))
     oldest, stopped = 0, False
     while archive.evaluations < total and not stopped:
@@ -35,8 +44,8 @@ def search_evolution(problem: Problem, run: Run) -> Outcome:
         places = (oldest + np.arange(count)) % len(genes)
         genes[places], fitness[places] = born, ranking(*archive.score(space.canonical(born)))
         oldest = (oldest + count) % len(genes)
-        run.progress("evolving networks", archive.evaluations, total)
-        stopped = run.stop()
+        options.progress("evolving networks", archive.evaluations, total)
+        stopped = options.stop()
     return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
 
 

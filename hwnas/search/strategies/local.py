@@ -12,19 +12,19 @@ import itertools
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.strategies.base import Archive, Outcome, Run, population, ranking
+from hwnas.search.strategies.base import Archive, Outcome, StrategyOptions, population, ranking
 from hwnas.spaces import Codes
 
 EVALUATIONS = 1_000_000
 _STARTS = 1000  # random networks, of which the best is where a climb begins; fewer where few are scored
 
 
-def search_local(problem: Problem, run: Run) -> Outcome:
+def search_local(problem: Problem, options: StrategyOptions) -> Outcome:
     """The best networks that climbs from random starts, or first from those given, come by."""
-    space, total = problem.space, run.evaluations or EVALUATIONS
-    archive, stopped = Archive(problem, run.candidates), False
+    space, total = problem.space, options.evaluations or EVALUATIONS
+    archive, stopped = Archive(problem, options.candidates), False
     steps = [(i, value) for i, v in enumerate(space.variables) for value in range(len(v.values)) if len(v.values) > 1]
-    starts = [] if run.start is None else [code[None] for code in run.start]
+    starts = [] if options.start is None else [code[None] for code in options.start]
     for climb in itertools.count():
         codes = (
             starts[climb]
@@ -34,8 +34,8 @@ def search_local(problem: Problem, run: Run) -> Outcome:
         height = -np.inf
         while len(codes := codes[: total - archive.evaluations]):
             fitness = ranking(*archive.score(codes))
-            run.progress("climbing", archive.evaluations, total)
-            stopped = run.stop()
+            options.progress("climbing", archive.evaluations, total)
+            stopped = options.stop()
             if stopped or fitness.max() <= height:
                 break
             place, height = codes[fitness.argmax()], fitness.max()

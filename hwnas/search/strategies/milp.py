@@ -15,13 +15,13 @@ from scipy import optimize, sparse
 
 from hwnas.errors import InvalidValue
 from hwnas.search.problem import Problem
-from hwnas.search.strategies.base import Floats, Outcome, Run
+from hwnas.search.strategies.base import Floats, Outcome, StrategyOptions
 from hwnas.spaces import Codes, SlotFunction
 
 _SCALE = 100.0  # of the objective and of rows of budgets: tolerances of 1e-6 become 1e-8 of what is at stake
 
 
-def search_milp(problem: Problem, run: Run) -> Outcome:
+def search_milp(problem: Problem, options: StrategyOptions) -> Outcome:
     """The networks of the largest additive accuracy within the budgets; each further one excludes those before.
 
     Raises:
@@ -29,15 +29,15 @@ def search_milp(problem: Problem, run: Run) -> Outcome:
     """
     score = problem.require_additive("milp")
     program, found, stopped = _Program(problem), list[Codes](), False
-    while len(found) < run.candidates and not stopped:
-        run.progress("solving mixed-integer programs", len(found), run.candidates)
+    while len(found) < options.candidates and not stopped:
+        options.progress("solving mixed-integer programs", len(found), options.candidates)
         code = program.solve()
         if code is None:
             break
         if problem.excess(code[None])[0] == 0:  # HiGHS takes what is above a budget by its tolerance
             found.append(code)
         program.exclude(code)
-        stopped = run.stop()
+        stopped = options.stop()
     codes = np.array(found, np.uint8).reshape(len(found), len(problem.space.variables))
     codes = codes[np.argsort(-score(codes), kind="stable")] if len(codes) else codes
     return Outcome(codes=codes, proved=not stopped, stopped=stopped, evaluations=0)

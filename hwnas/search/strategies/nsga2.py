@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.strategies.base import Archive, Floats, Indices, Outcome, Run, children, population
+from hwnas.search.strategies.base import Archive, Floats, Indices, Outcome, StrategyOptions, children, population
 from hwnas.spaces import Codes
 
 EVALUATIONS = 150_000
@@ -35,27 +35,27 @@ class _Population:
     crowding: Floats
 
 
-def search_nsga2(problem: Problem, run: Run) -> Outcome:
+def search_nsga2(problem: Problem, options: StrategyOptions) -> Outcome:
     """The best networks among all that NSGA-II scores."""
-    archive, _, stopped = _evolve(problem, run, _GOAL)
+    archive, _, stopped = _evolve(problem, options, _GOAL)
     return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
 
 
-def nsga2_front(problem: Problem, run: Run) -> Outcome:
+def nsga2_front(problem: Problem, options: StrategyOptions) -> Outcome:
     """The networks within the budgets that NSGA-II ends with and none of the others dominates."""
-    archive, last, stopped = _evolve(problem, run, 0.0)
+    archive, last, stopped = _evolve(problem, options, 0.0)
     front = problem.space.canonical(last.genes[(last.rank == 0) & (last.excess == 0)])
     return Outcome(codes=np.unique(front, axis=0), proved=False, stopped=stopped, evaluations=archive.evaluations)
 
 
-def _evolve(problem: Problem, run: Run, goal: float) -> tuple[Archive, _Population, bool]:
-    space, archive = problem.space, Archive(problem, run.candidates)
-    rng, total, stopped = np.random.default_rng((problem.seed, 4)), run.evaluations or EVALUATIONS, False
+def _evolve(problem: Problem, options: StrategyOptions, goal: float) -> tuple[Archive, _Population, bool]:
+    space, archive = problem.space, Archive(problem, options.candidates)
+    rng, total, stopped = np.random.default_rng((problem.seed, 4)), options.evaluations or EVALUATIONS, False
     goals = np.array([problem.limit(o) * goal if goal else -np.inf for o in problem.objectives])
     goals[np.isinf(goals)] = -np.inf  # without a budget less is always better
-    genes = space.sample(population(_POPULATION, total, run.start), seed=(problem.seed, 5))
-    if run.start is not None:
-        genes[: len(run.start)] = run.start[: len(genes)]
+    genes = space.sample(population(_POPULATION, total, options.start), seed=(problem.seed, 5))
+    if options.start is not None:
+        genes[: len(options.start)] = options.start[: len(genes)]
     size = len(genes)
 
     def scored(genes: Codes) -> tuple[Codes, Floats, Floats]:
@@ -73,8 +73,8 @@ def _evolve(problem: Problem, run: Run, goal: float) -> tuple[Archive, _Populati
             np.concatenate([now.excess, excess]),
             size,
         )
-        run.progress("evolving networks", archive.evaluations, total)
-        stopped = run.stop()
+        options.progress("evolving networks", archive.evaluations, total)
+        stopped = options.stop()
     return archive, now, stopped
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from hwnas.search.problem import Problem
-from hwnas.search.strategies.base import Archive, Outcome, Run
+from hwnas.search.strategies.base import Archive, Outcome, StrategyOptions
 from hwnas.spaces import Codes
 
 EVALUATIONS = 100_000
 _AT_ONCE = 10_000
 
 
-def search_random(problem: Problem, run: Run) -> Outcome:
+def search_random(problem: Problem, options: StrategyOptions) -> Outcome:
     """The best of random networks within the budgets."""
-    archive, total, stopped = Archive(problem, run.candidates), run.evaluations or EVALUATIONS, False
+    archive, total, stopped = Archive(problem, options.candidates), options.evaluations or EVALUATIONS, False
     while archive.evaluations < total and not stopped:
         count = min(_AT_ONCE, total - archive.evaluations)
         archive.score(problem.space.sample(count, seed=(problem.seed, 0, archive.evaluations)))
-        run.progress("scoring random networks", archive.evaluations, total)
-        stopped = run.stop()
+        options.progress("scoring random networks", archive.evaluations, total)
+        stopped = options.stop()
     return Outcome(codes=archive.best, proved=False, stopped=stopped, evaluations=archive.evaluations)
 
 
