@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from hwnas.accuracy import Evaluator
-from hwnas.deploy.export import lower_subnet
+from hwnas.deploy.exporter import lower_subnet
 from hwnas.deploy.parity import ParityReport, check_parity
 from hwnas.errors import BundleError, ParityError, RuntimeUnavailable
 from hwnas.lowering import form_of

@@ -18,7 +18,7 @@ import numpy as np
 from on_host import profiled, timed_steadily
 
 from hwnas.accuracy import AccuracyModel, Evaluator, fit_on_subnets
-from hwnas.deploy.export import lower_subnet
+from hwnas.deploy.exporter import lower_subnet
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel
 from hwnas.progress import Progress

@@ -116,7 +116,7 @@ class BundleManifest(Spec):
         recipe: the whole recipe, so that the bundle stands alone.
         domain: the space.
         arch: name of a variable -> value.
-        weights_sha256: of the network's tensors as they were lowered, see `hwnas.deploy.export.weights_sha256`.
+        weights_sha256: of the network's tensors as they were lowered, see `hwnas.deploy.exporter.weights_sha256`.
         data: name of the dataset that the weights were trained on.
         classes: names of the classes, in the order of the outputs.
         input: name and shape of the input, and the transform from an image to it, its steps in their order.

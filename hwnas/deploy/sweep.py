@@ -20,7 +20,7 @@ from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.affinity import allowed_cores, cores_text
-from hwnas.deploy.export import lower_subnet
+from hwnas.deploy.exporter import lower_subnet
 from hwnas.deploy.manifest import ParityReport
 from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
 from hwnas.errors import InvalidValue, RuntimeUnavailable

@@ -18,9 +18,9 @@ import numpy as np
 from hwnas.accuracy import Evaluator, fit_accuracy
 from hwnas.accuracy.model import evaluate_subnets
 from hwnas.data import Data
-from hwnas.deploy.bench import summarise
+from hwnas.deploy.benchmark import summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
-from hwnas.deploy.export import export, lower_subnet
+from hwnas.deploy.exporter import export, lower_subnet
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel, load_model, read_table
@@ -31,7 +31,7 @@ from hwnas.profiling import validate
 from hwnas.progress import Progress
 from hwnas.search import Candidate, Problem, draw_within, find_front, latency_objective, parse_budget
 from hwnas.search.problem import Constraints
-from hwnas.search.solve import Found
+from hwnas.search.solver import Found
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet
 from hwnas.targets import Target

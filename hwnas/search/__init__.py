@@ -9,7 +9,7 @@ from hwnas.lazy import callable_as
 from hwnas.search.feasible import check_feasible
 from hwnas.search.objectives import Objective, latency_objective, parse_budget, resource
 from hwnas.search.problem import Candidate, Problem
-from hwnas.search.solve import FRONTS, STRATEGIES, Found, find_front, solve, strategy_names
+from hwnas.search.solver import FRONTS, STRATEGIES, Found, find_front, solve, strategy_names
 from hwnas.search.strategies.random import draw_within
 
 __all__ = [

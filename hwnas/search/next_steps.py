@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hwnas.search.objectives import Objective
 from hwnas.search.problem import Candidate, Problem
-from hwnas.search.solve import find_front
+from hwnas.search.solver import find_front
 from hwnas.spaces import Space
 
 

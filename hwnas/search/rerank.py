@@ -11,7 +11,7 @@ from hwnas.accuracy import AccuracyModel, Evaluator
 from hwnas.files import Journal
 from hwnas.progress import Progress, never, silent
 from hwnas.search.problem import Candidate, Problem
-from hwnas.search.solve import Found, solve
+from hwnas.search.solver import Found, solve
 
 _AT_ONCE = 10  # networks evaluated before asking whether to stop
 PROPOSALS = 300  # the best by the stage-wise model, of which the ensemble picks

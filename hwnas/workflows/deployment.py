@@ -52,7 +52,7 @@ def export(
         ParityError: the lowered network computes something else; nothing is written.
         OutputError: the bundle cannot be written.
     """
-    from hwnas.deploy.export import export as make
+    from hwnas.deploy.exporter import export as make
 
     wanted = inputs.target_of(target)
     evaluator, _ = inputs.evaluator_of(supernet, images=None)

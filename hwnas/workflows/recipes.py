@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from hwnas.accuracy import Evaluator
-from hwnas.deploy.export import lower_subnet
+from hwnas.deploy.exporter import lower_subnet
 from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
 from hwnas.errors import InfeasibleBudget, InvalidValue, TableError
 from hwnas.files import Journal

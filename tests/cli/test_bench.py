@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from hwnas.cli.compile import _fail_over_budget
-from hwnas.deploy.bench import Benchmark
+from hwnas.deploy.benchmark import Benchmark
 from hwnas.deploy.verdict import verdict
 from hwnas.errors import TooNoisy
 from hwnas.targets import RUNTIMES

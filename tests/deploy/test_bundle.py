@@ -15,7 +15,7 @@ import pytest
 
 from hwnas.accuracy import Evaluator
 from hwnas.deploy import Bundle, BundleManifest, bench, export, open_bundle, verify, write_bundle
-from hwnas.deploy.bench import summarise
+from hwnas.deploy.benchmark import summarise
 from hwnas.errors import BundleError, OutputError, ParityError
 from hwnas.latency import LatencyTable, load_model
 from hwnas.runtimes import open_session

@@ -9,7 +9,7 @@ from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.accuracy.evaluate import logits
-from hwnas.deploy.export import lower_subnet
+from hwnas.deploy.exporter import lower_subnet
 from hwnas.deploy.parity import outputs
 from hwnas.errors import GraphError
 from hwnas.lowering.quantize import float_layers

@@ -41,7 +41,7 @@ def test_a_bundle_whose_runtime_is_missing_is_checked_without_it(
     def missing(*_: object) -> None:
         raise RuntimeUnavailable("ONNX Runtime is not installed: pip install onnxruntime")
 
-    monkeypatch.setattr(sys.modules["hwnas.deploy.verify"], "open_session", missing)
+    monkeypatch.setattr(sys.modules["hwnas.deploy.verification"], "open_session", missing)
     found = verify(bundle.folder)
     assert found.max_abs_error is None
     assert found.not_run == "ONNX Runtime is not installed: pip install onnxruntime"

@@ -14,7 +14,7 @@ from torch import nn
 from hwnas.deploy import Bundle, BundleManifest, write_bundle
 from hwnas.deploy.bundle import write_example
 from hwnas.deploy.parity import check_parity
-from hwnas.deploy.verify import verify
+from hwnas.deploy.verification import verify
 from hwnas.errors import BundleError, ParityError
 from hwnas.lowering.observe import outputs
 from hwnas.lowering.quantize import Quantizer

@@ -23,7 +23,7 @@ from hwnas.progress import Progress, never, silent
 from hwnas.search.exact.front import least
 from hwnas.search.feasible import check_feasible, together
 from hwnas.search.problem import Candidate, Constraints, Problem
-from hwnas.search.solve import Found
+from hwnas.search.solver import Found
 from hwnas.search.strategies.base import mutate
 from hwnas.search.study.storage import open_study, worker_number
 from hwnas.spaces import Arch, Codes, Space

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hwnas.deploy.bundle import Bundle
 from hwnas.deploy.verdict import over_budget
-from hwnas.deploy.verify import check_outputs
+from hwnas.deploy.verification import check_outputs
 from hwnas.progress import Progress, silent
 from hwnas.targets import Device, Recipe
 from hwnas.timing import Measurement, require_cores, time_programs
