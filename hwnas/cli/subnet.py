@@ -13,7 +13,6 @@ import typer
 
 from hwnas.cli import options
 from hwnas.shown_progress import shown_progress
-from hwnas.workflows import inputs
 
 app = typer.Typer(help="Networks out of a trained supernet.", no_args_is_help=True)
 
@@ -31,33 +30,21 @@ def extract(
     as_json: options.AsJson = False,
 ) -> None:
     """Take a network out of a supernet, its BN re-calibrated."""
-    from hwnas.supernet import save_supernet, single
+    from hwnas import workflows
 
-    inputs.check_folder(out, "subnet")
-    evaluator, facts = inputs.evaluator_of(supernet, images=None, calibration_images=calibration_images)
-    net = evaluator.supernet
-    chosen = net.space.arch(inputs.read_arch(arch)[0])
     with shown_progress() as progress:
-        subnet = single(net.space, chosen, evaluator.subnet(chosen, progress=progress))
-    save_supernet(
-        subnet,
-        out,
-        data=facts.data,
-        classes=tuple(facts.classes),
-        training={"extracted_from": facts.weights_sha256, "calibration_images": evaluator.calibration_images},
-    )
-    params = int(net.space.params(net.space.encode([chosen]))[0])
+        answer = workflows.extract_subnet(arch, supernet, out, calibration_images=calibration_images, progress=progress)
     if as_json:
-        options.print_json({"arch": dict(chosen), "params": params, "subnet": str(out)})
+        options.print_json(answer.document())
     else:
-        typer.echo(f"{params:,} parameters: {out}")
+        typer.echo(f"{answer.params:,} parameters: {answer.subnet}")
 
 
 @app.command("eval")
 def evaluate(
     supernet: From,
     archs: Annotated[list[Path] | None, typer.Argument(help="Files that `hwnas search` wrote.", metavar="ARCH")] = None,
-    random: Annotated[int, typer.Option(help="So many random networks beside.", min=0)] = 0,
+    random: Annotated[int, typer.Option(help="Number of random networks to evaluate as well.", min=0)] = 0,
     images: Annotated[int | None, typer.Option(help="Validation images; all if left out.", min=1)] = None,
     calibration_images: options.Calibration = 2000,
     seed: options.Seed = 0,
@@ -67,30 +54,23 @@ def evaluate(
 
     What was evaluated before is not evaluated again. Without an arch, the smallest and the largest are evaluated.
     """
-    evaluator, facts = inputs.evaluator_of(supernet, images=images, calibration_images=calibration_images)
-    space = evaluator.supernet.space
-    chosen = {str(path): space.arch(inputs.read_arch(path)[0]) for path in archs or []}
-    if not chosen and not random:
-        chosen = (
-            {"smallest": space.smallest, "largest": space.largest}
-            if space.size > 1
-            else {"the only network": space.largest}
+    from hwnas import workflows
+
+    with shown_progress() as progress:
+        answers = workflows.evaluate_subnets(
+            supernet,
+            archs or [],
+            random=random,
+            images=images,
+            calibration_images=calibration_images,
+            seed=seed,
+            progress=progress,
         )
-    chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
-    with (
-        shown_progress() as progress,
-        evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal,
-    ):
-        found = evaluator.accuracies(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
     if as_json:
-        answers = [
-            {"name": name, "arch": dict(arch), "validation_accuracy": accuracy}
-            for (name, arch), accuracy in zip(chosen.items(), found, strict=True)
-        ]
-        options.print_json(answers)
+        options.print_json([answer.document() for answer in answers])
         return
-    for name, accuracy in zip(chosen, found, strict=True):
-        typer.echo(f"{accuracy:.2%}  {name}")
+    for answer in answers:
+        typer.echo(f"{answer.validation_accuracy:.2%}  {answer.name}")
 
 
 @app.command()

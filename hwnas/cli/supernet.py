@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hwnas.cli import options
-from hwnas.workflows import inputs
 
 app = typer.Typer(help="Supernets from elsewhere.", no_args_is_help=True)
-
-FORMATS = ("ofa",)
 
 
 @app.command("import")
@@ -30,41 +26,10 @@ def import_(
     as_json: options.AsJson = False,
 ) -> None:
     """Read a published supernet. Nothing but tensors is unpickled, and every name and shape must be right."""
-    from hwnas.data import open_data
-    from hwnas.errors import CheckpointError, DataError, UnknownName
-    from hwnas.spaces import make_space
-    from hwnas.supernet import Supernet, load_once_for_all, read_once_for_all, save_supernet
-    from hwnas.supernet.once_for_all import PUBLISHED, resembled
+    from hwnas import workflows
 
-    inputs.check_folder(out, "supernet")
-    if format_ not in FORMATS:
-        raise UnknownName("format", format_, FORMATS)
-    if space is not None and space not in PUBLISHED:
-        raise UnknownName("space of a published supernet", space, PUBLISHED)
-    state = read_once_for_all(file)
-    name = space or resembled(state)
-    if name is None:
-        raise CheckpointError(
-            f"{file} has no parameter of once-for-all's supernets; those of {', '.join(PUBLISHED)} can be read"
-        )
-    supernet = Supernet(make_space(name))
-    load_once_for_all(supernet, state)
-    classes = tuple(map(str, range(supernet.space.classes)))
-    if data_path:
-        classes = open_data("images", path=data_path).classes
-        if len(classes) != supernet.space.classes:
-            raise DataError(
-                f"{file} tells {supernet.space.classes} classes apart, and {data_path} has {len(classes)}: "
-                "give the images that it was trained on, or leave --data-path out"
-            )
-    save_supernet(
-        supernet,
-        out,
-        data={"name": "images", "path": str(data_path.absolute())} if data_path else {"name": None, "path": None},
-        classes=classes,
-        training={"imported": format_, "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()},
-    )
+    answer = workflows.import_supernet(file, out, file_format=format_, space=space, data_path=data_path)
     if as_json:
-        options.print_json({"space": name, "tensors": len(state), "supernet": str(out)})
+        options.print_json(answer.document())
     else:
-        typer.echo(f"{len(state)} tensors of {name}: {out}")
+        typer.echo(f"{answer.tensors} tensors of {answer.space}: {answer.supernet}")

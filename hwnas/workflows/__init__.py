@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from hwnas.workflows.answers import (
         ArchFile,
         BenchAnswer,
+        EvaluatedSubnet,
         FinetuneAnswer,
+        ImportAnswer,
         NetworkAnswer,
         ProfileAnswer,
         RelaxedAnswer,
         SearchAnswer,
         StudyAnswer,
+        SubnetAnswer,
         SweepAnswer,
         TrainAnswer,
         ValidationAnswer,
@@ -29,23 +32,30 @@ if TYPE_CHECKING:
     from hwnas.workflows.relaxed import search_differentiably
     from hwnas.workflows.searching import search
     from hwnas.workflows.studies import study
+    from hwnas.workflows.subnets import evaluate_subnets, extract_subnet, import_supernet
     from hwnas.workflows.training import finetune, train
 
 __all__ = [
     "ArchFile",
     "BenchAnswer",
+    "EvaluatedSubnet",
     "FinetuneAnswer",
+    "ImportAnswer",
     "NetworkAnswer",
     "ProfileAnswer",
     "RelaxedAnswer",
     "SearchAnswer",
     "StudyAnswer",
+    "SubnetAnswer",
     "SweepAnswer",
     "TrainAnswer",
     "ValidationAnswer",
     "bench",
+    "evaluate_subnets",
     "export",
+    "extract_subnet",
     "finetune",
+    "import_supernet",
     "profile",
     "search",
     "search_differentiably",
@@ -65,6 +75,7 @@ __getattr__ = lazily(
         "relaxed": ("search_differentiably",),
         "searching": ("search",),
         "studies": ("study",),
+        "subnets": ("evaluate_subnets", "extract_subnet", "import_supernet"),
         "training": ("finetune", "train"),
     },
 )

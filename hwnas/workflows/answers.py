@@ -99,6 +99,36 @@ class FinetuneAnswer(Answer):
     subnet: str
 
 
+class SubnetAnswer(Answer):
+    """What `hwnas.workflows.extract_subnet` wrote: values of the arch, number of parameters, the subnet's folder."""
+
+    arch: dict[str, int]
+    params: int
+    subnet: str
+
+
+class EvaluatedSubnet(Answer):
+    """A network that `hwnas.workflows.evaluate_subnets` evaluated.
+
+    Attributes:
+        name: the file that it was read from, or a description such as "smallest".
+        arch: variable -> value.
+        validation_accuracy: top-1 accuracy on validation images, as a fraction.
+    """
+
+    name: str
+    arch: dict[str, int]
+    validation_accuracy: float
+
+
+class ImportAnswer(Answer):
+    """What `hwnas.workflows.import_supernet` read: name of the space, number of tensors, the supernet's folder."""
+
+    space: str
+    tensors: int
+    supernet: str
+
+
 class ArchFile(Answer):
     """An architecture as searches write it, by ``--out arch.json``; verbs that take an arch read it.
 

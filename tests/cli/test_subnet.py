@@ -40,7 +40,8 @@ def test_a_published_supernet_keeps_every_bit(name, zipped, hwnas_cli, tmp_path)
     torch.save({"state_dict": published}, tmp_path / "file", _use_new_zipfile_serialization=zipped)
     ran = hwnas_cli("supernet", "import", tmp_path / "file", "--format", "ofa", "--out", tmp_path / "net", "--json")
     assert ran.code == 0, ran.err
-    assert json.loads(ran.out) == {"space": name, "tensors": len(state), "supernet": str(tmp_path / "net")}
+    expected = {"schema": 1, "space": name, "tensors": len(state), "supernet": str(tmp_path / "net")}
+    assert json.loads(ran.out) == expected
     loaded, facts = load_supernet(tmp_path / "net")
     assert facts.training["imported"] == "ofa"
     found = loaded.state_dict()

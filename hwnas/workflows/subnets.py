@@ -1,0 +1,157 @@
+"""Networks out of a supernet, and supernets from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from hwnas.errors import CheckpointError, DataError, UnknownName
+from hwnas.progress import Progress, silent
+from hwnas.workflows import inputs
+from hwnas.workflows.answers import EvaluatedSubnet, ImportAnswer, SubnetAnswer
+from hwnas.workflows.inputs import Place
+
+FORMATS = ("ofa",)  # of published supernets
+
+
+def extract_subnet(
+    arch: Place,
+    supernet: Place,
+    out: Place,
+    *,
+    calibration_images: int = 2000,
+    progress: Progress = silent,
+) -> SubnetAnswer:
+    """Take a network out of a supernet, re-calibrate its BN, and write it as the supernet of a space with one arch.
+
+    Args:
+        arch: file that `hwnas search` wrote, or your own.
+        supernet: folder that `hwnas train` or `hwnas supernet import` wrote.
+        out: folder for the subnet.
+        calibration_images: training images for BN re-calibration.
+        progress: callback, invoked during re-calibration.
+
+    Raises:
+        SpecError, DataError, InvalidValue: the supernet, its data or the arch cannot be used.
+        OutputError: `out` holds something else, or cannot be written.
+    """
+    from hwnas.supernet import save_supernet, single
+
+    inputs.check_folder(Path(out), "subnet")
+    evaluator, facts = inputs.evaluator_of(supernet, images=None, calibration_images=calibration_images)
+    space = evaluator.supernet.space
+    chosen = space.arch(inputs.arch_of(arch)[0])
+    save_supernet(
+        single(space, chosen, evaluator.subnet(chosen, progress=progress)),
+        Path(out),
+        data=facts.data,
+        classes=tuple(facts.classes),
+        training={"extracted_from": facts.weights_sha256, "calibration_images": evaluator.calibration_images},
+    )
+    params = int(space.params(space.encode([chosen]))[0])
+    return SubnetAnswer(arch=dict(chosen), params=params, subnet=str(out))
+
+
+def evaluate_subnets(
+    supernet: Place,
+    archs: Sequence[Place] = (),
+    *,
+    random: int = 0,
+    images: int | None = None,
+    calibration_images: int = 2000,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> list[EvaluatedSubnet]:
+    """Accuracies of networks with the weights that they inherit, several in one pass over the images.
+
+    What was evaluated before is not evaluated again. Without archs and random networks, the smallest and the largest
+    are evaluated.
+
+    Args:
+        supernet: folder that `hwnas train` or `hwnas supernet import` wrote.
+        archs: files that `hwnas search` wrote, or your own.
+        random: number of random networks to evaluate as well.
+        images: validation images; all if None.
+        calibration_images: training images for BN re-calibration.
+        seed: of the random networks.
+        progress: callback, invoked after every evaluation.
+
+    Raises:
+        SpecError, DataError, InvalidValue: the supernet, its data or an arch cannot be used.
+        OutputError: the evaluations cannot be written.
+    """
+    folder = Path(supernet)
+    evaluator, facts = inputs.evaluator_of(folder, images=images, calibration_images=calibration_images)
+    space = evaluator.supernet.space
+    chosen = {str(path): space.arch(inputs.arch_of(path)[0]) for path in archs}
+    if not chosen and not random:
+        ends = {"smallest": space.smallest, "largest": space.largest}
+        chosen = ends if space.size > 1 else {"the only network": space.largest}
+    chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
+    with evaluator.journal(inputs.evaluations_folder(folder), facts.weights_sha256) as journal:
+        found = evaluator.accuracies(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
+    return [
+        EvaluatedSubnet(name=name, arch=dict(arch), validation_accuracy=accuracy)
+        for (name, arch), accuracy in zip(chosen.items(), found, strict=True)
+    ]
+
+
+def import_supernet(
+    file: Place, out: Place, *, file_format: str = "ofa", space: str | None = None, data_path: Place | None = None
+) -> ImportAnswer:
+    """Read a published supernet, and write its folder; only tensors are unpickled, every name and shape is checked.
+
+    Args:
+        file: the checkpoint, e.g. ``ofa_mbv3_d234_e346_k357_w1.0``.
+        out: folder for the supernet.
+        file_format: ofa, a published checkpoint of once-for-all.
+        space: name of the supernet's space; the one that the checkpoint resembles if None.
+        data_path: ImageNet as an image folder, for BN re-calibration and evaluation; without it the supernet cannot be
+            evaluated.
+
+    Raises:
+        UnknownName: no such format or space.
+        CheckpointError: the file is no such checkpoint.
+        DataError: the images have another number of classes.
+        OutputError: `out` holds something else, or cannot be written.
+    """
+    from hwnas.data import open_data
+    from hwnas.spaces import make_space
+    from hwnas.supernet import Supernet, load_once_for_all, read_once_for_all, save_supernet
+    from hwnas.supernet.once_for_all import PUBLISHED, resembled
+
+    source, images = Path(file), Path(data_path) if data_path else None
+    inputs.check_folder(Path(out), "supernet")
+    if file_format not in FORMATS:
+        raise UnknownName("format", file_format, FORMATS)
+    if space is not None and space not in PUBLISHED:
+        raise UnknownName("space of a published supernet", space, PUBLISHED)
+    state = read_once_for_all(source)
+    name = space or resembled(state)
+    if name is None:
+        raise CheckpointError(
+            f"{source} has no parameter of once-for-all's supernets; those of {', '.join(PUBLISHED)} can be read"
+        )
+    supernet = Supernet(make_space(name))
+    load_once_for_all(supernet, state)
+    classes = tuple(map(str, range(supernet.space.classes)))
+    if images:
+        classes = open_data("images", path=images).classes
+        if len(classes) != supernet.space.classes:
+            raise DataError(
+                f"{source} was trained on {supernet.space.classes} classes, but {images} has {len(classes)}: use the "
+                "images that it was trained on, or omit --data-path"
+            )
+    save_supernet(
+        supernet,
+        Path(out),
+        data={"name": "images", "path": str(images.absolute())} if images else {"name": None, "path": None},
+        classes=classes,
+        training={
+            "imported": file_format,
+            "file": source.name,
+            "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        },
+    )
+    return ImportAnswer(space=name, tensors=len(state), supernet=str(out))
