@@ -22,6 +22,7 @@ def roofline_source(space: Space, target: Target) -> LatencySource:
     """
     from hwnas.lowering.work import works  # loads torch
 
+    RooflineSource.peaks(target)  # refuses a device without them before ops are lowered, which takes seconds
     programs = form_of(target.recipe).lower_ops(space.distinct_ops)
     return RooflineSource(target, {op: works(program) for op, program in programs.items()})
 

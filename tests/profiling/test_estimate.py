@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InvalidValue, SpecError, TableError
-from hwnas.latency import LatencyModel
+from hwnas.latency import LatencyModel, LatencySource, plain_model
 from hwnas.latency.sources import RooflineSource
 from hwnas.lowering import form_of
 from hwnas.lowering.work import works
 from hwnas.profiling import estimated_model
+from hwnas.profiling.estimate import roofline_source
 from hwnas.spaces import Space
 from hwnas.targets import Target, load_recipe
 
@@ -23,8 +24,13 @@ def target(elsewhere: Target, **hardware: float) -> Target:
 
 
 @pytest.fixture(scope="module")
-def model(space: Space, elsewhere: Target) -> LatencyModel:
-    return estimated_model(space, target(elsewhere))
+def source(space: Space, elsewhere: Target) -> LatencySource:
+    return roofline_source(space, target(elsewhere))
+
+
+@pytest.fixture(scope="module")
+def model(space: Space, source: LatencySource) -> LatencyModel:
+    return plain_model(source, space)
 
 
 def test_a_network_is_the_sum_of_its_ops(space: Space, model: LatencyModel, elsewhere: Target) -> None:
@@ -46,14 +52,17 @@ def test_it_says_that_it_is_an_estimate(model: LatencyModel) -> None:
         model.margin()
 
 
-def test_it_is_always_the_same_and_follows_the_device(space: Space, model: LatencyModel, elsewhere: Target) -> None:
+def test_it_is_always_the_same_and_follows_the_device(
+    space: Space, source: LatencySource, model: LatencyModel, elsewhere: Target
+) -> None:
+    assert isinstance(source, RooflineSource)
     codes = space.sample(8, seed=1)
     expected = model.predict(codes)
     assert np.isfinite(expected).all()
     assert (expected > 0).all()
     assert np.array_equal(estimated_model(space, target(elsewhere)).predict(codes), expected)
-    twice = estimated_model(space, target(elsewhere, peak_fp32_gflops=200.0, peak_memory_gb_per_s=20.0))
-    np.testing.assert_allclose(twice.predict(codes), expected / 2)
+    twice = RooflineSource(target(elsewhere, peak_fp32_gflops=200.0, peak_memory_gb_per_s=20.0), source.works)
+    np.testing.assert_allclose(plain_model(twice, space).predict(codes), expected / 2)
 
 
 def test_what_is_measured_is_not_estimated(space: Space, elsewhere: Target) -> None:

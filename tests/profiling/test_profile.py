@@ -1,4 +1,4 @@
-"""One real measurement of a small space, and what follows from it. No figure of this machine is judged here."""
+"""One real measurement of a small space, and what profiles of a simulated machine do with times."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hwnas.errors import InvalidValue, RuntimeUnavailable, TableError, TableMism
 from hwnas.latency import LatencyTable, load_model, read_table, write_table
 from hwnas.lowering.networks import lower_ops
 from hwnas.lowering.ops import OpsForm
+from hwnas.machines import SimulatedMachine
 from hwnas.profiling import profile
 from hwnas.profiling.profiler import CALIBRATION_SEED, calibration_codes
 from hwnas.spaces import Domain, Space
@@ -39,6 +40,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Protocol:
     """Four short passes, for tests of what is measured and not of how long it takes."""
     monkeypatch.setattr("hwnas.timing.protocol.USUAL", Protocols(ops=SHORT, networks=SHORT))
     return SHORT
+
+
+@pytest.fixture
+def machine() -> SimulatedMachine:
+    """A machine without a clock, whose runs scatter by 2%."""
+    return SimulatedMachine(lambda op: 0.002 + op.macs / 4e7, noise=0.02, seed=1)
 
 
 def entries(path: Path) -> list[dict[str, object]]:
@@ -91,29 +98,39 @@ def test_it_predicts_after_a_round_trip(space: Space, this: Target, profiled: La
 
 
 def test_scores_are_of_networks_that_the_fit_never_saw(
-    space: Space, this: Target, tmp_path: Path, short: Protocol, monkeypatch: pytest.MonkeyPatch
+    space: Space,
+    this: Target,
+    tmp_path: Path,
+    short: Protocol,
+    machine: SimulatedMachine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The last networks are not calibrated on: other times for them change the scores, and no term."""
-    first = profile(space, this, journals=tmp_path, networks=6, bound_networks=5)
+    first = profile(space, this, journals=tmp_path, networks=6, bound_networks=5, machine=machine)
 
     def slower(real: Callable[[Measurement], np.ndarray]) -> Callable[[Measurement], np.ndarray]:
         return lambda timed: np.concatenate([real(timed)[:6], real(timed)[6:] * 1.5])
 
     for name in ("latencies_ms", "worse_ms"):
         monkeypatch.setattr(MODULE, name, slower(getattr(MODULE, name)))
-    second = profile(space, this, journals=tmp_path, networks=6, bound_networks=5)
+    second = profile(space, this, journals=tmp_path, networks=6, bound_networks=5, machine=machine)
     [a], [b] = first.manifest.fits, second.manifest.fits
     assert (a.terms, a.calibration_ms, a.held_out_mape) == (b.terms, b.calibration_ms, b.held_out_mape)
     np.testing.assert_allclose(np.array(b.scores) + 1, 1.5 * (np.array(a.scores) + 1))
 
 
 def test_a_network_counts_with_the_worse_of_two_measurements(
-    space: Space, this: Target, tmp_path: Path, short: Protocol, monkeypatch: pytest.MonkeyPatch
+    space: Space,
+    this: Target,
+    tmp_path: Path,
+    short: Protocol,
+    machine: SimulatedMachine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept: list[Measurement] = []
     real = MODULE.worse_ms
     monkeypatch.setattr(MODULE, "worse_ms", lambda timed: (kept.append(timed), real(timed))[1])
-    table = profile(space, this, journals=tmp_path, networks=6, bound_networks=5)
+    table = profile(space, this, journals=tmp_path, networks=6, bound_networks=5, machine=machine)
     [fit], [timed] = table.manifest.fits, kept
     codes = calibration_codes(space, 6, 5)[6:]
     errors = timed.halves_ms[:, 6:] / load_model(table, space).predict(codes) - 1
@@ -132,7 +149,9 @@ def test_the_same_networks_are_drawn_again(space: Space) -> None:
 # -- going on --------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_profile_goes_on(space: Space, this: Target, tmp_path: Path, short: Protocol) -> None:
+def test_an_interrupted_profile_goes_on(
+    space: Space, this: Target, tmp_path: Path, short: Protocol, machine: SimulatedMachine
+) -> None:
     part = space.fix(depth_1=1, kernel_2_1=(3, 5), expansion_3_1=(2, 3, 4))  # 6 networks
 
     def stop(at: str, after: int) -> Callable[..., None]:
@@ -145,12 +164,12 @@ def test_an_interrupted_profile_goes_on(space: Space, this: Target, tmp_path: Pa
     ops, networks = tmp_path / "ops.jsonl", tmp_path / "networks.jsonl"
     how_many = {"networks": 4, "bound_networks": 1}
     with pytest.raises(Stop):
-        profile(part, this, journals=tmp_path, **how_many, progress=stop("timing ops", 10))
+        profile(part, this, journals=tmp_path, **how_many, progress=stop("timing ops", 10), machine=machine)
     first = entries(ops)
     assert len(first) == 10
     assert not networks.exists()
     with pytest.raises(Stop):
-        profile(part, this, journals=tmp_path, **how_many, progress=stop("timing networks", 5))
+        profile(part, this, journals=tmp_path, **how_many, progress=stop("timing networks", 5), machine=machine)
     second = entries(ops)
     assert second[:10] == first
     assert Counter(str(entry["key"]) for entry in second) == {
@@ -158,7 +177,7 @@ def test_an_interrupted_profile_goes_on(space: Space, this: Target, tmp_path: Pa
     }
     timed = entries(networks)
     assert len(timed) == 5
-    table = profile(part, this, journals=tmp_path, **how_many)
+    table = profile(part, this, journals=tmp_path, **how_many, machine=machine)
     assert entries(ops) == second
     assert entries(networks)[:5] == timed
     assert len(entries(networks)) == 4 * 5
@@ -173,7 +192,7 @@ def test_an_interrupted_profile_goes_on(space: Space, this: Target, tmp_path: Pa
         assert table.rows[op.key].samples == sum(map(len, samples[op.key]))
     # A journal of another space is not gone on with, and rows of an older table stay.
     other = space.fix(kernel_2_1=5, depth_1=2)
-    wider = profile(other, this, journals=tmp_path, **how_many, old=table)
+    wider = profile(other, this, journals=tmp_path, **how_many, old=table, machine=machine)
     assert set(wider.rows) == {op.key for op in (*part.distinct_ops, *other.distinct_ops)}
     kept = {op.key for op in part.distinct_ops} - {op.key for op in other.distinct_ops}
     assert kept
@@ -184,12 +203,16 @@ def test_an_interrupted_profile_goes_on(space: Space, this: Target, tmp_path: Pa
 # -- only what is missing --------------------------------------------------------------------------------
 
 
-def test_only_missing_ops_are_timed(space: Space, this: Target, tmp_path: Path, short: Protocol) -> None:
+def test_only_missing_ops_are_timed(
+    space: Space, this: Target, tmp_path: Path, short: Protocol, machine: SimulatedMachine
+) -> None:
     part = space.fix(depth_1=1)  # 6 networks
-    old = profile(part, this, journals=tmp_path / "a", networks=4, bound_networks=1)
+    old = profile(part, this, journals=tmp_path / "a", networks=4, bound_networks=1, machine=machine)
     missing = {op.key for op in space.distinct_ops} - set(old.rows)
     assert 0 < len(missing) < len(space.distinct_ops)
-    table = profile(space, this, journals=tmp_path / "b", old=old, only_missing=True, networks=5, bound_networks=2)
+    table = profile(
+        space, this, journals=tmp_path / "b", old=old, only_missing=True, networks=5, bound_networks=2, machine=machine
+    )
     assert {str(entry["key"]).split(" ", 1)[1] for entry in entries(tmp_path / "b" / "ops.jsonl")} == missing
     assert {key: row for key, row in table.rows.items() if key in old.rows} == old.rows
     assert set(table.rows) == set(old.rows) | missing
@@ -216,11 +239,13 @@ def test_nothing_missing_measures_nothing(
 
 
 def test_a_table_with_all_rows_and_no_fit_gets_one(
-    space: Space, this: Target, make_table: Callable[..., LatencyTable], tmp_path: Path, short: Protocol
+    space: Space, this: Target, tmp_path: Path, short: Protocol, machine: SimulatedMachine
 ) -> None:
-    old = make_table(space, this)
-    table = profile(space, this, journals=tmp_path, old=old, only_missing=True, networks=4, bound_networks=1)
-    assert not (tmp_path / "ops.jsonl").exists()
+    how_many = {"networks": 4, "bound_networks": 1}
+    fitted = profile(space, this, journals=tmp_path / "a", machine=machine, **how_many)
+    old = replace(fitted, manifest=fitted.manifest.model_copy(update={"fits": []}))
+    table = profile(space, this, journals=tmp_path / "b", old=old, only_missing=True, machine=machine, **how_many)
+    assert not (tmp_path / "b" / "ops.jsonl").exists()
     assert table.rows == old.rows
     assert table.manifest.measurement == old.manifest.measurement
     assert len(table.manifest.fits) == 1
@@ -244,20 +269,22 @@ def uneven(monkeypatch: pytest.MonkeyPatch, *, first: int) -> None:
 
 @pytest.mark.parametrize("what", ["ops", "networks"])
 def test_too_noisy_a_machine_makes_no_table(
-    space: Space, this: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    space: Space, this: Target, tmp_path: Path, machine: SimulatedMachine, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     strict = replace(SHORT, max_disagreement=0.06)
     protocols = Protocols(ops=strict, networks=strict)
     real = PROTOCOL._visit
     uneven(monkeypatch, first=0 if what == "ops" else 4 * len(space.distinct_ops))
     with pytest.raises(TooNoisy, match=r"the machine is too noisy: after 4 passes, .* Nothing was written"):
-        profile(space, this, journals=tmp_path, networks=4, bound_networks=1, protocols=protocols)
+        profile(space, this, journals=tmp_path, networks=4, bound_networks=1, protocols=protocols, machine=machine)
     # What was noisy is not gone on with; what was not is.
     assert [path.name for path in tmp_path.iterdir()] == ([] if what == "ops" else ["ops.jsonl"])
     monkeypatch.setattr(PROTOCOL, "_visit", real)
     protocols = Protocols(ops=strict, networks=SHORT)
     if what == "networks":
-        table = profile(space, this, journals=tmp_path, networks=4, bound_networks=1, protocols=protocols)
+        table = profile(
+            space, this, journals=tmp_path, networks=4, bound_networks=1, protocols=protocols, machine=machine
+        )
         assert {row.latency_ms_p25 for row in table.rows.values()} == {1.0}
 
 

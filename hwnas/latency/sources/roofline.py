@@ -41,6 +41,16 @@ class RooflineSource:
     origin: Origin = "estimated"
 
     def __init__(self, target: Target, works: Mapping[Op, Sequence[Work]]) -> None:
+        self.target, self.works = target, works
+        self._flops_per_s, self._bytes_per_s = self.peaks(target)
+
+    @staticmethod
+    def peaks(target: Target) -> tuple[float, float]:
+        """Floating point operations and bytes per second that a target reaches at most.
+
+        Raises:
+            SpecError: the device's file does not give its peak figures, or the recipe has options.
+        """
         hardware, recipe = target.device.hardware, target.recipe
         if hardware.peak_fp32_gflops is None or hardware.peak_memory_gb_per_s is None:
             raise SpecError(
@@ -55,9 +65,7 @@ class RooflineSource:
             )
         # A thread has its core's share of the arithmetic, but may use all of the memory's bandwidth.
         share = min(1.0, recipe.threads / (hardware.cores or recipe.threads))
-        self._flops_per_s = hardware.peak_fp32_gflops * 1e9 * share
-        self._bytes_per_s = hardware.peak_memory_gb_per_s * 1e9
-        self.target, self.works = target, works
+        return hardware.peak_fp32_gflops * 1e9 * share, hardware.peak_memory_gb_per_s * 1e9
 
     def latency_ms(self, op: Op) -> float:
         """Sum over an op's operations of the longer of their arithmetic and their memory traffic, in milliseconds.
