@@ -32,9 +32,9 @@ from hwnas.timing.protocol import NETWORKS, OPS, Protocols
 # bit for bit. (That is OpenMP's default, but hwnas's is to follow other work.)
 os.environ.setdefault("OMP_DYNAMIC", "false")
 
-# What tests measure is taken as it is, for nobody knows what else runs on the machine meanwhile, and after the least
-# number of sessions.
-ON_ANY_MACHINE = {"max_disagreement": 1e3, "max_seconds": 0.0}
+# Tests accept any noise, since other work may run on the machine, and judge no figure: short visits, and the least
+# number of sessions. The timings of a job for two targets take 71 s with the usual visits.
+ON_ANY_MACHINE = {"max_disagreement": 1e3, "max_seconds": 0.0, "visit_ms": 1.0, "session_passes": 3}
 OF_TESTS = Protocols(ops=replace(OPS, **ON_ANY_MACHINE), networks=replace(NETWORKS, **ON_ANY_MACHINE))
 RECIPE = Recipe.model_validate(
     {

@@ -140,17 +140,9 @@ class Data(ABC):
         """
         if step < 0:
             raise InvalidValue(f"training steps are counted from 0; there is no step {step}")
-        if size < 1:
-            raise InvalidValue(f"a batch has at least 1 image, not {size}")
-        if size % part[1]:
-            raise InvalidValue(f"a batch of {size} images cannot be split evenly among {part[1]} processes")
+        check_batch(size, part[1], augmentation)
         check_resolution(resolution)
         length = size // part[1]
-        if augmentation.mixes and part[1] > 1 and length % 2:
-            raise InvalidValue(
-                f"images are mixed in pairs, and each of {part[1]} processes would get {length} of {size}: "
-                f"choose a batch that is a multiple of {2 * part[1]}"
-            )
         first = step * size + part[0] * length
         images, labels = self._train_batch(range(first, first + length), resolution, augmentation, seed)
         return mixed_and_erased(images, labels, len(self.classes), augmentation, seed=seed, first=first)
@@ -193,6 +185,28 @@ def check_split(split: str) -> None:
     """
     if split not in get_args(Split):
         raise UnknownName("split", split, get_args(Split))
+
+
+def check_batch(size: int, processes: int, augmentation: Augmentation = USUAL) -> None:
+    """Refuses a batch that processes cannot share.
+
+    Args:
+        size: images in the batch.
+        processes: each takes an equal part.
+        augmentation: what is done to the images.
+
+    Raises:
+        InvalidValue: it is empty, or has no such parts (of an even number where images are mixed).
+    """
+    if size < 1:
+        raise InvalidValue(f"a batch has at least 1 image, not {size}")
+    if size % processes:
+        raise InvalidValue(f"a batch of {size} images cannot be split evenly among {processes} processes")
+    if augmentation.mixes and processes > 1 and size // processes % 2:
+        raise InvalidValue(
+            f"images are mixed in pairs, and each of {processes} processes would get {size // processes} of {size}: "
+            f"choose a batch that is a multiple of {2 * processes}"
+        )
 
 
 def check_resolution(resolution: int) -> None:

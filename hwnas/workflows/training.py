@@ -84,7 +84,7 @@ def train(
     if arch is not None:
         chosen = chosen.fix(**chosen.arch(inputs.arch_of(arch)[0]))
     config = config_of(training, steps=steps, batch_size=batch_size)
-    fabric = launched(accelerator, devices, precision)
+    fabric = launched(accelerator, devices, precision, config=config)
     supernet = Supernet(chosen, seed=seed)
     with _alone_in(out, fabric):
         train_into(
@@ -146,7 +146,7 @@ def finetune(
     config = config_of(training) if training else usual
     if epochs or not training:
         config = config.lasting(math.ceil((epochs or FINETUNING_EPOCHS) * data.size("train") / config.batch_size))
-    fabric = launched(accelerator, devices, precision)
+    fabric = launched(accelerator, devices, precision, config=config)
     with _alone_in(out, fabric):
         train_into(
             out,
@@ -180,23 +180,31 @@ def config_of(
     return config.model_copy(update={"batch_size": batch_size}) if batch_size else config
 
 
-def launched(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
+def launched(
+    accelerator: str, devices: int, precision: str, *, config: TrainConfig | None = None, alone: bool = False
+) -> Fabric:
     """Processes, devices and precision of a training; with several, this process and those that it starts run on.
 
     Args:
         accelerator: of `ACCELERATORS`.
         devices: processes in all, one a device.
         precision: of `PRECISIONS`.
+        config: of the training; its batch is checked before processes are started.
         alone: whether this process computes for itself, also where `srun` or another launcher started several of them.
 
     Raises:
-        InvalidValue: unknown, or not available on this host; a launcher started another number of processes.
+        InvalidValue: unknown, or not available on this host; a launcher started another number of processes; the batch
+            cannot be split evenly among the processes.
     """
+    from hwnas.data.base import check_batch
     from hwnas.training.processes import launch
     from hwnas.training.signals import end_together
 
     with _refused(accelerator, devices):
         fabric = _fabric(accelerator, devices, precision, alone=alone)
+    if config:
+        check_batch(config.batch_size, fabric.world_size, config.augmentation)
+    with _refused(accelerator, devices):
         if fabric.world_size > 1:
             end_together(getattr(fabric.strategy.launcher, "procs", []))
         launch(fabric)

@@ -12,6 +12,7 @@ from hwnas.spaces import make_space
 from hwnas.supernet import Supernet, load_supernet, save_supernet
 from hwnas.supernet.once_for_all import PUBLISHED
 
+FAMILIES = ("mobilenetv3", "proxyless-w1.3", "resnet50")
 SPACE = make_space("mobilenetv3-tiny").fix(resolution=24)
 
 
@@ -31,7 +32,14 @@ def arch_file(tmp_path):
     return tmp_path / "arch.json"
 
 
-@pytest.mark.parametrize(("name", "zipped"), [*((name, True) for name in PUBLISHED), ("mobilenetv3", False)])
+@pytest.mark.parametrize(
+    ("name", "zipped"),
+    [
+        # A space of each family; the others differ in widths.
+        *(pytest.param(name, True, marks=[] if name in FAMILIES else [pytest.mark.long]) for name in PUBLISHED),
+        pytest.param("mobilenetv3", False, marks=pytest.mark.long),
+    ],
+)
 def test_a_published_supernet_keeps_every_bit(name, zipped, hwnas_cli, tmp_path):
     state = Supernet(make_space(name), seed=3).state_dict()
     # The published layer before MobileNetV3's classifier is a 1x1 convolution.

@@ -435,6 +435,7 @@ def test_what_a_training_cannot_run_on_is_refused_at_once(train_inputs, monkeypa
         train_inputs("devices = 2")
 
 
+@pytest.mark.long
 def test_a_job_trains_on_two_processes_with_a_teacher(job_file, finished, profiled_only, hwnas_command, tmp_path):
     """The second process takes part in the training, and in nothing else."""
     shutil.copytree(plan_job(finished[0], finished[1])[0].train.folder, tmp_path / "teacher")
