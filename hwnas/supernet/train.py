@@ -11,10 +11,8 @@ A space with a single network makes this the usual training of that network.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +31,9 @@ from hwnas.supernet.config import TrainConfig
 from hwnas.supernet.network import Supernet, weights_hash
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
-from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
+from hwnas.training.checkpoint import Checkpoint
+from hwnas.training.loop import Loop, Update
 from hwnas.training.memory import fitting_batch, is_out_of_memory
-from hwnas.training.metrics import Metrics
-from hwnas.training.threads import training_threads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -97,9 +94,9 @@ def train(
         )
     if until is not None and not 0 < until <= config.steps:
         raise InvalidValue(f"a training of {config.steps} updates pauses behind 1 to all of them, not {until}")
-    run = _Run(supernet, data, config, seed=seed, folder=folder, fabric=fabric, teacher=teacher)
+    run = _Run(supernet, data, config, seed=seed, folder=folder, fabric=fabric, teacher=teacher, resume=resume)
     try:
-        run.go(resume, until or config.steps, progress)
+        run.go(until or config.steps, progress)
     except RuntimeError as error:
         if fabric.world_size > 1 and re.search("gloo|nccl", str(error), re.IGNORECASE):
             raise ProcessLost(
@@ -122,18 +119,17 @@ class _Run:
         folder: Path,
         fabric: Fabric,
         teacher: nn.Module | None,
+        resume: bool,
     ) -> None:
         self.supernet, self.data, self.config = supernet, data, config
-        self.seed, self.folder, self.fabric, self.teacher = seed, folder, fabric, teacher
-        self.path = folder / CHECKPOINT
-        self.subject = _subject(supernet, data, config, seed, fabric, teacher)
+        self.seed, self.fabric, self.teacher = seed, fabric, teacher
         self.steps = Schedule(config.phases, supernet.space)
         self.average: dict[str, Tensor] = {}
+        self.loop = Loop(folder, _subject(supernet, data, config, seed, fabric, teacher), resume=resume)
 
-    def go(self, resume: bool, end: int, progress: Progress) -> None:
-        """Train from where the folder's checkpoint is to the end, or to a pause behind `end` updates."""
-        found = read_checkpoint(self.path, self.subject) if resume else None
-        done = found.step if found else 0
+    def go(self, end: int, progress: Progress) -> None:
+        """Train from the loop's checkpoint to the end, or to a pause behind `end` updates."""
+        found = self.loop.found
         if found:
             self.supernet.load_state_dict(found.model)
         self.fabric.to_device(channels_last(self.supernet.train()))
@@ -142,43 +138,35 @@ class _Run:
             start = found.average if found else self.parameters
             self.average = {name: self.fabric.to_device(tensor.detach().clone()) for name, tensor in start.items()}
         self.optimizer = self._optimizer(found.momentum if found else {})
-        with ExitStack() as stack:
-            metrics = stack.enter_context(Metrics(self.folder, done)) if self.fabric.is_global_zero else None
-            threads = stack.enter_context(training_threads(self.fabric.device, self.fabric.world_size))
-            batches = self._batches(range(done, end))
-            before = time.monotonic()
-            for step in map(self.steps, range(done, end)):
-                if step.number and step.number == step.begin:
-                    self._begin(self.steps(step.number - 1).space)
-                losses = self._attempt(step, *next(batches), done)
-                threads.step()
-                now = time.monotonic()
-                if metrics:
-                    metrics.record(
-                        step.number + 1,
-                        step.phase.name,
-                        learning_rate=step.learning_rate,
-                        images_per_s=self.config.batch_size / (now - before),
-                        **losses,
-                    )
-                before = now
-                if (step.number + 1) % self.config.checkpoint_every == 0 or step.number + 1 == end:
-                    done = step.number + 1
-                    if metrics:
-                        metrics.flush()  # a step behind a checkpoint is not done again
-                    self._save(done)
-                shown = f"training the supernet ({step.phase.name})" if len(self.config.phases) > 1 else "training"
-                progress(
-                    shown,
-                    (step.number - step.begin + 1) * self.config.batch_size,
-                    step.phase.steps * self.config.batch_size,
-                    unit="images",
-                    note=threads.noted(losses["loss_largest"]),
-                )
+        batches = self._batches(range(self.loop.done, end))
+        self.loop.run(
+            lambda number: self._step(self.steps(number), batches),
+            self._state,
+            end=end,
+            batch_size=self.config.batch_size,
+            checkpoint_every=self.config.checkpoint_every,
+            processes=self.fabric,
+            progress=progress,
+            metrics=True,
+        )
         with torch.no_grad():
             for name, tensor in self.average.items():
                 self.parameters[name].copy_(tensor)
         self.supernet.eval()
+
+    def _step(self, step: Step, batches: Iterator[tuple[Tensor, Tensor]]) -> Update:
+        """The update of a step; the first of a phase begins it."""
+        if step.number and step.number == step.begin:
+            self._begin(self.steps(step.number - 1).space)
+        losses = self._attempt(step, *next(batches))
+        return Update(
+            what=f"training the supernet ({step.phase.name})" if len(self.config.phases) > 1 else "training",
+            done=step.number - step.begin + 1,
+            total=step.phase.steps,
+            loss=losses["loss_largest"],
+            phase=step.phase.name,
+            figures={"learning_rate": step.learning_rate, **losses},
+        )
 
     def _batches(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """The images and labels of this process."""
@@ -208,17 +196,17 @@ class _Run:
             reorder(self.supernet.state_dict(), orders)
             reorder(self.average, orders)
 
-    def _attempt(self, step: Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
+    def _attempt(self, step: Step, images: Tensor, labels: Tensor) -> dict[str, float]:
         """`_update`, which may need more memory than there is."""
         try:
-            return self._update(step, images, labels, saved)
+            return self._update(step, images, labels)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         # Out here the error is gone, and with it all that the update held.
         raise self._out_of_memory(images)
 
-    def _update(self, step: Step, images: Tensor, labels: Tensor, saved: int) -> dict[str, float]:
+    def _update(self, step: Step, images: Tensor, labels: Tensor) -> dict[str, float]:
         """One update; the mean losses of the largest, the smallest and the random subnets over all processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = step.learning_rate
@@ -240,12 +228,12 @@ class _Run:
             mean = self._mean(loss.detach())
             if not torch.isfinite(mean):
                 values = ", ".join(f"{name}={value}" for name, value in space.describe(arch).items())
-                raise self._diverged(f"the loss of the {kind} subnet ({values}) is {float(mean)}", step, saved)
+                raise self._diverged(f"the loss of the {kind} subnet ({values}) is {float(mean)}", step)
             found.setdefault(f"loss_{kind}", []).append(mean)
         self._share_gradients()
         norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), config.clip_norm)
         if not torch.isfinite(norm):
-            raise self._diverged(f"the norm of the gradients is {float(norm)}", step, saved)
+            raise self._diverged(f"the norm of the gradients is {float(norm)}", step)
         self.optimizer.step()
         decay = min(config.ema_decay, (1 + step.number) / (10 + step.number))  # the first weights are soon forgotten
         with torch.no_grad():
@@ -253,8 +241,9 @@ class _Run:
                 tensor.lerp_(self.parameters[name], 1 - decay)
         return {kind: float(torch.stack(losses).mean()) for kind, losses in found.items()}
 
-    def _diverged(self, what: str, step: Step, saved: int) -> TrainingDiverged:
-        last = f"The last good checkpoint is {self.path}, of step {saved}" if saved else "There is no checkpoint yet"
+    def _diverged(self, what: str, step: Step) -> TrainingDiverged:
+        path, saved = self.loop.path, self.loop.saved
+        last = f"The last good checkpoint is {path}, of step {saved}" if saved else "There is no checkpoint yet"
         return TrainingDiverged(
             f"{what} in step {step.number + 1} ({step.phase.name}). {last}. "
             f"Lower the learning rate (now {step.learning_rate:.3g}), or clip_norm"
@@ -321,17 +310,15 @@ class _Run:
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
         return optimizer
 
-    def _save(self, done: int) -> None:
+    def _state(self, done: int) -> Checkpoint:
+        """All that the next update depends on."""
         momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
-        if self.fabric.is_global_zero:
-            state = Checkpoint(
-                step=done,
-                model=self.supernet.state_dict(),
-                average=self.average,
-                momentum={name: buffer for name, buffer in momentum.items() if buffer is not None},
-            )
-            write_checkpoint(self.path, self.subject, state)
-        self.fabric.barrier()
+        return Checkpoint(
+            step=done,
+            model=self.supernet.state_dict(),
+            average=self.average,
+            momentum={name: buffer for name, buffer in momentum.items() if buffer is not None},
+        )
 
     def _out_of_memory(self, images: Tensor) -> OutOfMemory:
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,1 +1,1 @@
-"""What every training shares: checkpoints, metrics, memory, threads and processes."""
+"""What every training shares: the loop, checkpoints, metrics, memory, threads and processes."""

@@ -24,7 +24,7 @@ from hwnas.data import Augmentation, ClutteredDigits
 from hwnas.errors import CheckpointError, InvalidValue, OutOfMemory, TrainingDiverged
 from hwnas.spaces import Arch, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, extract, single, train
-from hwnas.training import memory
+from hwnas.training import loop, memory
 from hwnas.training.checkpoint import CHECKPOINT
 
 SPACE = make_space("mobilenetv3-tiny")
@@ -510,8 +510,7 @@ def test_images_a_second_are_those_of_each_step(
 
     def clock(seconds: list[float]) -> None:
         ticks = accumulate(seconds, initial=100.0)
-        train_module = importlib.import_module("hwnas.supernet.train")
-        monkeypatch.setattr(train_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
 
     clock(durations)
     with pytest.raises(Stop):

@@ -25,8 +25,8 @@ from hwnas.search.differentiable.sampling import fair_paths
 from hwnas.search.differentiable.skips import skip_limits
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Domain
-from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
-from hwnas.training.threads import training_threads
+from hwnas.training.checkpoint import Checkpoint
+from hwnas.training.loop import Alone, Loop, Update
 
 _ADAM = (0.5, 0.999)  # DARTS, section 3.1: the architecture's betas
 
@@ -123,31 +123,31 @@ def search_differentiable(
     }
     if METHODS[strategy].edge_normalisation:
         subject["edges"] = sorted(run.net.edges)
-    path = folder / CHECKPOINT
-    done = run.restore(read_checkpoint(path, subject)) if resume else 0
-    batches, held_out = run.training_images(done), run.validation_images(done)
-    ended = None
-    with training_threads(run.device, 1) as threads:
-        while done < config.steps:
-            loss = run.step(done, next(batches), next(held_out))
-            threads.step()
-            done += 1
-            progress(
-                f"{strategy}: training weights and probabilities",
-                done * config.batch_size,
-                config.steps * config.batch_size,
-                unit="images",
-                note=threads.noted(loss),
-            )
-            if done % config.checkpoint_every == 0 or done == config.steps:
-                write_checkpoint(path, subject, run.state(done))
-            if config.skip_guard and done > config.warmup * config.steps and run.skips_dominate():
-                ended = f"skip connections were about to be more than half of a cell after {done} steps"
-                break
-            if stop():
-                ended = f"stopped after {done} of {config.steps} steps"
-                break
-    return run.result(done, ended)
+    loop = Loop(folder, subject, resume=resume)
+    run.restore(loop.found)
+    batches, held_out = run.training_images(loop.done), run.validation_images(loop.done)
+
+    def update(number: int) -> Update:
+        loss = run.step(number, next(batches), next(held_out))
+        what = f"{strategy}: training weights and probabilities"
+        return Update(what=what, done=number + 1, total=config.steps, loss=loss)
+
+    def ended() -> str | None:
+        if config.skip_guard and loop.done > config.warmup * config.steps and run.skips_dominate():
+            return f"skip connections were about to be more than half of a cell after {loop.done} steps"
+        return f"stopped after {loop.done} of {config.steps} steps" if stop() else None
+
+    reason = loop.run(
+        update,
+        run.state,
+        end=config.steps,
+        batch_size=config.batch_size,
+        checkpoint_every=config.checkpoint_every,
+        processes=Alone(run.device),
+        progress=progress,
+        ended=ended,
+    )
+    return run.result(loop.done, reason)
 
 
 class Trained:
@@ -367,10 +367,10 @@ class Trained:
                 kept |= {f"{level}.{number}.{n}": t for n, t in values.items() if isinstance(t, Tensor)}
         return Checkpoint(step=done, model=self.module.state_dict(), average={}, momentum=kept)
 
-    def restore(self, found: Checkpoint | None) -> int:
-        """Go on from a checkpoint; the steps behind it."""
+    def restore(self, found: Checkpoint | None) -> None:
+        """Take over the state of a checkpoint, if there is one."""
         if found is None:
-            return 0
+            return
         self.module.load_state_dict(found.model)
         for level, optimiser in (("weights", self.weights), ("archs", self.archs)):
             state: dict[int, dict[str, Tensor]] = {}
@@ -379,7 +379,6 @@ class Trained:
                 if own == level:
                     state.setdefault(int(number), {})[what] = tensor
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-        return found.step
 
 
 def _nothing() -> torch.Generator:
