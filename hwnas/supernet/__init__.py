@@ -4,7 +4,7 @@ from hwnas.supernet.config import Phase, TrainConfig, read_training
 from hwnas.supernet.network import Supernet, extract, single
 from hwnas.supernet.once_for_all import load_once_for_all, read_once_for_all
 from hwnas.supernet.store import SupernetFacts, load_supernet, read_facts, save_supernet
-from hwnas.supernet.train import train
+from hwnas.supernet.trainer import train
 
 __all__ = [
     "Phase",

@@ -530,7 +530,7 @@ def test_an_accelerator_is_handed_batches_made_ahead() -> None:
             made.append(number)
             yield torch.tensor(number), torch.tensor(-number)
 
-    ahead = importlib.import_module("hwnas.supernet.train")._one_ahead(batches())
+    ahead = importlib.import_module("hwnas.supernet.trainer")._one_ahead(batches())
     taken = [next(ahead)]
     for _ in range(100):  # the next one is made without being asked for
         if len(made) == 2:

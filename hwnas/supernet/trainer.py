@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas.data import Data
+from hwnas.data.base import check_batch
 from hwnas.errors import InvalidValue, OutOfMemory, ProcessLost, TrainingDiverged
 from hwnas.nn import channels_last
 from hwnas.nn.norm import at_least_single
@@ -88,10 +89,7 @@ def train(
         from hwnas.training.processes import make_fabric
 
         fabric = make_fabric("cpu", 1, "32-true", alone=True)
-    if config.batch_size % fabric.world_size:
-        raise InvalidValue(
-            f"a batch of {config.batch_size} images cannot be split evenly among {fabric.world_size} processes"
-        )
+    check_batch(config.batch_size, fabric.world_size, config.augmentation)
     if until is not None and not 0 < until <= config.steps:
         raise InvalidValue(f"a training of {config.steps} updates pauses behind 1 to all of them, not {until}")
     run = _Run(supernet, data, config, seed=seed, folder=folder, fabric=fabric, teacher=teacher, resume=resume)
