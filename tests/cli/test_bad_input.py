@@ -485,7 +485,7 @@ def test_a_table_that_another_process_measures(refused, mine):
     from hwnas.latency.table import table_lock
 
     with only_one(table_lock(table_of(mine)), "the table"):
-        assert "another hwnas is working on" in refused("profile", *SMALL, "--target", TARGET)
+        assert "another hwnas process is working on" in refused("profile", *SMALL, "--target", TARGET)
 
 
 def test_data_whose_classes_changed_after_training(mine):

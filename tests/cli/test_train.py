@@ -89,7 +89,7 @@ def test_a_teacher_of_other_data_is_refused(words, refused, tmp_path):
 
 def test_one_training_at_a_time_works_in_a_folder(words, refused, tmp_path):
     with only_one(tmp_path / "net" / ".lock", "it"):
-        assert "another hwnas is working on" in refused(*words)
+        assert "another hwnas process is working on" in refused(*words)
 
 
 def test_a_folder_with_another_supernet_is_left_alone(words, refused, tmp_path):

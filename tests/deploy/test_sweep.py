@@ -215,7 +215,7 @@ def made_of_nothing(monkeypatch, tmp_path):
         (OSError(28, "No space left on device", "/tmp/x"), "No space left on device; free some space"),
         (OutputError("cannot write the temporary files of int8 calibration"), "temporary files of int8 calibration"),
         (GraphError("the graph does not fit into an ONNX file"), "does not fit into an ONNX file"),
-        (BlockingIOError(11, "Resource temporarily unavailable"), "no further process or thread may start"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "the limit of processes and threads is reached"),
     ],
 )
 @pytest.mark.parametrize("part", ["_made", "time_programs"])

@@ -233,7 +233,7 @@ def test_files_that_a_kill_came_into_are_swept(tmp_path, make):
 
 def test_one_process_at_a_time(tmp_path):
     out = tmp_path / "out"
-    with Stages(out=out), pytest.raises(OutputError, match="another hwnas is working on"), Stages(out=out):
+    with Stages(out=out), pytest.raises(OutputError, match="another hwnas process is working on"), Stages(out=out):
         pass
     with Stages(out=out):
         pass

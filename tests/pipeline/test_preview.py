@@ -196,4 +196,4 @@ def test_a_folder_in_use_is_said(job_file, again, hwnas_cli):
         ran = hwnas_cli("compile", job_file, "--out", again)
         assert hwnas_cli("compile", job_file, "--out", again, "--dry-run").code == 0
     assert ran.code == 2
-    assert f"another hwnas is working on {again}" in ran.err
+    assert f"another hwnas process is working on {again}" in ran.err

@@ -257,7 +257,8 @@ def test_a_worker_that_is_held_up_while_it_writes_is_waited_for_with_an_end(
     backend = study_lock.journal_backend(tmp_path / "out" / "study.journal")
     try:
         with pytest.raises(
-            OutputError, match=r"another hwnas is working on the study in .* and has not ended in 0.2 s; wait for it"
+            OutputError,
+            match=r"another hwnas process is working on the study in .* did not finish within 0.2 s; wait for it",
         ):
             backend.append_logs([{}])
     finally:
