@@ -17,7 +17,7 @@ from hwnas.timing.peaks import Peaks
 
 HOST = Host(architecture="x86_64", cpu_name="Test CPU 9", flags=("avx", "avx2"), cores=2)
 NAME = "test-9-2c"
-NAMES = "a name is made of a-z, 0-9, '.' and '-', and starts with a letter or a digit"
+NAMES = "a name consists of a-z, 0-9, '.' and '-', and starts with a letter or a digit"
 
 
 @pytest.fixture(autouse=True)
