@@ -186,7 +186,7 @@ def _of_space(table: BenchmarkTable, space: Space) -> tuple[Codes, npt.NDArray[n
     """The networks of a table that a space has: its codes of them, and their rows in the table."""
     whole = make_space(_WHOLE)
     if not set(whole.column) <= set(space.column):
-        raise InvalidValue(f"{space.name} has no cells of NAS-Bench-201; nasbench201 and nasbench201-tiny have")
+        raise InvalidValue(f"{space.name} has no NAS-Bench-201 cells; use nasbench201 or nasbench201-tiny")
     codes, kept = space.encode([space.largest]).repeat(len(table.codes), axis=0), np.ones(len(table.codes), bool)
     for variable, column in zip(whole.variables, table.codes.T, strict=True):
         if len(variable.values) > 1:  # the resolution is the space's own

@@ -1,7 +1,7 @@
-"""Ops: what stands in a slot, as a value with a canonical text.
+"""Ops: the layer or block in a slot, as a value with a canonical text.
 
-An op is the unit that is profiled: its key is the row name in a latency table. The key holds the kind, the
-shapes and the attributes; data type, batch and threads belong to the recipe.
+An op is the unit of profiling: its key is the row name in a latency table. The key holds the kind, the
+shapes and the attributes; dtype, batch size and threads belong to the recipe.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Op:
         return dict(self.attributes)[name]
 
     def number(self, name: str) -> int:
-        """The value of an attribute that is a whole number."""
+        """The value of an integer attribute."""
         value = self[name]
         assert isinstance(value, int), (name, value)
         return value
@@ -50,29 +50,29 @@ class Op:
 
     @property
     def free(self) -> bool:
-        """Whether it stands for nothing: no kernel runs, and it costs nothing."""
+        """Whether the op is empty: no kernel runs, and it costs nothing."""
         return self.kind == "none"
 
     @property
     def inputs(self) -> int:
-        """How many tensors of the shape `input` it reads."""
+        """Number of inputs of the shape `input`."""
         return self.number("terms") if "terms" in KINDS[self.kind].attributes else 1
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the convolutions and linear layers for one image."""
+        """MACs of the convolutions and linear layers for one image."""
         return KINDS[self.kind].macs(self)
 
     @property
     def params(self) -> int:
-        """Learned numbers (weights, biases, BN scale and shift)."""
+        """Number of parameters (weights, biases, BN scale and shift)."""
         return KINDS[self.kind].params(self)
 
     @property
     def activations(self) -> int:
-        """Numbers that are alive at once, at most, while one image is computed layer by layer, nothing fused.
+        """Peak number of live activation values for one image, computed layer by layer without fusion.
 
-        A layer's input and output are alive together, and the input of a residual until it is added.
+        A layer's input and output are live together; the input of a residual is live until it is added.
         """
         return KINDS[self.kind].activations(self)
 
@@ -82,7 +82,7 @@ def make_op(kind: str, input_: Shape, output: Shape, **attributes: Attribute) ->
 
     Raises:
         UnknownName: `kind` is not in `KINDS`.
-        InvalidValue: the attributes are not those of the kind, or not of their type.
+        InvalidValue: the attributes do not match the kind, or have a wrong type.
     """
     if kind not in KINDS:
         raise UnknownName("op kind", kind, KINDS)
@@ -93,7 +93,7 @@ def make_op(kind: str, input_: Shape, output: Shape, **attributes: Attribute) ->
     for name, value in attributes.items():
         if isinstance(value, str) != (name in TEXTS):
             raise InvalidValue(
-                f"{name} of {kind!r} is {'a text' if name in TEXTS else 'a whole number'}, not {value!r}"
+                f"{name} of {kind!r} must be {'a string' if name in TEXTS else 'an integer'}, not {value!r}"
             )
     return Op(kind, input_, output, tuple(sorted(attributes.items())))
 
@@ -118,7 +118,7 @@ def parse_op(key: str) -> Op:
 
 @dataclass(frozen=True, slots=True)
 class OpKind:
-    """What is known of a kind of op without building it."""
+    """Properties of a kind of op that are known without building it."""
 
     attributes: frozenset[str]
     macs: Callable[[Op], int]
@@ -201,12 +201,12 @@ def _mbconv_activations(op: Op) -> int:
 def _bottleneck_activations(op: Op) -> int:
     inp, out, mid = math.prod(op.input), math.prod(op.output), op.number("mid")
     wide, deep = mid * _area(op.input), mid * _area(op.output)
-    shortcut = op.number("downsample") * out  # computed while the input and the other branch's output are alive
+    shortcut = op.number("downsample") * out  # computed while the input and the other branch's output are live
     return inp + max(wide + deep, deep + out, out + shortcut)
 
 
 def _classifier_activations(op: Op) -> int:
-    return math.prod(op.input) + op.input[0]  # the image and its mean; what follows is smaller
+    return math.prod(op.input) + op.input[0]  # the image and its mean; later layers are smaller
 
 
 def _linear_params(op: Op) -> int:
@@ -226,7 +226,7 @@ def _basic_block_activations(op: Op) -> int:
 
 
 def _depthwise_macs(op: Op) -> int:
-    """One depthwise convolution and the 1x1 behind it."""
+    """One depthwise convolution and the 1x1 after it."""
     return op.input[0] * (op.number("kernel") ** 2 + op.output[0]) * _area(op.output)
 
 
@@ -252,21 +252,21 @@ def _nothing(_: Op) -> int:
     return 0
 
 
-TEXTS = frozenset({"act"})  # attributes that are texts; all others are whole numbers
+TEXTS = frozenset({"act"})  # attributes that are strings; all others are integers
 
 KINDS: dict[str, OpKind] = {
     # convolution, BN, activation
     "conv": OpKind(frozenset({"kernel", "stride", "act"}), _conv_macs, _conv_params, _conv_activations),
-    # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` leaves the first 1x1 out
+    # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` omits the first 1x1
     "mbconv": OpKind(
         frozenset({"mid", "kernel", "stride", "act", "expand", "se", "skip"}),
         _mbconv_macs,
         _mbconv_params,
         _mbconv_activations,
     ),
-    # convolution, BN, activation, and the input added
+    # convolution, BN, activation, then the input is added
     "residual-conv": OpKind(frozenset({"kernel", "act"}), _conv_macs, _conv_params, _conv_activations),
-    # residual of ResNet-50 (He et al. 2016, figure 5); a mean of 2x2 and a 1x1 on the shortcut (He et al. 2019, "-D")
+    # residual of ResNet-50 (He et al. 2016, figure 5); 2x2 average pool and 1x1 on the shortcut (He et al. 2019, "-D")
     "bottleneck": OpKind(
         frozenset({"mid", "stride", "act", "downsample"}),
         _bottleneck_macs,
@@ -274,13 +274,13 @@ KINDS: dict[str, OpKind] = {
         _bottleneck_activations,
     ),
     "maxpool": OpKind(frozenset({"kernel", "stride"}), _nothing, _nothing, _conv_activations),
-    # without what lies outside the image
+    # average over the pixels inside the image only
     "avgpool": OpKind(frozenset({"kernel", "stride"}), _nothing, _nothing, _conv_activations),
-    # mean over the image, linear without bias, activation, linear
+    # global average pooling, linear without bias, activation, linear
     "classifier": OpKind(frozenset({"hidden", "act"}), _classifier_macs, _classifier_params, _classifier_activations),
-    # mean over the image, linear
+    # global average pooling, linear
     "linear": OpKind(frozenset(), lambda op: op.input[0] * op.output[0], _linear_params, _classifier_activations),
-    # BN, ReLU, mean over the image, linear
+    # BN, ReLU, global average pooling, linear
     "bn-linear": OpKind(
         frozenset(),
         lambda op: op.input[0] * op.output[0],
@@ -290,14 +290,14 @@ KINDS: dict[str, OpKind] = {
     "relu": OpKind(frozenset(), _nothing, _nothing, _conv_activations),
     # ReLU, convolution, BN (Liu et al., "DARTS", ICLR 2019; Dong and Yang, "NAS-Bench-201", ICLR 2020)
     "relu-conv": OpKind(frozenset({"kernel", "stride"}), _conv_macs, _conv_params, _conv_activations),
-    # two such convolutions; a mean of 2x2 and a 1x1 on the shortcut (NAS-Bench-201, between its stages)
+    # two such convolutions; 2x2 average pooling and 1x1 on the shortcut (NAS-Bench-201, between its stages)
     "basic-block": OpKind(
         frozenset({"kernel", "stride"}), _basic_block_macs, _basic_block_params, _basic_block_activations
     ),
     # ReLU, depthwise convolution, 1x1, BN: twice, or once and dilated by two (DARTS)
     "sep-conv": OpKind(frozenset({"kernel", "stride"}), _sep_conv_macs, _sep_conv_params, _conv_activations),
     "dil-conv": OpKind(frozenset({"kernel", "stride"}), _depthwise_macs, _depthwise_params, _conv_activations),
-    # ReLU, two 1x1 with stride 2, one of them shifted by a pixel, side by side, BN (DARTS)
+    # ReLU, two concatenated 1x1 with stride 2, one of them shifted by a pixel, BN (DARTS)
     "factorized-reduce": OpKind(
         frozenset(),
         lambda op: op.input[0] * op.output[0] * _area(op.output),
@@ -307,8 +307,8 @@ KINDS: dict[str, OpKind] = {
     # sum, and concatenation of the channels, of several tensors of the shape `input`
     "sum": OpKind(frozenset({"terms"}), _nothing, _nothing, _terms_activations),
     "concat": OpKind(frozenset({"terms"}), _nothing, _nothing, _terms_activations),
-    # zeros, as many as there are images
+    # zeros for each image
     "zero": OpKind(frozenset({"stride"}), _nothing, _nothing, _conv_activations),
-    # an edge that gives nothing; it never runs
+    # an edge without an output; it never runs
     "none": OpKind(frozenset(), _nothing, _nothing, _nothing),
 }
