@@ -210,7 +210,7 @@ def faster(lines):
         (replace_cell("nan"), "must be positive, finite numbers"),
         (replace_cell("-1"), "must be positive, finite numbers"),
         (replace_cell("quick"), "line 2"),
-        (lambda lines: lines.append(lines[-1]), "stands here a second time"),
+        (lambda lines: lines.append(lines[-1]), "is a duplicate"),
         (lambda lines: lines.pop(), "was changed after it was written"),
     ],
 )

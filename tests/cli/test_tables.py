@@ -141,7 +141,7 @@ def test_list_of_a_folder(hwnas_cli, refused, measured, imported, tmp_path):
     ("damage", "reason"),
     [
         (lambda path: path.write_text(path.read_text().replace("0.5,", "0.4,")), "was changed after it was written"),
-        (lambda path: path.with_suffix(".toml").unlink(), "has no manifest beside it"),
+        (lambda path: path.with_suffix(".toml").unlink(), "has no manifest"),
         (lambda path: path.with_suffix(".toml").write_text("schema = "), "not TOML"),
         (lambda path: path.rename(path.with_name("no-such-recipe.csv")), "unknown recipe 'no-such-recipe'"),
         (lambda path: path.write_bytes(b"\x00\xff"), "has the columns"),
@@ -244,7 +244,7 @@ def test_diff_of_a_table_that_is_not_known_here(refused, imported, home, tmp_pat
         text = spec.read_text()
         spec.unlink()
         message = refused("tables", "diff", theirs, theirs)
-        assert f"{theirs} is a table of {PHONE}, which is not known here: unknown" in message
+        assert f"{theirs} is a table of {PHONE}, which is unknown on this host: unknown" in message
         assert "Copy devices/samsung-note10.toml and exporters/note10-fp32.toml" in message
         spec.write_text(text)
     recipe = home / "exporters" / "note10-fp32.toml"
@@ -252,7 +252,7 @@ def test_diff_of_a_table_that_is_not_known_here(refused, imported, home, tmp_pat
     assert "was made with another recipe 'note10-fp32'" in refused("tables", "diff", theirs, theirs)
     assert "there is no latency table at none.csv" in refused("tables", "diff", "none.csv", theirs)
     theirs.with_suffix(".toml").unlink()
-    assert "has no manifest beside it" in refused("tables", "diff", theirs, theirs)
+    assert "has no manifest" in refused("tables", "diff", theirs, theirs)
 
 
 # -- import ------------------------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_an_older_import_is_added_to_unless_replaced(hwnas_cli, imported, tmp_pa
 def test_a_measured_table_is_never_added_to(refused, measured, yaml_file):
     before = measured.read_bytes()
     message = refused("tables", "import", yaml_file, "--format", "ofa-yaml", "--target", "this/onnxruntime-cpu-fp32")
-    assert "was measured; rows that are imported cannot be added to it" in message
+    assert "was measured; imported rows cannot be added to it" in message
     assert "--replace" in message
     assert measured.read_bytes() == before
 

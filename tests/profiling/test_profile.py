@@ -303,7 +303,7 @@ def test_lowering_counts_ops(space: Space, this: Target) -> None:
 def test_an_imported_table_is_not_added_to(
     space: Space, this: Target, make_table: Callable[..., LatencyTable], tmp_path: Path
 ) -> None:
-    with pytest.raises(TableMismatch, match="was imported; rows that are measured cannot be added"):
+    with pytest.raises(TableMismatch, match="was imported; measured rows cannot be added"):
         profile(space, this, journals=tmp_path / "j", old=make_table(space, this, origin="imported"))
     assert not (tmp_path / "j").exists()
 
