@@ -1,7 +1,7 @@
-"""The roofline model: what a network would take if each of its operations met the device's peak figures.
+"""The roofline model: the latency of a network if each operation reached the device's peak figures.
 
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures", 2009.
-Its results are estimates (`Estimate`), for tests and dry runs; they are never timed and never become a table.
+Its results are estimates (`Estimate`) for tests and dry runs; it is never timed and has no tables.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Estimate:
     """A latency that was computed, not measured.
 
     Attributes:
-        latency_ms: sum over the operations of the longer of their arithmetic and their memory traffic.
+        latency_ms: sum over the operations of the maximum of arithmetic time and memory time.
         flops: floating point operations (a multiply-add is two).
-        traffic_bytes: inputs, weights and outputs of all operations, each moved once.
+        traffic_bytes: inputs, weights and outputs of all operations, each transferred once.
     """
 
     latency_ms: float
@@ -41,33 +41,33 @@ class Estimate:
 
 
 class RooflineOptions(pydantic.BaseModel, extra="forbid", frozen=True):
-    """The ``[options]`` of a roofline recipe: there are none."""
+    """The ``[options]`` of a roofline recipe: none."""
 
 
 class RooflineSession(TorchSession):
-    """Runs a program as torch does, and estimates its latency from a device's peak figures."""
+    """Runs a program in torch, and estimates its latency from a device's peak figures."""
 
     @staticmethod
     def version() -> str:
-        """Version of the arithmetic below."""
+        """Version of the model below."""
         return "1"
 
     def estimate(self, device: Device) -> Estimate:
         """The latency of the program on a device.
 
         Raises:
-            SpecError: the device's file does not give its peak figures.
+            SpecError: the device's file lacks peak figures.
             RuntimeInputError: the session is closed.
         """
         self._require_open()
         hardware = device.hardware
         if hardware.peak_fp32_gflops is None or hardware.peak_memory_gb_per_s is None:
             raise SpecError(
-                f"devices/{device.name}.toml gives no peak_fp32_gflops and peak_memory_gb_per_s under [hardware], "
-                "which an estimate is made of; on that device `hwnas devices detect --measure-peaks --save` measures "
-                "them (--out FILE where its name is another), or add them to its file"
+                f"devices/{device.name}.toml has no peak_fp32_gflops and peak_memory_gb_per_s under [hardware], "
+                "which an estimate needs; on that device `hwnas devices detect --measure-peaks --save` measures "
+                "them (--out FILE if it has another name), or add them to its file"
             )
-        # A thread has its core's share of the arithmetic, but may use all of the memory's bandwidth.
+        # A thread gets its core's share of the arithmetic, but may use the whole memory bandwidth.
         share = min(1.0, self.recipe.threads / (hardware.cores or self.recipe.threads))
         flops_per_s = hardware.peak_fp32_gflops * 1e9 * share
         bytes_per_s = hardware.peak_memory_gb_per_s * 1e9
@@ -84,8 +84,8 @@ class RooflineSession(TorchSession):
 
     def _bind(self, x: Array) -> Callable[[], torch.Tensor]:
         raise RuntimeUnavailable(
-            f"{self.recipe.name} estimates latencies by arithmetic and cannot be timed: no table and no benchmark is "
-            "made of it. Choose a recipe of a real runtime, e.g. onnxruntime-cpu-fp32"
+            f"{self.recipe.name} computes estimates and cannot be timed, so it has no tables and no benchmarks. Choose "
+            "a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32"
         )
 
     def _run(self, x: Array) -> Array:
@@ -101,7 +101,7 @@ class _Operation:
 
 
 def _operations(module: nn.Module) -> list[_Operation]:
-    """What each operation of an exported program computes and moves."""
+    """FLOPs and memory traffic of each operation of an exported program."""
     if isinstance(module, Wired):
         return [operation for part in module.parts for operation in _operations(part)]
     assert isinstance(module, torch.fx.GraphModule)

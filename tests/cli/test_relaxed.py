@@ -113,7 +113,7 @@ def test_a_host_without_peaks_is_told_how_to_measure_them(hwnas_cli, refused, wo
     for module in (catalog, devices):
         monkeypatch.setattr(module, "detect_host", lambda: host)
     message = refused(*words("--strategy", "gdas", "--steps", 1))
-    assert "gives no peak_fp32_gflops and peak_memory_gb_per_s" in message
+    assert "has no peak_fp32_gflops and peak_memory_gb_per_s" in message
     assert "`hwnas devices detect --measure-peaks --save`" in message
     monkeypatch.setattr(measuring, "_LEAST_S", 0.0)
     monkeypatch.setattr(measuring, "_WIDTHS", (128,))

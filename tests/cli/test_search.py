@@ -195,7 +195,7 @@ def test_own_accuracies_take_the_place_of_subnets(hwnas_cli, refused, words, spa
     assert json.loads(ran.out)["accuracy_model"]["subnets"] == 40
     path.write_text("resolution,accuracy\n24,0.5\n")
     message = refused(*words("--target", f"this/{FP32}", "--budget", "100%", "--accuracy", path))
-    assert "is no table of accuracies of mobilenetv3-tiny" in message
+    assert "is not a table of accuracies of mobilenetv3-tiny" in message
 
 
 INTERRUPTED = """

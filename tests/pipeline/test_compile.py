@@ -307,7 +307,7 @@ def board(home):
         ),
         ({"targets": [TARGETS[0]] * 2}, InvalidValue, "targets names .*/onnxruntime-cpu-fp32 twice"),
         ({"targets": [TARGETS[0], "board/onnxruntime-cpu-fp32"]}, TableError, "this host is not the device board"),
-        ({"targets": [TARGETS[0], "this/roofline-cpu-fp32"]}, HwnasError, "nothing can be timed with roofline"),
+        ({"targets": [TARGETS[0], "this/roofline-cpu-fp32"]}, HwnasError, "cannot be timed"),
         ({"targets": [TARGETS[0], "this/onnx"]}, UnknownName, "unknown recipe 'onnx'"),
     ],
 )
