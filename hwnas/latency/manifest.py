@@ -39,7 +39,7 @@ class Validation(Spec):
             figures here are corrected for it.
         confidence: of the upper bound.
         below_upper: share of the measurements below the bound; None if the profile has too few networks for a bound.
-            upper_margin: the bound's margin over a prediction, as a fraction; None likewise.
+        upper_margin: the bound's margin over a prediction, as a fraction; None likewise.
         baselines: plain sum of the table, MACs, parameters, gradient boosting -> their accuracy.
         spread: variation of the reference network during the validation (see `hwnas.timing.Measurement.spread`).
         date: ISO date.

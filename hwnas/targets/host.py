@@ -55,7 +55,7 @@ class Host:
         l1d_kib, l2_kib, l3_kib: sizes of the data caches that the first core sees, in KiB.
         gpus: names of the NVIDIA GPUs.
         core: further identification of the cores, except on x86: Arm's revisions, RISC-V's identification.
-            board: the machine's name in its device tree or firmware; not on x86.
+        board: the machine's name in its device tree or firmware; not on x86.
     """
 
     architecture: str

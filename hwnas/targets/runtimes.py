@@ -29,10 +29,10 @@ class RuntimeFacts:
             otherwise they are a setting of the runtime, and the graph is in fp32.
         session: its `hwnas.runtimes.Session`, ``package.module:class``; None if hwnas does not drive it.
         packages: distributions that provide the runtime, the usual one first; empty if it needs no package.
-            install: arguments of ``pip install``, as shown in messages and a bundle's README.
+        install: arguments of ``pip install``, as shown in messages and a bundle's README.
         script: the Python in a bundle's README, ``package:path`` of a file below the package's folder, see
-        `hwnas.deploy.readme.lines`; required if `session` is set.
-            recipes: a folder of recipes that come with it, ``package:folder``; None if they are in `exporters/`.
+            `hwnas.deploy.readme.lines`; required if `session` is set.
+        recipes: a folder of recipes that come with it, ``package:folder``; None if they are in `exporters/`.
     """
 
     kind: DeviceKind

@@ -26,12 +26,12 @@ class Protocol:
         warmup_runs: untimed runs at the start of each visit; they bring the program into the caches.
         session_passes: passes over all programs per session; then they are reopened in another order.
         min_sessions, max_sessions: number of sessions; at least two, because even sessions are compared with odd ones.
-            max_seconds: after `min_sessions`, no session starts that would not end within this time, unless the figures
-        could not be trusted without it.
-            tolerance: sessions are added until, for 95% of the programs, the figures of even and odd sessions differ by
-        less than this fraction.
-            max_disagreement: largest accepted difference after the last session, a fraction; above it the machine was
-        too noisy.
+        max_seconds: after `min_sessions`, no session starts that would not end within this time, unless the figures
+            could not be trusted without it.
+        tolerance: sessions are added until, for 95% of the programs, the figures of even and odd sessions differ by
+            less than this fraction.
+        max_disagreement: largest accepted difference after the last session, a fraction; above it the machine was
+            too noisy.
         seed: of the shuffling and of the inputs.
     """
 

@@ -107,7 +107,7 @@ def test_what_cannot_run_is_left_out_with_the_reason(space, evaluator, this, jou
     assert "4096 threads" in reasons["many"]
     assert "speed" in reasons["wrong"]
     assert "cannot be timed" in reasons["roofline-cpu-fp32"]
-    with pytest.raises(RuntimeUnavailable, match=r"no recipe can run this network here: .*4096 threads"):
+    with pytest.raises(RuntimeUnavailable, match=r"no recipe can run this network on this host: .*4096 threads"):
         sweep(space.smallest, evaluator, targets[2:3], journal)
 
 
@@ -245,6 +245,8 @@ def test_a_sweep_of_which_nothing_is_left_says_why(space, this, tmp_path, made_o
     monkeypatch.setattr(module, "time_programs", full)
     with (
         Journal(tmp_path / "journal.jsonl", {}) as journal,
-        pytest.raises(RuntimeUnavailable, match=r"no recipe can run this network here: .*No space left on device"),
+        pytest.raises(
+            RuntimeUnavailable, match=r"no recipe can run this network on this host: .*No space left on device"
+        ),
     ):
         sweep(space.largest, None, [this], journal)

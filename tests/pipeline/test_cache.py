@@ -87,7 +87,7 @@ def test_what_was_stopped_goes_on_and_says_where_it_was(tmp_path, make, log):
     assert caught.value.__notes__ == ["stopped in stage second; finished before it: first"]
     with pytest.raises(KeyboardInterrupt) as caught:
         run(tmp_path / "out", [first, make("second", [first], stopped)], again="first")
-    assert caught.value.__notes__[0].endswith("leave out --from first to go on")
+    assert caught.value.__notes__[0].endswith("omit --from first to resume")
     second = make("second", [first])
     assert [r.cached for r in run(tmp_path / "out", [first, second])] == [True, False]
     assert second.result() == {"tries": 2}  # the first try was built on the first stage as it was before

@@ -66,7 +66,7 @@ def test_another_training(finished, preview):
 
 def test_from_a_stage_on(preview):
     found = preview(again="accuracy")
-    assert found["accuracy", "all"] == ["asked for by --from"]
+    assert found["accuracy", "all"] == ["requested by --from"]
     assert found["search", "onnxruntime-cpu-fp32"] == ["after accuracy"]
     assert ("train", "all") not in found
     assert len(found) == 7
@@ -91,7 +91,7 @@ def test_what_was_changed_and_what_was_stopped(preview, again):
     for path in (again / "stages").glob("train-*"):
         path.rename(path.with_name(f"{path.name}.partial"))
     found = preview()
-    assert found["train", "all"] == ["goes on from where it was stopped"]
+    assert found["train", "all"] == ["resumes"]
     assert found["export", "openvino-cpu-fp32"] == ["after search and train", "its files were changed"]
 
 
