@@ -1,4 +1,4 @@
-"""`hwnas supernet`: supernets from elsewhere."""
+"""`hwnas supernet`: import published supernets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from hwnas.cli import options
 from hwnas.workflows import inputs
 
-app = typer.Typer(help="Supernets from elsewhere.", no_args_is_help=True)
+app = typer.Typer(help="Import published supernets.", no_args_is_help=True)
 
 FORMATS = ("ofa",)
 
@@ -22,14 +22,14 @@ def import_(
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
     format_: Annotated[str, typer.Option("--format", help="ofa: a published checkpoint of once-for-all.")] = "ofa",
     space: Annotated[
-        str | None, typer.Option(help="Space of the supernet; the one that it looks like if left out.")
+        str | None, typer.Option(help="Space of the supernet; by default inferred from its tensors.")
     ] = None,
     data_path: Annotated[
         Path | None, typer.Option(help="ImageNet as an image folder, for BN re-calibration and evaluation.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Read a published supernet. Nothing but tensors is unpickled, and every name and shape must be right."""
+    """Read a published supernet. Only tensors are unpickled, and every name and shape is checked."""
     from hwnas.data import open_data
     from hwnas.errors import CheckpointError, DataError, UnknownName
     from hwnas.spaces import make_space
@@ -45,7 +45,7 @@ def import_(
     name = space or resembled(state)
     if name is None:
         raise CheckpointError(
-            f"{file} has no parameter of once-for-all's supernets; those of {', '.join(PUBLISHED)} can be read"
+            f"{file} has no parameter of once-for-all's supernets; supported are {', '.join(PUBLISHED)}"
         )
     supernet = Supernet(make_space(name))
     load_once_for_all(supernet, state)
@@ -54,8 +54,8 @@ def import_(
         classes = open_data("images", path=data_path).classes
         if len(classes) != supernet.space.classes:
             raise DataError(
-                f"{file} tells {supernet.space.classes} classes apart, and {data_path} has {len(classes)}: "
-                "give the images that it was trained on, or leave --data-path out"
+                f"{file} has {supernet.space.classes} classes, but {data_path} has {len(classes)}: "
+                "use the images that it was trained on, or omit --data-path"
             )
     save_supernet(
         supernet,

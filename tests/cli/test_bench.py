@@ -64,7 +64,7 @@ def test_fail_over_budget(bench):
 def test_what_cannot_be_judged(bench):
     ran = bench(1.9, None, "--fail-over-budget")
     assert ran.code == 2
-    assert "my-bundle was made without a budget; name one: hwnas bench my-bundle --budget 0.8ms" in ran.err
+    assert "my-bundle has no budget; set one: hwnas bench my-bundle --budget 0.8ms" in ran.err
     for words in (("--budget", "50%"), ("--budget", "3MB")):
         ran = bench(1.9, 1.0, *words)
         assert (ran.code, "milliseconds, such as 0.8ms" in ran.err) == (2, True), ran

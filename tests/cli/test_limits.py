@@ -54,13 +54,13 @@ def test_a_current_folder_that_was_deleted(hwnas_cli, monkeypatch):
     monkeypatch.setattr(os, "getcwd", gone)
     ran = hwnas_cli("devices", "list")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "error: the current folder does not exist any more; `cd` to one that does\n"
+    assert ran.err == "error: the current folder no longer exists; `cd` to another one\n"
 
 
 def test_numbers_of_processes_that_are_none():
     left = {"LOCAL_RANK": "1", "SLURM_PROCID": "0", "WORLD_SIZE": "many"}
     environment = {"RANK": "", "JSM_NAMESPACE_RANK": "x", **left}
-    assert drop_ranks(environment) == "RANK='', JSM_NAMESPACE_RANK='x' is not the number of a process and is not used"
+    assert drop_ranks(environment) == "RANK='', JSM_NAMESPACE_RANK='x' is not a process number and is ignored"
     assert environment == left
     assert drop_ranks(environment) == ""
 
@@ -80,7 +80,7 @@ finally:
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "imported lightning_fabric" in done.stdout
-    assert "RANK='' is not the number of a process" in done.stderr
+    assert "RANK='' is not a process number" in done.stderr
 
 
 def test_a_mistake_of_ours_is_not_hidden(hwnas_cli, monkeypatch):

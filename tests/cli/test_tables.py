@@ -127,7 +127,7 @@ def test_list(hwnas_cli, measured, imported, this, space):
     at = lines.index(PHONE)
     assert lines[at + 1].startswith("  imported ")
     assert lines[at + 1].endswith(", 3 rows, yours")
-    assert lines[at + 2] == "  fitted on nothing"
+    assert lines[at + 2] == "  no fit"
 
 
 def test_list_of_a_folder(hwnas_cli, refused, measured, imported, tmp_path):
@@ -198,7 +198,7 @@ def test_show_an_imported_table(hwnas_cli, imported, tmp_path):
     assert "3 ops, imported" in ran.out
     assert "statistic: mean" in ran.out
     assert ": 160.yaml" in ran.out
-    assert "no context factors: predictions are the plain sum" in ran.out
+    assert "no context terms: predictions are the plain sum" in ran.out
 
 
 def test_show_no_table(refused, home):
@@ -292,7 +292,7 @@ def test_import_says_what_it_averaged_and_replaced(hwnas_cli, imported, yaml_fil
     ran = hwnas_cli(*words)
     assert ran.code == 0
     assert "3 ops of samsung-note10/note10-fp32 from 2 files" in ran.out
-    assert "1 of them stand in several files with other values" in ran.out
+    assert "1 of them have different values in several files" in ran.out
     assert f"20.0%, in {STEM}" in ran.out
     assert "3 rows of the older table were replaced" in ran.out
     ran = hwnas_cli(*words, "--replace")
@@ -352,7 +352,7 @@ def test_a_confidence_or_no_margin(refused, home, tmp_path):
         "search", "--supernet", tmp_path, "--target", PHONE, "--budget", "20ms", "--out", tmp_path / "a.json",
         "--confidence", "0.9", "--no-margin",
     )  # fmt: skip
-    assert "give --confidence or --no-margin, not both" in message
+    assert "use --confidence or --no-margin, not both" in message
 
 
 def test_a_search_on_an_imported_table(hwnas_cli, refused, phone_table, space, supernet, evaluator, tmp_path):
