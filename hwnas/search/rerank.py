@@ -1,4 +1,4 @@
-"""From the best by a model to the best by evaluation: the ensemble picks, images decide."""
+"""Re-ranking: the ensemble selects candidates, and evaluation on images decides."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hwnas.progress import Progress, never, silent
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.solve import Found, solve
 
-_AT_ONCE = 10  # networks evaluated before asking whether to stop
-PROPOSALS = 300  # the best by the stage-wise model, of which the ensemble picks
+_AT_ONCE = 10  # networks evaluated between calls of `stop`
+PROPOSALS = 300  # the best by the stage-wise model, from which the ensemble selects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """Networks that were really evaluated.
+    """Evaluated networks.
 
     Attributes:
-        candidates: the most accurate first, by evaluation.
-        accuracies: on the validation images, of each.
-        found: what the search proposed.
-        proof: in words, what is proved of the first candidate and what is not.
+        candidates: by decreasing evaluated accuracy.
+        accuracies: of each on the validation images.
+        found: result of the search.
+        proof: what is proved about the first candidate and what is not, in words.
     """
 
     candidates: list[Candidate]
@@ -44,14 +44,14 @@ def choose(
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
 ) -> Chosen:
-    """Search, re-rank by the ensemble where the accuracy model has one, and evaluate the best.
+    """Search, re-rank by the ensemble if the accuracy model has one, and evaluate the best.
 
     Args:
-        problem: what is asked.
-        evaluator: measures subnets.
-        journal: where evaluations are kept.
+        problem: the problem.
+        evaluator: evaluates subnets.
+        journal: record of evaluations.
         strategy: as in `hwnas.search.solve`.
-        candidates: how many networks are evaluated.
+        candidates: number of networks to evaluate.
         stop: polled regularly; when it returns True, only the first of the best so far are evaluated.
         progress: callback, invoked during search and evaluations.
 

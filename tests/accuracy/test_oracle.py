@@ -232,7 +232,7 @@ def test_the_script_says_what_is_wrong(table: BenchmarkTable, capsys: pytest.Cap
     for arguments, message in (
         (["missing.csv"], "cannot be read as CSV"),
         ([str(table.path)], "unknown column of"),
-        ([str(table.path), "--column", "valid", "--budget", "macs=1"], "no network of nasbench201 keeps"),
+        ([str(table.path), "--column", "valid", "--budget", "macs=1"], "no network of nasbench201 is within"),
     ):
         with pytest.raises(SystemExit, match=message):
             script.main(arguments)

@@ -90,5 +90,5 @@ def test_compile_judges_each_target():
     with pytest.raises(typer.Exit) as ended:
         _fail_over_budget({"a": answer(-0.1), "b": answer(0.9)})
     assert ended.value.exit_code == 1
-    with pytest.raises(TooNoisy, match="whether b keeps the budget"):
+    with pytest.raises(TooNoisy, match="whether b is within the budget"):
         _fail_over_budget({"a": answer(-0.1), "b": answer(0.9, too_noisy=True)})

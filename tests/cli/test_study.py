@@ -71,7 +71,7 @@ def test_from_the_first_training_to_a_bundle(hwnas_cli, refused, words, space, t
     again = hwnas_cli(*words("--json"))
     assert json.loads(again.out) == answer
     assert "training: " not in again.err
-    assert "is of something else; give another name: training is" in refused(*words("--steps", 6))
+    assert "has other settings; use another name: training is" in refused(*words("--steps", 6))
     more = hwnas_cli(*words("--trials", 4, "--json"))
     assert json.loads(more.out)["proof"].startswith("The best of 4 networks")
 
@@ -157,7 +157,7 @@ def test_a_folder_with_a_supernet_of_something_else_is_left_alone(refused, words
         (("--sampler", "tpee"), "unknown sampler 'tpee'. Did you mean 'tpe'"),
         (("--target", "this/*"), "a study is for one recipe, not for --target this/*"),
         (("--target", "this/openvino-cpu-bf16"), "there is no latency table for"),
-        (("--budget", "params=10"), "keeps 10 of params"),
+        (("--budget", "params=10"), "is within 10 of params"),
         (("--confidence", "0.9", "--no-margin"), "use --confidence or --no-margin, not both"),
         (("--storage", "study.txt"), "a .log or .journal file or a database URL"),
         (("--epochs", "5"), "falls into 1 to 4 epochs, not 5; give fewer, or more --steps"),
