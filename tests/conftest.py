@@ -32,7 +32,7 @@ from hwnas.timing.protocol import NETWORKS, OPS, Protocols
 # bit for bit. (That is OpenMP's default, but hwnas's is to follow other work.)
 os.environ.setdefault("OMP_DYNAMIC", "false")
 
-# What tests measure is taken as it is, for nobody knows what else runs on the machine meanwhile, and after the least
+# Tests accept noisy measurements, because other programs may run on the machine, and take the smallest
 # number of sessions.
 ON_ANY_MACHINE = {"max_disagreement": 1e3, "max_seconds": 0.0}
 OF_TESTS = Protocols(ops=replace(OPS, **ON_ANY_MACHINE), networks=replace(NETWORKS, **ON_ANY_MACHINE))

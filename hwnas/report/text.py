@@ -134,7 +134,7 @@ def _lines(answer: Answer, bundle: Path) -> str:
             *(
                 [
                     f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%}): stage bench "
-                    "is not finished; close what else runs here, and the same hwnas compile times it again"
+                    "is not finished; close other programs, and the same hwnas compile times it again"
                 ]
                 if answer["noise"]["too_noisy"]
                 else []

@@ -88,14 +88,14 @@ def choose(
 
 
 def _proof(problem: Problem, found: Found, evaluated: int, *, ensemble: bool) -> str:
-    count, rest = len(found.candidates), "of them the ensemble picked" if ensemble else "of them the model picked"
+    count, model = len(found.candidates), "ensemble" if ensemble else "model"
     if found.stopped:
-        first = f"Stopped early: the best {count} that {found.strategy} search had found so far. Nothing is proved"
+        first = f"Stopped early: the best {count} that {found.strategy} search found so far. Nothing is proved"
     elif found.proved:
         first = (
-            f"Proved: no other of the {problem.space.size:.3g} networks keeps the budgets with a higher accuracy by "
-            f"the model than these {count}. Not proved"
+            f"Proved: no other of the {problem.space.size:.3g} networks within the budgets has a higher predicted "
+            f"accuracy than these {count}. Not proved"
         )
     else:
         first = f"The best {count} of {found.evaluations} that {found.strategy} search scored. Nothing is proved"
-    return f"{first}: {rest} {evaluated}, and evaluation the best of those"
+    return f"{first}: the {model} selected {evaluated} of them, and evaluation the best of those"
