@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measured(space: Space, target: Target, folder: Path, networks: int, seed: int) -> tuple[Validation, float]:
-    """The validation of a table made anew, and the seconds that its profile took (0 where it was there)."""
+    """The validation of a new table, and the seconds of its profile (0 if it existed)."""
     path = folder / f"{target.name}.csv"
     old = read_table(target, path) if path.is_file() else None
     fit = old.fit_for(space) if old else None
@@ -116,7 +116,7 @@ HEADER = f"| {' | '.join(COLUMNS)} |\n|---|---|{'---:|' * (len(COLUMNS) - 2)}"
 
 
 def line(space: str, recipe: str, v: Validation, seconds: float, ok: bool) -> str:
-    """One row of the report, in Markdown; the columns are told in docs/latency-error.md."""
+    """One row of the report, in Markdown; the columns are explained in docs/latency-error.md."""
     figures = [f"{x:.2%}" for x in (v.mape, v.noise_floor)] + [f"{x:.1%}" for x in (v.within_5pct, v.within_10pct)]
     ranks = [f"{v.kendall_tau:.3f}", f"{v.kendall_tau_repeat:.3f}", f"{v.speed:.1%}"]
     bound = ["-" if v.below_upper is None else f"{v.below_upper:.1%}"]

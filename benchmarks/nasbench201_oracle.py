@@ -35,12 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Search, and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("csv", type=Path)
-    parser.add_argument("--column", help="of the accuracies that are searched; the only one if left out")
+    parser.add_argument("--column", help="of the accuracies; by default the only one")
     parser.add_argument("--target", help="device/recipe, for a budget of latency")
     parser.add_argument(
         "--budget", action="append", default=[], help="as `hwnas search` takes them, e.g. 50%% or macs=40M"
     )
-    parser.add_argument("--confidence", type=float, help="with which latency budgets are kept; no margin if left out")
+    parser.add_argument("--confidence", type=float, help="of latency budgets; by default no margin")
     parser.add_argument("--evaluations", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=20)
     given = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """What lowering costs: networks of trained supernets under every recipe of this host, beside torch.
 
-From each folder that `hwnas train` wrote, some networks (or all, if there are no more) are lowered under each recipe
+From each folder from `hwnas train`, some networks (or all, if there are no more) are lowered under each recipe
 and run on all test images: accuracy and parity beside the torch network, and bytes of the file per weight.
 
     python benchmarks/recipes.py supernet --networks 5
@@ -31,9 +31,9 @@ from hwnas.workflows.inputs import reopen_data
 def main() -> None:
     """Measure, and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("supernets", type=Path, nargs="+", help="folders that `hwnas train` wrote")
+    parser.add_argument("supernets", type=Path, nargs="+", help="folders from `hwnas train`")
     parser.add_argument("--networks", type=int, default=5)
-    parser.add_argument("--images", type=int, help="test images; all if left out")
+    parser.add_argument("--images", type=int, help="test images; by default all")
     parser.add_argument("--recipes", nargs="+", help="only these")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -38,13 +38,11 @@ DRAWS = 2_000_000  # at most
 def main() -> None:
     """Measure, and print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--supernet", type=Path, required=True, help="folder that `hwnas train` wrote")
+    parser.add_argument("--supernet", type=Path, required=True, help="folder from `hwnas train`")
     parser.add_argument("--out", type=Path, required=True, help="folder for tables and evaluations")
     parser.add_argument("--recipe", default=FLEET[0])
     parser.add_argument("--budgets", type=int, default=10)
-    parser.add_argument(
-        "--images", type=int, default=None, help="validation images an evaluation takes; all if left out"
-    )
+    parser.add_argument("--images", type=int, default=None, help="validation images per evaluation; by default all")
     parser.add_argument("--calibration-images", type=int, default=2000)
     parser.add_argument("--candidates", type=int, default=9, help="evaluated for each budget")
     parser.add_argument("--random", type=int, default=1000, help="random networks within each budget")

@@ -1,7 +1,7 @@
 """hwnas: a hardware-aware deployment compiler for neural networks.
 
-What is listed in `__all__` is the public API, and so are ``hwnas.search(...)`` and the use cases of `hwnas.workflows`.
-Each name is loaded when it is first used, so that importing hwnas loads no runtime and no library for training.
+The public API consists of `__all__`, ``hwnas.search(...)`` and the use cases of `hwnas.workflows`. Each name is loaded
+when first used, so importing hwnas loads neither runtimes nor training libraries.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ _EXPORTS = {
     "targets": ("Device", "Recipe", "Target", "resolve_target"),
     "workflows": ("study", "sweep"),
 }
-_PACKAGES = ("search", "workflows")  # of which the first can be called
+_PACKAGES = ("search", "workflows")  # the first is callable
 
 _load = lazily(__name__, _EXPORTS)
 

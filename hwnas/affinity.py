@@ -1,7 +1,7 @@
-"""The cores that this process may run on, whatever OpenMP did to them.
+"""The cores that this process may run on, regardless of OpenMP's thread binding.
 
-``OMP_PROC_BIND``, ``OMP_PLACES`` and ``GOMP_CPU_AFFINITY`` make libgomp bind the thread that loads it, which is the one
-that imports torch or scikit-learn, to the first place, often a single core. The cores are therefore recorded when hwnas
+``OMP_PROC_BIND``, ``OMP_PLACES`` and ``GOMP_CPU_AFFINITY`` make libgomp bind the thread that loads it (the one that
+imports torch or scikit-learn) to the first place, often a single core. The cores are therefore recorded when hwnas
 is imported, and the command line drops these variables before torch is loaded.
 """
 
@@ -45,20 +45,20 @@ def _now() -> frozenset[int]:
 def _openmp_is_loaded() -> bool:
     try:
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux: nothing binds there
+    except OSError:  # not Linux: OpenMP does not bind
         return False
     return any(name in mapped for name in _LIBRARIES)
 
 
 _at_import = _now()
-# Without such a variable nothing was bound, and the list of what is mapped need not be read.
+# Without such a variable nothing was bound, so the list of mapped libraries need not be read.
 _bound_before_import = bool(binding()) and _openmp_is_loaded()
 
 
 def allowed_cores() -> frozenset[int]:
-    """The logical cores that this process may run on; empty where the system does not say (macOS, Windows).
+    """The logical cores that this process may run on; empty where the system does not report them (macOS, Windows).
 
-    Where OpenMP has bound this thread to fewer since hwnas was imported, they are those of before.
+    If OpenMP has bound this thread to fewer cores since hwnas was imported, the earlier cores are returned.
     """
     now = _now()
     return _at_import if binding() and now < _at_import else now
@@ -75,10 +75,10 @@ def bound_by() -> str:
 
 
 def drop_binding(environment: MutableMapping[str, str] = os.environ) -> str:
-    """Take the variables out of the environment before torch is loaded; returns what to say of it, if anything.
+    """Remove the variables from the environment before torch is loaded; return a warning about it, or None.
 
-    hwnas places what it times itself, and processes that it starts (training on several devices, workers that load
-    images) would inherit the single core.
+    hwnas pins what it times itself, and child processes (training on several devices, workers that load images) would
+    inherit the single core.
     """
     found = binding(environment)
     if not found or _openmp_is_loaded():

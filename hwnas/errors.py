@@ -3,26 +3,26 @@
 ::
 
     HwnasError                    a user can act on it: one message, exit code 2, no traceback
-    ├── SpecError                 a TOML or JSON file says something that it may not say
+    ├── SpecError                 a TOML or JSON file is invalid
     ├── UnknownName               no device, recipe, space, variable ... has that name
-    ├── InvalidValue              an argument outside its range
+    ├── InvalidValue              an argument is invalid
     ├── TableError                a latency table cannot be used
     │   ├── TableCorrupt          its rows do not match its manifest, or are not latencies
     │   ├── TableMismatch         it was made with another recipe or for another target
     │   └── MissingOp             it lacks an op that the space needs
-    ├── TooNoisy                  the machine was too unsteady for a measurement to be trusted
-    ├── InfeasibleBudget          no network of the space keeps the budgets
+    ├── TooNoisy                  timings vary too much to be trusted
+    ├── InfeasibleBudget          no network of the space is within the budgets
     ├── SearchStopped             a search was stopped before it found a network
     ├── RuntimeUnavailable        a runtime cannot run here
     ├── PluginError               an object of another package, or of a user's file, cannot be used
     ├── RuntimeInputError         a runtime was given an input of the wrong shape or type, or was closed
-    ├── DataError                 a dataset is empty, broken or not of the form asked for
-    ├── CheckpointError           a supernet's files are not what is asked for
+    ├── DataError                 a dataset is empty, broken or in another format than expected
+    ├── CheckpointError           a supernet's files are missing, broken or of another supernet
     ├── TrainingDiverged          a loss is NaN or infinite
     ├── OutOfMemory               a batch or a program does not fit into the memory
     ├── ProcessLost               one of a training's processes ended before the others
-    ├── GraphError                a lowered graph is not one that its runtime takes
-    ├── ParityError               the lowered network computes something else
+    ├── GraphError                a lowered graph is not accepted by its runtime
+    ├── ParityError               the outputs of the lowered network differ from those of the original
     ├── BundleError               a bundle is incomplete or was changed
     └── OutputError               a file or folder cannot be written
 """
@@ -35,11 +35,11 @@ from collections.abc import Iterable
 
 
 class HwnasError(Exception):
-    """What was wrong, the value, what would be right, and the command that helps."""
+    """An error that the user can act on. Messages say what was wrong, the value, what is valid, and what helps."""
 
 
 class SpecError(HwnasError):
-    """A TOML or JSON file says something that it may not say."""
+    """A TOML or JSON file is invalid."""
 
 
 class UnknownName(HwnasError):
@@ -55,7 +55,7 @@ class UnknownName(HwnasError):
 
 
 class InvalidValue(HwnasError):
-    """An argument outside its range."""
+    """An argument is invalid."""
 
 
 class TableError(HwnasError):
@@ -75,17 +75,17 @@ class MissingOp(TableError):
 
 
 class TooNoisy(HwnasError):
-    """The machine was too unsteady for a measurement to be trusted."""
+    """Timings vary too much to be trusted."""
 
 
 class InfeasibleBudget(HwnasError):
-    """No network of the space keeps the budgets.
+    """No network of the space is within the budgets.
 
     Attributes:
-        objectives: names of those whose budgets cannot be kept: one alone, or several together.
-        lowest: the least value that the last of them can have within the budgets of the others; NaN if that was not
+        objectives: names of the objectives whose budgets cannot be met: one alone, or several together.
+        lowest: the minimum of the last of them within the budgets of the others; NaN if it was not
             computed.
-        arch: the network of that value, where one objective cannot be kept alone; else None.
+        arch: the network with that minimum, if a single objective cannot be met; else None.
     """
 
     def __init__(
@@ -114,11 +114,11 @@ class RuntimeInputError(HwnasError):
 
 
 class DataError(HwnasError):
-    """A dataset is empty, broken or not of the form asked for."""
+    """A dataset is empty, broken or in another format than expected."""
 
 
 class CheckpointError(HwnasError):
-    """A supernet's files are not what is asked for."""
+    """A supernet's files are missing, broken or of another supernet."""
 
 
 class TrainingDiverged(HwnasError):
@@ -134,11 +134,11 @@ class ProcessLost(HwnasError):
 
 
 class GraphError(HwnasError):
-    """A lowered graph is not one that its runtime takes."""
+    """A lowered graph is not accepted by its runtime."""
 
 
 class ParityError(HwnasError):
-    """The lowered network computes something else than the network it came from."""
+    """The outputs of the lowered network differ from those of the network it came from."""
 
 
 class BundleError(HwnasError):

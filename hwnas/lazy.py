@@ -1,4 +1,4 @@
-"""Names of a package that are loaded when they are first used."""
+"""Lazy imports: names of a package that are loaded when first used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str]
 
     Args:
         package: its ``__name__``.
-        modules: module below it -> the names that it has.
+        modules: submodule -> the names that it defines.
     """
     module_of = {name: module for module, names in modules.items() for name in names}
 
@@ -28,13 +28,13 @@ def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str]
 
 
 def callable_as(package: str, module: str, name: str) -> None:
-    """Let a package be called as a function that is loaded at the first call.
+    """Make a package callable: a call runs a function that is loaded at the first call.
 
-    A package hides a function of its own name: Python sets it as an attribute of the package above it.
+    A package hides a function of the same name: Python sets it as an attribute of the parent package.
 
     Args:
         package: its ``__name__``.
-        module: that has the function; it may build on the package.
+        module: module of the function; it may import the package.
         name: of the function.
     """
 

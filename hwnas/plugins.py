@@ -1,12 +1,12 @@
-"""Registries: the objects of hwnas by name, and those that installed packages add under an entry-point group.
+"""Registries: objects by name, built in or added by installed packages under an entry-point group.
 
 A package names its objects in its ``pyproject.toml``::
 
     [project.entry-points."hwnas.runtimes"]
     reference = "my_package.runtime:REFERENCE"
 
-Names are read from the metadata of installed packages; an object is imported when it is asked for. What cannot be
-imported, and what has a name that is taken, is reported by name and does not affect the rest. Where a registry takes
+Names are read from the metadata of installed packages; an object is imported when it is looked up. An object that
+cannot be imported, or whose name is taken, is reported and does not affect the others. In a registry that accepts
 files, ``path/to/file.py:NAME`` is a name, too.
 """
 
@@ -31,7 +31,7 @@ from hwnas.errors import PluginError, UnknownName
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-CODE = "HWNAS_CODE"  # environment variable: Python files that other files may name, separated as in PATH
+CODE = "HWNAS_CODE"  # environment variable: Python files that other files may refer to, separated as in PATH
 _named_by_user: set[Path] = set()  # in this process
 _IN_FILE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
@@ -42,9 +42,9 @@ class Registry(Generic[T]):
     Args:
         what: the kind in messages, e.g. "space".
         group: the entry-point group, e.g. "hwnas.spaces".
-        builtin: the objects that come with hwnas; the dictionary itself is kept, so what is added to it is found.
-        fits: whether an object of a plugin or a file is one of this kind.
-        needs: what fits, in words, e.g. "a hwnas.targets.runtimes.RuntimeFacts".
+        builtin: the objects that come with hwnas; the dictionary is not copied, so later additions are found.
+        fits: whether an object of a plugin or a file is of this kind.
+        needs: the kind in words, e.g. "a hwnas.targets.runtimes.RuntimeFacts".
         takes_files: whether ``path/to/file.py:NAME`` is a name.
     """
 
@@ -66,13 +66,13 @@ class Registry(Generic[T]):
         return [*self.builtin, *self._plugins()]
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is an object of that name; a file is not looked into."""
+        """Whether there is an object of that name; a file is not opened."""
         return isinstance(name, str) and (
             name in self.builtin or name in self._plugins() or (self._takes_files and in_file(name))
         )
 
     def __getitem__(self, name: str) -> T:
-        """As `get`, of a name that the user gives."""
+        """As `get`, for a name that the user gives."""
         return self.get(name)
 
     def get(self, name: str, *, recorded: bool = False) -> T:
@@ -80,13 +80,13 @@ class Registry(Generic[T]):
 
         Args:
             name: of the object.
-            recorded: whether the name stands in a file, such as the manifest of a bundle, which may come from anybody:
-                the Python file that it names runs only if the user named the same one, or lists it in `HWNAS_CODE`.
+            recorded: whether the name was read from an untrusted file, such as the manifest of a bundle: the Python
+                file that it names runs only if the user named the same file, or lists it in `HWNAS_CODE`.
 
         Raises:
             UnknownName: there is none.
-            PluginError: it is a plugin's or a file's, and cannot be loaded, is of another kind, or two plugins have it;
-                or the user did not name the file.
+            PluginError: an object of a plugin or a file cannot be loaded, is of another kind, or is registered by two
+                plugins; or the user did not name the file.
         """
         if name in self.builtin:
             return self.builtin[name]
@@ -96,7 +96,7 @@ class Registry(Generic[T]):
         points = self._plugins().get(name)
         if points is None:
             hint = f"If it came from a plugin, install the package that registers it under {self.group}"
-            files = "; path/to/file.py:NAME names one in a file" if self._takes_files else ""
+            files = "; path/to/file.py:NAME loads one from a file" if self._takes_files else ""
             raise UnknownName(self.what, name, self.names(), f"{hint}{files}.")
         if len(points) > 1:
             owners = " and ".join(sorted(map(_owner, points)))
@@ -105,12 +105,12 @@ class Registry(Generic[T]):
         origin = f"the {self.what} {name!r} of the plugin {_owner(point)}"
         try:
             found = point.load()
-        except Exception as error:  # whatever a plugin raises while it is imported
+        except Exception as error:  # the import of a plugin may raise anything
             raise PluginError(f"{origin} cannot be loaded from {point.value}: {_reason(error)}") from error
         return self._checked(found, origin)
 
     def plugins(self) -> Iterator[tuple[str, T]]:
-        """Name and object of every plugin; one that cannot be loaded is left out, with one warning."""
+        """Name and object of every plugin; one that cannot be loaded is skipped with a warning."""
         for name in self._plugins():
             try:
                 yield name, self[name]
@@ -129,7 +129,7 @@ class Registry(Generic[T]):
             if point.name in self.builtin:
                 _warn_left_out(
                     f"the {self.what} {point.name!r} of the plugin {_owner(point)}: hwnas has a {self.what} of that "
-                    "name; the plugin should give it another one"
+                    "name; the plugin should use another name"
                 )
             else:
                 found.setdefault(point.name, []).append(point)
@@ -142,11 +142,11 @@ def in_file(name: str) -> bool:
 
 
 def absolute_name(name: str, folder: Path | None = None) -> str:
-    """A name that means the same from every folder: the path of ``file.py:NAME`` is made absolute.
+    """A name that is independent of the current folder: the path of ``file.py:NAME`` is made absolute.
 
     Args:
         name: of an object.
-        folder: that a relative path counts from; the current one if None.
+        folder: base of a relative path; the current folder if None.
     """
     if not in_file(name):
         return name
@@ -180,7 +180,7 @@ def resource(path: str) -> Path:
 
 @functools.cache
 def _entry_points(group: str, path: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
-    """The entry points of a group; reading the metadata of 150 packages takes 12 ms, so once for each `sys.path`."""
+    """The entry points of a group, cached by `sys.path`: reading the metadata of 150 packages takes 12 ms."""
     return tuple(importlib.metadata.entry_points(group=group))
 
 
@@ -189,7 +189,7 @@ def _owner(point: importlib.metadata.EntryPoint) -> str:
 
 
 def _check_allowed(name: str, what: str, *, recorded: bool) -> None:
-    """Refuse to run a Python file that only a file names: opening somebody's bundle must not run their code."""
+    """Refuse to run a Python file that only another file names: opening a bundle must not run its author's code."""
     file = file_of(name)
     assert file is not None
     if not recorded:
@@ -197,7 +197,7 @@ def _check_allowed(name: str, what: str, *, recorded: bool) -> None:
     listed = {Path(each).expanduser().absolute() for each in os.environ.get(CODE, "").split(os.pathsep) if each}
     if file not in _named_by_user | listed:
         raise PluginError(
-            f"the {what} {name!r} is Python code in a file, and was named by a file, not by you. If you trust "
+            f"the {what} {name!r} is Python code, and you did not name its file yourself. If you trust "
             f"{file}, allow it to run: {CODE}={file}"
         )
 
@@ -209,7 +209,7 @@ def _from_file(name: str, what: str) -> object:
         raise PluginError(f"the {what} {name!r} is not known: {file} does not exist; restore it, or name another one")
     try:
         module = _module(file)
-    except Exception as error:  # whatever the user's file raises
+    except Exception as error:  # the user's file may raise anything
         raise PluginError(f"the {what} {name!r} cannot be loaded: {file} raises {_reason(error)}") from error
     if not hasattr(module, attribute):
         public = [each for each in vars(module) if not each.startswith("_")]
@@ -219,12 +219,12 @@ def _from_file(name: str, what: str) -> object:
 
 @functools.cache
 def _module(file: Path) -> ModuleType:
-    """A file as a module; once in a process, so that what it defines is one thing."""
+    """A file as a module, loaded once per process, so that its objects are identical everywhere."""
     spec = importlib.util.spec_from_file_location(f"hwnas_file_{file.stem}_{abs(hash(file)):x}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -239,5 +239,5 @@ def _reason(error: Exception) -> str:
 
 @functools.cache
 def _warn_left_out(reason: str) -> None:
-    """Once for each: a command reads the registries several times."""
+    """Warn once per reason: a command reads the registries several times."""
     log.warning("left out: %s", reason)

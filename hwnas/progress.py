@@ -1,4 +1,4 @@
-"""How long work tells how far it is; the command line draws it."""
+"""Progress callbacks of long work; the command line draws them."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-# Makes the context in which work can be cut short; it gives a function that returns True when the work shall end.
+# A context in which work can be stopped early; it yields a function that returns True when the work must stop.
 Stopping = Callable[[], AbstractContextManager[Callable[[], bool]]]
 
 
 class Progress(Protocol):
-    """Called as work goes on."""
+    """Callback, invoked as work proceeds."""
 
     def __call__(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         """`done` of `total` steps of `what` are done.
 
         Args:
             what: the work.
-            done: steps that are done.
-            total: all steps.
+            done: number of finished steps.
+            total: number of all steps.
             unit: what a step is, in the plural, e.g. ``images``.
-            note: how the work goes, e.g. ``loss 1.23``; the last one counts.
+            note: state of the work, e.g. ``loss 1.23``; the latest is shown.
         """
 
 
 def never() -> bool:
-    """An answer to "shall I stop?" that lets work go on to its end."""
+    """A stop predicate that is never true."""
     return False
 
 
 @contextmanager
 def unstoppable() -> Iterator[Callable[[], bool]]:
-    """A `Stopping` that lets work go on to its end."""
+    """A `Stopping` that never stops the work."""
     yield never
 
 
 def silent(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
-    """A `Progress` that says nothing."""
+    """A `Progress` that does nothing."""

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, lines elsewhere; and signals to stop, which end the work."""
+"""Progress on stderr (a bar on a terminal, lines elsewhere), and the signals that stop the work."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class _Stop:
         self.number: int | None = None
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Do what Python does at Ctrl-C, and remember it."""
+        """Raise KeyboardInterrupt as Python does, and record the signal."""
         self.number = number
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raise the interrupt again: whoever still calls did not get it.
+        """Raise the interrupt again: a caller that still runs did not receive it.
 
         Raises:
             KeyboardInterrupt: a signal came.
@@ -41,17 +41,17 @@ _STOP = _Stop()
 
 @contextmanager
 def remembered_signals() -> Iterator[Callable[[], int]]:
-    """End the work alike at Ctrl-C and at SIGTERM, and let neither get lost while the context lasts.
+    """While the context lasts, stop the work at Ctrl-C and SIGTERM alike, and let neither get lost.
 
-    Python raises `KeyboardInterrupt` in whatever runs at that moment. A destructor or a library's callback swallows it,
-    and the work would go on to its end; so the shown progress raises it once more.
+    Python raises `KeyboardInterrupt` in the code that runs at that moment. A destructor or a library's callback may
+    swallow it, and the work would continue; so the shown progress raises it again.
 
     Yields:
-        a function that returns the exit code of an interruption: 143 after SIGTERM, else 130.
+        a function that returns the exit code of an interrupted run: 143 after SIGTERM, else 130.
     """
     taken = {}
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-        if signal.getsignal(number) is usual:  # a job in the background of a shell ignores Ctrl-C, and so do we
+        if signal.getsignal(number) is usual:  # a background job of a shell ignores Ctrl-C; keep that
             taken[number] = signal.signal(number, _STOP.handle)
     _STOP.number = None
     report = sys.unraisablehook
@@ -72,9 +72,9 @@ def remembered_signals() -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether Ctrl-C was pressed while the context lasts; a second one interrupts as ever.
+    """A function that returns whether Ctrl-C was pressed while the context lasts; a second Ctrl-C interrupts as usual.
 
-    For work that has something to show for itself when it is cut short.
+    For work that has a usable result when it is stopped early.
     """
     before = signal.getsignal(signal.SIGINT)
     pressed = False
@@ -85,7 +85,7 @@ def stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
             before(number, frame)
         pressed = True
 
-    if callable(before):  # a job in the background of a shell ignores Ctrl-C, and so do we
+    if callable(before):  # a background job of a shell ignores Ctrl-C; keep that
         signal.signal(signal.SIGINT, handle)
     try:
         yield lambda: pressed
@@ -117,7 +117,7 @@ def shown_progress() -> Iterator[Progress]:
 
     def show(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         _STOP.check()
-        if not tasks:  # not before: a process that reports nothing leaves the terminal to the one that does
+        if not tasks:  # not earlier: a process without progress must leave the terminal to the one that has some
             bars.start()
         if what not in tasks:
             tasks[what] = bars.add_task(what, total=total, unit=unit, note=note)
@@ -131,7 +131,7 @@ def shown_progress() -> Iterator[Progress]:
 
 
 class _Lines:
-    """A line when a piece of work begins and ends, and every few seconds between."""
+    """A line at the start and the end of each piece of work, and every few seconds in between."""
 
     def __init__(self) -> None:
         self._what = ""

@@ -68,7 +68,7 @@ def test_python_that_imports_hwnas_first_keeps_its_cores() -> None:
     assert found["cores"] == found["usable"] == len(cores)
     assert len(found["onnxruntime"]) == 2  # type: ignore[arg-type]
     # The workers of torch would be where OpenMP puts them.
-    assert str(found["torch"]).startswith("OMP_PROC_BIND=close lets OpenMP put the 2 threads of torch-cpu-fp32-2t on")
+    assert str(found["torch"]).startswith("OMP_PROC_BIND=close makes OpenMP bind the 2 threads of torch-cpu-fp32-2t to")
     assert "fewer cores" not in said
 
 

@@ -267,7 +267,9 @@ def test_a_file_that_only_a_file_names_does_not_run(
     evil = Domain(space=f"{file}:SPACE", in_channels=1, classes=3, choices={})
     facts = SimpleNamespace(data={"name": f"{file}:data", "path": None}, classes=["a", "b", "c"])
     for opens in (evil.make, lambda: reopen_data(facts)):
-        with pytest.raises(PluginError, match=rf"named by a file, not by you\. .* allow it to run: HWNAS_CODE={file}"):
+        with pytest.raises(
+            PluginError, match=rf"you did not name its file yourself\. .* allow it to run: HWNAS_CODE={file}"
+        ):
             opens()
     assert not ran.exists()
     monkeypatch.setenv("HWNAS_CODE", f"/nothing.py{os.pathsep}{file}")

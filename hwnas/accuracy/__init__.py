@@ -1,4 +1,4 @@
-"""How accurate networks are: measured on images, and predicted from their arch."""
+"""Accuracy of networks: evaluated on images, and predicted from the arch."""
 
 from hwnas.accuracy.evaluate import Evaluator, logits, recalibrate, top1
 from hwnas.accuracy.model import AccuracyModel, check_enough, fit_accuracy, fit_on_subnets

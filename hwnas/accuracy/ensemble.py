@@ -1,7 +1,7 @@
-"""An ensemble of small networks (MLPs) that predicts scores, with an uncertainty.
+"""An ensemble of small MLPs that predicts scores with an uncertainty.
 
-Each member begins at other weights and sees the evaluated networks with other importance, as in the Bayesian bootstrap;
-what they disagree about is what the data do not tell (Lakshminarayanan et al., "Simple and Scalable Predictive
+Members have different initial weights and different sample weights of the evaluated networks, as in the Bayesian
+bootstrap; their disagreement estimates the uncertainty (Lakshminarayanan et al., "Simple and Scalable Predictive
 Uncertainty Estimation using Deep Ensembles", NeurIPS 2017; Rubin, "The Bayesian Bootstrap", 1981).
 """
 
@@ -36,8 +36,8 @@ class Ensemble:
     """A fitted ensemble.
 
     Attributes:
-        space: whose codes it takes.
-        layers: weights ``(members, in, out)`` and biases ``(members, 1, out)`` of each layer, in turns.
+        space: space of the codes.
+        layers: weights ``(members, in, out)`` and biases ``(members, 1, out)`` of each layer, alternating.
         inputs: mean and standard deviation of the features, ``(2, features)``.
         outputs: mean and standard deviation of the scores.
     """
@@ -63,9 +63,9 @@ class Ensemble:
 
     @cached_property
     def _first(self) -> tuple[Lookup, Tensor]:
-        """What the first layers of all members give, as a sum of lookups.
+        """Outputs of the first layers of all members, as a sum of lookups.
 
-        A feature depends on one or two variables, so what it adds to the layers is known for each of their values.
+        A feature depends on one or two variables, so its contribution to the layers is tabulated for their values.
         """
         weights, bias = (layer.double().numpy() for layer in self.layers[:2])
         summed: list[tuple[tuple[int, ...], Floats]] = [((), bias.reshape(-1))]
@@ -99,7 +99,7 @@ def fit_ensemble(space: Space, codes: Codes, scores: Floats, *, seed: int) -> En
     optimizer = torch.optim.AdamW(layers, lr=_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1e-3, total_iters=_STEPS)
     for _ in range(_STEPS):
-        # Summed over members: each is trained as if it were alone.
+        # Summed over members: their gradients are independent.
         loss = (importance * (_forward(layers, x) - y) ** 2).mean(dim=1).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -119,7 +119,7 @@ def _forward(layers: tuple[Tensor, ...], x: Tensor) -> Tensor:
 
 
 def _rest(layers: tuple[Tensor, ...], x: Tensor) -> Tensor:
-    """What the first layers gave, ``(members, n, hidden)`` -> outputs of every member, ``(members, n)``."""
+    """Outputs of the first layers, ``(members, n, hidden)`` -> outputs of every member, ``(members, n)``."""
     for i in range(0, len(layers), 2):
         x = torch.baddbmm(layers[i + 1], functional.silu(x), layers[i])
     return x[..., 0]

@@ -1,4 +1,4 @@
-"""Accuracy of subnets with the weights that they inherit."""
+"""Accuracy of subnets with inherited weights."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from hwnas.spaces import Arch
 from hwnas.supernet import Supernet, extract
 
 _BATCH = 250
-_TOGETHER = 16  # networks that share a pass over the images; more would only take more memory
+_TOGETHER = 16  # networks that share a pass over the images; more would only need more memory
 
 
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """Set BN's running statistics to those of some training images; returns the network, in evaluation mode.
+    """Re-calibrate BN statistics on training images; return the network in evaluation mode.
 
-    A subnet inherits statistics that mix all subnets'. Its own are the mean over these batches
+    A subnet inherits statistics that mix those of all subnets. Its own statistics are the mean over these batches
     (Yu and Huang, "Universally Slimmable Networks", ICCV 2019, section 3.4).
 
     Args:
-        network: a plain network, changed in place.
+        network: an extracted network, modified in place.
         batches: images ``(n, channels, resolution, resolution)`` each.
     """
     recalibrate_all([network], batches)
@@ -43,7 +43,7 @@ def recalibrate_all(networks: Sequence[nn.Module], batches: Iterable[Tensor]) ->
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.reset_running_stats()
-        layer.momentum = None  # a cumulative mean
+        layer.momentum = None  # cumulative mean
     for network in networks:
         network.train()
     with torch.inference_mode():
@@ -65,13 +65,13 @@ def logits(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
 
 
 class Evaluator:
-    """Measures subnets of a supernet, all on the same images.
+    """Evaluates subnets of a supernet, all on the same images.
 
     Args:
-        supernet: trained.
-        data: what it was trained on.
-        images: of the validation split that count, the first ones; None for all.
-        calibration_images: training images for BN re-calibration (once-for-all takes about 2,000); all where there are
+        supernet: the trained supernet.
+        data: its dataset.
+        images: number of validation images, the first ones; None for all.
+        calibration_images: training images for BN re-calibration (once-for-all uses about 2,000); all if there are
             fewer.
         seed: of the calibration images.
     """
@@ -86,11 +86,11 @@ class Evaluator:
         self.seed = seed
 
     def journal(self, folder: Path, weights: str) -> Journal:
-        """The record of what was evaluated on a supernet in this very way; other ways have their own.
+        """The journal of evaluations of a supernet with these settings; other settings have other journals.
 
         Args:
-            folder: where it is kept, the supernet's or another; supernets of other weights may share it.
-            weights: their hash.
+            folder: folder of the journal, the supernet's or another; supernets with other weights may share it.
+            weights: hash of the weights.
         """
         subject = {
             "data": self.data.fingerprint(),
@@ -108,10 +108,10 @@ class Evaluator:
         return network
 
     def _subnets(self, archs: Sequence[Mapping[str, int]], progress: Progress = silent) -> list[nn.Module]:
-        """The networks of archs of one resolution, their BN re-calibrated in one pass over the images."""
+        """The networks of archs of one resolution, with BN re-calibrated in one pass over the images."""
         networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
         count = self.calibration_images
-        size = math.ceil(count / math.ceil(count / _BATCH))  # all about the same: BN averages over batches, not images
+        size = math.ceil(count / math.ceil(count / _BATCH))  # about equal: BN averages over batches, not over images
 
         def batches() -> Iterator[Tensor]:
             for i, done in enumerate(range(0, count, size)):
@@ -122,9 +122,9 @@ class Evaluator:
         return networks
 
     def training_images(self, resolution: int, count: int) -> Tensor:
-        """The first `count` images of the training split as deployment sees them: ``(count, channels, side, side)``.
+        """The first `count` images of the training split with the test transform: ``(count, channels, side, side)``.
 
-        Fewer where the split is smaller. The ranges of an int8 graph are taken from them.
+        Fewer if the split is smaller. They calibrate the ranges of int8 graphs.
         """
         return torch.cat([x for x, _ in self.data.batches("train", resolution, limit=count)])
 
@@ -153,7 +153,7 @@ class Evaluator:
     def accuracies(
         self, archs: Sequence[Arch], journal: Journal, *, what: str, progress: Progress = silent
     ) -> list[float]:
-        """`accuracy` of each arch; those that the journal holds are not measured again.
+        """`accuracy` of each arch; those in the journal are not evaluated again.
 
         Archs of one resolution share a pass over the images, a few at a time.
         """
@@ -178,5 +178,5 @@ class Evaluator:
 
 
 def top1(outputs: Tensor, labels: Tensor) -> float:
-    """Share of images whose largest output is their label's: ``(n, classes)`` and ``(n,)``."""
+    """Top-1 accuracy of outputs and labels, ``(n, classes)`` and ``(n,)``, as a fraction."""
     return float((outputs.argmax(dim=1) == labels).double().mean())

@@ -1,4 +1,4 @@
-"""Accuracy models: fitted on evaluated subnets, judged on subnets that they did not see."""
+"""Accuracy models: fitted on evaluated subnets, cross-validated on held-out subnets."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _FOLDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
-    """How well a model predicts networks that it did not see.
+    """Accuracy of a model's predictions on held-out networks.
 
     Attributes:
-        kendall_tau: rank correlation of predicted and evaluated accuracies; NaN where they have no ranks.
+        kendall_tau: rank correlation of predicted and evaluated accuracies; NaN if undefined.
         rmse: root of the mean squared error, as a fraction.
         within_one_sigma: share of the networks whose accuracy lies within one standard deviation of the prediction;
-            about .68 where errors are normal (the deviation's size is set on the same networks). None for a model
-            without uncertainty.
+            about .68 for normal errors (the deviation is scaled on the same networks). None for a model without
+            uncertainty.
     """
 
     kendall_tau: float
@@ -40,20 +40,20 @@ class Quality:
     within_one_sigma: float | None = None
 
     def known(self) -> dict[str, float | None]:
-        """The figures as JSON has them: None for what there is none of."""
+        """The figures as JSON values: None for undefined ones."""
         return {name: None if value is None or math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyModel:
-    """Predicts accuracies from codes: the stage-wise model, and the ensemble for re-ranking.
+    """Predicts accuracies from codes: the stage-wise model for searches, the ensemble for re-ranking.
 
     Attributes:
-        score: the stage-wise sum; accuracy rises with it.
-        ensemble: the networks.
-        weight: share that the ensemble's mean has beside the stage-wise score, in what `ensemble_predict` gives.
-        noise: standard deviation of scores that the members do not disagree about.
-        subnets: on how many networks it was fitted.
+        score: the stage-wise sum; accuracy increases with it.
+        ensemble: the MLPs.
+        weight: weight of the MLPs' mean relative to the stage-wise score in `ensemble_predict`.
+        noise: standard deviation of scores beyond the disagreement of the members.
+        subnets: number of networks in the fit.
         quality: of the stage-wise model and of the ensemble, by cross-validation.
     """
 
@@ -77,21 +77,21 @@ class AccuracyModel:
 def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 0) -> AccuracyModel:
     """Fit an accuracy model on evaluated networks.
 
-    The stage-wise model is `hwnas.accuracy.stagewise`'s. The ensemble's prediction is a weighted mean of it and of the
-    MLPs, with the weight that predicts networks best that neither has seen (stacking: Wolpert, 1992).
+    The stage-wise model is that of `hwnas.accuracy.stagewise`. The ensemble's prediction is a weighted mean of it and
+    of the MLPs, with the weight that is best on held-out networks (stacking: Wolpert, 1992).
 
     Args:
         space: the space.
-        codes: networks, ``(n, variables)``, best spread over cost (`hwnas.accuracy.spread_over_cost`).
+        codes: networks, ``(n, variables)``, preferably spread over cost (`hwnas.accuracy.spread_over_cost`).
         accuracies: as fractions, ``(n,)``.
         seed: of the ensemble and of the folds of the cross-validation.
 
     Raises:
-        InvalidValue: fewer networks than the space has parameters; accuracies that are no fractions.
+        InvalidValue: fewer networks than the model has parameters; accuracies that are not fractions.
     """
     if len(codes) != len(accuracies) or not ((accuracies >= 0) & (accuracies <= 1)).all():
         raise InvalidValue(
-            f"an accuracy model takes one accuracy a network, as a fraction from 0 to 1; got {len(accuracies)} for "
+            f"an accuracy model needs one accuracy per network, as a fraction from 0 to 1; got {len(accuracies)} for "
             f"{len(codes)} networks"
             + (f", from {accuracies.min():g} to {accuracies.max():g}" if len(accuracies) else "")
         )
@@ -122,10 +122,10 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 
 def fit_on_subnets(
     evaluator: Evaluator, journal: Journal, *, subnets: int, seed: int, progress: Progress = silent
 ) -> AccuracyModel:
-    """Evaluate subnets that are spread over cost (`evaluate_subnets`), and fit a model on them (`fit_accuracy`).
+    """Evaluate subnets spread over cost (`evaluate_subnets`), and fit a model on them (`fit_accuracy`).
 
     Raises:
-        InvalidValue: fewer than the space has parameters.
+        InvalidValue: fewer subnets than the model has parameters.
     """
     codes, accuracies = evaluate_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
     return fit_accuracy(evaluator.supernet.space, codes, np.array(accuracies), seed=seed)
@@ -134,20 +134,20 @@ def fit_on_subnets(
 def evaluate_subnets(
     evaluator: Evaluator, journal: Journal, *, subnets: int, seed: int, progress: Progress = silent
 ) -> tuple[Codes, list[float]]:
-    """Evaluate subnets that are spread over cost.
+    """Evaluate subnets spread over cost.
 
     Args:
-        evaluator: measures subnets.
-        journal: where evaluations are kept; those in it are not done again.
-        subnets: how many; all of the space where it has fewer.
-        seed: of the networks drawn.
+        evaluator: evaluates subnets.
+        journal: record of evaluations; those in it are not repeated.
+        subnets: number of subnets; all of the space if it has fewer.
+        seed: of the draw.
         progress: callback, invoked during the evaluations.
 
     Returns:
         codes ``(n, variables)``, and the accuracy of each, as a fraction.
 
     Raises:
-        InvalidValue: fewer than the space has parameters.
+        InvalidValue: fewer subnets than the model has parameters.
     """
     space = evaluator.supernet.space
     check_enough(space, min(subnets, space.size))
@@ -156,20 +156,20 @@ def evaluate_subnets(
 
 
 def check_enough(space: Space, networks: int) -> None:
-    """Check that an accuracy model can be fitted on so many networks.
+    """Check that an accuracy model can be fitted on this number of networks.
 
     Raises:
-        InvalidValue: they are fewer than the space has parameters.
+        InvalidValue: there are fewer networks than parameters.
     """
     if networks < parameters(space):
         raise InvalidValue(
-            f"an accuracy model of {space.name} has {parameters(space)} parameters and takes at least as many "
+            f"an accuracy model of {space.name} has {parameters(space)} parameters and needs at least as many "
             f"evaluated networks, not {networks}; 300 is a good number. Evaluate more, or restrict the space"
         )
 
 
 def _unseen(space: Space, codes: Codes, scores: Floats, seed: int) -> tuple[Floats, Floats]:
-    """Scores of each network by models fitted on others: stage-wise ``(n,)``, members ``(members, n)``."""
+    """Cross-validated scores of each network: stage-wise ``(n,)``, members ``(members, n)``."""
     order = np.random.default_rng((seed, 8)).permutation(len(codes))
     stagewise, members = np.empty(len(codes)), None
     folds = min(_FOLDS, len(codes))

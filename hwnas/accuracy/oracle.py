@@ -1,7 +1,7 @@
-"""A benchmark's table as an oracle: accuracies that were trained once, looked up and counted.
+"""A benchmark's table as an oracle: look-ups of trained accuracies, which are counted.
 
-A search on such a table costs nothing, and its best network is known: how far a strategy is from it after so many
-evaluations (the regret) is what strategies are compared by (Dong and Yang, "NAS-Bench-201", ICLR 2020, section 5).
+A search on such a table costs nothing, and the best network is known. Strategies are compared by their regret, the
+distance from the best after a number of evaluations (Dong and Yang, "NAS-Bench-201", ICLR 2020, section 5).
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class BenchmarkTable:
     accuracies: dict[str, Floats]
 
     def column(self, name: str | None = None) -> Floats:
-        """The accuracies of a column; None for the only one.
+        """The accuracies of a column; None selects the only one.
 
         Raises:
-            UnknownName: there is no such column, or no name is given and there are several.
+            UnknownName: there is no such column, or the name is None and there are several.
         """
         if name is None and len(self.accuracies) == 1:
             [name] = self.accuracies
@@ -53,12 +53,12 @@ class BenchmarkTable:
 
 
 def read_benchmark(path: Path) -> BenchmarkTable:
-    """A user's table: a CSV file whose column ``arch`` has cells in the benchmark's notation, the others accuracies.
+    """A user's table: a CSV file with cells in the benchmark's notation in the column ``arch``, and accuracies.
 
     A column is in percent if any of its values is above 1, otherwise in fractions.
 
     Raises:
-        DataError: the file cannot be read, or is no such table; names the line.
+        DataError: the file cannot be read, or is not such a table; the message names the line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -70,8 +70,8 @@ def read_benchmark(path: Path) -> BenchmarkTable:
     names = header[1:]
     if header[:1] != [ARCH] or not names or len(set(header)) < len(header) or not all(map(str.strip, names)):
         raise DataError(
-            f"{path} is no table of a benchmark: its first line is {ARCH!r} and names of accuracies, each another, "
-            f"such as arch,cifar10-valid; not {','.join(header)!r}"
+            f"{path} is not a table of a benchmark: its first line should have {ARCH!r} and distinct names of "
+            f"accuracies, such as arch,cifar10-valid; not {','.join(header)!r}"
         )
     if not rows:
         raise DataError(f"{path} has no networks below its first line")
@@ -86,7 +86,7 @@ def read_benchmark(path: Path) -> BenchmarkTable:
         except InvalidValue as error:
             raise DataError(f"{where}: {error}") from error
         if arch in lines:
-            raise DataError(f"{where}: {row[0]} was there before, in line {lines[arch]}")
+            raise DataError(f"{where}: {row[0]} is a duplicate of line {lines[arch]}")
         lines[arch] = line
         for i, text in enumerate(row[1:]):
             values[number, i] = _accuracy(text, f"{where}: {names[i]}")
@@ -104,24 +104,24 @@ def _accuracy(text: str, where: str) -> float:
     except ValueError:
         value = np.nan
     if not 0 <= value <= 100:
-        raise DataError(f"{where} is {text!r}; an accuracy is a fraction from 0 to 1, or from 0 to 100 in percent")
+        raise DataError(f"{where} is {text!r}; an accuracy should be from 0 to 1, or from 0 to 100 in percent")
     return value
 
 
 class Oracle:
-    """A column of a table as the accuracy that a search maximises: a function of codes that counts.
+    """A column of a table as the objective of a search: a function of codes that counts evaluations.
 
     Args:
         table: of the benchmark.
-        space: a NAS-Bench-201 space, perhaps restricted: whose codes it takes.
+        space: a NAS-Bench-201 space, possibly restricted: the space of the codes.
         column: of the table; None for the only one.
-        within: codes ``(n, variables)`` -> which keep the budgets, ``(n,)``; None for all. Networks that do not keep
-            them are looked up and counted like others, but are never the best.
+        within: codes ``(n, variables)`` -> mask of networks within the budgets, ``(n,)``; None for all. Others are
+            looked up and counted, too, but are never the best.
 
     Raises:
         UnknownName: see `BenchmarkTable.column`.
         InvalidValue: the space is another one, or the table has none of its networks.
-        InfeasibleBudget: no network of the table keeps the budgets.
+        InfeasibleBudget: no network of the table is within the budgets.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Oracle:
         kept = self._within(codes)
         if not kept.any():
             raise InfeasibleBudget(
-                f"none of the {len(codes)} networks of {table.path} keeps the budgets", objectives=()
+                f"none of the {len(codes)} networks of {table.path} is within the budgets", objectives=()
             )
         best = int(np.where(kept, accuracies, -np.inf).argmax())
         self.best = float(accuracies[best])
@@ -147,7 +147,7 @@ class Oracle:
         """Codes ``(n, variables)`` -> accuracies as fractions, ``(n,)``.
 
         Raises:
-            DataError: the table lacks a network; names it.
+            DataError: the table lacks a network; the message names it.
         """
         found = np.zeros(len(codes))
         for i, (row, kept) in enumerate(zip(self.space.canonical(codes), self._within(codes), strict=True)):
@@ -156,40 +156,40 @@ class Oracle:
                 [arch] = self.space.decode(row[None])
                 raise DataError(
                     f"{self._path} has no accuracy of {nasbench201_string(arch)}. It has {len(self._known)} of the "
-                    f"{self.space.size} networks of {self.space.name}; give the whole table, or restrict the space"
+                    f"{self.space.size} networks of {self.space.name}; use the whole table, or restrict the space"
                 )
             found[i] = self._known[key]
             if key not in self._seen:
                 self._seen.add(key)
                 before = self._best_so_far[-1] if self._best_so_far else np.nan
-                # `fmax` takes the number where the other one is NaN.
+                # `fmax` ignores NaN.
                 self._best_so_far.append(float(np.fmax(before, found[i])) if kept else before)
         return found
 
     @property
     def evaluations(self) -> int:
-        """How many different networks were looked up: the same one again is no further training."""
+        """Number of distinct networks that were looked up: a repeated one would not be trained again."""
         return len(self._seen)
 
     @property
     def best_so_far(self) -> Floats:
-        """The best accuracy within the budgets after each evaluation, ``(evaluations,)``; NaN before the first one."""
+        """The best accuracy within the budgets after each evaluation, ``(evaluations,)``; NaN before the first."""
         return np.array(self._best_so_far)
 
     @property
     def regret(self) -> Floats:
-        """How far that is below the table's best within the budgets, ``(evaluations,)``."""
+        """Its distance from the table's best within the budgets, ``(evaluations,)``."""
         return self.best - self.best_so_far
 
 
 def _of_space(table: BenchmarkTable, space: Space) -> tuple[Codes, npt.NDArray[np.intp]]:
-    """The networks of a table that a space has: its codes of them, and their rows in the table."""
+    """The networks of a table that are in a space: their codes, and their rows in the table."""
     whole = make_space(_WHOLE)
     if not set(whole.column) <= set(space.column):
-        raise InvalidValue(f"{space.name} has no cells of NAS-Bench-201; nasbench201 and nasbench201-tiny have")
+        raise InvalidValue(f"{space.name} has no NAS-Bench-201 cells; use nasbench201 or nasbench201-tiny")
     codes, kept = space.encode([space.largest]).repeat(len(table.codes), axis=0), np.ones(len(table.codes), bool)
     for variable, column in zip(whole.variables, table.codes.T, strict=True):
-        if len(variable.values) > 1:  # the resolution is the space's own
+        if len(variable.values) > 1:  # the resolution belongs to the space
             own = np.array(space.variable(variable.name).values)
             values = np.array(variable.values)[column]
             kept &= np.isin(values, own)

@@ -1,4 +1,4 @@
-"""Which networks to evaluate: spread over cost, so that a model of accuracy knows the whole front."""
+"""Choice of networks to evaluate: spread over cost, so that an accuracy model covers the whole front."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from hwnas.errors import InvalidValue
 from hwnas.spaces import Codes, Space
 
-_DRAWN = 50  # networks drawn for each that is chosen
-_TILT = 3.0  # how strongly small or large values are preferred at the ends
+_DRAWN = 50  # networks drawn per chosen one
+_TILT = 3.0  # strongest preference for small or large values
 
 
 def spread_over_cost(space: Space, networks: int, *, seed: int) -> Codes:
     """Distinct random networks whose MACs are spread evenly over the range of the space.
 
-    Networks with every variable drawn uniformly (`Space.sample`) all cost about the same, in the middle; budgets are
-    elsewhere. Here every network has a tilt of its own, toward small values or large ones, and of those in each
-    stretch of costs one is chosen at random. The smallest and the largest network are always among them; one that
-    gives the same for every image, as a cell without edges does, only where there are not enough others.
+    If every variable is drawn uniformly (`Space.sample`), all networks have a medium cost; budgets are elsewhere. Here
+    every network has a random tilt toward small or large values, and one network is chosen at random from each interval
+    of costs. The smallest and the largest network are always included; a network whose output does not depend on the
+    image, such as a cell without edges, only if there are not enough others.
 
     Args:
         space: the space.
-        networks: how many, at most the size of the space.
-        seed: of what is drawn.
+        networks: number of networks, at most the size of the space.
+        seed: of the draw.
 
     Returns:
         ``(networks, variables)``, distinct, by ascending MACs.
@@ -34,10 +34,10 @@ def spread_over_cost(space: Space, networks: int, *, seed: int) -> Codes:
         InvalidValue: fewer than 2 networks, or more than the space has.
     """
     if not 2 <= networks <= space.size:
-        raise InvalidValue(f"{space.name} has {space.size} networks; 2 to that many can be drawn, not {networks}")
+        raise InvalidValue(f"the number of networks of {space.name} must be from 2 to {space.size}, not {networks}")
     rng = np.random.default_rng((seed, 7))
     codes = space.encode([space.smallest, space.largest])
-    while len(codes) < networks:  # a small space may need several rounds until all its networks have come up
+    while len(codes) < networks:  # a small space may need several rounds until all networks were drawn
         codes = np.unique(np.concatenate([codes, _tilted(space, _DRAWN * networks, rng)]), axis=0)
     codes = codes[np.argsort(space.macs(codes), kind="stable")]
     values = space.macs(codes)
@@ -46,7 +46,7 @@ def spread_over_cost(space: Space, networks: int, *, seed: int) -> Codes:
 
     @cache
     def useful(i: int) -> bool:
-        """Whether the outputs of the i-th network depend on the image."""
+        """Whether the output of the i-th network depends on the image."""
         return space.depends_on_image(space.decode(codes[i : i + 1])[0])
 
     chosen = [next(filter(useful, range(len(codes))), 0), len(codes) - 1]
@@ -59,7 +59,7 @@ def spread_over_cost(space: Space, networks: int, *, seed: int) -> Codes:
                 break
             stretch = stretch[stretch != drawn]
     unique = list(dict.fromkeys(chosen))[:networks]
-    # Stretches in which nothing lies: any others instead.
+    # For empty intervals: any other networks.
     rest = rng.permutation(np.setdiff1d(np.arange(len(codes)), unique)).tolist()
     others = itertools.chain(filter(useful, rest), itertools.filterfalse(useful, rest))
     unique += itertools.islice(others, networks - len(unique))

@@ -1,13 +1,13 @@
-"""The stage-wise model: a logit link over a sum of functions of one stage each, the form that exact search works on.
+"""The stage-wise model: a logit link over a sum of functions of one stage each, as exact search requires.
 
 ``logit(accuracy) = constant + Σ over stages  f(variables of the stage, variables that it shares)``
 
-What a stage contributes is a sum of effects: of each variable (a trend, single values, being there at all), of a
-variable together with one that slots of several stages read (a larger kernel is worth more on a larger image), and of
-pairs in a slot and in a stage. All effects are normal with mean 0; how large those of a kind are is found by the
-marginal likelihood, so that effects which the data do not show vanish by themselves (Rasmussen and Williams, "Gaussian
-Processes for Machine Learning", 2006, sections 2.7 and 5.4.1; Durrande et al., "Additive kernels for Gaussian process
-modeling", 2012).
+The contribution of a stage is a sum of effects: of each variable (a trend, single values, the presence of its block),
+of a variable together with one that slots of several stages read (a larger kernel gains more on a larger image), and of
+pairs in a slot and in a stage. All effects have normal priors with mean 0. The variance of each kind of effects
+maximises the marginal likelihood, so that effects without support in the data vanish (Rasmussen and Williams,
+"Gaussian Processes for Machine Learning", 2006, sections 2.7 and 5.4.1; Durrande et al., "Additive kernels for Gaussian
+process modeling", 2012).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from hwnas.spaces import Codes, SlotSum, Space
 
 Floats = npt.NDArray[np.float64]
 
-_EDGE = 1e-4  # accuracies nearer to 0 or 1 than this are taken as this far away: their logit is infinite
-_CENTRE, _WIDTH = -2.0, 10.0  # of the weak prior on the logarithm of the share that a kind of effects has
-_ENOUGH = 500  # networks that tell the shares; solving for more takes cubic time
+_EDGE = 1e-4  # accuracies are clipped to this distance from 0 and 1, where the logit is infinite
+_CENTRE, _WIDTH = -2.0, 10.0  # of the weak prior on the log share of a kind of effects
+_ENOUGH = 500  # networks for estimating the shares, which takes cubic time
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def logit(accuracies: Floats) -> Floats:
 
 
 def fit_score(space: Space, codes: Codes, scores: Floats) -> SlotSum:
-    """The sum over slots that fits some scores.
+    """Fit a sum over slots to scores.
 
     Args:
         space: the space.
@@ -81,7 +81,7 @@ def parameters(space: Space) -> int:
 
 
 def single(space: Space) -> list[Term]:
-    """The terms of single variables: trends, values, and whether their blocks are there."""
+    """The terms of single variables: trends, values, and presence of their blocks."""
     free = _free(space)
     return [*(_trend(space, i) for i in free), *(_values(space, i) for i in free)]
 
@@ -90,7 +90,7 @@ def single(space: Space) -> list[Term]:
 
 
 def _kinds(space: Space) -> dict[str, list[Term]]:
-    """The terms by their kind; effects of a kind are expected to be of one size."""
+    """The terms by kind; effects of a kind share a prior variance."""
     free = _free(space)
     trends, values = {i: _trend(space, i) for i in free}, {i: _values(space, i) for i in free}
     shared = {space.column[name] for name in space.shared}
@@ -109,7 +109,7 @@ def _kinds(space: Space) -> dict[str, list[Term]]:
 
 
 def _free(space: Space) -> list[int]:
-    """Columns that make a difference: with several values, of which some network reads them."""
+    """Columns with an effect: variables with several values that some slot reads."""
     return [
         i
         for i, v in enumerate(space.variables)
@@ -118,7 +118,7 @@ def _free(space: Space) -> list[int]:
 
 
 def _pairs(space: Space, free: list[int]) -> tuple[set[tuple[int, int]], set[tuple[int, int]]]:
-    """Pairs of columns that one slot reads, and pairs that slots of one group alone read."""
+    """Pairs of columns that one slot reads, and pairs that only slots of one group read."""
     shared, in_slot = set(space.shared), set()
     members: dict[str, set[int]] = {}
     for slot in space.slots:
@@ -131,12 +131,12 @@ def _pairs(space: Space, free: list[int]) -> tuple[set[tuple[int, int]], set[tup
 
 
 def _trend(space: Space, column: int) -> Term:
-    """Larger is better on the whole: from -1 to 1."""
+    """A linear trend from -1 to 1."""
     return _where_it_matters(space, column, np.linspace(-1, 1, len(space.variables[column].values))[:, None])
 
 
 def _values(space: Space, column: int) -> Term:
-    """Each value by itself, and whether the variable matters at all: whether its block is there."""
+    """An indicator of each value, and one of the presence of the variable's block."""
     count = len(space.variables[column].values)
     own = np.eye(count) - 1 / count
     present = np.ones((count, 1 if space.variables[column].requires else 0))
@@ -165,7 +165,7 @@ def _product(a: Term, b: Term, space: Space) -> Term:
 
 
 def _covariance(kernels: list[Floats], shares: Floats) -> Floats:
-    """Of the scores: what each kind of effects adds, noise, and a constant that is hardly known."""
+    """Covariance of the scores: the effects of each kind, noise, and a constant with a wide prior."""
     count = len(kernels[0]) if kernels else 0
     total: Floats = shares[-1] * np.eye(count) + 1.0
     for kernel, share in zip(kernels, shares, strict=False):
@@ -174,7 +174,7 @@ def _covariance(kernels: list[Floats], shares: Floats) -> Floats:
 
 
 def _shares(kernels: list[Floats], scores: Floats) -> Floats:
-    """The variance that each kind of effects, and last the noise, has: where the marginal likelihood is largest."""
+    """The variance of each kind of effects and, last, of the noise, by maximum marginal likelihood."""
 
     def loss(logs: Floats) -> tuple[float, Floats]:
         shares = np.exp(logs)

@@ -1,4 +1,4 @@
-"""A user's own accuracies, as a CSV file: one column a variable of the space, and one called ``accuracy``."""
+"""A user's accuracies as a CSV file: one column per variable of the space, and one called ``accuracy``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def read_accuracies(path: Path, space: Space) -> tuple[Codes, Floats]:
     """Networks and their accuracies: ``(n, variables)`` and ``(n,)``.
 
     Raises:
-        DataError: the file cannot be read, has the variables of another space, or a row with a value that is no choice
-            or an accuracy that is no fraction; names the line.
+        DataError: the file cannot be read, has the variables of another space, or a row with an invalid value or an
+            accuracy that is not a fraction; the message names the line.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -34,9 +34,9 @@ def read_accuracies(path: Path, space: Space) -> tuple[Codes, Floats]:
         missing, extra = sorted(wanted - set(header)), sorted(set(header) - wanted)
         twice = sorted(name for name in wanted if header.count(name) > 1)
         raise DataError(
-            f"{path} is no table of accuracies of {space.name}: its columns should be the variables of the space and "
-            f"{COLUMN!r}; missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}"
-            + (f"; there twice: {', '.join(twice)}" if twice else "")
+            f"{path} is not a table of accuracies of {space.name}: its columns should be the variables of the space "
+            f"and {COLUMN!r}; missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}"
+            + (f"; duplicate: {', '.join(twice)}" if twice else "")
         )
     codes, accuracies = np.zeros((len(rows), len(space.variables)), np.uint8), np.zeros(len(rows))
     for number, (line, row) in enumerate(rows):

@@ -17,12 +17,12 @@ FAIL_OVER_BUDGET = "Exit code 1 if the measured latency is over the budget; 2 if
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
     budget: Annotated[
-        str | None, typer.Option(help="Latency to hold it against, such as 0.8ms; the bundle's own if left out.")
+        str | None, typer.Option(help="Latency budget to compare with, such as 0.8ms; by default the bundle's.")
     ] = None,
     fail_over_budget: Annotated[bool, typer.Option("--fail-over-budget", help=FAIL_OVER_BUDGET)] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check that a bundle is unchanged and time it on this host, beside what was predicted."""
+    """Check that a bundle is unchanged, time it on this host, and compare with its prediction."""
     from hwnas import workflows
     from hwnas.deploy.verdict import verdict
     from hwnas.errors import TooNoisy
@@ -31,10 +31,10 @@ def bench(
         answer = workflows.bench(bundle, budget=budget, require_budget=fail_over_budget, progress=progress)
     if answer.target != answer.predicted_for:
         typer.echo(
-            f"note: this bundle was predicted for {answer.predicted_for}, and is timed on {answer.target}", err=True
+            f"note: this bundle was predicted for {answer.predicted_for}, but is timed on {answer.target}", err=True
         )
     if answer.saturates is not None:
-        typer.echo(f"warning: other images may give other outputs here. {answer.saturates}", err=True)
+        typer.echo(f"warning: outputs may differ on this host for other images. {answer.saturates}", err=True)
     if as_json:
         options.print_json(answer.document())
     else:
@@ -48,8 +48,8 @@ def bench(
             typer.echo(verdict(answer.measured_ms, answer.budget_ms, too_noisy=answer.too_noisy))
     if answer.too_noisy:
         noise = (
-            f"the machine was too noisy (spread {answer.spread:.1%}); close what else runs on it and time the bundle "
-            f"again: hwnas bench {bundle}"
+            f"the machine was too noisy (spread {answer.spread:.1%}); close other programs and time the bundle again: "
+            f"hwnas bench {bundle}"
         )
         if fail_over_budget:
             raise TooNoisy(noise)

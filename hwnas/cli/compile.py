@@ -1,4 +1,4 @@
-"""`hwnas compile` and `hwnas quickstart`: the whole way in one command."""
+"""`hwnas compile` and `hwnas quickstart`: the whole pipeline in one command."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 Budget = Annotated[
     str | None,
-    typer.Option(help="Latency on every target: 0.8ms, or 50% of the largest network's; the job's if left out."),
+    typer.Option(help="Latency on every target: 0.8ms, or 50% of the largest network's; by default the job's."),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say which stages would be done and why; nothing is timed or written.")
+    bool, typer.Option("--dry-run", help="List the stages that would run, and why; time and write nothing.")
 ]
 From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Do a stage again with all that builds on it: profile, validate, train, accuracy, search, export, bench.",
+        help="Repeat a stage and all that depend on it: profile, validate, train, accuracy, search, export, bench.",
         metavar="STAGE",
     ),
 ]
@@ -37,14 +37,14 @@ From = Annotated[
 
 def compile_(
     job: Annotated[Path, typer.Argument(help="A job as TOML.", metavar="JOB")],
-    out: Annotated[Path | None, typer.Option(help="Output folder; the job's name if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; by default the job's name.")] = None,
     budget: Budget = None,
     dry_run: DryRun = False,
     again: From = None,
     fail_over_budget: Annotated[bool, typer.Option("--fail-over-budget", help=FAIL_OVER_BUDGET)] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Profile, validate, train, search, export and re-benchmark, as a job says, for each of its targets.
+    """Profile, validate, train, search, export and re-benchmark for each target of a job.
 
     Finished stages are reused; a killed run resumes.
     """
@@ -60,11 +60,9 @@ def quickstart(
     budget: Budget = None,
     target: Annotated[
         list[str] | None,
-        typer.Option(help="device/recipe instead of this/onnxruntime-cpu-fp32; several are done side by side."),
+        typer.Option(help="device/recipe instead of this/onnxruntime-cpu-fp32; may be repeated."),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of everything that is drawn.", min=0, max=options.MAX_SEED)
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", min=0, max=options.MAX_SEED)] = None,
     dry_run: DryRun = False,
     again: From = None,
     as_json: options.AsJson = False,
@@ -79,7 +77,7 @@ def quickstart(
 def _run(
     job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again: str | None, as_json: bool
 ) -> Result | None:
-    """Do a job or preview it, print what came out, and return the report of a run."""
+    """Run or preview a job, print the result, and return the report of a run."""
     from hwnas.pipeline import compile_job, preview_job
     from hwnas.report.page import PAGE
     from hwnas.report.text import summary
@@ -119,8 +117,8 @@ def _fail_over_budget(answers: Mapping[str, Result]) -> None:
 
     if noisy := [name for name, answer in answers.items() if answer["noise"]["too_noisy"]]:
         raise TooNoisy(
-            f"the machine was too noisy to say whether {', '.join(noisy)} keeps the budget; close what else runs here "
-            "and run the same command again: it does stage bench again"
+            f"the machine was too noisy to decide whether {', '.join(noisy)} is within the budget; close other "
+            "programs and run the same command again: it repeats stage bench"
         )
     if any(answer["over_budget"] > 0 for answer in answers.values()):
         raise typer.Exit(OVER)
@@ -133,25 +131,25 @@ def _line(stage: Preview) -> str:
 
 
 def _duration(stage: Preview) -> Iterator[str]:
-    """How long a stage took, or may take."""
+    """The time that a stage took, or may take."""
     if stage.seconds is not None:
         yield f"took {_span(stage.seconds)}"
     if stage.expected_s is not None:
         whose = "" if stage.expected_of == stage.target else f" for {stage.expected_of}"
-        yield f"about {_span(stage.expected_s)}, as the last {stage.name} here{whose} took"
+        yield f"about {_span(stage.expected_s)}, like the last {stage.name} here{whose}"
 
 
 def _total(stages: list[Preview]) -> Iterator[str]:
-    """The sum of the estimates, and what it leaves out."""
+    """The sum of the estimates, and the stages without one."""
     waiting = [stage for stage in stages if not stage.cached]
     unknown = [stage.name for stage in waiting if stage.expected_s is None]
     if len(unknown) == len(waiting):
         if waiting:
-            yield "no estimate of the time: no such stage has run in this folder before"
+            yield "no time estimate: no such stage has run in this folder before"
         return
     rest = f" and, never run in this folder, {', '.join(dict.fromkeys(unknown))}" if unknown else ""
     seconds = sum(stage.expected_s or 0.0 for stage in waiting)
-    yield f"together about {_span(seconds)}{rest}; other settings than those of the last run may change that"
+    yield f"together about {_span(seconds)}{rest}; changed settings may change that"
 
 
 def _span(seconds: float) -> str:
@@ -159,14 +157,14 @@ def _span(seconds: float) -> str:
 
 
 def _tell_others(out: Path, used: Iterable[str], targets: Iterable[str]) -> None:
-    """Say what the folder keeps beside a job's own stages and bundles: it grows with every setting that is tried."""
+    """List what the folder keeps besides the job's stages and bundles: it grows with every change of settings."""
     from hwnas.deploy.manifest import MANIFEST
     from hwnas.pipeline.cache import UNFINISHED
 
     names, named = set(used), set(targets)
     for bundle in sorted(path.parent for path in (out / "bundles").glob(f"*/*/{MANIFEST}")):
         if (name := bundle.relative_to(out / "bundles").as_posix()) not in named:
-            typer.echo(f"{bundle} is of an earlier run: {name} is no target of this job")
+            typer.echo(f"{bundle} is from an earlier run: {name} is not a target of this job")
     others = [path for path in (out / "stages").glob("*-*") if path.name.removesuffix(UNFINISHED) not in names]
     if others:
         size = sum(path.stat().st_size for folder in others for path in folder.rglob("*") if path.is_file())
@@ -174,5 +172,5 @@ def _tell_others(out: Path, used: Iterable[str], targets: Iterable[str]) -> None
         typer.echo(
             f"{out / 'stages'} also keeps {len(others)} stages of other settings"
             + (f", {unfinished} of them unfinished" if unfinished else "")
-            + f" ({size / 1e6:.1f} MB), reused when these come back; delete those that you do not need"
+            + f" ({size / 1e6:.1f} MB), reused with those settings; delete those that you do not need"
         )

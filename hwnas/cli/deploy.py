@@ -1,4 +1,4 @@
-"""`hwnas deploy`: a network under the recipes of a device."""
+"""`hwnas deploy`: compare a network under the recipes of a device."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from hwnas.shown_progress import shown_progress
 if TYPE_CHECKING:
     from hwnas.workflows import SweepAnswer
 
-app = typer.Typer(help="A network under the recipes of a device.", no_args_is_help=True)
+app = typer.Typer(help="Compare a network under the recipes of a device.", no_args_is_help=True)
 
 MAX_DROP = 0.5  # points of accuracy
 
 
 @app.command()
 def sweep(
-    arch: Annotated[Path, typer.Argument(help="File that `hwnas search` wrote, or your own.", metavar="ARCH")],
-    supernet: Annotated[Path, typer.Option(help="Folder that `hwnas train` wrote.")],
-    device: Annotated[str, typer.Option(help="Name of the device, which is this host; 'this' finds it.")] = "this",
+    arch: Annotated[Path, typer.Argument(help="File from `hwnas search`, or your own.", metavar="ARCH")],
+    supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
+    device: Annotated[str, typer.Option(help="Device, which must be this host; 'this' detects it.")] = "this",
     max_drop: Annotated[
-        float, typer.Option(help="Points of accuracy that may be lost against torch.", min=0, max=100)
+        float, typer.Option(help="Largest accuracy loss relative to torch, in points.", min=0, max=100)
     ] = MAX_DROP,
     recipe: Annotated[
-        list[str] | None, typer.Option(help="Only this recipe, in place of all of the device's. May be repeated.")
+        list[str] | None, typer.Option(help="Only this recipe instead of all of the device. May be repeated.")
     ] = None,
     images: options.Images = 2000,
     tables: options.Tables = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Lower, check and time one network under every recipe of this host, and pick the fastest that loses little.
+    """Lower, check and time a network under every recipe of this host, and pick the fastest of small accuracy loss.
 
-    Accuracy is that of the program in its runtime, on validation images. A killed run resumes. Exit code 1
-    if every recipe loses more than it may.
+    Accuracy is measured in the recipe's runtime on validation images. A killed run resumes. Exit code 1 if the
+    accuracy loss of every recipe is too large.
     """
     from hwnas import workflows
 
@@ -76,7 +76,7 @@ def sweep(
                 within = "within a round already" if one.unsteady else f"the two rounds differ by {one.repeat:.1%}"
                 typer.echo(
                     f"warning: the machine was too noisy for {_recipe(one.target)}: {within}. Do not trust its "
-                    "latency; make the machine quiet and sweep again",
+                    "latency; close other programs and sweep again",
                     err=True,
                 )
     if not answer.picked:
@@ -113,7 +113,7 @@ def _print_table(answer: SweepAnswer) -> None:
             f"{parity.min_cosine:.5f}",
             f"{parity.top1_agreement:.2%}",
         )
-    # Wider than a narrow terminal if need be: a figure that is cut off is worse than a line that wraps.
+    # Possibly wider than the terminal: wrapped lines are better than truncated figures.
     Console(width=max(Console().width, 130)).print(table)
     for name, why in answer.left_out.items():
         typer.echo(f"left out: {name}: {why}")

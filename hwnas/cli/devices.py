@@ -1,4 +1,4 @@
-"""`hwnas devices`: which devices are known, and which one this host is."""
+"""`hwnas devices`: the known devices, and the device of this host."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PEAKS = {"peak_fp32_gflops", "peak_memory_gb_per_s", "source"}
 
 @app.command("list")
 def list_devices(as_json: options.AsJson = False) -> None:
-    """List the known devices and say which ones this host is."""
+    """List the known devices and mark those that match this host."""
     host, files = detect_host(), catalog.devices()
     known = [(device, not device.differences(host)) for device in catalog.known_devices()]
     if as_json:
@@ -58,7 +58,7 @@ def list_devices(as_json: options.AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: options.AsJson = False) -> None:
-    """Print a device's spec; of `this`, also which cores there are and what this process may use of them."""
+    """Print a device's spec; for `this`, also the cores of the host and those available to this process."""
     device = _device(name)
     here = _host_document() if name == "this" else {}
     if as_json:
@@ -66,21 +66,21 @@ def show(name: Name, as_json: options.AsJson = False) -> None:
         return
     typer.echo(toml_text(device), nl=False)
     for line in _host_lines(here["host"]) if here else ():
-        typer.echo(f"# {line}")  # a comment: what is printed stays a device's file
+        typer.echo(f"# {line}")  # a comment: the output is a valid device file
 
 
 @app.command()
 def detect(
-    save: Annotated[bool, typer.Option("--save", help="Write it where hwnas finds it ($HWNAS_HOME).")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Write it to $HWNAS_HOME, where hwnas finds it.")] = False,
     name: Annotated[
-        str | None, typer.Option(help="Name of the device, such as my-mac; made from what it reports if left out.")
+        str | None, typer.Option(help="Name of the device, such as my-mac; by default derived from its facts.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write it to this .toml file; the device is named after it.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that says something else.")] = False,
-    kind: Annotated[str, typer.Option(help="What computes: cpu, or gpu for the first NVIDIA GPU.")] = "cpu",
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file with another content.")] = False,
+    kind: Annotated[str, typer.Option(help="cpu, or gpu for the first NVIDIA GPU.")] = "cpu",
     measure_peaks: Annotated[
         bool,
-        typer.Option("--measure-peaks", help="Measure the CPU's peak figures, which roofline estimates are made of."),
+        typer.Option("--measure-peaks", help="Measure the CPU's peak figures for roofline estimates."),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -88,11 +88,11 @@ def detect(
     if kind not in get_args(DeviceKind):
         raise InvalidValue(f"--kind is {kind!r}; it should be one of: {', '.join(get_args(DeviceKind))}")
     if measure_peaks and kind != "cpu":
-        raise InvalidValue(f"--measure-peaks measures the CPU, but --kind is {kind!r}; leave one of them out")
+        raise InvalidValue(f"--measure-peaks measures the CPU, but --kind is {kind!r}; omit one of them")
     host = detect_host()
     nameless = kind == "cpu" and not host.recognisable and not (name or out)
     if nameless and save:
-        raise InvalidValue(f"{host.unrecognised}: give it a name of your own, e.g. --save --name my-machine")
+        raise InvalidValue(f"{host.unrecognised}: give it a name, e.g. --save --name my-machine")
     device = _named(catalog.detected_device(host, cast(DeviceKind, kind)), name, out, save=save)
     path = catalog.writable_home() / "devices" / f"{device.name}.toml" if save else out
     same = path is not None and _same_but_for_peaks(path, device)
@@ -100,9 +100,7 @@ def detect(
     text = toml_text(device)
     if path:
         if path.is_file() and path.read_bytes() != text.encode() and not (force or same):
-            raise OutputError(
-                f"{path} exists and says something else; --force overwrites it, --out FILE writes elsewhere"
-            )
+            raise OutputError(f"{path} exists with another content; --force overwrites it, --out FILE writes elsewhere")
         write_whole(path, text)
     if as_json:
         options.print_json({"device": _document(device), "file": str(path) if path else None})
@@ -112,7 +110,7 @@ def detect(
             typer.echo(f"wrote {path}", err=True)
     if nameless:
         typer.echo(
-            f"warning: {host.unrecognised}; `this` stands for it once you have saved it under a name of your own: "
+            f"warning: {host.unrecognised}; to use it as `this`, save it under a name: "
             "hwnas devices detect --save --name my-machine",
             err=True,
         )
@@ -120,7 +118,7 @@ def detect(
 
 @app.command()
 def check(name: Name, as_json: options.AsJson = False) -> None:
-    """Say whether this host is that device, and what differs; exit code 1 if it is not."""
+    """Check whether this host is that device, and list differences; exit code 1 if it is not."""
     device = _device(name)
     differences = device.differences(detect_host())
     if as_json:
@@ -136,14 +134,14 @@ def check(name: Name, as_json: options.AsJson = False) -> None:
 
 
 def _named(device: Device, name: str | None, out: Path | None, *, save: bool) -> Device:
-    """A detected device under the name that ``--name`` or the file of ``--out`` gives it.
+    """A detected device with the name from ``--name`` or from the file of ``--out``.
 
     Raises:
-        InvalidValue: no device may be called that, or the options do not go together.
+        InvalidValue: the name is invalid, or the options conflict.
     """
     if out and (save or name):
         other = "--save" if save else "--name"
-        raise InvalidValue(f"give {other} or --out, not both (--out is {str(out)!r})")
+        raise InvalidValue(f"use {other} or --out, not both (--out is {str(out)!r})")
     if out and out.suffix != ".toml":
         raise InvalidValue(f"--out is {str(out)!r}; it should be a file that ends in .toml, e.g. {device.name}.toml")
     if not (name or out):
@@ -160,7 +158,7 @@ def _device(name: str) -> Device:
 
 
 def _host_document() -> dict[str, Any]:
-    """Topology, affinity and quota as the system shows them now."""
+    """Topology, affinity and quota as the system reports them now."""
     topology, allowed, quota = read_topology(), allowed_cores(), cpu_quota()
     chosen = [choose_cores(topology, allowed, threads) for threads in (1, 2) if threads <= len(allowed)]
     return {
@@ -175,10 +173,10 @@ def _host_document() -> dict[str, Any]:
 
 
 def _host_lines(host: dict[str, Any]) -> Iterator[str]:
-    """The same in words."""
+    """The same as text."""
     topology = host["topology"]
     if not topology["online"]:
-        yield "topology: not shown by this system"
+        yield "topology: not reported by this system"
     else:
         yield (
             f"topology: {len(topology['packages'])} package(s), {len(topology['physical_cores'])} physical cores, "
@@ -187,7 +185,7 @@ def _host_lines(host: dict[str, Any]) -> Iterator[str]:
         yield f"logical cores of each physical core: {' | '.join(topology['physical_cores'])}"
         for kind in topology["kinds"]:
             yield f"kind of core: {kind['kind']}: {kind['cores']}"
-        yield f"last-level caches: {' | '.join(topology['cache_domains']) or 'not shown by this system'}"
+        yield f"last-level caches: {' | '.join(topology['cache_domains']) or 'not reported by this system'}"
     yield f"affinity: this process may run on {host['allowed'] or 'all cores; this system cannot pin'}"
     yield (
         "quota of CPU time: none"
@@ -200,7 +198,7 @@ def _host_lines(host: dict[str, Any]) -> Iterator[str]:
 
 
 def _same_but_for_peaks(path: Path, device: Device) -> bool:
-    """Whether a file describes the device as it was detected, whatever its peaks; a wrong file does not."""
+    """Whether a file describes the device as detected, ignoring its peaks; False for an invalid file."""
     if not path.is_file():
         return False
     try:
@@ -214,7 +212,7 @@ def _same_but_for_peaks(path: Path, device: Device) -> bool:
 
 
 def _with_peaks(device: Device, kept: Path | None, *, measure: bool) -> Device:
-    """A detected device with the peaks that are measured now, else with those of a file that describes it."""
+    """A detected device with newly measured peaks, else with those of a file that describes it."""
     if measure:
         from hwnas.shown_progress import shown_progress
         from hwnas.timing.peaks import measure_peaks

@@ -12,8 +12,8 @@ from hwnas.shown_progress import shown_progress
 
 
 def export(
-    arch: Annotated[Path, typer.Argument(help="File that `hwnas search` wrote, or your own.", metavar="ARCH")],
-    supernet: Annotated[Path, typer.Option(help="Folder that `hwnas train` wrote.")],
+    arch: Annotated[Path, typer.Argument(help="File from `hwnas search`, or your own.", metavar="ARCH")],
+    supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
     target: options.Target,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     tables: options.Tables = None,

@@ -1,4 +1,4 @@
-"""Help texts that list what the registries hold, plugins included; the lists are made when a help text is shown."""
+"""Help texts that list registered names, including plugins; the lists are created when a help text is shown."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _LISTS: dict[str, Callable[[], Sequence[str]]] = {
 
 
 def filled(text: str) -> str:
-    """A help text with the names in place of ``{spaces}``, ``{datasets}``, ``{strategies}`` and ``{formats}``."""
+    """A help text with names substituted for ``{spaces}``, ``{datasets}``, ``{strategies}`` and ``{formats}``."""
     for mark, names in _LISTS.items():
         if mark in text:
             text = text.replace(mark, ", ".join(names()))
@@ -49,15 +49,15 @@ def filled(text: str) -> str:
 
 
 class Verb(TyperCommand):
-    """A command whose options name registries in their help."""
+    """A command whose options refer to registries in their help."""
 
-    def get_help(self, ctx: typer.Context) -> str:  # type: ignore[override]  # typer may carry its own copy of click
-        """The help text, lists filled in."""
+    def get_help(self, ctx: typer.Context) -> str:  # type: ignore[override]  # typer may vendor click
+        """The help text with substituted lists."""
         self._fill()
         return super().get_help(ctx)
 
     def format_help(self, ctx: typer.Context, formatter: object) -> None:  # type: ignore[override]
-        """Write the help text, lists filled in."""
+        """Write the help text with substituted lists."""
         self._fill()
         super().format_help(ctx, formatter)  # type: ignore[arg-type]
 

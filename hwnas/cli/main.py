@@ -1,4 +1,4 @@
-"""`hwnas`: the entry point, and what all verbs share in how they end."""
+"""`hwnas`: the entry point, and the error handling of all verbs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ app.add_typer(deploy.app, name="deploy")
 
 @app.callback(invoke_without_command=True)
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
         typer.echo(importlib.metadata.version("hwnas"))
@@ -75,29 +75,29 @@ for verb in (
 app.command("compile")(compile_verbs.compile_)
 app.command()(compile_verbs.quickstart)
 
-# Typer may carry its own copy of click, so the base of its usage errors is asked of one of them.
+# Typer may vendor click, so the base class of its usage errors is taken from one of them.
 _USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignment,union-attr]
 
 
-# What Python's threads and torch's allocator say in a RuntimeError where the system refuses them something.
+# Messages of a RuntimeError from Python's threads and torch's allocator for failed system calls.
 _LIMITS = {"can't start new thread": errno.EAGAIN, "can't allocate memory": errno.ENOMEM}
 
 
 def _verb(**options: object) -> object:
-    """Run the verb that the command line names.
+    """Run the verb of the command line.
 
     Raises:
-        InvalidValue: the current folder was deleted: MKL then ends the process as soon as torch is loaded.
+        InvalidValue: the current folder was deleted: MKL would then abort the process when torch is loaded.
     """
     try:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError as error:
-        raise InvalidValue("the current folder does not exist any more; `cd` to one that does") from error
+        raise InvalidValue("the current folder no longer exists; `cd` to another one") from error
     return app(renamed(sys.argv[1:]), **options)
 
 
 def _ended(run: Callable[..., object], **options: object) -> object:
-    """What a call returns; 2, with a message, where it ends in what a user can act on."""
+    """The result of a call; 2 with a message, if it raises an error that a user can act on."""
     try:
         return run(**options)
     except HwnasError as error:
@@ -129,8 +129,8 @@ def main() -> None:
             code = _ended(_verb, standalone_mode=False)
         except (typer.Abort, KeyboardInterrupt):
             code = INTERRUPTED
-        if code == INTERRUPTED:  # typer turns an interrupt into this code by itself
-            print("interrupted; what is finished is kept, the same command goes on from there", file=sys.stderr)
+        if code == INTERRUPTED:  # typer converts an interrupt to this code
+            print("interrupted; finished parts are kept, the same command resumes", file=sys.stderr)
             code = interrupted()
         code = _ended(streams.flush) or code
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,4 +1,4 @@
-"""Answers of searches for a terminal, line by line."""
+"""Answers of searches as lines for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None) -> Iterator[str]:
-    """Lines on a network that was evaluated; without a supernet nothing can be exported."""
+    """Lines about an evaluated network; without a supernet there is no export command."""
     budgets = ", ".join(
         f"{answer.predicted[name]:.4g} of {budget:.4g} {'ms ' if '/' in name else ''}on {name}"
         for name, budget in answer.budgets.items()
@@ -52,9 +52,9 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None) -> Iterat
 
 
 def relaxed_lines(answer: RelaxedAnswer, file: Path, train: Sequence[str]) -> Iterator[str]:
-    """Lines on the network of a differentiable search; `train` are the words that train it with `hwnas train`."""
+    """Lines about the network of a differentiable search; `train` are the arguments of `hwnas train` for it."""
     if answer.ended:
-        yield answer.ended + ": the network is made of the probabilities at that point"
+        yield answer.ended + ": the network is derived from the probabilities at that point"
     for name, budget in answer.budgets.items():
         yield (
             f"{answer.predicted[name]:.4g} of {budget:.4g} ms predicted on {name}; expected under the probabilities "
@@ -62,11 +62,11 @@ def relaxed_lines(answer: RelaxedAnswer, file: Path, train: Sequence[str]) -> It
         )
     alone = len(answer.budgets) == 1
     if alone and not answer.near:
-        yield "No network lies in the window below the target, which was widened until one did"
+        yield "No network is in the window below the target, so the window was widened"
     if answer.arch != answer.argmax.arch:
         yield (
-            f"Repaired: of the networks {'in the window' if alone else 'within the budgets'} the one of the highest "
-            "probability, found exactly"
+            f"Repaired: the most probable of the networks {'in the window' if alone else 'within the budgets'}, found "
+            "exactly"
         )
     if answer.notation:
         yield answer.notation

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they mean."""
+"""Options that several verbs share."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SpaceName = Annotated[
 ]
 Fix = Annotated[
     list[str] | None,
-    typer.Option("--fix", help="Hold a variable to a value or several: resolution=160,192. May be repeated."),
+    typer.Option("--fix", help="Restrict a variable to one or several values: resolution=160,192. May be repeated."),
 ]
-Channels = Annotated[int | None, typer.Option(help="Channels of the images; the space's usual number if left out.")]
-Classes = Annotated[int | None, typer.Option(help="Number of classes; the space's usual number if left out.")]
+Channels = Annotated[int | None, typer.Option(help="Channels of the images; by default the space's.")]
+Classes = Annotated[int | None, typer.Option(help="Number of classes; by default the space's.")]
 DataName = Annotated[str, typer.Option("--data", help="Dataset: {datasets}; or path/to/file.py:NAME.")]
 DataPath = Annotated[
     Path | None,
@@ -38,7 +38,7 @@ Budgets = Annotated[
     typer.Option(
         "--budget",
         help="Latency: 0.8ms, or 50% of the largest network's. NAME=VALUE for other targets (device/recipe=4ms) "
-        "and for macs, params, size_bytes, peak_activation_bytes. May be repeated: all are kept.",
+        "and for macs, params, size_bytes, peak_activation_bytes. May be repeated: all apply.",
     ),
 ]
 Confidence = Annotated[
@@ -49,64 +49,66 @@ Confidence = Annotated[
 ]
 NoMargin = Annotated[
     bool,
-    typer.Option("--no-margin", help="Hold the prediction itself below the budget, as imported tables need it."),
+    typer.Option("--no-margin", help="Apply the budget to the prediction itself; needed for imported tables."),
 ]
-Images = Annotated[int, typer.Option(help="Validation images an evaluation takes.", min=1)]
+Images = Annotated[int, typer.Option(help="Validation images per evaluation.", min=1)]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
 Tables = Annotated[
     Path | None,
-    typer.Option(help="Folder of latency tables; the user's data folder or $HWNAS_HOME if left out."),
+    typer.Option(help="Folder of latency tables; by default the user's data folder or $HWNAS_HOME."),
 ]
 Training = Annotated[
-    Path | None, typer.Option(help="Training config, a TOML file; one phase of 1100 updates if left out.")
+    Path | None, typer.Option(help="Training config, a TOML file; by default one phase of 1100 updates.")
 ]
 Teacher = Annotated[
-    Path | None, typer.Option(help="Folder of a trained supernet, whose largest network teaches as well.")
+    Path | None, typer.Option(help="Folder of a trained supernet whose largest network is an additional teacher.")
 ]
 Accelerator = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Devices = Annotated[
     int,
     typer.Option(
-        help="Processes in all, one a device; on the CPU they share its cores. hwnas starts them; those that srun or "
-        "torchrun started take part.",
+        help="Total number of processes, one per device; on the CPU they share its cores. hwnas starts them, or uses "
+        "those of srun or torchrun.",
         min=1,
     ),
 ]
-TrainingPrecision = Annotated[str, typer.Option("--precision", help="32-true, or bf16-mixed where the device has it.")]
-Resume = Annotated[bool, typer.Option(help="Go on from the folder's checkpoint, or delete it and start anew.")]
+TrainingPrecision = Annotated[
+    str, typer.Option("--precision", help="32-true, or bf16-mixed if the device supports it.")
+]
+Resume = Annotated[bool, typer.Option(help="Resume from the folder's checkpoint, or delete it and start over.")]
 MAX_SEED = 2**32 - 1
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.", min=0, max=MAX_SEED)]
+Seed = Annotated[int, typer.Option(help="Random seed.", min=0, max=MAX_SEED)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 
 
 def choices(fix: list[str] | None) -> dict[str, list[int]]:
-    """The choices that ``--fix`` leaves: variable -> its values.
+    """The restrictions of ``--fix``: variable -> its values.
 
     Raises:
-        InvalidValue: an option is not of the form variable=value, or names a variable again.
+        InvalidValue: an option does not have the form variable=value, or repeats a variable.
     """
     found: dict[str, list[int]] = {}
     for text in fix or []:
         variable, sign, values = text.partition("=")
         if variable in found:
-            raise InvalidValue(f"--fix {variable} is given twice; give its values together: {variable}=24,28")
+            raise InvalidValue(f"--fix {variable} is given twice; list its values together: {variable}=24,28")
         try:
             found[variable] = [int(value) for value in values.split(",")]
         except ValueError:
             sign = ""
         if not sign:
-            raise InvalidValue(f"--fix takes variable=value or variable=value,value; not {text!r}")
+            raise InvalidValue(f"--fix must be variable=value or variable=value,value; not {text!r}")
     return found
 
 
 def held_confidence(confidence: float | None, no_margin: bool) -> float | None:
-    """The confidence that ``--confidence`` and ``--no-margin`` describe; None for predictions without a margin.
+    """The confidence from ``--confidence`` and ``--no-margin``; None for predictions without a margin.
 
     Raises:
         InvalidValue: both are given.
     """
     if no_margin and confidence is not None:
-        raise InvalidValue(f"give --confidence or --no-margin, not both (--confidence is {confidence})")
+        raise InvalidValue(f"use --confidence or --no-margin, not both (--confidence is {confidence})")
     return None if no_margin else 0.95 if confidence is None else confidence
 
 

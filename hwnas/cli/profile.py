@@ -18,11 +18,11 @@ def profile(
     classes: options.Classes = None,
     tables: options.Tables = None,
     networks: Annotated[
-        int, typer.Option(help="Whole networks timed to fit what context does to ops.", min=4, max=10_000)
+        int, typer.Option(help="Calibration networks, timed to fit the context terms.", min=4, max=10_000)
     ] = 16,
     bound_networks: Annotated[
         int,
-        typer.Option(help="Further networks that upper bounds are read from; n carry n / (n + 1).", min=0, max=10_000),
+        typer.Option(help="Further networks for upper bounds; n allow a confidence of n / (n + 1).", min=0, max=10_000),
     ] = 24,
     only_missing: Annotated[
         bool, typer.Option("--only-missing", help="Time only the ops that the table lacks.")
@@ -32,8 +32,8 @@ def profile(
 ) -> None:
     """Time every distinct op of a space on this host and fit the latency model.
 
-    A killed run resumes. Rows of an older table for the same target stay unless they are measured anew. On
-    a machine that is too noisy nothing is written.
+    A killed run resumes. Rows of an older table for the same target are kept unless they are measured again. If the
+    machine is too noisy, nothing is written.
     """
     from hwnas import workflows
 
@@ -55,7 +55,7 @@ def profile(
         options.print_json(answer.document())
         return
     if answer.up_to_date:
-        typer.echo("No op and no fit was missing: nothing was measured now. The table was made as follows.")
+        typer.echo("No op and no fit was missing, so nothing was measured. The table was created as follows.")
     for what, number in (("ops", answer.ops), ("networks", answer.calibration_networks + answer.bound_networks)):
         timed = answer.measurement[what]
         typer.echo(

@@ -1,10 +1,10 @@
-"""Options under the names that earlier releases gave them: still read, not listed by ``--help``."""
+"""Old names of options: still accepted, not listed by ``--help``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-# A recipe is how a network is exported and run; how one is trained is a training config.
+# A recipe describes export and execution; a training config describes training.
 _TRAINING = {"--recipe": "--training"}
 _RENAMED: dict[tuple[str, ...], dict[str, str]] = {
     ("train",): _TRAINING,
@@ -15,7 +15,7 @@ _RENAMED: dict[tuple[str, ...], dict[str, str]] = {
 
 
 def renamed(words: Sequence[str]) -> list[str]:
-    """The words of a command, options by their present names: ``train --recipe=x`` -> ``train --training=x``."""
+    """The arguments of a command with current option names: ``train --recipe=x`` -> ``train --training=x``."""
     new = next((names for verb, names in _RENAMED.items() if tuple(words[: len(verb)]) == verb), {})
     found = []
     for word in words:

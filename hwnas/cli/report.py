@@ -12,11 +12,11 @@ from hwnas.cli import options
 
 def report(
     run: Annotated[Path, typer.Argument(help="Output folder of `hwnas compile`.", metavar="RUN")],
-    out: Annotated[Path | None, typer.Option(help="File for the page; report.html in the run if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the page; by default report.html in the run.")] = None,
     png: Annotated[Path | None, typer.Option(help="Folder for a PNG of each plot; needs Chromium.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Draw the page of a finished run again: one HTML file that needs no network."""
+    """Draw the page of a finished run again: one HTML file that works offline."""
     from hwnas.files import write_whole
     from hwnas.report.figures import read_figures
     from hwnas.report.page import PAGE, page

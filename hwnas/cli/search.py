@@ -15,14 +15,14 @@ from hwnas.shown_progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 
 def search(
     budget: options.Budgets,
-    out: Annotated[Path, typer.Option(help="File for the arch that is found; with --family a folder.")],
+    out: Annotated[Path, typer.Option(help="File for the resulting arch; with --family a folder.")],
     supernet: Annotated[
-        Path | None, typer.Option(help="Folder that `hwnas train` wrote; not for differentiable strategies.")
+        Path | None, typer.Option(help="Folder from `hwnas train`; not for differentiable strategies.")
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
-            help="What a budget without a name is for; 'this' is the present host; device/* chooses the recipe too.",
+            help="Target of a budget without a name; 'this' is the present host; device/* also chooses the recipe.",
             metavar="DEVICE/RECIPE",
         ),
     ] = None,
@@ -34,32 +34,33 @@ def search(
         ),
     ] = "exact",
     accuracy: Annotated[
-        Path | None, typer.Option(help="CSV of accuracies to fit instead of evaluated subnets: a column a variable.")
+        Path | None,
+        typer.Option(help="CSV of accuracies to fit instead of evaluated subnets: one column per variable."),
     ] = None,
     subnets: Annotated[
         int, typer.Option(help="Subnets evaluated to fit the accuracy model.", min=8, max=1_000_000)
     ] = 300,
     images: options.Images = 2000,
     calibration_images: options.Calibration = 2000,
-    candidates: Annotated[int, typer.Option(help="Networks really evaluated at the end.", min=1, max=10_000)] = 20,
+    candidates: Annotated[int, typer.Option(help="Networks to evaluate at the end.", min=1, max=10_000)] = 20,
     confidence: options.Confidence = None,
     no_margin: options.NoMargin = False,
-    family: Annotated[bool, typer.Option("--family", help="A network for each budget, not one for all.")] = False,
+    family: Annotated[bool, typer.Option("--family", help="One network per budget instead of one for all.")] = False,
     front: Annotated[Path | None, typer.Option(help="Folder for the whole front: CSV, JSON and a picture.")] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say where the milliseconds go, and what more of them would buy.")
+        bool, typer.Option("--explain", help="Show where the milliseconds go, and the gain of larger budgets.")
     ] = False,
     space: Annotated[str | None, typer.Option(help="Search space of a differentiable strategy.")] = None,
     data: Annotated[str | None, typer.Option(help="Dataset of a differentiable strategy.")] = None,
     data_path: options.DataPath = None,
     fix: options.Fix = None,
     training: Annotated[
-        Path | None, typer.Option(help="How a differentiable strategy trains, a TOML file; see docs/search.md.")
+        Path | None, typer.Option(help="Config of a differentiable strategy, a TOML file; see docs/search.md.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Updates, in place of the config's.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates, instead of the config's.", min=1)] = None,
     penalty: Annotated[
         str | None,
-        typer.Option(help="On latency: linear, log, mul-log, hinge or lagrangian, in place of the config's."),
+        typer.Option(help="Latency penalty instead of the config's: linear, log, mul-log, hinge or lagrangian."),
     ] = None,
     accelerator: options.Accelerator = "auto",
     resume: options.Resume = True,
@@ -67,10 +68,10 @@ def search(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Fit an accuracy model on evaluated subnets, search with it, and really evaluate the best candidates.
+    """Fit an accuracy model on evaluated subnets, search with it, and evaluate the best candidates.
 
-    With a differentiable strategy, train the weights of a whole space and the probabilities of its choices together,
-    and make of them the most probable network that meets the target. Ctrl-C ends a search with the best network so far.
+    A differentiable strategy trains the weights of a whole space together with the probabilities of its choices, and
+    returns the most probable network that meets the target. Ctrl-C ends a search with the best network so far.
     """
     from hwnas import workflows
     from hwnas.errors import InvalidValue, UnknownName
@@ -89,11 +90,11 @@ def search(
     if strategy in METHODS:
         if supernet or accuracy or family or front or explain:
             raise InvalidValue(
-                f"{strategy} is a differentiable strategy: --supernet, --accuracy, --family, --front and --explain are "
-                "not for it"
+                f"{strategy} is a differentiable strategy, which does not support --supernet, --accuracy, --family, "
+                "--front and --explain"
             )
         if space is None or data is None:
-            raise InvalidValue(f"{strategy} trains weights of its own: give --space and --data (not --supernet)")
+            raise InvalidValue(f"{strategy} trains its own weights: use --space and --data (not --supernet)")
         with shown_progress() as progress:
             found = workflows.search_differentiably(
                 strategy,
@@ -117,7 +118,7 @@ def search(
         raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
     if supernet is None or space or data or data_path or fix or training or steps or penalty:
         raise InvalidValue(
-            f"{strategy} search takes --supernet, which knows its space and data; --space, --data, --data-path, --fix, "
+            f"{strategy} search needs --supernet, which defines space and data; --space, --data, --data-path, --fix, "
             "--training, --steps and --penalty are for differentiable strategies"
         )
     with shown_progress() as progress:
@@ -145,7 +146,7 @@ def search(
 
 
 def _print(document: object, lines: Iterable[str], as_json: bool, *, stopped: bool) -> None:
-    """Print an answer; end as after Ctrl-C where the search was cut short."""
+    """Print an answer; exit as after Ctrl-C if the search was stopped early."""
     if as_json:
         options.print_json(document)
     else:

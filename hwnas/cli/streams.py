@@ -1,4 +1,4 @@
-"""Standard output and error as they are: of any encoding, closed, or a pipe whose reader has gone."""
+"""Robust standard output and error: any encoding, closed streams, and closed pipes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from hwnas.errors import OutputError
 
 
 def take_any_text() -> None:
-    """Let every character be printed: what the encoding lacks (cp1252, Latin-1, ASCII) is shown as an escape.
+    """Make every character printable: those missing in the encoding (cp1252, Latin-1, ASCII) are escaped.
 
-    A verb that has worked for an hour must not end at a Greek letter. A stream that was closed before the start takes
-    everything and shows nothing; the null device also keeps its number from the next file that is opened.
+    A verb must not fail at a Greek letter after an hour of work. A stream that was closed before the start is replaced
+    by the null device, which also reserves its file descriptor.
     """
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            null = Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115 - to the end
+            null = Path(os.devnull).open("r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115 - never closed
             setattr(sys, name, null)
         elif isinstance(stream, io.TextIOWrapper) and name != "stdin":
             stream.reconfigure(errors="backslashreplace")
 
 
 def takes_unicode() -> bool:
-    """Whether standard output is in an encoding that has every character."""
+    """Whether the encoding of standard output has every character."""
     return (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")
 
 
 def flush() -> None:
-    """Write what is still held back; a reader that has gone (`hwnas tables list | head -1`) had what it wanted.
+    """Flush the output; a closed pipe (`hwnas tables list | head -1`) is not an error.
 
     Raises:
         OutputError: standard output cannot be written, e.g. to a file on a full disk.
@@ -45,14 +45,14 @@ def flush() -> None:
         except OSError as error:
             _discard(stream)
             if stream is sys.stdout:
-                raise OutputError(f"cannot write the output: {error.strerror}; write it to another place") from error
+                raise OutputError(f"cannot write the output: {error.strerror}; redirect it elsewhere") from error
 
 
 def _discard(stream: TextIO) -> None:
-    """Send what a stream still holds to the null device: Python would complain of it once more when it ends."""
+    """Redirect a stream's buffer to the null device: Python would report the error again at exit."""
     try:
         number = stream.fileno()
-    except (OSError, ValueError):  # no file, such as what a test reads
+    except (OSError, ValueError):  # not a file, such as a captured stream in a test
         return
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, number)

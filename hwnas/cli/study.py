@@ -1,4 +1,4 @@
-"""`hwnas study`: the best network within budgets where each is trained by itself."""
+"""`hwnas study`: the best network within budgets, with each trained from scratch."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder for the best network, its weights and the study.")],
     target: Annotated[
         str | None,
-        typer.Option(help="What a budget without a name is for; 'this' is the present host.", metavar="DEVICE/RECIPE"),
+        typer.Option(help="Target of a budget without a name; 'this' is the present host.", metavar="DEVICE/RECIPE"),
     ] = None,
     data_path: options.DataPath = None,
     fix: options.Fix = None,
-    trials: Annotated[int, typer.Option(help="Networks to train, by all workers together.", min=1)] = 50,
+    trials: Annotated[int, typer.Option(help="Total number of networks to train, by all workers.", min=1)] = 50,
     training: options.Training = None,
-    steps: Annotated[int | None, typer.Option(help="Updates of a training, in place of the config's.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates per training, instead of the config's.", min=1)] = None,
     epochs: Annotated[
-        int, typer.Option(help="Equal parts of a training, after each of which it may be cut short.", min=1)
+        int, typer.Option(help="Equal parts of a training, after each of which it may be pruned.", min=1)
     ] = 9,
     sampler: Annotated[str, typer.Option(help="tpe, gp or random.")] = "tpe",
     storage: Annotated[
         str | None,
         typer.Option(
-            help=f"Where the workers meet: a .log or .journal file or the URL of a database; {STORAGE} in the folder "
-            "if left out."
+            help="Shared storage of the workers: a .log or .journal file or the URL of a database; by default "
+            f"{STORAGE} in the folder."
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Of the study in its storage.")] = "study",
+    name: Annotated[str, typer.Option(help="Name of the study in its storage.")] = "study",
     images: options.Images = 2000,
     confidence: options.Confidence = None,
     no_margin: options.NoMargin = False,
@@ -49,10 +49,10 @@ def study(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train networks from scratch, one after the other, each drawn by what those before it have taught.
+    """Train networks from scratch, one after the other, each proposed by a sampler that learns from earlier ones.
 
-    The same command goes on with a study that was killed; given again meanwhile, here or on another machine, it adds a
-    worker. Ctrl-C ends it with the best network so far.
+    The same command resumes a killed study; run in parallel, on this or another machine, it adds a worker. Ctrl-C ends
+    it with the best network so far.
     """
     from hwnas import workflows
 
@@ -89,7 +89,7 @@ def study(
         if not here:
             typer.echo(
                 "Its weights are in the --out of the worker that trained it, or were deleted; `hwnas train` with its "
-                "values as --fix makes them again"
+                "values as --fix trains them again"
             )
     if answer.stopped:
         raise typer.Exit(INTERRUPTED)

@@ -1,7 +1,6 @@
-"""`hwnas subnet`: networks out of a trained supernet.
+"""`hwnas subnet`: networks of a trained supernet.
 
-An extracted network is stored as the supernet of a space with this one arch, so every verb that takes a supernet takes
-it as well.
+An extracted network is stored as the supernet of a space with a single arch, so every verb for supernets accepts it.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import typer
 from hwnas.cli import options
 from hwnas.shown_progress import shown_progress
 
-app = typer.Typer(help="Networks out of a trained supernet.", no_args_is_help=True)
+app = typer.Typer(help="Extract, evaluate and fine-tune networks of a trained supernet.", no_args_is_help=True)
 
-ArchFile = Annotated[Path, typer.Argument(help="File that `hwnas search` wrote, or your own.", metavar="ARCH")]
-From = Annotated[Path, typer.Option(help="Folder that `hwnas train` or `hwnas supernet import` wrote.")]
-EPOCHS = 3  # of fine-tuning without a training config
+ArchFile = Annotated[Path, typer.Argument(help="File from `hwnas search`, or your own.", metavar="ARCH")]
+From = Annotated[Path, typer.Option(help="Folder from `hwnas train` or `hwnas supernet import`.")]
+EPOCHS = 3  # epochs of fine-tuning without a training config
 
 
 @app.command()
@@ -29,7 +28,7 @@ def extract(
     calibration_images: options.Calibration = 2000,
     as_json: options.AsJson = False,
 ) -> None:
-    """Take a network out of a supernet, its BN re-calibrated."""
+    """Extract a network from a supernet and re-calibrate its BN."""
     from hwnas import workflows
 
     with shown_progress() as progress:
@@ -43,16 +42,16 @@ def extract(
 @app.command("eval")
 def evaluate(
     supernet: From,
-    archs: Annotated[list[Path] | None, typer.Argument(help="Files that `hwnas search` wrote.", metavar="ARCH")] = None,
-    random: Annotated[int, typer.Option(help="Number of random networks to evaluate as well.", min=0)] = 0,
-    images: Annotated[int | None, typer.Option(help="Validation images; all if left out.", min=1)] = None,
+    archs: Annotated[list[Path] | None, typer.Argument(help="Files from `hwnas search`.", metavar="ARCH")] = None,
+    random: Annotated[int, typer.Option(help="Number of additional random networks.", min=0)] = 0,
+    images: Annotated[int | None, typer.Option(help="Validation images; by default all.", min=1)] = None,
     calibration_images: options.Calibration = 2000,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Accuracies of networks with the weights that they inherit, several in one pass over the images.
+    """Evaluate networks with inherited weights, several in one pass over the images.
 
-    What was evaluated before is not evaluated again. Without an arch, the smallest and the largest are evaluated.
+    Earlier results are reused. Without an arch, the smallest and the largest network are evaluated.
     """
     from hwnas import workflows
 
@@ -75,13 +74,13 @@ def evaluate(
 
 @app.command()
 def finetune(
-    subnet: Annotated[Path, typer.Option(help="Folder that `hwnas subnet extract` wrote.")],
+    subnet: Annotated[Path, typer.Option(help="Folder from `hwnas subnet extract`.")],
     out: Annotated[Path, typer.Option(help="Folder for the fine-tuned subnet.")],
     training: options.Training = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            help=f"Passes over the training images, in place of the config's steps; {EPOCHS} without one.", min=1
+            help=f"Passes over the training images, instead of the config's steps; {EPOCHS} without one.", min=1
         ),
     ] = None,
     teacher: options.Teacher = None,
@@ -92,7 +91,7 @@ def finetune(
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Train an extracted network on its own for a while."""
+    """Fine-tune an extracted network."""
     from hwnas import workflows
 
     with shown_progress() as progress:

@@ -1,4 +1,4 @@
-"""`hwnas supernet`: supernets from elsewhere."""
+"""`hwnas supernet`: import published supernets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from hwnas.cli import options
 
-app = typer.Typer(help="Supernets from elsewhere.", no_args_is_help=True)
+app = typer.Typer(help="Import published supernets.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -18,14 +18,14 @@ def import_(
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
     format_: Annotated[str, typer.Option("--format", help="ofa: a published checkpoint of once-for-all.")] = "ofa",
     space: Annotated[
-        str | None, typer.Option(help="Space of the supernet; the one that it looks like if left out.")
+        str | None, typer.Option(help="Space of the supernet; by default inferred from its tensors.")
     ] = None,
     data_path: Annotated[
         Path | None, typer.Option(help="ImageNet as an image folder, for BN re-calibration and evaluation.")
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Read a published supernet. Nothing but tensors is unpickled, and every name and shape must be right."""
+    """Read a published supernet. Only tensors are unpickled, and every name and shape is checked."""
     from hwnas import workflows
 
     answer = workflows.import_supernet(file, out, file_format=format_, space=space, data_path=data_path)

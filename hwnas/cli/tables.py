@@ -1,4 +1,4 @@
-"""`hwnas tables`: which latency tables there are, what they say, how two differ, and tables that others measured."""
+"""`hwnas tables`: list, show, compare and import latency tables."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ TargetName = Annotated[
 Side = Annotated[str, typer.Argument(help="device/recipe, or a table's CSV file.", show_default=False)]
 Tables = Annotated[
     Path | None,
-    typer.Option(help="Folder of latency tables; all that are known (yours, then the shipped ones) if left out."),
+    typer.Option(help="Folder of latency tables; by default all known ones (yours, then the shipped ones)."),
 ]
-_SHOWN = 10  # rows of a listing; --json has all
+_SHOWN = 10  # rows of a listing; --json lists all
 
 
 @app.command("list")
@@ -55,16 +55,14 @@ def list_tables(tables: Tables = None, as_json: options.AsJson = False) -> None:
         for fit in sorted(table.manifest.fits, key=lambda fit: _domain_text(fit.domain)):
             typer.echo(f"  fitted on {_domain_text(fit.domain)}: {_validation_text(fit)}")
         if not table.manifest.fits:
-            typer.echo("  fitted on nothing")
+            typer.echo("  no fit")
     if not known:
-        typer.echo(
-            "There is no latency table. `hwnas profile` measures one, `hwnas tables import` takes over another's."
-        )
+        typer.echo("There is no latency table. `hwnas profile` measures one, `hwnas tables import` imports one.")
 
 
 @app.command()
 def show(target: TargetName, tables: Tables = None, as_json: options.AsJson = False) -> None:
-    """Print where a latency table is from, how good it is, and its slowest ops."""
+    """Print the provenance and accuracy of a latency table, and its slowest ops."""
     table, path = _target_table(target, tables)
     manifest, rows = table.manifest, _rows(table)
     if as_json:
@@ -83,7 +81,7 @@ def show(target: TargetName, tables: Tables = None, as_json: options.AsJson = Fa
     for fit in manifest.fits:
         typer.echo("\n" + _fit_text(fit))
     if not manifest.fits:
-        typer.echo("\nno context factors: predictions are the plain sum of the rows, without an upper bound")
+        typer.echo("\nno context terms: predictions are the plain sum of the rows, without an upper bound")
     typer.echo(f"\nthe slowest of {len(rows)} ops\n{'p25 ms':>10} {'p50 ms':>10} {'p90 ms':>10} {'samples':>8}  op")
     for row in sorted(rows, key=lambda row: -row["latency_ms_p25"])[:_SHOWN]:
         quantiles = " ".join(f"{row[f'latency_ms_{q}']:10.4g}" for q in ("p25", "p50", "p90"))
@@ -121,19 +119,19 @@ def diff(a: Side, b: Side, tables: Tables = None, as_json: options.AsJson = Fals
 
 @app.command("import", cls=Verb)
 def import_(
-    files: Annotated[list[Path], typer.Argument(help="Tables in another form; give those that belong together.")],
+    files: Annotated[list[Path], typer.Argument(help="Tables in another format, all files of one target.")],
     format_: Annotated[
-        str, typer.Option("--format", help="Form of the files: {formats} (once-for-all's is ofa-yaml).")
+        str, typer.Option("--format", help="Format of the files: {formats} (once-for-all's is ofa-yaml).")
     ],
     target: options.Target,
     tables: options.Tables = None,
     replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Take over latency tables that others measured.
+    """Import latency tables that were measured elsewhere.
 
-    An op that several files have gets the mean weighted by their counts. Rows of an older imported table for the same
-    target stay unless the files have them too.
+    An op in several files gets the mean weighted by their counts. Rows of an older imported table for the same target
+    are kept unless the files contain them, too.
     """
     from hwnas.files import only_one
     from hwnas.latency import read_table, write_table
@@ -163,10 +161,10 @@ def import_(
     if as_json:
         options.print_json(facts)
         return
-    typer.echo(f"{facts['ops']} ops of {wanted.name} from {facts['files']} files; their means stand for all quantiles.")
+    typer.echo(f"{facts['ops']} ops of {wanted.name} from {facts['files']} files; all quantiles are set to the means.")
     if imported.most_different:
         typer.echo(
-            f"{imported.repeated} of them stand in several files with other values and got the mean weighted by count; "
+            f"{imported.repeated} of them have different values in several files and got the mean weighted by count; "
             f"the files differ most, by {imported.largest_difference:.1%}, in {imported.most_different.key}"
         )
     if replaced:
@@ -183,12 +181,12 @@ def _found(folder: Path | None) -> list[FoundTable]:
     if folder is None:
         return tables()
     if not folder.is_dir():
-        raise InvalidValue(f"--tables is {str(folder)!r}, which is no folder; it should hold <device>/<recipe>.csv")
+        raise InvalidValue(f"--tables is {str(folder)!r}, not a folder; it should contain <device>/<recipe>.csv")
     return [FoundTable(path.parent.name, path.stem, path) for path in sorted(folder.glob("*/*.csv"))]
 
 
 def _readable(found: FoundTable) -> tuple[LatencyTable | None, str]:
-    """A table, or None and the reason why it cannot be used: one damaged table must not hide the others."""
+    """A table, or None and why it cannot be used: one damaged table must not hide the others."""
     from hwnas.latency import read_table
     from hwnas.targets import resolve_target
 
@@ -210,7 +208,7 @@ def _target_table(name: str, folder: Path | None) -> tuple[LatencyTable, Path]:
 
 
 def _side(text: str, folder: Path | None) -> LatencyTable:
-    """The table that a side of a comparison names: a CSV file by its ending, else a target."""
+    """The table of one side of a comparison: a CSV file by its suffix, else a target."""
     from hwnas.latency.table import read_table_file
 
     if text.endswith(".csv"):

@@ -18,11 +18,11 @@ def train(
     data_path: options.DataPath = None,
     fix: options.Fix = None,
     arch: Annotated[
-        Path | None, typer.Option(help="File that `hwnas search` wrote: train this one network, from scratch.")
+        Path | None, typer.Option(help="File from `hwnas search`: train this network only, from scratch.")
     ] = None,
     training: options.Training = None,
-    steps: Annotated[int | None, typer.Option(help="Updates in all, in place of the config's.", min=1)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images an update, in place of the config's.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Total updates, instead of the config's.", min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per update, instead of the config's.", min=1)] = None,
     teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
@@ -33,7 +33,7 @@ def train(
 ) -> None:
     """Train one set of weights for every network of a space.
 
-    A killed run goes on from its last checkpoint when the same command is given again.
+    After a kill, the same command resumes from the last checkpoint.
     """
     from hwnas import workflows
 

@@ -1,4 +1,4 @@
-"""`hwnas validate`: hold predictions against fresh networks."""
+"""`hwnas validate`: compare predictions with new measurements."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def validate(
     channels: options.Channels = None,
     classes: options.Classes = None,
     tables: options.Tables = None,
-    networks: Annotated[int, typer.Option(help="Fresh networks to measure.", min=2, max=10_000)] = 40,
+    networks: Annotated[int, typer.Option(help="New networks to measure.", min=2, max=10_000)] = 40,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
-    """Measure networks that the model never saw, twice, and compare them with the predictions.
+    """Measure networks that the fit did not use, twice, and compare them with the predictions.
 
-    The figures are stored in the table's manifest. On a machine that is too noisy nothing is.
+    The figures are stored in the table's manifest. If the machine is too noisy, nothing is stored.
     """
     from hwnas import workflows
     from hwnas.workflows.inputs import space_of
@@ -36,7 +36,7 @@ def validate(
         return
     lines = [
         f"{answer.networks} fresh networks of {answer.space} on {answer.target}; the machine ran at {answer.speed:.1%} "
-        "of its speed at the profile, which is taken out",
+        "of its speed in the profile, which is corrected for",
         f"  MAPE         {answer.mape:7.2%}   noise floor {answer.noise_floor:.2%} (two measurements)",
         f"  within 5%    {answer.within_5pct:7.1%}   within 10%  {answer.within_10pct:.1%}",
         f"  Kendall τ    {answer.kendall_tau:7.3f}   two measurements {answer.kendall_tau_repeat:.3f}",

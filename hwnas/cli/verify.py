@@ -14,10 +14,10 @@ from hwnas.errors import InvalidValue
 
 def verify(
     bundle: Annotated[Path | None, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of manifests, and end.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of manifests and exit.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check that a bundle is unchanged and safe to load, and that it computes here what was recorded."""
+    """Check that a bundle is unchanged and safe to load, and that its outputs here match the recorded ones."""
     from hwnas.deploy import verify as check
     from hwnas.deploy.manifest import schema_text
 
@@ -25,16 +25,14 @@ def verify(
         typer.echo(schema_text(), nl=False)
         return
     if bundle is None:
-        raise InvalidValue("which bundle? Name its folder: hwnas verify BUNDLE")
+        raise InvalidValue("the folder of a bundle is missing: hwnas verify BUNDLE")
     found = check(bundle)
     if as_json:
         options.print_json(asdict(found))
         return
     typer.echo(f"{bundle}, made for {found.target}")
-    typer.echo(f"  files    {found.files} as the manifest says, and no others")
-    typer.echo(
-        "  program  " + ("of a form that is safe to load" if found.program_form else "unchanged; its form is not known")
-    )
+    typer.echo(f"  files    {found.files} as in the manifest, and no others")
+    typer.echo("  program  " + ("safe to load" if found.program_form else "unchanged; its content was not checked"))
     if found.max_abs_error is None:
         typer.echo(f"  outputs  not compared: {found.not_run}")
     else:
@@ -42,4 +40,4 @@ def verify(
             f"  outputs  as recorded: largest difference {found.max_abs_error:.2e}, accepted {found.accepted_error:.2e}"
         )
     if found.saturates is not None:
-        typer.echo(f"warning: other images may give other outputs here. {found.saturates}", err=True)
+        typer.echo(f"warning: outputs may differ on this host for other images. {found.saturates}", err=True)

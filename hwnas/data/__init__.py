@@ -1,4 +1,4 @@
-"""Datasets: what networks are trained and judged on. Each name is loaded when it is first used: most bring torch."""
+"""Datasets for training and evaluation. Each name is loaded when first used, because most import torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What is done to training images beside loading them: all of it a function of the seed and the image's place.
+"""Augmentation of training images: a pure function of the seed and the image's index in the run.
 
-Crops, flips and colours belong to single photographs and are applied where these are decoded; mixing and erasing need
-no more than a batch.
+Crops, flips and colours apply to single photographs when they are decoded; mixing and erasing apply to batches.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ ERASED_RATIO = (0.3, 1 / 0.3)
 
 
 class Augmentation(Spec):
-    """``[augmentation]`` of a training recipe.
+    """``[augmentation]`` of a training config.
 
     Attributes:
-        crop_area: share of a photograph that a random crop shows, least and most (Szegedy et al. 2015).
-        crop_ratio: width to height of a crop, least and most.
-        flip: probability of a mirror image.
+        crop_area: share of a photograph in a random crop, minimum and maximum (Szegedy et al. 2015).
+        crop_ratio: width to height of a crop, minimum and maximum.
+        flip: probability of a horizontal flip.
         colour: brightness, contrast and saturation vary by up to this share, in random order.
         mixup: alpha of the Beta distribution of the shares in which two images are blended, 0 for none (Zhang et al.,
             "mixup: Beyond Empirical Risk Minimization", ICLR 2018).
-        cutmix: alpha of the share that a box of another image takes, 0 for none (Yun et al., "CutMix", ICCV 2019). With
+        cutmix: alpha of the share of a box from another image, 0 for none (Yun et al., "CutMix", ICCV 2019). With
             both, each pair of images is mixed one way or the other.
         erase: probability that a box of an image is blanked (Zhong et al., "Random Erasing Data Augmentation", 2020).
     """
@@ -55,7 +54,7 @@ class Augmentation(Spec):
         top = 1 if info.field_name == "crop_area" else math.inf
         if not 0 < least <= most <= top:
             raise ValueError(
-                f"the least, above 0, and the most{', at most 1' if top == 1 else ''}; not {least} and {most}"
+                f"a minimum above 0 and a maximum{', at most 1' if top == 1 else ''}; not {least} and {most}"
             )
         return value
 
@@ -66,7 +65,7 @@ class Augmentation(Spec):
 
 
 def photograph(image: Image.Image, resolution: int, how: Augmentation, rng: random.Random) -> Image.Image:
-    """A random part of a photograph, maybe mirrored, in random colours: ``(resolution, resolution)``."""
+    """A random crop of a photograph, randomly flipped, in random colours: ``(resolution, resolution)``."""
     from PIL import Image as Pillow
     from PIL import ImageEnhance
 
@@ -82,7 +81,7 @@ def photograph(image: Image.Image, resolution: int, how: Augmentation, rng: rand
 
 
 def crop_box(size: tuple[int, int], how: Augmentation, rng: random.Random) -> tuple[float, float, float, float]:
-    """A random part of an image of a size (width, height): left, top, right and bottom in pixels."""
+    """A random crop of an image of a size (width, height): left, top, right and bottom in pixels."""
     width, height = size
     for _ in range(CROP_TRIES):
         area = width * height * rng.uniform(*how.crop_area)
@@ -91,7 +90,7 @@ def crop_box(size: tuple[int, int], how: Augmentation, rng: random.Random) -> tu
         if w <= width and h <= height:
             left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
             return left, top, min(left + w, width), min(top + h, height)
-    # Too long an image for its area: its middle, with the nearest ratio that is allowed.
+    # The image is too elongated for the area: crop its centre, with the nearest allowed ratio.
     ratio = min(max(width / height, how.crop_ratio[0]), how.crop_ratio[1])
     w, h = min(width, height * ratio), min(height, width / ratio)
     left, top = (width - w) / 2, (height - h) / 2
@@ -101,21 +100,21 @@ def crop_box(size: tuple[int, int], how: Augmentation, rng: random.Random) -> tu
 def mixed_and_erased(
     images: Tensor, labels: Tensor, classes: int, how: Augmentation, *, seed: int, first: int
 ) -> tuple[Tensor, Tensor]:
-    """A part of a batch after mixing and erasing.
+    """Mix and erase images of a part of a batch.
 
     Adjacent images are mixed with each other (the 1st with the 2nd, the 3rd with the 4th), so that parts of a batch
-    that begin at even places are what they are in the whole.
+    that begin at even indices are the same as in the whole batch.
 
     Args:
         images: ``(n, channels, height, width)``, normalised.
         labels: ``(n,)``.
         classes: number of classes.
-        how: what is done.
+        how: the augmentation.
         seed: of the training run.
-        first: place of the first image among all that the run sees.
+        first: index of the first image in the training run.
 
     Returns:
-        images of the same shape; labels as they are or, where images are mixed, the classes' shares ``(n, classes)``.
+        images of the same shape; unchanged labels or, if images are mixed, the shares of classes ``(n, classes)``.
     """
     if how.mixes:
         shares = functional.one_hot(labels, classes).to(images.dtype)
@@ -143,12 +142,12 @@ def mixed_and_erased(
             if rng.random() < how.erase:
                 ratio = math.exp(rng.uniform(*map(math.log, ERASED_RATIO)))
                 top, left, height, width = _box(images.shape[2:], rng.uniform(*ERASED_AREA), ratio, rng)
-                images[i, :, top : top + height, left : left + width] = 0  # the mean, of normalised images
+                images[i, :, top : top + height, left : left + width] = 0  # the mean of normalised images
     return images, labels
 
 
 def _box(size: torch.Size, share: float, ratio: float, rng: random.Random) -> tuple[int, int, int, int]:
-    """A random box that takes about a share of an image: top, left, height, width."""
+    """A random box that covers about a share of an image: top, left, height, width."""
     rows, columns = size
     height = min(rows, round(math.sqrt(rows * columns * share * ratio)))
     width = min(columns, round(math.sqrt(rows * columns * share / ratio)))

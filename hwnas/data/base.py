@@ -1,4 +1,4 @@
-"""What every dataset offers: training batches as a pure function of the step, and fixed splits."""
+"""The interface of datasets: training batches as a pure function of the step, and fixed splits."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ USUAL = Augmentation()
 
 
 def stable_seed(*parts: object) -> int:
-    """A 63-bit seed that depends only on the text of its parts, in every process and on every machine.
+    """A 63-bit seed that depends only on the text of its parts, equal in every process and on every machine.
 
-    Python's own `hash` of text differs between processes, and sums of seeds make adjacent streams overlap.
+    Python's `hash` of a string differs between processes, and with sums of seeds adjacent streams overlap.
     """
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -37,14 +37,14 @@ def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 class Data(ABC):
     """A dataset for image classification.
 
-    The public methods check their arguments; a dataset fills in `_train_batch` and `_batches`.
+    The public methods check their arguments; a dataset implements `_train_batch` and `_batches`.
 
     Attributes:
-        name: that `hwnas.data.open_data` opens it by.
+        name: argument of `hwnas.data.open_data`.
         classes: names of the classes; a label is an index into them.
         in_channels: channels of an image, 1 or 3.
         resolution: native side of a training image in pixels.
-        mean: of the pixels by channel, where white is 1.
+        mean: mean of the pixels by channel, with white as 1.
         std: standard deviation of the pixels by channel.
     """
 
@@ -65,17 +65,17 @@ class Data(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash that is equal where two runs saw the same data, split the same way."""
+        """A hash that is equal for the same data with the same splits."""
 
     @abstractmethod
     def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
-        """The side that the test transform resizes ("both" or "short"), to what, and the crop, if any."""
+        """The test transform: the side that it resizes ("both" or "short"), the new length, and the crop, if any."""
 
     @abstractmethod
     def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
-        """The images at some places of the endless sequence that a training run sees; what is random follows the place.
+        """The images at some indices of a training run's endless sequence; random choices depend on the index.
 
-        Photographs are cropped, flipped and coloured as `how` says.
+        Photographs are cropped, flipped and coloured according to `how`.
         """
 
     @abstractmethod
@@ -83,15 +83,15 @@ class Data(ABC):
         """The first `count` images of a split, `batch_size` at a time."""
 
     def transform(self, resolution: int) -> dict[str, object]:
-        """What a deployed model must do to its input, as values that JSON can hold.
+        """The preprocessing that a deployed model requires, as JSON values.
 
         Args:
             resolution: side of the network's input in pixels.
 
         Returns:
             ``layout``, ``channels`` and ``dtype`` of the network's input; then, in the order in which they
-            apply, ``resize``, ``crop`` (None where nothing is cropped), ``value_range`` (to which pixels are
-            scaled), ``mean`` and ``std`` (one value a channel).
+            apply, ``resize``, ``crop`` (None without a crop), ``value_range`` (to which pixels are scaled), ``mean``
+            and ``std`` (one value per channel).
 
         Raises:
             InvalidValue: the resolution is too small.
@@ -125,21 +125,21 @@ class Data(ABC):
             step: number of the batch, from 0.
             size: images in the batch.
             resolution: side of the images in pixels.
-            seed: of the training run; another seed gives other batches.
-            augmentation: what is done to the images.
-            part: which one of how many equal parts of the batch: each of several processes takes its own.
+            seed: of the training run; it determines the batches.
+            augmentation: of the images.
+            part: index and number of equal parts of the batch: each of several processes takes one.
 
         Returns:
             Normalised images ``(size / parts, in_channels, resolution, resolution)``, float32, and labels: int64
-            ``(size / parts,)``, or where images are mixed the classes' shares, float32 ``(size / parts, classes)``.
+            ``(size / parts,)``, or if images are mixed the shares of classes, float32 ``(size / parts, classes)``.
 
         Raises:
-            InvalidValue: a negative step, an empty batch, one that has no such parts (of an even number where images
-                are mixed), or too small a resolution.
+            InvalidValue: a negative step, an empty batch, a batch that cannot be split into such parts (of an even
+                number of images if they are mixed), or too small a resolution.
             DataError: an image cannot be read.
         """
         if step < 0:
-            raise InvalidValue(f"training steps are counted from 0; there is no step {step}")
+            raise InvalidValue(f"the training step must be at least 0, not {step}")
         check_batch(size, part[1], augmentation)
         check_resolution(resolution)
         length = size // part[1]
@@ -153,9 +153,9 @@ class Data(ABC):
         """A split in a fixed order, with the test transform (of the train split too).
 
         Args:
-            split: which images.
+            split: the split.
             resolution: side of the images in pixels.
-            limit: only the first so many images, or all if there are fewer; all if None.
+            limit: largest number of images, from the first on; all if None.
             batch_size: images in a batch; the last one may be smaller.
 
         Returns:
@@ -169,16 +169,16 @@ class Data(ABC):
         """
         available = self.size(split)
         if limit is not None and limit < 1:
-            raise InvalidValue(f"the limit must be at least 1 image, not {limit}; leave it out for all {available}")
+            raise InvalidValue(f"the limit must be at least 1 image, not {limit}; omit it to use all {available}")
         if batch_size < 1:
-            raise InvalidValue(f"a batch has at least 1 image, not {batch_size}")
+            raise InvalidValue(f"a batch must have at least 1 image, not {batch_size}")
         check_resolution(resolution)
         count = available if limit is None else min(limit, available)
         return self._batches(split, resolution, count, batch_size)
 
 
 def check_split(split: str) -> None:
-    """Refuses a split that no dataset has.
+    """Reject an unknown split.
 
     Raises:
         UnknownName: it is not one of `Split`.
@@ -210,10 +210,10 @@ def check_batch(size: int, processes: int, augmentation: Augmentation = USUAL) -
 
 
 def check_resolution(resolution: int) -> None:
-    """Refuses images that are too small to show anything.
+    """Reject a resolution that is too small.
 
     Raises:
-        InvalidValue: fewer than `LEAST_RESOLUTION` pixels a side.
+        InvalidValue: fewer than `LEAST_RESOLUTION` pixels per side.
     """
     if resolution < LEAST_RESOLUTION:
         raise InvalidValue(f"the resolution must be at least {LEAST_RESOLUTION} pixels, not {resolution}")

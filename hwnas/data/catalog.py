@@ -1,4 +1,4 @@
-"""The datasets by name; what brings torch is imported when one is opened."""
+"""The datasets by name; torch is imported when one is opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _open_digits(path: Path | None, seed: int) -> Data:
     from hwnas.data.digits import ClutteredDigits
 
     if path is not None:
-        raise InvalidValue(f"cluttered-digits is built in and reads no folder; leave out the path {path}")
+        raise InvalidValue(f"cluttered-digits is built in and reads no folder; omit the path {path}")
     return ClutteredDigits(seed=seed)
 
 
@@ -60,21 +60,21 @@ def open_data(name: str, *, path: Path | None = None, seed: int = 0, recorded: b
         name: one of `dataset_names`, or ``path/to/file.py:NAME`` of a function of a path and a seed; the dataset has
             this name, with the path made absolute.
         path: the folder of ``images`` or ``huggingface``; None for ``cluttered-digits``.
-        seed: decides which images are held out and in which order a split is read. It is not the seed of
-            training: leave it at 0 for runs that are to be compared.
-        recorded: whether the name stands in a file, as in `hwnas.plugins.Registry.get`.
+        seed: determines which images are held out and the order of each split. It is not the training seed: leave
+            it at 0 for runs that are to be compared.
+        recorded: whether the name was read from a file, as in `hwnas.plugins.Registry.get`.
 
     Raises:
         UnknownName: there is no such dataset.
-        PluginError: it is a plugin's or a file's, and cannot be loaded.
-        InvalidValue: a path where none is read, or none where one is needed.
-        DataError: the folder is not of the form that `Images` describes.
+        PluginError: it belongs to a plugin or a file and cannot be loaded.
+        InvalidValue: a path is given to a dataset that reads none, or is missing.
+        DataError: the folder does not have the layout that `Images` describes.
     """
     from hwnas.data.base import Data
 
     found: object = _KNOWN.get(name, recorded=recorded)(path, seed)
     if not isinstance(found, Data):
-        raise PluginError(f"the dataset {name!r} gives {type(found).__name__}; it should be {_NEEDS}")
+        raise PluginError(f"the dataset {name!r} returns {type(found).__name__}; it should be {_NEEDS}")
     if name not in DATASETS:
         found.name = absolute_name(name)
     return found

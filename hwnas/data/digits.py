@@ -1,7 +1,7 @@
-"""Cluttered digits: real handwritten digits among fragments of others, drawn on the fly.
+"""Cluttered digits: real handwritten digits among fragments of others, generated on the fly.
 
 The 1,797 digits of scikit-learn (8x8 pixels, from the UCI Optical Recognition of Handwritten Digits set)
-need no download. Each image shows one whole digit, the label, at a random place, size and angle, among pieces
+need no download. Each image shows one whole digit, the label, at a random position, size and angle, among pieces
 of other digits and noise: hard enough for the architecture to matter (in a minute on two cores a small
 network reaches about 87%, a medium one 93%), small enough to train on a CPU.
 """
@@ -20,39 +20,38 @@ from hwnas.data.augment import Augmentation
 from hwnas.data.base import USUAL, Data, Split, check_split, normalised, stable_seed
 from hwnas.errors import InvalidValue
 
-SIDE = 8  # of a digit as it was scanned, pixels
-CANVAS = 32  # of an image, pixels
-PATCH = 6  # of a fragment, pixels
+SIDE = 8  # of a scanned digit in pixels
+CANVAS = 32  # of an image in pixels
+PATCH = 6  # of a fragment in pixels
 PIXELS = CANVAS * CANVAS
 
-ROTATION = 0.4  # radians, either way
-SCALE = (1.7, 2.5)  # pixels of the canvas for a pixel of the digit
+ROTATION = 0.4  # radians in either direction
+SCALE = (1.7, 2.5)  # pixels of the canvas per pixel of the digit
 CONTRAST = (0.8, 1.0)
 FRAGMENTS = (4, 8)
 FRAGMENT_CONTRAST = (0.4, 0.8)
-FRAGMENT_CENTRE = 0.75  # of a fragment, at most so far from its digit's centre; 1 is the digit's edge
-NOISE = 0.15  # standard deviation, where white is 1
+FRAGMENT_CENTRE = 0.75  # largest distance of a fragment from its digit's centre; 1 is the digit's edge
+NOISE = 0.15  # standard deviation, with white as 1
 
 _PHOTOGRAPHS = ("crop_area", "crop_ratio", "flip", "colour")
 
 SHARES: dict[Split, float] = {"train": 0.60, "validation": 0.15, "test": 0.25}
 SIZES: dict[Split, int] = {"train": 20_000, "validation": 4_000, "test": 10_000}
-BLOCK = 1_000  # fixed images are drawn so many at a time, which bounds the memory of drawing
-TRAIN_BLOCK = 32  # and those of training: few enough for a part of a batch to be drawn by itself
+BLOCK = 1_000  # fixed images generated at a time, which bounds the memory
+TRAIN_BLOCK = 32  # training images generated at a time: few enough to generate a part of a batch alone
 
-REVISION = 2  # to be raised with every change of the drawing that the constants above do not show
+REVISION = 2  # increment with every change of the images that the constants above do not show
 
 
 class ClutteredDigits(Data):
     """Ten classes of 32x32 images in one channel.
 
-    Every handwritten digit belongs to one split, and the fragments around it come from the same split, so
-    nothing of a test image was ever seen in training. Training batches are drawn afresh at each step; the
-    images of `batches` are fixed, depend on the dataset's own seed only, and stay in memory once drawn.
+    Every handwritten digit belongs to one split, and the fragments around it come from the same split, so no part of
+    a test image occurs in training. Training batches are generated at each step; the images of `batches` are fixed,
+    depend only on the dataset's seed, and stay in memory once generated.
 
     Args:
-        seed: decides which digits belong to which split, and the fixed images. Leave it at 0 to compare with
-            others.
+        seed: determines the splits and the fixed images. Leave it at 0 for comparable results.
     """
 
     name = "cluttered-digits"
@@ -72,7 +71,7 @@ class ClutteredDigits(Data):
         self._blocks: dict[Split, list[tuple[Tensor, Tensor]]] = {split: [] for split in SIZES}
 
     def size(self, split: Split) -> int:
-        """Number of fixed images of a split; the batches of training never end and hardly ever repeat.
+        """Number of fixed images of a split; training batches are endless and hardly ever repeat.
 
         Raises:
             UnknownName: there is no such split.
@@ -81,7 +80,7 @@ class ClutteredDigits(Data):
         return SIZES[split]
 
     def members(self, split: Split) -> Tensor:
-        """Which of scikit-learn's digits the images of a split are made from: ascending indices, int64.
+        """Indices of scikit-learn's digits in a split: ascending, int64.
 
         Raises:
             UnknownName: there is no such split.
@@ -90,7 +89,7 @@ class ClutteredDigits(Data):
         return self._members[split]
 
     def fingerprint(self) -> str:
-        """A hash of the digits, the seed and all that decides how images are drawn."""
+        """A hash of the digits, the seed and everything that determines the images."""
         drawing = (
             CANVAS,
             PATCH,
@@ -114,8 +113,8 @@ class ClutteredDigits(Data):
     def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
         if any(getattr(how, name) != getattr(USUAL, name) for name in _PHOTOGRAPHS):
             raise InvalidValue(
-                f"{self.name} draws every training image at a place, size, angle and contrast of its own; "
-                f"{', '.join(_PHOTOGRAPHS)} are for photographs, leave them out of [augmentation]"
+                f"{self.name} generates every training image at a random position, size, angle and contrast; "
+                f"{', '.join(_PHOTOGRAPHS)} are for photographs, remove them from [augmentation]"
             )
         blocks = range(places.start // TRAIN_BLOCK, -(-places.stop // TRAIN_BLOCK))
         drawn = [self._draw("train", TRAIN_BLOCK, stable_seed("train", self._seed, seed, block)) for block in blocks]
@@ -155,7 +154,7 @@ class ClutteredDigits(Data):
 
 
 def _partition(labels: Tensor, seed: int) -> dict[Split, Tensor]:
-    """Deals the digits out to the splits, every class in the proportion of `SHARES`."""
+    """Assign the digits to the splits, every class in the proportions of `SHARES`."""
     generator = torch.Generator().manual_seed(stable_seed("partition", seed))
     parts: dict[Split, list[Tensor]] = {split: [] for split in SHARES}
     for label in range(int(labels.max()) + 1):
@@ -175,14 +174,14 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Ten
 
 
 def _whole(digits: Tensor, generator: torch.Generator) -> Tensor:
-    """Whole digits: ``(n, 8, 8)`` -> ``(n, 1, 32, 32)``, each turned, enlarged and put where it fits."""
+    """Whole digits: ``(n, 8, 8)`` -> ``(n, 1, 32, 32)``, each rotated, scaled and placed inside the image."""
     n = len(digits)
     angle = _uniform(n, -ROTATION, ROTATION, generator)
     scale = _uniform(n, *SCALE, generator)
-    # A turned square needs more room; the shift leaves it all on the canvas.
+    # A rotated square is larger; the shift keeps all of it on the canvas.
     room = (CANVAS - SIDE * scale * (angle.cos() + angle.sin().abs())) / 2
     right, down = (_uniform(n, -1, 1, generator) * room for _ in "xy")
-    # Seen from the digit, whose half side is 1, the canvas's centre lies the other way, turned back.
+    # In the digit's coordinates (half side 1), the canvas's centre is the negative shift, rotated back.
     cos, sin, half = angle.cos(), angle.sin(), scale * SIDE / 2
     centre = (-(cos * right + sin * down) / half, -(cos * down - sin * right) / half)
     contrast = _uniform(n, *CONTRAST, generator)
@@ -200,7 +199,7 @@ def _clutter(digits: Tensor, generator: torch.Generator) -> Tensor:
     count = torch.randint(FRAGMENTS[0], most + 1, (n, 1), generator=generator)
     contrast *= torch.arange(most) < count
     pieces = _view(digits, angle, scale, (x, y), PATCH).view(n, most, -1) * contrast[:, :, None]
-    # One scatter pastes all fragments of all images: the place of a corner plus that of a pixel in its patch.
+    # One scatter pastes all fragments of all images: index of a corner plus offset of a pixel in the patch.
     corner = torch.randint(CANVAS - PATCH + 1, (2, n, most, 1), generator=generator)
     pixel = torch.arange(CANVAS).expand(PATCH, CANVAS)[:, :PATCH] + CANVAS * torch.arange(PATCH)[:, None]
     place = (corner[0] * CANVAS + corner[1] + pixel.reshape(1, 1, -1)).view(n, -1)
@@ -208,13 +207,13 @@ def _clutter(digits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _view(digits: Tensor, angle: Tensor, scale: Tensor, centre: tuple[Tensor, Tensor], side: int) -> Tensor:
-    """Looks at digits through square windows.
+    """Sample digits through rotated and scaled square windows.
 
     Args:
         digits: ``(n, 8, 8)``.
-        angle: by which the digit appears turned, radians, ``(n,)``.
-        scale: window pixels for a pixel of the digit, ``(n,)``.
-        centre: where the window's centre lies on the digit, from -1 (left edge) to 1 (right edge) and from -1
+        angle: rotation of the digit in radians, ``(n,)``.
+        scale: window pixels per pixel of the digit, ``(n,)``.
+        centre: position of the window's centre on the digit, from -1 (left edge) to 1 (right edge) and from -1
             (top) to 1 (bottom), two of ``(n,)``.
         side: of the window in pixels.
 

@@ -22,15 +22,15 @@ FORM = "a Hugging Face dataset on disk is a folder that DatasetDict.save_to_disk
 class HuggingFace(Photographs):
     """A dataset with a column of images and a column of class labels; nothing is downloaded.
 
-    Splits are ``train``, ``validation`` (or ``val``, ``valid``) and ``test``. Where one of the last two is missing, the
-    other one is the test split and the validation split is held out of the training images, as in `Images`.
+    Splits are ``train``, ``validation`` (or ``val``, ``valid``) and ``test``. If one of the last two is missing, the
+    other one is the test split, and the validation split is held out of the training images, as in `Images`.
 
     Args:
         path: the dataset's folder.
-        seed: decides the hold-out and the order of the splits. Leave it at 0 to compare with others.
+        seed: determines the hold-out and the order of the splits. Leave it at 0 for comparable results.
 
     Raises:
-        DataError: the folder is not of that form.
+        DataError: the folder does not have that layout.
         RuntimeUnavailable: the package `datasets` is missing.
     """
 
@@ -85,7 +85,7 @@ class HuggingFace(Photographs):
 
 
 def _read(path: Path) -> dict[str, Dataset]:
-    """The splits by our names; images are not decoded."""
+    """The splits by hwnas's names; images are not decoded."""
     try:
         import datasets
     except ImportError as error:
@@ -94,16 +94,16 @@ def _read(path: Path) -> dict[str, Dataset]:
         raise DataError(f"{path} is not a folder; {FORM}")
     try:
         found = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, IndexError) as error:  # the last of an empty split
-        raise DataError(f"{path} cannot be read ({error}); is a split empty? {FORM}") from error
+    except (OSError, ValueError, KeyError, IndexError) as error:  # IndexError: an empty split
+        raise DataError(f"cannot read {path} ({error}); is a split empty? {FORM}") from error
     if not isinstance(found, datasets.DatasetDict):
-        raise DataError(f"{path} holds a single split; {FORM}")
+        raise DataError(f"{path} contains a single split; {FORM}")
     names = {"val": "validation", "valid": "validation"}
     splits = {names.get(name, name): rows for name, rows in found.items()}
     if len(splits) < len(found) or "train" not in splits or not splits.keys() & {"validation", "test"}:
-        raise DataError(f"{path} has the splits {', '.join(found)}; it takes train, and validation or test or both")
+        raise DataError(f"{path} has the splits {', '.join(found)}; it needs train, and validation or test or both")
     if empty := [name for name, rows in found.items() if not len(rows)]:
-        raise DataError(f"{path} has no images in {', '.join(empty)}; leave an empty split out, or fill it")
+        raise DataError(f"{path} has no images in {', '.join(empty)}; remove an empty split, or fill it")
     return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
 
 
@@ -116,7 +116,7 @@ def _columns(path: Path, features: Mapping[str, object]) -> tuple[str, str, tupl
     if len(images) != 1 or len(labels) != 1:
         listing = ", ".join(f"{name} ({type(kind).__name__})" for name, kind in features.items())
         raise DataError(
-            f"{path} has the columns {listing}; it takes one column of images (Image) and one of labels (ClassLabel). "
+            f"{path} has the columns {listing}; it needs one column of images (Image) and one of labels (ClassLabel). "
             "Drop or cast the others with datasets' remove_columns and cast_column"
         )
     kind = features[labels[0]]
@@ -128,7 +128,7 @@ def _columns(path: Path, features: Mapping[str, object]) -> tuple[str, str, tupl
 
 
 def _undecoded(rows: Dataset, column: str) -> Dataset:
-    """With images as they are in the files: `opened` says which one is broken."""
+    """The split with undecoded images, so that `opened` can name a broken one."""
     import datasets
 
     return rows.cast_column(column, datasets.Image(decode=False))
@@ -143,6 +143,6 @@ def _by_class(labels: Iterable[int | None], classes: tuple[str, ...], where: Pat
     rows: dict[str, list[int]] = {name: [] for name in classes}
     for row, label in enumerate(labels):
         if label is None or not 0 <= label < len(classes):
-            raise DataError(f"image {row} of {where} has the label {label}, which is no class; remove it")
+            raise DataError(f"image {row} of {where} has the invalid label {label}; remove it")
         rows[classes[label]].append(row)
     return rows

@@ -17,34 +17,33 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
-Labelled = tuple[tuple[str, int], ...]  # such a path and the index of its class, in the order of `Data.batches`
+Labelled = tuple[tuple[str, int], ...]  # path and class index, in the order of `Data.batches`
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
 
 
 class Images(Photographs):
-    """An image folder: ``train/<class>/*``, ``val/<class>/*`` (or ``validation``), maybe ``test/<class>/*``.
+    """An image folder: ``train/<class>/*``, ``val/<class>/*`` (or ``validation``), optionally ``test/<class>/*``.
 
     Without a test folder, the val folder is the test split, and the validation split is held out of the
-    training images: a tenth, at most 10,000, in proportion to the classes (but at least one of each). Those
-    are then not trained on. This is once-for-all's convention: the images that choose an architecture are not
-    those that judge it. With a test folder, each folder is its split.
+    training images: a tenth, at most 10,000, in proportion to the classes (but at least one of each). They
+    are not trained on. This is once-for-all's convention: the images that select an architecture are not
+    those that evaluate it. With a test folder, each folder is a split.
 
-    A split's order is shuffled once and goes round the classes, so that the first images cover all of them.
-    An epoch of training shows every image once. Training images are cropped at random and flipped; test
-    images have their short side resized to ``resolution / 0.875`` and their centre cropped. Names that start
-    with a dot and files with other suffixes are left out; EXIF orientation is not applied, as is usual for
-    such folders.
+    A split is shuffled once and then ordered round-robin by class, so that the first images cover all classes.
+    A training epoch contains every image once. Training images are randomly cropped and flipped; for test images
+    the short side is resized to ``resolution / 0.875`` and the centre cropped. Names that start with a dot and
+    files with other suffixes are ignored; EXIF orientation is not applied, as is usual for such folders.
 
     Opening lists the folders and decodes nothing.
 
     Args:
         path: the dataset's folder.
-        seed: decides the hold-out and the order of the splits. Leave it at 0 to compare with others.
+        seed: determines the hold-out and the order of the splits. Leave it at 0 for comparable results.
 
     Raises:
-        DataError: the folder is not of that form.
+        DataError: the folder does not have that layout.
     """
 
     name = "images"
@@ -85,10 +84,10 @@ class Images(Photographs):
     def fingerprint(self) -> str:
         """A hash of the names, classes, order and sizes in bytes of all images; the dataset may be moved.
 
-        The contents are not read, so an image replaced by another of the very same size goes unnoticed.
+        The contents are not read, so an image replaced by another of the same size in bytes goes unnoticed.
 
         Raises:
-            DataError: an image is gone.
+            DataError: an image no longer exists.
         """
         digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
         for split, files in self._files.items():
@@ -97,7 +96,9 @@ class Images(Photographs):
                 try:
                     size = (self._path / name).stat().st_size
                 except OSError as error:
-                    raise DataError(f"{self._path / name} is gone ({error}); open it anew") from error
+                    raise DataError(
+                        f"{self._path / name} no longer exists ({error}); open the dataset again"
+                    ) from error
                 digest.update(repr((name, label, size)).encode())
         return digest.hexdigest()
 
@@ -121,7 +122,7 @@ def _folders(path: Path) -> tuple[Path, Path]:
     if not val:
         raise DataError(f"{path} has no folder val or validation, only {_some(_names(path))}; {LAYOUT}")
     if len(val) == 2:
-        raise DataError(f"{path} has both val and validation; keep the one that is meant")
+        raise DataError(f"{path} has both val and validation; remove one")
     return path / "train", val[0]
 
 
@@ -129,8 +130,8 @@ def _listing(folder: Path, *, like: Listing | None = None) -> Listing:
     """The images of each class in a folder, sorted by name.
 
     Args:
-        folder: ``<path>/train`` and the like.
-        like: the listing of the train folder, whose classes this one must have.
+        folder: ``<path>/train``, ``<path>/val`` or ``<path>/test``.
+        like: the listing of the train folder; the classes must be the same.
 
     Raises:
         DataError: no classes, other classes, or a class without images.
@@ -147,7 +148,7 @@ def _listing(folder: Path, *, like: Listing | None = None) -> Listing:
     listing = {}
     for name in classes:
         if {unicodedata.category(c) for c in name} & {"Cc", "Cs"}:  # control characters; bytes that are not UTF-8
-            raise DataError(f"the class folder {os.fsencode(folder / name)!r} has no readable name; rename it")
+            raise DataError(f"the name of the class folder {os.fsencode(folder / name)!r} is not readable; rename it")
         entries = _names(folder / name)
         images = [f"{folder.name}/{name}/{entry}" for entry in entries if entry.lower().endswith(SUFFIXES)]
         if not images:
@@ -160,11 +161,11 @@ def _listing(folder: Path, *, like: Listing | None = None) -> Listing:
 
 
 def _names(folder: Path) -> list[str]:
-    """What a folder holds, sorted, without hidden entries (macOS and Jupyter leave some)."""
+    """The entries of a folder, sorted, without hidden ones (macOS and Jupyter leave some)."""
     return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def _some(names: Sequence[str]) -> str:
-    """Names for a message: all of a few, the first of many."""
+    """Names for a message: all if few, else the first ones."""
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return (", ".join(names[:20]) or "nothing") + more

@@ -1,4 +1,4 @@
-"""What datasets of photographs share: how one becomes the input of a network."""
+"""Common parts of datasets of photographs: from a photograph to the input of a network."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CROP_SHARE = 0.875  # of the short side that the test crop shows
+CROP_SHARE = 0.875  # of the short side in the test crop
 HOLD_OUT_SHARE, HOLD_OUT_MOST = 0.1, 10_000
-THREADS = 4  # Pillow decodes without holding Python's lock
+THREADS = 4  # Pillow releases the GIL while it decodes
 
 
 class Photographs(Data):
     """Labelled photographs in colour.
 
-    An epoch of training shows every image once, cropped at random; test images have their short side resized to
-    ``resolution / 0.875`` and their centre cropped. A dataset fills in `_decoded` and `_label`.
+    A training epoch contains every image once, randomly cropped; for test images the short side is resized to
+    ``resolution / 0.875`` and the centre cropped. A dataset implements `_decoded` and `_label`.
     """
 
     in_channels = 3
     resolution = 224
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which published weights expect
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as published weights expect
 
     @abstractmethod
     def _decoded(self, split: Split, index: int) -> Image.Image:
@@ -72,12 +72,12 @@ class Photographs(Data):
     def _load(
         self, split: Split, indices: Sequence[int], crop: Callable[[int, Image.Image], Image.Image]
     ) -> tuple[Tensor, Tensor]:
-        """Decodes images of a split; `crop` is given an image and its place in the batch."""
+        """Decode images of a split; `crop` gets an image and its index in the batch."""
 
         def pixels(place: int) -> npt.NDArray[np.uint8]:
             return np.asarray(crop(place, self._decoded(split, indices[place])), np.uint8)
 
-        # Starting threads costs less than one image, and none is left behind.
+        # Starting threads costs less than decoding one image, and leaves no idle threads.
         with ThreadPoolExecutor(THREADS) as pool:
             stack = np.stack(list(pool.map(pixels, range(len(indices)))))
         images = torch.from_numpy(stack).permute(0, 3, 1, 2).float().div_(255)
@@ -85,7 +85,7 @@ class Photographs(Data):
 
 
 def held_out(train: Mapping[str, list[T]], where: Path, seed: int) -> tuple[dict[str, list[T]], dict[str, list[T]]]:
-    """Parts the training images of each class into those that are kept and those that are held out for validation.
+    """Split the training images of each class into those for training and those held out for validation.
 
     A tenth is held out, at most 10,000, in proportion to the classes (but at least one of each).
 
@@ -107,7 +107,7 @@ def held_out(train: Mapping[str, list[T]], where: Path, seed: int) -> tuple[dict
 
 
 def ordered(images: Mapping[str, list[T]], seed: int) -> tuple[tuple[T, int], ...]:
-    """Shuffles the images of each class so that each round shows one of every class that has some left.
+    """Shuffle the images of each class and order them round-robin by class.
 
     Returns:
         each image with the index of its class.
@@ -125,22 +125,22 @@ def opened(source: Path | BinaryIO, name: str) -> Image.Image:
     """An image in RGB.
 
     Raises:
-        DataError: it cannot be read, or has more than 8 bits a channel.
+        DataError: it cannot be read, or has more than 8 bits per channel.
     """
     from PIL import Image
 
     try:
         with Image.open(source) as image:
             if image.mode.startswith(("I", "F")):  # Pillow would clip these to white
-                raise ValueError(f"its mode is {image.mode}, with more than 8 bits a channel; convert it to 8")
+                raise ValueError(f"its mode is {image.mode}, with more than 8 bits per channel; convert it to 8")
             return image.convert("RGB")
     except Exception as error:  # Pillow's decoders raise OSError, ValueError, struct.error and others
-        raise DataError(f"{name} cannot be read as an image ({error}); replace it or remove it") from error
+        raise DataError(f"cannot read {name} as an image ({error}); replace it or remove it") from error
 
 
 @lru_cache(maxsize=2)
 def _epoch(count: int, seed: int, epoch: int) -> Tensor:
-    """The order of the training images in an epoch. Two are kept, as a batch may reach into the next."""
+    """The order of the training images in an epoch. Two are cached, because a batch may extend into the next epoch."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(stable_seed("epoch", seed, epoch)))
 
 

@@ -1,4 +1,4 @@
-"""Re-benchmark: a bundle's latency, taken the way its prediction was."""
+"""Re-benchmark: a bundle's latency, measured by the protocol of its prediction."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hwnas.timing.protocol import Protocol, usual
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """Latency of a bundle in milliseconds, beside its prediction.
+    """Measured and predicted latency of a bundle, in milliseconds.
 
     Attributes:
-        target: the device that was measured and the recipe.
-        measured_ms, p50_ms, p90_ms: quantiles; `measured_ms` is p25, the figure that predictions are of.
+        target: the measured device and the recipe.
+        measured_ms, p50_ms, p90_ms: quantiles; `measured_ms` is p25, which predictions refer to.
         predicted_ms: from the manifest.
         relative_error: measured over predicted, minus 1.
         budget_ms: from the manifest.
-        spread, too_noisy: how steady the machine was.
-        cores: logical cores that it was timed on, e.g. ``4-5``; empty where the system cannot pin.
-        cores_note: what to know of them: shared physical cores, several kinds; empty if nothing.
+        spread, too_noisy: stability of the machine.
+        cores: logical cores of the measurement, e.g. ``4-5``; empty if the system cannot pin threads.
+        cores_note: caveats about them: shared physical cores, several kinds; empty if none.
     """
 
     target: str
@@ -42,25 +42,25 @@ class Benchmark:
 
     @property
     def over_budget(self) -> float | None:
-        """Measured over budget, minus 1: above 0 the budget is exceeded; None without a budget."""
+        """Measured over budget, minus 1: above 0 if the budget is exceeded; None without a budget."""
         return over_budget(self.measured_ms, self.budget_ms) if self.budget_ms else None
 
 
 def bench(
     bundle: Bundle, device: Device, *, protocol: Protocol | None = None, progress: Progress = silent
 ) -> Benchmark:
-    """Time a bundle on this host, once it has given what was recorded.
+    """Time a bundle on this host, after checking its outputs on the recorded example.
 
     Args:
         bundle: an opened bundle.
-        device: what this host is.
-        protocol: how it is timed; the usual one of networks if None.
+        device: the device of this host.
+        protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked after every visit.
 
     Raises:
-        BundleError: its program cannot be run, or computes something else here.
+        BundleError: its program cannot be run, or its outputs differ on this host.
         InvalidValue: this process does not have the cores that its recipe needs.
-        RuntimeUnavailable: its runtime cannot run here.
+        RuntimeUnavailable: its runtime cannot run on this host.
     """
     recipe: Recipe = bundle.manifest.recipe
     require_cores(recipe)
@@ -71,7 +71,7 @@ def bench(
 
 
 def summarise(bundle: Bundle, device: Device, measured: Measurement, name: str) -> Benchmark:
-    """The benchmark of a bundle from a measurement that holds it under `name`."""
+    """The benchmark of a bundle from a measurement that includes it as `name`."""
     p25, p50, p90 = (measured.quantile_ms(name, q) for q in (0.25, 0.5, 0.9))
     return Benchmark(
         target=f"{device.name}/{bundle.manifest.recipe.name}",

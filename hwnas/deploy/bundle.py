@@ -31,28 +31,28 @@ _MANIFEST_BYTES = 4 * 2**20
 
 
 def _check_onnx(data: bytes, name: str) -> None:
-    from hwnas.lowering.onnx_limits import check_onnx  # brings onnx
+    from hwnas.lowering.onnx_limits import check_onnx  # imports onnx
 
     check_onnx(data, name)
 
 
 def _check_torch(data: bytes, name: str) -> None:
-    from hwnas.lowering.torch_archive import cleaned  # brings torch
+    from hwnas.lowering.torch_archive import cleaned  # imports torch
 
     cleaned(data, name)
 
 
-# What is known of a program's form before a runtime loads it; of others, such as engines, only that they are unchanged.
+# Checks of a program before a runtime loads it; other forms, such as engines, are only checked for changes.
 _CHECKS: dict[str, Callable[[bytes, str], object]] = {".onnx": _check_onnx, ".pt2": _check_torch}
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose files are those that were written.
+    """A bundle with unchanged files.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it says of itself.
+        folder: of the bundle.
+        manifest: its manifest.
         program: the compiled network's file.
     """
 
@@ -62,20 +62,20 @@ class Bundle:
 
     @property
     def compiled(self) -> Path:
-        """What its runtime opens: the engine that was built of the program, where there is one, else the program."""
+        """The file that its runtime opens: the engine built from the program, if there is one, else the program."""
         engine = self.program.with_suffix(ENGINE)
         return engine if engine.name in self.manifest.files else self.program
 
     @property
     def form_is_known(self) -> bool:
-        """Whether what is opened is of a form that hwnas checks, not only its hash."""
+        """Whether hwnas checks the content of the opened file, not only its hash."""
         return self.compiled.suffix in _CHECKS
 
     @property
     def saturates(self) -> str | None:
-        """Why its int8 sums saturate on this host; None where they do not.
+        """Why its int8 sums saturate on this host; None if they do not.
 
-        A bundle whose recipe does not say the range of its weights is from before there were two: they have 8 bits.
+        A bundle whose recipe has no range of weights comes from an older version, in which they have 8 bits.
         """
         return saturates_here(with_weights(self.manifest.recipe, EXACT_FLAGS))
 
@@ -83,7 +83,7 @@ class Bundle:
         """The recorded input ``(1, channels, height, width)`` and output ``(1, classes)``, float32.
 
         Raises:
-            BundleError: a file is not the array that the manifest says.
+            BundleError: a file is not the array that the manifest describes.
         """
         manifest = self.manifest
         shapes = {INPUT: (1, *manifest.input.shape[1:]), OUTPUT: (1, *manifest.output.shape[1:])}
@@ -91,7 +91,7 @@ class Bundle:
         return x, y
 
     def copy_program(self, folder: Path) -> Path:
-        """Copy the program and the example into another folder, as `write_bundle` wants it; returns the program.
+        """Copy the program and the example into another folder for `write_bundle`; return the program.
 
         Raises:
             OutputError: a file cannot be written.
@@ -106,16 +106,16 @@ class Bundle:
 
 
 def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: BundleManifest) -> Bundle:
-    """Write a bundle, whole or not at all: it is made in a folder beside and then renamed.
+    """Write a bundle atomically: it is created in a temporary folder and then renamed.
 
     Args:
-        folder: where; an older bundle there is replaced, anything else is refused.
-        write_program: writes the program, the example (`write_example`) and what else belongs to it into a folder, and
-            returns the program's path.
-        manifest: `program`, `files` and `manifest_sha256` are filled in here.
+        folder: of the bundle; an older bundle there is replaced, anything else is an error.
+        write_program: writes the program, the example (`write_example`) and further files into a folder, and returns
+            the program's path.
+        manifest: its `program`, `files` and `manifest_sha256` are filled in.
 
     Raises:
-        OutputError: the folder is a file, holds something else than a bundle, or cannot be written.
+        OutputError: the folder is a file, contains something other than a bundle, or cannot be written.
     """
     check_output_folder(folder)
     place = folder.resolve()
@@ -139,7 +139,7 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
 
 
 def write_example(folder: Path, x: Array, y: Array) -> None:
-    """Record a run beside a program: an input ``(1, channels, height, width)`` and its output ``(1, classes)``."""
+    """Record a run next to a program: an input ``(1, channels, height, width)`` and its output ``(1, classes)``."""
     for name, array in ((INPUT, x), (OUTPUT, y)):
         write_whole(folder / name, _header(array.shape) + np.ascontiguousarray(array, "<f4").tobytes())
 
@@ -159,22 +159,22 @@ def _put_in_place(making: Path, place: Path) -> None:
 
 
 def check_output_folder(folder: Path) -> None:
-    """Check, before long work, that a bundle may be written here.
+    """Check, before long work, that a bundle may be written to a folder.
 
     Raises:
-        OutputError: it is a file or lies below one, or it is a folder that holds something else than a bundle.
+        OutputError: it is a file or below one, or a folder that contains something other than a bundle.
     """
     if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; a bundle is a folder, choose another name")
+        raise OutputError(f"{folder} is a file, but a bundle is a folder; choose another name")
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir():
         raise OutputError(f"{above} is a file, and the bundle {folder} needs a folder there; choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not _holds_only_a_bundle(folder):
-        raise OutputError(f"{folder} is not empty and holds no bundle, or more than one; choose another folder")
+        raise OutputError(f"{folder} is not empty, and is not a bundle only; choose another folder")
 
 
 def _holds_only_a_bundle(folder: Path) -> bool:
-    """Whether a folder may be replaced: others too call a file `MANIFEST`, and people leave notes beside it.
+    """Whether a folder may be replaced: other tools also use the file name `MANIFEST`, and users may add notes.
 
     Bundles of other schemas are bundles, too.
     """
@@ -189,13 +189,13 @@ def _holds_only_a_bundle(folder: Path) -> bool:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Read a bundle and check that nothing in it was changed, and that its program is of a form that is safe to load.
+    """Read a bundle and check that it is unchanged and that its program is safe to load.
 
-    Every size is held to a limit before the file is read, and every name before it is used.
+    Every file is checked against a size limit before it is read, and every name before it is used.
 
     Raises:
-        BundleError: a file is missing, malformed, changed, or not what a bundle may hold; or it was written by another
-            version of hwnas.
+        BundleError: a file is missing, malformed, changed or not allowed in a bundle; or the bundle was written by
+            another version of hwnas.
     """
     manifest = _read_manifest(folder)
     _check_listing(folder, manifest)
@@ -234,9 +234,9 @@ def _read_manifest(folder: Path) -> BundleManifest:
         ) from error
     blank = manifest.model_copy(update={"manifest_sha256": ""})
     if _digest(blank) != manifest.manifest_sha256 or data != _text(manifest).encode():
-        raise BundleError(f"{path} was changed after it was written: its checksum does not hold. Export it again.")
+        raise BundleError(f"{path} was changed after it was written: its checksum does not match. Export it again.")
     if not manifest.files:
-        raise BundleError(f"{path} is malformed: files: there are none")
+        raise BundleError(f"{path} is malformed: files: the list is empty")
     return manifest
 
 
@@ -253,15 +253,15 @@ def _other_schema(path: Path, schema: int, document: object) -> str:
 
 
 def _check_listing(folder: Path, manifest: BundleManifest) -> None:
-    """Nothing lies in the folder that the manifest does not name: runtimes look for libraries and weights there."""
+    """Check that the folder has no files beyond the manifest: runtimes look for libraries and weights there."""
     with os.scandir(folder) as entries:
         found = {entry.name for entry in islice(entries, 2 * MAX_FILES)}
     for name in sorted(found - {MANIFEST, *manifest.files}):
-        raise BundleError(f"{folder} holds {name!r}, which its manifest does not name: take it out, or export again")
+        raise BundleError(f"{folder} contains {name!r}, which is not in its manifest: remove it, or export again")
 
 
 def _facts(path: Path, limit_bytes: int) -> FileFacts:
-    """Size and hash of a plain file, which is not read beyond the limit."""
+    """Size and hash of a regular file, which is not read beyond the limit."""
     with open_regular(path, BundleError, limit_bytes=limit_bytes) as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
@@ -277,15 +277,15 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> Array:
-    """An array of a known shape; its header is compared with the only one that it may have, not parsed."""
+    """An array of a known shape; its header is compared with the only valid one, not parsed."""
     header, count = _header(shape), math.prod(shape)
     with open_regular(path, BundleError, limit_bytes=len(header) + 4 * count) as file:
         data = file.read()
     if len(data) != len(header) + 4 * count or not data.startswith(header):
-        raise BundleError(f"{path} is malformed: it should hold float32 values of the shape {shape}")
+        raise BundleError(f"{path} is malformed: it should contain float32 values of the shape {shape}")
     array = np.frombuffer(data, "<f4", offset=len(header)).reshape(shape)
     if not np.isfinite(array).all():
-        raise BundleError(f"{path} is malformed: it holds values that are not finite")
+        raise BundleError(f"{path} is malformed: it contains NaN or infinite values")
     return array.astype(np.float32)
 
 

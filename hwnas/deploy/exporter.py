@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from hwnas.accuracy import Evaluator
 
-# What brings torch is imported where it is used: `hwnas verify` needs this package and no torch.
+# Modules that import torch are imported locally: `hwnas verify` needs this package but not torch.
 
 
 def lower_subnet(
     network: nn.Module, evaluator: Evaluator, arch: Arch, recipe: Recipe, *, progress: Progress = silent
 ) -> Program:
-    """The program of an arch's network (`Evaluator.subnet`), ranges taken from training images.
+    """The program of an arch's network (`Evaluator.subnet`), calibrated on training images.
 
     Raises:
-        GraphError: the recipe's bound on what int8 costs holds only with no layer in int8.
+        GraphError: the recipe's `max_accuracy_drop` holds only without int8 layers.
     """
     form = form_of(recipe)
     if recipe.quantization is not None and recipe.quantization.max_accuracy_drop is not None:
@@ -56,19 +56,19 @@ def export(
     budget_ms: float | None = None,
     progress: Progress = silent,
 ) -> Bundle:
-    """Make the bundle of an arch, checked for parity on the whole test split.
+    """Create the bundle of an arch, with a parity check on the whole test split.
 
     Args:
         arch: the network.
-        evaluator: holds the supernet and the data.
-        target: what it is lowered for.
-        latency: predicts it.
+        evaluator: has the supernet and the data.
+        target: the target of the bundle.
+        latency: model of its latency.
         folder: for the bundle.
-        budget_ms: that the network was searched for.
+        budget_ms: latency budget of the search.
         progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Raises:
-        ParityError: the lowered network computes something else; nothing is written.
+        ParityError: the outputs of the lowered network differ; nothing is written.
         OutputError: the bundle cannot be written.
     """
     from hwnas.deploy.parity import check_parity
@@ -100,7 +100,7 @@ def export(
                 shape=[target.recipe.batch, *space.image_shape(arch)],
                 transform=data.transform(arch["resolution"]),  # type: ignore[arg-type]
             ),
-            output=Output(name="output", shape=[target.recipe.batch, space.classes], meaning="logits, one a class"),
+            output=Output(name="output", shape=[target.recipe.batch, space.classes], meaning="logits, one per class"),
             example=Example(max_abs_error=tolerance(target.recipe.precision, float(np.abs(y).max()))),
             predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]),
             measured_ms=None,

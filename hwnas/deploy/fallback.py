@@ -1,4 +1,4 @@
-"""int8 within a bound on what it may cost: the layers that cost the most stay in float until the bound holds."""
+"""int8 with a bound on the accuracy loss: the most costly layers stay in float until the bound holds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hwnas.runtimes import open_session
 from hwnas.spaces import Arch
 from hwnas.targets import saturates_here
 
-_STEPS = 10  # at most so many times are layers added to those in float
-_JUDGED = 256  # training images that tell which layers cost the most
+_STEPS = 10  # largest number of steps that keep further layers in float
+_JUDGED = 256  # training images for the cost of layers
 
 
 def lower_within_bound(
@@ -26,21 +26,21 @@ def lower_within_bound(
 ) -> onnx.ModelProto:
     """An int8 network that loses no more accuracy than its recipe's ``max_accuracy_drop``.
 
-    Accuracy is that of the runtime on the evaluator's validation images, against torch's on the same. Which layers
-    cost the most is measured on the images that the ranges are taken from (`sensitivities`).
+    Accuracy in the runtime is compared with torch's on the evaluator's validation images. The cost of layers is
+    measured on the calibration images (`sensitivities`).
 
     Args:
         form: of an int8 recipe with a bound.
         network: of the arch, in evaluation mode.
-        evaluator: holds the data.
+        evaluator: has the data.
         arch: of the network.
         progress: callback, invoked after every layer and every step.
 
     Returns:
-        the graph; `hwnas.lowering.quantize.float_layers` says which layers were left in float.
+        the graph; `hwnas.lowering.quantize.float_layers` lists its float layers.
 
     Raises:
-        GraphError: the bound holds only with no layer in int8.
+        GraphError: the bound holds only without int8 layers.
     """
     how = form.recipe.quantization
     assert how is not None and how.max_accuracy_drop is not None
@@ -62,15 +62,16 @@ def lower_within_bound(
     costly = list(sensitivities(quantizer, images[:_JUDGED].numpy(), progress=progress))
     step = -(-len(costly) // _STEPS)
     for kept in range(step, len(costly), step):
-        progress("leaving layers in float until the bound on accuracy holds", kept, len(costly))
+        progress("keeping layers in float until the bound on accuracy holds", kept, len(costly))
         model = form.checked(quantizer.quantized(costly[:kept]))
         found = drop(model)
         if found <= how.max_accuracy_drop:
             return model
         least = min(least, found)
     raise GraphError(
-        f"{form.recipe.name} allows int8 to cost {how.max_accuracy_drop:.2%} of accuracy, and on {len(labels)} "
+        f"{form.recipe.name} allows int8 to cost {how.max_accuracy_drop:.2%} of accuracy, but on {len(labels)} "
         f"validation images it costs this network {whole:.2%}, and still {least:.2%} with up to "
-        f"{len(range(step, len(costly), step)) * step} of its {len(costly)} layers in float. Choose another method of "
-        "calibration, a wider bound, or a float recipe" + (f". {why}" if (why := saturates_here(form.recipe)) else "")
+        f"{len(range(step, len(costly), step)) * step} of its {len(costly)} layers in float. Choose another "
+        "calibration method, a larger bound, or a float recipe"
+        + (f". {why}" if (why := saturates_here(form.recipe)) else "")
     )

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a bundle says of itself."""
+"""``manifest.json``: the description of a bundle."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
 MAX_FILES = 16
 MAX_FILE_BYTES = 2**32
 _AXIS = 2**16
-# How far outputs may be from the recorded ones, as a share of the largest: other CPUs add up in another order, and have
-# other instructions for numbers of few bits.
+# Largest accepted difference of outputs from the recorded ones, as a share of the largest output: other CPUs sum in
+# another order, and have other instructions for low precision.
 _TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 1e-1}
 
 
@@ -44,13 +44,13 @@ class FileFacts(Spec):
 
 
 class ParityReport(Spec):
-    """How equal the outputs are.
+    """Agreement of the outputs with those of the torch network.
 
     Attributes:
-        images: compared.
+        images: number of compared images.
         max_abs_error: largest difference of two logits.
-        min_cosine: least cosine similarity of an image's logits.
-        top1_agreement: share of images on which both name the same class.
+        min_cosine: smallest cosine similarity of an image's logits.
+        top1_agreement: share of images with equal top-1 classes.
         torch_accuracy: top-1 accuracy of the torch network on these images, as a fraction.
         deployed_accuracy: top-1 accuracy of the program in its runtime, as a fraction.
     """
@@ -64,7 +64,7 @@ class ParityReport(Spec):
 
 
 class DeviceFacts(Spec):
-    """The device that a bundle was made for: its name, its kind, and the hash of what it is recognised by."""
+    """The device of a bundle: its name, its kind, and the hash of its match conditions."""
 
     name: str
     kind: str
@@ -72,7 +72,7 @@ class DeviceFacts(Spec):
 
 
 class Input(Spec):
-    """Name and shape ``(batch, channels, height, width)`` of the input, and the steps from an image to it."""
+    """Name and shape ``(batch, channels, height, width)`` of the input, and the preprocessing steps of an image."""
 
     name: str
     shape: Annotated[list[Axis], Field(min_length=4, max_length=4)]
@@ -80,7 +80,7 @@ class Input(Spec):
 
 
 class Output(Spec):
-    """Name and shape ``(batch, classes)`` of the output, and what it means."""
+    """Name, shape ``(batch, classes)`` and meaning of the output."""
 
     name: str
     shape: Annotated[list[Axis], Field(min_length=2, max_length=2)]
@@ -88,11 +88,11 @@ class Output(Spec):
 
 
 class Example(Spec):
-    """One recorded image and what the program gave for it; see `INPUT` and `OUTPUT`.
+    """One recorded image and the program's output for it; see `INPUT` and `OUTPUT`.
 
     Attributes:
         input, output: the files, float32 ``(1, channels, height, width)`` and ``(1, classes)``.
-        max_abs_error: by which an output may differ from the recorded one.
+        max_abs_error: largest accepted difference of an output from the recorded one.
     """
 
     input: Literal["example-input.npy"] = INPUT
@@ -101,7 +101,7 @@ class Example(Spec):
 
 
 def tolerance(precision: str, largest: float) -> float:
-    """By how much an output of this precision may differ from the recorded ones, the largest of which is given."""
+    """Largest accepted difference of outputs in this precision, from the largest recorded output."""
     return _TOLERANCE[precision] * max(largest, 1.0)
 
 
@@ -109,25 +109,25 @@ class BundleManifest(Spec):
     """``manifest.json`` of a bundle.
 
     Attributes:
-        schema_: version of the file's form, ``schema`` in the file.
+        schema_: version of the file format, ``schema`` in the file.
         program: the file that the runtime loads.
-        target: the name ``device/recipe`` that it was made for.
-        device: that device.
-        recipe: the whole recipe, so that the bundle stands alone.
+        target: name of its target, ``device/recipe``.
+        device: device of the target.
+        recipe: the whole recipe, so that the bundle is self-contained.
         domain: the space.
         arch: name of a variable -> value.
-        weights_sha256: of the network's tensors as they were lowered, see `hwnas.deploy.exporter.weights_sha256`.
-        data: name of the dataset that the weights were trained on.
+        weights_sha256: of the network's tensors before lowering, see `hwnas.deploy.exporter.weights_sha256`.
+        data: name of the training dataset.
         classes: names of the classes, in the order of the outputs.
-        input: name and shape of the input, and the transform from an image to it, its steps in their order.
-        output: name and shape of the output, and what it means.
+        input: name and shape of the input, and the preprocessing steps of an image, in order.
+        output: name, shape and meaning of the output.
         example: a recorded run.
         predicted_ms: by the latency model.
-        measured_ms: p25 when the bundle was made; None before it was timed.
-        measured_cores: logical cores that it was timed on, e.g. ``4-5``; None where that is not known.
-        budget_ms: that the search had to keep; None if there was none.
+        measured_ms: p25 when the bundle was created; None before it was timed.
+        measured_cores: logical cores of the measurement, e.g. ``4-5``; None if unknown.
+        budget_ms: latency budget of the search; None if there was none.
         accuracy: top-1 accuracy in the runtime on the test images, as a fraction.
-        parity: how equal its outputs are to the torch network's.
+        parity: agreement of its outputs with those of the torch network.
         fallback: layers that stayed in floating point because int8 cost too much accuracy.
         macs, params: of the network.
         versions: of hwnas, the runtime, torch, Python and the operating system's kernel.
@@ -150,7 +150,7 @@ class BundleManifest(Spec):
     example: Example
     predicted_ms: PositiveFloat
     measured_ms: PositiveFloat | None
-    # Left out where it is None: a manifest from before this field is compared with its own bytes.
+    # Omitted if None, so that older manifests keep their bytes.
     measured_cores: str | None = Field(default=None, pattern=r"^[0-9,-]+$", exclude_if=lambda cores: cores is None)
     budget_ms: PositiveFloat | None
     accuracy: float
@@ -165,9 +165,9 @@ class BundleManifest(Spec):
     @model_validator(mode="after")
     def _fits_together(self) -> BundleManifest:
         if len(self.files) > MAX_FILES:
-            raise ValueError(f"files: {len(self.files)} of them; at most {MAX_FILES} are accepted")
+            raise ValueError(f"files: {len(self.files)} entries; at most {MAX_FILES} are accepted")
         if len({name.casefold() for name in (*self.files, MANIFEST)}) <= len(self.files):
-            raise ValueError(f"files: two have one name on some system, or one is called {MANIFEST}")
+            raise ValueError(f"files: two names are equal on some systems, or one is called {MANIFEST}")
         missing = [name for name in (self.program, README, INPUT, OUTPUT) if name not in self.files]
         if self.files and missing:
             raise ValueError(f"files: {missing[0]!r} is not among them")
@@ -180,6 +180,6 @@ class BundleManifest(Spec):
 
 
 def schema_text() -> str:
-    """The JSON schema of a manifest, as it is shipped in `SCHEMA_FILE`."""
+    """The JSON schema of a manifest, as shipped in `SCHEMA_FILE`."""
     schema = BundleManifest.model_json_schema(by_alias=True)
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""Parity: the lowered program in its runtime against the torch network it came from, on real images."""
+"""Parity: outputs of the lowered program in its runtime compared with those of the torch network, on real images."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ def check_parity(
 
     Args:
         network: the torch network before BN was folded, in evaluation mode.
-        program: what `Form.lower` made of it, or the file of it.
-        recipe: gives the runtime and the limits.
-        batches: images ``(n, channels, height, width)`` and labels ``(n,)``; one batch is held at a time.
-        images: how many they are in all, for `progress`.
+        program: the program from `Form.lower`, or its file.
+        recipe: defines the runtime and the limits.
+        batches: images ``(n, channels, height, width)`` and labels ``(n,)``; one batch is in memory at a time.
+        images: total number of images, for `progress`.
         progress: callback, invoked after every batch.
 
     Raises:
-        ParityError: a limit of the recipe's ``[parity]`` is passed (names the figures), or an output is not finite.
+        ParityError: a limit of the recipe's ``[parity]`` is exceeded (the message has the figures), or an output is not
+            finite.
     """
     pairs, results, done = [], [], 0
     with open_session(program, recipe) as session:
@@ -55,8 +56,8 @@ def check_parity(
     got = torch.from_numpy(np.concatenate(results))
     if not (got.isfinite().all() and expected.isfinite().all()):
         raise ParityError(
-            f"on some of {len(labels)} images the outputs of the torch network or of the lowered one are not finite: "
-            "train the network anew"
+            f"on some of {len(labels)} images the outputs of the torch network or of the lowered one are NaN or "
+            "infinite: train the network again"
         )
     report = ParityReport(
         images=len(labels),
@@ -80,13 +81,13 @@ def check_parity(
             f"the lowered network differs from the torch network on {report.images} images under "
             f"{recipe.name}: {broken}. "
             + (f"{why}. " if (why := saturates_here(recipe)) else "")
-            + "The limits stand under [parity] of the recipe."
+            + "The limits are in [parity] of the recipe."
         )
     return report
 
 
 def outputs(session: Session, images: Array) -> Array:
-    """Images ``(n, ...)`` through a program of static batch; a last part batch is filled up with its first image."""
+    """Run images ``(n, ...)`` through a program of static batch size; the last batch is padded with its first image."""
     batch, results = session.recipe.batch, []
     for start in range(0, len(images), batch):
         part = np.ascontiguousarray(images[start : start + batch], np.float32)
@@ -96,8 +97,8 @@ def outputs(session: Session, images: Array) -> Array:
     return np.concatenate(results)
 
 
-# Errors of one recipe among several, which is then left out with the reason while the others go on. A disk that is full
-# or a limit of processes counts: one runtime writes gigabytes and starts compilers where another does not.
+# Errors that affect a single recipe of several; it is then left out with the reason. They include a full disk and a
+# limit of processes: some runtimes write gigabytes and start compilers, others do not.
 OF_ONE_RECIPE = (
     *(BundleError, GraphError, InvalidValue, OutputError, ParityError, RuntimeUnavailable, SpecError),
     OSError,
@@ -105,7 +106,7 @@ OF_ONE_RECIPE = (
 
 
 def told(error: Exception) -> str:
-    """The message of an error of `OF_ONE_RECIPE`: why its recipe is left out."""
+    """The message of an error in `OF_ONE_RECIPE`: why its recipe is left out."""
     return reason_of(error) if isinstance(error, OSError) else str(error)
 
 
@@ -117,20 +118,20 @@ def deployed_parity(
     lowered: Callable[[], tuple[nn.Module, Program | Path]],
     progress: Progress = silent,
 ) -> ParityReport:
-    """A network in the recipe's own runtime, beside torch, on the validation images.
+    """Parity of a network in the recipe's runtime on the validation images.
 
     Args:
         arch: the network.
-        evaluator: says which images.
-        recipe: the recipe, whose limits of parity it has to keep.
-        journal: what it holds is not run again: the same arch under the same recipe and version of the runtime.
-        lowered: gives the torch network and its program, or the file of it; called where the journal has nothing.
+        evaluator: defines the images.
+        recipe: the recipe with the limits of parity.
+        journal: record of results, by arch, recipe and version of the runtime; those in it are not computed again.
+        lowered: returns the torch network and its program, or its file; called if the journal has no result.
         progress: callback, invoked after every batch.
 
     Raises:
         BundleError: the runtime cannot load the program.
-        ParityError: the program computes something else.
-        RuntimeUnavailable: the runtime cannot run here.
+        ParityError: the program's outputs differ.
+        RuntimeUnavailable: the runtime cannot run on this host.
     """
     version = session_class(recipe).version()
     key = f"{recipe.model_dump_json()} {version} " + " ".join(f"{n}={v}" for n, v in arch.items())

@@ -1,4 +1,4 @@
-"""``README.md`` of a bundle: how to run it with nothing but its runtime, and whose rights there are."""
+"""``README.md`` of a bundle: how to run it with its runtime only, and notes on licences."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FENCE = "```"
 
 
 def lines(manifest: BundleManifest) -> str:
-    """Python that runs a bundle, from its folder, with its runtime and numpy alone.
+    """Python that runs a bundle from its folder, with its runtime and numpy only.
 
-    It is the script that the record of the runtime names (`RuntimeFacts.script`), with the values of this bundle in its
-    first line of constants, which may name: PROGRAM, the program's file; INPUT, the name of its input; BATCH, PRECISION
-    and OPTIONS, those of the recipe.
+    It is the script in the runtime's record (`RuntimeFacts.script`), with the values of this bundle in its first line
+    of constants, which may contain: PROGRAM, the program's file; INPUT, the name of its input; BATCH, PRECISION and
+    OPTIONS of the recipe.
     """
     recipe = manifest.recipe
-    assert recipe.facts.script is not None  # what has no session has no bundles
+    assert recipe.facts.script is not None  # runtimes without a session have no bundles
     text = resource(recipe.facts.script).read_text(encoding="utf-8")
     values = {
         "PROGRAM": manifest.program,
@@ -40,14 +40,14 @@ def lines(manifest: BundleManifest) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value as Python writes it, texts in double quotes."""
+    """A value as a Python literal, strings in double quotes."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_literal(key)}: {_literal(each)}" for key, each in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _step_text(value: JsonValue) -> str:
-    """A step of the input's transform in words: its settings one after the other."""
+    """The settings of a preprocessing step as text."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_step_text(each)}" for name, each in value.items())
     return str(value)
@@ -77,19 +77,19 @@ With `pip install {package} numpy` (made with {package} {version}), in this fold
 {lines(manifest)}{FENCE}
 
 The difference from the recorded output stays below {manifest.example.max_abs_error:.3g}. The output is \
-{manifest.output.meaning}; names of the classes stand in `manifest.json`. The input is {manifest.input.shape}, made \
-from an image in this order:
+{manifest.output.meaning}; `manifest.json` has the names of the classes. The input has the shape \
+{manifest.input.shape} and is computed from an image by these steps:
 
 {steps}
 
 ## Check it
 
-`hwnas verify` on this folder tells whether a byte of it was changed, and runs the example. Checksums tell accidents, \
-not authors: whoever can change a file can change its checksum.
+`hwnas verify` on this folder detects changed bytes, and runs the example. Checksums detect accidents but do not prove \
+authorship: anyone who can change a file can change its checksum.
 
 ## Licence
 
-The weights come from training on `{manifest.data}`. The licence of hwnas covers its code and gives no rights to these \
-weights or to that data, and hwnas does not know what rights there are. Whoever passes this folder on states here the \
-licence of the weights, and keeps to that of the data.
+The weights were trained on `{manifest.data}`. The licence of hwnas covers its code and grants no rights to these \
+weights or to that data; hwnas does not know their licences. If you distribute this folder, state the licence of the \
+weights here, and comply with that of the data.
 """

@@ -1,8 +1,8 @@
-"""Recipe sweep: one network under every recipe of a device, side by side.
+"""Recipe sweep: comparison of one network under every recipe of a device.
 
-A runtime holds settings of the whole process while it is timed (threads, cores), so recipes cannot share the passes of
-one measurement. Each is timed twice instead, in two rounds over all recipes, each round in an order of its own: what
-drifts between the rounds shows as the difference of the two, beside the figure.
+Runtimes use process-wide settings while they are timed (threads, cores), so recipes cannot share the passes of one
+measurement. Each is timed twice instead, in two rounds over all recipes in different orders: drift between the rounds
+shows as their difference.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ ROUNDS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What a network is under one recipe.
+    """Latency, accuracy and size of a network under one recipe.
 
     Attributes:
         target: device and recipe.
-        parity: outputs and accuracy beside those of the torch network, on the validation images.
+        parity: outputs and accuracy compared with the torch network, on the validation images.
         size_bytes: of the program's file.
-        rounds_ms: p25 of a run, measured in each round.
-        unsteady: whether the machine was too noisy in one of them.
-        max_disagreement: by which the rounds may differ before the latency is too noisy, as a fraction.
-        predicted_ms: from the target's table; None where it has none for this space.
+        rounds_ms: p25 of a run in each round.
+        unsteady: whether the machine was too noisy in one of the rounds.
+        max_disagreement: largest accepted difference of the rounds, as a fraction.
+        predicted_ms: from the target's table; None if it has none for this space.
     """
 
     target: Target
@@ -66,17 +66,17 @@ class Swept:
 
     @property
     def repeat(self) -> float:
-        """How far apart the rounds are: the difference of the slowest and the fastest over the mean."""
+        """Relative difference of the rounds: slowest minus fastest, over the mean."""
         return (max(self.rounds_ms) - min(self.rounds_ms)) / self.latency_ms
 
     @property
     def too_noisy(self) -> bool:
-        """Whether the latency cannot be trusted: the machine was too noisy within a round, or from one to the other."""
+        """Whether the latency cannot be trusted: the machine was too noisy within a round, or between the rounds."""
         return self.unsteady or self.repeat > self.max_disagreement
 
     @property
     def lost(self) -> float:
-        """Accuracy lost against the torch network, as a fraction; negative where the recipe gained some."""
+        """Accuracy loss relative to the torch network, as a fraction; negative for a gain."""
         return self.parity.torch_accuracy - self.parity.deployed_accuracy
 
 
@@ -86,8 +86,8 @@ class Sweep:
 
     Attributes:
         recipes: the fastest first.
-        left_out: target's name -> why nothing is said of it.
-        max_drop: accuracy that may be lost, as a fraction.
+        left_out: target's name -> why it is left out.
+        max_drop: largest accepted accuracy loss, as a fraction.
     """
 
     recipes: tuple[Swept, ...]
@@ -96,7 +96,7 @@ class Sweep:
 
     @property
     def picked(self) -> Swept | None:
-        """The fastest that loses no more than may be lost; None where all lose more."""
+        """The fastest recipe within the accepted accuracy loss; None if all lose more."""
         return next((swept for swept in self.recipes if swept.lost <= self.max_drop + 1e-9), None)
 
 
@@ -115,23 +115,23 @@ def sweep(
 
     Args:
         arch: the network.
-        evaluator: holds the supernet and the data; accuracy is that on its validation images.
+        evaluator: has the supernet and the data; accuracy is measured on its validation images.
         targets: device and recipes.
-        journal: of the evaluator. What a killed sweep had made and timed lies in a folder beside it, until the same
-            call has gone on to the end; a finished sweep is timed anew.
-        max_drop: accuracy that may be lost, as a fraction.
-        latencies: target's name -> the model that predicts it, where there is one.
-        protocol: how each recipe is timed; the usual one of networks if None.
+        journal: of the evaluator. Results of a killed sweep are kept in a folder next to it, and the same call resumes
+            from them; a finished sweep is timed again.
+        max_drop: largest accepted accuracy loss, as a fraction.
+        latencies: target's name -> its latency model, if there is one.
+        protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked during every step.
 
     Raises:
         InvalidValue: `max_drop` is not from 0 to 1.
         TableError: the device is not this host.
-        RuntimeUnavailable: no recipe can run the network here (says why, for each).
+        RuntimeUnavailable: no recipe can run the network on this host; the message has the reason for each.
         OutputError: a file cannot be written.
     """
     if not 0 <= max_drop <= 1:
-        raise InvalidValue(f"accuracy lost is a fraction from 0 to 1, not {max_drop}")
+        raise InvalidValue(f"the largest accuracy loss must be a fraction from 0 to 1, not {max_drop}")
     protocol = protocol or usual().networks
     work = _work(arch, journal, targets)
     network = cache(lambda: evaluator.subnet(arch, progress=progress))
@@ -149,7 +149,7 @@ def sweep(
     usable = [target for target in made if target.name not in left_out]
     if not usable:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "there is none of its kind"
-        raise RuntimeUnavailable(f"no recipe can run this network here: {reasons}")
+        raise RuntimeUnavailable(f"no recipe can run this network on this host: {reasons}")
     found = []
     for target in usable:
         name = target.name
@@ -169,7 +169,7 @@ def sweep(
 
 
 def _work(arch: Arch, journal: Journal, targets: Sequence[Target]) -> Path:
-    """The folder of a sweep under way; the journal's name stands for weights and data."""
+    """The folder of an unfinished sweep; the journal's name identifies weights and data."""
     subject = [dict(arch), sorted({target.device.fingerprint for target in targets})]
     return journal.path.with_name(f"{journal.path.stem}-sweep-{_short_hash(subject)}")
 
@@ -183,18 +183,18 @@ def _made(
     work: Path,
     progress: Progress,
 ) -> tuple[Path, ParityReport]:
-    """The file of the network's program under a recipe, and how equal it is.
+    """The file of the network's program under a recipe, and its parity.
 
     Raises:
-        InvalidValue, RuntimeUnavailable, SpecError: the recipe cannot run here.
-        GraphError: there is no program of the network under it.
+        InvalidValue, RuntimeUnavailable, SpecError: the recipe cannot run on this host.
+        GraphError: the network cannot be lowered under it.
         BundleError: its runtime cannot load the program.
-        ParityError: the program computes something else.
-        OutputError, OSError: what it writes on the way cannot be written.
+        ParityError: the program's outputs differ.
+        OutputError, OSError: a file cannot be written.
     """
     check_host(target)
     recipe, form = target.recipe, form_of(target.recipe)
-    # The recipe's hash leaves out what changes the program but no time of its ops.
+    # The recipe's hash excludes settings that change the program but not the times of its ops.
     asked = recipe.model_dump(mode="json", exclude={"schema_", "description", "parity"})
     folder = work / f"{recipe.name}-{_short_hash([asked, runtime_versions(target)])}"
     path = folder / form.filename
@@ -215,9 +215,9 @@ def _timed(
     left_out: dict[str, str],
     progress: Progress,
 ) -> dict[str, tuple[float, bool]]:
-    """One round: target's name -> p25 in milliseconds, and whether it was too noisy to be trusted.
+    """One round: target's name -> p25 in milliseconds, and whether the machine was too noisy.
 
-    What cannot be timed is added to those that are left out, and a later round does not try it again.
+    Targets that cannot be timed are added to `left_out`; a later round does not retry them.
     """
     done = {}
     for i in np.random.default_rng(number).permutation(len(targets)):

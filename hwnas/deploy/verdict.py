@@ -1,4 +1,4 @@
-"""Whether a measured latency keeps its budget."""
+"""Whether a measured latency is within its budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def verdict(measured_ms: float, budget_ms: float, *, too_noisy: bool = False) ->
         too_noisy: the machine was too noisy for the measurement to be trusted.
     """
     over = over_budget(measured_ms, budget_ms)
-    # A tenth of a percent, not 0%: a figure above the budget never reads as one on it.
+    # At least a tenth of a percent: a latency above the budget must not read as 0% above it.
     share = f"{abs(over):.0%}" if abs(over) >= 0.01 else f"{abs(over):.1%}"
     found = (
         f"OVER THE BUDGET of {budget_ms:.4g} ms by {share}"

@@ -1,4 +1,4 @@
-"""Verification: a bundle's files, its form, and what its program computes here."""
+"""Verification: a bundle's files, the form of its program, and its outputs on this host."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from hwnas.targets import usable_cores
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was checked of a bundle that passed.
+    """The checks that a bundle passed.
 
     Attributes:
         bundle: the folder.
-        target: that it was made for.
-        files: how many have the size and the hash that the manifest says.
-        program_form: whether the form of what its runtime opens was held to limits; an engine's is not.
-        max_abs_error: largest difference of the outputs here from the recorded ones; None if it was not run.
-        accepted_error: by how much they may differ.
+        target: of the bundle.
+        files: number of files with the size and the hash in the manifest.
+        program_form: whether the content of the opened program was checked against limits; an engine's is not.
+        max_abs_error: largest difference of the outputs on this host from the recorded ones; None if it was not run.
+        accepted_error: largest accepted difference.
         not_run: why the program was not run; None if it was.
-        saturates: why its int8 sums saturate on this CPU, so that other images may give other classes here; None if
-            they do not.
+        saturates: why its int8 sums saturate on this CPU, which may change the classes of other images; else None.
     """
 
     bundle: str
@@ -40,10 +39,10 @@ class Verification:
 
 
 def verify(folder: Path) -> Verification:
-    """Check a bundle, and run it where its runtime is installed.
+    """Check a bundle, and run it if its runtime is installed.
 
     Raises:
-        BundleError: it is not what was written, holds what no bundle may hold, or computes something else here.
+        BundleError: it was changed, has content that is not allowed, or its outputs differ on this host.
     """
     bundle = open_bundle(folder)
     error, not_run = None, None
@@ -65,32 +64,34 @@ def verify(folder: Path) -> Verification:
 
 
 def check_outputs(bundle: Bundle) -> float:
-    """Run a bundle's program on its example; returns the largest difference from what was recorded.
+    """Run a bundle's program on its example; return the largest difference from the recorded output.
 
     Raises:
-        BundleError: it cannot be run, or computes something else here.
-        RuntimeUnavailable: its runtime cannot run here.
+        BundleError: it cannot be run, or its outputs differ on this host.
+        RuntimeUnavailable: its runtime cannot run on this host.
     """
     manifest = bundle.manifest
     x, recorded = bundle.example()
-    # What it computes does not depend on its threads, and more of them than cores would wait for each other.
+    # The outputs do not depend on the number of threads, and more threads than cores would wait for each other.
     recipe = manifest.recipe.model_copy(update={"threads": min(manifest.recipe.threads, usable_cores())})
     with open_session(bundle.compiled, recipe) as session:
         if session.shape != tuple(manifest.input.shape):
             raise BundleError(
-                f"{bundle.compiled} takes the shape {session.shape}, and the manifest says {manifest.input.shape}"
+                f"{bundle.compiled} has the input shape {session.shape}, but the manifest has {manifest.input.shape}"
             )
         try:
             y = session.run(x.repeat(manifest.recipe.batch, axis=0))
-        except Exception as error:  # runtimes share no base class for what fails while they run
-            raise BundleError(f"{bundle.compiled} cannot be run: {str(error).strip()[:400]}") from error
+        except Exception as error:  # runtimes have no common base class for errors during runs
+            raise BundleError(f"cannot run {bundle.compiled}: {str(error).strip()[:400]}") from error
     if list(y.shape) != manifest.output.shape:
-        raise BundleError(f"{bundle.compiled} gives the shape {y.shape}, and the manifest says {manifest.output.shape}")
+        raise BundleError(
+            f"{bundle.compiled} has the output shape {y.shape}, but the manifest has {manifest.output.shape}"
+        )
     difference, accepted = float(np.abs(y[:1] - recorded).max()), manifest.example.max_abs_error
     if not difference <= accepted:
         raise BundleError(
-            f"{bundle.folder}: the program gives other outputs here than were recorded: they differ by "
-            f"{difference:.3g}, and at most {accepted:.3g} is accepted. "
+            f"{bundle.folder}: the program's outputs on this host differ from the recorded ones by {difference:.3g}; "
+            f"at most {accepted:.3g} is accepted. "
             + (f"{why}. " if (why := bundle.saturates) else "")
             + f"Recorded with {_versions(manifest.versions)}"
         )

@@ -1,4 +1,4 @@
-"""Reading and writing files safely: whole files, journals, validated specs, untrusted input."""
+"""Safe reading and writing of files: atomic writes, journals, validated specs, untrusted input."""
 
 from hwnas.files.atomic import only_one, reason_of, system_refusals, temporary_folder, write_whole
 from hwnas.files.journal import Journal

@@ -1,4 +1,4 @@
-"""Writing files whole: a reader sees the old content or the new, never a part of it."""
+"""Atomic writes: a reader sees the old content or the new, never a part of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import filelock
 
 from hwnas.errors import HwnasError, OutputError
 
-# Error numbers of which the system's own words do not say what helps.
+# Advice for error numbers whose system message contains none.
 _HELPS = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
@@ -22,28 +22,28 @@ _HELPS = {
     errno.EACCES: "choose another place or change its permissions",
     errno.EPERM: "choose another place or change its permissions",
     errno.EMFILE: "this process may open more after `ulimit -n 4096`",
-    errno.ENFILE: "end other programs, which hold too many files open",
-    errno.EAGAIN: "no further process or thread may start: end others, or raise the limit (`ulimit -u`, pids.max)",
-    errno.EFBIG: "files may not grow that large here: raise the limit (`ulimit -f unlimited`) or choose another disk",
+    errno.ENFILE: "too many files are open on this system: end other programs",
+    errno.EAGAIN: "the limit of processes and threads is reached: end some, or raise it (`ulimit -u`, pids.max)",
+    errno.EFBIG: "the file exceeds the size limit: raise it (`ulimit -f unlimited`) or choose another disk",
     errno.ENOMEM: "end other programs, or raise the limit of memory (`ulimit -v`)",
-    errno.EIO: "the disk fails: see the system's log, choose another one",
+    errno.EIO: "the disk is failing: see the system log, and choose another disk",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file in one step; the folders above it are created.
+    """Write a file atomically; parent folders are created.
 
-    The content goes to a temporary file in the same folder, which then takes the place of `path`. Whatever
-    stops it before that (a full disk, Ctrl-C), an older file stays as it was and the temporary one is
-    removed; after a `kill -9` a file `.hwnas-*.tmp` may remain, which nothing reads.
+    The content goes to a temporary file in the same folder, which is then renamed to `path`. If writing fails or is
+    interrupted before that (a full disk, Ctrl-C), an existing file is unchanged and the temporary file is removed.
+    After a `kill -9` a file `.hwnas-*.tmp` may remain; nothing reads it.
 
     Args:
-        path: where; an existing file is replaced.
-        content: text is written as UTF-8 with line ends as they are.
+        path: the file; an existing one is replaced.
+        content: text is written as UTF-8, with its line ends unchanged.
 
     Raises:
-        OutputError: it cannot be written; the message says why.
+        OutputError: the file cannot be written; the message says why.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.parent / f".hwnas-{secrets.token_hex(8)}.tmp"
@@ -52,7 +52,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         try:
-            # Not tempfile: its files are readable by their owner alone, and would stay so after the rename.
+            # Not tempfile: its files are readable by their owner only, and the rename keeps those permissions.
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
@@ -67,29 +67,29 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def only_one(lock: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold a lock file, so that one process at a time works on something; a killed process holds it no longer.
+    """Hold a lock file, so that one process at a time works on something. The lock of a killed process is released.
 
     Args:
-        lock: the file; the folders above it are created.
-        what: is worked on.
+        lock: the file; parent folders are created.
+        what: the work, for messages.
         wait_s: seconds to wait for another process.
 
     Raises:
-        OutputError: another process still holds it, or its folder cannot be written.
+        OutputError: another process still holds the lock, or its folder cannot be written.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = filelock.FileLock(lock)
         held.acquire(timeout=wait_s)
     except filelock.Timeout as error:
-        waited = f" and has not ended in {wait_s:g} s" if wait_s else ""
+        waited = f" and did not finish within {wait_s:g} s" if wait_s else ""
         raise OutputError(
-            f"another hwnas is working on {what}{waited}; wait for it, or choose another place"
+            f"another hwnas process is working on {what}{waited}; wait for it, or choose another folder"
         ) from error
     except NotImplementedError as error:  # some network and FUSE file systems
         raise OutputError(
-            f"the file system of {lock.parent} cannot lock files, so two hwnas could write {what} at once; choose a "
-            "folder of another file system"
+            f"the file system of {lock.parent} does not support file locks, so two hwnas processes could write {what} "
+            "at once; choose a folder on another file system"
         ) from error
     except OSError as error:
         raise OutputError(f"cannot write {lock.parent}: {_no_writing(lock, error)}") from error
@@ -101,13 +101,13 @@ def only_one(lock: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(what: str) -> Iterator[Path]:
-    """A folder that is gone when the context ends, below ``$TMPDIR`` or where the system keeps such files.
+    """A temporary folder, below ``$TMPDIR`` or the system's default; it is removed when the context ends.
 
     Args:
-        what: needs it, for messages.
+        what: what needs it, for messages.
 
     Raises:
-        OutputError: it cannot be made, or a file in it cannot be written.
+        OutputError: the folder cannot be created, or a file in it cannot be written.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="hwnas-", ignore_cleanup_errors=True) as folder:
@@ -116,21 +116,21 @@ def temporary_folder(what: str) -> Iterator[Path]:
         place, helps = (f" {error.filename}" if error.filename else ""), reason_of(error)
         raise OutputError(
             f"cannot write the temporary files of {what}{place}: {helps}"
-            + ("" if "TMPDIR" in helps else ". Set TMPDIR to a folder that has room and that you can write to")
+            + ("" if "TMPDIR" in helps else ". Set TMPDIR to a writable folder with free space")
         ) from error
 
 
 @contextmanager
 def system_refusals(what: str) -> Iterator[None]:
-    """Say what helps where a library fails as the system refuses it something, e.g. to write a temporary file.
+    """Replace a library's error by the system error that caused it, with advice; e.g. a failed temporary file.
 
-    Libraries wrap such an error in their own, with pages about how to mend the network.
+    Libraries wrap such an error in their own, with pages of advice about the network.
 
     Args:
-        what: is being done, for messages.
+        what: the operation, for messages.
 
     Raises:
-        OutputError: in place of the library's error; any other error passes through.
+        OutputError: instead of the library's error; any other error passes through.
     """
     try:
         yield
@@ -149,10 +149,10 @@ def _said(error: OSError) -> str:
 
 
 def reason_of(error: OSError) -> str:
-    """Why the system refused something, and what helps."""
+    """Why a system call failed, and what helps."""
     said = _said(error)
-    if "temporary directory" in said:  # of tempfile, whose number is that of a file which does not exist
-        return f"{said}; set TMPDIR to a folder that has room and that you can write to"
+    if "temporary directory" in said:  # raised by tempfile, with the error number of a missing file
+        return f"{said}; set TMPDIR to a writable folder with free space"
     if error.errno is None or error.errno not in _HELPS:
         return said
     return f"{said}; {_HELPS[error.errno]}"
@@ -160,7 +160,7 @@ def reason_of(error: OSError) -> str:
 
 def _no_writing(path: Path, error: OSError) -> str:
     """Why a file cannot be written, and what helps."""
-    # The folders above are not all there to be asked when one of them turns out to be a file or closed.
+    # A parent may be a file or inaccessible, so look for the nearest one that exists.
     nearest = next(parent for parent in path.absolute().parents if os.access(parent, os.F_OK))
     if not nearest.is_dir():
         return f"{nearest} is a file, not a folder; choose another folder"

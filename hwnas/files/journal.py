@@ -1,4 +1,4 @@
-"""The record of long work that is under way, so that a killed run can go on."""
+"""The record of long work in progress, from which a killed run resumes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from hwnas.files.atomic import reason_of, write_whole
 
 
 class Journal:
-    """Results by key, appended one by one: a kill at any moment loses at most the one in hand.
+    """Results by key, appended one by one: a kill at any moment loses at most the current one.
 
-    The first line holds what the work is. A journal of something else (other ops, another recipe, another protocol,
-    another version) is not continued but begun anew.
+    The first line describes the work. A journal of other work (other ops, recipe, protocol or version) is discarded.
 
     Args:
         path: a file of JSON lines.
-        subject: what is worked on, and how; anything JSON can hold.
+        subject: a description of the work; any JSON value.
 
     Attributes:
-        entries: key -> result, as JSON gives it back.
+        entries: key -> result, as JSON returns it.
 
     Raises:
         OutputError: the file cannot be written.
@@ -45,7 +44,7 @@ class Journal:
                         entry = json.loads(line if line.endswith(b"\n") else b"")
                         self.entries[str(entry["key"])] = entry["value"]
                     except (ValueError, KeyError, TypeError, RecursionError):
-                        break  # what follows a line that was cut off or damaged is done again
+                        break  # work after a truncated or damaged line is repeated
                     whole += line
             else:
                 whole = header
@@ -70,7 +69,7 @@ class Journal:
         except OSError as error:
             raise OutputError(
                 f"cannot write the journal {self.path}: {reason_of(error)}; what was recorded so far is kept, "
-                "run the same command again to go on"
+                "run the same command again to resume"
             ) from error
 
     def __enter__(self) -> Self:
@@ -79,6 +78,6 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Every record was flushed or its failure told; closing would try the lost bytes again and hide that message.
+        # Every record was flushed or its failure raised; closing would retry the lost bytes and hide that error.
         with contextlib.suppress(OSError):
             self._file.close()

@@ -1,6 +1,6 @@
-"""From a TOML file to a checked value: the only place that reads TOML.
+"""Read TOML files as validated values: the only place that reads TOML.
 
-Every complaint names the file, the key, the value found there and what would be allowed.
+Every error names the file, the key, the value and what would be allowed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Spec(BaseModel):
-    """Base of what comes from files: frozen, without unknown keys, `"4"` is not a number, nor are inf and nan.
+    """Base of values from files: frozen and strict. Unknown keys, numbers in quotes, inf and nan are errors.
 
-    A field whose TOML key is no good Python name has an alias; values are given by that alias.
+    A field whose TOML key cannot be a Python name has an alias; pass values by that alias.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -35,8 +35,8 @@ def read_spec(path: Path, model: type[Model]) -> Model:
     """The content of a TOML file as a `model`.
 
     Raises:
-        SpecError: the file cannot be read, is not TOML, or does not fit the model; the message lists all
-            that is wrong with it.
+        SpecError: the file cannot be read, is not TOML, or does not fit the model; the message lists every
+            mistake.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")  # editors of Windows begin a file with a byte order mark
@@ -49,7 +49,7 @@ def read_spec(path: Path, model: type[Model]) -> Model:
     except tomllib.TOMLDecodeError as error:
         raise SpecError(f"{path}, {_syntax(text, str(error))}") from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables nested as deep
-        raise SpecError(f"{path} is not a file that can be read: {error}") from error
+        raise SpecError(f"cannot read {path}: {error}") from error
     _check_limits(path, document)
     try:
         return model.model_validate(document)
@@ -61,12 +61,12 @@ def read_spec(path: Path, model: type[Model]) -> Model:
 
 
 def toml_text(spec: BaseModel) -> str:
-    """A model as TOML, in the order of its fields; what is None is left out. The inverse of `read_spec`."""
+    """A model as TOML, in the order of its fields, without those that are None. The inverse of `read_spec`."""
     return tomli_w.dumps(spec.model_dump(mode="json", by_alias=True, exclude_none=True))
 
 
 def _check_limits(path: Path, document: dict[str, Any]) -> None:
-    """Refuse what is read and cannot be printed: integers of thousands of hexadecimal digits, and deep nesting.
+    """Reject values that can be read but not printed: integers of thousands of hexadecimal digits, deep nesting.
 
     Raises:
         SpecError: an integer does not fit into 64 bits, or a value is nested deeper than `DEPTH`.
@@ -76,26 +76,26 @@ def _check_limits(path: Path, document: dict[str, Any]) -> None:
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 bits = value.bit_length()
                 raise SpecError(
-                    f"{path}: {_key(where)} is an integer of {bits} bits; TOML's lie from -2**63 to 2**63 - 1"
+                    f"{path}: {_key(where)} is an integer of {bits} bits; TOML integers lie from -2**63 to 2**63 - 1"
                 )
             if depth >= DEPTH:
                 raise SpecError(f"{path}: {_key(where[:3])} is nested deeper than {DEPTH} levels")
 
 
 def _syntax(text: str, message: str) -> str:
-    """Line, complaint and content of the line of a syntax error."""
+    """Line number, message and text of the line of a syntax error."""
     lines = text.splitlines() or [""]
     found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
     complaint, at = (found[1], found[2]) if found else (message, None)
     number = int(at) if at else len(lines)
-    # A line may be missing: a string that is not closed is found at the end of the document.
+    # There may be no such line: an unclosed string is reported at the end of the document.
     return f"line {number}: not TOML: {complaint}: {lines[min(number, len(lines)) - 1].strip()!r}"
 
 
 def _complaints(error: ValidationError, model: type[BaseModel], document: dict[str, Any]) -> list[str]:
-    """One sentence a mistake."""
+    """One sentence per mistake."""
     sentences: list[str] = []
-    # A value that fits no member of a union is one mistake for which pydantic gives several reasons.
+    # For a value that fits no member of a union pydantic gives several reasons; it is one mistake.
     misfits: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
         kind, value, where = detail["type"], detail["input"], _present(detail["loc"], document)
@@ -105,7 +105,7 @@ def _complaints(error: ValidationError, model: type[BaseModel], document: dict[s
         elif kind == "missing":
             sentences.append(f"{_key((*where, detail['loc'][-1]))} is missing; {_allowed(model, where)}")
         elif kind == "value_error":
-            # A check of a whole table says itself which value it dislikes.
+            # A validator of a whole table names the wrong value itself.
             shown = _key(where) if isinstance(value, dict) else f"{_key(where)} is {value!r}"
             sentences.append((f"{shown}; " if where else "") + detail["msg"].removeprefix("Value error, "))
         else:
@@ -125,7 +125,7 @@ def _reason(detail: ErrorDetails) -> str:
 
 
 def _present(loc: Location, document: object) -> Location:
-    """The part of a location that is in the document: pydantic adds the names of union members."""
+    """The part of a location that exists in the document: pydantic adds the names of union members."""
     found: list[str | int] = []
     for part in loc:
         items = dict(enumerate(document)) if isinstance(document, list) else document
@@ -141,7 +141,7 @@ def _key(loc: Location) -> str:
 
 
 def _fields(model: type[BaseModel], table: Location) -> list[str]:
-    """The keys that the table at a location may have."""
+    """The allowed keys of the table at a location."""
     models = [model]
     for part in table:
         fields = [f for m in models for name, f in m.model_fields.items() if part in (name, f.alias)]

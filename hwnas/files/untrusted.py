@@ -1,4 +1,4 @@
-"""Reading untrusted input: JSON, file names and files, each held to limits before it is used."""
+"""Reading untrusted input: JSON, file names and files, each checked against limits before use."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Location = tuple[str | int, ...]
 DEPTH = 32
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _LONGEST_NAME = 64
-# Names that Windows gives to devices, with any suffix.
+# Device names on Windows, reserved with any suffix.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 
 
 def parse_json(data: bytes, what: object, error: type[HwnasError]) -> object:
-    """The value of a JSON document that says one thing only, the same to every reader.
+    """The value of a JSON document that every parser reads alike.
 
-    Refused are a name that stands twice in an object, NaN and Infinity (JSON has neither), numbers of thousands of
-    digits, what is no UTF-8, and what is nested deeper than 32 levels.
+    Rejected are duplicate names in an object, NaN and Infinity (not JSON), numbers of thousands of digits, text that
+    is not UTF-8, and nesting deeper than 32 levels.
 
     Args:
-        data: the document; whoever reads it from a file has held its size to a limit.
-        what: it is, for the message.
+        data: the document; the caller has limited its size.
+        what: what the document is, for the message.
         error: the class to raise.
     """
     try:
@@ -44,7 +44,7 @@ def parse_json(data: bytes, what: object, error: type[HwnasError]) -> object:
 
 
 def by_depth(document: object) -> Iterator[list[tuple[Location, object]]]:
-    """The values of a document level by level, from the whole to what is nested deepest, and where each stands."""
+    """The values of a document and their locations, level by level, from the top to the deepest."""
     level: list[tuple[Location, object]] = [((), document)]
     while level:
         yield level
@@ -61,23 +61,23 @@ def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(
-            f"the name {next(name for name in names if names.count(name) > 1)!r} stands twice in one object"
+            f"the name {next(name for name in names if names.count(name) > 1)!r} occurs twice in one object"
         )
     return found
 
 
 def _no_number(text: str) -> object:
-    raise ValueError(f"{text} is not a number of JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def file_name_mistake(name: str) -> str | None:
-    """Why a text is no name for a file that lies in one folder on every system; None if it is one.
+    """Why a text is not a plain file name, without folders, on every system; None if it is one.
 
-    Letters and digits of ASCII, ``_``, ``-`` and single dots between them: no folder, no drive, no ``..``, no name that
-    Windows gives to a device, none that differs from another only in how Unicode writes it.
+    Allowed are ASCII letters and digits, ``_``, ``-`` and single dots between them. This excludes folders, drives,
+    ``..``, device names on Windows, and names that differ only in their Unicode form.
     """
     if len(name) > _LONGEST_NAME:
-        return f"it has {len(name)} characters, and at most {_LONGEST_NAME} are accepted"
+        return f"it has {len(name)} characters; at most {_LONGEST_NAME} are accepted"
     if not _FILE_NAME.fullmatch(name):
         return "a file of a bundle has a plain name of letters, digits, '_', '-' and single dots, without folders"
     if name.split(".", maxsplit=1)[0].casefold() in _DEVICES:
@@ -86,18 +86,18 @@ def file_name_mistake(name: str) -> str | None:
 
 
 def open_regular(path: Path, error: type[HwnasError], *, limit_bytes: int) -> io.BufferedReader:
-    """Open a plain file for reading, and nothing that only looks like one.
+    """Open a regular file for reading; reject everything else.
 
-    A symbolic link is not followed, a FIFO is not waited for.
+    A symbolic link is not followed, and opening a FIFO does not block.
 
     Args:
         path: of the file.
         error: the class to raise.
-        limit_bytes: how large it may be.
+        limit_bytes: the largest accepted size.
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        # Asked before opening where no flag keeps a link from being followed, and after, for it may have changed.
+        # Checked before opening where no flag stops links from being followed, and after, because it may have changed.
         before = path.lstat()
         if not stat.S_ISREG(before.st_mode):
             raise error(f"{path} is {_kind(before.st_mode)}, not a file")
@@ -117,12 +117,12 @@ def open_regular(path: Path, error: type[HwnasError], *, limit_bytes: int) -> io
 
 
 def require_file(path: Path, error: type[HwnasError]) -> None:
-    """Refuse what lies in a folder of files and is none, before it is read; links to files are followed.
+    """Reject anything but a regular file before it is read; links to files are followed.
 
-    Reading a FIFO that nothing writes to never ends, and neither do some devices.
+    Reading some devices, or a FIFO without a writer, never ends.
 
     Args:
-        path: of the file; where there is none, reading it says so.
+        path: of the file; a missing file passes, and reading it reports so.
         error: the class to raise.
     """
     try:

@@ -1,4 +1,4 @@
-"""One typed view of an ONNX graph: what reads it uses the view, what writes one starts from its protobuf messages."""
+"""ONNX graphs: readers use a typed view; writers start from its protobuf messages."""
 
 from hwnas.graphs.view import Graph, Node, is_static
 from hwnas.graphs.write import add_node, copied, cut, model_of

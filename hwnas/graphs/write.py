@@ -1,4 +1,4 @@
-"""Writing graphs from parts of others."""
+"""Write graphs from parts of others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hwnas.graphs.view import Graph, Node
 
 
 def copied(model: ModelProto) -> ModelProto:
-    """A copy of a model, free to be changed."""
+    """A copy of a model that may be modified."""
     copy = ModelProto()
     copy.CopyFrom(model)
     return copy
 
 
 def add_node(graph: GraphProto, node: Node, inputs: Iterable[str], outputs: Iterable[str]) -> NodeProto:
-    """Append a copy of a node that reads and makes values of other names; returns the copy."""
+    """Append a copy of a node with renamed inputs and outputs; return the copy."""
     copy: NodeProto = graph.node.add()
     copy.CopyFrom(node.proto)
     copy.input[:] = inputs
@@ -26,7 +26,7 @@ def add_node(graph: GraphProto, node: Node, inputs: Iterable[str], outputs: Iter
 
 
 def model_of(graph: GraphProto, like: ModelProto) -> ModelProto:
-    """A model of a graph, with the opsets and the IR version of another model."""
+    """A model with a given graph and the opsets and IR version of another model."""
     model = helper.make_model(graph, opset_imports=like.opset_import, producer_name="hwnas")
     model.ir_version = like.ir_version
     return model
@@ -37,7 +37,7 @@ def cut(whole: Graph, sources: Mapping[str, str], sink: str, result: str) -> Mod
 
     Args:
         whole: the graph.
-        sources: name of an input of the graph -> its name in the part; all that the output is computed from.
+        sources: name of an input of the graph -> its name in the part; every input that the output depends on.
         sink: name of the output.
         result: its name in the part.
     """

@@ -1,4 +1,4 @@
-"""Latency tables and the model that predicts whole networks from them."""
+"""Latency tables, and the model that predicts the latency of networks from them."""
 
 from hwnas.latency.model import LatencyModel, load_model, plain_model
 from hwnas.latency.sources import LatencySource

@@ -1,19 +1,19 @@
-"""What a network's context does to its ops: a few terms, fitted on a few whole networks.
+"""Context terms: the effect of a network on the cost of its ops, fitted on a few whole networks.
 
-Ops in a network run a little differently from ops alone. Timed alone, an op pays for a call that a whole network pays
-for once and for bringing its input and its output into the layouts that the runtime computes in, and its weights stay
-in the caches from run to run; in a network they are fetched anew. So an op in a slot costs
+Ops in a network run a little differently from isolated ops. A time of an isolated op includes a call, which a network
+pays once, and conversions of its input and output to the runtime's layouts; and its weights stay in the caches between
+runs, whereas a network fetches them again. So an op in a slot costs
 
     scale · T  +  (per op)  +  (per weight) · weights  +  (per value read, per value written) · values
                +  (deviation of its stage, or of its kind) · T
 
-with T its time in the table. All of it is linear in slots, so the sum stays one. The deviations are shrunk toward 0,
-that is, each stage's factor toward the common scale (ridge regression on relative errors). Leave-one-out
-cross-validation on the calibration networks decides how strongly, and whether stages have a deviation at all, or kinds
-of op in their place: in cells a convolution beside another saves the layouts that one beside a pooling pays for. It
-takes the simplest choice whose error is within one standard error of the least (Breiman et al., "Classification and
-Regression Trees", 1984, section 3.4.3). So few networks suffice. (Deviations of kernels and expansions were tried: of
-16 networks they cannot be learned, and cross-validation sometimes took their luck for truth.)
+with T its time in the table. This is linear in slots, so the total is still a sum over slots. The deviations are shrunk
+toward 0, i.e. each stage's factor toward the common scale (ridge regression on relative errors). Leave-one-out
+cross-validation on the calibration networks chooses the strength, and whether deviations belong to stages, to kinds of
+op, or to neither: in cells, a convolution next to another one avoids the layout conversions that it needs next to a
+pooling. It takes the simplest choice whose error is within one standard error of the minimum (Breiman et al.,
+"Classification and Regression Trees", 1984, section 3.4.3). So few networks suffice. (Deviations by kernel and
+expansion were tried: 16 networks are too few to learn them, and cross-validation sometimes selected noise.)
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ Floats = npt.NDArray[np.float64]
 
 _SHRINKAGE = (math.inf, *(float(s) for s in np.logspace(1, -4, 11)))  # infinite: stages do not deviate
 _PROBES = 1000
-_WEAK = 1e-5  # pull toward 0 of the terms that are no deviations: it settles what so few networks cannot tell
+_WEAK = 1e-5  # pull toward 0 of the other terms: it makes the fit unique where few networks leave it undetermined
 _STAGE, _KIND = "stage ", "kind "
-_KINDS_PULL = 0.1  # of the pull on stages: a kind makes a smaller part of a network, so its pull weighs more
+_KINDS_PULL = 0.1  # relative to the pull on stages: a kind has a smaller share of a network, so its pull weighs more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """Terms and how well they predict.
+    """Terms and their prediction errors.
 
     Attributes:
-        terms: name of a term -> its coefficient; milliseconds an op, a million weights or a million values, or a factor
-            of the table's time.
-        held_out: relative error, predicted over measured minus 1, of each network under a fit on the others.
+        terms: name of a term -> its coefficient: milliseconds per op, per million weights or per million values, or a
+            factor of the table's time.
+        held_out: relative error (predicted over measured, minus 1) of each network with a fit on the others.
     """
 
     terms: dict[str, float]
@@ -51,7 +51,7 @@ class Fitted:
 
 
 def features(group: str, op: Op, table_ms: float) -> dict[str, float]:
-    """What the terms multiply for an op in a group of slots: name of a term -> value."""
+    """The features of an op in a group of slots: name of a term -> value."""
     return {
         "scale": table_ms,
         "ms per op": 1.0,
@@ -64,9 +64,9 @@ def features(group: str, op: Op, table_ms: float) -> dict[str, float]:
 
 
 def cost_ms(terms: Mapping[str, float], group: str, op: Op, table_ms: float) -> float:
-    """What an op adds to a network in a group of slots.
+    """The milliseconds that an op adds to a network in a group of slots.
 
-    It may be negative: of an op that stands in every network, such as the stem, only the sum with its like is known.
+    The value may be negative: of ops that occur in every network, such as the stem, only the sum is identifiable.
     """
     return sum(terms.get(name, 0.0) * value for name, value in features(group, op, table_ms).items())
 
@@ -81,8 +81,8 @@ def fit_context(space: Space, table_ms: Mapping[Op, float], codes: Codes, measur
         measured_ms: their latencies, ``(n,)``.
 
     Returns:
-        Terms that predict a positive latency for the smallest network and for 1,000 random ones. On few networks and a
-        busy machine the best terms may not; then it is the next best, at last the scale alone.
+        Terms that predict a positive latency for the smallest network and for 1,000 random ones. With few networks and
+        a busy machine the best terms may not; then the next best are returned, at last the scale alone.
     """
     names, x = _design(space, table_ms, codes)
     plain = [not name.startswith((_STAGE, _KIND)) for name in names]
@@ -96,7 +96,9 @@ def fit_context(space: Space, table_ms: Mapping[Op, float], codes: Codes, measur
             candidates.append((float(errors.mean()), float(errors.std(ddof=1)), Fitted(terms=terms, held_out=held_out)))
     least, deviation, _ = min(candidates, key=lambda candidate: candidate[0])
     enough = least + deviation / math.sqrt(len(codes))
-    candidates.sort(key=lambda candidate: max(candidate[0], enough))  # stable: of those that are enough, the simplest
+    candidates.sort(
+        key=lambda candidate: max(candidate[0], enough)
+    )  # stable: the simplest of the good ones comes first
     probes = np.concatenate([space.encode([space.smallest]), space.sample(_PROBES, seed=0)])
     for _, _, fitted in candidates:
         if _predicted(space, fitted.terms, table_ms, probes).min() > 0:
@@ -113,7 +115,7 @@ def _predicted(space: Space, terms: Mapping[str, float], table_ms: Mapping[Op, f
 
 
 def _deviations(names: Sequence[str], x: Floats) -> list[str]:
-    """What may deviate: stages, and kinds where at least two make different parts of different networks."""
+    """Possible deviations: of stages, and of kinds if the shares of at least two vary between networks."""
     kinds = [i for i, name in enumerate(names) if name.startswith(_KIND)]
     return [_STAGE, _KIND] if (np.ptp(x[:, kinds], axis=0) > 0).sum() > 1 else [_STAGE]
 
@@ -134,7 +136,7 @@ def _design(space: Space, table_ms: Mapping[Op, float], codes: Codes) -> tuple[l
 def _ridge(names: Sequence[str], x: Floats, measured_ms: Floats, shrinkage: float) -> Floats:
     """Coefficients that minimise squared relative errors plus the pulls toward 0.
 
-    A deviation is a factor and is pulled as it is; of the other terms, the share of the latency that they make is.
+    A deviation is a factor and is penalised directly; of the other terms, their share of the latency is penalised.
     """
     n = len(measured_ms)
     share = x.mean(axis=0) / measured_ms.mean()

@@ -1,4 +1,4 @@
-"""What differs between two latency tables, op by op."""
+"""Differences between two latency tables, op by op."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hwnas.latency.table import LatencyTable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpDiff:
-    """An op that both tables have: its p25 in each, in milliseconds, and ``b_ms / a_ms``."""
+    """An op in both tables: its p25 in each, in milliseconds, and ``b_ms / a_ms``."""
 
     op: str
     a_ms: float
@@ -24,14 +24,14 @@ class OpDiff:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDiff:
-    """Two tables side by side.
+    """Comparison of two tables.
 
     Attributes:
         a, b: names of the targets.
-        ops: the ops that both have, the most different first: a half is as different as a double.
+        ops: the common ops, by decreasing difference; ratios of 1/2 and 2 rank equally.
         ratio_p5, ratio_median, ratio_p95: quantiles of the ratios ``b / a`` over these ops.
-        kendall_tau: rank correlation of their latencies; None where a table has no ranks, as with a single op.
-        only_a, only_b: keys of the ops that one table alone has, sorted.
+        kendall_tau: rank correlation of their latencies; None if undefined, e.g. for a single op.
+        only_a, only_b: keys of the ops in one table only, sorted.
     """
 
     a: str
@@ -46,11 +46,11 @@ class TableDiff:
 
 
 def diff_tables(a: LatencyTable, b: LatencyTable) -> TableDiff:
-    """Compare two tables by p25, the figure that predictions use.
+    """Compare two tables by p25, the quantile that predictions use.
 
     Args:
-        a: the table that is compared with.
-        b: the other: of the same target on another day, or of another target.
+        a: the reference table.
+        b: the other table, e.g. of the same target on another day, or of another target.
 
     Raises:
         TableError: they have no op in common.

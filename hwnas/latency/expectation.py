@@ -24,7 +24,7 @@ class Expectation(nn.Module):
     """The expectation of a sum over slots under independent distributions of the variables.
 
     Args:
-        space: whose variables are meant.
+        space: the space of the variables.
         function: the sum.
     """
 
@@ -32,7 +32,7 @@ class Expectation(nn.Module):
         super().__init__()
         self.space, self.constant = space, function.constant
         self.axes: list[tuple[str, ...]] = []
-        # No buffers: a module that is cast to half precision would round milliseconds.
+        # Not buffers: casting the module to half precision would round milliseconds.
         self.arrays: list[Tensor] = []
         self._moved: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
         for axes, array in zip(function.axes, function.arrays, strict=True):
@@ -43,7 +43,7 @@ class Expectation(nn.Module):
     def forward(self, probabilities: Probabilities) -> Tensor:
         """Probabilities as `LatencyLoss` takes them -> the expectation, a scalar or ``(batch,)``."""
         given = check_probabilities(self.space, probabilities)
-        some = max(given.values(), key=Tensor.dim, default=torch.ones(1))  # none, where nothing is left to choose
+        some = max(given.values(), key=Tensor.dim, default=torch.ones(1))  # empty if no variable has a choice
         dtype = torch.promote_types(some.dtype, torch.float32)
         with torch.autocast(some.device.type, enabled=False):
             total = torch.full(some.shape[:-1], self.constant, dtype=dtype, device=some.device)
@@ -59,7 +59,7 @@ class Expectation(nn.Module):
 
 
 def contract(array: Tensor, probabilities: Sequence[Tensor]) -> Tensor:
-    """An array with one axis a variable, summed with the product of their probabilities.
+    """An array with one axis per variable, contracted with the product of their probabilities.
 
     Args:
         array: ``(choices of the first, choices of the second, ..., *rest)``.
@@ -76,7 +76,7 @@ def contract(array: Tensor, probabilities: Sequence[Tensor]) -> Tensor:
 
 
 def check_probabilities(space: Space, probabilities: Probabilities) -> dict[str, Tensor]:
-    """Probabilities of all variables of a space that have a choice, checked.
+    """Checked probabilities of all variables of a space that have a choice.
 
     Raises:
         UnknownName, InvalidValue: see `LatencyLoss.forward`.
@@ -94,26 +94,27 @@ def check_probabilities(space: Space, probabilities: Probabilities) -> dict[str,
             continue
         given = probabilities[variable.name]
         if not isinstance(given, Tensor) or given.is_complex():
-            raise InvalidValue(f"probabilities of {variable.name} are a tensor of real numbers, not {given!r}")
+            raise InvalidValue(f"probabilities of {variable.name} must be a tensor of real numbers, not {given!r}")
         if given.dim() not in (1, 2) or given.shape[-1] != choices:
             raise InvalidValue(
-                f"probabilities of {variable.name} are ({choices},) or (batch, {choices}), not {tuple(given.shape)}"
+                f"probabilities of {variable.name} must have the shape ({choices},) or (batch, {choices}), "
+                f"not {tuple(given.shape)}"
             )
         # Comparisons with NaN are false.
         rows, tolerance = given.detach().reshape(-1, choices), _tolerance(given.dtype)
         good = ((rows.sum(dim=-1) - 1).abs() <= tolerance) & (rows >= -tolerance).all(dim=-1)
         if not bool(good.all()):
             raise InvalidValue(
-                f"probabilities of {variable.name} are at least 0 and sum to 1; a softmax gives such, not: "
+                f"probabilities of {variable.name} must be at least 0 and sum to 1, as from a softmax, not: "
                 f"{rows[~good][0].tolist()}"
             )
         found[variable.name] = given
         batches |= {len(given)} if given.dim() == 2 else set()
     if len(batches) > 1:
-        raise InvalidValue(f"probabilities of all variables have the same batch size, not {sorted(batches)}")
+        raise InvalidValue(f"probabilities of all variables must have the same batch size, not {sorted(batches)}")
     return found
 
 
 def _tolerance(dtype: torch.dtype) -> float:
-    """By how much the sum of rounded probabilities may miss 1."""
+    """Tolerance of the sum of rounded probabilities."""
     return {torch.float64: 1e-6, torch.float32: 1e-4}.get(dtype, 2e-2)

@@ -1,7 +1,7 @@
-"""Tables that others measured, in other forms, as latency tables of ours.
+"""Import of latency tables in other formats, measured elsewhere.
 
-An import has one statistic where a measurement has three quantiles, and no context factors: the model on it is the
-plain sum of its rows (see `hwnas.latency.load_model`).
+An imported row has one statistic instead of three quantiles, and there are no context terms: the model is the plain
+sum of the rows (see `hwnas.latency.load_model`).
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def format_names() -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What some files say together.
+    """The combined content of imported files.
 
     Attributes:
         format: one of `format_names`.
         files: SHA-256 (hex) -> name of each file.
-        means: the mean of each op; where several files have it, weighted by their counts.
-        repeated: ops that several files have with other values.
-        largest_difference: of these, the largest value over the smallest, minus 1, of the op that differs most.
-        most_different: that op; None if there is none.
+        means: the mean of each op; for an op in several files, weighted by their counts.
+        repeated: ops with different values in several files.
+        largest_difference: of these ops, the largest relative difference: the largest value over the smallest, minus 1.
+        most_different: the op of that difference; None if there is none.
     """
 
     format: str
@@ -59,13 +59,13 @@ class Imported:
 
 
 def read_files(paths: Sequence[Path], format_: str) -> Imported:
-    """Read tables of another form; the order of the files does not matter.
+    """Read tables of another format; the order of the files does not matter.
 
     Raises:
         UnknownName: there is no such format.
         PluginError: it is a plugin's, and cannot be loaded.
         TableError: a file cannot be read.
-        InvalidValue: two files are the same: one measurement would count twice.
+        InvalidValue: two files are identical: one measurement would count twice.
         TableCorrupt: a file is malformed.
     """
     parse = _KNOWN[format_]
@@ -78,7 +78,7 @@ def read_files(paths: Sequence[Path], format_: str) -> Imported:
             raise TableError(f"cannot read {path}: {error.strerror}; name the files of the tables to import") from error
         digest = hashlib.sha256(content).hexdigest()
         if digest in files:
-            raise InvalidValue(f"{files[digest]} and {path.name} are the same file; give each of them once")
+            raise InvalidValue(f"{files[digest]} and {path.name} are the same file; pass each file once")
         files[digest] = path.name
         for op, mean in parse(content, str(path)).items():
             found.setdefault(op, []).append(mean)
@@ -96,14 +96,14 @@ def read_files(paths: Sequence[Path], format_: str) -> Imported:
 
 
 def imported_table(imported: Imported, target: Target, old: LatencyTable | None = None) -> LatencyTable:
-    """The latency table of a target from what was imported.
+    """The latency table of a target from imported files.
 
-    The mean stands in place of all three quantiles; the manifest says so.
+    All three quantiles are set to the mean; the manifest records this.
 
     Args:
-        imported: what the files say.
-        target: what they were measured on.
-        old: an imported table of the same target; its rows are kept where the files have no other.
+        imported: the content of the files.
+        target: the target that they were measured on.
+        old: an imported table of the same target; rows that the files do not contain are kept.
 
     Raises:
         TableMismatch: the older table was measured.
@@ -141,5 +141,5 @@ def _difference(means: Sequence[Mean]) -> float:
 
 def _weighted(means: Sequence[Mean]) -> Mean:
     samples = sum(mean.samples for mean in means)
-    # fsum: the same figure in whichever order the files are given.
+    # fsum: the result does not depend on the order of the files.
     return Mean(latency_ms=math.fsum(mean.latency_ms * (mean.samples / samples) for mean in means), samples=samples)

@@ -30,7 +30,7 @@ class LatencyLoss(nn.Module):
             raise InvalidValue("a latency loss needs at least one latency model")
         names = [model.space.name for model in models]
         if any(model.space.choices != models[0].space.choices for model in models) or len(set(names)) > 1:
-            raise InvalidValue(f"the latency models of a loss are of one space, not of {', '.join(names)}")
+            raise InvalidValue(f"the latency models of a loss must belong to one space, not to {', '.join(names)}")
         self.targets = tuple(model.target for model in models)
         self.expectations = nn.ModuleList(Expectation(model.space, model.total) for model in models)
 
@@ -39,11 +39,11 @@ class LatencyLoss(nn.Module):
 
         Args:
             probabilities: name of a variable -> probabilities of its values, ``(choices,)`` or ``(batch, choices)``.
-                Variables with a single value may be left out.
+                Variables with a single value may be omitted.
 
         Returns:
-            ``(targets,)`` or ``(batch, targets)``, in the order of `targets`; at least in single precision, also where
-            autocast is on, because latencies differ by less than half precision can tell.
+            ``(targets,)`` or ``(batch, targets)``, in the order of `targets`; at least in single precision, also under
+            autocast, because half precision cannot resolve the differences between latencies.
 
         Raises:
             UnknownName: the space has no such variable.

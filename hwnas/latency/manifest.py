@@ -1,4 +1,4 @@
-"""What stands beside a latency table: where its figures come from and how good they are."""
+"""The manifest of a latency table: provenance and accuracy of its figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TableOrigin = Literal["measured", "imported"]
 
 
 class Baseline(Spec):
-    """How well another predictor does on the networks of a validation.
+    """Accuracy of another predictor on the networks of a validation.
 
     Attributes:
         mape: mean absolute error, as a fraction of the measured latency.
@@ -25,24 +25,23 @@ class Baseline(Spec):
 
 
 class Validation(Spec):
-    """How predictions compare with measurements of networks that the model never saw, each measured twice.
+    """Predictions compared with measurements of networks that the fit did not use, each measured twice.
 
     Attributes:
-        networks: how many.
-        seed: they were drawn with.
+        networks: number of networks.
+        seed: of their draw.
         mape: mean absolute error over both measurements, as a fraction of the measured latency.
         noise_floor: mean relative difference of the two measurements; an error near it is noise.
         within_5pct, within_10pct: shares of the measurements with at most that error.
         kendall_tau: rank correlation of prediction and measurement, the mean over both.
         kendall_tau_repeat: rank correlation of the two measurements.
-        speed: of the machine, over its speed when it was profiled, by networks that were measured then and now; taken
-            out of all figures here.
+        speed: of the machine relative to its speed in the profile, from networks that were measured both times; all
+            figures here are corrected for it.
         confidence: of the upper bound.
-        below_upper: share of the measurements that lie below it; None where the profile has too few networks for a
-            bound.
-        upper_margin: what it adds to a prediction, as a fraction; None likewise.
-        baselines: plain sum of the table, MACs, parameters, gradient boosting -> how they do.
-        spread: how much the reference network varied meanwhile (see `hwnas.timing.Measurement.spread`).
+        below_upper: share of the measurements below the bound; None if the profile has too few networks for a bound.
+        upper_margin: the bound's margin over a prediction, as a fraction; None likewise.
+        baselines: plain sum of the table, MACs, parameters, gradient boosting -> their accuracy.
+        spread: variation of the reference network during the validation (see `hwnas.timing.Measurement.spread`).
         date: ISO date.
     """
 
@@ -64,17 +63,17 @@ class Validation(Spec):
 
 
 class Fit(Spec):
-    """A latency model as numbers; see `hwnas.latency.context` for what they multiply.
+    """The numbers of a latency model; see `hwnas.latency.context` for their meaning.
 
     Attributes:
         domain: the space it was fitted on.
-        seed: the networks below were drawn with.
-        calibration_ms: measured latencies of the networks that the terms were fitted on.
+        seed: of the draw of the networks below.
+        calibration_ms: measured latencies of the calibration networks.
         terms: name -> coefficient.
-        held_out_mape: mean absolute relative error of these networks, each under a fit on the others.
-        scores: relative errors of networks that the fit never saw, ascending: the worse of two measurements over
-            predicted minus 1. Upper bounds are read from them.
-        measurement: protocol and steadiness of the calibration.
+        held_out_mape: mean absolute relative error of these networks, each with a fit on the others.
+        scores: relative errors of the bound networks, ascending: the worse of two measurements over the prediction,
+            minus 1. Upper bounds are derived from them.
+        measurement: protocol and stability of the calibration.
         validation: the last validation, if there was one.
     """
 
@@ -89,21 +88,21 @@ class Fit(Spec):
 
 
 class Manifest(Spec):
-    """``latency_tables/<device>/<recipe>.toml``: the provenance of the table beside it.
+    """``latency_tables/<device>/<recipe>.toml``: the provenance of the table of the same name.
 
     Attributes:
-        schema_: version of the file's form, ``schema`` in the file.
+        schema_: version of the file format, ``schema`` in the file.
         device, recipe: names of the target's parts.
-        origin: measured by hwnas, or imported from a table that others measured.
-        device_fingerprint: of what the device is recognised by.
-        recipe_hash: of the recipe that the table was made with; another one is refused.
+        origin: measured by hwnas, or imported from another table.
+        device_fingerprint: hash of the device's match conditions.
+        recipe_hash: of the recipe that the table was made with; a different recipe is rejected.
         csv_sha256: of the table's file.
         date: ISO date of the last measurement or import.
-        host: what was measured on: CPU, flags, cores, the quota of CPU time if there is one.
+        host: the measured host: CPU, flags, cores, the quota of CPU time if there is one.
         versions: of hwnas, the runtime, torch, Python and the operating system's kernel.
-        measurement: protocol, cores and steadiness of the last profile; of an imported table, the statistic that its
-            rows hold and the files that they are from.
-        fits: latency models, one a domain.
+        measurement: protocol, cores and stability of the last profile; of an imported table, the statistic of its
+            rows and the source files.
+        fits: latency models, one per domain.
     """
 
     schema_: Literal[1] = Field(alias="schema", default=1)

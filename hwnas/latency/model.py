@@ -1,4 +1,4 @@
-"""The latency model: a table's sum over slots, corrected for context, and the bound that measurements stay below."""
+"""The latency model: a table's sum over slots, corrected for context, and the upper bound of measurements."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyModel:
-    """Predicts latencies of a space's networks on a target.
+    """Predicts the latencies of a space's networks on a target.
 
     Attributes:
-        space: the space whose codes it takes.
+        space: the space of the codes.
         target: name of the target.
-        total: the corrected sum over slots, in milliseconds; what search and loss work on.
+        total: the corrected sum over slots, in milliseconds, used by searches and losses.
         plain: the sum of the table alone, in milliseconds.
-        fit: the numbers of the correction; None where nothing was measured on whole networks. `total` is then `plain`.
-        source: of the latencies of ops: a table that hwnas measured, one that was imported, or estimates.
+        fit: the numbers of the correction; None if no whole networks were measured. `total` is then `plain`.
+        source: of the latencies of ops: measured by hwnas, imported, or estimated.
     """
 
     space: Space
@@ -44,24 +44,24 @@ class LatencyModel:
         return self.total(codes)
 
     def margin(self, confidence: float = 0.95) -> float:
-        """Share of the prediction that an upper bound adds to it; below 0 where all predictions were too high.
+        """The margin of the upper bound, as a fraction of the prediction; below 0 if all predictions were too high.
 
         Split conformal prediction (Vovk et al. 2005; Lei et al., "Distribution-Free Predictive Inference for
-        Regression", 2018, section 2): of the relative errors of n networks that the fit never saw, the
-        ``ceil((n + 1) * confidence)``-th smallest. Whatever their distribution, a fresh network stays below with that
-        probability or a higher one, as long as it is measured under the same conditions.
+        Regression", 2018, section 2): the ``ceil((n + 1) * confidence)``-th smallest of the relative errors of n
+        networks that the fit did not use. For any distribution, a new network stays below the bound with at least that
+        probability, if it is measured under the same conditions.
 
         Raises:
-            InvalidValue: `confidence` is not between 0.5 and 1, or more than so many networks can tell.
-            TableError: ops were imported or estimated, and no network was ever measured to tell how far that is off.
+            InvalidValue: `confidence` is not between 0.5 and 1, or requires more bound networks.
+            TableError: ops were imported or estimated, and never calibrated on whole networks.
         """
         if not 0.5 <= confidence < 1:
-            raise InvalidValue(f"a confidence lies between 0.5 and 1, not at {confidence}")
+            raise InvalidValue(f"the confidence must be between 0.5 and 1, not {confidence}")
         if self.fit is None:
             raise TableError(
                 f"the latencies of {self.target} were {self.source} and never calibrated on whole networks, so its "
-                "predictions have no upper bound. Search with --no-margin (in Python: confidence=None): the prediction "
-                "itself, the plain sum over ops, is then held below the budget"
+                "predictions have no upper bound. Search with --no-margin (in Python: confidence=None): the budget "
+                "then applies to the prediction itself, the plain sum over ops"
             )
         scores = self.fit.scores
         rank = math.ceil((len(scores) + 1) * confidence - 1e-9)
@@ -69,24 +69,24 @@ class LatencyModel:
             highest = len(scores) / (len(scores) + 1)
             needed = bound_networks_for(confidence)
             raise InvalidValue(
-                f"a confidence of {confidence:g} takes {needed} bound networks, and the table of {self.target} was "
-                f"made with {len(scores)}: at most {math.floor(highest * 1000) / 1000:g} can be asked for. For more, "
-                f"profile again with --bound-networks {needed}"
+                f"a confidence of {confidence:g} requires {needed} bound networks, but the table of {self.target} has "
+                f"{len(scores)}, which allow at most {math.floor(highest * 1000) / 1000:g}. For more, profile again "
+                f"with --bound-networks {needed}"
             )
         return scores[rank - 1]
 
     def predict_upper(self, codes: Codes, confidence: float = 0.95) -> Floats:
-        """Latencies that a measurement stays below with that confidence, in milliseconds: ``(n,)``.
+        """Upper bounds of measured latencies with that confidence, in milliseconds: ``(n,)``.
 
         Raises:
-            InvalidValue: `confidence` is not between 0.5 and 1, or more than the profile can tell.
+            InvalidValue: `confidence` is not between 0.5 and 1, or requires more bound networks.
             TableError: ops were imported or estimated, and never calibrated.
         """
         return self.predict(codes) * (1 + self.margin(confidence))
 
 
 def bound_networks_for(confidence: float) -> int:
-    """How many bound networks a confidence takes: the least n whose ``ceil((n + 1) * confidence)`` is at most n."""
+    """Number of bound networks that a confidence requires: the smallest n with ``ceil((n + 1) * confidence) <= n``."""
     return math.ceil((confidence - 1e-9) / (1 - confidence))
 
 
@@ -97,14 +97,14 @@ def load_model(table: LatencyTable, space: Space) -> LatencyModel:
 
     Raises:
         MissingOp: the table lacks an op of the space.
-        TableError: nothing was fitted for the space, though the table was measured.
+        TableError: the table was measured but has no fit for the space.
     """
     table.require(space)
     fit = table.fit_for(space)
     if fit is None and table.manifest.origin == "measured":
         raise TableError(
-            f"the table of {table.target.name} has all ops of {space.name} but no fit of its context for it. "
-            f"Fit it with: {profile_command(space, table.target)}"
+            f"the table of {table.target.name} has all ops of {space.name} but no context terms for it. "
+            f"Fit them with: {profile_command(space, table.target)}"
         )
     plain = plain_model(table, space)
     if fit is None:

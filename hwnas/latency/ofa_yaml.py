@@ -1,8 +1,8 @@
-"""once-for-all's latency tables: YAML files, one a resolution, as ops of ours.
+"""Reader of once-for-all's latency tables: YAML files, one per resolution.
 
-A row is called ``<kind>-input:HxWxC-output:HxWxC`` and, for an inverted residual,
-``-expand:MID-kernel:K-stride:S-idskip:0|1-se:0|1-hs:0|1`` after it, where MID counts the channels in the middle. Below
-it stand ``mean`` and ``std`` in milliseconds and ``count``, the number of timings.
+A row is called ``<kind>-input:HxWxC-output:HxWxC``, for an inverted residual followed by
+``-expand:MID-kernel:K-stride:S-idskip:0|1-se:0|1-hs:0|1``, where MID is the number of channels in the middle. It holds
+``mean`` and ``std`` in milliseconds and ``count``, the number of timings.
 
 Source: Cai et al., "Once for All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020; the tables
 are those that come with its code.
@@ -37,12 +37,12 @@ _ATTRIBUTES = {
     "Conv_2": (),
     "Logits": (),
 }
-_CLASSIFIER = ("AvgPool2D", "Conv_2", "Logits")  # three rows there, one op here
+_CLASSIFIER = ("AvgPool2D", "Conv_2", "Logits")  # three rows, which are one op in hwnas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mean:
-    """What a file says of an op: its mean time in milliseconds over `samples` timings."""
+    """The mean time of an op in milliseconds over `samples` timings."""
 
     latency_ms: float
     samples: int
@@ -50,7 +50,7 @@ class Mean:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """A row as the file has it, with shapes in our order: ``(channels, height, width)`` or ``(features,)``."""
+    """A row of the file, with shapes in hwnas's order: ``(channels, height, width)`` or ``(features,)``."""
 
     where: str
     kind: str
@@ -67,16 +67,16 @@ class _Row:
 def parse_ofa_yaml(content: bytes, source: str) -> dict[Op, Mean]:
     """The ops of one of once-for-all's tables.
 
-    The rows ``AvgPool2D``, ``Conv_2`` and ``Logits`` are together one classifier: its time is the sum of their means,
-    its number of samples the smallest of theirs.
+    The rows ``AvgPool2D``, ``Conv_2`` and ``Logits`` form one classifier: its time is the sum of their means, its
+    number of samples the smallest of theirs.
 
     Args:
         content: of the file.
         source: name of the file, for messages.
 
     Raises:
-        TableCorrupt: not YAML, no rows, a row that stands there twice, is of no known kind, has impossible shapes or no
-            positive mean and count, or a part of a classifier without the others; names the file and the row.
+        TableCorrupt: not YAML, no rows, a duplicate row, an unknown kind, impossible shapes, a mean or count that is
+            not positive, or an incomplete classifier; the message names the file and the row.
     """
     ops: dict[Op, Mean] = {}
     parts: dict[str, list[_Row]] = {kind: [] for kind in _CLASSIFIER}
@@ -95,18 +95,18 @@ def parse_ofa_yaml(content: bytes, source: str) -> dict[Op, Mean]:
 def _check_sides(row: _Row) -> None:
     stride = {"Conv": 2, "expanded_conv": row.attributes.get("stride")}.get(row.kind, 1)
     if row.kind == "Logits":
-        row.require(len(row.output) == 1, "the output of Logits is a number of classes")
+        row.require(len(row.output) == 1, "the output of Logits must be a number of classes")
     else:
-        row.require(len(row.output) == 3, f"the output of {row.kind} is an image, HxWxC")
+        row.require(len(row.output) == 3, f"the output of {row.kind} must be an image, HxWxC")
     if row.kind in ("Conv_2", "Logits"):
-        row.require(row.input[1:] == (1, 1), f"{row.kind} comes after the pooling: its input is 1x1xC")
+        row.require(row.input[1:] == (1, 1), f"{row.kind} comes after the pooling: its input must be 1x1xC")
     if row.kind == "AvgPool2D":
-        row.require(row.output == (row.input[0], 1, 1), f"the output of its pooling is 1x1x{row.input[0]}")
+        row.require(row.output == (row.input[0], 1, 1), f"the output of its pooling must be 1x1x{row.input[0]}")
     elif row.kind != "Logits":
         row.require(bool(stride), "the stride is 0")
         assert stride
         height, width = ((side - 1) // stride + 1 for side in row.input[1:])
-        row.require(row.output[1:] == (height, width), f"with stride {stride} the output is {height}x{width}")
+        row.require(row.output[1:] == (height, width), f"with stride {stride} the output must be {height}x{width}")
 
 
 def _conv(row: _Row) -> Op:
@@ -132,7 +132,7 @@ def _block(row: _Row) -> Op:
         kernel=given["kernel"],
         stride=given["stride"],
         act="hswish" if given["hs"] else "relu",
-        # once-for-all leaves the first 1x1 convolution out of a block that widens nothing.
+        # once-for-all omits the first 1x1 convolution in a block without expansion.
         expand=int(given["expand"] != row.input[0]),
         se=given["se"],
         skip=given["idskip"],
@@ -140,7 +140,7 @@ def _block(row: _Row) -> Op:
 
 
 def _classifiers(parts: dict[str, list[_Row]]) -> dict[Op, Mean]:
-    """Pooling, hidden layer and output layer that follow each other, as one op each."""
+    """One op for each sequence of pooling, hidden layer and output layer."""
     ops: dict[Op, Mean] = {}
     used: set[str] = set()
     for pool in parts["AvgPool2D"]:
@@ -155,7 +155,7 @@ def _classifiers(parts: dict[str, list[_Row]]) -> dict[Op, Mean]:
                 used.update(row.where for row in rows)
     for row in (row for kind in _CLASSIFIER for row in parts[kind]):
         others = " and ".join(kind for kind in _CLASSIFIER if kind != row.kind)
-        row.require(row.where in used, f"it is a part of a classifier, but the file has no {others} that fit to it")
+        row.require(row.where in used, f"it is a part of a classifier, but the file has no matching {others}")
     return ops
 
 
@@ -163,7 +163,7 @@ def _classifiers(parts: dict[str, list[_Row]]) -> dict[Op, Mean]:
 
 
 def _rows(content: bytes, source: str) -> Iterator[_Row]:
-    # The tree of nodes, not the values: a dictionary would keep the last of two rows with the same name.
+    # The tree of nodes, not the values: a dictionary would keep only the last of two rows with the same name.
     try:
         root = yaml.compose(content, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
@@ -178,7 +178,7 @@ def _rows(content: bytes, source: str) -> Iterator[_Row]:
         name = _text(key)
         where = f"{source}, line {key.start_mark.line + 1}, row {name!r}"
         if name in seen:
-            raise TableCorrupt(f"{where} stands there a second time")
+            raise TableCorrupt(f"{where} is a duplicate")
         seen.add(name)
         yield _row(name, value, where)
 
@@ -187,17 +187,17 @@ def _row(name: str, value: yaml.Node, where: str) -> _Row:
     match = _ROW.fullmatch(name)
     kind = match["kind"] if match else name.partition("-")[0]
     if kind not in _ATTRIBUTES:
-        raise TableCorrupt(f"{where}: {kind!r} is no known kind of row; known: {', '.join(_ATTRIBUTES)}")
+        raise TableCorrupt(f"{where}: unknown kind of row {kind!r}; known: {', '.join(_ATTRIBUTES)}")
     if match is None:
         raise TableCorrupt(
-            f"{where}: a row is called {kind}-input:HxWxC-output:HxWxC"
+            f"{where}: a row must be called {kind}-input:HxWxC-output:HxWxC"
             + "".join(f"-{name}:N" for name in _ATTRIBUTES[kind])
             + ", with numbers from 1 to 999999 for H, W and C, and whole numbers for N"
         )
     pairs = [pair.split(":") for pair in match["attributes"].split("-")[1:]]
     if tuple(key for key, _ in pairs) != _ATTRIBUTES[kind]:
         raise TableCorrupt(
-            f"{where}: the attributes of {kind} are, in this order: {', '.join(_ATTRIBUTES[kind]) or 'none'}"
+            f"{where}: the attributes of {kind} must be, in this order: {', '.join(_ATTRIBUTES[kind]) or 'none'}"
         )
     return _Row(
         where=where,
@@ -237,7 +237,7 @@ def _mean(node: yaml.Node, where: str) -> Mean:
 
 
 def _number(text: str) -> float:
-    """The number, or NaN, which no limit lets pass."""
+    """The number, or NaN, which fails every range check."""
     try:
         return float(text)
     except ValueError:
@@ -245,5 +245,5 @@ def _number(text: str) -> float:
 
 
 def _text(node: yaml.Node) -> str:
-    """What a scalar says; of anything else, what it is."""
+    """The text of a scalar; for other nodes their kind."""
     return str(node.value) if isinstance(node, yaml.ScalarNode) else f"({node.id})"

@@ -1,4 +1,4 @@
-"""Penalties: how expected latencies enter a task's loss."""
+"""Penalties: terms for expected latencies in a task's loss."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hwnas.errors import InvalidValue
 
 
 class Penalty(nn.Module, ABC):
-    """Adds what latency costs to a task's loss.
+    """Adds a latency penalty to a task's loss.
 
     Args:
-        targets_ms: the latency that is wanted on each target, ``(targets,)``, in milliseconds.
+        targets_ms: target latencies, ``(targets,)``, in milliseconds.
 
     Raises:
         InvalidValue: there are no targets, or one is not a positive number.
@@ -28,46 +28,46 @@ class Penalty(nn.Module, ABC):
             raise InvalidValue("a penalty needs at least one target latency")
         for target in targets_ms:
             if not (target > 0 and math.isfinite(target)):
-                raise InvalidValue(f"a target latency is a positive number of milliseconds, not {target}")
+                raise InvalidValue(f"a target latency must be a positive number of milliseconds, not {target}")
         self.register_buffer("targets_ms", torch.tensor(list(targets_ms), dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Penalty:
-        # What `Module.to`, `half` and the like call: a penalty moves to other devices, but half precision would round
-        # its milliseconds.
+        # Called by `Module.to`, `half` etc.: a penalty moves to other devices but keeps its dtype, because half
+        # precision would round the milliseconds.
         super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-untyped-call]
         return self
 
     def forward(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
-        """The task's loss, a scalar, and latencies ``(targets,)`` -> the loss that is minimised, a scalar.
+        """The task's loss, a scalar, and latencies ``(targets,)`` -> the loss to minimise, a scalar.
 
         Raises:
-            InvalidValue: as many latencies as there are targets are needed; logarithms take those above a microsecond.
+            InvalidValue: the numbers of latencies and targets differ, or a latency is too small for its logarithm.
         """
         self._check(latency_ms)
         return self._penalised(loss, latency_ms)
 
     def update(self, latency_ms: Tensor) -> None:
-        """Told the latencies ``(targets,)`` after each epoch, for what adapts to them."""
+        """Callback with the latencies ``(targets,)``, invoked after each epoch, for penalties that adapt to them."""
         self._check(latency_ms)
         self._adapt(latency_ms.detach())
 
     def shares(self, latency_ms: Tensor) -> Tensor:
-        """Latencies ``(targets,)`` as shares of what is wanted."""
+        """Latencies ``(targets,)`` relative to the targets."""
         return latency_ms / self.get_buffer("targets_ms").to(latency_ms)
 
     @abstractmethod
     def _penalised(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
-        """What `forward` gives."""
+        """The result of `forward`."""
 
     def _adapt(self, latency_ms: Tensor) -> None:
-        """What `update` does; most adapt to nothing."""
+        """The work of `update`; most penalties do nothing."""
 
     def _check(self, latency_ms: Tensor) -> None:
-        # One latency would be held against every target, a batch summed.
+        # Otherwise one latency would be broadcast to every target, and a batch summed.
         wanted = self.get_buffer("targets_ms")
         if latency_ms.shape != wanted.shape:
             raise InvalidValue(
-                f"this penalty takes ({len(wanted)},) latencies, one a target, not {tuple(latency_ms.shape)}; "
+                f"this penalty takes ({len(wanted)},) latencies, one per target, not {tuple(latency_ms.shape)}; "
                 "take the mean over a batch first"
             )
 
@@ -86,7 +86,7 @@ class LinearPenalty(Penalty):
 class LogPenalty(Penalty):
     """``loss * alpha * log(latency in microseconds) ** beta`` (Wu et al., "FBNet", CVPR 2019, equation 2).
 
-    The paper's formula, with its constants; it knows no target. Several latencies are multiplied in.
+    The paper's formula with its constants; it ignores the targets. Several latencies are multiplied.
     """
 
     def __init__(self, targets_ms: Sequence[float], *, alpha: float = 0.2, beta: float = 0.6) -> None:
@@ -103,7 +103,7 @@ class MulLogPenalty(Penalty):
     def __init__(self, targets_ms: Sequence[float], *, alpha: float = 1.0, beta: float = 0.6) -> None:
         super().__init__(targets_ms)
         self.alpha, self.beta = alpha, beta
-        _log_us(self.get_buffer("targets_ms"))  # refuses a target whose logarithm would not be positive
+        _log_us(self.get_buffer("targets_ms"))  # rejects a target whose logarithm is not positive
 
     def _penalised(self, loss: Tensor, latency_ms: Tensor) -> Tensor:
         wanted = _log_us(self.get_buffer("targets_ms").to(latency_ms))
@@ -111,7 +111,7 @@ class MulLogPenalty(Penalty):
 
 
 class HingePenalty(Penalty):
-    """``loss + weight * max(0, latency / target - 1)``, summed over targets: nothing below the target."""
+    """``loss + weight * max(0, latency / target - 1)``, summed over targets: zero below the target."""
 
     def __init__(self, targets_ms: Sequence[float], *, weight: float = 10.0) -> None:
         super().__init__(targets_ms)
@@ -129,8 +129,8 @@ class AugmentedLagrangian(Penalty):
 
     Args:
         targets_ms: as `Penalty`.
-        weight: of the square at first; doubled after an update that leaves more than half of a violation.
-        most: that it grows to.
+        weight: initial weight of the square; doubled after an update that leaves more than half of a violation.
+        most: largest weight.
 
     Raises:
         InvalidValue: as `Penalty`; or the weight is not above 0.
@@ -139,7 +139,7 @@ class AugmentedLagrangian(Penalty):
     def __init__(self, targets_ms: Sequence[float], *, weight: float = 1.0, most: float = 100.0) -> None:
         super().__init__(targets_ms)
         if not weight > 0:
-            raise InvalidValue(f"the weight of an augmented Lagrangian's square is above 0, not {weight}")
+            raise InvalidValue(f"the weight of an augmented Lagrangian's square must be above 0, not {weight}")
         self.most = most
         wanted = self.get_buffer("targets_ms")
         self.register_buffer("multipliers", torch.zeros_like(wanted))
@@ -170,14 +170,14 @@ PENALTIES: dict[str, type[Penalty]] = {
 
 
 def _log_us(latency_ms: Tensor) -> Tensor:
-    """The logarithm of latencies in microseconds, as the papers take them.
+    """The logarithm of latencies in microseconds, as in the papers.
 
     Raises:
-        InvalidValue: less than a microsecond: the logarithm would not be positive.
+        InvalidValue: a latency is at most a microsecond: its logarithm is not positive.
     """
     if bool((latency_ms <= 1e-3).any()):
         raise InvalidValue(
-            f"a logarithmic penalty takes latencies above a microsecond, not {latency_ms.detach().tolist()} ms; "
+            f"a logarithmic penalty requires latencies above a microsecond, not {latency_ms.detach().tolist()} ms; "
             "use linear, hinge or lagrangian"
         )
     return (1e3 * latency_ms).log()

@@ -1,4 +1,4 @@
-"""Latency tables: one measured op a row, with a manifest beside them."""
+"""Latency tables: one measured op per row, with a manifest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hwnas.targets.runtimes import installed_version
 
 log = logging.getLogger(__name__)
 
-TIMES_MS = (1e-9, 1e9)  # no op takes a femtosecond or a week, and sums and ratios of what lies between stay finite
+TIMES_MS = (1e-9, 1e9)  # plausible times of an op; their sums and ratios are finite
 COLUMNS = ("op", "latency_ms_p25", "latency_ms_p50", "latency_ms_p90", "samples", "macs", "params")
 
 
@@ -41,9 +41,9 @@ class LatencyTable:
     """The measured ops of a target.
 
     Attributes:
-        target: what was measured.
+        target: the measured target.
         rows: key of an op -> its row.
-        manifest: where the rows come from.
+        manifest: provenance of the rows.
     """
 
     target: Target
@@ -59,7 +59,7 @@ class LatencyTable:
         """p25 of an op.
 
         Raises:
-            MissingOp: it was not measured; names the nearest rows.
+            MissingOp: it was not measured; the message names the nearest rows.
         """
         try:
             return self.rows[op.key].latency_ms_p25
@@ -74,7 +74,7 @@ class LatencyTable:
         """Check that every op of a space was measured.
 
         Raises:
-            MissingOp: names the first missing op, how many are missing, and the command that measures them.
+            MissingOp: ops are missing; the message names the first, their number, and the command that measures them.
         """
         missing = [op.key for op in space.distinct_ops if op.key not in self.rows]
         if missing:
@@ -89,24 +89,24 @@ class LatencyTable:
         """The command that adds rows."""
         if self.manifest.origin == "imported":
             return (
-                "This table was imported. If it is of the space at another width, choose that space; if files are "
+                "This table was imported. If it belongs to the space at another width, choose that space; if files are "
                 "missing, add them with: "
                 f"hwnas tables import FILE... --format FORMAT --target {self.target.name}"
             )
         return f"Measure with: {profile}"
 
     def fit_for(self, space: Space) -> Fit | None:
-        """The fitted model whose domain covers a space; of several, the one with the fewest networks."""
+        """The fit whose domain covers a space; of several, the one with the smallest domain."""
         covering = [fit for fit in self.manifest.fits if fit.domain.covers(space)]
         return min(covering, key=lambda fit: fit.domain.make().size, default=None)
 
     def with_fit(self, fit: Fit) -> LatencyTable:
-        """The table with a fit added, in place of one for the same domain."""
+        """The table with a fit added; it replaces one for the same domain."""
         fits = [old for old in self.manifest.fits if old.domain != fit.domain]
         return replace(self, manifest=self.manifest.model_copy(update={"fits": [*fits, fit]}))
 
     def with_validation(self, space: Space, validation: Validation) -> LatencyTable:
-        """The table with a validation stored in the fit of a space that has one."""
+        """The table with a validation stored in the fit of a space."""
         fit = self.fit_for(space)
         assert fit is not None
         return self.with_fit(fit.model_copy(update={"validation": validation}))
@@ -125,13 +125,13 @@ def profile_command(space: Space, target: Target) -> str:
 def read_table(target: Target, path: Path | None = None) -> LatencyTable:
     """Read a target's table, from the catalog unless a path is given.
 
-    A table that was measured with another version of the runtime, or on another machine than this one whose device has
-    that name too, is read, with a warning in the log.
+    If it was measured with another version of the runtime, or on another machine that matches the same device, a
+    warning is logged.
 
     Raises:
         TableError: there is no table for the target.
-        TableMismatch: it is another target's, or was made with another recipe than the one of that name now.
-        TableCorrupt: a row is malformed, NaN, not positive or double, or the rows are not those that were written.
+        TableMismatch: it belongs to another target, or the recipe of that name has changed since.
+        TableCorrupt: a row is malformed, NaN, not positive or duplicate, or the file was changed.
         SpecError: the manifest is malformed.
     """
     path = path or table_path(target)
@@ -148,14 +148,14 @@ def read_table(target: Target, path: Path | None = None) -> LatencyTable:
         raise TableMismatch(f"{path} is the table of {manifest.device}/{manifest.recipe}, not of {target.name}")
     if manifest.csv_sha256 != digest:
         raise TableCorrupt(
-            f"{path} was changed after it was written: its sha256 is {digest[:12]}…, its manifest says "
+            f"{path} was changed after it was written: its sha256 is {digest[:12]}…, but its manifest has "
             f"{manifest.csv_sha256[:12]}…. Restore it, or delete both files and run hwnas profile again."
         )
     if manifest.recipe_hash != target.recipe.hash:
         raise TableMismatch(
             f"{path} was made with another recipe {target.recipe.name!r} (hash {manifest.recipe_hash[:12]}…, now "
-            f"{target.recipe.hash[:12]}…): its figures do not hold for this one. Give the changed recipe a name of its "
-            f"own, or measure again with: hwnas profile --target {target.name} --space SPACE --replace"
+            f"{target.recipe.hash[:12]}…): its figures are not valid for this one. Give the changed recipe another "
+            f"name, or measure again with: hwnas profile --target {target.name} --space SPACE --replace"
         )
     _warn_of_another_version(path, manifest, target)
     _warn_of_another_machine(path, manifest, target)
@@ -163,33 +163,33 @@ def read_table(target: Target, path: Path | None = None) -> LatencyTable:
 
 
 def read_table_file(path: Path) -> LatencyTable:
-    """Read the table in a CSV file, whichever target its manifest says that it is of.
+    """Read the table in a CSV file, for the target named in its manifest.
 
     Raises:
         TableError: there is no such file, or its device or recipe is not known here.
         TableMismatch, TableCorrupt, SpecError: as `read_table`.
     """
     if not path.is_file():
-        raise TableError(f"there is no latency table at {path}; `hwnas tables list` shows the tables that are known")
+        raise TableError(f"there is no latency table at {path}; `hwnas tables list` shows the known tables")
     manifest = _manifest(path, hashlib.sha256(path.read_bytes()).hexdigest())
     name = f"{manifest.device}/{manifest.recipe}"
     try:
         target = resolve_target(name)
     except (UnknownName, InvalidValue) as error:
         raise TableError(
-            f"{path} is a table of {name}, which is not known here: {error} Copy devices/{manifest.device}.toml and "
-            f"exporters/{manifest.recipe}.toml from where the table is from into $HWNAS_HOME."
+            f"{path} is a table of {name}, which is unknown on this host: {error} Copy devices/{manifest.device}.toml "
+            f"and exporters/{manifest.recipe}.toml from the table's origin into $HWNAS_HOME."
         ) from error
     return read_table(target, path)
 
 
 def _warn_of_another_version(path: Path, manifest: Manifest, target: Target) -> None:
     if manifest.origin == "imported":
-        return  # its runtime is not the one here, and nothing says which version it was
+        return  # it was not measured with this host's runtime, and its version is unknown
     runtime = target.recipe.runtime
     present = installed_version(runtime)
     if present is None or (target.device.kind == "gpu" and not detect_host().gpus):
-        return  # nothing is deployed from here, and a table can be searched without its runtime
+        return  # the runtime is not installed, and a search does not need it
     measured_with = manifest.versions.get(runtime, "of unknown version")
     if measured_with.split("+")[0] != present:
         log.warning(
@@ -209,8 +209,8 @@ def _warn_of_another_machine(path: Path, manifest: Manifest, target: Target) -> 
         return
     if differences := other_machine(manifest.host, host):
         log.warning(
-            "%s may be the table of another machine than this one (%s): latencies may differ. Give this one a name of "
-            "its own with: hwnas devices detect --save --name NAME",
+            "%s may be the table of another machine (%s): latencies may differ. Give this machine its own name with: "
+            "hwnas devices detect --save --name NAME",
             path,
             "; ".join(differences),
         )
@@ -220,7 +220,7 @@ def write_table(table: LatencyTable, path: Path) -> LatencyTable:
     """Write a table and its manifest; returns the table with the checksum of what was written.
 
     A kill between the two files leaves the new rows with their manifest under the name ``.toml.next``, which
-    `read_table` accepts: the pair is never torn.
+    `read_table` accepts, so the pair is always consistent.
 
     Raises:
         OutputError: a file cannot be written.
@@ -236,7 +236,7 @@ def write_table(table: LatencyTable, path: Path) -> LatencyTable:
     manifest = table.manifest.model_copy(update={"csv_sha256": hashlib.sha256(content).hexdigest()})
     following = _next(path)
     if path.is_file() and following.is_file():
-        # A kill left the rows that stand here with their manifest under the next name: it is theirs, and is kept.
+        # A kill left these rows with their manifest under the next name: complete that write.
         current = _manifest(path, hashlib.sha256(path.read_bytes()).hexdigest())
         write_whole(path.with_suffix(".toml"), toml_text(current))
     write_whole(following, toml_text(manifest))
@@ -247,7 +247,7 @@ def write_table(table: LatencyTable, path: Path) -> LatencyTable:
 
 
 def table_lock(path: Path) -> Path:
-    """The lock file of a table, for `hwnas.files.only_one`: a table is read, measured for long, and written again."""
+    """The lock file of a table for `hwnas.files.only_one`, held from reading it until its new rows are written."""
     return path.with_name(f".{path.stem}.lock")
 
 
@@ -257,7 +257,7 @@ def _next(path: Path) -> Path:
 
 def _manifest(path: Path, digest: str) -> Manifest:
     if not path.with_suffix(".toml").is_file() and not _next(path).is_file():
-        raise TableCorrupt(f"{path} has no manifest beside it; where it was measured, and how, is unknown")
+        raise TableCorrupt(f"{path} has no manifest, so its target and protocol are unknown")
     if _next(path).is_file():
         following = read_spec(_next(path), Manifest)
         if following.csv_sha256 == digest:
@@ -271,12 +271,12 @@ def _parse(path: Path, text: str) -> dict[str, Row]:
     except csv.Error as error:
         raise TableCorrupt(f"{path} is not a CSV file: {error}") from error
     if tuple(header) != COLUMNS:
-        raise TableCorrupt(f"{path} has the columns {header}; a latency table has {list(COLUMNS)}")
+        raise TableCorrupt(f"{path} has the columns {header}; a latency table must have {list(COLUMNS)}")
     rows: dict[str, Row] = {}
     for number, cells in enumerate(lines, start=2):
         where = f"{path}, line {number}"
         if len(cells) != len(COLUMNS):
-            raise TableCorrupt(f"{where}: {len(cells)} cells; a row has {len(COLUMNS)}")
+            raise TableCorrupt(f"{where}: {len(cells)} cells; a row must have {len(COLUMNS)}")
         try:
             op = parse_op(cells[0])
             p25, p50, p90 = (float(cell) for cell in cells[1:4])
@@ -290,10 +290,10 @@ def _parse(path: Path, text: str) -> dict[str, Row]:
             )
         if not p25 <= p50 <= p90 or samples < 1 or (macs, params) != (op.macs, op.params):
             raise TableCorrupt(
-                f"{where}: quantiles must ascend, samples be positive, and macs and params be {op.macs} and {op.params}"
+                f"{where}: quantiles must be ascending, samples positive, macs {op.macs} and params {op.params}"
             )
         if op.key in rows:
-            raise TableCorrupt(f"{where}: the op {op.key!r} stands here a second time")
+            raise TableCorrupt(f"{where}: the op {op.key!r} is a duplicate")
         rows[op.key] = Row(latency_ms_p25=p25, latency_ms_p50=p50, latency_ms_p90=p90, samples=samples)
     return rows
 
@@ -302,17 +302,17 @@ def check_origin(old: LatencyTable | None, origin: TableOrigin) -> None:
     """Check that rows of an origin may be added to a table.
 
     Raises:
-        TableMismatch: the table is of the other origin. Its figures are not comparable, so they are never mixed.
+        TableMismatch: the table has the other origin. The figures are not comparable, so they are never mixed.
     """
     if old is not None and old.manifest.origin != origin:
         raise TableMismatch(
-            f"the table of {old.target.name} was {old.manifest.origin}; rows that are {origin} cannot be added to it, "
-            "as their times were taken in another way. --replace drops the old table, --tables DIR writes elsewhere"
+            f"the table of {old.target.name} was {old.manifest.origin}; {origin} rows cannot be added to it, because "
+            "their times are not comparable. --replace drops the old table, --tables DIR writes elsewhere"
         )
 
 
 def merged(rows: Iterable[tuple[str, Row]], old: LatencyTable | None) -> tuple[dict[str, Row], list[Fit]]:
-    """New rows over those of an older table, and the older fits that none of the new rows belongs to."""
+    """An older table updated with new rows; fits that use one of the new rows are dropped."""
     new = dict(rows)
     if old is None:
         return new, []

@@ -1,4 +1,4 @@
-"""From torch modules to what a runtime loads: whole networks, and ops cut from the same export.
+"""Lowering: from torch modules to programs of a runtime, for whole networks and for ops cut from the same export.
 
 A `Form` is a kind of program. Each runtime loads one form; `form_of` says which.
 """
@@ -12,9 +12,9 @@ __all__ = ["Form", "Program", "form_of"]
 
 
 def form_of(recipe: Recipe) -> Form:
-    """The form of program that a recipe's runtime loads.
+    """The form of programs that a recipe's runtime loads.
 
-    A `Target`'s recipe says the range of int8 weights; that of a recipe without a device suits this host.
+    The recipe of a `Target` has a resolved range of int8 weights; for a recipe without a device it suits this host.
     """
     recipe = with_weights(recipe, detect_host().flags)
     if recipe.facts.form == "onnx":

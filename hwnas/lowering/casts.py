@@ -1,7 +1,7 @@
-"""fp16 and bf16 written into the ONNX graph as casts, for runtimes that compute in the types that stand there.
+"""fp16 and bf16 as casts in the ONNX graph, for runtimes that compute in the graph's types.
 
-Input and output stay float32. What would overflow, or lose in a sum what it adds, stays in float32 too: islands, with a
-cast at their shores. Libraries that convert graphs (onnxconverter-common, ONNX Runtime's transformers) know fp16 alone.
+Input and output stay float32. Nodes that would overflow, or lose small terms of a sum, also stay in float32, surrounded
+by casts. Libraries that convert graphs (onnxconverter-common, ONNX Runtime's transformers) support fp16 only.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _TYPES = {
     "fp16": (TensorProto.FLOAT16, np.dtype(np.float16)),
     "bf16": (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16)),
 }
-# Sums of many values: in fp16 the mean over an image of 64x64 overflows from 16 on, and rounds the small ones away.
+# Sums of many values: in fp16 the sum over an image of 64x64 overflows for values from 16 on, and loses small values.
 _SUMS = {"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax"}
-_HEADROOM = 4.0  # of the largest value seen to the largest that fp16 holds: other images reach further
+_HEADROOM = 4.0  # from the largest observed value to the largest of fp16: other images have larger values
 
 
 def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> onnx.ModelProto:
@@ -35,11 +35,11 @@ def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> on
     Args:
         model: an fp32 graph with inputs of one static shape.
         to: the type of values and weights.
-        images: ``(n, channels, height, width)``; in fp16, nodes whose values come near its limit on them stay in fp32.
-            Without images only the weights are looked at, as it is right where they are random.
+        images: ``(n, channels, height, width)``; with fp16, nodes whose values come near its limit on them stay in
+            fp32. Without images only the weights are checked, which suits random weights.
 
     Raises:
-        InvalidValue: the images are no images.
+        InvalidValue: the images are missing, constant or not finite.
     """
     whole = Graph(model)
     wide = _islands(whole, images, large=to == "fp16")
@@ -53,7 +53,7 @@ def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> on
     names: dict[tuple[str, int], str] = {}
 
     def typed(name: str, wanted: int) -> str:
-        """The name of a value in a type; makes it where it is not there yet."""
+        """The name of a value in a type; adds a cast if there is none yet."""
         if name not in floats or types.get(name) == wanted:
             if name in stored and (name, 0) not in names:
                 names[name, 0] = name
@@ -71,7 +71,7 @@ def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> on
 
     for node in whole.nodes:
         wanted = TensorProto.FLOAT if node.name in wide else kind
-        inputs = [typed(name, wanted) if name else "" for name in node.inputs]  # whose casts come before the node
+        inputs = [typed(name, wanted) if name else "" for name in node.inputs]  # their casts come before the node
         copy = add_node(graph, node, inputs, node.outputs)
         types |= dict.fromkeys((name for name in node.outputs if name in floats), wanted)
         for i, name in enumerate(node.outputs):
@@ -94,7 +94,7 @@ def _floats(model: onnx.ModelProto) -> set[str]:
 
 
 def _islands(graph: Graph, images: Images | None, *, large: bool) -> set[str]:
-    """Names of the nodes that stay in fp32; `large`, whether what is too large or too small for fp16 counts."""
+    """Names of the nodes that stay in fp32; `large`: also those with values too large or too small for fp16."""
     found = {node.name for node in graph.nodes if node.op_type in _SUMS}
     if not large:
         return found  # bf16 has the range of fp32
@@ -111,6 +111,6 @@ def _touches(names: set[str], those: Iterable[str]) -> bool:
 
 
 def _held(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
-    """Whether fp16 holds these weights: the largest is finite in it, and not among the few smallest that it knows."""
+    """Whether fp16 can represent these weights: the largest is finite, and not among the smallest subnormals."""
     facts, most = np.finfo(np.float16), float(np.abs(values).max(initial=0.0))
     return most == 0.0 or float(facts.tiny) <= most <= float(facts.max)

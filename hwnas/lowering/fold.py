@@ -1,4 +1,4 @@
-"""From a trained or a stand-in module to what is exported: BN folded into the convolution before it."""
+"""Modules to export: BN folded into the convolution before it, with trained or random weights."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from hwnas.spaces import Op
 
 
 def folded(module: nn.Module) -> nn.Module:
-    """A plain copy in evaluation mode in which every BN is part of its convolution; computes the same.
+    """An equivalent copy in evaluation mode with every BN folded into its convolution.
 
-    The weights are laid out with the channels first, whatever they were trained with: another layout would be exported
-    as operations of its own.
+    Weights are converted to the default memory format: another layout would be exported as additional operations.
     """
     copy: nn.Module = fuse(plain(module).eval())
     for parameter in copy.parameters():
-        # Not `contiguous`: weights of 1x1 convolutions pass for it in either layout, and would keep their strides.
+        # Not `contiguous`: weights of 1x1 convolutions are contiguous in both layouts, and would keep their strides.
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return copy.requires_grad_(False)
 
 
 def stand_in(op: Op) -> nn.Module:
-    """A folded module of an op to time in place of a trained one.
+    """A folded module of an op with random weights, for timing.
 
-    BN's numbers are drawn at random, because those of a fresh BN fold into biases of 0, which runtimes skip: a network
-    of such ops runs 1 to 2% faster than a trained one.
+    BN parameters are random, because those of a new BN fold into biases of 0, which runtimes skip: a network of such
+    ops runs 1 to 2% faster than a trained one.
     """
     module = build(op)
     for layer in module.modules():

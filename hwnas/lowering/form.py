@@ -1,4 +1,4 @@
-"""What every form of lowered program can do."""
+"""The interface of all forms of lowered programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpsProgram:
-    """What a simulated machine takes in a program's place: its ops."""
+    """A program of a simulated machine: its ops."""
 
     ops: tuple[Op, ...]
 
@@ -28,10 +28,10 @@ Program: TypeAlias = "onnx.ModelProto | nn.Module | OpsProgram"
 
 
 class Form(ABC):
-    """How networks and ops are turned into programs under one recipe.
+    """Lowers networks and ops to programs under one recipe.
 
-    What is profiled is what is deployed: `lower` and `lower_ops` go through the same export, so that
-    ``assemble`` of a network's ops is the graph that ``lower`` gives for the network.
+    `lower` and `lower_ops` use the same export, so that ``assemble`` of a network's ops is the graph that ``lower``
+    returns for the network: what is profiled is what is deployed.
     """
 
     filename: str
@@ -46,17 +46,17 @@ class Form(ABC):
         Args:
             network: the network.
             shape: of one image.
-            images: ``(n, *shape)`` of the training split, `images_needed` of them. int8 must have them; without them
-                fp16 does not look for values that would overflow.
+            images: ``(n, *shape)`` of the training split, `images_needed` of them. int8 requires them; without them
+                fp16 does not check activations for overflow.
 
         Raises:
-            InvalidValue: the precision is int8 and there are no images, or they are constant or not finite.
-            GraphError: the graph is not one that the runtime takes.
+            InvalidValue: the precision is int8 and the images are missing, constant or not finite.
+            GraphError: the runtime does not accept the graph.
         """
 
     @property
     def images_needed(self) -> int:
-        """Images of the training split that `lower` takes."""
+        """Number of images of the training split that `lower` needs."""
         return 0
 
     @abstractmethod
@@ -65,8 +65,8 @@ class Form(ABC):
 
         Args:
             ops: the ops.
-            wired: whether they are parts of cells. What an int8 graph quantises depends there on who reads a value, so
-                such parts are in int8 only once they are wired (`assemble`) or made ready to be timed alone (`tied`).
+            wired: whether they are parts of cells. What is quantised then depends on the readers of a value, so such
+                parts become int8 only when they are wired (`assemble`) or prepared for timing alone (`tied`).
         """
 
     @abstractmethod
@@ -74,36 +74,36 @@ class Form(ABC):
         """Programs wired into one.
 
         Args:
-            programs: of ops, in the order of execution; the last one gives the output.
-            reads: for each, the positions of those whose outputs it reads, `FROM_IMAGE` for the input; None for a
-                chain, each reading the one before.
+            programs: of ops, in the order of execution; the last one computes the output.
+            reads: for each, the positions of its inputs, `FROM_IMAGE` for the image; None for a chain, in which each
+                reads the previous one.
         """
 
     @abstractmethod
     def another(self, program: Program, number: int) -> Program:
-        """The program of an op with random weights, with others; 0 for the same.
+        """A variant of the program of an op with other random weights; variant 0 is the program itself.
 
-        An op that stands twice in a network with one input would be computed once if its weights were the same.
+        With equal weights, an op that occurs twice on the same input would be computed once.
         """
 
     @abstractmethod
     def tied(self, program: Program) -> Program:
-        """The program of an op as it is timed alone: with one input, and in the recipe's precision."""
+        """The program of an op for timing alone: with a single input, in the recipe's precision."""
 
     def float_layers(self, program: Program) -> list[str]:
-        """Names of the layers that an int8 recipe left in float, because they cost too much accuracy."""
+        """Names of the layers that an int8 recipe keeps in float, because they cost too much accuracy."""
         return []
 
     @abstractmethod
     def write(self, program: Program, folder: Path) -> Path:
-        """Write a program into a folder, whole or not at all; returns the file's path.
+        """Write a program into a folder atomically; return the file's path.
 
         Raises:
             OutputError: the file cannot be written.
         """
 
     def spooled(self, program: Program, folder: Path) -> Program | Path:
-        """The program as a file in a folder, where it has weights that no other program shares; else itself.
+        """The program as a file in a folder if it has its own weights; else the program itself.
 
         Raises:
             OutputError: the file cannot be written.
@@ -114,12 +114,12 @@ class Form(ABC):
 def without_size(op: Op) -> Op:
     """The op without its image size.
 
-    Convolutions, means over the image and linear layers are exported the same way at any size (a test holds it),
-    so ops that differ in nothing else are exported once and given their size afterwards.
+    Convolutions, global pooling and linear layers export to the same graph at any size (a test checks it), so ops that
+    differ only in the size are exported once and get their size afterwards.
     """
     return Op(op.kind, op.input[:1], op.output[:1], op.attributes)
 
 
 def chained(count: int) -> list[tuple[int, ...]]:
-    """What each of so many programs reads in a chain: the one before."""
+    """The inputs of programs in a chain: each reads the previous one."""
     return [(i - 1,) for i in range(count)]

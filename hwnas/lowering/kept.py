@@ -1,4 +1,4 @@
-"""Exported graphs of ops, kept in files: an op is exported once, however often it is profiled and validated."""
+"""File cache of exported graphs of ops: an op is exported once for all profiles and validations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hwnas.targets import home
 
 log = logging.getLogger(__name__)
 
-# Of all spaces together; graphs hold their weights, and are shared by all image sizes.
+# Limit for all spaces together; graphs include weights, and serve all image sizes.
 _MOST_BYTES = 2**30
 _PACKAGES = ("torch", "onnx", "onnxscript", "onnx-ir")
 _CODE = ("graphs", "lowering", "nn", "spaces")
@@ -31,20 +31,20 @@ Export = Callable[[list[Op]], list[onnx.ModelProto]]
 
 
 def exported(ops: Sequence[Op], settings: object, export: Export) -> dict[Op, onnx.ModelProto]:
-    """The graph of each op: from its file where there is a whole one, else exported, and kept.
+    """The graph of each op: read from the cache if its file is intact, else exported and cached.
 
-    Files are in ``$HWNAS_HOME/lowered``, named by a hash of all that the graph depends on (the op, the settings, the
-    versions of the exporter, hwnas's own code) and by one of their content: a file that was damaged is exported anew.
-    Where the files grow beyond 1 GiB, those go that were not read for longest.
+    Files are in ``$HWNAS_HOME/lowered``, named by a hash of everything that the graph depends on (the op, the settings,
+    the versions of the exporter, hwnas's code) and by a hash of their content: a damaged file is exported again. Beyond
+    1 GiB, the least recently read files are deleted.
 
     Args:
-        ops: different ones.
-        settings: what else the graphs depend on; anything JSON can hold.
+        ops: distinct ops.
+        settings: further inputs of the export; any JSON value.
         export: the graphs of some ops with random weights.
     """
     try:
         folder = home() / "lowered"
-    except OutputError:  # no home: nothing can be kept
+    except OutputError:  # no home folder: nothing can be cached
         return dict(zip(ops, export(list(ops)), strict=True))
     keys = {op: _key(op, settings) for op in ops}
     files: dict[str, list[Path]] = {}
@@ -61,18 +61,18 @@ def exported(ops: Sequence[Op], settings: object, export: Export) -> dict[Op, on
             write_whole(folder / f"{keys[op]}-{_digest(data)}.onnx", data)
         _drop_oldest(folder)
     except OutputError as error:
-        log.warning("lowered ops are not kept, and will be lowered again: %s", error)
+        log.warning("lowered ops cannot be cached and will be lowered again: %s", error)
     return found | new
 
 
 def _key(op: Op, settings: object) -> str:
-    """Hash of all that a graph depends on."""
+    """Hash of everything that a graph depends on."""
     return _digest(json.dumps([op.key, settings, _exporter()], sort_keys=True).encode())
 
 
 @cache
 def _exporter() -> list[str]:
-    """Versions of what exports, and a hash of hwnas's own code, which changes in a checkout without a version."""
+    """Versions of the exporter, and a hash of hwnas's code, which changes in a checkout without a new version."""
     package = Path(__file__).parents[1]
     code = hashlib.sha256()
     for file in sorted(file for name in _CODE for file in (package / name).rglob("*.py")):
@@ -85,7 +85,7 @@ def _digest(data: bytes) -> str:
 
 
 def _read(files: Sequence[Path], key: str) -> onnx.ModelProto | None:
-    """The graph of a file whose content is the one that was written."""
+    """The graph of a file, if its content is unchanged."""
     for path in files:
         try:
             data = path.read_bytes()
@@ -93,7 +93,7 @@ def _read(files: Sequence[Path], key: str) -> onnx.ModelProto | None:
                 os.utime(path)
                 return onnx.load_from_string(data)
             path.unlink(missing_ok=True)
-        except OSError:  # another process dropped it, or it cannot be read: it is exported anew
+        except OSError:  # deleted by another process, or unreadable: export it again
             continue
     return None
 
@@ -103,7 +103,7 @@ def _drop_oldest(folder: Path) -> None:
     for path in folder.glob("*.onnx"):
         try:
             facts = path.stat()
-        except OSError:  # another process dropped it
+        except OSError:  # deleted by another process
             continue
         files.append((facts.st_mtime_ns, facts.st_size, path))
     left = sum(size for _, size, _ in files)

@@ -26,9 +26,9 @@ def assembled(
 ) -> dict[str, Program | Path]:
     """Whole networks: codes ``(n, variables)`` -> n programs, named by their row.
 
-    They are the ops' graphs wired together, which is the graph of the whole network's export. Those with weights of
-    their own are files in the folder: 40 networks of mobilenetv3 would take 1 GiB of memory, once as graphs and once as
-    the bytes that ONNX Runtime keeps of each.
+    The ops' graphs are wired together, which gives the same graph as the export of the whole network. Programs with
+    their own weights are written to the folder: 40 networks of mobilenetv3 would take 1 GiB of memory, as graphs and as
+    the bytes that ONNX Runtime keeps.
 
     Raises:
         OutputError: a file cannot be written.
@@ -51,7 +51,7 @@ def assembled(
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A folder for the programs of a measurement: empty at first, even after a kill, and gone at the end."""
+    """A folder for the programs of a measurement: emptied at the start (after a kill), and removed at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         yield folder

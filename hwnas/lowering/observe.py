@@ -1,7 +1,7 @@
-"""What a graph computes on images, in ONNX Runtime on the CPU.
+"""Outputs and activations of a graph on images, computed by ONNX Runtime on the CPU.
 
-A graph with Q/DQ pairs is computed pair by pair in fp32, without kernels in int8: on every CPU its outputs are those of
-exact sums, not of this CPU's saturation (`hwnas.targets.weights`).
+Q/DQ pairs are computed in fp32, without int8 kernels: on every CPU the outputs are those of exact sums, without
+saturation (`hwnas.targets.weights`).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def largest(model: onnx.ModelProto, images: Images) -> dict[str, float]:
     """The largest magnitude of every float value of an fp32 graph on images: name -> value.
 
     Raises:
-        InvalidValue: there are no images, they are all one value, or not finite.
+        InvalidValue: the images are missing, constant or not finite.
     """
     check_images(images)
     whole, graph = copied(model), Graph(onnx.shape_inference.infer_shapes(model, strict_mode=True))
     values = [name for name, kind in graph.types.items() if kind == TensorProto.FLOAT and graph.producer(name)]
-    # Only the largest of each leaves the runtime: all activations of a batch would be gigabytes.
+    # Only the maxima are outputs: all activations of a batch would be gigabytes.
     for name in values:
         whole.graph.node.append(helper.make_node("Abs", [name], [f"{name}.abs"]))
         whole.graph.node.append(helper.make_node("ReduceMax", [f"{name}.abs"], [f"{name}.max"], keepdims=0))
@@ -51,5 +51,7 @@ def _session(model: onnx.ModelProto) -> ort.InferenceSession:
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3
     if "QuantizeLinear" in Graph(model).op_types:
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC  # int8 kernels come after it
+        settings.graph_optimization_level = (
+            ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        )  # higher levels use int8 kernels
     return ort.InferenceSession(serialized(model), settings, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""ONNX graphs as programs: export, cutting into ops, and laying end to end."""
+"""ONNX graphs as programs: export, cutting into ops, and assembly."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from hwnas.lowering.images import Images
     from hwnas.lowering.quantize import Quantizer
 
-_BRANCHES = 64  # ops in one export call: the fixed cost is shared, the tracer's memory stays small
-_STAND_IN_IMAGES = 4  # that the ranges of a random op are taken from
-_WEIGHT_AXES = 2  # at least, of a weight; biases, scales and shapes have fewer
+_BRANCHES = 64  # ops per export call: they share the fixed cost, and the tracer needs little memory
+_STAND_IN_IMAGES = 4  # calibration images of an op with random weights
+_WEIGHT_AXES = 2  # smallest number of axes of a weight; biases, scales and shapes have fewer
 INPUT, OUTPUT = "input", "output"
 
 
 class OnnxForm(Form):
-    """Programs of the runtimes that load ONNX: static batch, opset of the recipe, BN folded."""
+    """Programs of the runtimes that load ONNX: static batch size, opset of the recipe, BN folded."""
 
     filename = "model.onnx"
 
@@ -49,21 +49,21 @@ class OnnxForm(Form):
         return self.checked(self._precise(self._exported(network, shape), None if images is None else images.numpy()))
 
     def quantizer(self, network: nn.Module, shape: Shape, images: Tensor | None) -> Quantizer:
-        """Of a trained network, under an int8 recipe; arguments and errors are those of `lower`."""
+        """The quantiser of a trained network under an int8 recipe; arguments and errors as for `lower`."""
         from hwnas.lowering.quantize import Quantizer  # only int8 needs ONNX Runtime's quantiser
 
         assert self.recipe.quantization is not None
         if images is None or not len(images):
             raise InvalidValue(
-                f"{self.recipe.name} is int8: its ranges need images of the training split, and got none"
+                f"{self.recipe.name} is int8: its calibration needs images of the training split, but there are none"
             )
         return Quantizer(self._exported(network, shape), images.numpy(), self.recipe.quantization)
 
     def checked(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """A graph of a trained network, if it is one that the runtime takes.
+        """A graph of a trained network, if the runtime accepts it.
 
         Raises:
-            GraphError: it is not.
+            GraphError: the runtime does not accept it.
         """
         from hwnas.lowering.precision import checked
 
@@ -71,7 +71,7 @@ class OnnxForm(Form):
 
     @property
     def images_needed(self) -> int:
-        """Images that ranges are taken from: of an int8 graph, and of an fp16 one to find what would overflow."""
+        """Number of calibration images: for the ranges of int8, or to find nodes that would overflow in fp16."""
         from hwnas.lowering.precision import images_needed
 
         return images_needed(self.recipe)
@@ -81,7 +81,7 @@ class OnnxForm(Form):
         return model
 
     def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
-        """Each op with random weights, cut from exports of many branches, or from the file of an earlier one."""
+        """Each op with random weights, cut from exports of many branches, or read from the cache."""
         sized = list({without_size(op): op for op in ops}.values())
         settings = {"batch": self.recipe.batch, "opset": self.recipe.opset}
         graphs: dict[Op, onnx.ModelProto] = {}
@@ -98,13 +98,13 @@ class OnnxForm(Form):
         return self._export([stand_in(op) for op in ops], [[op.input] * op.inputs for op in ops])
 
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> onnx.ModelProto:
-        """Graphs wired into one, names made unique by their position.
+        """Graphs wired into one, with names made unique by position.
 
-        In a chain, a value that is quantised at the end of one op and again at the beginning of the next is quantised
-        once, with the scale of the latter: its biases are quantised to that scale, and runtimes fuse nothing else.
-        Cells are quantised whole, as the network is: a ReLU that alone reads its input becomes a part of the range, one
-        that shares it with a skip connection does not, and no op can know. Casts to fp16 or bf16 are written at the end
-        into any network: inside it there are none.
+        In a chain, a value that is quantised at the end of one op and again at the start of the next is quantised once,
+        with the scale of the latter: its biases are quantised to that scale, and runtimes fuse only this form. Cells
+        are quantised as a whole, like the network: a ReLU that is the only reader of its input is merged into the
+        range, one that shares it with a skip connection is not, which an op alone does not show. Casts to fp16 or bf16
+        are added to the assembled network.
         """
         parts = [Graph(program) for program in programs if isinstance(program, onnx.ModelProto)]
         wiring = chained(len(parts)) if reads is None else reads
@@ -140,7 +140,7 @@ class OnnxForm(Form):
         return self._in_precision(model)
 
     def another(self, program: Program, number: int) -> onnx.ModelProto:
-        """The graph with the values of each weight turned round by so many places."""
+        """The graph with the values of each weight rotated by a number of positions."""
         assert isinstance(program, onnx.ModelProto)
         model = copied(program)
         for tensor in model.graph.initializer:
@@ -160,7 +160,7 @@ class OnnxForm(Form):
         return self._in_precision(model)
 
     def _in_precision(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """A graph with random weights in the recipe's precision; what its ranges are changes no kernel."""
+        """A graph with random weights in the recipe's precision; its ranges do not affect the kernels."""
         graph = Graph(model)
         if "QuantizeLinear" in graph.op_types:
             return model
@@ -176,7 +176,7 @@ class OnnxForm(Form):
         return in_precision(model, self.recipe, images)
 
     def float_layers(self, program: Program) -> list[str]:
-        """Names of the layers of an int8 graph whose weights are in float."""
+        """Names of the layers of an int8 graph with float weights."""
         from hwnas.lowering.quantize import float_layers
 
         assert isinstance(program, onnx.ModelProto)
@@ -190,13 +190,13 @@ class OnnxForm(Form):
         return path
 
     def spooled(self, program: Program, folder: Path) -> Path:
-        """Every graph has its weights inside: 13 MiB a network of mobilenetv3."""
+        """Every graph contains its weights: 13 MiB per network of mobilenetv3."""
         return self.write(program, folder)
 
     def _export(self, modules: list[nn.Module], shapes: list[list[Shape]]) -> list[onnx.ModelProto]:
-        """One export call for many modules, each with the shapes of its inputs -> one model each.
+        """Export many modules, each with the shapes of its inputs, in one call -> one model each.
 
-        Inputs are named `INPUT`, and with a number if there are several, outputs `OUTPUT`.
+        Inputs are named `INPUT` (with a number if there are several), outputs `OUTPUT`.
         """
         inputs = [[torch.zeros(self.recipe.batch, *shape) for shape in each] for each in shapes]
         with _quiet(), system_refusals("the export to ONNX"):
@@ -215,7 +215,7 @@ class OnnxForm(Form):
 
 
 class _Branches(nn.Module):
-    """Modules side by side, so that one export call serves many."""
+    """Parallel modules, so that one export call serves many."""
 
     def __init__(self, modules: list[nn.Module]) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ class _Branches(nn.Module):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the exporter's remarks on packages that hwnas does not use (torchvision) and on its own deprecations."""
+    """Hide the exporter's warnings about packages that hwnas does not use (torchvision) and about its deprecations."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -240,7 +240,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with each value computed once, as the exporter leaves it: edges from a node share its activation."""
+    """The graph without duplicate computations, as from the exporter: edges from a node share its activation."""
     import onnx_ir as ir
     from onnx_ir.passes import common
 
@@ -252,12 +252,12 @@ def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _begins_quantized(graph: Graph) -> bool:
-    """Whether the input is read by a QuantizeLinear alone."""
+    """Whether a QuantizeLinear is the only reader of the input."""
     return [node.op_type for node in graph.consumers(INPUT)] == ["QuantizeLinear"]
 
 
 def _pair_at_output(graph: Graph) -> tuple[Node, ...]:
-    """The Q/DQ pair that makes the graph's output, if it ends with one."""
+    """The Q/DQ pair at the graph's output, if there is one."""
     after = graph.producer(OUTPUT)
     if after is None or after.op_type != "DequantizeLinear":
         return ()
@@ -267,7 +267,7 @@ def _pair_at_output(graph: Graph) -> tuple[Node, ...]:
 
 
 def _resized(model: onnx.ModelProto, batch: int, op: Op) -> onnx.ModelProto:
-    """The graph of an op for this op's image size."""
+    """The graph of an op at this op's image size."""
     copy = copied(model)
     for value, shape in (*((entry, op.input) for entry in copy.graph.input), (copy.graph.output[0], op.output)):
         value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, [batch, *shape]))

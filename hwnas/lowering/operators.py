@@ -1,4 +1,4 @@
-"""The ONNX operators that networks are made of, and how much each computes."""
+"""The ONNX operators of networks, and the work of each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from hwnas.graphs import Node
 
-# Those that computer vision needs, of what TensorRT's parser knows in fp32, fp16 and bf16. Others are refused when a
+# Operators for computer vision that TensorRT's parser supports in fp32, fp16 and bf16. Others are rejected when a
 # network is lowered and when a bundle is read.
 OPERATORS = frozenset(
     (
@@ -20,11 +20,11 @@ OPERATORS = frozenset(
         *("Cast", "QuantizeLinear", "DequantizeLinear"),
     )
 )
-MAX_WORK = 2**41  # of a program: two hundred times ResNet-152 on an image of 224x224
+MAX_WORK = 2**41  # MACs of a program: two hundred times ResNet-152 on an image of 224x224
 
 
 def work(node: Node, shapes: Mapping[str, Sequence[int]]) -> int:
-    """Multiply-accumulates of a node; of one that has none, the elements that it reads or writes, whichever are more.
+    """MACs of a node; of one without MACs, the number of elements that it reads or writes, whichever is larger.
 
     Args:
         node: one of `OPERATORS`.
@@ -45,7 +45,7 @@ def work(node: Node, shapes: Mapping[str, Sequence[int]]) -> int:
 
 
 def too_much_work(total: int) -> str | None:
-    """What is wrong with a program of so many multiply-accumulates; None if nothing is."""
+    """Why a program with this many MACs is rejected; None if it is not."""
     if total <= MAX_WORK:
         return None
-    return f"a run takes {total:.2g} multiply-accumulates, more than any network's {MAX_WORK:.2g}"
+    return f"a run takes {total:.2g} multiply-accumulates; at most {MAX_WORK:.2g} are accepted"

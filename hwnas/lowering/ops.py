@@ -1,4 +1,4 @@
-"""The form of a simulated machine's programs: the ops themselves, nothing exported."""
+"""The form of a simulated machine's programs: the ops themselves, without an export."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class OpsForm(Form):
     """Programs that are lists of ops."""
 
     def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> Program:
-        """Nothing that could be deployed.
+        """Not supported: a simulated machine has no programs to deploy.
 
         Raises:
             RuntimeUnavailable: always.
         """
-        raise RuntimeUnavailable("a simulated machine runs no network, so nothing can be exported for it")
+        raise RuntimeUnavailable("a simulated machine does not run networks, so there is nothing to export")
 
     def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
-        """Each op as itself."""
+        """A program with the op itself for each op."""
         return {op: OpsProgram((op,)) for op in ops}
 
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> Program:
-        """All their ops."""
+        """A program with the ops of all programs."""
         return OpsProgram(tuple(op for program in programs for op in _ops(program)))
 
     def another(self, program: Program, number: int) -> Program:
-        """The same: there are no weights."""
+        """The program itself: there are no weights."""
         return program
 
     def tied(self, program: Program) -> Program:
@@ -43,7 +43,7 @@ class OpsForm(Form):
         return program
 
     def write(self, program: Program, folder: Path) -> Path:
-        """Nothing.
+        """Not supported.
 
         Raises:
             RuntimeUnavailable: always.

@@ -1,4 +1,4 @@
-"""The precision of a recipe, written into the ONNX graph, and what every finished graph is checked for."""
+"""The precision of a recipe in the ONNX graph, and the checks of finished graphs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from hwnas.lowering.serialized import serialized
 from hwnas.lowering.tensorrt_rules import check_tensorrt
 from hwnas.targets import Recipe
 
-SEEN = 64  # images on which fp16 must not come near its limit
+SEEN = 64  # images on which activations are checked against the limit of fp16
 
 
 def images_needed(recipe: Recipe) -> int:
-    """Images of the training split that a trained network's graph is made with under a recipe; 0 for none."""
+    """Number of images of the training split that lowering a trained network needs under a recipe; 0 for none."""
     if recipe.quantization is not None:
         return recipe.quantization.images
     return SEEN if _by_casts(recipe) and recipe.precision == "fp16" else 0
@@ -25,14 +25,14 @@ def images_needed(recipe: Recipe) -> int:
 def in_precision(model: onnx.ModelProto, recipe: Recipe, images: Images | None) -> onnx.ModelProto:
     """An fp32 graph in the recipe's precision.
 
-    Where fp16 or bf16 is a setting of the runtime, or the recipe is fp32, it is the graph as it is.
+    The graph is unchanged for fp32, or if fp16 or bf16 is a setting of the runtime.
 
     Args:
         model: an fp32 graph with inputs of one static shape.
         recipe: the recipe.
-        images: ``(n, channels, height, width)``, which int8 must have; see `hwnas.lowering.casts.cast` for fp16.
+        images: ``(n, channels, height, width)``, required by int8; see `hwnas.lowering.casts.cast` for fp16.
     """
-    # What a precision needs is imported with it: ONNX Runtime's quantiser takes its time.
+    # Imported only when needed: ONNX Runtime's quantiser is slow to import.
     if recipe.quantization is not None:
         from hwnas.lowering.quantize import Quantizer
 
@@ -46,19 +46,19 @@ def in_precision(model: onnx.ModelProto, recipe: Recipe, images: Images | None) 
 
 
 def checked(model: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
-    """A graph that is ready to be deployed, if it is one.
+    """A graph that may be deployed, after checks.
 
-    Nothing is simplified: of our exports onnxscript's optimiser removes no node (a test holds it), and onnxslim no more
-    than every second Slice of a DARTS cell.
+    Graphs are not simplified: onnxscript's optimiser removes no node of hwnas's exports (a test checks it), and
+    onnxslim only every second Slice of a DARTS cell.
 
     Raises:
-        GraphError: it is no valid ONNX, has operators that no bundle may hold, its shapes do not fit, or its runtime
-            would refuse it; or it is larger than an ONNX file may be.
+        GraphError: it is not valid ONNX, has operators that are not allowed in bundles, has inconsistent shapes, would
+            be rejected by its runtime, or is larger than an ONNX file may be.
     """
     if others := Graph(model).op_types - OPERATORS:
         raise GraphError(
-            f"the graph that was lowered for {recipe.name} has operators that no bundle may hold: "
-            f"{', '.join(sorted(others))}. Build the op of others, or add them to hwnas/lowering/operators.py"
+            f"the graph that was lowered for {recipe.name} has operators that are not allowed in a bundle: "
+            f"{', '.join(sorted(others))}. Build the op from others, or add them to hwnas/lowering/operators.py"
         )
     try:
         onnx.checker.check_model(serialized(model), full_check=True)

@@ -1,6 +1,6 @@
-"""int8 written into the ONNX graph as explicit Q/DQ pairs, the same graph for every runtime.
+"""int8 as explicit Q/DQ pairs in the ONNX graph, the same graph for every runtime.
 
-Quantising runs in ONNX Runtime's own tool; what it chooses not to quantise (HardSwish, HardSigmoid) stays in fp32.
+ONNX Runtime's quantiser is used; operators that it does not quantise (HardSwish, HardSigmoid) stay in fp32.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from hwnas.lowering.images import Images, batch_of, batched, check_images
 from hwnas.lowering.serialized import serialized
 from hwnas.targets import Quantization
 
-LAYERS = ("Conv", "Gemm", "MatMul")  # what has weights
+LAYERS = ("Conv", "Gemm", "MatMul")  # operators with weights
 Counts = npt.NDArray[np.floating]
 
 _LEVELS = 128
-_AT_ONCE = 16  # batches whose activations a histogram calibrator holds in memory
+_AT_ONCE = 16  # batches whose activations a histogram calibrator keeps in memory
 _BINS = 2048  # of a histogram, over the whole range
 _TAIL = 0.01  # the largest share of a tensor's values that entropy may clip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scheme:
-    """What is quantised of a graph."""
+    """Which parts of a graph are quantised."""
 
     type: ortq.QuantType
     symmetric: bool
@@ -46,8 +46,8 @@ class _Scheme:
     options: dict[str, object]
 
 
-# TensorRT fuses what follows a layer by itself, refuses zero-points other than 0 and biases in int32, and wants pairs
-# at the inputs of layers alone ("Working with Quantized Types" of its documentation).
+# TensorRT fuses the nodes after a layer by itself, rejects zero-points other than 0 and int32 biases, and requires
+# pairs only at the inputs of layers ("Working with Quantized Types" in its documentation).
 _SCHEMES = {
     "uint8": _Scheme(
         type=ortq.QuantType.QUInt8,
@@ -70,22 +70,22 @@ _METHODS: dict[str, tuple[ortq.CalibrationMethod, dict[str, object]]] = {
 
 
 class Quantizer:
-    """An fp32 graph whose activations have known ranges: writes graphs that are in int8, wholly or but for some layers.
+    """An fp32 graph with calibrated ranges; it creates int8 graphs, optionally with some layers in float.
 
-    Weights are quantised per output channel and symmetrically, activations per tensor, over the range that they take on
-    the images (Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018).
+    Weights are quantised per output channel and symmetrically, activations per tensor, over their range on the images
+    (Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018).
 
     Args:
         model: an fp32 graph with inputs of one static shape, ``(batch, channels, height, width)``.
-        images: ``(n, channels, height, width)``, as the network takes them; several inputs get the same.
-        how: the recipe's ``[quantization]``, its ``weights`` decided (`hwnas.targets.with_weights`).
+        images: ``(n, channels, height, width)``, inputs of the network; several inputs get the same images.
+        how: the recipe's ``[quantization]`` with resolved ``weights`` (`hwnas.targets.with_weights`).
 
     Attributes:
         model: the fp32 graph.
-        layers: names of the nodes that have weights, in the order of execution.
+        layers: names of the nodes with weights, in the order of execution.
 
     Raises:
-        InvalidValue: no range can be taken from the images.
+        InvalidValue: the images cannot be used for calibration.
         GraphError: the graph is larger than an ONNX file may be, or ONNX Runtime cannot run it.
         OutputError: the temporary files that ONNX Runtime needs cannot be written.
     """
@@ -108,7 +108,7 @@ class Quantizer:
         """The graph with Q/DQ pairs around what can run in int8; weights are stored as int8.
 
         Args:
-            keep: layers that stay in float, with what follows them up to the next layers.
+            keep: layers that stay in float, with the nodes after them up to the next layers.
         """
         with _quiet():
             quantizer = QDQQuantizer(
@@ -126,14 +126,14 @@ class Quantizer:
             quantizer.quantize_model()
             quantizer.model.topological_sort()
         result: onnx.ModelProto = quantizer.model.model
-        result.producer_name, result.producer_version = "hwnas", ""  # as of every other graph
-        del result.graph.value_info[:]  # shapes are inferred where they are needed, and these are of one image size
+        result.producer_name, result.producer_version = "hwnas", ""  # as in every other graph
+        del result.graph.value_info[:]  # shapes are inferred when needed, and these belong to one image size
         return result
 
     def _seen(self, place: Path, images: Images, how: Quantization) -> ortq.calibrate.TensorsData:
         """The range of every activation over the images."""
         if Graph(self.model).op_types.isdisjoint(self._scheme.op_types):
-            return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, {})  # as of a pooling alone
+            return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, {})  # e.g. a pooling alone
         (place / "fp32.onnx").write_bytes(serialized(self._inferred))
         method, options = _METHODS[how.method]
         calibrator = ortq.create_calibrator(
@@ -155,7 +155,7 @@ class Quantizer:
 
 
 def float_layers(model: onnx.ModelProto) -> list[str]:
-    """Names of the layers of an int8 graph that were left in float."""
+    """Names of the layers of an int8 graph that stay in float."""
     graph = Graph(model)
     layers = [node for node in graph.nodes if node.op_type in LAYERS]
     weights = [graph.producer(layer.inputs[1]) for layer in layers]
@@ -167,11 +167,11 @@ def float_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def _with_followers(graph: Graph, layers: Collection[str]) -> set[str]:
-    """Layers and the nodes between them and the next ones; a node behind several layers if all of them are there.
+    """Layers and the nodes between them and the next layers; a node after several layers only if all are included.
 
-    A ReLU in int8 behind a layer in float would bring back the rounding that the layer was spared.
+    An int8 ReLU after a float layer would reintroduce the rounding that the layer avoids.
     """
-    behind: dict[str, frozenset[str]] = {}  # value -> the layers that it comes from
+    behind: dict[str, frozenset[str]] = {}  # value -> the layers that it depends on
     found = set(layers)
     for node in graph.nodes:
         sources = frozenset[str]().union(*(behind.get(name, frozenset()) for name in node.inputs))
@@ -183,25 +183,25 @@ def _with_followers(graph: Graph, layers: Collection[str]) -> set[str]:
 
 
 def informative_range(counts: Counts, edges: Counts, low: float, high: float) -> tuple[Counts, Counts]:
-    """The part of a range that keeps the most information when it is cut into 128 levels on either side of 0.
+    """The part of a range that preserves the most information with 128 levels on either side of 0.
 
-    The limit whose distribution of magnitudes is nearest to what was seen, by the Kullback-Leibler divergence
-    (Migacz, "8-bit inference with TensorRT", 2017). ONNX Runtime's own search takes a minute for a small network, and
+    The limit whose quantised distribution of magnitudes is closest to the observed one by Kullback-Leibler divergence
+    (Migacz, "8-bit inference with TensorRT", 2017). ONNX Runtime's search takes a minute for a small network, and
     cost one 13 points of accuracy.
 
-    At most 1% of what was seen, zero aside, lies beyond the limit. The divergence alone does not see how much is
-    clipped: where the first filled bin is the last one kept, all is in that bin and it is 0, and where most values are
-    one value, it prefers a limit there. TensorRT's published search and MXNet's have no such bound.
+    At most 1% of the observed values other than zero are beyond the limit. The divergence alone does not account for
+    clipping: if the first non-empty bin is the last one kept, all values are in that bin and it is 0, and if most
+    values are equal, it prefers a limit there. The published search of TensorRT and that of MXNet have no such bound.
 
     Args:
         counts: ``(bins,)``, a histogram that is symmetric around 0.
         edges: ``(bins + 1,)`` of its bins.
-        low: the least value seen.
-        high: the largest.
+        low: the smallest observed value.
+        high: the largest observed value.
     """
     half = len(counts) // 2
     sizes = (counts[-half:] + counts[:half][::-1]).astype(np.float64)
-    sizes[0] = sizes[1]  # zero is kept whatever the limit is
+    sizes[0] = sizes[1]  # zero is always kept
     tail = _TAIL * sizes[1:].sum()
     best, limit = np.inf, half
     for kept in range(_LEVELS, half + 1, _LEVELS // 16):
@@ -214,7 +214,7 @@ def informative_range(counts: Counts, edges: Counts, low: float, high: float) ->
         taken = np.diff(np.append(starts, kept))
         there = wanted > 0
         level = np.add.reduceat(sizes[:kept], starts) / np.maximum(np.add.reduceat(there, starts, dtype=np.int64), 1)
-        got = np.where(there, np.repeat(level, taken), 0.0) + 1e-9  # a bin that holds only what was clipped
+        got = np.where(there, np.repeat(level, taken), 0.0) + 1e-9  # for a bin with clipped values only
         p, q = wanted[there] / wanted.sum(), got[there] / got.sum()
         divergence = float((p * np.log(p / q)).sum())
         if divergence < best:
@@ -224,7 +224,7 @@ def informative_range(counts: Counts, edges: Counts, low: float, high: float) ->
 
 
 class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Batches one by one, as the calibrators ask for them."""
+    """Iterator of batches for the calibrators."""
 
     def __init__(self, names: list[str], batches: list[Images]) -> None:
         self._feeds: Iterator[dict[str, Images]] = iter([dict.fromkeys(names, batch) for batch in batches])
@@ -235,7 +235,7 @@ class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what the tool prints, and its advice to optimise the graph first: BN is folded already."""
+    """Hide the quantiser's output and its advice to optimise the graph first: BN is already folded."""
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Which layers of an int8 network cost the most."""
+"""Accuracy cost of the layers of an int8 network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hwnas.progress import Progress, silent
 
 
 def sensitivities(quantizer: Quantizer, images: Images, *, progress: Progress = silent) -> dict[str, float]:
-    """What each layer costs where it alone is in int8: name -> nats, the most costly first.
+    """The cost of each layer if only this layer is in int8: name -> nats, the most costly first.
 
-    The Kullback-Leibler divergence of the network's classes from those of fp32, meant over the images. Layers one at a
-    time in int8, not one at a time in float: beside the rounding of all others, that of one can go either way.
+    It is the Kullback-Leibler divergence of the class probabilities from those of fp32, averaged over the images. One
+    layer at a time is in int8, not in float: among the rounding errors of all others, the effect of one layer may have
+    either sign.
 
     Args:
         quantizer: of the network.
@@ -31,7 +32,7 @@ def sensitivities(quantizer: Quantizer, images: Images, *, progress: Progress = 
 
 
 def divergence(expected: Logits, got: Logits) -> float:
-    """Mean Kullback-Leibler divergence of the classes that two networks tell, in nats; both ``(n, classes)``."""
+    """Mean Kullback-Leibler divergence of the class probabilities of two networks, in nats; both ``(n, classes)``."""
     p, q = _log_softmax(expected.astype(np.float64)), _log_softmax(got.astype(np.float64))
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 

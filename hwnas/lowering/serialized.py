@@ -1,4 +1,4 @@
-"""An ONNX graph as bytes, which protobuf holds to 2 GiB."""
+"""An ONNX graph as bytes, which protobuf limits to 2 GiB."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from google.protobuf.message import EncodeError
 
 from hwnas.errors import GraphError
 
-MAX_BYTES = 2**31 - 1  # protobuf's own limit
+MAX_BYTES = 2**31 - 1  # protobuf's limit
 
 
 def serialized(model: onnx.ModelProto) -> bytes:
-    """The bytes of a graph, the same for equal graphs.
+    """The bytes of a graph, deterministic.
 
     Raises:
-        GraphError: they are more than protobuf holds.
+        GraphError: they exceed protobuf's limit.
     """
     try:
         data: bytes = model.SerializeToString(deterministic=True)
@@ -27,6 +27,6 @@ def serialized(model: onnx.ModelProto) -> bytes:
 
 def _too_large(why: str) -> GraphError:
     return GraphError(
-        f"the graph does not fit into an ONNX file, which has at most {MAX_BYTES} bytes ({why}): take a smaller "
+        f"the graph does not fit into an ONNX file, which has at most {MAX_BYTES} bytes ({why}): choose a smaller "
         "network, e.g. with --budget size_bytes=1900M, or a recipe without ONNX such as torch-cpu-fp32"
     )

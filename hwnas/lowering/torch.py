@@ -1,4 +1,4 @@
-"""Torch modules as programs: eager execution, saved through torch.export."""
+"""Torch modules as programs: eager execution, saved with torch.export."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from hwnas.spaces.wiring import FROM_IMAGE
 
 
 def without_checks(module: torch.fx.GraphModule) -> nn.Module:
-    """The module of an exported program, without its own checks of the input.
+    """The module of an exported program, without its input checks.
 
-    `hwnas.runtimes.Session` checks inputs once, outside what is timed.
+    `hwnas.runtimes.Session` checks inputs once, outside the timed part.
     """
     module._forward_pre_hooks.clear()
     return module
 
 
 def input_shape(module: nn.Module) -> tuple[int, ...]:
-    """Shape of the input that a lowered module (or a sequence of them) takes, with the batch axis."""
+    """Input shape of a lowered module (or a sequence of them), with the batch axis."""
     while isinstance(module, Wired):
         module = module.parts[0]
     assert isinstance(module, torch.fx.GraphModule)
@@ -36,7 +36,7 @@ def input_shape(module: nn.Module) -> tuple[int, ...]:
 
 
 class TorchForm(Form):
-    """Programs of the `torch` runtime: modules of torch's own layers with BN folded."""
+    """Programs of the `torch` runtime: modules of torch layers with BN folded."""
 
     filename = "model.pt2"
 
@@ -49,7 +49,7 @@ class TorchForm(Form):
         return {op: self._export(stand_in(op), op.input, op.inputs) for op in ops}
 
     def _export(self, module: nn.Module, shape: Shape, inputs: int = 1) -> nn.Module:
-        # Not one tensor several times: the inputs would become one.
+        # Distinct tensors: torch.export would merge equal inputs.
         given = tuple(torch.zeros(self.recipe.batch, *shape) for _ in range(inputs))
         with system_refusals("torch's export"):
             return without_checks(torch.export.export(module, given).module(check_guards=False))
@@ -60,11 +60,11 @@ class TorchForm(Form):
         return Wired(modules, chained(len(modules)) if reads is None else reads)
 
     def another(self, program: Program, number: int) -> Program:
-        """The module as it is: torch computes what it is told, also twice."""
+        """The module itself: torch does not merge equal computations."""
         return program
 
     def tied(self, program: Program) -> Program:
-        """The module, called with its only input as often as it has inputs."""
+        """The module with all inputs tied to a single one."""
         assert isinstance(program, torch.fx.GraphModule)
         inputs = sum(node.op == "placeholder" for node in program.graph.nodes)
         return program if inputs == 1 else Wired({"0": program}, [(FROM_IMAGE,) * inputs])

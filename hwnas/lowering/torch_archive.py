@@ -1,8 +1,8 @@
-"""``.pt2`` files without pickles: none is written, and what is read is made anew from the parts that hold none.
+"""``.pt2`` files without pickles: none are written, and files are rebuilt from their safe parts before loading.
 
-`torch.export.load` unpickles sample inputs, weights and constants where the archive asks for it, evaluates symbolic
-sizes as Python, and looks operators up by any dotted name. Networks need none of it: tensors as raw bytes, integers,
-and a few of ATen's operators are enough. The archive that torch gets to read is written here, from what passed.
+`torch.export.load` unpickles sample inputs, weights and constants if the archive requests it, evaluates symbolic
+sizes as Python, and looks up operators by any dotted name. Networks need none of this: raw tensors, integers and a few
+ATen operators suffice. This module writes the archive that torch loads, from the parts that passed the checks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SMALL = {"archive_format", "archive_version", "byteorder", ".data/version", ".d
 _ROOT = "archive/"
 _ENTRIES = 20_000
 _TEXT_BYTES = 64 * 2**20
-_ELEMENTS = 2**30  # of a value between two operators
+_ELEMENTS = 2**30  # largest number of elements of an intermediate value
 _WORD = re.compile(r"[A-Za-z0-9_.]{0,200}")
 _WEIGHT = re.compile(r"weight_\d{1,5}")
 _ATEN = "torch.ops.aten."
@@ -56,7 +56,7 @@ OPERATORS = frozenset(
         "slice.Tensor",
     )
 )
-# How an argument of an operator is written: tensors and plain values, no expression, object, graph or function.
+# Allowed kinds of arguments of an operator: tensors and plain values, no expression, object, graph or function.
 _ARGUMENTS = frozenset(
     f"as_{kind}"
     for kind in ("tensor", "tensors", "int", "ints", "float", "floats", "bool", "bools", "none", "scalar_type")
@@ -80,52 +80,54 @@ _SPECS = {
 
 
 def archive_bytes(exported: torch.export.ExportedProgram) -> bytes:
-    """An exported program as the content of a ``.pt2`` file that holds no pickle.
+    """An exported program as the content of a ``.pt2`` file without pickles.
 
     Raises:
         BundleError: the program has an operator that is not in `OPERATORS`.
     """
-    exported._example_inputs = None  # they would be pickled, and `torch.export.load` unpickles whatever stands there
+    exported._example_inputs = None  # they would be pickled, and `torch.export.load` unpickles anything there
     buffer = io.BytesIO()
     torch.export.save(exported, buffer)
     return cleaned(buffer.getvalue(), "the program")
 
 
 def cleaned(data: bytes, name: str) -> bytes:
-    """The same archive written anew from the parts that a network needs: raw tensors and a graph of known operators.
+    """The archive rebuilt from the parts that a network needs: raw tensors and a graph of known operators.
 
     Args:
         data: content of a ``.pt2`` file.
         name: of the file, for messages.
 
     Raises:
-        BundleError: it is no such archive, or holds something else: a pickle, an expression, another operator.
+        BundleError: it is not such an archive, or contains something else: a pickle, an expression, another operator.
     """
     try:
         parts = _parts(data)
         model = _cleaned_model(_json(parts, _MODEL))
         _check_weights(parts)
     except (KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{name} is no program of torch that hwnas reads: {error or type(error).__name__}") from error
+        raise BundleError(
+            f"{name} is not a torch program that hwnas accepts: {error or type(error).__name__}"
+        ) from error
     parts[_MODEL] = json.dumps(model, sort_keys=True).encode()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for part, content in sorted(parts.items()):
-            # A fixed date: the same network is the same file.
+            # A fixed date: the file is deterministic.
             archive.writestr(zipfile.ZipInfo(_ROOT + part, (1980, 1, 1, 0, 0, 0)), content)
     return out.getvalue()
 
 
 def load_archive(path: Path) -> fx.GraphModule:
-    """The module of a ``.pt2`` file, `cleaned` first.
+    """The module of a ``.pt2`` file, after `cleaned`.
 
     Raises:
-        BundleError: torch cannot load it, or a value in it would be out of proportion.
+        BundleError: torch cannot load it, or a value in it is excessively large.
     """
     try:
         clean = cleaned(path.read_bytes(), path.name)
         module: fx.GraphModule = torch.export.load(io.BytesIO(clean)).module(check_guards=False)
-        # A network's sizes follow from its input's: they are known without computing anything.
+        # A network's sizes follow from the size of its input, so nothing needs to be computed.
         inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
         counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_POOLS, _pool_flops))
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, counter as counted:
@@ -137,57 +139,59 @@ def load_archive(path: Path) -> fx.GraphModule:
     return module
 
 
-# What `OPERATORS` names max_pool2d is computed with its indices.
+# The max_pool2d of `OPERATORS` is executed as the variant with indices.
 _POOLS = (torch.ops.aten.avg_pool2d, torch.ops.aten.max_pool2d_with_indices)
 
 
 def _pool_flops(_: object, kernel: Sequence[int], *__: object, out_shape: Any, **___: object) -> int:  # noqa: ANN401
-    """Of a pool, which torch does not count: two for each element that a window reads, as for a convolution's."""
+    """FLOPs of a pooling, which torch does not count: two per element in each window, as for a convolution."""
     made = out_shape if isinstance(out_shape, torch.Size) else out_shape[0]
-    return 2 * math.prod(made) * kernel[0] * kernel[-1]  # a single number is both sides
+    return 2 * math.prod(made) * kernel[0] * kernel[-1]  # a single number means both sides
 
 
 class _Sizes(FakeTensorProp):
-    """Runs a graph on tensors that have a size and no values."""
+    """Runs a graph on tensors without values (meta tensors)."""
 
     def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - as in the base class
-        """The node's result, which refuses to be out of proportion."""
+        """The node's result; raises if it is excessively large."""
         result = super().run_node(n)
         if isinstance(result, torch.Tensor) and result.numel() > _ELEMENTS:
-            raise ValueError(f"the value {n.name!r} would have {result.numel()} elements, more than any network needs")
+            raise ValueError(
+                f"the value {n.name!r} would have {result.numel()} elements; at most {_ELEMENTS} are accepted"
+            )
         return result
 
 
 def _parts(data: bytes) -> dict[str, bytes]:
-    """Name below the root -> content, of an archive in which nothing is compressed and nothing unknown."""
+    """Name below the root -> content, of an archive without compressed or unknown entries."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
         if len(entries) > _ENTRIES:
             raise ValueError(f"it has {len(entries)} entries; at most {_ENTRIES} are accepted")
         names = [entry.filename.removeprefix(_ROOT) for entry in entries]
         if len(set(names)) < len(names):
-            raise ValueError("two of its entries have one name")
+            raise ValueError("two of its entries have the same name")
         parts = {}
         for entry, name in zip(entries, names, strict=True):
             known = name in _SMALL | {_WEIGHTS, _CONSTANTS, _MODEL, _SAMPLES}
             if not known and not _WEIGHT.fullmatch(name.removeprefix("data/weights/")):
-                raise ValueError(f"its entry {name[:80]!r} is none that a network has")
+                raise ValueError(f"its entry {name[:80]!r} is not allowed")
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise ValueError(f"its entry {name[:80]!r} is compressed; torch stores it as it is")
+                raise ValueError(f"its entry {name[:80]!r} is compressed; torch stores entries uncompressed")
             if entry.file_size > (len(data) if name.startswith("data/weights/weight_") else _TEXT_BYTES):
                 raise ValueError(f"its entry {name[:80]!r} has {entry.file_size} bytes")
             parts[name] = archive.read(entry)
     if parts[_SAMPLES]:
-        raise ValueError("it holds sample inputs, which are a pickle")
+        raise ValueError("it contains sample inputs, which are a pickle")
     if _json(parts, _CONSTANTS) != {"config": {}}:
-        raise ValueError("it holds constants, which may be pickles")
+        raise ValueError("it contains constants, which may be pickles")
     if parts["byteorder"] != b"little" or parts["archive_format"] != b"pt2" or parts["archive_version"] != b"0":
-        raise ValueError("it is another version of the format, or for another order of bytes")
-    parts[".data/serialization_id"] = b"0" * 40  # a hash of file positions, which torch writes and nobody reads
+        raise ValueError("it has another format version, or another byte order")
+    parts[".data/serialization_id"] = b"0" * 40  # a hash of file positions, which torch writes but never reads
     return parts
 
 
-def _json(parts: dict[str, bytes], part: str) -> Any:  # noqa: ANN401 - whatever stands there; its users check
+def _json(parts: dict[str, bytes], part: str) -> Any:  # noqa: ANN401 - any JSON value; callers check it
     return parse_json(parts[part], part, BundleError)
 
 
@@ -200,26 +204,24 @@ def _check_weights(parts: dict[str, bytes]) -> None:
         strides = [_integer(stride["as_int"]) for stride in meta["strides"]]
         stored = len(parts["data/weights/" + facts["path_name"]])
         if min(sizes, default=1) < 1 or math.prod(sizes) > stored or sum(strides) > stored * max(1, len(strides)):
-            raise ValueError(f"the weight {name[:80]!r} has the size {sizes[:8]}, and {stored} bytes are stored of it")
+            raise ValueError(f"the weight {name[:80]!r} has the size {sizes[:8]}, but {stored} stored bytes")
         if not _WORD.fullmatch(name) or meta["device"]["type"] != "cpu":
-            raise ValueError(f"the weight {name[:80]!r} has a name or a device that no network has")
+            raise ValueError(f"the weight {name[:80]!r} has an invalid name or device")
 
 
 def _integer(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**40:
-        raise ValueError(f"{value!r} is no size")
+        raise ValueError(f"{value!r} is not a size")
     return value
 
 
 def _cleaned_model(model: dict[str, Any]) -> dict[str, Any]:
-    """The graph without notes on where it came from, once all that is left of it is known to be harmless."""
+    """The graph without metadata about its origin, after checking that the rest is harmless."""
     module = model["graph_module"]
     graph = module["graph"]
     for node in graph["nodes"]:
         if node["target"] not in OPERATORS:
-            raise ValueError(
-                f"its operator {str(node['target'])[:80]!r} is none of a network's: {', '.join(sorted(OPERATORS))}"
-            )
+            raise ValueError(f"its operator {str(node['target'])[:80]!r} is not one of {', '.join(sorted(OPERATORS))}")
         node["metadata"] = {}
     empty = (
         *(graph[f"{kind}_values"] for kind in ("sym_int", "sym_bool", "sym_float", "custom_obj")),
@@ -229,11 +231,11 @@ def _cleaned_model(model: dict[str, Any]) -> dict[str, Any]:
         module["treespec_namedtuple_fields"],
     )
     if any(empty):
-        raise ValueError("it has sizes that are expressions, or objects; a network has neither")
+        raise ValueError("it has sizes that are expressions, or objects; a network needs neither")
     [whole] = [entry for entry in module["module_call_graph"] if entry["fqn"] == ""]
     for spec, expected in _SPECS.items():
         if parse_json(whole["signature"][spec].encode(), spec, BundleError) != expected:
-            raise ValueError("it takes or gives something else than one tensor")
+            raise ValueError("its input and its output must be one tensor each")
         whole["signature"][spec] = json.dumps(expected)
     module["module_call_graph"] = [whole]
     version = model["torch_version"]
@@ -242,16 +244,16 @@ def _cleaned_model(model: dict[str, Any]) -> dict[str, Any]:
         {**rest, "graph_module": {**module, "module_call_graph": [whole["signature"]["forward_arg_names"]]}}
     ):
         if not _WORD.fullmatch(text):
-            raise ValueError(f"it holds the text {text[:80]!r}, which is no name")
+            raise ValueError(f"it contains the text {text[:80]!r}, which is not a name")
     return rest
 
 
 def _texts(value: object) -> Iterator[str]:
-    """All names and texts in a value; refuses arguments that are no plain values."""
+    """All names and texts in a value; raises for arguments that are not plain values."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if key.startswith("as_") and key not in _ARGUMENTS:
-                raise ValueError(f"an argument of it is written {key[:80]!r}; a network's are plain values and tensors")
+                raise ValueError(f"an argument has the kind {key[:80]!r}; only plain values and tensors are allowed")
             yield key
             yield from _texts(inner)
     elif isinstance(value, list):

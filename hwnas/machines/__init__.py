@@ -1,4 +1,4 @@
-"""Machines: where programs are timed."""
+"""Machines: the places where programs are timed."""
 
 from hwnas.machines.base import Machine
 from hwnas.machines.local import LocalMachine

@@ -1,4 +1,4 @@
-"""What every machine can do."""
+"""The interface of machines."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from hwnas.timing import Measurement, Protocol
 
 
 class Machine(ABC):
-    """Where programs are timed: what it is, which programs it takes, and their times on it.
+    """A place where programs are timed: its hardware, the form of its programs, and their times.
 
-    Implementations differ in where a program runs, not in what a time is: `time` follows the protocol that it is given.
+    Implementations differ in where a program runs, not in how it is timed: `time` follows the given protocol.
     """
 
     @abstractmethod
     def host(self) -> Host:
-        """What the machine reports of its hardware."""
+        """The hardware facts that the machine reports."""
 
     @abstractmethod
     def check(self, target: Target) -> None:
-        """Refuse a target that cannot be measured on this machine, before any work.
+        """Check, before any work, that a target can be measured on this machine.
 
         Raises:
-            TableError: the machine is not the target's device; lists what differs.
+            TableError: the machine is not the target's device; the message lists the differences.
             InvalidValue: the process does not have the cores that the recipe needs.
-            RuntimeUnavailable: the runtime is not one that is timed.
+            RuntimeUnavailable: the runtime cannot be timed.
         """
 
     @abstractmethod
     def versions(self, target: Target) -> dict[str, str]:
-        """Versions of what a measurement depends on, the runtime's under its name.
+        """Versions of the software that a measurement depends on, the runtime's under its name.
 
         Raises:
             RuntimeUnavailable: the runtime cannot run on the machine.
@@ -43,15 +43,15 @@ class Machine(ABC):
 
     @abstractmethod
     def facts(self, target: Target) -> dict[str, object]:
-        """What a manifest records of the machine: its hardware, clocks and cores."""
+        """Facts about the machine for a manifest: hardware, clocks and cores."""
 
     @abstractmethod
     def cores(self, recipe: Recipe) -> str:
-        """Cores that a recipe is timed on, e.g. ``4-5``; empty where they cannot be chosen."""
+        """Cores for timing a recipe, e.g. ``4-5``; empty if they cannot be chosen."""
 
     @abstractmethod
     def form(self, recipe: Recipe) -> Form:
-        """The form of the programs that `time` takes under a recipe."""
+        """The form of programs for `time` under a recipe."""
 
     @abstractmethod
     def time(
@@ -65,4 +65,4 @@ class Machine(ABC):
         what: str = "timing",
         progress: Progress = silent,
     ) -> Measurement:
-        """Time programs, all in the same passes: the arguments and errors of `hwnas.timing.time_programs`."""
+        """Time programs in common passes: arguments and errors as for `hwnas.timing.time_programs`."""

@@ -15,7 +15,7 @@ from hwnas.timing.host import check_host, host_facts, runtime_versions
 
 
 class LocalMachine(Machine):
-    """Times programs in this process, on cores that it is pinned to meanwhile."""
+    """Times programs in this process, pinned to cores."""
 
     def host(self) -> Host:
         """The present host."""
@@ -30,7 +30,7 @@ class LocalMachine(Machine):
         return runtime_versions(target)
 
     def facts(self, target: Target) -> dict[str, object]:
-        """As `hwnas.timing.host.host_facts`; the clock is that of the last core that is timed on."""
+        """As `hwnas.timing.host.host_facts`, with the clock of the last core of the timing."""
         return host_facts(target.device.kind, core=max(require_cores(target.recipe).cores, default=0))
 
     def cores(self, recipe: Recipe) -> str:

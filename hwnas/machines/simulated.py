@@ -1,7 +1,7 @@
-"""A machine without hardware: times are computed from a latency for each op, and no clock or runtime is used.
+"""A simulated machine: times are computed from a latency for each op, without a clock or a runtime.
 
-For tests and for trying out protocols: what a profile, a fit or a search does with times can be held against the
-latencies that the times were made from.
+For tests and for trying out protocols: results of a profile, a fit or a search can be compared with the latencies that
+the times were generated from.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from hwnas.timing.timer import take
 
 
 class SimulatedMachine(Machine):
-    """Times that follow from a latency for each op.
+    """Generates times from a latency for each op.
 
     A run takes ``sum of its ops' latencies * slowed * exp(noise * N(0, 1))`` milliseconds, where ``slowed`` is
     ``1 + drift * sin²(pi * t / 10)`` at t simulated seconds, for all programs alike. The simulated clock advances by
-    what the runs take. The same seed gives the same times.
+    the duration of the runs. The same seed gives the same times.
 
     Args:
-        latency_ms: of an op, in milliseconds, above 0.
+        latency_ms: latency of an op in milliseconds, above 0.
         noise: standard deviation of the logarithm of a run's time.
-        drift: by how much the machine is slower at its slowest, as a fraction.
+        drift: largest slowdown of the machine, as a fraction.
         seed: of the noise.
-        device: name of the only device that it is; any if None.
+        device: name of the device that it simulates; any if None.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class SimulatedMachine(Machine):
         return Host(architecture="simulated", cpu_name="simulated", cores=1)
 
     def check(self, target: Target) -> None:
-        """Refuse a device of another name than `device`.
+        """Check that the target's device has the name `device`.
 
         Raises:
             TableError: it has another name.
@@ -68,19 +68,19 @@ class SimulatedMachine(Machine):
             raise TableError(f"this machine is {self.device}, not {target.device.name}")
 
     def versions(self, target: Target) -> dict[str, str]:
-        """The simulation's own, in the runtime's place."""
+        """The simulation's version instead of the runtime's."""
         return {"hwnas": "simulated", target.recipe.runtime: "simulated"}
 
     def facts(self, target: Target) -> dict[str, object]:
-        """That it is simulated."""
+        """A fact that says that the machine is simulated."""
         return {"architecture": "simulated", "cpu": "simulated", "cores": 1}
 
     def cores(self, recipe: Recipe) -> str:
-        """None: nothing is pinned."""
+        """Empty: nothing is pinned."""
         return ""
 
     def form(self, recipe: Recipe) -> Form:
-        """Lists of ops in place of programs."""
+        """Lists of ops instead of programs."""
         return OpsForm(recipe)
 
     def time(
@@ -94,7 +94,7 @@ class SimulatedMachine(Machine):
         what: str = "timing",
         progress: Progress = silent,
     ) -> Measurement:
-        """Simulated times, taken by the protocol as real ones are."""
+        """Simulated times, sampled by the same protocol as real ones."""
         own_ms = {name: self._own_ms(program) for name, program in programs.items()}
 
         def anew(names: Sequence[str], rng: np.random.Generator) -> dict[str, Sample]:

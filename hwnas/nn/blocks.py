@@ -1,4 +1,4 @@
-"""Ops as torch modules: the one place that says what an op computes.
+"""Ops as torch modules: the only definition of what an op computes.
 
 Profiling, training (through `hwnas.nn.elastic`) and deployment all run these modules, so they cannot disagree.
 """
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "relu6": nn.
 
 
 def conv_bn(inp: int, out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "") -> nn.Sequential:
-    """Convolution without bias, padded by half the kernel, BN and, if named, an activation."""
+    """Convolution without bias, padded by half the kernel, BN and an optional activation."""
     layers: dict[str, nn.Module] = {
         "conv": nn.Conv2d(inp, out, kernel, stride, kernel // 2, groups=groups, bias=False),
         "bn": nn.BatchNorm2d(out),
@@ -34,7 +34,7 @@ def conv_bn(inp: int, out: int, *, kernel: int = 1, stride: int = 1, groups: int
 
 
 class SqueezeExcite(nn.Module):
-    """Channel gates from the image's mean (Hu et al. 2018), with MobileNetV3's hard sigmoid."""
+    """Squeeze-and-excitation (Hu et al. 2018) with MobileNetV3's hard sigmoid."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class SqueezeExcite(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual: 1x1 up, depthwise, gates, 1x1 down, and the input added where the op says so."""
+    """Inverted residual: 1x1 expansion, depthwise, squeeze-excitation, 1x1 projection, optional skip connection."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class MBConv(nn.Module):
 
 
 class ResidualConv(nn.Module):
-    """Convolution, BN and activation, and the input added."""
+    """Convolution, BN and activation, with a skip connection."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class ResidualConv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up; the input, averaged and projected where the op says so, added before the activation."""
+    """1x1 down, 3x3, 1x1 up; the input, averaged and projected if the op downsamples, added before the activation."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Bottleneck(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if op["downsample"]:
             self.shortcut = conv_bn(inp, out)
-            if stride > 1:  # a mean of one value is the value
+            if stride > 1:  # otherwise average pooling is the identity
                 self.shortcut = nn.Sequential(
                     OrderedDict(pool=nn.AvgPool2d(stride, ceil_mode=True), **dict(self.shortcut.named_children()))
                 )
@@ -210,20 +210,20 @@ def network(space: Space, arch: Mapping[str, int]) -> Wired:
 
 
 def module_name(slot: str) -> str:
-    """Name of a slot's module: torch reads dots as paths."""
+    """Name of a slot's module: torch interprets dots as paths."""
     return slot.replace(".", "_")
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """Lay a module's weights out for images with the channels last, on which torch's CPU convolutions are fastest."""
+    """Convert a module to channels-last memory format, with which torch's CPU convolutions are fastest."""
     moved: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """The same network out of torch's own layers only (a `torch.fx.GraphModule`); shares the weights.
+    """The same network with torch layers only (a `torch.fx.GraphModule`); it shares the weights.
 
-    Whoever receives it needs no hwnas to run, export or quantise it.
+    It runs, exports and can be quantised without hwnas.
     """
     graph = torch.fx.symbolic_trace(module)
     return graph.train(module.training)

@@ -1,4 +1,4 @@
-"""The modules of cells: edges, and the nodes where they meet."""
+"""The modules of cells: edges and nodes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def relu_conv_bn(inp: int, out: int, *, kernel: int = 1, stride: int = 1) -> nn.
 
 
 def relu_depthwise_bn(inp: int, out: int, *, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """ReLU, depthwise convolution that keeps the image's size but for the stride, 1x1, BN."""
+    """ReLU, depthwise convolution with "same" padding, 1x1, BN."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
         OrderedDict(
@@ -60,7 +60,7 @@ def dil_conv(op: Op) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each behind a ReLU and before a BN; the input, averaged and projected, is added."""
+    """Two 3x3 convolutions, each after a ReLU and before a BN; the input, averaged and projected, is added."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()
@@ -82,9 +82,9 @@ class BasicBlock(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, then half of the channels from the even pixels and half from the odd ones, BN; sides are even.
+    """ReLU, then half of the channels from even pixels and half from odd ones, BN; sides are even.
 
-    Each half has a BN of its own, which comes to the same and can be folded into its convolution.
+    Each half has its own BN, which is equivalent and can be folded into its convolution.
     """
 
     def __init__(self, op: Op) -> None:
@@ -115,7 +115,7 @@ def concat_of(op: Op) -> nn.Module:
 
 
 def _merging(inputs: int, merge: Callable[[fx.Graph, list[fx.Node]], fx.Node]) -> nn.Module:
-    """A module of so many arguments; written as a graph, because none with ``*args`` can be traced or exported."""
+    """A module with `n` arguments, built as a graph: a module with ``*args`` cannot be traced or exported."""
     graph = fx.Graph()
     graph.output(merge(graph, [graph.placeholder(f"x{i}") for i in range(inputs)]))
     return fx.GraphModule(nn.Module(), graph)
@@ -129,6 +129,6 @@ class Zero(nn.Module):
         self.stride = op.number("stride")
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, c, h, w)`` -> zeros, smaller by the stride."""
+        """``(n, c, h, w)`` -> zeros, with sides divided by the stride."""
         read = x if self.stride == 1 else x[:, :, :: self.stride, :: self.stride]
         return read * 0.0

@@ -1,8 +1,8 @@
-"""Depthwise convolutions of small images: the gradient of their weights by a matrix product.
+"""Depthwise convolutions of small images: their weight gradient as a matrix product.
 
-Where an image is smaller than the kernel, oneDNN computes this gradient by general matrix products, a channel at a
-time. A training step of `mobilenetv3-tiny` spent 27% of its time there, with 7x7 kernels on 4x4 images. Here the
-backward pass of such a convolution takes a third to a quarter of that time, and a whole training step two thirds (two
+If an image is smaller than the kernel, oneDNN computes this gradient with general matrix products, channel by channel.
+A training step of `mobilenetv3-tiny` spent 27% of its time there, with 7x7 kernels on 4x4 images. This module reduces
+the backward pass of such a convolution to between a third and a quarter, and a whole training step to two thirds (two
 threads of an AMD EPYC, Zen 3). On larger images oneDNN is faster.
 """
 
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A `torch.nn.Conv2d` whose weight's gradient is computed by a matrix product where that is faster."""
+    """A `torch.nn.Conv2d` whose weight gradient is computed as a matrix product if that is faster."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 (torch's name)
         if _is_faster(self, input) and bias is None:
@@ -29,7 +29,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def speed_up_depthwise(module: nn.Module) -> nn.Module:
-    """Make every depthwise convolution of a module, in place, a `DepthwiseConv2d`; returns the module."""
+    """Replace every depthwise convolution of a module in place by a `DepthwiseConv2d`; return the module."""
     for layer in module.modules():
         if type(layer) is nn.Conv2d and layer.groups == layer.in_channels == layer.out_channels > 1:
             layer.__class__ = DepthwiseConv2d
@@ -37,7 +37,7 @@ def speed_up_depthwise(module: nn.Module) -> nn.Module:
 
 
 def _is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Whether the images are smaller than the kernel, on a CPU, in single precision."""
+    """Whether the images are smaller than the kernel, on a CPU and in single precision."""
     span = layer.dilation[0] * (layer.kernel_size[0] - 1) + 1
     return (
         x.device.type == "cpu"
@@ -50,9 +50,9 @@ def _is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
 
 
 class _SmallDepthwise(torch.autograd.Function):
-    """A depthwise convolution of square kernels; all but the gradient of the weights is torch's own."""
+    """A depthwise convolution with square kernels; everything except the weight gradient is torch's implementation."""
 
-    # What torch passes as `ctx` takes any attribute.
+    # torch's `ctx` accepts any attribute.
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(x, weight)
@@ -77,10 +77,10 @@ class _SmallDepthwise(torch.autograd.Function):
 def _weight_gradient(
     x: Tensor, gradient: Tensor, shape: torch.Size, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """The gradient of a depthwise convolution's weight.
+    """The weight gradient of a depthwise convolution.
 
-    Each channel's product of images and gradients, summed over the batch, holds every pair of an input pixel and an
-    output pixel once; a tap of the kernel gets the sum over the pairs that it connects.
+    For each channel, the product of images and gradients, summed over the batch, has an entry for every pair of an
+    input pixel and an output pixel; the gradient of a kernel tap is the sum over the pairs that it connects.
 
     Args:
         x: ``(n, channels, h, w)``.

@@ -1,9 +1,8 @@
 """Weights shared across sizes, as once-for-all shares them.
 
-A slot keeps one set of weights, those of its largest op. Any other op of the slot runs on the first channels of
-each tensor and, for a smaller kernel, on the centre of the kernel passed through a learned transformation
-(Cai et al. 2020, section 3.3). What an op computes is said once, in `hwnas.nn.blocks`: here stands only which
-numbers it computes with.
+A slot has one set of weights, those of its largest op. Any other op of the slot runs on the first channels of
+each tensor and, for a smaller kernel, on the centre of the kernel after a learned transformation
+(Cai et al. 2020, section 3.3). `hwnas.nn.blocks` defines what an op computes; this module selects its weights.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ class Elastic(nn.Module):
 
     Args:
         ops: the ops, all of one kind.
-        bn_eps: what BN adds to the variance.
+        bn_eps: epsilon that BN adds to the variance.
     """
 
     def __init__(self, ops: Iterable[Op], *, bn_eps: float = 1e-5) -> None:
         super().__init__()
         self._bn_eps = bn_eps
-        # Ops that differ in nothing but the image size compute with the same tensors.
+        # Ops that differ only in the image size use the same tensors.
         shapes = {op: _shapes(op) for op in {_without_size(op): op for op in ops}.values()}
         largest = max(shapes, key=lambda op: sum(s.numel() for s in shapes[op].values()))
         for op, names in shapes.items():
@@ -57,7 +56,7 @@ class Elastic(nn.Module):
         self._skeletons: dict[Op, Skeleton] = {}
 
     def state(self, op: Op) -> dict[str, Tensor]:
-        """Names and values of the tensors that `build(op)` computes with; parts of the shared ones, not copies.
+        """Names and values of the tensors of `build(op)`: views of the shared ones, not copies.
 
         Gradients flow back through them, and BN's running statistics are updated through them.
         """
@@ -71,22 +70,22 @@ class Elastic(nn.Module):
         return y
 
     def skeleton(self, op: Op) -> Skeleton:
-        """The module of an op, and where its tensors come from.
+        """The module of an op, and the sources of its tensors.
 
         Raises:
-            InvalidValue: the slot does not hold this op.
+            InvalidValue: the slot does not have this op.
         """
         key = _without_size(op)
         if key not in self._skeletons:
             if key not in self._ops:
-                raise InvalidValue(f"these weights are not for {op.key}: the arch lies outside the supernet's space")
+                raise InvalidValue(f"the supernet has no weights for {op.key}: the arch is outside its space")
             with torch.device("meta"):
                 module = speed_up_depthwise(share_batch_norms(build(op, bn_eps=self._bn_eps)))
             self._skeletons[key] = self._filled(module)
         return self._skeletons[key]
 
     def _filled(self, module: nn.Module) -> Skeleton:
-        """Where the tensors of an op's module come from."""
+        """The sources of the tensors of an op's module."""
         made = Skeleton(module)
         for name, tensor in module.state_dict().items():
             place, source = TensorRef.of(module, name), TensorRef.of(self.shared, name)
@@ -103,19 +102,19 @@ class Elastic(nn.Module):
         return made
 
     def __getstate__(self) -> dict[str, object]:
-        """A copy makes skeletons of its own: these hold what the last forward pass computed with."""
+        """A copy creates its own skeletons: the existing ones hold the tensors of the last forward pass."""
         return {**self.__dict__, "_skeletons": {}}
 
 
 class TensorRef(NamedTuple):
-    """Where a module keeps a tensor: `holder[key]`, the module's own dictionary, so also after a move to a GPU."""
+    """A reference to a module's tensor: `holder[key]` in the module's dictionary, valid also after a move to a GPU."""
 
     holder: dict[str, Tensor | None]
     key: str
 
     @staticmethod
     def of(module: nn.Module, name: str) -> TensorRef:
-        """The place of a parameter or buffer."""
+        """The reference of a parameter or buffer."""
         path, _, key = name.rpartition(".")
         layer = module.get_submodule(path)
         holder = layer._parameters if key in layer._parameters else layer._buffers
@@ -124,13 +123,13 @@ class TensorRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """The module of an op without numbers of its own, which are put in before each use.
+    """The module of an op without its own tensors, which are inserted before each use.
 
     Attributes:
         module: the module.
-        wholes: where a tensor is put, and which shared one it is.
-        views: where a buffer is put, and which channels it is of which shared one.
-        parts: where a parameter is put, which part it is, and of what: the shared one and the matrices of the steps.
+        wholes: targets of whole tensors, and the shared tensors.
+        views: targets of buffers, and their channels of the shared tensors.
+        parts: targets of parameters, their parts, and the sources: the shared tensor and the matrices of the steps.
     """
 
     module: nn.Module
@@ -140,13 +139,12 @@ class Skeleton:
 
 
 def ready(chosen: Sequence[tuple[Elastic, Op]]) -> list[nn.Module]:
-    """The modules of ops of some slots, ready to run: until the same slots are asked for these ops again.
+    """The modules of ops of some slots, ready to run until the next call with the same slots and ops.
 
-    All slots at once: a processor that goes on cutting tensors takes a quarter less time than one that convolves in
-    between.
+    All slots are prepared at once: this takes a quarter less time than slicing tensors between convolutions.
     """
     skeletons = [slot.skeleton(op) for slot, op in chosen]
-    # What torch.func.functional_call does, without its checks, which take longer than a small convolution.
+    # As torch.func.functional_call, without its checks, which take longer than a small convolution.
     for skeleton in skeletons:
         for (holder, key), (source, name) in skeleton.wholes:
             holder[key] = source[name]

@@ -1,4 +1,4 @@
-"""Batch normalisation: over the whole batch of several processes, and folded into convolutions."""
+"""Batch normalisation: synchronised over processes, and folded into convolutions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def at_least_single(tensor: Tensor) -> Tensor:
-    """The tensor in single precision, or in the higher one that it has."""
+    """The tensor in at least single precision."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 class _Total(torch.autograd.Function):
-    """The sum over all processes. Each one's loss depends on it, so its gradient is the sum of theirs."""
+    """The sum over all processes. Every process's loss depends on it, so its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:
@@ -37,9 +37,9 @@ def _total(tensor: Tensor) -> Tensor:
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BN whose statistics in training are those of all processes' images together: their number changes nothing.
+    """BN whose training statistics cover the images of all processes, so the result does not depend on their number.
 
-    With one process it is `torch.nn.BatchNorm2d`. (Torch's own `SyncBatchNorm` computes on GPUs only.)
+    With one process it is `torch.nn.BatchNorm2d`. (`torch.nn.SyncBatchNorm` supports GPUs only.)
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norms(module: nn.Module) -> nn.Module:
-    """Make every BN of a module, in place, one that is shared among processes."""
+    """Replace every BN of a module in place by one that is synchronised over processes."""
     for layer in module.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = SharedBatchNorm2d
@@ -73,13 +73,13 @@ def share_batch_norms(module: nn.Module) -> nn.Module:
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Make every BN that follows a convolution a part of it, in place: the same outputs, a quarter of the time saved.
+    """Fold every BN that follows a convolution into it, in place: the same outputs in a quarter less time.
 
-    Adjacent children of a module are what `torch.fx.experimental.optimization.fuse` finds by tracing, in a tenth
-    of its time (10 to 25 ms in place of 160 to 220 ms for a network of `mobilenetv3-tiny`).
+    Pairs are adjacent children of a module. Unlike `torch.fx.experimental.optimization.fuse`, nothing is traced, which
+    takes a tenth of the time (10 to 25 ms instead of 160 to 220 ms for a network of `mobilenetv3-tiny`).
 
     Args:
-        module: in evaluation mode, whose children follow each other in the order in which they are registered.
+        module: in evaluation mode; its children run in the order in which they are registered.
     """
     for parent in list(module.modules()):
         children = list(parent.named_children())

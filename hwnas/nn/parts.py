@@ -1,6 +1,6 @@
-"""Parts of shared tensors, as one node of autograd's graph.
+"""Parts of shared tensors as one node of the autograd graph.
 
-A node for each slice and each product adds about a sixth to the step of the smallest networks; one node for all of a
+One node per slice and product adds about a sixth to the step time of the smallest networks; one node for the whole
 network adds a little less (`benchmarks/elastic_overhead.py`).
 """
 
@@ -21,8 +21,8 @@ class Part:
     """A part of a tensor.
 
     Attributes:
-        channels: the first of them, along as many axes as are cut.
-        steps: sides of a depthwise kernel before and after each of the transformations that it passes through.
+        channels: number of leading channels along each sliced axis.
+        steps: sides of a depthwise kernel before and after each transformation.
     """
 
     channels: tuple[slice, ...]
@@ -30,12 +30,12 @@ class Part:
 
 
 def take(parts: Sequence[Part], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Parts of tensors, through which gradients flow back.
+    """Differentiable parts of tensors.
 
     Args:
-        parts: which.
-        tensors: for each part the tensor that it is of, followed by the matrices ``(side², side²)`` of its steps: the
-            centre of a kernel, as a row, times the transposed matrix is the smaller kernel (Cai et al. 2020).
+        parts: the parts.
+        tensors: for each part its tensor, followed by the matrices ``(side², side²)`` of its steps: the centre of a
+            kernel, as a row, times the transposed matrix is the smaller kernel (Cai et al. 2020).
     """
     device = tensors[0].device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -75,7 +75,7 @@ class _Take(torch.autograd.Function):
 
 
 class _Shrunk:
-    """Kernels that passed through transformations.
+    """Transform kernels to smaller ones.
 
     The matrices of all steps are multiplied first, so that one product is applied to the channels.
     """
@@ -91,7 +91,7 @@ class _Shrunk:
         self.side = side
 
     def kernels(self) -> Tensor:
-        """The smaller kernels; not kept: a node that holds its own output is never freed."""
+        """The smaller kernels; not stored: a node that references its own output is never freed."""
         return (self.read @ self.products[-1].T).view(-1, 1, self.side, self.side)
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -110,7 +110,7 @@ class _Shrunk:
 
 @cache
 def _centre(before: int, after: int, device: torch.device) -> Tensor:
-    """Which pixels of a square image, row by row, its middle has."""
+    """Indices of the centre pixels of a square image, row by row."""
     margin = (before - after) // 2
     pixels = torch.arange(before * before, device=device).view(before, before)
     return pixels[margin : margin + after, margin : margin + after].flatten()

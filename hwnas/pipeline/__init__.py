@@ -1,6 +1,6 @@
-"""The whole way, from a job to a deployed and re-timed network.
+"""The pipeline from a job to a deployed and re-timed network.
 
-Each name is loaded when it is first used: the page of a finished run is drawn without torch.
+Each name is loaded when first used, so the page of a finished run is drawn without torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stages that are not done twice: each is kept in a folder named by a hash of what it depends on."""
+"""Cached stages: each is stored in a folder that is named by a hash of its inputs."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _RESULT, _FILES, _SECONDS = "result.json", "files.json", "seconds.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage: what it depends on, where it is kept, and how it is done.
+    """A stage: its inputs, its folder, and its work.
 
     Attributes:
         name: of the stage.
-        inputs: what its result depends on, beside other stages; values that JSON can hold. A stage that belongs to one
-            target names it here, under ``target``.
-        needs: the stages that it builds on.
+        inputs: inputs of its result besides other stages; JSON values. A stage of a single target has the target's name
+            under ``target``.
+        needs: the stages that it depends on.
         place: folder of all stages.
-        work: does it in the folder it is given, where an earlier try may have left something to go on from, and
-            returns its result as JSON values.
-        unsettled: from its result to why that cannot be trusted, such as a machine that was too noisy; None where it
-            can. An unsettled stage is used by the run that did it, and done again by the next one.
+        work: executes the stage in a folder, where it may resume from files of an earlier attempt, and returns its
+            result as JSON values.
+        unsettled: a function of its result: why it cannot be trusted, e.g. because the machine was too noisy; None if
+            it can. An unsettled stage is used by the run that executed it, and executed again by the next run.
     """
 
     name: str
@@ -48,59 +48,59 @@ class Stage:
 
     @property
     def depends_on(self) -> dict[str, object]:
-        """All that its result depends on; another stage stands in it with its key."""
+        """All inputs of its result; other stages are represented by their keys."""
         return {**self.inputs, **{stage.name: stage.key for stage in self.needs}}
 
     @cached_property
     def key(self) -> str:
-        """Hash of its name and of what it depends on; it is known before any stage is done."""
+        """Hash of its name and inputs, known before any stage is executed."""
         return hashlib.sha256(json.dumps([self.name, self.depends_on], sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def target(self) -> str | None:
-        """The target that it belongs to; None where all targets share it."""
+        """The target that it belongs to; None if all targets share it."""
         return None if (name := self.inputs.get("target")) is None else str(name)
 
     @property
     def folder(self) -> Path:
-        """Its files, once it is finished."""
+        """Folder of its files when it is finished."""
         return self.place / f"{self.name}-{self.key}"
 
     @property
     def unfinished(self) -> Path:
-        """Its files until then."""
+        """Folder of its files before that."""
         return self.folder.with_name(self.folder.name + UNFINISHED)
 
     def is_whole(self) -> bool:
-        """Whether it is finished, and the files it was finished with are there and unchanged.
+        """Whether it is finished, and its files exist and are unchanged.
 
-        Other files do not matter: a look at a run must not cost its training.
+        Additional files are ignored: browsing a run must not invalidate its training.
         """
         return _is_whole(self.folder)
 
     def why_unsettled(self) -> str | None:
-        """Why a whole stage is done again nevertheless; None where it is reused."""
+        """Why a finished stage is executed again; None if it is reused."""
         return self.unsettled(self.result())
 
     def result(self) -> dict[str, Any]:
-        """What it returned when it was done."""
+        """Its stored result."""
         found: dict[str, Any] = json.loads((self.folder / _RESULT).read_text(encoding="utf-8"))
         return found
 
     def took_s(self) -> float | None:
-        """Seconds that doing it took, the tries that were stopped included; None where an older hwnas did it."""
+        """Seconds of its execution, including interrupted attempts; None if an older hwnas executed it."""
         return _seconds(self.folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRun:
-    """What became of a stage.
+    """The outcome of a stage in a run.
 
     Attributes:
         name, key: of the stage.
-        seconds: it took in this run, to do it or to check its files.
+        seconds: its time in this run, for its execution or for checking its files.
         cached: whether it was reused.
-        took_s: seconds that doing it took, in whichever run that was; None where an older hwnas did it.
+        took_s: seconds of its execution, in this run or an earlier one; None if an older hwnas executed it.
     """
 
     name: str
@@ -112,16 +112,15 @@ class StageRun:
 
 @dataclass(slots=True, kw_only=True)
 class Stages:
-    """The stages of a run in an output folder; one process at a time.
+    """The stages of a run in an output folder; only one process at a time may use it.
 
-    A stage works in ``stages/<name>-<key>.partial``. When it is finished the folder loses its suffix, in one step:
-    whatever stops a stage, what it wrote is never taken for finished. A stage that is run again finds the partial
-    folder of the last try, and may go on from what lies there. What was built on an older result of a stage goes when
-    the new one is put in its place.
+    A stage works in ``stages/<name>-<key>.partial``. When it is finished the folder is renamed without the suffix, so
+    an interrupted stage is never taken for a finished one. A repeated stage finds the partial folder of the last
+    attempt and may resume from it. When a stage gets a new result, all stages that depend on the old one are deleted.
 
     Attributes:
         out: the output folder.
-        again: name of stages that are done though they are finished.
+        again: name of stages to execute again.
 
     Raises:
         OutputError: the folder cannot be written, or another process works in it.
@@ -129,15 +128,15 @@ class Stages:
 
     out: Path
     again: str | None = None
-    _seen: dict[str, str] = field(default_factory=dict)  # key -> name of what this run has done or reused
+    _seen: dict[str, str] = field(default_factory=dict)  # key -> name of stages that this run has executed or reused
     _held: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> Self:
         if self.out.exists() and not self.out.is_dir():
-            raise OutputError(f"{self.out} is a file; the output is a folder, choose another name")
+            raise OutputError(f"{self.out} is a file, but the output is a folder; choose another name")
         self._held.enter_context(only_one(self.out / ".lock", str(self.out)))
         for left in [*self.out.glob(".hwnas-*.tmp"), *(self.out / "stages").rglob(".hwnas-*.tmp")]:
-            left.unlink(missing_ok=True)  # of a file that a kill came into
+            left.unlink(missing_ok=True)  # left by a kill during a write
         return self
 
     def __exit__(
@@ -146,7 +145,7 @@ class Stages:
         self._held.close()
 
     def run(self, stage: Stage) -> StageRun:
-        """Do a stage, or reuse it.
+        """Execute a stage, or reuse it.
 
         Raises:
             OutputError: its files cannot be written.
@@ -160,11 +159,11 @@ class Stages:
             except OSError as error:
                 raise OutputError(
                     f"cannot write {error.filename or stage.unfinished}: {reason_of(error)}; "
-                    "finished stages are kept, run the same command again to go on"
+                    "finished stages are kept, run the same command again to resume"
                 ) from error
             except KeyboardInterrupt as error:
                 finished = ", ".join(dict.fromkeys(self._seen.values())) or "none"
-                more = f"; leave out --from {self.again} to go on" if self.again in self._seen.values() else ""
+                more = f"; omit --from {self.again} to resume" if self.again in self._seen.values() else ""
                 error.add_note(f"stopped in stage {stage.name}; finished before it: {finished}{more}")
                 raise
         self._seen[stage.key] = stage.name
@@ -178,15 +177,15 @@ class Stages:
 
     def _do(self, stage: Stage) -> None:
         place = stage.unfinished
-        if not _is_whole(place):  # a kill may have come between the last file and the new name
+        if not _is_whole(place):  # it may have been killed between the last file and the renaming
             place.mkdir(parents=True, exist_ok=True)
             (place / _FILES).unlink(missing_ok=True)
             write_whole(place / STAGE_INPUTS, json.dumps(stage.depends_on, indent=2, sort_keys=True) + "\n")
             before, start = _seconds(place) or 0.0, time.perf_counter()
             try:
                 result = stage.work(place)
-            finally:  # of a try that is stopped, too; a kill -9 loses them
-                with suppress(OutputError):  # what stopped it may be a full disk
+            finally:  # also for an interrupted attempt; a kill -9 loses them
+                with suppress(OutputError):  # the interruption may be a full disk
                     seconds = round(before + time.perf_counter() - start, 3)
                     write_whole(place / _SECONDS, json.dumps({"seconds": seconds}) + "\n")
             write_whole(place / _RESULT, json.dumps(dict(result), indent=2) + "\n")
@@ -198,7 +197,7 @@ class Stages:
 
 
 def _remove(path: Path) -> None:
-    """Remove a stage, if it is there. Of one that somebody keeps elsewhere the link goes, not what it leads to."""
+    """Remove a stage, if it exists. If it is a symbolic link, only the link is removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -206,17 +205,17 @@ def _remove(path: Path) -> None:
 
 
 def known_inputs(place: Path) -> dict[Path, dict[str, object]]:
-    """Folder of a stage, finished or not -> what it depends on, of all stages in a folder."""
+    """Folder of a stage, finished or not -> its inputs, for all stages in a folder."""
     found: dict[Path, dict[str, object]] = {}
     for path in sorted(place.glob(f"*/{STAGE_INPUTS}")):
-        inputs = _read_json(path)  # None where somebody wrote into it: its stage is not whole and will be done again
+        inputs = _read_json(path)  # None if it was damaged: its stage is then invalid and will be executed again
         if isinstance(inputs, dict):
             found[path.parent] = inputs
     return found
 
 
 def _built_on(stage: Stage) -> Iterator[Path]:
-    """The folders of all that builds on a stage; what is built on most comes last."""
+    """The folders of all stages that depend on a stage, in reverse order of dependency."""
     known = known_inputs(stage.place)
     levels, keys = [list[Path]()], {stage.key}
     while keys:
@@ -231,7 +230,7 @@ def _texts(inputs: Mapping[str, object]) -> set[str]:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Name below a folder -> sha256, of all files that its result is made of: not of the list of them, nor its time."""
+    """Name below a folder -> sha256, of all files of a result, without the list of files and the time."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in files]
     return {name: _digest(folder / name) for name in names if name not in (_FILES, _SECONDS)}
@@ -243,7 +242,7 @@ def _digest(path: Path) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the files that are listed in a folder are there and unchanged."""
+    """Whether the files that are listed in a folder exist and are unchanged."""
     listing = _read_json(folder / _FILES)
     if not isinstance(listing, dict) or not {STAGE_INPUTS, _RESULT} <= set(listing):
         return False
@@ -251,7 +250,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def last_seconds(stage: Stage) -> tuple[float, str | None] | None:
-    """Seconds that the most recent finished stage of the same name took, and its target; None where none is known.
+    """Seconds of the most recent finished stage of the same name, and its target; None if there is none.
 
     A stage for the same target takes precedence over one for another target.
     """
@@ -266,14 +265,14 @@ def last_seconds(stage: Stage) -> tuple[float, str | None] | None:
 
 
 def _seconds(folder: Path) -> float | None:
-    """The seconds that a folder's stage took so far; None where they are not known."""
+    """The seconds of a folder's stage so far; None if unknown."""
     found = _read_json(folder / _SECONDS)
     seconds = found.get("seconds") if isinstance(found, dict) else None
     return float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < math.inf else None
 
 
 def _read_json(path: Path) -> object:
-    """The value of a JSON file; None if there is no such file, or it is no JSON."""
+    """The value of a JSON file; None if the file does not exist or is not JSON."""
     try:
         found: object = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, FileNotFoundError, IsADirectoryError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""`hwnas compile`: the stages of a job done in their order, and the answer."""
+"""`hwnas compile`: execute the stages of a job in order, and report."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from hwnas.training.processes import started_by_training
 
 
 def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Progress = silent) -> Result:
-    """Do a job: profile, validate, train, evaluate, search, export, benchmark, report.
+    """Run a job: profile, validate, train, evaluate, search, export, benchmark, report.
 
-    Targets share the training and the evaluation of subnets; all else is done for each of them.
+    Targets share the training and the evaluation of subnets; the other stages run for each target.
 
     Args:
-        job: what to do.
-        out: folder for everything; ``bundles/device/recipe/`` in it is what is deployed, ``report.md`` and
-            ``report.json`` say what came out, ``report.html`` shows it (drawn from ``figures.json``), ``stages/`` keeps
-            what need not be done again. It can be moved.
-        again: name of a stage that is done though nothing changed, with all that builds on it.
+        job: the job.
+        out: output folder: ``bundles/device/recipe/`` is the bundle to deploy, ``report.md`` and ``report.json``
+            contain the results, ``report.html`` shows them (drawn from ``figures.json``), ``stages/`` has the cached
+            stages. It can be moved.
+        again: name of a stage to execute again, with all stages that depend on it.
         progress: callback, invoked during every step.
 
     Returns:
-        the answers, as ``report.json`` holds them: ``{"schema": 1, "targets": {"device/recipe": answer}}``.
+        the content of ``report.json``: ``{"schema": 1, "targets": {"device/recipe": answer}}``.
 
     Raises:
-        UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.
+        UnknownName, InvalidValue, DataError: a name or a value in the job is unknown or invalid.
         TableError, RuntimeUnavailable: a target cannot run on this host.
-        InfeasibleBudget: no network of the space is that fast.
-        ParityError: the lowered network computes something else.
+        InfeasibleBudget: no network of the space is within the budget.
+        ParityError: the outputs of the lowered network differ.
         OutputError: a file cannot be written, or another process works in the folder.
-        SystemExit: in a process that the training started, when the training is done.
+        SystemExit: in a process that the training started, when the training is finished.
     """
     check_stage(again)
     plans = plan_job(job, out, progress)
-    if started_by_training():  # by the train stage of the first process, which does all else
+    if started_by_training():  # by the train stage of the first process, which runs all other stages
         plans[0].train.work(plans[0].train.unfinished)
     runs = dict[str, list[StageRun]]()
     answers = dict[str, Result]()
@@ -54,7 +54,7 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
         check_output(out, plans)
         for plan in plans:
             runs[plan.name] = [stages.run(stage) for stage in plan.measured]
-            # Known before anything long: a training of days must not end at an impossible budget.
+            # Checked before long work: a training of days must not end at an infeasible budget.
             check_feasible(plan.context.constraints(plan.profile.folder))
         for plan in plans:
             runs[plan.name] += [stages.run(stage) for stage in plan.made]
@@ -67,7 +67,7 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
 
 
 def check_stage(name: str | None) -> None:
-    """Check the name of a stage that is done again; None is fine.
+    """Check the name of a stage to execute again; None is valid.
 
     Raises:
         UnknownName: there is no such stage.
@@ -77,10 +77,10 @@ def check_stage(name: str | None) -> None:
 
 
 def check_output(out: Path, plans: list[TargetPlan]) -> None:
-    """Check, before long work, that what a run makes may be written where it shall; nothing is written.
+    """Check, before long work, that the output paths of a run are free; nothing is written.
 
     Raises:
-        OutputError: something else stands there.
+        OutputError: something else exists at such a path.
     """
     for plan in plans:
         check_output_folder(_bundle(out, plan))
@@ -91,7 +91,7 @@ def _bundle(out: Path, plan: TargetPlan) -> Path:
 
 
 def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
-    """The answer of a target whose stages are done; its bundle is put where people look for it."""
+    """The answer of a target with finished stages; its bundle is copied to ``bundles/``."""
     context, found, timed = plan.context, plan.search.result(), plan.bench.result()
     compared = plan.export.result()["accuracy"]
     made = open_bundle(plan.export.folder / "bundle")
@@ -101,7 +101,7 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         made.manifest.model_copy(
             update={
                 "measured_ms": timed["bundle"]["measured_ms"],
-                "measured_cores": timed["bundle"].get("cores") or None,  # a stage of an older version has none
+                "measured_cores": timed["bundle"].get("cores") or None,  # missing in stages of older versions
             }
         ),
     )

@@ -1,4 +1,4 @@
-"""From the results of a run's stages to its figures."""
+"""Collect the figures of a run from the results of its stages."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from hwnas.supernet.store import read_facts
 from hwnas.training.metrics import METRICS
 
 _LOSSES: tuple[Loss, ...] = get_args(Loss)
-_POINTS = 200  # of a curve
-_SHARES = {"tolerance", "max_disagreement", "disagreement", "drift", "reference_spread"}  # of the facts about timing
-_MOST_CHOICES = 64  # of a slot: as many columns as a heat map shows
+_POINTS = 200  # points of a curve
+_SHARES = {"tolerance", "max_disagreement", "disagreement", "drift", "reference_spread"}  # timing facts in percent
+_MOST_CHOICES = 64  # choices of a slot: the largest number of columns of a heat map
 
 
 def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
-    """The figures of a run whose stages are done.
+    """The figures of a run with finished stages.
 
     Args:
         plan: of any of its targets: they share the training.
-        targets: one a target.
+        targets: one entry per target.
     """
     context, trained = plan.context, plan.train.folder
     job, space = context.job, context.space
@@ -93,11 +93,11 @@ def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
 
 
 def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures:
-    """The figures of a target whose stages are done.
+    """The figures of a target with finished stages.
 
     Args:
         plan: of the target.
-        answer: what is answered of it.
+        answer: its answer.
         out: the run's folder.
     """
     context, profiled = plan.context, plan.profile.folder
@@ -189,7 +189,7 @@ def _texts(facts: Mapping[str, object]) -> Facts:
 
 
 def _measurement(facts: Mapping[str, object]) -> Facts:
-    """How times were taken; shares as percent."""
+    """The facts of a measurement; shares in percent."""
     return {
         name.replace("_", " "): f"{value:.1%}" if name in _SHARES and isinstance(value, float) else str(value)
         for name, value in facts.items()
@@ -197,7 +197,7 @@ def _measurement(facts: Mapping[str, object]) -> Facts:
 
 
 def search_figures(space: Space, searched: Mapping[str, Any]) -> Search:
-    """From the result of the search stage."""
+    """Figures of the search stage."""
 
     def networks(found: Iterable[Mapping[str, Any]]) -> list[Network]:
         return [Network.model_validate({**each, "arch": space.describe(each["arch"])}) for each in found]
@@ -214,7 +214,7 @@ def search_figures(space: Space, searched: Mapping[str, Any]) -> Search:
 
 
 def timed_networks(model: LatencyModel, validated: Mapping[str, Any]) -> list[TimedNetwork]:
-    """From the result of the validate stage."""
+    """Figures of the validate stage."""
     codes = np.array(validated["codes"], np.uint8)
     rows = zip(
         model.space.decode(codes),
@@ -232,7 +232,7 @@ def timed_networks(model: LatencyModel, validated: Mapping[str, Any]) -> list[Ti
 
 
 def slot_costs(model: LatencyModel, found: Mapping[str, int]) -> list[SlotCost]:
-    """Every slot that stands in the network found or in the largest one, in the order of execution."""
+    """Every slot with an op in the result or in the largest network, in the order of execution."""
     space = model.space
     of_found, of_largest = slot_latencies(model, found), slot_latencies(model, space.largest)
     costs = []
@@ -252,11 +252,11 @@ def slot_costs(model: LatencyModel, found: Mapping[str, int]) -> list[SlotCost]:
 
 
 def table_rows(table: LatencyTable, space: Space, found: Mapping[str, int]) -> list[TableRow]:
-    """The table by slots; what slots share, such as the resolution, is held at the network found.
+    """The table by slots; shared variables, such as the resolution, are fixed to the values of the result.
 
-    Where slots have nothing to themselves, as the edges of a cell that stands in every stage, all but the resolution
-    varies. Left out are slots of more choices than a picture shows: a sum in a cell reads the variables of all its
-    inputs, millions of choices for a few cheap ops.
+    If slots have no variables of their own, as the edges of a cell that every stage shares, all but the resolution
+    vary. Slots with more choices than a heat map shows are left out: a sum in a cell reads the variables of all its
+    inputs, i.e. millions of choices for a few cheap ops.
     """
     parents = {v.requires[0] for v in space.variables if v.requires}
     rows = [row for slot in space.slots if (row := _row(table, space, slot, found, parents, set(space.shared)))]
@@ -272,7 +272,7 @@ def _row(
     sizes = [len(space.variable(name).values) for name in own]
     if not own or math.prod(sizes) > _MOST_CHOICES:
         return None
-    # A depth is held where the block stands.
+    # A depth is fixed to a value for which the block exists.
     held = {n: space.variable(n).values[-1] if n in parents else found[n] for n in slot.variables if n not in own}
     choices = []
     for index in np.ndindex(*sizes):
@@ -283,14 +283,14 @@ def _row(
             chosen = stands and all(found[name] == value for name, value in values.items())
             choices.append(TableCell(values=list(values.values()), latency_ms=table.latency_ms(op), chosen=chosen))
     kinds = [re.sub(r"_\d+", "", name) for name in own]
-    if not choices:  # whatever is chosen costs nothing, as on an edge that is held to `none` or `skip_connect`
+    if not choices:  # all choices are free, e.g. an edge that is fixed to `none` or `skip_connect`
         return None
     shown = {name: value for name, value in held.items() if name not in parents}
     return TableRow(slot=slot.name, group=slot.group, variables=kinds, held=shown, choices=choices)
 
 
 def training_figures(trained: Path, phases: Mapping[str, int]) -> Training | None:
-    """Curves from a training's metrics; None where it left none.
+    """Curves from a training's metrics; None if there are none.
 
     Args:
         trained: folder of the training.
@@ -305,7 +305,7 @@ def training_figures(trained: Path, phases: Mapping[str, int]) -> Training | Non
     steps = np.array_split([float(row["step"]) for row in rows], min(_POINTS, len(rows)))
     curves = []
     for name in _LOSSES:
-        # A phase that trains one network alone has no other loss: all curves are cut into the same steps, with gaps.
+        # A phase with a single network has only one loss: all curves use the same steps, with gaps.
         losses = np.array_split([float(row[name] or "nan") for row in rows], len(steps))
         known = [part[~np.isnan(part)] for part in losses]
         if any(map(len, known)):

@@ -1,4 +1,4 @@
-"""Jobs: what `hwnas compile` is asked to do, as a TOML file."""
+"""Jobs: the TOML files of `hwnas compile`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hwnas.workflows.training import Accelerator, Precision
 
 
 class SpaceChoice(Spec):
-    """``[space]``: name of the space, and variables that are held to some values."""
+    """``[space]``: name of the space, and variables that are restricted to some values."""
 
     name: str
     fix: dict[str, int | list[int]] = Field(default={})
@@ -29,12 +29,12 @@ class DataChoice(Spec):
 
 
 class LatencyConfig(Spec):
-    """``[latency]``: whole networks that are timed to fit the model, to bound its error, and to validate it.
+    """``[latency]``: networks to time for fitting the model, for bounding its error, and for validation.
 
     Attributes:
-        calibration_networks: that the latency model is fitted on.
-        bound_networks: whose errors give the upper bounds.
-        validation_networks: that the model never saw.
+        calibration_networks: networks for the fit of the latency model.
+        bound_networks: networks whose errors give the upper bounds.
+        validation_networks: held-out networks for the validation.
         max_seconds: time limit of one measurement of networks, in seconds; 55 if None.
     """
 
@@ -45,13 +45,13 @@ class LatencyConfig(Spec):
 
 
 class JobTraining(TrainConfig):
-    """``[training]``: a training config, and what the training runs on.
+    """``[training]``: a training config, and the hardware of the training.
 
     Attributes:
         accelerator: auto, cpu or cuda.
-        precision: 32-true, or bf16-mixed where the device has it.
-        devices: processes in all, one a device.
-        teacher: folder of a trained supernet, whose largest network teaches as well.
+        precision: 32-true, or bf16-mixed if the device supports it.
+        devices: total number of processes, one per device.
+        teacher: folder of a trained supernet whose largest network is an additional teacher.
     """
 
     accelerator: Accelerator = "cpu"
@@ -61,16 +61,16 @@ class JobTraining(TrainConfig):
 
     @property
     def config(self) -> TrainConfig:
-        """The training config alone."""
+        """The training config only."""
         return TrainConfig.model_validate(self.model_dump(include=set(TrainConfig.model_fields), by_alias=True))
 
 
 class AccuracyConfig(Spec):
-    """``[accuracy]``: subnets evaluated to fit the accuracy model, and the images that an evaluation takes.
+    """``[accuracy]``: subnets to evaluate for the accuracy model, and the images of an evaluation.
 
     Attributes:
-        subnets: subnets with inherited weights, spread over cost; all of a space that has fewer.
-        images: of the validation split, the first ones.
+        subnets: number of subnets with inherited weights, spread over cost; all if the space has fewer.
+        images: number of validation images, the first ones.
         calibration_images: training images for BN re-calibration.
     """
 
@@ -79,7 +79,7 @@ class AccuracyConfig(Spec):
     calibration_images: PositiveInt = 2000
 
     def networks(self, space: Space) -> int:
-        """How many subnets of a space are evaluated."""
+        """Number of subnets of a space to evaluate."""
         return min(self.subnets, space.size)
 
 
@@ -88,8 +88,8 @@ class SearchConfig(Spec):
 
     Attributes:
         strategy: see `hwnas.search.STRATEGIES`.
-        candidates: networks that are really evaluated after the search.
-        random_networks: random networks within the budget, the baseline.
+        candidates: number of networks to evaluate after the search.
+        random_networks: number of random networks within the budget, for the baseline.
         confidence: that the measured latency stays within the budget.
     """
 
@@ -103,11 +103,11 @@ class Job(Spec):
     """A job.
 
     Attributes:
-        schema_: version of the file's form, ``schema`` in the file.
+        schema_: version of the file format, ``schema`` in the file.
         targets: ``device/recipe`` each; the device ``this`` is the present host.
         budget: latency, as ``"0.8ms"`` or as a share of the largest network's, ``"50%"``; one for all targets, or a
-            table with one for each.
-        seed: of everything that is drawn.
+            table with one per target.
+        seed: of all random choices.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -132,13 +132,13 @@ class Job(Spec):
 
 
 def read_job(path: Path) -> Job:
-    """A job from its file; a relative path in it counts from the file's folder.
+    """A job from its file; relative paths in it are relative to the file's folder.
 
     Raises:
         SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.
     """
     job = read_spec(path, Job)
-    # Absolute, for they stand in the supernet, which is opened again from anywhere.
+    # Absolute, because the supernet stores them and can be opened from any folder.
     folder, training = path.parent, job.training
     space = job.space.model_copy(update={"name": absolute_name(job.space.name, folder)})
     data = job.data.model_copy(update={"name": absolute_name(job.data.name, folder)})

@@ -1,4 +1,4 @@
-"""From a job to its stages: what each of them depends on, known before any is done."""
+"""From a job to its stages and their inputs, which are known before any stage is executed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from hwnas.workflows.training import check_devices
 
 @dataclass(frozen=True, kw_only=True)
 class TargetPlan:
-    """The stages of one target, in their order; targets share those whose key is the same.
+    """The stages of one target, in order; targets share stages with the same key.
 
     Attributes:
-        context: what the stages work with.
+        context: common objects of the stages.
         profile, validate, train, accuracy, search, export, bench: the stages.
     """
 
@@ -49,17 +49,17 @@ class TargetPlan:
 
     @property
     def measured(self) -> tuple[Stage, ...]:
-        """What comes before the training: it decides whether the budget can be kept."""
+        """The stages before the training: they determine whether the budget is feasible."""
         return self.profile, self.validate
 
     @property
     def made(self) -> tuple[Stage, ...]:
-        """The training, and what comes behind it."""
+        """The training and the stages after it."""
         return self.train, self.accuracy, self.search, self.export, self.bench
 
     @property
     def name(self) -> str:
-        """Of the target, ``device/recipe``."""
+        """Name of the target, ``device/recipe``."""
         return self.context.target.name
 
 
@@ -67,15 +67,15 @@ STAGES = tuple(field.name for field in fields(TargetPlan))[1:]
 
 
 def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPlan]:
-    """A plan for each target of a job; all that can be wrong with a job is found here, before anything long begins.
+    """A plan for each target of a job; all errors in a job are found here, before long work.
 
     Args:
-        job: what to do.
+        job: the job.
         out: its output folder; nothing is written.
-        progress: callback that the stages invoke; they name their target if there are several.
+        progress: callback of the stages, which name their target if there are several.
 
     Raises:
-        UnknownName, InvalidValue, DataError: the job names something that does not exist or cannot be.
+        UnknownName, InvalidValue, DataError: a name or a value in the job is unknown or invalid.
         TableError, RuntimeUnavailable: a target cannot run on this host.
     """
     if job.search.strategy not in strategy_names():
@@ -84,7 +84,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     needed = bound_networks_for(job.search.confidence)
     if job.latency.bound_networks < needed:
         raise InvalidValue(
-            f"search.confidence is {job.search.confidence:g}, which takes {needed} bound networks; "
+            f"search.confidence is {job.search.confidence:g}, which requires {needed} bound networks; "
             f"latency.bound_networks is {job.latency.bound_networks}. Raise it, or lower the confidence"
         )
     targets = _targets(job)
@@ -92,7 +92,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
     _check_size(job, space)
     for phase in job.training.phases:
-        phase.open(space)  # a restriction that the space does not know
+        phase.open(space)  # checks the restrictions of the phase
     _check_devices(job.training)
     fingerprint = data.fingerprint()
     return [
@@ -114,29 +114,31 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
 
 
 def _budgets(job: Job) -> dict[str, str]:
-    """Target as the job writes it -> its budget."""
+    """Target as written in the job -> its budget."""
     given = job.budget if isinstance(job.budget, Mapping) else dict.fromkeys(job.targets, job.budget)
     for name in given:
         if name not in job.targets:
-            raise UnknownName("target in [budget]", name, job.targets, "It lists the job's targets as `targets` does.")
+            raise UnknownName("target in [budget]", name, job.targets, "Use the names in `targets`.")
     if missing := [name for name in job.targets if name not in given]:
         raise InvalidValue(
-            f"[budget] has none for {', '.join(missing)}; write one for each target, or one text for all"
+            f"[budget] has no entry for {', '.join(missing)}; write one for each target, or one text for all"
         )
     for text in given.values():
         _, unit = check_budget_text(text)
-        if unit not in ("", "ms", "%"):  # told here, not by the search behind a profile that takes minutes
-            raise InvalidValue(f"a job's budget is a latency, 0.8ms, or 50% of the largest network's; not {text!r}")
+        if unit not in ("", "ms", "%"):  # checked here, before a profile that takes minutes
+            raise InvalidValue(
+                f"a job's budget must be a latency, 0.8ms, or 50% of the largest network's; not {text!r}"
+            )
     return given
 
 
 def _targets(job: Job) -> dict[str, Target]:
-    """Target as the job writes it -> the target, which can run on this host."""
+    """Target as written in the job -> the target, which can run on this host."""
     found: dict[str, Target] = {}
     for text in job.targets:
         target = resolve_target(text)
         if text in found or target in found.values():
-            raise InvalidValue(f"targets names {target.name} twice: {', '.join(job.targets)}; name it once")
+            raise InvalidValue(f"targets contains {target.name} twice: {', '.join(job.targets)}; list it once")
         check_host(target)
         found[text] = target
     return found
@@ -147,35 +149,35 @@ def _check_size(job: Job, space: Space) -> None:
     networks = latency.calibration_networks + latency.bound_networks + latency.validation_networks
     if space.size < networks:
         raise InvalidValue(
-            f"[latency] asks for {networks} different networks ({latency.calibration_networks} to calibrate, "
-            f"{latency.bound_networks} to bound the error, {latency.validation_networks} to validate), and "
-            f"{space.name} has {space.size} under these restrictions. Ask for fewer, or leave more choices in [space]"
+            f"[latency] needs {networks} different networks ({latency.calibration_networks} to calibrate, "
+            f"{latency.bound_networks} to bound the error, {latency.validation_networks} to validate), but "
+            f"{space.name} has {space.size} under these restrictions. Lower the numbers, or restrict [space] less"
         )
     check_enough(space, job.accuracy.networks(space))
 
 
 def _check_devices(training: JobTraining) -> None:
-    """Check, before anything long, that a training can run on what the job names.
+    """Check, before long work, that a training can run on the job's hardware.
 
     Raises:
-        InvalidValue: a launcher started this command several times, or the devices are not there.
+        InvalidValue: a launcher started this command several times, or the devices are not available.
     """
     if training.devices > 1 and (started := launcher(os.environ)):
         raise InvalidValue(
-            f"{started.name} started several processes of this command, and a job starts those of its training itself; "
-            "start one process"
+            f"{started.name} started several processes of this command, but a job starts the processes of its training "
+            "itself; start one process"
         )
     where, usual = (training.accelerator, training.devices, training.precision), JobTraining()
-    # Fabric takes a second to load, and this process's CPU is there.
+    # Loading Fabric takes a second, and the CPU needs no check.
     if where != (usual.accelerator, usual.devices, usual.precision) and not started_by_training():
         check_devices(*where)
 
 
 def _runs_on(training: JobTraining) -> dict[str, object]:
-    """What a training depends on beside its config; nothing where it runs on the CPU as jobs always did.
+    """Inputs of a training besides its config; empty for a training on the CPU, so that older stages stay valid.
 
     Raises:
-        SpecError: the teacher's folder holds no supernet.
+        SpecError: the teacher's folder is not a supernet.
     """
     usual = JobTraining()
     on = {
@@ -191,7 +193,7 @@ def _runs_on(training: JobTraining) -> dict[str, object]:
 def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
-    if file := file_of(context.space.name):  # its stages are done again when the space changes
+    if file := file_of(context.space.name):  # stages are executed again when the space's file changes
         domain["file_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     shared, stage = replace(context, progress=progress), partial(Stage, place=place)
     profile = stage(
@@ -246,7 +248,7 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
     )
     export = stage(
         name="export",
-        # The recipe's hash leaves out what judges a program; the stages before this one depend on the rest.
+        # The recipe's hash excludes the limits of checks; the earlier stages depend on the rest.
         inputs={"target": target.name, "recipe": target.recipe.model_dump(mode="json", exclude={"description"})},
         needs=(search, train),
         work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),

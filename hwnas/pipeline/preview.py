@@ -1,4 +1,4 @@
-"""What a run would do and why, without doing it."""
+"""Preview of a run: which stages it would execute, and why."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from hwnas.pipeline.job import Job
 from hwnas.pipeline.plan import plan_job
 from hwnas.search import check_feasible
 
-_SHOWN = 3  # differences of a stage from the nearest earlier one
+_SHOWN = 3  # shown differences of a stage from the most similar earlier one
 _LONGEST = 40  # characters of a value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What would become of a stage.
+    """The preview of a stage.
 
     Attributes:
         name, key: of the stage.
-        target: that it belongs to; None where all share it.
+        target: target that it belongs to; None if all share it.
         cached: whether it would be reused.
-        why: the reasons to do it; empty where it is reused.
-        seconds: it took when it was done; None where it is to be done, or an older hwnas did it.
-        expected_s: seconds that the last stage of this name took in the folder; None where it is reused, or none is
-            known. Other settings may make it longer or shorter.
-        expected_of: the target of that last stage; None where targets share it.
+        why: the reasons to execute it; empty if it is reused.
+        seconds: of its execution; None if it is not finished, or an older hwnas executed it.
+        expected_s: seconds of the last stage of this name in the folder; None if it is reused, or unknown. Other
+            settings may change the time.
+        expected_of: the target of that last stage; None if targets share it.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Preview:
 
 
 def preview_job(job: Job, out: Path, *, again: str | None = None) -> list[Preview]:
-    """What `compile_job` would do, in its order; nothing is timed or written.
+    """The stages that `compile_job` would execute, in order; nothing is timed or written.
 
     Raises:
-        InfeasibleBudget: a profile is there, and no network keeps the budget.
+        InfeasibleBudget: a profile exists, and no network is within the budget.
         UnknownName, InvalidValue, DataError, TableError, RuntimeUnavailable: as in `compile_job`.
-        OutputError: a file, or somebody's own folder, stands where a bundle is to be written.
+        OutputError: a file, or a folder that is not a bundle, exists at the path of a bundle.
     """
     check_stage(again)
     plans = plan_job(job, out)
@@ -77,10 +77,10 @@ def preview_job(job: Job, out: Path, *, again: str | None = None) -> list[Previe
 
 
 def _reasons(stage: Stage, again: str | None, found: Mapping[str, Preview]) -> Iterator[str]:
-    """Why a stage would be done: for what comes before it, for what changed, or for what is left of it."""
+    """Why a stage would be executed: an earlier stage, a changed input, or an unfinished attempt."""
     after = [need.name for need in stage.needs if not found[need.key].cached]
     if stage.name == again:
-        yield "asked for by --from"
+        yield "requested by --from"
     if after:
         yield f"after {' and '.join(after)}"
     whole = stage.is_whole()
@@ -90,7 +90,7 @@ def _reasons(stage: Stage, again: str | None, found: Mapping[str, Preview]) -> I
     if whole and not after and stage.name != again:
         return
     if stage.unfinished.exists():
-        yield "goes on from where it was stopped"
+        yield "resumes"
     elif stage.folder.exists():
         if not whole:
             yield "its files were changed"
@@ -99,7 +99,7 @@ def _reasons(stage: Stage, again: str | None, found: Mapping[str, Preview]) -> I
 
 
 def _differences(stage: Stage) -> Iterator[str]:
-    """What sets a stage apart from the earlier one, of its name and target, that is nearest to it."""
+    """Differences of a stage from the most similar earlier one of the same name and target."""
     mine = _flat(stage.inputs)
     needs = {need.name for need in stage.needs}
     nearest: dict[str, tuple[str, str]] | None = None
@@ -125,14 +125,14 @@ def _differences(stage: Stage) -> Iterator[str]:
 
 
 def _flat(value: object, name: str = "") -> dict[str, str]:
-    """Nested values as text, by their path: ``training.phases.0.steps``."""
+    """Nested values as text by path: ``training.phases.0.steps``."""
     items: Iterator[tuple[object, object]] | None = None
     if isinstance(value, Mapping):
         items = iter(value.items())
     elif isinstance(value, list | tuple):
         items = iter(enumerate(value))
     if items is None:
-        # As JSON keeps it, so that what was read back compares equal; quoted as in a job's file.
+        # As JSON, so that stored values compare equal; quoted as in a job's file.
         text = json.dumps(value, ensure_ascii=False)
         return {name: text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"}
     return {

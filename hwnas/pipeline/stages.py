@@ -1,7 +1,6 @@
-"""The stages of a compilation, each a function of what it depends on.
+"""The stages of a compilation, each a function of its inputs.
 
-A stage gets the folder that it works in and returns its result as JSON values; `hwnas.pipeline.compile` strings them
-together.
+A stage gets its working folder and returns its result as JSON values; `hwnas.pipeline.compile` connects them.
 """
 
 from __future__ import annotations
@@ -44,17 +43,17 @@ from hwnas.workflows.training import launched, train_into
 
 Result = dict[str, Any]
 
-_SHOWN = 300  # networks of a front that are kept
+_SHOWN = 300  # networks of a front to keep
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the stages of a target share.
+    """Common objects of the stages of a target.
 
     Attributes:
         job: the job.
-        target: the one of its targets that a stage is for.
-        budget: of that target.
+        target: the target.
+        budget: of the target.
         data: its dataset, opened.
         space: its space.
         progress: callback that every stage invokes.
@@ -69,13 +68,13 @@ class Context:
 
     @cached_property
     def protocols(self) -> Protocols:
-        """How the job times ops and networks."""
+        """The job's timing protocols."""
         seconds = self.job.latency.max_seconds
         return usual() if seconds is None else replace(usual(), networks=replace(usual().networks, max_seconds=seconds))
 
     @cached_property
     def data_facts(self) -> dict[str, str | int | None]:
-        """How to open the data again."""
+        """The facts to open the data again."""
         return {"name": self.job.data.name, "path": self.job.data.path}
 
     def model(self, profiled: Path) -> LatencyModel:
@@ -106,7 +105,7 @@ class Context:
 
 
 def profile_stage(context: Context, folder: Path) -> Result:
-    """Every op of the space timed on the target, and the context factors."""
+    """Time every op of the space on the target, and fit the context terms."""
     config = context.job.latency
     table = profile_into(
         folder / "table.csv",
@@ -122,7 +121,7 @@ def profile_stage(context: Context, folder: Path) -> Result:
 
 
 def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
-    """Predictions against fresh networks: the figures, and the networks that they are of."""
+    """Validate predictions on held-out networks: the figures and the networks."""
     networks = context.job.latency.validation_networks
     report = validate(
         context.model(profiled.folder),
@@ -142,7 +141,7 @@ def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
 
 
 def train_stage(context: Context, folder: Path) -> Result:
-    """A trained supernet."""
+    """Train a supernet."""
     job, training = context.job, context.job.training
     train_into(
         folder,
@@ -165,7 +164,7 @@ def train_stage(context: Context, folder: Path) -> Result:
 
 
 def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
-    """Subnets, spread over cost, evaluated with inherited weights."""
+    """Evaluate subnets with inherited weights, spread over cost."""
     job = context.job
     with Journal(folder / "evaluated.jsonl", {}) as journal:
         codes, found = evaluate_subnets(
@@ -179,7 +178,7 @@ def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
 
 
 def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, evaluated: Stage) -> Result:
-    """The best network within the budget, and the best of random ones, both by real evaluation."""
+    """Find the best network within the budget and the best random one, both by evaluation."""
     space, config, seed = context.space, context.job.search, context.job.seed
     known = evaluated.result()
     model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
@@ -224,7 +223,7 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
             "size": len(front.candidates),
             "networks": _evaluated(_thinned(front.candidates)),
         },
-        # Of a budget that hardly any network keeps the search finds one, and the baseline none.
+        # With a tight budget the search may find a network, and the random baseline none.
         "best_random": {
             "arch": None if best_random is None else random[best_random]["arch"],
             "networks": len(random),
@@ -234,7 +233,7 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
 
 
 def _evaluated(candidates: Sequence[Candidate], accuracies: Sequence[float] | None = None) -> list[Result]:
-    """Networks of one objective, a latency, as they are kept; the accuracy is None where none was evaluated."""
+    """Networks with one latency objective as JSON values; the accuracy is None if it was not evaluated."""
     found, known = [], accuracies or itertools.repeat(None)
     for candidate, accuracy in zip(candidates, known, strict=False):
         [predicted_ms] = candidate.costs.values()
@@ -250,7 +249,7 @@ def _evaluated(candidates: Sequence[Candidate], accuracies: Sequence[float] | No
 
 
 def _front(problem: Problem, progress: Progress) -> Found:
-    """The front without the budget: the exact one, or NSGA-II's of a space that does not fall into parts."""
+    """The Pareto front without the budget: exact, or by NSGA-II if the space cannot be decomposed."""
     free = replace(problem, budgets={})
     try:
         return find_front(free, "exact", progress=progress)
@@ -259,13 +258,13 @@ def _front(problem: Problem, progress: Progress) -> Found:
 
 
 def _thinned(front: list[Candidate]) -> list[Candidate]:
-    """At most so many networks as a picture shows, evenly along the front, with both of its ends."""
+    """An even selection of the front for a picture, with both ends."""
     rows = np.linspace(0, len(front) - 1, min(len(front), _SHOWN)).round().astype(int)
     return [front[row] for row in rows]
 
 
 def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, searched: Stage) -> Result:
-    """The bundle, checked for parity; and the networks it is compared with, lowered the same way."""
+    """Create the bundle with a parity check, and lower the baselines in the same way."""
     evaluator, space, found = context.evaluator(trained.folder), context.space, searched.result()
     export(
         space.arch(found["arch"]),
@@ -278,7 +277,7 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
     )
     form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)
     for name, arch in compared.items():
-        what, recipe = f"the network it is compared with: {name.replace('_', ' ')}", context.target.recipe
+        what, recipe = f"the baseline {name.replace('_', ' ')}", context.target.recipe
         network = evaluator.subnet(arch, progress=context.progress)
         context.progress(f"lowering {what}", 0, 1)
         form.write(lower_subnet(network, evaluator, arch, recipe, progress=context.progress), folder / name)
@@ -289,7 +288,7 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
 
 
 def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
-    """The bundle and the networks it is compared with, timed in the same passes."""
+    """Time the bundle and the baselines in common passes."""
     bundle: Bundle = open_bundle(exported.folder / "bundle")
     filename = form_of(context.target.recipe).filename
     programs = {"bundle": bundle.compiled} | {
@@ -310,7 +309,7 @@ def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
 
 
 def bench_noise(result: Mapping[str, Any]) -> str | None:
-    """Why the machine was too noisy for a bench stage to count as finished; None where it was not."""
+    """Why a bench stage does not count as finished because of noise; None if it does."""
     timed = result["bundle"]
     return f"the machine was too noisy for its figures (spread {timed['spread']:.1%})" if timed["too_noisy"] else None
 

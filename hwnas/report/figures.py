@@ -1,6 +1,6 @@
-"""``figures.json``: all that the page of a run shows, as plain values.
+"""``figures.json``: all data of a run's page, as plain values.
 
-The page is drawn from this file alone, so a run's folder can be moved, its stages deleted, and the page be made again.
+The page is drawn from this file only, so it can be drawn again after the run's folder was moved or its stages deleted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hwnas.latency.manifest import Validation
 
 FIGURES = "figures.json"
 Facts = dict[str, str]
-# Ranges in which whatever the page computes stays a number: it divides by latencies and multiplies them by 1000.
+# Ranges for which results on the page are finite: it divides by latencies and multiplies them by 1000.
 Milliseconds = Annotated[float, Field(ge=1e-9, le=1e12)]
 Difference = Annotated[float, Field(ge=-1e12, le=1e12)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -26,13 +26,13 @@ Loss = Literal["loss_largest", "loss_random", "loss_smallest"]
 
 
 class Network(Spec):
-    """A network as a search sees it.
+    """A network of a search.
 
     Attributes:
-        arch: the variables that matter, with their values.
+        arch: the variables with an effect, and their values.
         predicted_ms: by the latency model.
         predicted_accuracy: by the accuracy model.
-        validation_accuracy: of the subnet with inherited weights on validation images; None where not evaluated.
+        validation_accuracy: of the subnet with inherited weights on validation images; None if not evaluated.
     """
 
     arch: dict[str, int]
@@ -42,23 +42,23 @@ class Network(Spec):
 
 
 class Tested(Spec):
-    """What became of a network in the end: p25 on the target, and top-1 accuracy on the test images."""
+    """A deployed network: p25 on the target, and top-1 accuracy on the test images."""
 
     measured_ms: Milliseconds
     test_accuracy: Share
 
 
 class Search(Spec):
-    """The search: its result, and the networks that it is compared with.
+    """The search: its result and baselines.
 
     Attributes:
-        front: networks of which none beats another, whatever the budget, by ascending latency.
-        front_size: how many the whole front has; those above are spread evenly along it.
-        front_strategy: that found it.
-        candidates: really evaluated, the most accurate first; the first one is the network found.
-        random: drawn among those that keep the budget.
-        largest: of the space.
-        proof: in words, what is proved of the network found.
+        front: Pareto front without a budget, by ascending latency.
+        front_size: size of the whole front; `front` is an even selection of it.
+        front_strategy: strategy that found it.
+        candidates: evaluated networks, the most accurate first; the first is the result.
+        random: random networks within the budget.
+        largest: the largest network of the space.
+        proof: what is proved about the result, in words.
     """
 
     front: list[Network] = Field(min_length=1)
@@ -80,10 +80,9 @@ class TimedNetwork(Spec):
 
 
 class SlotCost(Spec):
-    """Milliseconds of a slot in the network found and in the largest one, and the op of the former.
+    """Milliseconds of a slot in the result and in the largest network, and the op of the former.
 
-    The sum over the slots is the prediction. One of a group may be negative: of slots that stand in every network only
-    the sum is known.
+    The sum over the slots is the prediction. A slot may be negative: for slots in every network only the sum is known.
     """
 
     slot: str
@@ -102,12 +101,12 @@ class TableCell(Spec):
 
 
 class TableRow(Spec):
-    """A slot's part of the latency table: its op by the variables that it alone reads.
+    """A slot's part of the latency table: its op by the variables that only it reads.
 
     Attributes:
         slot, group: its names.
-        variables: what the variables are of, e.g. kernel and expansion.
-        held: the slot's other variables, as they were held.
+        variables: kinds of the variables, e.g. kernel and expansion.
+        held: fixed values of the slot's other variables.
         choices: the ops.
     """
 
@@ -119,7 +118,7 @@ class TableRow(Spec):
 
 
 class StageTime(Spec):
-    """A stage of the run: its seconds in this run, and those that doing it took; None where an older hwnas did it."""
+    """A stage of the run: its seconds in this run, and those of its execution; None if an older hwnas executed it."""
 
     name: str
     seconds: Finite
@@ -128,24 +127,24 @@ class StageTime(Spec):
 
 
 class TargetFigures(Spec):
-    """The story of one target.
+    """The figures of one target.
 
     Attributes:
         target: ``device/recipe``.
-        budget, budget_ms: as asked for, and in milliseconds.
-        limit_ms: what a prediction had to keep, so that the measurement keeps the budget at this confidence.
+        budget, budget_ms: as in the job, and in milliseconds.
+        limit_ms: limit of predictions for which the measurement is within the budget at this confidence.
         confidence: of the budget.
-        predicted_ms, measured_ms: of the network found.
-        test_accuracy: of the network found, deployed.
-        torch_accuracy: of the same in torch.
-        top1_agreement: share of the test images on which both say the same class.
+        predicted_ms, measured_ms: of the result.
+        test_accuracy: of the deployed result.
+        torch_accuracy: of the result in torch.
+        top1_agreement: share of the test images with equal top-1 classes.
         max_abs_error: largest difference of a logit.
         images: test images.
         size_bytes: of the deployed program.
-        macs, params: of the network found.
+        macs, params: of the result.
         bundle: its folder, relative to the run's.
-        too_noisy: the machine was too noisy for the last measurement to be trusted; `spread` says how noisy.
-        largest, best_random: what it is compared with; None where no random network keeps the budget.
+        too_noisy: the machine was too noisy for the last measurement to be trusted; `spread` quantifies it.
+        largest, best_random: baselines; None if no random network is within the budget.
         search, validation, networks, slots, table, stages: see their classes.
         provenance: title -> name -> value.
     """
@@ -181,7 +180,7 @@ class TargetFigures(Spec):
     @model_validator(mode="after")
     def _slots_add_up(self) -> TargetFigures:
         if not sum(slot.found_ms for slot in self.slots) > 0:
-            raise ValueError("slots: their found_ms add up to no latency")
+            raise ValueError("slots: the sum of found_ms is not a valid latency")
         return self
 
 
@@ -196,7 +195,7 @@ class Curve(Spec):
 class Training(Spec):
     """Curves of the training, all at the same steps, and the step after which each of its phases ended.
 
-    A value is None where no network of its kind was trained, as in a phase of the largest one alone.
+    A value is None if no network of its kind was trained, as in a phase of the largest network only.
     """
 
     curves: list[Curve] = Field(min_length=1)
@@ -213,14 +212,14 @@ class Training(Spec):
 
 
 class RunFigures(Spec):
-    """A run: what its targets share, and the story of each.
+    """A run: figures common to its targets, and those of each.
 
     Attributes:
-        schema_: version of the file's form, ``schema`` in the file.
+        schema_: version of the file format, ``schema`` in the file.
         space: its name.
-        space_size: number of its networks; a float, for it may have more than a JSON reader counts exactly.
+        space_size: number of its networks; a float, because it may exceed the exact integers of JSON readers.
         data: name of the dataset.
-        training: None where no metrics are left.
+        training: None if the metrics were deleted.
         provenance: as in `TargetFigures`.
         targets: at least one.
     """
@@ -242,19 +241,19 @@ def read_figures(run: Path) -> RunFigures:
     """The figures of a finished run.
 
     Raises:
-        SpecError: the folder is none of a run, the run is not finished, or the file is malformed or of a newer hwnas.
+        SpecError: the folder is not a run, the run is not finished, or the file is malformed or of a newer hwnas.
     """
     path = run / FIGURES
     if not run.is_dir():
-        raise SpecError(f"{run} is no folder; give the output folder of `hwnas compile`")
+        raise SpecError(f"{run} is not a folder; pass the output folder of `hwnas compile`")
     if not path.is_file():
         done = sorted({f.parent.name.rpartition("-")[0] for f in (run / "stages").glob("*[!l]/result.json")})
         if (run / "stages").is_dir():
             raise SpecError(
                 f"the run in {run} is not finished (finished stages: {', '.join(done) or 'none'}): there is no "
-                f"{FIGURES} yet. The same `hwnas compile` goes on where it stopped, and writes the report last"
+                f"{FIGURES} yet. The same `hwnas compile` resumes it, and writes the report last"
             )
-        raise SpecError(f"{run} is no run: it has neither {FIGURES} nor stages. Make one with: hwnas compile JOB")
+        raise SpecError(f"{run} is not a run: it has neither {FIGURES} nor stages. Create one with: hwnas compile JOB")
     try:
         return RunFigures.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -22,11 +22,11 @@ def write_fronts(
     """Write ``front.csv``, ``front.json`` and ``front.svg`` into a folder.
 
     Args:
-        folder: is made if it is not there.
+        folder: created if it does not exist.
         space: of the networks.
-        fronts: one or several, such as one a recipe.
-        objective: the axis of the picture; its unit is that of all.
-        marked: networks that the picture points out, such as those chosen, by the label of their front.
+        fronts: one or several, such as one per recipe.
+        objective: the axis of the picture; all fronts have its unit.
+        marked: networks to highlight in the picture, such as those chosen, by the label of their front.
 
     Raises:
         OutputError: a file cannot be written.
@@ -65,7 +65,7 @@ def _picture(fronts: Fronts, objective: Objective, marked: Fronts, title: str) -
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):  # the same fronts, the same file
+    with mpl.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):  # a deterministic file
         figure = Figure(figsize=(8, 5), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()

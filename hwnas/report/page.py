@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file with everything in it, which asks nothing of any network."""
+"""The page of a run: one self-contained HTML file that loads nothing from the internet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGE = "report.html"
 
 
 def write_page(out: Path, run: RunFigures) -> Path:
-    """Write a run's figures, and the page that shows them; returns the page's path.
+    """Write a run's figures and its page; return the page's path.
 
     Raises:
         OutputError: a file cannot be written.
@@ -24,7 +24,7 @@ def write_page(out: Path, run: RunFigures) -> Path:
 
 
 def page(run: RunFigures) -> str:
-    """The page as HTML. Whatever comes from files (names of classes, paths) is escaped in it."""
+    """The page as HTML. Values from files (names of classes, paths) are escaped."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -69,7 +69,7 @@ def page(run: RunFigures) -> str:
 
 
 def _verdicts(target: TargetFigures) -> dict[str, Any]:
-    """What the head says in words."""
+    """The texts of the page's head."""
     room = 1 - target.measured_ms / target.budget_ms
     random, largest = target.best_random, target.largest
     versus = [f"{100 * (target.test_accuracy - largest.test_accuracy):+.2f} points against the largest"]

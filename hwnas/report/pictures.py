@@ -8,11 +8,11 @@ from hwnas.errors import OutputError, RuntimeUnavailable
 from hwnas.files import reason_of
 from hwnas.report.figures import RunFigures
 
-_WIDTH, _SCALE = 960, 2  # pixels of the page, and of the picture for each of them
+_WIDTH, _SCALE = 960, 2  # width of the page in pixels, and pixels of the picture per pixel of the page
 
 
 def write_pngs(run: RunFigures, folder: Path) -> list[Path]:
-    """Write a PNG of each plot of a run's page, in its light colours; returns their paths.
+    """Write a PNG of each plot of a run's page in light colours; return their paths.
 
     Raises:
         RuntimeUnavailable: kaleido is not installed, or finds no browser.
@@ -23,7 +23,7 @@ def write_pngs(run: RunFigures, folder: Path) -> list[Path]:
         from kaleido.errors import ChromeNotFoundError
     except ImportError as error:
         raise RuntimeUnavailable(
-            "pictures are drawn by kaleido, which is not installed: pip install 'hwnas[png]'"
+            "kaleido draws the pictures, but is not installed: pip install 'hwnas[png]'"
         ) from error
     from hwnas.report.run_plots import run_plots
     from hwnas.report.target_plots import target_plots
@@ -48,7 +48,7 @@ def write_pngs(run: RunFigures, folder: Path) -> list[Path]:
         raise OutputError(f"cannot write into {folder}: {reason_of(error)}") from error
     except ChromeNotFoundError as error:
         raise RuntimeUnavailable(
-            "pictures are drawn by a Chromium or Chrome, and none is installed. On Debian and Ubuntu: "
-            "apt-get install chromium; elsewhere: kaleido_get_chrome. The page itself needs none"
+            "Chromium or Chrome draws the pictures, but neither is installed. On Debian and Ubuntu: "
+            "apt-get install chromium; elsewhere: kaleido_get_chrome. The page itself needs neither"
         ) from error
     return [folder / f"{plot.name}.png" for plot in plots]

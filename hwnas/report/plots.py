@@ -1,4 +1,4 @@
-"""A plot: a plotly figure with its text alternative and its data as a table; and what all of them share."""
+"""A plot: a plotly figure with its text alternative and its data as a table; and common parts of plots."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 
 from hwnas.report.figures import TargetFigures
 
-# Roles of colours, light and dark. Those of data are apart for all common forms of colour blindness (after Okabe and
-# Ito, "Color Universal Design", 2008), and every series has a shape of its own besides. Figures are made of the light
-# ones; the page puts each one's dark partner in its place, so no two roles may share a light colour.
+# Roles of colours, light and dark. Colours of data are distinguishable with all common forms of colour blindness (after
+# Okabe and Ito, "Color Universal Design", 2008), and every series also has its own shape. Figures use light colours;
+# the page replaces each by its dark counterpart, so no two roles may share a light colour.
 PALETTE: dict[str, tuple[str, str]] = {
     "paper": ("#ffffff", "#14181d"),
     "ground": ("#f6f7f8", "#0d1013"),
@@ -42,8 +42,8 @@ class Plot:
 
     Attributes:
         name: of its PNG, and its id in the page.
-        title: what it shows.
-        summary: what one sees in it, in words.
+        title: its title.
+        summary: its content in words.
         figure: the plot.
         columns, rows: its data as a table.
         note: how to read it; may be empty.
@@ -78,7 +78,7 @@ class Plot:
 
 
 def arch_lines(arch: Mapping[str, int]) -> list[str]:
-    """An arch in a line a kind of variable: ``kernel 3 5 | 7 7 3`` for the stages' blocks."""
+    """An arch with one line per kind of variable: ``kernel 3 5 | 7 7 3`` for the stages' blocks."""
     kinds: dict[str, list[tuple[str, int]]] = {}
     for name, value in arch.items():
         kind, *place = name.split("_")
@@ -101,7 +101,7 @@ def arch_text(arch: Mapping[str, int]) -> str:
 
 
 def short_names(targets: Sequence[TargetFigures]) -> list[str]:
-    """The targets' names; of one device, the recipes' alone."""
+    """The targets' names; for a single device, the names of the recipes only."""
     devices = {target.target.partition("/")[0] for target in targets}
     return [target.target.partition("/")[2] if len(devices) == 1 else target.target for target in targets]
 
@@ -125,12 +125,12 @@ def percent(share: float) -> str:
 
 
 def signed(number: float, decimals: int) -> str:
-    """A difference with its sign, a minus as wide as the plus."""
+    """A difference with its sign; the minus is as wide as the plus."""
     return f"{number:+.{decimals}f}".replace("-", "−")
 
 
 def size_unit(size_bytes: float) -> tuple[str, float]:
-    """The unit that a size is told in, and its bytes: kB below a MB."""
+    """The unit of a size, and its bytes: kB below a MB."""
     return ("MB", 1e6) if size_bytes >= 1e6 else ("kB", 1e3)
 
 
@@ -144,7 +144,7 @@ def size(size_bytes: float) -> str:
 
 
 def base_figure(traces: Iterable[go.Scatter | go.Bar | go.Heatmap], *, height: int, x: str, y: str) -> go.Figure:
-    """Traces on axes with these titles, so many pixels high, in the light colours."""
+    """Traces on axes with these titles, with a height in pixels, in the light colours."""
     axis: dict[str, Any] = {
         "gridcolor": COLOURS["rule"],
         "linecolor": COLOURS["rule"],

@@ -1,4 +1,4 @@
-"""The plots of what the targets of a run share."""
+"""The plots that are common to the targets of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hwnas.report.plots import COLOURS, Plot, base_figure, short_names, size_uni
 
 
 def run_plots(run: RunFigures) -> list[Plot]:
-    """The plots of what the targets share: side by side where there are several, and the training."""
+    """The common plots: a comparison of several targets, and the training."""
     found = _side_by_side(run.targets) if len(run.targets) > 1 else []
     return [*found, *([_training(run.training)] if run.training else [])]
 

@@ -13,11 +13,11 @@ import plotly.graph_objects as go
 from hwnas.report.figures import Network, RunFigures, TableRow, TargetFigures
 from hwnas.report.plots import COLOURS, Plot, arch_lines, arch_text, base_figure, ms, percent, signed
 
-_CELLS_WITH_TEXT = 12  # columns of a heat map
+_CELLS_WITH_TEXT = 12  # largest number of columns of a heat map with text
 
 
 def target_plots(run: RunFigures) -> list[list[Plot]]:
-    """The plots of each target of a run; where there are several, their names begin with the target's number."""
+    """The plots of each target of a run; with several targets, their names start with the target's number."""
     several = len(run.targets) > 1
     found = []
     for i, target in enumerate(run.targets, start=1):
@@ -182,7 +182,7 @@ def _noise_floor(x: list[float], y: list[float]) -> go.Scatter:
 
 
 def _errors(target: TargetFigures, prefix: str) -> Plot:
-    """The error of each prediction, with the noise floor as a band around none."""
+    """The error of each prediction, with the noise floor as a band around 0."""
     networks, floor = target.networks, 100 * target.validation.noise_floor
     both = [[100 * (measured / n.predicted_ms - 1) for measured in n.measured_ms] for n in networks]
     middle = [sum(errors) / 2 for errors in both]
@@ -225,7 +225,7 @@ def _errors(target: TargetFigures, prefix: str) -> Plot:
 
 
 def _slots(target: TargetFigures, prefix: str) -> Plot:
-    """Where the milliseconds go: a bar a slot, the largest network's behind."""
+    """Where the milliseconds go: one bar per slot, with the largest network's bar behind it."""
     slots = target.slots
     total = sum(s.found_ms for s in slots)
     groups: dict[str, float] = {}
@@ -241,7 +241,7 @@ def _slots(target: TargetFigures, prefix: str) -> Plot:
             orientation="h",
             width=width,
             marker={"color": COLOURS[role]},
-            customdata=[[s.group, html.escape(s.op or "nothing stands here")] for s in slots],
+            customdata=[[s.group, html.escape(s.op or "empty")] for s in slots],
             hovertemplate="<b>%{y}</b> (%{customdata[0]})<br>%{fullData.name}: %{x:.4f} ms<extra></extra>",
         )
 
@@ -266,8 +266,8 @@ def _slots(target: TargetFigures, prefix: str) -> Plot:
             + ", ".join(f"{group} takes {value / total:.0%}" for group, value in groups.items())
             + f". The most goes to {costly}."
         ),
-        note="The slots add up to the prediction. Of those that stand in every network only the sum is known: one of "
-        "them may be below 0.",
+        note="The slots add up to the prediction. For slots in every network only the sum is known, so one of them may "
+        "be below 0.",
         figure=figure,
         columns=("slot", "group", "found (ms)", "share", "largest (ms)", "op"),
         rows=[
@@ -279,7 +279,7 @@ def _slots(target: TargetFigures, prefix: str) -> Plot:
 
 def _tables(target: TargetFigures, prefix: str) -> list[Plot]:
     """The latency table as heat maps: one for the slots that read the same kinds of variables."""
-    rows = [row for row in target.table if row.choices]  # older runs kept slots where nothing can stand, too
+    rows = [row for row in target.table if row.choices]  # older runs also kept slots without ops
     kinds = Counter(tuple(row.variables) for row in rows)
     return [
         _heat_map([row for row in rows if tuple(row.variables) == kind], kind, f"{prefix}table-{i}")
@@ -295,7 +295,7 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
     chosen = [
         (labels[columns.index(v)], row.slot) for row, own in zip(rows, cells, strict=True) for v in own if own[v].chosen
     ]
-    # Two digits distinguish the cells, and fit where a phone is as wide as the page; hover and table have more.
+    # Two digits distinguish the cells, and fit on a phone; hover texts and the table have more.
     text = [["" if us is None else f"{us:.{0 if us >= 9.95 else 1}f}" for us in row] for row in micros]
     what = " · ".join(kind)
     heat = go.Heatmap(
@@ -318,7 +318,7 @@ def _heat_map(rows: list[TableRow], kind: tuple[str, ...], name: str) -> Plot:
         name="in the network found",
         mode="markers",
         cliponaxis=False,
-        # No wider than a column: a wider mark would cover the adjacent columns, too.
+        # No wider than a column, to leave adjacent columns visible.
         marker={
             "symbol": "square-open",
             "size": max(6, min(20, 400 // len(columns))),

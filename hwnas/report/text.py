@@ -1,4 +1,4 @@
-"""The answers of a job, one a target, for people and for machines."""
+"""The answers of a job, one per target, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = dict[str, Any]
 
 
 def write_report(out: Path, report: dict[str, Any]) -> None:
-    """Write ``report.json`` and ``report.md``, the last that a run does.
+    """Write ``report.json`` and ``report.md``, the last step of a run.
 
     Raises:
         OutputError: one of them cannot be written.
@@ -24,12 +24,12 @@ def write_report(out: Path, report: dict[str, Any]) -> None:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The answers as a page of Markdown, a part for each target."""
+    """The answers in Markdown, with a section for each target."""
     return "\n".join(map(_part, report["targets"].values()))
 
 
 def summary(report: dict[str, Any], out: Path) -> str:
-    """The answers, whose bundles lie in an output folder, as a few lines each for a terminal."""
+    """The answers as a few lines each for a terminal; `out` is the folder of their bundles."""
     return "\n".join(_lines(answer, out / answer["bundle"]) for answer in report["targets"].values())
 
 
@@ -97,7 +97,7 @@ def _verdict(answer: Answer) -> str:
 
 
 def _seconds(stage: Mapping[str, Any]) -> str:
-    """What doing a stage took, in this run or an earlier one; nothing where an older hwnas did it."""
+    """The time of a stage, in this run or an earlier one; empty if an older hwnas executed it."""
     seconds = stage["took_s"] if stage["cached"] else stage["seconds"]
     return "" if seconds is None else f"{seconds:.1f}"
 
@@ -134,7 +134,7 @@ def _lines(answer: Answer, bundle: Path) -> str:
             *(
                 [
                     f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%}): stage bench "
-                    "is not finished; close what else runs here, and the same hwnas compile times it again"
+                    "is not finished; close other programs, and the same hwnas compile times it again"
                 ]
                 if answer["noise"]["too_noisy"]
                 else []

@@ -1,4 +1,4 @@
-"""Runtimes: what executes a lowered program, and how it is timed without copies."""
+"""Runtimes: execution of lowered programs, and timing without copies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def session_class(recipe: Recipe) -> type[Session]:
     """The session class of a recipe's runtime; imports the vendor's library.
 
     Raises:
-        RuntimeUnavailable: a library, a driver or a GPU is missing, the CPU has no instructions for the recipe's
+        RuntimeUnavailable: a library, a driver or a GPU is missing, the CPU lacks instructions for the recipe's
             precision, or hwnas does not drive this runtime.
     """
     facts = recipe.facts
@@ -26,13 +26,13 @@ def session_class(recipe: Recipe) -> type[Session]:
         driven = ", ".join(name for name, each in RUNTIMES.items() if each.session)
         raise RuntimeUnavailable(
             f"{recipe.name} has the runtime {recipe.runtime!r}, which hwnas does not drive: its tables can be imported "
-            f"and searched, but nothing can be measured or deployed with it. Runtimes: {driven}"
+            f"and searched, but it cannot measure or deploy networks. Runtimes that can: {driven}"
         )
     try:
         found = cast("type[Session]", load_object(facts.session))
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name
-        why = f"{missing} is not installed" if missing else f"its library cannot be loaded: {error}"
+        why = f"{missing} is not installed" if missing else f"cannot load its library: {error}"
         helps = f": pip install {facts.install}" if missing and facts.install else ""
         raise RuntimeUnavailable(f"{recipe.name} cannot run here: {why}{helps}") from error
     if problems := found.missing(recipe.precision):
@@ -41,7 +41,7 @@ def session_class(recipe: Recipe) -> type[Session]:
 
 
 def open_session(program: Program | Path, recipe: Recipe) -> Session:
-    """Compile a program, or the file that `Form.write` wrote, for a recipe. Use it in a ``with``.
+    """Compile a program, or a file from `Form.write`, for a recipe. Use the session as a context manager.
 
     Raises:
         SpecError: the recipe has an option that the runtime does not know.

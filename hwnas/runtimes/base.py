@@ -1,4 +1,4 @@
-"""What every runtime's session can do; the state checks are here, the work is in the subclasses."""
+"""The session interface of all runtimes: this class checks state and arguments, subclasses do the work."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Session(ABC):
     """A program compiled by a runtime, ready to run.
 
     Attributes:
-        recipe: what it was compiled for.
+        recipe: recipe that it was compiled for.
         shape: of its input, with the batch axis.
-        opens_in_threads: whether several threads may open sessions at once, and gain by it.
+        opens_in_threads: whether opening sessions in several threads at once is safe and faster.
     """
 
     recipe: Recipe
@@ -45,7 +45,7 @@ class Session(ABC):
 
     @classmethod
     def missing(cls, precision: Precision = "fp32") -> list[str]:
-        """What keeps the runtime from computing in this precision here, each with what helps; asked before any work."""
+        """Why the runtime cannot compute in this precision on this host, with remedies; checked before any work."""
         return []
 
     @staticmethod
@@ -54,35 +54,35 @@ class Session(ABC):
         """Version of the runtime's library."""
 
     def facts(self) -> dict[str, str]:
-        """What the compiled program depends on beside its recipe and the runtime's version, for a manifest."""
+        """Further dependencies of the compiled program besides the recipe and the runtime's version, for a manifest."""
         return {}
 
     def run(self, x: Array) -> Array:
         """Images ``self.shape`` -> outputs, ``(batch, ...)``.
 
         Raises:
-            RuntimeInputError: another shape or type, or the session is closed.
+            RuntimeInputError: the shape or dtype is wrong, or the session is closed.
         """
         return self._run(self._checked(x))
 
     def bind(self, x: Array) -> Call:
-        """A call that runs the program on `x` with nothing copied and the output allocated in advance.
+        """A call that runs the program on `x` without copies and with a preallocated output.
 
-        On a GPU it returns when the run is enqueued; `time_ms` waits for it.
+        On a GPU it returns after enqueuing the run; `time_ms` waits for it.
 
         Raises:
-            RuntimeInputError: another shape or type, or the session is closed.
+            RuntimeInputError: the shape or dtype is wrong, or the session is closed.
         """
         return self._bind(self._checked(x))
 
     def time_ms(self, call: Call) -> float:
-        """Run a bound call, and say how many milliseconds it took."""
+        """Run a bound call and return its duration in milliseconds."""
         start = time.perf_counter_ns()
         call()
         return (time.perf_counter_ns() - start) / 1e6
 
     def again(self) -> Self:
-        """The same program in a session of its own, elsewhere in memory and, where that is slow, not compiled anew.
+        """The same program in a new session, elsewhere in memory; it is not recompiled if compiling is slow.
 
         Raises:
             RuntimeInputError: this session is closed.
@@ -91,10 +91,10 @@ class Session(ABC):
         return self._again()
 
     def write_compiled(self, folder: Path) -> None:
-        """Write what the runtime compiled, where that is a file that is run without compiling again.
+        """Write the compiled program, if the runtime can load it without compiling again.
 
         Args:
-            folder: for the file, beside the program.
+            folder: folder of the program.
 
         Raises:
             RuntimeInputError: this session is closed.
@@ -103,11 +103,11 @@ class Session(ABC):
         self._require_open()
 
     def threads(self) -> AbstractContextManager[None]:
-        """The settings of the whole process under which bound calls have the recipe's number of threads."""
+        """Context of process-wide settings in which bound calls use the recipe's number of threads."""
         return nullcontext()
 
     def close(self) -> None:
-        """Free the program. A closed session refuses to run; closing twice is harmless."""
+        """Free the program. Running a closed session is an error; closing twice is harmless."""
         if self._open:
             self._open = False
             self._close()
@@ -128,12 +128,12 @@ class Session(ABC):
         self._require_open()
         if x.shape != self.shape or x.dtype != np.float32:
             raise RuntimeInputError(f"the program takes float32 {self.shape}, not {x.dtype} {x.shape}")
-        # Runtimes read the memory itself, so views that run backwards or cannot be written are copied, once.
+        # Runtimes access the memory directly, so views with negative strides or without write access are copied once.
         return np.require(x, requirements=["C", "W"])
 
     @abstractmethod
     def _load(self, program: Program | Path) -> tuple[int, ...]:
-        """Compile the program; returns the shape of its input."""
+        """Compile the program; return the shape of its input."""
 
     @abstractmethod
     def _run(self, x: Array) -> Array: ...
@@ -149,10 +149,10 @@ class Session(ABC):
 
 
 def parse_options(recipe: Recipe, model: type[Options]) -> Options:
-    """A recipe's ``[options]`` as the runtime's own typed options.
+    """A recipe's ``[options]`` as typed options of the runtime.
 
     Raises:
-        SpecError: an option that the runtime does not have, or a value it does not take.
+        SpecError: an option is unknown to the runtime, or its value is invalid.
     """
     try:
         return model.model_validate(dict(recipe.options))

@@ -1,6 +1,6 @@
-"""What all runtimes on an NVIDIA GPU share: what they need, memory on the device, graphs, and the clock.
+"""Common parts of runtimes on NVIDIA GPUs: requirements, device memory, CUDA graphs and timing.
 
-torch does the CUDA part for every one of them: tensors on the device, streams, events, CUDA graphs.
+torch provides CUDA for all of them: device tensors, streams, events, CUDA graphs.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from hwnas.targets import Recipe
 from hwnas.targets.catalog import writable_home
 from hwnas.targets.runtimes import Precision
 
-_RUNS = 4  # of a sample
-WARM_UP = 3  # runs before a capture: what libraries choose or allocate when they first run cannot be captured
-_BUSY_BYTES = 2**28  # the GPU clears this much in about a tenth of a millisecond, while the runs are being enqueued
+_RUNS = 4  # runs per sample
+WARM_UP = 3  # runs before a capture: libraries select algorithms and allocate memory in first runs
+_BUSY_BYTES = 2**28  # the GPU clears this much in about a tenth of a millisecond, while the runs are enqueued
 
 
 class CudaOptions(pydantic.BaseModel, extra="forbid", frozen=True):
-    """The ``[options]`` that every GPU runtime has.
+    """The ``[options]`` of every GPU runtime.
 
     Attributes:
-        cuda_graph: capture a run once and replay it, in place of launching its kernels one by one.
+        cuda_graph: capture a run once and replay it, instead of launching its kernels one by one.
     """
 
     cuda_graph: bool = True
@@ -43,12 +43,12 @@ class CudaOptions(pydantic.BaseModel, extra="forbid", frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A program with its own memory on the device.
+    """A program with its own device memory.
 
     Attributes:
         given: the input.
-        enqueue: puts one run on `stream` and returns the output, without waiting for it.
-        keeps: what a CUDA graph knows by its address alone, and must outlive it.
+        enqueue: enqueues one run on `stream` and returns the output without waiting.
+        keeps: objects that a CUDA graph refers to by address only and that must outlive it.
     """
 
     given: Tensor
@@ -59,23 +59,23 @@ class Bound:
 class CudaSession(Session):
     """A program on the first GPU.
 
-    A latency is the device's own: the time that it takes for a run whose launch does not have to be waited for, with
-    the input and the output on the device. Copies from and to the host are in neither the table nor the network's time.
+    A latency is device time: the duration of a run without launch latency, with input and output on the device. Copies
+    from and to the host are excluded from tables and network latencies.
 
     Attributes:
-        libraries: module -> how it is installed, of all that the runtime needs beside torch.
+        libraries: module -> how to install it, for all requirements besides torch.
     """
 
     libraries: ClassVar[dict[str, str]] = {}
 
     def __init__(self, program: Program | Path, recipe: Recipe) -> None:
-        self._own: Bound | None = None  # the one for `run`
+        self._own: Bound | None = None  # for `run`
         self._bounds: list[Bound] = []
         super().__init__(program, recipe)
 
     @classmethod
     def missing(cls, precision: Precision = "fp32") -> list[str]:
-        """The libraries, the driver and the GPU that are not there."""
+        """Missing libraries, driver and GPU."""
         missing = [f"{name} is not installed: {how}" for name, how in cls.libraries.items() if not _importable(name)]
         if torch.version.cuda is None:
             missing.append(
@@ -92,15 +92,15 @@ class CudaSession(Session):
         return missing
 
     def facts(self) -> dict[str, str]:
-        """The GPU as CUDA names it, its compute capability, and the version of CUDA."""
+        """The GPU's name in CUDA, its compute capability, and the version of CUDA."""
         return {**gpu_facts(), **super().facts()}
 
     def time_ms(self, call: Call) -> float:
-        """Device time of one run in milliseconds: by events around several, all enqueued while the GPU is busy."""
+        """Device time of one run in milliseconds: events around several runs, enqueued while the GPU is busy."""
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         with torch.cuda.stream(stream()):
             _filler().zero_()
-            call()  # what was just cleared pushed weights out of the cache
+            call()  # clearing memory evicted the weights from the cache
             start.record()
             for _ in range(_RUNS):
                 call()
@@ -133,7 +133,7 @@ class CudaSession(Session):
 
     @abstractmethod
     def _allocate(self) -> Bound:
-        """The program with memory of its own."""
+        """The program with its own memory."""
 
     def _close(self) -> None:
         stream().synchronize()
@@ -142,7 +142,7 @@ class CudaSession(Session):
 
 
 def captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """A run captured as a CUDA graph; to be called with `stream` as the current one.
+    """A run captured as a CUDA graph; call it with `stream` as the current stream.
 
     Args:
         run: enqueues a run on the current stream and returns its output.
@@ -151,7 +151,7 @@ def captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         run()
     stream().synchronize()
     graph = torch.cuda.CUDAGraph()
-    # One pool for all graphs: they never run at once, none reads what another left, and each keeps its own output.
+    # One pool for all graphs: they never run concurrently, do not share data, and keep their own outputs.
     with torch.cuda.graph(graph, pool=_pool(), stream=stream()):
         y = run()
     return partial(_replay, graph, y)
@@ -164,27 +164,27 @@ def _replay(graph: torch.cuda.CUDAGraph, y: Tensor) -> Tensor:
 
 @cache
 def stream() -> torch.cuda.Stream:
-    """The one on which all programs run."""
+    """The stream of all programs."""
     return torch.cuda.Stream()
 
 
 def timing_caches() -> Path:
-    """The folder for what TensorRT has learnt of its kernels' times on this machine.
+    """The folder of TensorRT's timing caches for this machine.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be created.
     """
     folder = writable_home() / "timing_caches"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make {folder}: {reason_of(error)}; choose another $HWNAS_HOME") from error
+        raise OutputError(f"cannot create {folder}: {reason_of(error)}; choose another $HWNAS_HOME") from error
     return folder
 
 
 @cache
 def gpu_facts() -> dict[str, str]:
-    """What a program that was compiled for this GPU depends on."""
+    """Dependencies of a program that was compiled for this GPU."""
     major, minor = torch.cuda.get_device_capability()
     return {
         "gpu": torch.cuda.get_device_name(),
@@ -206,6 +206,6 @@ def _filler() -> Tensor:
 def _importable(name: str) -> bool:
     try:
         importlib.import_module(name)
-    except (ImportError, OSError):  # OSError: its own libraries are missing
+    except (ImportError, OSError):  # OSError: shared libraries are missing
         return False
     return True

@@ -1,7 +1,7 @@
-"""TensorRT engines as files, with a note beside each that says what it was built on.
+"""TensorRT engines as files, each with a note that records the GPU and versions that it was built for.
 
-An engine runs on the kind of GPU and in the version of TensorRT that it was built with. TensorRT finds that out when it
-has deserialised it; the note is read before.
+An engine runs only on the kind of GPU and with the version of TensorRT that it was built for. TensorRT detects a
+mismatch only after deserialising it; the note is read before.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class EngineNote(Spec):
     """``<name>.engine.json``.
 
     Attributes:
-        schema_: version of the file's form, ``schema`` in the file.
-        gpu: name of the GPU, as CUDA gives it.
+        schema_: version of the file format, ``schema`` in the file.
+        gpu: name of the GPU in CUDA.
         compute_capability: of the GPU, e.g. "9.0".
         tensorrt: version of TensorRT.
         sha256: of the engine.
@@ -44,12 +44,12 @@ class EngineNote(Spec):
 
 
 def note_path(path: Path) -> Path:
-    """Where the note of an engine's file stands."""
+    """Path of the note of an engine's file."""
     return path.with_name(f"{path.name}.json")
 
 
 def write_engine(path: Path, plan: bytes, note: EngineNote) -> None:
-    """Write an engine and its note, each whole or not at all.
+    """Write an engine and its note, each atomically.
 
     Raises:
         OutputError: a file cannot be written.
@@ -59,16 +59,16 @@ def write_engine(path: Path, plan: bytes, note: EngineNote) -> None:
 
 
 def read_engine(path: Path, *, gpu: str, compute_capability: str, tensorrt: str) -> bytes:
-    """The engine of a file, if it was built for what is here.
+    """The engine of a file, if it was built for this host.
 
     Args:
         path: of the engine.
-        gpu: name of the GPU here.
-        compute_capability: of the GPU here.
-        tensorrt: version here.
+        gpu: name of this host's GPU.
+        compute_capability: of this host's GPU.
+        tensorrt: installed version.
 
     Raises:
-        BundleError: it was built on another GPU or with another version (says which), or a file is missing or changed.
+        BundleError: it was built for another GPU or another version, or a file is missing or changed.
     """
     try:
         text = _read(note_path(path), _LONGEST_NOTE)
@@ -76,26 +76,26 @@ def read_engine(path: Path, *, gpu: str, compute_capability: str, tensorrt: str)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise BundleError(
-            f"{note_path(path)} does not say what the engine was built on: "
+            f"{note_path(path)} does not describe an engine: "
             f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}"
         ) from error
     here = {"gpu": gpu, "compute_capability": compute_capability, "tensorrt": tensorrt}
     words = {"gpu": "the GPU", "compute_capability": "compute capability", "tensorrt": "TensorRT"}
     others = [
-        f"{words[name]} {getattr(note, name)}, and here it is {value}"
+        f"{words[name]} {getattr(note, name)}, but this host has {value}"
         for name, value in here.items()
         if getattr(note, name) != value
     ]
     if others:
         raise BundleError(
             f"{path.name} was built for {'; for '.join(others)}. An engine runs only where it was built for: build it "
-            "anew from model.onnx"
+            "again from model.onnx"
         )
     plan = _read(path)
     digest = hashlib.sha256(plan).hexdigest()
     if digest != note.sha256:
         raise BundleError(
-            f"{path} was changed after it was written: its sha256 is {digest[:12]}…, its note says {note.sha256[:12]}…"
+            f"{path} was changed after it was written: its sha256 is {digest[:12]}…, its note has {note.sha256[:12]}…"
         )
     return plan
 
@@ -103,7 +103,7 @@ def read_engine(path: Path, *, gpu: str, compute_capability: str, tensorrt: str)
 def _read(path: Path, limit: int | None = None) -> bytes:
     try:
         if limit is not None and path.stat().st_size > limit:
-            raise BundleError(f"{path} has {path.stat().st_size} bytes; a note has at most {limit}")
+            raise BundleError(f"{path} has {path.stat().st_size} bytes; a note may have at most {limit}")
         return path.read_bytes()
     except OSError as error:
-        raise BundleError(f"cannot load {path.name}: {path} cannot be read: {error.strerror}") from error
+        raise BundleError(f"cannot load {path.name}: cannot read {path}: {error.strerror}") from error

@@ -52,14 +52,14 @@ class OnnxRuntimeSession(Session):
         options = parse_options(self.recipe, OnnxRuntimeOptions)
         settings = session_settings(self.recipe, options.graph_optimization)
         if self.recipe.threads > 1:
-            # Threads look out for more work for a tenth of a second after a run, and would slow whatever runs next.
+            # Threads spin for a tenth of a second after a run, and would slow the next program.
             settings.add_session_config_entry("session.force_spinning_stop", "1")
             if affinities := _affinities(self.recipe.threads):
                 settings.add_session_config_entry("session.intra_op_thread_affinities", affinities)
         self._session = inference_session(program, settings, ["CPUExecutionProvider"])
         [entry] = self._session.get_inputs()
         [result] = self._session.get_outputs()
-        # Not the entries themselves: each keeps the session alive, and closing would free nothing.
+        # Not the entries themselves: each keeps the session alive, and closing would not free it.
         self._input, self._output, self._output_shape = entry.name, result.name, tuple(result.shape)
         return tuple(entry.shape)
 
@@ -79,7 +79,7 @@ class OnnxRuntimeSession(Session):
 
 
 def session_settings(recipe: Recipe, level: GraphOptimization) -> ort.SessionOptions:
-    """What a session of any provider is opened with."""
+    """Session options for all execution providers."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = recipe.threads
     settings.inter_op_num_threads = 1
@@ -92,7 +92,7 @@ def session_settings(recipe: Recipe, level: GraphOptimization) -> ort.SessionOpt
 def inference_session(
     program: Program | Path, settings: ort.SessionOptions, providers: Sequence[str | tuple[str, dict[str, str]]]
 ) -> ort.InferenceSession:
-    """A graph, or the file of one, in these providers and no other.
+    """A session of a graph, or of its file, with these execution providers only.
 
     Raises:
         BundleError: it cannot be loaded.
@@ -103,7 +103,7 @@ def inference_session(
         assert isinstance(program, onnx.ModelProto)
         source = serialized(program)
     try:
-        # Without fallback: ONNX Runtime would try again on the CPU where a GPU's provider fails.
+        # Without fallback: ONNX Runtime would retry on the CPU if a GPU's provider fails.
         return ort.InferenceSession(source, settings, providers=list(providers), enable_fallback=0)
     except Exception as error:  # ONNX Runtime has no common base class for its load errors
         name = program.name if isinstance(program, Path) else "the graph"
@@ -111,10 +111,10 @@ def inference_session(
 
 
 def _affinities(threads: int) -> str:
-    """Cores of all threads but the caller's, the form ONNX Runtime takes: counted from 1, joined by ``;``.
+    """Cores of all threads except the caller's, in ONNX Runtime's format: counted from 1, joined by ``;``.
 
-    Left to the system, a thread sometimes starts on the caller's core and spins there. Empty where the system cannot
-    pin, or has fewer cores than threads.
+    Without pinning, a thread sometimes starts on the caller's core and spins there. Empty if the system cannot pin
+    threads, or has fewer cores than threads.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return ";".join(str(core + 1) for core in cores[: threads - 1]) if len(cores) >= threads else ""

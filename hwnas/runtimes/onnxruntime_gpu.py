@@ -1,4 +1,4 @@
-"""ONNX Runtime on a GPU: its CUDA and its TensorRT execution provider."""
+"""ONNX Runtime on a GPU: the CUDA and TensorRT execution providers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from hwnas.runtimes.cuda import WARM_UP, Bound, CudaOptions, CudaSession, stream
 from hwnas.runtimes.onnxruntime import GraphOptimization, inference_session, session_settings
 from hwnas.targets.runtimes import Precision
 
-# What the ends of a graph may be, to torch and to ONNX Runtime.
+# Types of a graph's input and output, for torch and for ONNX Runtime.
 _TYPES = {"tensor(float)": (torch.float32, np.float32), "tensor(float16)": (torch.float16, np.float16)}
 _CUDA, _TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
-# Both packages are the module `onnxruntime`.
+# Both packages provide the module `onnxruntime`.
 _INSTALL = "pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 
@@ -41,8 +41,8 @@ class OnnxRuntimeTensorRtOptions(OnnxRuntimeCudaOptions, frozen=True):
     """The ``[options]`` of an onnxruntime-tensorrt recipe.
 
     Attributes:
-        optimization_level: of TensorRT's builder; a higher one takes longer to compile.
-        timing_cache: keep TensorRT's times of kernels on the disk, so that the next program compiles faster.
+        optimization_level: of TensorRT's builder; higher levels compile longer.
+        timing_cache: store TensorRT's kernel timings on disk, so that the next program compiles faster.
     """
 
     optimization_level: int = Field(default=3, ge=0, le=5)
@@ -50,10 +50,10 @@ class OnnxRuntimeTensorRtOptions(OnnxRuntimeCudaOptions, frozen=True):
 
 
 class OnnxRuntimeCudaSession(CudaSession):
-    """An ONNX graph in ONNX Runtime's CUDA execution provider, none of it on the CPU.
+    """An ONNX graph in ONNX Runtime's CUDA execution provider, without nodes on the CPU.
 
-    ONNX Runtime captures one CUDA graph a session, for the arrays that its first runs were bound to: so each bound call
-    has a session of its own.
+    ONNX Runtime captures one CUDA graph per session, for the arrays bound in its first runs, so each bound call has its
+    own session.
     """
 
     provider: ClassVar[str] = _CUDA
@@ -66,7 +66,7 @@ class OnnxRuntimeCudaSession(CudaSession):
 
     @classmethod
     def missing(cls, precision: Precision = "fp32") -> list[str]:
-        """Also the provider, or the libraries that it loads."""
+        """Also the provider and the libraries that it loads."""
         if cls.provider not in ort.get_available_providers():
             here = ", ".join(ort.get_available_providers())
             return [
@@ -92,7 +92,7 @@ class OnnxRuntimeCudaSession(CudaSession):
         if self.provider not in session.get_providers():
             raise RuntimeUnavailable(
                 f"{self.recipe.name} runs in ONNX Runtime's {self.provider}, which did not start; the session has "
-                f"{', '.join(session.get_providers())}. ONNX Runtime has said why on the standard error output"
+                f"{', '.join(session.get_providers())}. See ONNX Runtime's message on stderr for the reason"
             )
         return session
 
@@ -126,12 +126,12 @@ class OnnxRuntimeCudaSession(CudaSession):
 
 
 class OnnxRuntimeTensorRtSession(OnnxRuntimeCudaSession):
-    """An ONNX graph in ONNX Runtime's TensorRT execution provider, what that cannot take in its CUDA one."""
+    """An ONNX graph in ONNX Runtime's TensorRT execution provider, with the CUDA provider for unsupported nodes."""
 
     provider: ClassVar[str] = _TENSORRT
     known_options: ClassVar[type[OnnxRuntimeCudaOptions]] = OnnxRuntimeTensorRtOptions
-    # TensorRT's own package brings the libraries that the provider looks for, once it is imported.
-    libraries: ClassVar[dict[str, str]] = {"tensorrt": "pip install 'tensorrt<11' (ONNX Runtime takes TensorRT 10)"}
+    # Importing TensorRT's package loads the libraries that the provider needs.
+    libraries: ClassVar[dict[str, str]] = {"tensorrt": "pip install 'tensorrt<11' (ONNX Runtime needs TensorRT 10)"}
 
     def _providers(self) -> list[tuple[str, dict[str, str]]]:
         options = self._options
@@ -139,7 +139,7 @@ class OnnxRuntimeTensorRtSession(OnnxRuntimeCudaSession):
         tensorrt = {
             **_on_stream(),
             "trt_cuda_graph_enable": _flag(options.cuda_graph),
-            # The graph says where fp16 is; a network that is not strongly typed may not have any without this.
+            # Allows the fp16 types in the graph: required for networks that are not strongly typed.
             "trt_fp16_enable": _flag(self.recipe.precision == "fp16"),
             "trt_builder_optimization_level": str(options.optimization_level),
             "trt_timing_cache_enable": _flag(options.timing_cache),
@@ -159,7 +159,7 @@ def _flag(value: bool) -> str:
 
 @cache
 def _unloadable(provider: str) -> list[str]:
-    """Whether a provider fails to load its libraries: ONNX Runtime then computes on the CPU, and only logs it."""
+    """Whether a provider fails to load its libraries: ONNX Runtime then falls back to the CPU, and only logs it."""
     shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", shape[:1], shape[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

@@ -20,23 +20,21 @@ from hwnas.targets.runtimes import Precision
 
 try:
     import openvino as ov
-except RuntimeError as error:  # its telemetry looks for the user's home
-    raise RuntimeUnavailable(
-        f"OpenVINO cannot be loaded: {error} Set HOME to a folder that you can write to"
-    ) from error
+except RuntimeError as error:  # its telemetry requires the user's home folder
+    raise RuntimeUnavailable(f"cannot load OpenVINO: {error} Set HOME to a writable folder") from error
 
-# int8 is written in the graph; what lies between its Q/DQ pairs is computed in fp32, as ONNX Runtime does.
+# int8 is defined by the graph; everything outside Q/DQ pairs is computed in fp32, as in ONNX Runtime.
 _COMPUTES_IN = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 
 
 class OpenVinoOptions(pydantic.BaseModel, extra="forbid", frozen=True):
-    """The ``[options]`` of an openvino recipe: there are none."""
+    """The ``[options]`` of an openvino recipe: none."""
 
 
 class OpenVinoSession(Session):
     """An ONNX graph in OpenVINO's CPU plugin, one stream, tuned for latency."""
 
-    opens_in_threads = True  # it compiles, and imports what it compiled, without Python's lock
+    opens_in_threads = True  # compiling and importing release the GIL
 
     @classmethod
     def missing(cls, precision: Precision = "fp32") -> list[str]:
@@ -45,8 +43,8 @@ class OpenVinoSession(Session):
         if precision != "bf16" or "BF16" in capabilities:
             return []
         return [
-            f"it computes in bf16, which this CPU cannot: OpenVINO reports {', '.join(capabilities)}. It takes "
-            "avx512_bf16 or amx_bf16; use an fp32 recipe here"
+            f"it computes in bf16, which this CPU does not support: OpenVINO reports {', '.join(capabilities)}. bf16 "
+            "needs avx512_bf16 or amx_bf16; use an fp32 recipe"
         ]
 
     @staticmethod
@@ -65,8 +63,8 @@ class OpenVinoSession(Session):
             "ENABLE_CPU_PINNING": False,  # `hwnas.timing` pins the process
         }
         if self.recipe.precision == "int8":
-            # On one thread, OpenVINO 2026.4 fuses two int8 linear layers (the first without bias) into one kernel whose
-            # results are wrong; a test holds the outputs to ONNX Runtime's.
+            # On one thread, OpenVINO 2026.4 fuses two int8 linear layers (the first without bias) into one kernel with
+            # wrong results; a test compares the outputs with ONNX Runtime's.
             settings["SNIPPETS_MODE"] = "DISABLE"
         try:
             if isinstance(program, Path):
@@ -88,9 +86,9 @@ class OpenVinoSession(Session):
         self._bound: list[tuple[Array, Array]] = []
 
     def _again(self) -> Self:
-        """From the compiled program, which takes a fifth of the time that compiling takes."""
+        """Import the compiled program, which takes a fifth of the time of compiling."""
         if not self._exported:
-            self._exported = self._compiled.export_model().getvalue()  # what was imported cannot be exported again
+            self._exported = self._compiled.export_model().getvalue()  # an imported model cannot be exported again
         other = copy.copy(self)
         other._compiled = self._core.import_model(self._exported, "CPU", self._settings)
         other._begin()
@@ -114,6 +112,6 @@ class OpenVinoSession(Session):
 
 
 def _connect(request: ov.InferRequest, x: Array, out: Array) -> None:
-    """Let a request read and write these arrays themselves."""
+    """Let a request read and write these arrays without copies."""
     request.set_input_tensor(ov.Tensor(x, shared_memory=True))
     request.set_output_tensor(ov.Tensor(out, shared_memory=True))

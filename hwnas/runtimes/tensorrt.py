@@ -1,7 +1,7 @@
-"""TensorRT 10 and 11, through Polygraphy: strongly typed networks of static shapes.
+"""TensorRT 10 and 11 through Polygraphy: strongly typed networks with static shapes.
 
-Precision stands in the graph. TensorRT 11 knows no other way, and of 10 the same is asked: no builder flag says fp16,
-bf16 or int8, and there is no calibrator.
+The graph defines the precision. TensorRT 11 supports no other way, and TensorRT 10 is used likewise: without builder
+flags for fp16, bf16 or int8, and without a calibrator.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class TensorRtOptions(CudaOptions, frozen=True):
     """The ``[options]`` of a tensorrt recipe.
 
     Attributes:
-        optimization_level: of the builder; a higher one tries more kernels and takes longer.
-        workspace_mib: device memory that a kernel may use beside its input and output, at most.
-        timing_cache: keep the times of kernels on the disk, so that the next program compiles faster.
+        optimization_level: of the builder; higher levels try more kernels and take longer.
+        workspace_mib: largest scratch memory of a kernel on the device.
+        timing_cache: store kernel timings on disk, so that the next program compiles faster.
     """
 
     optimization_level: int = Field(default=3, ge=0, le=5)
@@ -48,7 +48,7 @@ class TensorRtOptions(CudaOptions, frozen=True):
 
 
 class TensorRtSession(CudaSession):
-    """An ONNX graph compiled by TensorRT, or the file of an engine (``.engine``, with its note beside it)."""
+    """An ONNX graph compiled by TensorRT, or the file of an engine (``.engine``, with its note)."""
 
     libraries: ClassVar[dict[str, str]] = {"tensorrt": _INSTALL, "polygraphy": _INSTALL}
 
@@ -61,7 +61,7 @@ class TensorRtSession(CudaSession):
 
     @classmethod
     def missing(cls, precision: Precision = "fp32") -> list[str]:
-        """Also a version of TensorRT that is driven here."""
+        """Also an unsupported version of TensorRT."""
         missing = super().missing(precision)
         if not missing and cls.version().split(".")[0] not in _MAJORS:
             return [f"TensorRT {cls.version()} is not supported, {' and '.join(_MAJORS)} are: {_INSTALL}"]
@@ -82,10 +82,10 @@ class TensorRtSession(CudaSession):
         write_engine(folder / f"model{SUFFIX}", self._plan, EngineNote.of(self._plan, **self._built_on()))
 
     def layer_times_ms(self, x: Array) -> dict[str, float]:
-        """Time of each of the engine's layers in milliseconds, the mean of some runs without a CUDA graph.
+        """Time of each layer of the engine in milliseconds, averaged over some runs without a CUDA graph.
 
-        TensorRT fuses layers of the graph, and names the fused ones after all of them. The times add up to more than
-        the network's: each is taken by itself.
+        TensorRT fuses layers of the graph, and names a fused layer after all of them. The times add up to more than the
+        network's latency, because each layer is timed separately.
 
         Args:
             x: an image, as for `run`.
@@ -169,7 +169,7 @@ class TensorRtSession(CudaSession):
         return bool(self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
 
     def _context(self) -> tuple[Any, Tensor, Any]:
-        """An execution context with arrays of its own: the context, its input, and what enqueues a run."""
+        """An execution context with its own arrays: the context, its input, and the function that enqueues a run."""
         import tensorrt as trt
 
         dtypes = {trt.float32: torch.float32, trt.float16: torch.float16, trt.bfloat16: torch.bfloat16}
@@ -184,7 +184,9 @@ class TensorRtSession(CudaSession):
 
         def run() -> Tensor:
             if not context.execute_async_v3(stream().cuda_stream):
-                raise RuntimeUnavailable(f"TensorRT {self.version()} cannot run {self._name}; it has logged why")
+                raise RuntimeUnavailable(
+                    f"TensorRT {self.version()} cannot run {self._name}; see its log for the reason"
+                )
             return y
 
         return context, given, run
@@ -194,7 +196,7 @@ class TensorRtSession(CudaSession):
         return Bound(given, captured(run) if self._options.cuda_graph else run, keeps=run)
 
     def _again(self) -> Self:
-        """From the engine, which takes a moment; building it takes seconds."""
+        """Deserialise the engine, which is fast; building it takes seconds."""
         other = copy.copy(self)
         other._own, other._bounds = None, []
         with torch.cuda.stream(stream()):
@@ -211,7 +213,7 @@ class TensorRtSession(CudaSession):
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Polygraphy's log kept to errors, and its exceptions in our words."""
+        """Limit Polygraphy's log to errors, and translate its exceptions."""
         from polygraphy.exception import PolygraphyException
         from polygraphy.logger import G_LOGGER
 

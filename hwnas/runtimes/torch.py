@@ -1,4 +1,4 @@
-"""PyTorch on the CPU: eager, or compiled by torch.compile."""
+"""PyTorch on the CPU: eager or torch.compile."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
 
 
 def loaded(program: Program | Path) -> nn.Module:
-    """The module of a program, or of the file of one.
+    """The module of a program or of its file.
 
     Raises:
         BundleError: the file is not a program.
@@ -44,14 +44,14 @@ def loaded(program: Program | Path) -> nn.Module:
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """The module with weights of its own."""
+    """A copy of the module with its own weights."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about how it copies the graphs that it exports
+        warnings.simplefilter("ignore", FutureWarning)  # from torch, about copying exported graphs
         return copy.deepcopy(module)
 
 
 class TorchSession(Session):
-    """A module of torch's own layers in inference mode."""
+    """A module of torch layers in inference mode."""
 
     @staticmethod
     def version() -> str:
@@ -60,7 +60,7 @@ class TorchSession(Session):
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """Torch's thread count belongs to the process: the recipe's inside, what it was before outside."""
+        """Set torch's process-wide thread count to the recipe's, and restore it at the end."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.recipe.threads)
         try:
@@ -76,10 +76,10 @@ class TorchSession(Session):
         return shape
 
     def _compiled(self, shape: tuple[int, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The module compiled for one shape, which happens when it first runs."""
+        """The module compiled for one shape; it is compiled in the first run."""
         from torch._inductor.exc import InductorError
 
-        # One function is compiled for every program: what an earlier one left behind would count as a recompilation.
+        # All programs share one function: without a reset, a new program would count as a recompilation.
         torch._dynamo.reset()
         call: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
             self._module, fullgraph=True, dynamic=False, options={"freezing": True}
@@ -88,16 +88,16 @@ class TorchSession(Session):
             with system_refusals("torch.compile"), self.threads(), torch.inference_mode():
                 call(torch.zeros(shape))
         except OutputError as error:
-            raise RuntimeUnavailable(f"{error}. A recipe that does not compile is e.g. torch-cpu-fp32") from error
+            raise RuntimeUnavailable(f"{error}. Use a recipe without torch.compile, e.g. torch-cpu-fp32") from error
         except InductorError as error:
             raise RuntimeUnavailable(
-                f"torch.compile fails here: {str(error).splitlines()[0]}. It needs a C++ compiler (g++ or clang++); "
-                "or use a recipe that does not compile, e.g. torch-cpu-fp32"
+                f"torch.compile fails: {str(error).splitlines()[0]}. It needs a C++ compiler (g++ or clang++); install "
+                "one, or use a recipe without torch.compile, e.g. torch-cpu-fp32"
             ) from error
         return call
 
     def _again(self) -> Self:
-        """With its own copy of the weights; but compiled code, which holds them, is shared: compiling takes seconds."""
+        """A copy of the weights; compiled code, which contains them, is shared, because compiling takes seconds."""
         other = copy.copy(self)
         if self._call is self._module:
             other._call = other._module = copied(self._module)

@@ -21,14 +21,14 @@ class TorchCudaOptions(CudaOptions, frozen=True):
     """The ``[options]`` of a torch-cuda recipe.
 
     Attributes:
-        channels_last: lay images and weights out as tensor cores read them, (batch, height, width, channels).
+        channels_last: use the memory format of tensor cores, (batch, height, width, channels).
     """
 
     channels_last: bool = True
 
 
 class TorchCudaSession(CudaSession):
-    """A module of torch's own layers, in the recipe's precision."""
+    """A module of torch layers in the recipe's precision."""
 
     @staticmethod
     def version() -> str:
@@ -47,7 +47,7 @@ class TorchCudaSession(CudaSession):
         module, given = self._module, torch.empty_like(self._empty)
 
         def run() -> Tensor:
-            # fp32 is fp32: cuDNN would round to TF32. With static shapes it pays to try its algorithms.
+            # Real fp32: cuDNN would use TF32. With static shapes, benchmarking its algorithms pays off.
             flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=True, allow_tf32=False)
             with torch.inference_mode(), flags:
                 y: Tensor = module(given)
@@ -63,13 +63,13 @@ class TorchCudaSession(CudaSession):
 def prepared(
     module: nn.Module, dtype: torch.dtype, device: torch.device, *, channels_last: bool
 ) -> tuple[nn.Module, Tensor]:
-    """A copy of a lowered module with its weights cast and moved, and an input that fits it.
+    """A copy of a lowered module with weights of another dtype on another device, and a matching input.
 
     Args:
-        module: as `hwnas.lowering.torch.TorchForm` makes it, in fp32 on the CPU.
+        module: from `hwnas.lowering.torch.TorchForm`, in fp32 on the CPU.
         dtype: of the weights and the activations.
-        device: where it is to run.
-        channels_last: how images and the weights of convolutions lie in memory.
+        device: target device.
+        channels_last: memory format of images and convolution weights.
     """
     given = torch.zeros(input_shape(module), dtype=dtype, device=device)
     made = copied(module).to(device=device, dtype=dtype)

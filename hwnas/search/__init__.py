@@ -1,6 +1,6 @@
-"""Search: the most accurate networks that keep budgets, and whole fronts of accuracy and cost.
+"""Search: the most accurate networks within budgets, and whole Pareto fronts of accuracy and cost.
 
-``hwnas.search(...)`` is the use case `hwnas.workflows.search`; this package holds what it is made of.
+``hwnas.search(...)`` is the use case `hwnas.workflows.search`; this package contains its parts.
 """
 
 from __future__ import annotations

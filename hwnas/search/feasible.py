@@ -1,4 +1,4 @@
-"""Whether budgets can be kept at all, and if not, which of them cannot."""
+"""Feasibility of budgets, and which of them are infeasible."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hwnas.spaces import Codes
 
 
 def check_feasible(wanted: Constraints) -> None:
-    """Check that each budget, and each two together, can be kept; what networks cost alone knows.
+    """Check that each budget, and each pair of budgets, is feasible, from the costs alone.
 
     Raises:
-        InfeasibleBudget: a budget that no network keeps, with the network of the least cost; or two that no network
-            keeps together.
-        TableError: a confidence is given, but a latency model has no margin: its table was imported.
+        InfeasibleBudget: no network is within one budget (with the network of the lowest cost), or within two of them
+            together.
+        TableError: a confidence is set, but a latency model has no margin: its table was imported.
     """
     for objective in wanted.budgeted:
         code, lowest = least(wanted.space, objective.total)
@@ -35,22 +35,22 @@ def check_feasible(wanted: Constraints) -> None:
 
 
 def together(wanted: Constraints) -> InfeasibleBudget:
-    """The error for budgets of which any two can be kept together, but, as a search proved, not all."""
+    """The error for budgets that are pairwise feasible but, as a search proved, not all together."""
     listing = ", ".join(o.text(wanted.budgets[o.name]) + f" {_on(o)}" for o in wanted.budgeted)
     return InfeasibleBudget(
-        f"no network of {wanted.space.name} keeps all of these budgets together, though any two can be kept: "
-        f"{listing}. Raise one of them",
+        f"no network of {wanted.space.name} is within all of these budgets, although any two are feasible: {listing}. "
+        "Raise one of them",
         objectives=tuple(wanted.budgets),
     )
 
 
 def _alone(wanted: Constraints, objective: Objective, code: Codes, lowest: float) -> InfeasibleBudget:
-    # A little more than it is: the figure is shown in few digits, and must do when it is asked for.
+    # Rounded up: the figure is shown with few digits, and must suffice as a budget.
     needed = lowest * (1 + objective.margin(wanted.confidence)) * 1.001
     budget, [arch] = wanted.budgets[objective.name], wanted.space.decode(code[None])
     values = ", ".join(f"{name}={value}" for name, value in wanted.space.describe(arch).items())
     return InfeasibleBudget(
-        f"no network of {wanted.space.name} keeps {objective.text(budget)} {_on(objective)}. The "
+        f"no network of {wanted.space.name} is within {objective.text(budget)} {_on(objective)}. The "
         f"{'fastest' if objective.latency else 'smallest'} is predicted at {objective.text(lowest)} and needs a budget "
         f"of {objective.text(needed)} ({_held(wanted)}): {values}",
         objectives=(objective.name,),
@@ -64,7 +64,7 @@ def _contradiction(wanted: Constraints, a: Objective, b: Objective, lowest: floa
     budget_a, budget_b = wanted.budgets[a.name], wanted.budgets[b.name]
     return InfeasibleBudget(
         f"the budgets {a.text(budget_a)} {_on(a)} and {b.text(budget_b)} {_on(b)} contradict each other: every network "
-        f"of {wanted.space.name} that keeps the first needs at least {b.text(needed)} {_on(b)} ({_held(wanted)})",
+        f"of {wanted.space.name} within the first needs at least {b.text(needed)} {_on(b)} ({_held(wanted)})",
         objectives=(a.name, b.name),
         lowest=lowest,
     )

@@ -1,4 +1,4 @@
-"""What the next millisecond would buy; where a network's milliseconds go, `hwnas.latency.model.slot_latencies` says."""
+"""The gain of larger budgets; `hwnas.latency.model.slot_latencies` shows where a network's milliseconds go."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hwnas.spaces import Space
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextStep:
-    """A network of the front that costs more than the one it is compared with.
+    """A network of the front that costs more than the reference network.
 
     Attributes:
-        budget: that it needs at the problem's confidence, in the objective's unit.
-        gain: by how much its predicted accuracy is higher, as a fraction.
-        changes: variable -> value before and after; None where the variable does not matter.
+        budget: budget that it needs at the problem's confidence, in the objective's unit.
+        gain: increase of its predicted accuracy, as a fraction.
+        changes: variable -> value before and after; None if the variable has no effect.
     """
 
     budget: float
@@ -27,13 +27,13 @@ class NextStep:
 
 
 def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, steps: int = 5) -> list[NextStep]:
-    """What a larger budget would buy: networks of the exact front behind one, at ever larger cost.
+    """The gain of larger budgets: networks of the exact front at increasing cost.
 
     Args:
         problem: with an additive accuracy model.
-        chosen: the network to compare with.
-        objective: whose budget is raised, all others being dropped.
-        steps: at most how many, spread evenly along the front.
+        chosen: the reference network.
+        objective: the objective whose budget is raised; all other budgets are dropped.
+        steps: largest number of networks, spread evenly along the front.
 
     Raises:
         InvalidValue: the accuracy is not additive.

@@ -1,4 +1,4 @@
-"""What a network costs: latency on a target, MACs, parameters, memory; and budgets for it, as text."""
+"""Objectives: latency on a target, MACs, parameters, memory; and parsing of their budgets."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """Something of which a network should have little.
+    """A cost to minimise or to limit.
 
     Attributes:
-        name: a target's, or a key of `RESOURCES`.
+        name: name of a target, or a key of `RESOURCES`.
         unit: of its values, e.g. ``ms``.
-        total: its value from codes.
-        latency: the latency model that it comes from, if it is a latency.
+        total: function from codes to its values.
+        latency: its latency model, if it is a latency.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Objective:
     latency: LatencyModel | None = None
 
     def margin(self, confidence: float | None) -> float:
-        """Share of the prediction that is kept free for its error: 0 for what is known exactly.
+        """Margin for the error of a prediction, as a share of it: 0 for exact costs.
 
         Raises:
-            TableError: a confidence is given, but the latency model has no margin: its table was imported.
-            InvalidValue: more confidence than the profile can tell.
+            TableError: a confidence is set, but the latency model has no margin: its table was imported.
+            InvalidValue: the confidence requires more bound networks than the profile has.
         """
         return 0.0 if confidence is None or self.latency is None else self.latency.margin(confidence)
 
@@ -48,7 +48,7 @@ class Objective:
 
 
 def latency_objective(model: LatencyModel) -> Objective:
-    """The latency that a model predicts; its name is the target's."""
+    """The latency by a model, named after the target."""
     return Objective(name=model.target, unit="ms", total=model.total, latency=model)
 
 
@@ -78,7 +78,7 @@ _FORMS = (
 
 
 def check_budget_text(text: str) -> tuple[float, str]:
-    """The number and the unit of a budget: ``ms``, ``%``, or a scale such as ``M``, perhaps with ``B`` for bytes.
+    """The number and the unit of a budget: ``ms``, ``%``, or a scale such as ``M``, optionally with ``B`` for bytes.
 
     Raises:
         InvalidValue: not a positive, finite number in one of the forms of `parse_budget`.
@@ -89,7 +89,7 @@ def check_budget_text(text: str) -> tuple[float, str]:
     except ValueError:
         value = math.nan
     if match is None or not math.isfinite(value) or value <= 0:
-        raise InvalidValue(f"a budget is {_FORMS}; not {text!r}")
+        raise InvalidValue(f"a budget must be {_FORMS}; not {text!r}")
     return value, match[2]
 
 
@@ -100,8 +100,8 @@ def parse_budget(text: str, objective: Objective, space: Space) -> float:
     prediction.
 
     Raises:
-        InvalidValue: not a positive, finite number in one of these forms, the unit of something else, or a latency that
-            no table could hold.
+        InvalidValue: not a positive, finite number in one of these forms, the unit of another objective, or a latency
+            beyond those of tables.
     """
     value, unit = check_budget_text(text)
     [largest] = objective.total(space.encode([space.largest]))
@@ -109,17 +109,15 @@ def parse_budget(text: str, objective: Objective, space: Space) -> float:
         budget = value / 100 * float(largest)
     elif unit == "ms" or objective.unit == "ms":
         if unit not in ("", "ms") or objective.unit != "ms":
-            raise InvalidValue(f"{text!r} is no budget of {objective.name}: it is {_FORMS}")
+            raise InvalidValue(f"{text!r} is not a budget of {objective.name}: it must be {_FORMS}")
         budget = value
     else:
         if unit.endswith("B") and objective.unit != "bytes":
-            raise InvalidValue(f"{text!r} is no budget of {objective.name}, which is a number, not bytes")
+            raise InvalidValue(f"{text!r} is not a budget of {objective.name}, which is a number, not bytes")
         budget = value * _SCALE[unit.removesuffix("B")]
-    # A run's page and its figures are made for latencies as tables have them, and would fail on this one at the end.
+    # A run's figures only accept latencies in the range of tables, and would fail at the end.
     if budget > (most := TIMES_MS[1] if objective.unit == "ms" else sys.float_info.max):
-        raise InvalidValue(
-            f"the budget {text!r} of {objective.name} is more than {most:g}, which is no limit; give less"
-        )
+        raise InvalidValue(f"the budget {text!r} of {objective.name} must be at most {most:g}")
     if budget > largest:
         log.warning(
             "the budget of %s for %s is more than the largest network's prediction of %s",

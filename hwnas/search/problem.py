@@ -1,4 +1,4 @@
-"""What a search is asked: the most accurate networks, within budgets, of a space."""
+"""Search problems: the most accurate networks of a space within budgets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Accuracy = Callable[[Codes], Floats]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A network that a search found.
+    """A network from a search.
 
     Attributes:
         arch: the network.
@@ -37,19 +37,19 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Constraints:
-    """What networks of a space cost, and may cost.
+    """Costs and budgets of a space's networks.
 
     Attributes:
         space: the networks to choose from.
-        objectives: what is to be small: latency on one or more targets, MACs, parameters, memory.
-        budgets: name of an objective -> what it may be at most, in its unit. Objectives without a budget only count
+        objectives: costs: latency on one or more targets, MACs, parameters, memory.
+        budgets: name of an objective -> its upper limit, in its unit. Objectives without a budget only count
             in fronts.
-        confidence: that the measured latency stays within a budget; the search holds the upper bound of the
-            latency model at this confidence below it. None: the prediction itself is held below it, without a margin.
+        confidence: that the measured latency stays within a budget; the budget applies to the upper bound of the
+            latency model at this confidence. None: the budget applies to the prediction itself, without a margin.
 
     Raises:
-        InvalidValue: a budget is no positive number; no objectives; two have the same name.
-        UnknownName: a budget of something that is no objective.
+        InvalidValue: a budget is not positive; there are no objectives; two have the same name.
+        UnknownName: a budget has the name of no objective.
     """
 
     space: Space
@@ -63,23 +63,23 @@ class Constraints:
             raise InvalidValue(f"a search needs objectives with different names, not {', '.join(names) or 'none'}")
         for name, budget in self.budgets.items():
             if name not in names:
-                raise UnknownName("objective", name, names, "A budget is given as name=value.")
+                raise UnknownName("objective", name, names, "A budget has the form name=value.")
             if not (budget > 0 and math.isfinite(budget)):
-                raise InvalidValue(f"the budget of {name} is a positive number, not {budget}")
+                raise InvalidValue(f"the budget of {name} must be a positive number, not {budget}")
 
     @property
     def budgeted(self) -> tuple[Objective, ...]:
-        """The objectives that have budgets."""
+        """The objectives with budgets."""
         return tuple(objective for objective in self.objectives if objective.name in self.budgets)
 
     def limit(self, objective: Objective) -> float:
-        """The prediction that a network may have at most; infinity without a budget.
+        """The largest accepted prediction; infinity without a budget.
 
-        Sums of the same terms in another order differ in their last digits; a little room (a millionth of a nanosecond
-        in a millisecond) keeps a network that meets the budget exactly from falling out for that.
+        Sums of the same terms in another order differ by rounding; a small tolerance (a millionth of a nanosecond per
+        millisecond) accepts networks that meet the budget exactly.
 
         Raises:
-            TableError: a confidence is given, but the latency model has no margin.
+            TableError: a confidence is set, but the latency model has no margin.
         """
         if objective.name not in self.budgets:
             return math.inf
@@ -87,7 +87,7 @@ class Constraints:
 
     @cached_property
     def held(self) -> Losses:
-        """The objectives that have budgets, with the predictions that they allow."""
+        """The objectives with budgets, and their largest accepted predictions."""
         return Losses(tuple(o.total for o in self.budgeted), tuple(self.limit(o) for o in self.budgeted))
 
     def costs(self, codes: Codes) -> Floats:
@@ -95,12 +95,12 @@ class Constraints:
         return np.stack([objective.total(codes) for objective in self.objectives], axis=1)
 
     def fingerprint(self) -> str:
-        """Hash of what some networks cost: it tells a table that was made anew from the one of the same name."""
+        """Hash of the costs of some networks: it distinguishes a new table from an older one of the same name."""
         costs = self.costs(self.space.sample(100, seed=0))
         return hashlib.sha256(np.round(costs, 9).tobytes()).hexdigest()
 
     def excess(self, codes: Codes) -> Floats:
-        """How far networks lie above their budgets, as the sum of shares of each: ``(n,)``; 0 where all are kept."""
+        """Constraint violation: the sum of relative excesses over the budgets, ``(n,)``; 0 within all budgets."""
         if not self.budgets:
             return np.zeros(len(codes))
         shares: Floats = np.maximum(self.held(codes) / np.array(self.held.limits) - 1, 0).sum(axis=1)
@@ -109,11 +109,11 @@ class Constraints:
 
 @dataclass(frozen=True, kw_only=True)
 class Problem(Constraints):
-    """Maximise accuracy while every cost keeps its budget.
+    """Maximise accuracy within the budgets.
 
     Attributes:
         accuracy: codes ``(n, variables)`` -> accuracies ``(n,)``: an accuracy model, a `SlotSum`, or any function.
-        seed: of everything that is drawn.
+        seed: random seed.
     """
 
     accuracy: Accuracy
@@ -121,18 +121,18 @@ class Problem(Constraints):
 
     @classmethod
     def of(cls, constraints: Constraints, *, accuracy: Accuracy, seed: int = 0) -> Problem:
-        """Constraints with what is to be maximised within them."""
+        """Constraints with an accuracy to maximise."""
         given = {name.name: getattr(constraints, name.name) for name in fields(constraints)}
         return cls(**given, accuracy=accuracy, seed=seed)
 
     @cached_property
     def additive(self) -> SlotSum | None:
-        """The sum over slots that orders networks as the accuracy does; None where the accuracy is no such function."""
+        """The sum over slots with the same order as the accuracy; None if the accuracy is not such a function."""
         score = self.accuracy if isinstance(self.accuracy, SlotSum) else getattr(self.accuracy, "score", None)
         return score if isinstance(score, SlotSum) else None
 
     def require_additive(self, strategy: str) -> SlotSum:
-        """`additive`, for a strategy that cannot do without.
+        """`additive`, for a strategy that requires it.
 
         Raises:
             InvalidValue: the accuracy is not a sum over slots.

@@ -1,4 +1,4 @@
-"""From the best by a model to the best by evaluation: the ensemble picks, images decide."""
+"""Re-ranking: the ensemble selects candidates, and evaluation on images decides."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hwnas.progress import Progress, never, silent
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.solver import Found, solve
 
-_AT_ONCE = 10  # networks evaluated before asking whether to stop
-PROPOSALS = 300  # the best by the stage-wise model, of which the ensemble picks
+_AT_ONCE = 10  # networks evaluated between calls of `stop`
+PROPOSALS = 300  # the best by the stage-wise model, from which the ensemble selects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """Networks that were really evaluated.
+    """Evaluated networks.
 
     Attributes:
-        candidates: the most accurate first, by evaluation.
-        accuracies: on the validation images, of each.
-        found: what the search proposed.
-        proof: in words, what is proved of the first candidate and what is not.
+        candidates: by decreasing evaluated accuracy.
+        accuracies: of each on the validation images.
+        found: result of the search.
+        proof: what is proved about the first candidate and what is not, in words.
     """
 
     candidates: list[Candidate]
@@ -44,14 +44,14 @@ def choose(
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
 ) -> Chosen:
-    """Search, re-rank by the ensemble where the accuracy model has one, and evaluate the best.
+    """Search, re-rank by the ensemble if the accuracy model has one, and evaluate the best.
 
     Args:
-        problem: what is asked.
-        evaluator: measures subnets.
-        journal: where evaluations are kept.
+        problem: the problem.
+        evaluator: evaluates subnets.
+        journal: record of evaluations.
         strategy: as in `hwnas.search.solve`.
-        candidates: how many networks are evaluated.
+        candidates: number of networks to evaluate.
         stop: polled regularly; when it returns True, only the first of the best so far are evaluated.
         progress: callback, invoked during search and evaluations.
 
@@ -88,14 +88,14 @@ def choose(
 
 
 def _proof(problem: Problem, found: Found, evaluated: int, *, ensemble: bool) -> str:
-    count, rest = len(found.candidates), "of them the ensemble picked" if ensemble else "of them the model picked"
+    count, model = len(found.candidates), "ensemble" if ensemble else "model"
     if found.stopped:
-        first = f"Stopped early: the best {count} that {found.strategy} search had found so far. Nothing is proved"
+        first = f"Stopped early: the best {count} that {found.strategy} search found so far. Nothing is proved"
     elif found.proved:
         first = (
-            f"Proved: no other of the {problem.space.size:.3g} networks keeps the budgets with a higher accuracy by "
-            f"the model than these {count}. Not proved"
+            f"Proved: no other of the {problem.space.size:.3g} networks within the budgets has a higher predicted "
+            f"accuracy than these {count}. Not proved"
         )
     else:
         first = f"The best {count} of {found.evaluations} that {found.strategy} search scored. Nothing is proved"
-    return f"{first}: {rest} {evaluated}, and evaluation the best of those"
+    return f"{first}: the {model} selected {evaluated} of them, and evaluation the best of those"

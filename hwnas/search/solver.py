@@ -1,4 +1,4 @@
-"""The strategies by name, and what all of them have in common."""
+"""The strategies by name, and their common interface."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hwnas.spaces import Codes, SlotSum
 
 
 def search_exact(problem: Problem, options: StrategyOptions) -> Outcome:
-    """The networks of the largest additive accuracy, by merging fronts: see `hwnas.search.exact.best`."""
+    """The networks with the highest additive accuracy, by merging fronts: see `hwnas.search.exact.best`."""
     score = problem.require_additive("exact")
     codes, proved = best_networks(
         problem.space, score, problem.held, options.candidates, progress=options.progress, stop=options.stop
@@ -34,7 +34,7 @@ def search_exact(problem: Problem, options: StrategyOptions) -> Outcome:
 
 
 def front_exact(problem: Problem, options: StrategyOptions) -> Outcome:
-    """The whole front of accuracy and costs: see `hwnas.search.exact.front`."""
+    """The whole Pareto front of accuracy and costs: see `hwnas.search.exact.front`."""
     score = problem.require_additive("exact")
     loss = SlotSum(constant=-score.constant, axes=score.axes, arrays=tuple(-array for array in score.arrays))
     functions = (*(o.total for o in problem.objectives), loss)
@@ -70,15 +70,14 @@ def strategy_names() -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a search found, and what is known of it.
+    """The result of a search.
 
     Attributes:
-        candidates: networks that keep the budgets, the most accurate by prediction first; of a front, by ascending
-            first cost.
-        strategy: that found them.
-        proved: no network of the space that is missing here is better by the accuracy model.
-        stopped: whether the search was stopped; these are the best so far.
-        evaluations: networks that were scored one by one.
+        candidates: networks within the budgets by decreasing predicted accuracy; for a front, by ascending first cost.
+        strategy: strategy that found them.
+        proved: whether it is proved that no other network of the space is better by the accuracy model.
+        stopped: whether the search was stopped early; these are the best so far.
+        evaluations: number of individually scored networks.
     """
 
     candidates: list[Candidate]
@@ -101,22 +100,22 @@ def solve(
     """The best networks of a problem.
 
     Args:
-        problem: the space, what to maximise and the budgets.
+        problem: the space, the accuracy to maximise, and the budgets.
         strategy: one of `strategy_names`.
-        candidates: at most how many networks.
-        evaluations: at most how many networks a heuristic scores; None for its own number.
-        start: networks for a heuristic to begin with, such as the exact front of an additive model,
+        candidates: largest number of networks to return.
+        evaluations: largest number of networks that a heuristic scores; None for its default.
+        start: initial networks of a heuristic, such as the exact front of an additive model,
             ``(n, variables)``.
         progress: callback, invoked during the search.
         stop: polled regularly; when it returns True, the best so far are returned.
 
     Raises:
         UnknownName: there is no such strategy.
-        PluginError: it is a plugin's, and cannot be loaded.
-        InvalidValue: fewer than one candidate or evaluation is asked for; the strategy needs an additive accuracy; the
-            space does not fall into parts.
-        InfeasibleBudget: no network keeps the budgets, or the strategy found none that does.
-        SearchStopped: it was stopped before it found a network.
+        PluginError: the strategy belongs to a plugin and cannot be loaded.
+        InvalidValue: fewer than one candidate or evaluation is requested; the strategy needs an additive accuracy; the
+            space cannot be decomposed.
+        InfeasibleBudget: no network is within the budgets, or the strategy found none.
+        SearchStopped: the search was stopped before it found a network.
     """
     return _run(
         _KNOWN[strategy],
@@ -135,14 +134,14 @@ def find_front(
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
 ) -> Found:
-    """The networks within the budgets of which none beats another in accuracy and all costs.
+    """The Pareto front of accuracy and all costs within the budgets.
 
     Args:
-        problem: the space, accuracy and objectives; budgets cut the front off.
+        problem: the space, accuracy and objectives; budgets limit the front.
         strategy: a key of `FRONTS`.
         evaluations: as in `solve`.
         progress: as in `solve`.
-        stop: as in `solve`; a front that is not finished is not given.
+        stop: as in `solve`; an unfinished front is not returned.
 
     Raises:
         UnknownName, InvalidValue, InfeasibleBudget, SearchStopped: as in `solve`.
@@ -167,13 +166,13 @@ def _run(
 ) -> Found:
     if options.candidates < 1 or (options.evaluations is not None and options.evaluations < 1):
         raise InvalidValue(
-            f"a search takes at least 1 candidate and evaluation, not {options.candidates}, {options.evaluations}"
+            f"a search needs at least 1 candidate and 1 evaluation, not {options.candidates} and {options.evaluations}"
         )
     outcome = search(problem, options)
     if not len(outcome.codes):
         if outcome.stopped:
             raise SearchStopped(f"{strategy} search was stopped before it had found a network; run it again")
-        check_feasible(problem)  # knows which budget it is
+        check_feasible(problem)  # raises with the name of an infeasible budget
         raise _none(problem, strategy, outcome)
     return Found(
         candidates=problem.candidates(ordered(problem, outcome.codes)),
@@ -188,8 +187,8 @@ def _none(problem: Problem, strategy: str, outcome: Outcome) -> InfeasibleBudget
     if outcome.proved:
         return together(problem)
     return InfeasibleBudget(
-        f"{strategy} search found no network that keeps the budgets among {outcome.evaluations}, though each of them "
-        "can be kept: use --strategy exact or milp",
+        f"{strategy} search found no network within the budgets among {outcome.evaluations}, although each budget is "
+        "feasible: use --strategy exact or milp",
         objectives=tuple(problem.budgets),
     )
 

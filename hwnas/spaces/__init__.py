@@ -1,4 +1,4 @@
-"""Search spaces: what a network may look like, and what each choice costs."""
+"""Search spaces: the networks to choose from, and the cost of each choice."""
 
 from __future__ import annotations
 

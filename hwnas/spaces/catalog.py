@@ -16,18 +16,18 @@ from hwnas.spaces.space import Arch, Space
 
 @runtime_checkable
 class Family(Protocol):
-    """What a name of a space stands for: it makes the space for the channels and classes of the data."""
+    """A named family of spaces: makes the space for the channels and classes of the data."""
 
     @property
     def in_channels(self) -> int:
-        """Channels of the images, unless the data says otherwise."""
+        """Default number of channels of the images."""
 
     @property
     def classes(self) -> int:
-        """Number of classes, unless the data says otherwise."""
+        """Default number of classes."""
 
     def space(self, *, in_channels: int, classes: int) -> Space:
-        """The space for images of so many channels and classes."""
+        """The space for images with these numbers of channels and classes."""
 
 
 SPACES: dict[str, Family] = {family.name: family for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS)}
@@ -55,13 +55,13 @@ def make_space(
     Args:
         name: one of `space_names`, or ``path/to/file.py:NAME`` of a family; the space has this name, with the path
             made absolute.
-        in_channels: channels of the images; the space's usual number if None.
-        classes: number of classes; the space's usual number if None.
-        recorded: whether the name stands in a file, as in `hwnas.plugins.Registry.get`.
+        in_channels: channels of the images; the space's default if None.
+        classes: number of classes; the space's default if None.
+        recorded: whether the name was read from a file, as in `hwnas.plugins.Registry.get`.
 
     Raises:
         UnknownName: there is no such space.
-        PluginError: it is a plugin's or a file's, and cannot be loaded.
+        PluginError: it belongs to a plugin or a file and cannot be loaded.
         InvalidValue: `in_channels` is not 1 or 3, or there are fewer than two classes or over a million.
     """
     family = _KNOWN.get(name, recorded=recorded)
@@ -70,15 +70,15 @@ def make_space(
     if in_channels not in (1, 3):
         raise InvalidValue(f"images have 1 or 3 channels, not {in_channels}")
     if not 2 <= classes <= _MOST_CLASSES:
-        raise InvalidValue(f"a classifier tells 2 to {_MOST_CLASSES:,} classes apart, not {classes:,}")
+        raise InvalidValue(f"the number of classes must be between 2 and {_MOST_CLASSES:,}, not {classes:,}")
     return replace(family.space(in_channels=in_channels, classes=classes), name=absolute_name(name))
 
 
 def notation_of(arch: Arch) -> str | None:
-    """The arch in the notation of its literature, for spaces of cells; None for others.
+    """The arch in the notation of the literature, for spaces of cells; None for others.
 
     Raises:
-        UnknownName: it is of no known space.
+        UnknownName: its space is unknown.
     """
     family = _KNOWN.get(arch.space, recorded=True)
     if isinstance(family, NasBench201):

@@ -1,8 +1,8 @@
-"""DARTS: a normal and a reduction cell, each with four nodes that read two others.
+"""DARTS: a normal and a reduction cell, each with four nodes that read two earlier ones.
 
 Source: Liu, Simonyan and Yang, "DARTS: Differentiable Architecture Search", ICLR 2019 (sections 2.1 and 3.1, and the
-authors' genotypes). A cell reads the two cells before it; node j sums two operations on different nodes before it; the
-output are the channels of all four nodes. A variable says which two a node reads, two more what it does with them.
+authors' genotypes). A cell reads the two cells before it; node j sums two operations on different earlier nodes; the
+output concatenates all four nodes. A variable chooses the two nodes that a node reads, two more choose its operations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Arch, Space
 from hwnas.spaces.wiring import IMAGE, Position
 
-# ascending by what they cost
+# ascending by cost
 OPERATIONS = (
     "none",
     "skip_connect",
@@ -32,9 +32,9 @@ OPERATIONS = (
     "sep_conv_3x3",
     "sep_conv_5x5",
 )
-NODES = (2, 3, 4, 5)  # 0 and 1 are what a cell reads
+NODES = (2, 3, 4, 5)  # 0 and 1 are the cell's inputs
 CELLS = ("normal", "reduce")
-_CONCAT = ("range(2,6)", "[2,3,4,5]", "(2,3,4,5)")  # the authors' and others' ways to say: all four nodes
+_CONCAT = ("range(2,6)", "[2,3,4,5]", "(2,3,4,5)")  # the usual spellings of all four nodes
 _FORM = (
     "A genotype is written Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0), ...], normal_concat=range(2, 6), "
     "reduce=[...], reduce_concat=range(2, 6)), with two operations for each of the nodes 2 to 5"
@@ -42,7 +42,7 @@ _FORM = (
 
 
 class _Cell(NamedTuple):
-    """A cell's place in the network: its type, its number among those, and what shapes it reads and has."""
+    """A cell in the network: its type, its index among cells of that type, and its shapes."""
 
     kind: str
     group: str
@@ -55,10 +55,10 @@ class Darts:
     """A family of DARTS networks.
 
     Attributes:
-        channels: of an operation in the first cells; each reduction doubles them. A cell gives four times as many.
-        cells: of the network; those at one and at two thirds are reduction cells.
-        resolutions: the choices, ascending; multiples of 4, for reductions halve.
-        classes, in_channels: unless the data says otherwise.
+        channels: of an operation in the first cells; each reduction doubles them. A cell outputs four times as many.
+        cells: number of cells; those at one third and two thirds are reduction cells.
+        resolutions: the choices, ascending; multiples of 4, because reductions halve the sides.
+        classes, in_channels: defaults, overridden by the data.
     """
 
     name: str
@@ -71,9 +71,9 @@ class Darts:
     def space(self, *, in_channels: int, classes: int) -> Space:
         """The space of these networks for images of `in_channels` channels and `classes` classes.
 
-        ``normal_3_inputs`` is a row of `pairs` of node 3, ``normal_3_first`` and ``normal_3_second`` of `OPERATIONS`.
-        Node 2 reads both inputs of its cell, with any operation but ``none``: if a cell did not read the cell before
-        it, that one would be computed for nothing, and left out by every runtime.
+        ``normal_3_inputs`` is an index into the `pairs` of node 3, ``normal_3_first`` and ``normal_3_second`` into
+        `OPERATIONS`. Node 2 reads both inputs of its cell, with any operation but ``none``: otherwise the previous cell
+        might be unused, and every runtime would remove it.
         """
         variables = [Variable(name="resolution", values=self.resolutions)]
         for kind, j in itertools.product(CELLS, NODES):
@@ -122,7 +122,7 @@ def _reductions(net: Darts) -> tuple[int, int]:
 
 
 def _given(net: Darts, number: int, resolution: int) -> Shape:
-    """Shape of what a cell gives; before the first there is the stem."""
+    """Shape of a cell's output; the stem comes before the first."""
     if number < 0:
         return 3 * net.channels, resolution, resolution
     halvings = sum(number >= reduction for reduction in _reductions(net))
@@ -130,7 +130,7 @@ def _given(net: Darts, number: int, resolution: int) -> Shape:
 
 
 def _cell(net: Darts, number: int, resolution: int) -> _Cell:
-    """A cell, counted from 0."""
+    """A cell by its index, from 0."""
     output = _given(net, number, resolution)
     stage = 1 + sum(number >= reduction for reduction in _reductions(net))
     reduces = number in _reductions(net)
@@ -143,7 +143,7 @@ def _cell(net: Darts, number: int, resolution: int) -> _Cell:
 
 
 def _cell_slots(cell: partial[_Cell], name: str, before: tuple[str, str]) -> Iterator[tuple[Slot, Position]]:
-    """The slots of a cell and where they stand; cells of a stage share those of their edges and nodes."""
+    """The slots of a cell and their places; the cells of a stage share the slots of edges and nodes."""
     kind, group, *_ = cell(32)  # the names are the same at every resolution
     fixed = ("resolution",)
 
@@ -172,7 +172,7 @@ def _cell_slots(cell: partial[_Cell], name: str, before: tuple[str, str]) -> Ite
 
 
 def _input_op(cell: partial[_Cell], i: int, resolution: int) -> Op:
-    """1x1 to the cell's channels; smaller, too, where the cell before was a reduction."""
+    """1x1 to the cell's channels, with stride 2 after a reduction cell."""
     _, _, inputs, output = cell(resolution)
     shape = (output[0], *inputs[1][1:])
     if inputs[i][1:] == shape[1:]:
@@ -181,7 +181,7 @@ def _input_op(cell: partial[_Cell], i: int, resolution: int) -> Op:
 
 
 def _read(cell: _Cell, i: int) -> Shape:
-    """Shape of what an edge from a node reads."""
+    """Shape that an edge from a node reads."""
     return (cell.output[0], *cell.inputs[1][1:]) if i < NODES[0] else cell.output
 
 
@@ -223,17 +223,17 @@ def parse_genotype(space: Space, text: str) -> Arch:
     """The arch whose cells a genotype describes, at the space's largest resolution.
 
     Raises:
-        InvalidValue: the text does not parse (the position and what is expected there), a node reads one other twice,
-            or the space is restricted to other operations, or is no DARTS space.
+        InvalidValue: the text does not parse (the message gives the position and what is expected), a node reads the
+            same node twice, the space is restricted to other operations, or it is not a DARTS space.
     """
     if "normal_2_first" not in space.column:
-        raise InvalidValue(f"{space.name} has no cells of DARTS; darts and darts-tiny have")
+        raise InvalidValue(f"{space.name} has no DARTS cells; use darts or darts-tiny")
     text = " ".join(
         text.split()
     )  # on one line, and below in ASCII, the positions that `ast` gives are those of the text
     if not text.isascii():
         at = next(i for i, letter in enumerate(text) if not letter.isascii())
-        raise expected(text, at, "a letter of ASCII", _FORM)
+        raise expected(text, at, "an ASCII letter", _FORM)
     try:
         call = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

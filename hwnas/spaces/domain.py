@@ -1,4 +1,4 @@
-"""A space with its restrictions, as it stands in files."""
+"""A space with its restrictions, as stored in files."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hwnas.spaces.space import Space
 
 
 class Domain(Spec):
-    """A space with its restrictions, as text.
+    """A space with its restrictions, as plain values.
 
     Attributes:
         space: name of the space.
         in_channels, classes: of its networks.
-        choices: name of a variable -> the values that remain, for the variables that are restricted.
+        choices: name of a restricted variable -> the values that remain.
     """
 
     space: str

@@ -16,7 +16,7 @@ def distinct(space: Space, count: int, *, seed: int, without: Container[bytes] =
         space: to draw from; it must have as many networks.
         count: rows of the result, ``(count, variables)``.
         seed: of the draw.
-        without: bytes of codes that may not be among them.
+        without: bytes of codes to exclude.
     """
     rows: dict[bytes, Codes] = {}
     batch = 0

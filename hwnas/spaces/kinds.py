@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hwnas.spaces.ops import Op
 
 Role = Literal["edge", "activation", "sum", "concat", "zero", "none"]
-TEXTS = frozenset({"act"})  # attributes that are texts; all others are whole numbers
+TEXTS = frozenset({"act"})  # attributes that are strings; all others are integers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,12 +149,12 @@ def _mbconv_activations(op: Op) -> int:
 def _bottleneck_activations(op: Op) -> int:
     inp, out, mid = math.prod(op.input), math.prod(op.output), op.number("mid")
     wide, deep = mid * _area(op.input), mid * _area(op.output)
-    shortcut = op.number("downsample") * out  # computed while the input and the other branch's output are alive
+    shortcut = op.number("downsample") * out  # computed while the input and the other branch's output are live
     return inp + max(wide + deep, deep + out, out + shortcut)
 
 
 def _classifier_activations(op: Op) -> int:
-    return math.prod(op.input) + op.input[0]  # the image and its mean; what follows is smaller
+    return math.prod(op.input) + op.input[0]  # the image and its mean; later layers are smaller
 
 
 def _linear_macs(op: Op) -> int:
@@ -178,7 +178,7 @@ def _basic_block_activations(op: Op) -> int:
 
 
 def _depthwise_macs(op: Op) -> int:
-    """One depthwise convolution and the 1x1 behind it."""
+    """One depthwise convolution and the 1x1 after it."""
     return op.input[0] * (op.number("kernel") ** 2 + op.output[0]) * _area(op.output)
 
 
@@ -220,7 +220,7 @@ KINDS: dict[str, OpKind] = {
         activated=True,
         partial=True,
     ),
-    # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` leaves the first 1x1 out
+    # inverted residual of MobileNetV3 (Howard et al. 2019, figure 4); `expand=0` omits the first 1x1
     "mbconv": OpKind(
         module="hwnas.nn.blocks:MBConv",
         attributes=frozenset({"mid", "kernel", "stride", "act", "expand", "se", "skip"}),
@@ -246,7 +246,7 @@ KINDS: dict[str, OpKind] = {
             ),
         ),
     ),
-    # convolution, BN, activation, and the input added
+    # convolution, BN, activation, then the input is added
     "residual-conv": OpKind(
         module="hwnas.nn.blocks:ResidualConv",
         attributes=frozenset({"kernel", "act"}),
@@ -254,7 +254,7 @@ KINDS: dict[str, OpKind] = {
         params=_conv_params,
         activations=_conv_activations,
     ),
-    # residual of ResNet-50 (He et al. 2016, figure 5); a mean of 2x2 and a 1x1 on the shortcut (He et al. 2019, "-D")
+    # residual of ResNet-50 (He et al. 2016, figure 5); 2x2 average pool and 1x1 on the shortcut (He et al. 2019, "-D")
     "bottleneck": OpKind(
         module="hwnas.nn.blocks:Bottleneck",
         attributes=frozenset({"mid", "stride", "act", "downsample"}),
@@ -272,14 +272,14 @@ KINDS: dict[str, OpKind] = {
         activations=_conv_activations,
         partial=True,
     ),
-    # the mean leaves out what lies outside the image
+    # average over the pixels inside the image only
     "avgpool": OpKind(
         module="hwnas.nn.blocks:avgpool",
         attributes=frozenset({"kernel", "stride"}),
         activations=_conv_activations,
         partial=True,
     ),
-    # mean over the image, linear without bias, activation, linear
+    # global average pooling, linear without bias, activation, linear
     "classifier": OpKind(
         module="hwnas.nn.blocks:classifier",
         attributes=frozenset({"hidden", "act"}),
@@ -287,14 +287,14 @@ KINDS: dict[str, OpKind] = {
         params=_classifier_params,
         activations=_classifier_activations,
     ),
-    # mean over the image, linear
+    # global average pooling, linear
     "linear": OpKind(
         module="hwnas.nn.blocks:linear",
         macs=_linear_macs,
         params=_linear_params,
         activations=_classifier_activations,
     ),
-    # BN, ReLU, mean over the image, linear
+    # BN, ReLU, global average pooling, linear
     "bn-linear": OpKind(
         module="hwnas.nn.blocks:bn_linear",
         macs=_linear_macs,
@@ -310,7 +310,7 @@ KINDS: dict[str, OpKind] = {
         params=_conv_params,
         activations=_conv_activations,
     ),
-    # two such convolutions; a mean of 2x2 and a 1x1 on the shortcut (NAS-Bench-201, between its stages)
+    # two such convolutions; 2x2 average pooling and 1x1 on the shortcut (NAS-Bench-201, between its stages)
     "basic-block": OpKind(
         module="hwnas.nn.cells:BasicBlock",
         attributes=frozenset({"kernel", "stride"}),
@@ -335,7 +335,7 @@ KINDS: dict[str, OpKind] = {
         activations=_conv_activations,
         partial=True,
     ),
-    # ReLU, two 1x1 with stride 2, one of them shifted by a pixel, side by side, BN (DARTS)
+    # ReLU, two concatenated 1x1 with stride 2, one of them shifted by a pixel, BN (DARTS)
     "factorized-reduce": OpKind(
         module="hwnas.nn.cells:FactorizedReduce",
         macs=lambda op: op.input[0] * op.output[0] * _area(op.output),
@@ -353,10 +353,10 @@ KINDS: dict[str, OpKind] = {
         activations=_terms_activations,
         role="concat",
     ),
-    # zeros, as many as there are images
+    # zeros for each image
     "zero": OpKind(
         module="hwnas.nn.cells:Zero", attributes=frozenset({"stride"}), activations=_conv_activations, role="zero"
     ),
-    # an edge that gives nothing; it never runs
+    # an edge without an output; it never runs
     "none": OpKind(module=None, activations=_nothing, role="none", partial=True),
 }

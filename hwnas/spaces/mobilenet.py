@@ -1,4 +1,4 @@
-"""MobileNet spaces: once-for-all's MobileNetV3 and ProxylessNAS, and a small one of the same blocks for small images.
+"""MobileNet spaces: once-for-all's MobileNetV3 and ProxylessNAS, and one of the same blocks for small images.
 
 Source: Cai et al., "Once for All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020
 (section 3.3 for the space); Howard et al., "Searching for MobileNetV3", ICCV 2019 (blocks); Cai et al., "ProxylessNAS:
@@ -18,7 +18,7 @@ from hwnas.spaces.space import Space
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What the blocks of a stage share.
+    """Settings common to the blocks of a stage.
 
     Attributes:
         width: of the output, before the multiplier.
@@ -42,12 +42,12 @@ class MobileNet:
     Attributes:
         stem: width of the first convolution (stride 2).
         act: activation of the stem, the head and the classifier.
-        first: width and activation of the block after the stem, which has no choices and no expansion.
+        first: width and activation of the block after the stem, which is fixed and does not expand.
         head: width of the last convolution.
         hidden: width of the layer before the last; None if there is none.
         resolutions, kernels, expansions: the choices, ascending.
         bn_eps: added to the variance in BN.
-        classes, in_channels: unless the data says otherwise.
+        classes, in_channels: defaults, overridden by the data.
     """
 
     name: str
@@ -87,7 +87,7 @@ class MobileNet:
                     Slot(
                         name=f"stage{s}.block{b}",
                         group=f"stage{s}",
-                        # A block that is always there does not read the depth: its array has one axis less.
+                        # A block that always exists does not read the depth: its array has one axis fewer.
                         variables=("resolution", *((f"depth_{s}",) if requires else ()), kernel, expansion),
                         op=partial(_optional_block if requires else _block, self, s, b),
                     )
@@ -112,7 +112,7 @@ class MobileNet:
 
 
 def _side(net: MobileNet, resolution: int, stage: int) -> int:
-    """Side of the feature map that leaves a stage; stage 0 is the stem."""
+    """Side of a stage's output; stage 0 is the stem."""
     side = (resolution + 1) // 2
     for s in net.stages[:stage]:
         side = (side - 1) // s.stride + 1

@@ -21,11 +21,11 @@ from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Arch, Space
 from hwnas.spaces.wiring import IMAGE, Position
 
-# ascending by what they cost, so that a space's smallest network has the first everywhere and its largest the last
+# ascending by cost: the smallest network of a space has the first everywhere, the largest the last
 OPERATIONS = ("none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # in the order of the benchmark's strings
 _STAGES = (1, 2, 3)
-_LAST = 3  # the node that a cell gives
+_LAST = 3  # the output node of a cell
 _FORM = "A cell is written |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
 
 
@@ -34,10 +34,10 @@ class NasBench201:
     """A family of NAS-Bench-201 networks.
 
     Attributes:
-        channels: of the first stage; each further one has twice as many.
-        cells: in a stage.
+        channels: of the first stage; each further stage doubles them.
+        cells: per stage.
         resolutions: the choices, ascending.
-        classes, in_channels: unless the data says otherwise.
+        classes, in_channels: defaults, overridden by the data.
     """
 
     name: str
@@ -158,21 +158,21 @@ def _edge_op(net: NasBench201, s: int, resolution: int, choice: int) -> Op | Non
 
 
 def _node_op(net: NasBench201, s: int, j: int, resolution: int, *choices: int) -> Op | None:
-    """The sum in a node; a node inside the cell that nothing reaches gives nothing, the cell itself gives zeros."""
-    if j == 1:  # one edge reaches it
+    """The sum in a node. Without edges, an inner node has no output, and the output node of the cell is zeros."""
+    if j == 1:  # it has one edge
         return None
     shape, terms = _shape(net, s, resolution), sum(to == j for _, to in _live(*choices))
     return None if j < _LAST and not terms else node_op(terms, shape, shape)
 
 
 def _edges_up_to(j: int) -> list[tuple[int, int]]:
-    """The edges that decide what reaches a node."""
+    """The edges that the inputs of a node depend on."""
     return [edge for edge in EDGES if edge[1] <= j]
 
 
 @cache
 def _live(*choices: int) -> tuple[tuple[int, int], ...]:
-    """The edges that give something, from the operations on the first of `EDGES`, or on all."""
+    """The edges with an output, from the operations on the first of `EDGES`, or on all."""
     found: list[tuple[int, int]] = []
     for (i, j), choice in zip(EDGES, choices, strict=False):
         if OPERATIONS[choice] != "none" and (i == 0 or any(to == i for _, to in found)):
@@ -186,11 +186,11 @@ def _relu_op(net: NasBench201, s: int, resolution: int) -> Op:
 
 
 class _Cell:
-    """What runs in a cell, from the operations on its edges in the order of `EDGES`."""
+    """The edges and nodes of a cell that run, from the operations on its edges in the order of `EDGES`."""
 
     def __init__(self, *choices: int) -> None:
         self.chosen = {edge: OPERATIONS[choice] for edge, choice in zip(EDGES, choices, strict=True)}
-        # What a node gives, None for nothing: equal values are computed once, where they come first.
+        # The value of each node, None without an output: equal values are computed once, in the first such node.
         self.gives: dict[int, object] = {0: 0}
         self.live = live = _live(*choices)
         for j in (1, 2, _LAST):
@@ -205,17 +205,17 @@ class _Cell:
         self.needed = {1: (1, _LAST) in live or ((1, 2) in live and second), 2: second, _LAST: True}
 
     def same(self, i: int, prefix: str) -> list[tuple[int, int]]:
-        """The edges with such an operation on what a node gives."""
+        """The edges with this operation on the value of a node."""
         return [e for e in EDGES if self.chosen[e].startswith(prefix) and self.gives[e[0]] == self.gives[i] is not None]
 
     def first(self, j: int) -> bool:
-        """Whether a node is the first that gives its value."""
+        """Whether a node is the first with its value."""
         return next(k for k in self.gives if self.gives[k] == self.gives[j]) == j
 
 
 @cache
 def _cell(*choices: int) -> _Cell:
-    """Every slot of a cell asks of every cell."""
+    """Cached: every slot of a cell needs it for every cell."""
     return _Cell(*choices)
 
 
@@ -236,7 +236,7 @@ def _relu_runs(i: int, *choices: int) -> bool:
     return cell.first(i) and any(cell.needed[to] for _, to in cell.same(i, "nor_conv"))
 
 
-# One value each, so that what they say is computed once for all stages.
+# Single objects, so that results are computed once for all stages.
 _EDGE_RUNS = {edge: partial(_edge_runs, *edge) for edge in EDGES}
 _NODE_RUNS = {j: partial(_node_runs, j) for j in (1, 2, 3)}
 _RELU_RUNS = {i: partial(_relu_runs, i) for i in (0, 1, 2)}
@@ -249,14 +249,14 @@ def nasbench201_string(arch: Mapping[str, int]) -> str:
 
 
 def parse_nasbench201(space: Space, text: str) -> Arch:
-    """The arch whose cell a text in the benchmark's notation describes, at the space's largest resolution.
+    """The arch of a cell in the benchmark's notation, at the space's largest resolution.
 
     Raises:
-        InvalidValue: the text does not parse (the position and what is expected there), or the space is restricted to
-            other operations, or is no NAS-Bench-201 space.
+        InvalidValue: the text does not parse (the message gives the position and what is expected), the space is
+            restricted to other operations, or it is not a NAS-Bench-201 space.
     """
     if _edge(0, 1) not in space.column:
-        raise InvalidValue(f"{space.name} has no cells of NAS-Bench-201; nasbench201 and nasbench201-tiny have")
+        raise InvalidValue(f"{space.name} has no NAS-Bench-201 cells; use nasbench201 or nasbench201-tiny")
     choices, at = {}, 0
     for i, j in EDGES:
         opening = "+|" if i == 0 and j > 1 else "|"
@@ -269,7 +269,7 @@ def parse_nasbench201(space: Space, text: str) -> Arch:
             raise expected(text, at, f"one of {', '.join(OPERATIONS)}", _FORM)
         at = name.end()
         if not text.startswith(f"~{i}", at):
-            raise expected(text, at, f"'~{i}', the node that is read,", _FORM)
+            raise expected(text, at, f"'~{i}' (the node that the operation reads)", _FORM)
         at += 2
         choices[_edge(i, j)] = OPERATIONS.index(name[0])
         if i == j - 1:
@@ -282,15 +282,15 @@ def parse_nasbench201(space: Space, text: str) -> Arch:
 
 
 def nasbench201_function(arch: Mapping[str, int], *, zeros: bool = True) -> str:
-    """What the cell of an arch computes, as canonical text: cells with equal texts are isomorphic.
+    """The function of an arch's cell as canonical text: cells with equal texts are isomorphic.
 
-    The graph of the cell is read from the input on: what a node sums stands in alphabetical order, a skip connection
-    gives what its node is, an operation on nothing gives nothing.
+    The cell is traversed from the input: the terms of a node are sorted, a skip connection is replaced by the text of
+    its node, and an operation without an input is dropped.
 
     Args:
         arch: of a NAS-Bench-201 space.
-        zeros: whether edges that give nothing stand in the sums as ``#``. The benchmark counts its 6,466 unique
-            networks so; with those edges removed altogether, they are 5,390.
+        zeros: whether edges without an output appear in the sums as ``#``. The benchmark counts 6,466 unique
+            networks this way; with those edges removed there are 5,390.
     """
     graph: nx.DiGraph[int] = nx.DiGraph()
     graph.add_weighted_edges_from(((*edge, OPERATIONS[arch[_edge(*edge)]]) for edge in EDGES), weight="op")

@@ -1,7 +1,7 @@
-"""Ops: what stands in a slot, as a value with a canonical text.
+"""Ops: the layer or block in a slot, as a value with a canonical text.
 
-An op is the unit that is profiled: its key is the row name in a latency table. The key holds the kind, the
-shapes and the attributes; data type, batch and threads belong to the recipe.
+An op is the unit of profiling: its key is the row name in a latency table. The key holds the kind, the
+shapes and the attributes; dtype, batch size and threads belong to the recipe.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Op:
         return dict(self.attributes)[name]
 
     def number(self, name: str) -> int:
-        """The value of an attribute that is a whole number."""
+        """The value of an integer attribute."""
         value = self[name]
         assert isinstance(value, int), (name, value)
         return value
@@ -49,29 +49,29 @@ class Op:
 
     @property
     def free(self) -> bool:
-        """Whether it stands for nothing: no kernel runs, and it costs nothing."""
+        """Whether the op is empty: no kernel runs, and it costs nothing."""
         return KINDS[self.kind].role == "none"
 
     @property
     def inputs(self) -> int:
-        """How many tensors of the shape `input` it reads."""
+        """Number of inputs of the shape `input`."""
         return self.number("terms") if "terms" in KINDS[self.kind].attributes else 1
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the convolutions and linear layers for one image."""
+        """MACs of the convolutions and linear layers for one image."""
         return KINDS[self.kind].macs(self)
 
     @property
     def params(self) -> int:
-        """Learned numbers (weights, biases, BN scale and shift)."""
+        """Number of parameters (weights, biases, BN scale and shift)."""
         return KINDS[self.kind].params(self)
 
     @property
     def activations(self) -> int:
-        """Numbers that are alive at once, at most, while one image is computed layer by layer, nothing fused.
+        """Peak number of live activation values for one image, computed layer by layer without fusion.
 
-        A layer's input and output are alive together, and the input of a residual until it is added.
+        A layer's input and output are live together; the input of a residual is live until it is added.
         """
         return KINDS[self.kind].activations(self)
 
@@ -81,7 +81,7 @@ def make_op(kind: str, input_: Shape, output: Shape, **attributes: Attribute) ->
 
     Raises:
         UnknownName: `kind` is not in `hwnas.spaces.kinds.KINDS`.
-        InvalidValue: the attributes are not those of the kind, or not of their type.
+        InvalidValue: the attributes do not match the kind, or have a wrong type.
     """
     if kind not in KINDS:
         raise UnknownName("op kind", kind, KINDS)
@@ -92,7 +92,7 @@ def make_op(kind: str, input_: Shape, output: Shape, **attributes: Attribute) ->
     for name, value in attributes.items():
         if isinstance(value, str) != (name in TEXTS):
             raise InvalidValue(
-                f"{name} of {kind!r} is {'a text' if name in TEXTS else 'a whole number'}, not {value!r}"
+                f"{name} of {kind!r} must be {'a string' if name in TEXTS else 'an integer'}, not {value!r}"
             )
     return Op(kind, input_, output, tuple(sorted(attributes.items())))
 

@@ -2,9 +2,9 @@
 
 Source: mit-han-lab/once-for-all, `ofa_resnet50`; He et al., "Deep Residual Learning for Image Recognition", CVPR 2016
 (blocks); He et al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019 (three
-convolutions in the stem; a mean on the shortcut).
+convolutions in the stem; average pooling on the shortcut).
 
-Widths and expansions are ratios; variables are whole numbers, so they are given in percent.
+Widths and expansions are ratios; variables are integers, so they are in percent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ResNet:
         widths: the choices of every width, in percent, ascending.
         expansions: width inside a block, in percent of its output's, ascending.
         bn_eps: added to the variance in BN.
-        classes, in_channels: unless the data says otherwise.
+        classes, in_channels: defaults, overridden by the data.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ResNet:
     def space(self, *, in_channels: int, classes: int) -> Space:
         """The space of these networks for images of `in_channels` channels and `classes` classes.
 
-        ``width_stem`` is that of the first two convolutions, ``width_0`` of the third, ``width_s`` of stage s.
+        ``width_stem`` is the width of the first two convolutions, ``width_0`` of the third, ``width_s`` of stage s.
         """
         variables = [
             Variable(name="resolution", values=self.resolutions),
@@ -105,7 +105,7 @@ def _stem(net: ResNet, resolution: int, width: int) -> Shape:
 
 
 def _stage(net: ResNet, s: int, resolution: int, width: int) -> Shape:
-    """Shape of what leaves a stage; stage 0 is the stem with its pooling."""
+    """Shape of a stage's output; stage 0 is the stem with its pooling."""
     side = _halved(resolution, max(2, s + 1))
     return make_divisible((net.stages[s - 1] if s else net.stem) * width / 100), side, side
 

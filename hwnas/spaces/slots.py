@@ -20,8 +20,8 @@ class Variable:
     Attributes:
         name: a Python identifier, e.g. ``kernel_2_3`` (stage 2, block 3; counted from 1).
         values: the choices, ascending.
-        requires: name of another variable and the least value of it at which this one matters. The kernel of a
-            third block requires a depth of 3; at depth 2 it has no effect.
+        requires: name of another variable and the smallest value of it for which this one has an effect. The kernel
+            of a third block requires a depth of 3.
     """
 
     name: str
@@ -30,21 +30,21 @@ class Variable:
 
 
 def always() -> bool:
-    """A slot that the network has whatever the variables say."""
+    """Condition of a slot that every network needs."""
     return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A place in the network.
+    """A position in the network.
 
     Attributes:
         name: e.g. ``stage2.block3``.
         group: the slots that share a context factor in the latency model, e.g. ``stage2``.
         variables: names of the variables it reads, the axes of its cost array.
-        op: from the values of those variables, in that order, to the op, or None where nothing stands here.
-        needed_by, needed: variables, and from their values to whether the network has what stands here: an edge into a
-            node that nothing leaves costs nothing, nor does what is computed elsewhere already.
+        op: values of those variables, in that order -> the op, or None for an empty slot.
+        needed_by, needed: variables, and a function of their values: whether the network needs the op. An edge into a
+            node without readers costs nothing, nor does a value that is already computed elsewhere.
     """
 
     name: str
@@ -57,6 +57,6 @@ class Slot:
 
 @cache
 def needed(slot_needed: Callable[..., bool], values: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.bool_]:
-    """Whether a slot is needed, by the values of the variables that say so."""
+    """Whether a slot is needed, by the values of the variables that it depends on."""
     found = [slot_needed(*chosen) for chosen in itertools.product(*values)]
     return np.array(found).reshape([len(choices) for choices in values])

@@ -1,4 +1,4 @@
-"""Functions of an arch made of one term a slot: their sum, or the largest of them."""
+"""Functions of an arch with one term per slot: their sum or their maximum."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hwnas.errors import InvalidValue
 Floats = npt.NDArray[np.float64]
 _Term = tuple[tuple[int, ...], Floats]  # the columns that index an array, and the array of numbers or vectors
 
-_MERGED = 2**19  # bytes of a merged array: larger ones leave the cache, and save hardly a lookup
-_ROWS = 2048  # rows at a time: they stay in the cache too, and OpenBLAS is faster at products this small
+_MERGED = 2**19  # bytes of a merged array: larger ones do not fit the cache, and hardly save lookups
+_ROWS = 2048  # rows per chunk: they stay in the cache, too, and OpenBLAS is faster at products this small
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,9 @@ class SlotSum:
     """``f(arch) = constant + Σ over slots  array of slot [values of the variables it reads]``.
 
     Attributes:
-        constant: the part that no slot owns.
+        constant: the part that does not depend on slots.
         axes: for each slot, the columns of a code that index its array.
-        arrays: for each slot, an array with one axis a variable that it reads.
+        arrays: for each slot, an array with one axis per variable that it reads.
     """
 
     constant: float
@@ -37,14 +37,14 @@ class SlotSum:
     def __call__(self, codes: npt.NDArray[np.uint8]) -> Floats:
         """The function's value for each row: codes ``(n, variables)`` -> ``(n,)``.
 
-        The codes are taken as they are: `Space.canonical` refuses a choice that does not exist, this does not.
+        Codes are not checked: use `Space.canonical` to reject indices without a choice.
         """
-        if len(self.arrays) == 1:  # nothing to merge, and searches make many such sums for one use
+        if len(self.arrays) == 1:  # nothing to merge, and searches create many such sums for a single use
             return self.constant + _gather(codes, self.axes[0], self.arrays[0])
         lookup, values = self._lookup, np.empty(len(codes))
         ones = np.ones(len(lookup.offsets))
         for start in range(0, len(codes), _ROWS):
-            # numpy sums rows of a few entries ten times slower than BLAS multiplies them with ones.
+            # For rows of a few entries, numpy's sum is ten times slower than a BLAS product with ones.
             rows = slice(start, start + _ROWS)
             values[rows] = np.take(lookup.table, lookup.places(codes[rows])) @ ones
         return values
@@ -60,12 +60,12 @@ class SlotSum:
 
 @dataclass(frozen=True, kw_only=True)
 class SlotMax:
-    """``f(arch) = the largest of constant and, over slots,  array of slot [values of the variables it reads]``.
+    """``f(arch) = max of constant and, over slots,  array of slot [values of the variables it reads]``.
 
-    What is alive at one time is such a function: activations fill the memory one slot after another.
+    Peak memory is such a function: activations occupy the memory one slot after another.
 
     Attributes:
-        constant, axes, arrays: as in `SlotSum`, but none may be negative: where nothing stands a term is 0.
+        constant, axes, arrays: as in `SlotSum`, but not negative: the term of an empty slot is 0.
 
     Raises:
         InvalidValue: a term is negative.
@@ -79,7 +79,7 @@ class SlotMax:
     def __post_init__(self) -> None:
         lowest = min([self.constant, *(float(array.min()) for array in self.arrays)])
         if lowest < 0:
-            raise InvalidValue(f"the terms of a maximum over slots are at least 0, not {lowest:g}")
+            raise InvalidValue(f"the terms of a maximum over slots must be at least 0, not {lowest:g}")
 
     def __call__(self, codes: npt.NDArray[np.uint8]) -> Floats:
         """The function's value for each row: codes ``(n, variables)`` -> ``(n,)``."""
@@ -87,7 +87,7 @@ class SlotMax:
         return largest
 
     def per_slot(self, codes: npt.NDArray[np.uint8]) -> Floats:
-        """The terms: codes ``(n, variables)`` -> ``(n, slots)``; the value of a row is the largest."""
+        """The terms: codes ``(n, variables)`` -> ``(n, slots)``; the value of a row is their maximum."""
         return _terms(self, codes)
 
 
@@ -96,17 +96,17 @@ SlotFunction = SlotSum | SlotMax
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lookup:
-    """A sum of terms, numbers or vectors, in fewer lookups.
+    """A sum of terms (numbers or vectors) with fewer lookups.
 
     A lookup costs more than the arithmetic around it, so terms are merged: one array over all the variables that
-    they read holds their sum. Terms whose variables another one reads too (stem, head, constant) cost nothing then,
-    and blocks that share a depth and the resolution go well together: mobilenetv3's 24 slots take 7 lookups. The
-    arrays lie end to end in one table, so that one product with the codes finds all places in it.
+    they read holds their sum. Terms that read a subset of another term's variables (stem, head, constant) are then
+    free, and blocks that share a depth and the resolution merge well: mobilenetv3's 24 slots take 7 lookups. The
+    arrays are concatenated in one table, so that one product with the codes gives all indices.
 
     Attributes:
-        strides: ``(columns, arrays)``; a row of codes times these is the place within each array.
-        offsets: the place of each array in the table, ``(arrays,)``.
-        table: the entries of all arrays, ``(places, *vector)``.
+        strides: ``(columns, arrays)``; a row of codes times these is the index within each array.
+        offsets: the offset of each array in the table, ``(arrays,)``.
+        table: the entries of all arrays, ``(entries, *vector)``.
     """
 
     strides: npt.NDArray[np.floating[Any]]
@@ -126,7 +126,7 @@ class Lookup:
         groups = _grouped(terms, _MERGED // (np.dtype(dtype).itemsize * math.prod(vector)))
         arrays = [_joint(lengths, members, vector) for lengths, members in groups]
         ends = np.cumsum([math.prod(lengths.values()) for lengths, _ in groups])
-        # Whole numbers are exact in single precision up to 2**24, in double precision up to 2**53.
+        # Integers are exact in single precision up to 2**24, in double precision up to 2**53.
         single = ends[-1] <= 2**24
         columns = 1 + max((axis for lengths, _ in groups for axis in lengths), default=-1)
         strides = np.zeros((columns, len(groups)), np.float32 if single else np.float64)
@@ -142,7 +142,7 @@ class Lookup:
         return cls(strides=strides, offsets=offsets, table=table)
 
     def places(self, codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.signedinteger[Any]]:
-        """The entries whose sum is the value: codes ``(n, variables)`` -> rows of the table, ``(n, arrays)``."""
+        """Rows of the table whose sum is the value: codes ``(n, variables)`` -> ``(n, arrays)``."""
         rows = codes[:, : len(self.strides)].astype(self.strides.dtype)
         within: npt.NDArray[np.signedinteger[Any]] = (rows @ self.strides).astype(self.offsets.dtype)
         return within + self.offsets
@@ -151,8 +151,8 @@ class Lookup:
 def _grouped(terms: list[_Term], most: int) -> list[tuple[dict[int, int], list[_Term]]]:
     """Terms that share an array, with its axes: column -> length.
 
-    The largest come first, and each goes where it makes the array grow least, if that keeps at most so many entries or
-    does not grow.
+    The largest come first; each is merged into the array that grows least, if that array does not grow or stays within
+    the limit of entries.
     """
     groups: list[tuple[dict[int, int], list[_Term]]] = []
     for axes, array in sorted(terms, key=lambda term: -term[1].size):
@@ -186,7 +186,7 @@ def _terms(function: SlotFunction, codes: npt.NDArray[np.uint8]) -> Floats:
 
 
 def _gather(codes: npt.NDArray[np.uint8], axes: tuple[int, ...], array: Floats) -> Floats:
-    """One lookup a row, through a flat index: several times faster than indexing with a tuple of columns."""
+    """One lookup per row through a flat index: several times faster than indexing with a tuple of columns."""
     index = np.zeros(len(codes), np.intp)
     for axis, length in zip(axes, array.shape, strict=True):
         index *= length

@@ -1,9 +1,9 @@
-"""Variables, slots, archs and spaces: the idea that everything else hangs on.
+"""Variables, slots, archs and spaces: the core of hwnas.
 
-A space is a set of categorical variables and an ordered list of slots. A slot reads a few variables and says
-which op stands there, or none. An arch is one value for each variable. Whatever is a sum over slots (latency,
-MACs, parameters, an additive accuracy model) is a `SlotSum` and can be evaluated in batches, differentiated and
-searched exactly.
+A space is a set of categorical variables and an ordered list of slots. A slot reads a few variables and holds the
+op that they select, or none. An arch is one value for each variable. Every sum over slots (latency, MACs,
+parameters, an additive accuracy model) is a `SlotSum`: it can be evaluated in batches, differentiated and searched
+exactly.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ Codes = npt.NDArray[np.uint8]
 class Arch(Mapping[str, int]):
     """One value for each variable of a space: an immutable, hashable mapping.
 
-    Variables that do not matter (see `Variable.requires`) hold their first value, so archs that describe the same
-    network are equal.
+    Variables without effect (see `Variable.requires`) hold their first value, so archs of the same network are equal.
     """
 
     space: str
@@ -59,15 +58,15 @@ class Space:
     """A search space.
 
     Attributes:
-        name: that `hwnas.spaces.make_space` makes it by.
+        name: argument of `hwnas.spaces.make_space`.
         variables: the categorical variables, in the order of a code's columns.
-        slots: the places of the network, in the order of execution.
-        classes: number of classes that the last slot tells apart.
+        slots: the slots of the network, in the order of execution.
+        classes: number of classes.
         in_channels: channels of the input image.
-        bn_eps: what BN adds to the variance.
-        wiring: where the slots stand and what they read; None for a chain, each reading the one before.
-        shares_weights: whether the ops of a slot are parts of one set of weights, as in once-for-all's spaces;
-            otherwise each has its own.
+        bn_eps: epsilon that BN adds to the variance.
+        wiring: places of the slots and their inputs; None for a chain, in which each slot reads the previous one.
+        shares_weights: whether the ops of a slot share one set of weights, as in once-for-all's spaces; otherwise
+            each op has its own.
     """
 
     name: str
@@ -81,7 +80,7 @@ class Space:
 
     @cached_property
     def places(self) -> tuple[Position, ...]:
-        """Where the slots stand, in the order of execution; the last one gives the logits."""
+        """The places of the slots, in the order of execution; the last one outputs the logits."""
         return chain(self.slots) if self.wiring is None else self.wiring
 
     @cached_property
@@ -112,7 +111,7 @@ class Space:
 
     @cached_property
     def size(self) -> int:
-        """Number of different networks (assignments that differ only in variables that do not matter count once)."""
+        """Number of different networks (assignments that differ only in variables without effect count once)."""
         children: dict[str, list[Variable]] = {}
         for variable in self.variables:
             if variable.requires:
@@ -131,14 +130,14 @@ class Space:
     def fix(self, /, **choices: int | Iterable[int]) -> Space:
         """The same space with fewer choices.
 
-        The codes keep their columns; a column's numbers then count the remaining values.
+        The codes keep their columns; the indices in a column then refer to the remaining values.
 
         Args:
             choices: name of a variable -> the value or values that remain.
 
         Raises:
             UnknownName: no such variable.
-            InvalidValue: no value left, or a value that the variable does not have.
+            InvalidValue: no value remains, or the variable does not have one of the values.
         """
         variables = list(self.variables)
         for name, choice in choices.items():
@@ -155,7 +154,7 @@ class Space:
 
     @property
     def choices(self) -> dict[str, list[int]]:
-        """Name of a variable -> its values: what tells a restricted space from the whole one."""
+        """Name of a variable -> its values; they distinguish a restricted space from the whole one."""
         return {variable.name: list(variable.values) for variable in self.variables}
 
     # -- codes and archs -------------------------------------------------------------------------------------------
@@ -164,11 +163,11 @@ class Space:
         """Random networks, each variable drawn uniformly and independently (as once-for-all does).
 
         Args:
-            n: how many.
+            n: number of networks.
             seed: of `numpy.random.default_rng`; the same seed gives the same networks.
 
         Returns:
-            ``(n, variables)``: index of each variable's value, 0 where the variable does not matter.
+            ``(n, variables)``: index of each variable's value, 0 if the variable has no effect.
 
         Raises:
             InvalidValue: `n` is negative.
@@ -180,14 +179,15 @@ class Space:
         return self.canonical(np.stack(columns, axis=1))
 
     def canonical(self, codes: Codes) -> Codes:
-        """The codes with 0 wherever a variable does not matter, so that equal rows are equal networks.
+        """The codes with 0 for variables without effect, so that equal rows are equal networks.
 
         Raises:
             InvalidValue: not a ``(n, variables)`` matrix of existing choices.
         """
         if codes.ndim != 2 or codes.shape[1] != len(self.variables) or codes.dtype != np.uint8:
             raise InvalidValue(
-                f"codes of {self.name} are a uint8 matrix (n, {len(self.variables)}), not {codes.dtype} {codes.shape}"
+                f"codes of {self.name} must be a uint8 matrix (n, {len(self.variables)}), not {codes.dtype} "
+                f"{codes.shape}"
             )
         limits = np.array([len(v.values) for v in self.variables])
         if (codes >= limits).any():
@@ -208,12 +208,12 @@ class Space:
         """Archs -> their codes, ``(len(archs), variables)``.
 
         Raises:
-            InvalidValue: an arch of another space, or with a value outside this (perhaps restricted) space.
+            InvalidValue: an arch belongs to another space, or has a value outside this (perhaps restricted) space.
         """
         codes = np.zeros((len(archs), len(self.variables)), np.uint8)
         for row, arch in enumerate(archs):
             if arch.space != self.name or set(arch) != set(self.column):
-                raise InvalidValue(f"an arch of {arch.space} is not an arch of {self.name}")
+                raise InvalidValue(f"an arch of the space {arch.space} was passed to the space {self.name}")
             for i, variable in enumerate(self.variables):
                 value = arch[variable.name]
                 if value in variable.values:
@@ -246,18 +246,18 @@ class Space:
         if set(values) != set(self.column):
             missing, extra = set(self.column) - set(values), set(values) - set(self.column)
             raise InvalidValue(
-                f"an arch of {self.name} gives one value to each variable; "
+                f"an arch of {self.name} needs one value for each variable; "
                 f"missing: {sorted(missing) or 'none'}, unknown: {sorted(extra) or 'none'}"
             )
         return self.decode(self.encode([Arch(self.name, tuple((n, values[n]) for n in self.column))]))[0]
 
     @cached_property
     def smallest(self) -> Arch:
-        """The arch with the first value of every variable, or the least values whose network depends on its image.
+        """The arch with the first value of every variable, or the smallest whose network depends on its input.
 
-        In a space of cells the first values may be those of a cell without edges, whose network gives the same for
-        every image. From the largest arch, each variable is then lowered as far as the network still depends on the
-        image, those that save most MACs first. A space in which no network does has its first values.
+        In a space of cells the first values may give a cell without edges, whose output is the same for every image.
+        Then, starting from the largest arch, each variable is lowered as long as the network depends on the image,
+        those that save most MACs first. If no network does, the arch has the first values.
         """
         codes = np.zeros((1, len(self.variables)), np.uint8)
         first, largest = self.decode(codes)[0], self.largest
@@ -276,7 +276,7 @@ class Space:
         return self.decode(codes)[0]
 
     def depends_on_image(self, arch: Mapping[str, int]) -> bool:
-        """Whether an arch's network gives different outputs for different images, as one without edges does not."""
+        """Whether the output of an arch's network depends on the image; without edges it does not."""
         return reads_image(self.network(arch))
 
     @property
@@ -285,7 +285,7 @@ class Space:
         return self.decode(np.array([[len(v.values) - 1 for v in self.variables]], np.uint8))[0]
 
     def describe(self, arch: Mapping[str, int]) -> dict[str, int]:
-        """The values of an arch that matter, without those of blocks that are not there."""
+        """The values of an arch that have an effect, without those of absent blocks."""
         return {
             v.name: arch[v.name] for v in self.variables if v.requires is None or arch[v.requires[0]] >= v.requires[1]
         }
@@ -293,20 +293,20 @@ class Space:
     # -- ops -------------------------------------------------------------------------------------------------------
 
     def network(self, arch: Mapping[str, int]) -> list[Node]:
-        """The nodes of an arch's network with what each reads, in the order of execution."""
+        """The nodes of an arch's network with their inputs, in the order of execution."""
         ops = {slot.name: slot.op(*(arch[name] for name in slot.variables)) for slot in self.slots}
         return resolve(self.places, {slot.name: slot for slot in self.slots}, ops)
 
     def ops(self, arch: Mapping[str, int]) -> list[tuple[Slot, Op]]:
-        """The ops of an arch's network with their slots, in the order of execution; a cell's as often as it stands."""
+        """The ops of an arch's network with their slots, in the order of execution, once for each copy of a cell."""
         return [(node.slot, node.op) for node in self.network(arch)]
 
     def image_shape(self, arch: Mapping[str, int]) -> Shape:
-        """Shape of the images that an arch takes, ``(channels, height, width)``."""
+        """Shape of an arch's input images, ``(channels, height, width)``."""
         return (self.in_channels, arch["resolution"], arch["resolution"])
 
     def slot_ops(self, slot: Slot) -> npt.NDArray[Any]:
-        """Every op that a slot may hold: an array of `Op` or None with one axis a variable the slot reads."""
+        """Every op that a slot may hold: an array of `Op` or None with one axis per variable that the slot reads."""
         values = [self.variable(name).values for name in slot.variables]
         ops = np.empty([len(v) for v in values], dtype=object)
         for index in np.ndindex(*ops.shape):
@@ -315,12 +315,12 @@ class Space:
 
     @cached_property
     def distinct_ops(self) -> tuple[Op, ...]:
-        """Every op that may stand in any slot, each once, in the order of the slots: what has to be profiled."""
+        """Every op of any slot, each once, in the order of the slots: the ops to profile."""
         ops = (op for slot in self.slots for op in self.slot_ops(slot).flat)
         return tuple(dict.fromkeys(op for op in ops if op is not None and not op.free))
 
     def graph(self, arch: Mapping[str, int]) -> nx.DiGraph[str]:
-        """The network as a graph: a node a place (``op``, ``macs``, ``params``), an edge a tensor (``shape``)."""
+        """The network as a graph: nodes are places (``op``, ``macs``, ``params``), edges are tensors (``shape``)."""
         import networkx as nx
 
         graph: nx.DiGraph[str] = nx.DiGraph(space=self.name, arch=dict(arch))
@@ -333,7 +333,7 @@ class Space:
         return graph
 
     def slot_sum(self, cost: Callable[[Op], float]) -> SlotSum:
-        """The sum over slots of a cost of ops; nothing costs nothing where no op stands."""
+        """The sum over slots of a cost of ops; an empty slot costs 0."""
         return self.grouped_sum(lambda _, op: cost(op))
 
     def grouped_sum(self, cost: Callable[[str, Op], float]) -> SlotSum:
@@ -344,14 +344,14 @@ class Space:
         return SlotSum(constant=0.0, axes=axes, arrays=times)
 
     def slot_max(self, cost: Callable[[Op], float]) -> SlotMax:
-        """The largest cost of an op over the slots; nothing costs nothing where no op stands."""
+        """The largest cost of an op over the slots; an empty slot costs 0."""
         axes, arrays = self._terms(lambda _, op: cost(op))
         return SlotMax(constant=0.0, axes=axes, arrays=arrays)
 
     def _terms(
         self, cost: Callable[[str, Op], float]
     ) -> tuple[tuple[tuple[int, ...], ...], tuple[npt.NDArray[np.float64], ...]]:
-        """For each slot the columns that it reads, and its op's cost by their values; 0 where it is not needed."""
+        """For each slot the columns that it reads, and its op's cost by their values; 0 if it is not needed."""
         known: dict[tuple[str, Op | None], float] = {}
         axes, arrays = [], []
         for slot in self.slots:
@@ -372,7 +372,7 @@ class Space:
 
     @cached_property
     def macs(self) -> SlotSum:
-        """Multiply-accumulates of networks, from their codes."""
+        """MACs of networks, from their codes."""
         return self.slot_sum(lambda op: op.macs)
 
     @cached_property

@@ -1,9 +1,9 @@
-"""How the ops of a network are wired: where each slot stands, and what it reads.
+"""The wiring of a network: the places of each slot, and their inputs.
 
-In a chain every slot reads the one before it. In a cell several edges lead from one node to others, and the same cell
-stands in the network many times. An op of kind ``none`` gives nothing: who reads several places reads one fewer, and an
-op on nothing gives nothing, except ``zero``. Where no op stands (None), what is read passes on. An op without weights
-that reads what another such op reads is that one, as every runtime would have it.
+In a chain every slot reads the previous one. In a cell several edges start at one node, and the same cell occurs many
+times in the network. An op of kind ``none`` has no output: a reader of several places skips it, and an op without an
+input has no output either, except ``zero``. An empty slot (None) is an identity. Equal ops without weights on the same
+inputs are merged, as every runtime does.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FROM_IMAGE = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a slot stands in the network.
+    """A place of a slot in the network.
 
     Attributes:
-        name: the slot's own, if it stands in one place only; otherwise with the cell, e.g. ``stage1.cell2.edge_0_1``.
-        slot: name of the slot, whose op stands here under an arch.
-        reads: names of places before it, or `IMAGE`.
-        activated: where the activation of what it reads stands, which a convolution here reads instead; convolutions of
-            several edges share it.
+        name: the slot's name if it has a single place; otherwise with the cell, e.g. ``stage1.cell2.edge_0_1``.
+        slot: name of the slot, whose op is placed here.
+        reads: names of earlier places, or `IMAGE`.
+        activated: place of the activation of its input, which a convolution here reads instead; convolutions of several
+            edges share it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Position:
     activated: str | None = None
 
     def source(self, op: Op | None) -> str:
-        """What the place reads, of a place with one input, if that op stands in it."""
+        """The input of a place with one input, if it holds that op."""
         return self.activated if self.activated and op and KINDS[op.kind].activated else self.reads[0]
 
 
@@ -51,8 +51,8 @@ class Node:
     Attributes:
         name: of the place.
         slot: of the place.
-        op: what stands there.
-        reads: positions, in the list of nodes, of what it reads; `FROM_IMAGE` for the image.
+        op: the op.
+        reads: positions of its inputs in the list of nodes; `FROM_IMAGE` for the image.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Node:
 
 
 def chain(slots: Sequence[Slot]) -> tuple[Position, ...]:
-    """Each slot once, reading the one before it."""
+    """Each slot once, reading the previous one."""
     before = [IMAGE, *(slot.name for slot in slots)]
     return tuple(
         Position(name=slot.name, slot=slot.name, reads=(read,)) for slot, read in zip(slots, before, strict=False)
@@ -75,12 +75,12 @@ def resolve(places: Sequence[Position], slots: Mapping[str, Slot], ops: Mapping[
     Args:
         places: of the space.
         slots: by name.
-        ops: name of a slot -> what stands in it.
+        ops: name of a slot -> its op.
     """
     nodes: list[Node] = []
-    given: dict[str, int] = {IMAGE: FROM_IMAGE}  # what a place gives to its readers
-    cut: dict[str, int] = {}  # of a place that gives nothing: what it would be made of
-    plain: dict[tuple[Op, tuple[int, ...]], int] = {}  # ops without weights, by what they read
+    given: dict[str, int] = {IMAGE: FROM_IMAGE}  # the output of each place
+    cut: dict[str, int] = {}  # of a place without an output: the node that it would read
+    plain: dict[tuple[Op, tuple[int, ...]], int] = {}  # ops without weights, by their inputs
     for place in places:
         op = ops[place.slot]
         names = place.reads if len(place.reads) > 1 else (place.source(op),)
@@ -92,7 +92,7 @@ def resolve(places: Sequence[Position], slots: Mapping[str, Slot], ops: Mapping[
         elif op is None:
             [given[place.name]] = read
         else:
-            # Zeros are made of what would have been read: they are as many as the images.
+            # Zeros are derived from the missing input, which has the batch size.
             reads = tuple(read) or (source,)
             if not op.params and (op, reads) in plain:
                 given[place.name] = plain[op, reads]
@@ -103,7 +103,7 @@ def resolve(places: Sequence[Position], slots: Mapping[str, Slot], ops: Mapping[
 
 
 def reads_image(nodes: Sequence[Node]) -> bool:
-    """Whether the output of a network depends on the image; an edge that outputs zeros passes nothing on."""
+    """Whether the output of a network depends on the image; an edge of zeros does not."""
     depends = {FROM_IMAGE: True}
     for i, node in enumerate(nodes):
         depends[i] = KINDS[node.op.kind].role != "zero" and any(depends[read] for read in node.reads)
@@ -111,7 +111,7 @@ def reads_image(nodes: Sequence[Node]) -> bool:
 
 
 def _needed(nodes: list[Node], output: int) -> list[Node]:
-    """The nodes that the output is made of; it is the last of them."""
+    """The nodes that the output depends on; the output is the last of them."""
     needed = {output}
     for i in range(output, -1, -1):
         if i in needed:

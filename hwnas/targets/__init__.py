@@ -1,4 +1,4 @@
-"""Targets: devices and recipes from TOML, and where they are found."""
+"""Targets: devices and recipes from TOML files, and the folders that are searched for them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where devices, recipes and tables are found.
+"""Look-up of devices, recipes and tables.
 
-A root is a folder with `devices/`, `exporters/` and `latency_tables/` in it. There are two: the user's, which
-comes first, and the one that is shipped. Nothing is read at import.
+A root is a folder that contains `devices/`, `exporters/` and `latency_tables/`. There are two: the user's, which
+is searched first, and the one that comes with hwnas. Nothing is read at import.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Named = TypeVar("Named", Device, Recipe)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A device and a recipe together: what a latency belongs to.
+    """A device and a recipe: a latency belongs to such a pair.
 
-    The recipe's ``weights = "auto"`` is decided for the device.
+    The recipe's ``weights = "auto"`` is resolved for the device.
     """
 
     device: Device
@@ -45,7 +45,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """``device/recipe``, also the path of its table below ``latency_tables/``."""
+        """``device/recipe``; also the path of its table below ``latency_tables/``."""
         return f"{self.device.name}/{self.recipe.name}"
 
 
@@ -64,8 +64,8 @@ def home() -> Path:
     """The folder that new files are written to: ``$HWNAS_HOME``, else the user's data folder.
 
     Raises:
-        InvalidValue: ``$HWNAS_HOME`` is a file, or begins with a ``~`` that stands for nothing.
-        OutputError: there is none, as of a user who has no entry in the password file.
+        InvalidValue: ``$HWNAS_HOME`` is a file, or begins with a ``~`` that cannot be expanded.
+        OutputError: the user has no home folder, e.g. no entry in the password file.
     """
     given = os.environ.get("HWNAS_HOME")
     if not given:
@@ -73,12 +73,12 @@ def home() -> Path:
 
         try:
             folder = Path(platformdirs.user_data_dir("hwnas", appauthor=False))
-        except RuntimeError:  # of versions that do not leave "~" as it is where nothing says what it stands for
+        except RuntimeError:  # some Python versions raise if "~" cannot be expanded, others keep it
             folder = Path("~")
         if not folder.is_absolute():
             raise OutputError(
                 "there is no folder for your own devices, recipes and tables: HOME is not the path of a folder, and "
-                "this user has no entry in the password file. Set HWNAS_HOME to a folder that you can write to"
+                "this user has no entry in the password file. Set HWNAS_HOME to a writable folder"
             )
         return folder
     try:
@@ -91,23 +91,23 @@ def home() -> Path:
 
 
 def writable_home() -> Path:
-    """`home`, checked before long work whose result goes there.
+    """`home`, checked to be writable before long work that writes its result there.
 
     Raises:
-        InvalidValue, OutputError: as `home` does; or the folder cannot be written.
+        InvalidValue, OutputError: as `home`; or the folder cannot be written.
     """
     folder = home()
     nearest = next(place for place in (folder, *folder.parents) if os.access(place, os.F_OK))
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(
-            f"cannot write into {folder}, where your own devices and tables go: {nearest} is not writable. Set "
-            "HWNAS_HOME to a folder that you can write to"
+            f"cannot write into {folder}, the folder of your own devices and tables: {nearest} is not writable. Set "
+            "HWNAS_HOME to a writable folder"
         )
     return folder
 
 
 def _is_file(path: Path) -> bool:
-    """Whether it is a file; what lies in a closed folder is not."""
+    """Whether a path is a file; False in a folder without read permission."""
     try:
         return path.is_file()
     except OSError:
@@ -115,14 +115,14 @@ def _is_file(path: Path) -> bool:
 
 
 def shipped(package: Path) -> Path:
-    """What comes with hwnas: the checkout around the package, or its folder `share` in an installed wheel."""
+    """The root that comes with hwnas: the checkout around the package, or its folder `share` in an installed wheel."""
     checkout = package.parent
     is_checkout = (checkout / "pyproject.toml").is_file() and (checkout / "devices").is_dir()
     return checkout if is_checkout else package / "share"
 
 
 def roots() -> list[Path]:
-    """The folders that are searched; the first one that has a name wins.
+    """The folders that are searched; the first one that contains a name wins.
 
     Raises:
         InvalidValue: ``$HWNAS_HOME`` cannot be a folder.
@@ -130,7 +130,7 @@ def roots() -> list[Path]:
     given = shipped(Path(__file__).resolve().parents[1])
     try:
         return [home(), given]
-    except OutputError:  # a user without a home has what is shipped
+    except OutputError:  # a user without a home folder: the shipped root only
         return [given]
 
 
@@ -158,7 +158,7 @@ def devices() -> dict[str, Path]:
 
 
 def recipes() -> dict[str, Path]:
-    """Name -> file of every recipe; those that come with a plugin's runtime are last."""
+    """Name -> file of every recipe; those of plugins come last."""
     found = _files("exporters", "*.toml")
     for facts in plugin_runtimes():
         if facts.recipes is None:
@@ -178,7 +178,7 @@ def load_device(name: str) -> Device:
 
     Raises:
         UnknownName: there is none.
-        SpecError: its file is wrong, or says another name than the file has.
+        SpecError: its file is invalid, or the name in it differs from the file's name.
     """
     return _load(
         "device",
@@ -194,7 +194,7 @@ def load_recipe(name: str) -> Recipe:
 
     Raises:
         UnknownName: there is none.
-        SpecError: its file is wrong, or says another name than the file has.
+        SpecError: its file is invalid, or the name in it differs from the file's name.
     """
     return _load(
         "recipe",
@@ -216,12 +216,12 @@ def _load(what: str, name: str, files: dict[str, Path], model: type[Named], hint
 
 
 def known_devices() -> list[Device]:
-    """Every device whose file can be used; of the others a warning says why they are left out."""
+    """Every device with a valid file; the others are skipped with a warning."""
     return _readable(devices(), load_device)
 
 
 def known_recipes() -> list[Recipe]:
-    """Every recipe whose file can be used; of the others a warning says why they are left out."""
+    """Every recipe with a valid file; the others are skipped with a warning."""
     return _readable(recipes(), load_recipe)
 
 
@@ -237,7 +237,7 @@ def _readable(names: Iterable[str], load: Callable[[str], Named]) -> list[Named]
 
 @functools.cache
 def _warn_left_out(reason: str) -> None:
-    """Once for each: a command reads the folders several times."""
+    """Warn once per reason: a command reads the folders several times."""
     log.warning("left out: %s", reason)
 
 
@@ -245,13 +245,13 @@ def _warn_left_out(reason: str) -> None:
 
 
 def detected_device(host: Host, kind: DeviceKind = "cpu") -> Device:
-    """A new spec of a host's CPU, or of its first GPU.
+    """A new spec for a host's CPU, or for its first GPU.
 
-    Where a known spec has that name but is another device (a virtual machine may hide some flags of the same
-    CPU), the name is lengthened, so that the tables of one are never taken for the other's.
+    If a known spec of another device has the same name (a virtual machine may hide some flags of the same CPU),
+    the name gets a suffix, so that tables of the two devices are never confused.
 
     Raises:
-        SpecError: the file with the same name is wrong.
+        SpecError: the file with the same name is invalid.
         RuntimeUnavailable: the host has no GPU.
     """
     device = describe(host) if kind == "cpu" else describe_gpu(host)
@@ -261,15 +261,15 @@ def detected_device(host: Host, kind: DeviceKind = "cpu") -> Device:
 
 
 def this_device(kind: DeviceKind = "cpu") -> Device:
-    """The device that the name `this` stands for.
+    """The device that the name `this` refers to.
 
-    Of the known devices of that kind that this host is, the one that asks for most; of equals the first in
-    the order of the roots. If there is none, it is detected. A file that cannot be used is left out, with a warning.
+    Of the known devices of that kind that match this host, the one with the most conditions; of equals, the first in
+    the order of the roots. If none matches, the host is detected. An invalid file is skipped with a warning.
 
     Raises:
-        SpecError: the file with the name of the detected device is wrong.
+        SpecError: the file with the name of the detected device is invalid.
         RuntimeUnavailable: there is no GPU in this host.
-        InvalidValue: nothing tells this host from others, and it has no name or several.
+        InvalidValue: the host reports nothing that identifies it, and no named device, or several, match it.
     """
     host = detect_host()
     matching = [device for device in known_devices() if device.kind == kind and not device.differences(host)]
@@ -281,10 +281,10 @@ def this_device(kind: DeviceKind = "cpu") -> Device:
 
 
 def _named_by_the_user(host: Host, matching: list[Device]) -> Device:
-    """The one known device that a host may be which does not say what it is.
+    """The one known device that matches a host which is not `recognisable`.
 
     Raises:
-        InvalidValue: there is none, or there are several.
+        InvalidValue: none matches, or several do.
     """
     if len(matching) == 1:
         return matching[0]
@@ -295,16 +295,16 @@ def _named_by_the_user(host: Host, matching: list[Device]) -> Device:
             f"--target {matching[0].name}/RECIPE"
         )
     raise InvalidValue(
-        f"{host.unrecognised}, so a table of another machine could be taken for its own. Give it a name: hwnas devices "
-        f"detect --save --name my-machine. (Tables that were measured here before lie under {describe(host).name}; "
-        "give that name to keep them)"
+        f"{host.unrecognised}, so tables of different machines could be confused. Give it a name: hwnas devices "
+        f"detect --save --name my-machine. (Tables that were measured here before are stored under "
+        f"{describe(host).name}; use that name to keep them)"
     )
 
 
 def _known_or_this(name: str) -> Device:
-    """The device of that name; a table that was measured as `this` is also found where no file describes the host.
+    """The device of that name; tables measured as `this` are found even if no file describes the host.
 
-    So is one of a time when the name of its board did not count: such hosts were called by their architecture.
+    So are tables of earlier versions, which ignored the board's name and named such hosts by their architecture.
     """
     if name not in devices():
         host = detect_host()
@@ -320,12 +320,12 @@ def _known_or_this(name: str) -> Device:
 
 
 def resolve_target(text: str) -> Target:
-    """The target of a text ``device/recipe``; the device `this` stands for the present host (`this_device`).
+    """The target of a text ``device/recipe``; the device `this` refers to the present host (`this_device`).
 
     Raises:
         InvalidValue: the text is not of that form, or the recipe is for another kind of device.
         UnknownName: no such device or recipe.
-        SpecError: the file of one of them is wrong.
+        SpecError: the file of one of them is invalid.
     """
     if not re.fullmatch(r"[^/\s]+/[^/\s]+", text):
         raise InvalidValue(f"a target is written device/recipe, e.g. this/onnxruntime-cpu-fp32; not {text!r}")
@@ -342,14 +342,14 @@ def resolve_target(text: str) -> Target:
 
 
 def targets_of(device: str) -> list[Target]:
-    """A device with each recipe of its kind under which something can be measured; `this` as in `resolve_target`.
+    """A device with each recipe of its kind that can be measured; `this` as in `resolve_target`.
 
-    A recipe whose file cannot be used is left out, with a warning.
+    A recipe with an invalid file is skipped with a warning.
 
     Raises:
         UnknownName: no such device.
-        SpecError: the device's file is wrong.
-        InvalidValue: as `this_device` does.
+        SpecError: the device's file is invalid.
+        InvalidValue: as `this_device`.
     """
     found: list[Target] = []
     known: dict[DeviceKind, Device | None] = {}
@@ -359,7 +359,7 @@ def targets_of(device: str) -> list[Target]:
             try:
                 known[facts.kind] = this_device(facts.kind) if device == "this" else _known_or_this(device)
             except RuntimeUnavailable:
-                known[facts.kind] = None  # this host has no device of that kind
+                known[facts.kind] = None  # the host has no device of that kind
         resolved = known.get(facts.kind) if facts.measured else None
         if resolved is not None and resolved.kind == facts.kind:
             found.append(Target(resolved, recipe))
@@ -367,7 +367,7 @@ def targets_of(device: str) -> list[Target]:
 
 
 def tables() -> list[FoundTable]:
-    """Every latency table; of two for one target, the one in the first root."""
+    """Every latency table; the first root wins if both have one of the same target."""
     found = _files("latency_tables", "*/*.csv")
     return [FoundTable(path.parent.name, path.stem, path) for path in found.values()]
 

@@ -1,4 +1,4 @@
-"""Devices: facts about hardware, and how to recognise it."""
+"""Devices: hardware facts, and the conditions that identify a device."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def _pattern(text: str) -> str:
 
 
 def checked_name(text: str) -> str:
-    """The text, if a device or a recipe may be called that.
+    """The text, if it is a valid name of a device or a recipe.
 
     Raises:
-        ValueError: it may not; the message says why but leaves out the text, which pydantic adds.
+        ValueError: it is not; the message says why without the text, which pydantic adds.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", text):
-        raise ValueError("a name is made of a-z, 0-9, '.' and '-', and starts with a letter or a digit")
+        raise ValueError("a name consists of a-z, 0-9, '.' and '-', and starts with a letter or a digit")
     if text == "this":
-        raise ValueError("that name stands for the present host; choose another one")
+        raise ValueError("that name is reserved for the present host; choose another one")
     return text
 
 
-# TOML gives lists; `strict` would refuse them for a tuple, which is hashable and cannot be changed.
+# TOML has lists, which `strict` rejects for a tuple; a tuple is hashable and immutable.
 Names = Annotated[tuple[Annotated[str, Field(pattern=r"^[a-z0-9_.]+$")], ...], Field(strict=False)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Name = Annotated[str, AfterValidator(checked_name)]
 
 
-# Flags that decide which kernels an inference runtime picks. A detected spec asks for those that are there;
-# asking for every flag would make a kernel update look like another device.
+# Flags that decide which kernels an inference runtime picks. A detected spec requires those that are present;
+# with every flag, a kernel update would look like another device.
 _X86_FLAGS = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
@@ -57,12 +57,12 @@ INFERENCE_FLAGS = (*_X86_FLAGS, *_ARM_FLAGS)
 
 
 class Match(Spec):
-    """What a host must report to be the device; what is not given may be anything.
+    """Conditions on what a host reports; a condition that is not set always holds.
 
     Attributes:
         cpu: regular expression for the whole CPU text, e.g. ``AMD EPYC family 25 model 17`` (`Host.cpu`).
         flags: CPU flags that must all be present, as Linux names them.
-        no_flags: CPU flags that must all be absent: what a later chip has, where the CPU text is that of both.
+        no_flags: CPU flags that must all be absent, e.g. those of a later chip with the same CPU text.
         core: regular expression for the whole text of the cores' revisions or identification (`Host.core`).
         board: regular expression for the whole name of the machine around the CPU (`Host.board`).
         cores: exact number of logical cores.
@@ -79,21 +79,21 @@ class Match(Spec):
 
     @property
     def criteria(self) -> int:
-        """How many things it asks for: of two devices that match, the one that asks for more is meant."""
+        """Number of conditions: of two devices that match, the one with more conditions is chosen."""
         given = (self.cpu, self.core, self.board, self.cores, self.gpu)
         return len(self.flags) + len(self.no_flags or ()) + sum(value is not None for value in given)
 
 
 class Hardware(Spec):
-    """Facts about the device that nothing is matched against; None where they are not known.
+    """Facts about the device that are not used for matching; None if unknown.
 
     Attributes:
         cores: logical cores of a CPU, multiprocessors of a GPU.
         memory_gib: memory in GiB.
         l1d_kib, l2_kib, l3_kib: sizes of the data caches that a core sees, in KiB.
-        peak_fp32_gflops: peak of fp32 multiply-adds, in 10^9 floating point operations a second.
-        peak_memory_gb_per_s: peak memory bandwidth, in 10^9 bytes a second.
-        source: where these figures are from.
+        peak_fp32_gflops: peak of fp32 multiply-adds, in 10^9 floating point operations per second.
+        peak_memory_gb_per_s: peak memory bandwidth, in 10^9 bytes per second.
+        source: source of these figures.
     """
 
     cores: int | None = Field(default=None, ge=1)
@@ -107,15 +107,15 @@ class Hardware(Spec):
 
 
 class Device(Spec):
-    """A device, as ``devices/<name>.toml`` describes it.
+    """A device, as described in ``devices/<name>.toml``.
 
     Attributes:
-        schema_: version of the file's form, ``schema`` in the file.
+        schema_: version of the file format, ``schema`` in the file.
         name: the file's stem.
-        kind: what computes, "cpu" or "gpu".
-        description: one line for people.
-        match: how to recognise it.
-        hardware: what else is known of it.
+        kind: the processor, "cpu" or "gpu".
+        description: one line for readers.
+        match: conditions that identify the device.
+        hardware: further facts.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -128,21 +128,19 @@ class Device(Spec):
     @model_validator(mode="after")
     def _kind_has_its_pattern(self) -> Device:
         if getattr(self.match, self.kind) is None:
-            raise ValueError(
-                f"match.{self.kind} is missing; kind is {self.kind!r}, so it is how the device is recognised"
-            )
+            raise ValueError(f"match.{self.kind} is missing; a device of kind {self.kind!r} is recognised by it")
         if self.kind == "cpu" and self.match.gpu is not None:
-            raise ValueError(f"match.gpu is {self.match.gpu!r}, but kind is 'cpu'; leave it out or set kind to 'gpu'")
+            raise ValueError(f"match.gpu is {self.match.gpu!r}, but kind is 'cpu'; remove it or set kind to 'gpu'")
         return self
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what makes the device the device it is: its kind and what it is recognised by."""
+        """SHA-256 (hex) of the device's identity: its kind and its match conditions."""
         facts = self.model_dump(mode="json", include={"kind", "match"}, exclude_none=True)
         return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def differences(self, host: Host) -> list[str]:
-        """What keeps a host from being this device: one entry a difference, none if it is the device."""
+        """Differences between a host and this device, one entry each; empty if the host matches."""
         found: list[str] = []
         match = self.match
         if match.cpu is not None and not re.fullmatch(match.cpu, host.cpu):
@@ -163,10 +161,10 @@ class Device(Spec):
 
 
 def describe(host: Host) -> Device:
-    """A spec of a host's CPU with a name that depends on nothing else, e.g. ``amd-epyc-f25m17-2c``.
+    """A spec for a host's CPU, with a name that depends only on the host, e.g. ``amd-epyc-f25m17-2c``.
 
-    Where the CPU text is that of many, the board gives the name, or the cores' identification. Of a host that is not
-    `recognisable` the name tells nothing, and the spec refuses what has more flags.
+    If many CPUs share the CPU text, the name comes from the board or from the cores' identification. For a host that is
+    not `recognisable`, the name does not identify it, and the spec rejects hosts with more flags.
     """
     named, known = host.board or host.cpu_name, _ARM_FLAGS if "asimd" in host.flags else _X86_FLAGS
     absent = None if host.recognisable else tuple(flag for flag in known if flag not in host.flags)
@@ -195,14 +193,14 @@ def describe(host: Host) -> Device:
 
 
 def other_machine(facts: Mapping[str, object], host: Host) -> list[str]:
-    """What facts that were recorded with a measurement say of another machine than this one.
+    """Differences between the facts recorded with a measurement and this machine.
 
-    A device's spec may be that of both: the CPU text of a Raspberry Pi 4 is that of a cloud's Graviton, too, and all
-    Apple chips in virtual machines share theirs. Only what both sides report is compared.
+    Both may match the same device spec: a Raspberry Pi 4 and a cloud's Graviton have the same CPU text, as have all
+    Apple chips in virtual machines. Only facts that both sides report are compared.
 
     Args:
-        facts: of the host that was measured, as a manifest keeps them: core, board, flags.
-        host: the present one.
+        facts: of the measured host, as stored in a manifest: core, board, flags.
+        host: the present host.
     """
     found = []
     for name, present in (("core", host.core), ("board", host.board)):
@@ -218,7 +216,7 @@ def other_machine(facts: Mapping[str, object], host: Host) -> list[str]:
 
 
 def describe_gpu(host: Host) -> Device:
-    """A spec of a host's first GPU, named after it, e.g. ``nvidia-h200``.
+    """A spec for a host's first GPU, named after it, e.g. ``nvidia-h200``.
 
     Raises:
         RuntimeUnavailable: the host reports no GPU.
@@ -235,17 +233,17 @@ def describe_gpu(host: Host) -> Device:
         kind="gpu",
         description=f"{name}, as detected",
         match=Match(gpu=_literally(name)),
-        hardware=Hardware(source="nothing but its name is known, from nvidia-smi (hwnas devices detect --kind gpu)"),
+        hardware=Hardware(source="only its name is known, from nvidia-smi (hwnas devices detect --kind gpu)"),
     )
 
 
 def _literally(text: str) -> str:
-    """A regular expression for just this text, with no more backslashes than it takes."""
+    """A regular expression for exactly this text, with as few backslashes as possible."""
     return re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", text)
 
 
 def _slug(host: Host) -> str:
-    """The CPU's name as a file name: without trade marks, clock rates and words that every CPU bears."""
+    """The CPU's name as a file name, without trademarks, clock rates and generic words."""
     if not host.cpu_is_named and (text := host.board or host.core):
         return _plain(text) or "board"
     text = re.sub(r"\((r|tm)\)|@.*|\b(cpu|processor|\d+-core)\b", " ", host.cpu_name.lower())

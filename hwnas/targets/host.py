@@ -1,4 +1,4 @@
-"""The present host: what the operating system reports of its hardware."""
+"""The present host: its hardware, as the operating system reports it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hwnas.targets.linux import from_linux, one_line
 
 log = logging.getLogger(__name__)
 
-# What macOS (sysctl) and Windows (IsProcessorFeaturePresent) call the same features.
+# Names of the same features on macOS (sysctl) and Windows (IsProcessorFeaturePresent).
 MACOS_FLAGS = {
     "hw.optional.AdvSIMD": "asimd",
     "hw.optional.arm.AdvSIMD": "asimd",
@@ -29,34 +29,33 @@ MACOS_FLAGS = {
 }
 WINDOWS_FLAGS = {19: "asimd", 39: "avx", 40: "avx2", 41: "avx512f", 43: "asimddp"}
 
-# What nvidia-smi calls that on which a GPU's speed depends beside its name.
+# Fields of nvidia-smi that affect a GPU's speed.
 GPU_STATE = (
     *("driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory", "clocks.sm"),
     *("clocks.mem", "persistence_mode", "mig.mode.current"),
 )
 
-# What `platform.processor()` answers where it knows the architecture alone.
+# Answers of `platform.processor()` that are architectures only.
 _ARCHITECTURES = ("amd64", "arm", "arm64", "aarch64", "i386", "i686", "unknown", "x86_64")
-# Every Apple chip in a virtual machine has part 0x000; a hypervisor's own CPU models hide the CPU below.
+# Every Apple chip in a virtual machine has part 0x000; CPU models of a hypervisor hide the real CPU.
 _NO_CPU = re.compile(r"Arm implementer \S+ part( 0x0+)+|(QEMU|Common( 32-bit)?) .*|(Common )?KVM processor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What a machine reports of itself; None where it does not say.
+    """Facts that a machine reports about itself; None if it does not report one.
 
     Attributes:
         architecture: e.g. ``x86_64``, ``aarch64``.
-        cpu_name: the CPU's name as the system gives it, which on a cloud machine may be just ``AMD EPYC``.
+        cpu_name: the CPU's name as the system reports it; on a cloud machine it may be just ``AMD EPYC``.
         family, model: the x86 family and model numbers, which distinguish generations.
         flags: instruction set flags as Linux names them, sorted.
         cores: logical cores that this process may run on.
         memory_gib: main memory in GiB, to one decimal.
         l1d_kib, l2_kib, l3_kib: sizes of the data caches that the first core sees, in KiB.
         gpus: names of the NVIDIA GPUs.
-        core: what the cores say of themselves beside the CPU text, where that is not x86's: Arm's revisions, RISC-V's
-            identification.
-        board: the machine around the CPU, as its device tree or its firmware names it; not on x86.
+        core: further identification of the cores, except on x86: Arm's revisions, RISC-V's identification.
+        board: the machine's name in its device tree or firmware; not on x86.
     """
 
     architecture: str
@@ -75,40 +74,40 @@ class Host:
 
     @property
     def cpu(self) -> str:
-        """The CPU text that a device's `match.cpu` is held against, e.g. ``AMD EPYC family 25 model 17``."""
+        """The CPU text that a device's `match.cpu` is matched with, e.g. ``AMD EPYC family 25 model 17``."""
         if self.family is None or self.model is None:
             return self.cpu_name
         return f"{self.cpu_name} family {self.family} model {self.model}"
 
     @property
     def cpu_is_named(self) -> bool:
-        """Whether the CPU text distinguishes kinds of CPUs; the name of an architecture or a hypervisor does not."""
+        """Whether the CPU text identifies a kind of CPU; the name of an architecture or a hypervisor does not."""
         if self.cpu_name.lower() in {"", self.architecture.lower(), *_ARCHITECTURES}:
             return self.family is not None and self.model is not None
         return _NO_CPU.fullmatch(self.cpu_name) is None
 
     @property
     def recognisable(self) -> bool:
-        """Whether anything that it reports tells its kind of machine from others."""
+        """Whether the host reports anything that identifies its kind of machine."""
         return self.cpu_is_named or self.core is not None or self.board is not None
 
     @property
     def unrecognised(self) -> str:
-        """The sentence about a host that is not `recognisable`, without its end."""
+        """The start of a message about a host that is not `recognisable`."""
         cpu = self.cpu or self.architecture
-        return f"this host reports nothing that tells its kind of machine from others (its CPU is {cpu!r})"
+        return f"this host reports nothing that identifies its kind of machine (its CPU is {cpu!r})"
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on now, whatever OpenMP bound it to (`hwnas.affinity`)."""
+    """Cores that this process may run on now, regardless of OpenMP's binding (`hwnas.affinity`)."""
     return len(allowed_cores()) or os.cpu_count() or 1
 
 
 @functools.cache
 def detect_host() -> Host:
-    """What this machine reports.
+    """The facts that this machine reports.
 
-    The first answer is kept: timing pins the process to few cores, and the host must not seem to shrink.
+    The result is cached: timing pins the process to few cores, which must not change the host's core count.
     """
     if bound := bound_by():
         log.warning("this host is described with fewer cores than it has: %s", bound)
@@ -126,7 +125,7 @@ def detect_host() -> Host:
 
 
 def from_sysctl(host: Host, text: str) -> Host:
-    """A host with what macOS says to ``sysctl machdep.cpu hw`` (lines of ``key: value``)."""
+    """A host with the output of ``sysctl machdep.cpu hw`` on macOS (lines of ``key: value``)."""
     said = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     features = " ".join(said.get(f"machdep.cpu.{key}", "") for key in ("features", "leaf7_features"))
     flags = {"avx" if feature == "avx1.0" else feature for feature in features.lower().split()}
@@ -150,33 +149,33 @@ def from_sysctl(host: Host, text: str) -> Host:
 
 
 def from_registry(host: Host, name: str, identifier: str) -> Host:
-    """A host with what Windows says in its registry, e.g. ``AMD64 Family 25 Model 17 Stepping 1``."""
+    """A host with the identifier in the registry of Windows, e.g. ``AMD64 Family 25 Model 17 Stepping 1``."""
     found = re.search(r"Family (\d+) Model (\d+)", identifier)
     family, model = (int(found[1]), int(found[2])) if found else (None, None)
     return replace(host, cpu_name=one_line(name) or host.cpu_name, family=family, model=model)
 
 
 def _gib(size_bytes: int | None) -> float | None:
-    """GiB to one decimal; None where nothing is known, or nothing would be left."""
+    """GiB to one decimal; None if unknown or rounded to zero."""
     return round((size_bytes or 0) / 2**30, 1) or None
 
 
 def _memory_gib() -> float | None:
     try:
         page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError):  # this system has no such figure, or a sandbox hides it
+    except (OSError, ValueError):  # not reported by this system, or hidden by a sandbox
         return None
     return _gib(page * pages) if min(page, pages) > 0 else None
 
 
 def gpu_state() -> dict[str, str]:
-    """Driver, memory, clocks and power limit of the first GPU, as `nvidia-smi` reports them; empty where it fails."""
+    """Driver, memory, clocks and power limit of the first GPU from `nvidia-smi`; empty if that fails."""
     rows = _nvidia_smi(*GPU_STATE)
     return dict(zip(GPU_STATE, rows[0], strict=True)) if rows else {}
 
 
 def _gpus() -> tuple[str, ...]:
-    """Names of the GPUs; none, with a warning in the log, where `nvidia-smi` fails."""
+    """Names of the GPUs; empty, with a logged warning, if `nvidia-smi` fails."""
     return tuple(one_line(name) for _, name in _nvidia_smi("index", "name"))
 
 
@@ -185,24 +184,24 @@ def _nvidia_smi(*fields: str) -> list[list[str]]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    answer = _answer([program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"], "no GPU is seen")
+    answer = _answer([program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"], "no GPU is detected")
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     rows = [[value.strip() for value in line.split(",")] for line in lines]
-    # Some versions print "No devices were found" or a complaint about the driver, and succeed.
+    # Some versions print "No devices were found" or an error about the driver, and exit with 0.
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(fields) or not all(row) or (fields[0] == "index" and not row[0].isdecimal()):
-            log.warning("no GPU is seen: nvidia-smi answers %r, not values of %s", line[:200], ", ".join(fields))
+            log.warning("no GPU is detected: nvidia-smi printed %r, not values of %s", line[:200], ", ".join(fields))
             return []
     return rows
 
 
 def _answer(command: list[str], without: str) -> str:
-    """What a program of the system prints; nothing, with a warning in the log that says what follows, where it fails.
+    """The output of a system program; empty, with a logged warning that states the consequence, if it fails.
 
-    A program that fails and prints all the same is believed: what it prints is checked by the caller.
+    Output of a program that fails is returned, too: the caller checks it.
     """
     try:
-        # Not the locale's encoding: what is printed may hold any bytes.
+        # Not the locale's encoding: the output may contain any bytes.
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False)
         if not done.stdout.strip():
             done.check_returncode()

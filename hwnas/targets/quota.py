@@ -1,4 +1,4 @@
-"""The CPU time that control groups leave this process: a quota of fewer cores than threads throttles what is timed."""
+"""CPU quotas of control groups: a quota of fewer cores than threads throttles timed programs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ROOT = Path("/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """CPU time over wall-clock time that a control group allows.
+    """The CPU time per wall-clock time that a control group allows.
 
     Attributes:
-        cores: at most, e.g. 1.5.
-        source: the file that says so.
+        cores: the limit, e.g. 1.5.
+        source: the file with the limit.
     """
 
     cores: float
@@ -25,10 +25,10 @@ class Quota:
 
 
 def cpu_quota(root: Path = ROOT) -> Quota | None:
-    """The smallest quota of this process's control groups and their ancestors, version 1 and 2; None if there is none.
+    """The smallest quota of this process's control groups (v1 and v2) and their ancestors; None if there is none.
 
     Args:
-        root: stands for ``/``: `proc/self/cgroup`, `proc/self/mountinfo` and the mounted groups are read below it.
+        root: replaces ``/``: `proc/self/cgroup`, `proc/self/mountinfo` and the mounted groups are read below it.
     """
     found: list[Quota] = []
     mounts = _mounts(content(root / "proc/self/mountinfo"))
@@ -56,19 +56,19 @@ def _mounts(mountinfo: str) -> list[tuple[str, set[str], str, str]]:
 
 
 def _plain(field: str) -> str:
-    """A path without the octal escapes of mountinfo."""
+    """A path with the octal escapes of mountinfo decoded."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def _below(path: str, above: str) -> tuple[str, ...]:
-    """A group's folders below the mount that shows `above`; none where the group lies outside of it."""
+    """A group's folders below the mount that shows `above`; empty if the group is outside it."""
     own, top = Path(path).parts, Path(above).parts
     below = own[len(top) :] if own[: len(top)] == top else ()
     return () if ".." in below else below
 
 
 def _upwards(root: Path, place: str, folders: tuple[str, ...], kind: str) -> list[Quota]:
-    """The quotas of a group and of all above it."""
+    """The quotas of a group and its ancestors."""
     found = []
     for depth in range(len(folders), -1, -1):
         folder = Path(place, *folders[:depth])

@@ -15,16 +15,16 @@ from hwnas.targets.runtimes import Precision, RuntimeFacts, known_runtime, runti
 from hwnas.targets.topology import parse_cores
 
 Option = str | int | bool
-_BF16_OPSET = 22  # the first whose Conv, HardSwish and pooling take bfloat16
+_BF16_OPSET = 22  # the first opset with bfloat16 in Conv, HardSwish and pooling
 
 
 class Parity(Spec):
-    """How equal the outputs before and after lowering must be.
+    """Limits on differences between the outputs before and after lowering.
 
     Attributes:
-        max_abs_error: largest difference of two logits that is accepted.
-        min_cosine: least cosine similarity of an image's logits.
-        min_top1_agreement: least share of images on which both name the same class.
+        max_abs_error: largest accepted difference of two logits.
+        min_cosine: smallest accepted cosine similarity of an image's logits.
+        min_top1_agreement: smallest accepted share of images with equal top-1 classes.
     """
 
     max_abs_error: float = Field(gt=0)
@@ -33,32 +33,32 @@ class Parity(Spec):
 
 
 class Quantization(Spec):
-    """How an int8 graph gets its scales; weights are stored as int8 with a scale a channel, symmetric.
+    """How an int8 graph gets its scales; weights are int8, symmetric, with a scale per channel.
 
     Attributes:
-        images: images of the training split that the ranges of the activations are taken from.
-        method: from what was seen to a range: all of it, 99.999% of it, or the part that keeps the most information
-            (the least Kullback-Leibler divergence between what was seen and what is left of it).
-        activations: what is quantised. "uint8", what a CPU prefers: whatever has a kernel in int8, activations with a
-            zero-point, biases in int32. "int8", what TensorRT asks for: inputs of convolutions and linear layers,
-            symmetric; biases and all else stay in float.
-        weights: the range of the weights: "int8", [-127, 127]; "int7", [-64, 64], with which CPUs without VNNI compute
-            what others do; "auto", the one that suits the target's device (`hwnas.targets.weights`), or this host
-            where a recipe is used without a device.
-        max_accuracy_drop: the most top-1 accuracy that int8 may cost, as a fraction; the layers that cost the most stay
-            in float until it holds. None: whatever it costs.
+        images: number of training images from which the ranges of the activations are calibrated.
+        method: how observed values become a range: their minimum and maximum, their 99.999th percentile, or the range
+            with the smallest Kullback-Leibler divergence between the observed and the quantised values.
+        activations: what is quantised. "uint8", for CPUs: every op with an int8 kernel, activations with a zero-point,
+            biases in int32. "int8", as TensorRT requires: inputs of convolutions and linear layers, symmetric; biases
+            and everything else stay in float.
+        weights: the range of the weights: "int8", [-127, 127]; "int7", [-64, 64], which avoids saturation on CPUs
+            without VNNI; "auto", the range that suits the target's device (`hwnas.targets.weights`), or this host if a
+            recipe is used without a device.
+        max_accuracy_drop: largest accepted loss of top-1 accuracy, as a fraction; the layers that cost the most stay
+            in float until the loss is within it. None: no limit.
     """
 
     images: int = Field(ge=1)
     method: Literal["minmax", "percentile", "entropy"]
     activations: Literal["uint8", "int8"]
-    # Not written where it is left to the device: manifests of older bundles, which lack it, keep their hash.
+    # Not written if "auto": manifests of older bundles, which lack it, keep their hash.
     weights: Literal["auto", "int8", "int7"] = Field(default="auto", exclude_if=lambda weights: weights == "auto")
     max_accuracy_drop: float | None = Field(default=None, ge=0, lt=1)
 
 
 def _listed(value: object) -> object:
-    """The numbers in a text such as ``0-3``; what is no text is left to pydantic."""
+    """The numbers in a text such as ``0-3``; other types are left to pydantic."""
     if not isinstance(value, str):
         return value
     cores = parse_cores(value)
@@ -69,32 +69,32 @@ def _listed(value: object) -> object:
 
 def _distinct(cores: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(cores)) < len(cores):
-        raise ValueError("it names a core twice")
+        raise ValueError("a core is listed twice")
     return tuple(sorted(cores))
 
 
-# TOML gives lists; `strict` would refuse them for a tuple.
+# TOML has lists, which `strict` rejects for a tuple.
 _CoreNumbers = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**16)], ...], Field(strict=False)]
 Cores = Annotated[_CoreNumbers, BeforeValidator(_listed), AfterValidator(_distinct)]
 
 
 class Recipe(Spec):
-    """A recipe, as ``exporters/<name>.toml`` says it.
+    """A recipe, as described in ``exporters/<name>.toml``.
 
     Attributes:
         schema_: version of the file's form, ``schema`` in the file.
         name: the file's stem.
         description: one line for people.
-        runtime: what runs the network; `hwnas.targets.runtimes.runtime_names` lists them.
+        runtime: the runtime that runs the network; `hwnas.targets.runtimes.runtime_names` lists them.
         precision: data type of weights and activations.
         opset: version of the ONNX operator set; None for a runtime that takes no ONNX graph.
-        batch: images a run.
-        threads: threads of one run.
-        cores: logical cores that it is timed on, one for each thread; None, the usual: hwnas chooses them by the
-            topology (`hwnas.targets.topology.choose_cores`). Written in a file as ``[4, 5]`` or ``"4-5"``.
-        options: settings of the runtime, which checks them when it is opened.
-        quantization: where precision is int8, how the graph is quantised; None elsewhere.
-        parity: the limits of the check after lowering.
+        batch: images per run.
+        threads: threads per run.
+        cores: logical cores for timing, one per thread; by default (None) hwnas chooses them by the topology
+            (`hwnas.targets.topology.choose_cores`). Written in a file as ``[4, 5]`` or ``"4-5"``.
+        options: settings of the runtime; it checks them when a program is opened.
+        quantization: how the graph is quantised if precision is int8; otherwise None.
+        parity: limits of the check after lowering.
     """
 
     schema_: Literal[1] = Field(alias="schema")
@@ -105,7 +105,7 @@ class Recipe(Spec):
     opset: int | None = Field(default=None, ge=18, le=24)
     batch: int = Field(ge=1, le=65_536)
     threads: int = Field(ge=1)
-    # Left out where it is None: the bytes of manifests from before this field stay what they are.
+    # Omitted if None, so that older manifests keep their bytes.
     cores: Cores | None = Field(default=None, exclude_if=lambda cores: cores is None)
     options: dict[str, Option] = Field(default_factory=dict)
     quantization: Quantization | None = None
@@ -124,8 +124,8 @@ class Recipe(Spec):
         if not quantized and self.quantization is not None:
             why = f"precision is {self.precision!r}"
             if self.precision == "int8":
-                why = f"hwnas lowers nothing for the runtime {self.runtime!r}"
-            raise ValueError(f"[quantization] is given, but {why}; leave it out")
+                why = f"hwnas does not lower networks for the runtime {self.runtime!r}"
+            raise ValueError(f"[quantization] is set, but {why}; remove it")
         return self
 
     @model_validator(mode="after")
@@ -134,13 +134,13 @@ class Recipe(Spec):
             return self
         if self.quantization is not None and self.quantization.activations != "int8":
             raise ValueError(
-                f"activations is {self.quantization.activations!r}, but the runtime {self.runtime!r} takes symmetric "
-                "int8 only: give 'int8'"
+                f"activations is {self.quantization.activations!r}, but the runtime {self.runtime!r} supports only "
+                "symmetric int8: set it to 'int8'"
             )
         if self.precision == "bf16" and self.opset is not None and self.opset < _BF16_OPSET:
             raise ValueError(
-                f"opset is {self.opset}, whose convolutions know no bfloat16: give {_BF16_OPSET} to 24 with precision "
-                "'bf16'"
+                f"opset is {self.opset}, whose convolutions do not support bfloat16: set it to {_BF16_OPSET} to 24 "
+                "with precision 'bf16'"
             )
         return self
 
@@ -149,11 +149,11 @@ class Recipe(Spec):
         if self.cores is None:
             return self
         if not self.facts.measured:
-            raise ValueError(f"cores is given, but hwnas times nothing with the runtime {self.runtime!r}; leave it out")
+            raise ValueError(f"cores is set, but hwnas does not time the runtime {self.runtime!r}; remove it")
         if len(self.cores) != self.threads:
             raise ValueError(
-                f"cores is {cores_text(self.cores)!r} and threads is {self.threads}: name one logical core for each "
-                "thread, or leave cores out"
+                f"cores is {cores_text(self.cores)!r} and threads is {self.threads}: list one logical core for each "
+                "thread, or remove cores"
             )
         return self
 
@@ -161,16 +161,14 @@ class Recipe(Spec):
     def _opset_belongs_to_onnx(self) -> Recipe:
         takes_onnx = self.facts.form == "onnx"
         if takes_onnx and self.opset is None:
-            raise ValueError(f"opset is missing; the runtime {self.runtime!r} takes an ONNX graph: give 18 to 24")
+            raise ValueError(f"opset is missing; the runtime {self.runtime!r} takes an ONNX graph: set it to 18 to 24")
         if not takes_onnx and self.opset is not None:
-            raise ValueError(
-                f"opset is {self.opset}, but the runtime {self.runtime!r} takes no ONNX graph; leave it out"
-            )
+            raise ValueError(f"opset is {self.opset}, but the runtime {self.runtime!r} takes no ONNX graph; remove it")
         return self
 
     @property
     def facts(self) -> RuntimeFacts:
-        """What is known of its runtime."""
+        """The record of its runtime."""
         return runtime_facts(self.runtime)
 
     def __hash__(self) -> int:
@@ -179,14 +177,13 @@ class Recipe(Spec):
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of all that changes the lowered graph or its latency.
+        """SHA-256 (hex) of everything that changes the lowered graph or its latency.
 
-        Left out are `schema` (the form of the file), `name` and `description` (words), `parity` (it judges the lowered
-        graph but changes neither it nor its time), the bound on what int8 costs (tables are of ops that are wholly in
-        int8) and the range of int8 weights (it changes values in the graph, neither types nor kernels, so no time), so
-        that a recipe can be renamed, explained better or checked more strictly without measuring again. A field added
-        later counts unless it is named here; where it is None nothing is written, so that tables made before it stay
-        valid.
+        Left out are `schema` (the file format), `name` and `description` (text), `parity` (it checks the lowered graph
+        and changes neither it nor its latency), `max_accuracy_drop` (tables hold ops that are entirely in int8) and the
+        range of int8 weights (it changes values in the graph but neither types nor kernels). So a recipe can be
+        renamed, described better or checked more strictly without a new measurement. A field added later counts
+        unless it is named here; it is omitted if None, so that older tables stay valid.
         """
         judged = {"schema_": True, "name": True, "description": True, "parity": True}
         content = self.model_dump(

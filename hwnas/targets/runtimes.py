@@ -1,4 +1,4 @@
-"""The runtimes: one record of each, which is read without loading its library."""
+"""The runtimes: one record each, readable without loading the runtime's library."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ FormName = Literal["onnx", "torch"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeFacts:
-    """All that hwnas knows of a runtime without loading it.
+    """Facts about a runtime that are available without loading it.
 
     Attributes:
         kind: the kind of device it computes on.
-        form: what networks are lowered to for it: "onnx", an ONNX graph, so the recipe says which opset; "torch", what
-            `torch.export` makes.
-        precisions: that it computes in.
-        measured: hwnas can time networks in it; what a runtime estimates, or what runs elsewhere, it cannot.
+        form: the format that networks are lowered to: "onnx", an ONNX graph, whose opset the recipe sets; "torch", the
+            output of `torch.export`.
+        precisions: the supported precisions.
+        measured: whether hwnas can time networks in it; False for estimates and for runtimes outside hwnas.
         estimates: function that computes latencies for it, ``package.module:name``: a space and a target ->
-            `hwnas.latency.sources.LatencySource`; None where latencies come from tables.
-        typed: it computes each operation in the type that stands in the graph, so fp16 and bf16 are written there as
-            casts; elsewhere they are a setting of the runtime, and the graph is that of fp32.
-        session: its `hwnas.runtimes.Session`, ``package.module:class``; None where hwnas does not drive it.
-        packages: distributions any of which brings the runtime, the usual one first; none where it needs no package of
-            its own.
-        install: what ``pip install`` takes to have it, as messages and a bundle's README show it.
+            `hwnas.latency.sources.LatencySource`; None if latencies come from tables.
+        typed: whether it computes each op in the type written in the graph, so that fp16 and bf16 require casts;
+            otherwise they are a setting of the runtime, and the graph is in fp32.
+        session: its `hwnas.runtimes.Session`, ``package.module:class``; None if hwnas does not drive it.
+        packages: distributions that provide the runtime, the usual one first; empty if it needs no package.
+        install: arguments of ``pip install``, as shown in messages and a bundle's README.
         script: the Python in a bundle's README, ``package:path`` of a file below the package's folder, see
-            `hwnas.deploy.readme.lines`; given where `session` is.
-        recipes: a folder of recipes that come with it, ``package:folder``; None where they lie in `exporters/`.
+            `hwnas.deploy.readme.lines`; required if `session` is set.
+        recipes: a folder of recipes that come with it, ``package:folder``; None if they are in `exporters/`.
     """
 
     kind: DeviceKind
@@ -52,7 +51,7 @@ class RuntimeFacts:
 
     def __post_init__(self) -> None:
         if (self.session is None) != (self.script is None):
-            raise ValueError("a runtime with a session has the script of its bundles, and one without has none")
+            raise ValueError("script is required with a session, and must be empty without one")
 
 
 RUNTIMES: dict[str, RuntimeFacts] = {
@@ -122,7 +121,7 @@ RUNTIMES: dict[str, RuntimeFacts] = {
         install="tensorrt polygraphy",
         script="hwnas.runtimes:scripts/tensorrt.py",
     ),
-    # Latencies computed from a device's peak figures, for tests and dry runs; its bundles run in torch.
+    # Latency computed from a device's peak figures, for tests and dry runs; its bundles run in torch.
     "roofline": RuntimeFacts(
         kind="cpu",
         form="torch",
@@ -134,7 +133,7 @@ RUNTIMES: dict[str, RuntimeFacts] = {
         install="torch",
         script="hwnas.runtimes:scripts/torch.py",
     ),
-    # Whatever hwnas does not drive, such as a phone's; its tables are imported.
+    # Runtimes that hwnas does not drive, such as a phone's; their tables are imported.
     "external": RuntimeFacts(
         kind="cpu",
         form="torch",
@@ -161,18 +160,18 @@ def runtime_facts(name: str) -> RuntimeFacts:
 
     Raises:
         UnknownName: there is none of that name.
-        PluginError: it is a plugin's, and cannot be loaded.
+        PluginError: it belongs to a plugin and cannot be loaded.
     """
     return _KNOWN[name]
 
 
 def plugin_runtimes() -> list[RuntimeFacts]:
-    """The records of the plugins that can be loaded; of the others a warning says why they are left out."""
+    """The records of plugins; those that cannot be loaded are skipped with a warning."""
     return [facts for _, facts in _KNOWN.plugins()]
 
 
 def known_runtime(name: str) -> str:
-    """The name, if it is that of a runtime; what validates a recipe's `runtime`.
+    """The name, if a runtime has it; validates a recipe's `runtime`.
 
     Raises:
         ValueError: there is none of that name, or it cannot be loaded.
@@ -183,7 +182,7 @@ def known_runtime(name: str) -> str:
         raise ValueError(str(error)) from error
     except UnknownName as error:
         *others, last = map(repr, error.choices)
-        near = difflib.get_close_matches(name, error.choices, n=1, cutoff=0.8)  # a slip, not another runtime
+        near = difflib.get_close_matches(name, error.choices, n=1, cutoff=0.8)  # a typing error, not another runtime
         plugin = f"if {name!r} came from a plugin, install the package that registers it under hwnas.runtimes"
         hint = f"did you mean {near[0]!r}?" if near else plugin
         raise ValueError(f"it should be {', '.join(others)} or {last}; {hint}") from error
@@ -191,9 +190,9 @@ def known_runtime(name: str) -> str:
 
 
 def installed_version(runtime: str) -> str | None:
-    """Release of a runtime that is installed here, such as 2.13.0, without importing it; None where it is not.
+    """The installed release of a runtime, such as 2.13.0, without importing it; None if it is not installed.
 
-    What follows a ``+`` names a build, and is left out: a package and its library do not always agree on it.
+    The build after a ``+`` is dropped: a package and its library do not always agree on it.
     """
     for package in runtime_facts(runtime).packages:
         try:

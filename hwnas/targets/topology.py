@@ -1,4 +1,4 @@
-"""Which logical cores share a physical core and a cache, which are fast, and which of them to time on."""
+"""Topology of the logical cores (physical cores, caches, speeds), and the choice of cores for timing."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from hwnas.affinity import cores_text
 from hwnas.targets.linux import content
 
 SYS = Path("/sys")
-_MOST = 2**16  # numbers of cores above this are garbage in a file
-# Cores whose speeds differ by less are of one kind: the favoured cores of Turbo Boost Max and of AMD's preferred cores
-# are 2 to 5% above the next ones; an X1 is 15% above an A78, a performance core 25% and more above an efficiency core.
+_MOST = 2**16  # larger core numbers in a file are garbage
+# Cores whose speeds differ by less are of one kind. The favoured cores of Turbo Boost Max and of AMD's preferred cores
+# are 2 to 5% faster than others; an X1 is 15% faster than an A78, a performance core 25% and more than an efficiency
+# core.
 _STEP = 0.1
-# Files that say how fast a core is; the first one that distinguishes cores is used.
+# Files with a core's speed; the first one that distinguishes cores is used.
 _SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq", "acpi_cppc/highest_perf")
-# What Linux calls the performance counters of the core types of an Intel hybrid.
+# Names of the performance counters of the core types of an Intel hybrid CPU in Linux.
 _INTEL = {"cpu_core": "performance", "cpu_atom": "efficiency", "cpu_lowpower": "low-power"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
-    """A logical core. What the system does not show is taken as shared by none (`physical`) or by all (the others).
+    """A logical core. If the system does not report a part, it is assumed unshared (`physical`) or shared (the others).
 
     Attributes:
-        number: as in affinities.
+        number: as in CPU affinities.
         package: socket.
         physical: the lowest logical core on the same physical core.
-        cache: the lowest logical core that shares its last-level cache; -1 where that is not shown.
-        kind: 0 for the fastest kind of core here, 1 for the next.
+        cache: the lowest logical core that shares its last-level cache; -1 if unknown.
+        kind: 0 for the fastest kind of core on this host, 1 for the next.
     """
 
     number: int
@@ -43,7 +44,7 @@ class Core:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """The logical cores that are online, by number, and what each kind of them is called; see `read_topology`."""
+    """The online logical cores by number, and the name of each kind; see `read_topology`."""
 
     cores: tuple[Core, ...] = ()
     kinds: tuple[str, ...] = ("",)
@@ -64,11 +65,11 @@ class Topology:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """Cores to time on.
+    """Cores for timing.
 
     Attributes:
-        cores: numbers, ascending, one for each thread; none where the system cannot pin.
-        note: what a reader of the figures must know of them: shared physical cores, several kinds; empty if nothing.
+        cores: numbers, ascending, one per thread; empty if the system cannot pin threads.
+        note: caveats for readers of the timings: shared physical cores, several kinds; empty if none.
     """
 
     cores: tuple[int, ...] = ()
@@ -76,7 +77,7 @@ class Chosen:
 
     @property
     def text(self) -> str:
-        """As Linux writes them, e.g. ``4-7``."""
+        """The numbers as Linux writes them, e.g. ``4-7``."""
         return cores_text(self.cores)
 
 
@@ -95,10 +96,10 @@ def parse_cores(text: str) -> tuple[int, ...] | None:
 
 
 def read_topology(sys: Path = SYS) -> Topology:
-    """The topology that Linux shows below ``/sys``; what is missing, unreadable or garbage is left out.
+    """The topology that Linux reports below ``/sys``; missing, unreadable or invalid entries are left out.
 
     Args:
-        sys: stands for ``/sys``.
+        sys: replaces ``/sys``.
     """
     base = sys / "devices/system/cpu"
     try:
@@ -116,7 +117,7 @@ def read_topology(sys: Path = SYS) -> Topology:
         shared = _around(number, folder / "core_cpus_list", folder / "thread_siblings_list")
         core_id = _number(folder / "core_id")
         if not shared and core_id is not None and package is not None:
-            # Ids of cores count anew on each die.
+            # Core ids restart on each die.
             shared = (named.setdefault((package, _number(folder / "die_id") or 0, core_id), number),)
         cores.append(
             Core(
@@ -131,16 +132,16 @@ def read_topology(sys: Path = SYS) -> Topology:
 
 
 def choose_cores(topology: Topology, allowed: Collection[int], threads: int) -> Chosen:
-    """A logical core for each thread of a program.
+    """Choose a logical core for each thread of a program.
 
-    Each thread gets a physical core; fast cores come first, then cores that share a package and a last-level cache,
-    then the last ones, for interrupts mostly go to the first. If nothing distinguishes cores, they are the last ones.
-    Only where there are fewer physical cores than threads, two threads share one.
+    Each thread gets a physical core; two share one only if there are fewer physical cores than threads. Preferred are
+    fast cores, then cores that share a package and a last-level cache, then those with the highest numbers, because
+    interrupts mostly go to the lowest.
 
     Args:
-        topology: of this host; cores that it does not know are taken as equal.
+        topology: of this host; cores that are not in it are treated as equal.
         allowed: cores that may be used, at least as many as threads.
-        threads: of one program.
+        threads: number of threads of the program.
     """
     known = {core.number: core for core in topology.cores}
     slots: dict[int, list[Core]] = defaultdict(list)
@@ -148,7 +149,7 @@ def choose_cores(topology: Topology, allowed: Collection[int], threads: int) -> 
         core = known.get(number) or Core(number=number, physical=number)
         slots[core.physical].append(core)
     taken: list[Core] = []
-    # The first logical core of every physical one, then the second ones.
+    # The first logical core of every physical core, then the second ones.
     for turn in range(max(map(len, slots.values()))):
         layer = [cores[turn] for cores in slots.values() if turn < len(cores)]
         for kind in sorted({core.kind for core in layer}):
@@ -165,7 +166,7 @@ def choose_cores(topology: Topology, allowed: Collection[int], threads: int) -> 
 
 
 def _together(cores: Sequence[Core], count: int, levels: tuple[Callable[[Core], int], ...]) -> list[Core]:
-    """At most `count` cores, from as few packages and then caches as can hold them, the last ones first."""
+    """At most `count` cores, from as few packages and then caches as possible, the highest numbers first."""
     rest = sorted(cores, key=lambda core: core.number)
     if not levels or len(rest) <= count:
         return rest[max(len(rest) - count, 0) :]
@@ -182,7 +183,7 @@ def _together(cores: Sequence[Core], count: int, levels: tuple[Callable[[Core], 
 
 
 def _kinds(sys: Path, base: Path, online: Sequence[int]) -> tuple[dict[int, int], tuple[str, ...]]:
-    """The kind of each core, 0 for the fastest, and what the kinds are called."""
+    """The kind of each core, 0 for the fastest, and the names of the kinds."""
     types = {n: rank for rank, folder in enumerate(_INTEL) for n in _cores(sys / "devices" / folder / "cpus")}
     file, speeds = "", dict[int, int]()
     for name in _SPEEDS:
@@ -203,7 +204,7 @@ def _kinds(sys: Path, base: Path, online: Sequence[int]) -> tuple[dict[int, int]
 
 
 def _steps(speeds: Iterable[int]) -> dict[int, int]:
-    """Speed -> 0 for the fastest and those near it, 1 for the next ones."""
+    """Speed -> kind: 0 for the fastest and similar speeds, 1 for the next."""
     found: dict[int, int] = {}
     step, before = 0, 0
     for speed in sorted(set(speeds), reverse=True):
@@ -219,7 +220,7 @@ def _speed_text(file: str, speed: int) -> str:
 
 
 def _last_cache(folder: Path, number: int) -> int:
-    """The lowest logical core that shares the last-level cache; -1 where sysfs shows none."""
+    """The lowest logical core that shares the last-level cache; -1 if sysfs shows none."""
     found: dict[int, int] = {}
     try:
         indices = sorted(folder.glob("index[0-9]*"))
@@ -238,7 +239,7 @@ def _around(number: int, *files: Path) -> tuple[int, ...]:
 
 
 def _groups(cores: Iterable[Core], key: Callable[[Core], int]) -> list[str]:
-    """Lists of cores that agree in something, in its order."""
+    """Cores grouped by a key, in the order of the keys."""
     found: dict[int, list[int]] = defaultdict(list)
     for core in cores:
         found[key(core)].append(core.number)
@@ -251,4 +252,4 @@ def _cores(path: Path) -> tuple[int, ...]:
 
 def _number(path: Path) -> int | None:
     text = content(path)
-    return int(text) if re.fullmatch(r"\d{1,12}", text) else None  # -1 stands for unknown
+    return int(text) if re.fullmatch(r"\d{1,12}", text) else None  # -1 means unknown

@@ -1,4 +1,4 @@
-"""The range of int8 weights, which the target's arithmetic decides.
+"""The range of int8 weights, which depends on the target's arithmetic.
 
 x86 CPUs without VNNI add the products of an unsigned and a signed byte in pairs, in 16 bits with saturation
 (``vpmaddubsw``): 2 * 255 * 127 is 64,770, and the sum stops at 32,767. With weights in [-64, 64] it is at most 32,640.
@@ -13,21 +13,21 @@ from collections.abc import Collection
 from hwnas.targets.host import detect_host
 from hwnas.targets.recipe import Recipe
 
-# The CPU flags under which int8 products are added in 32 bits.
+# CPU flags of instructions that accumulate int8 products in 32 bits.
 EXACT_FLAGS = ("avx_vnni", "avx512_vnni", "amx_int8", "asimd")
 
 
 def adds_exactly(flags: Collection[str]) -> bool:
-    """Whether a CPU with these flags adds int8 products without saturation; False where no flag says so.
+    """Whether a CPU with these flags adds int8 products without saturation; False if no flag guarantees it.
 
-    An unknown CPU gets 7 bits: they cost a VNNI CPU one bit of the weights, 8 bits cost others up to two points of
-    accuracy.
+    An unknown CPU gets 7 bits: that costs one bit of the weights on a VNNI CPU, but 8 bits cost up to two points of
+    accuracy on others.
     """
     return any(flag in flags for flag in EXACT_FLAGS)
 
 
 def with_weights(recipe: Recipe, flags: Collection[str]) -> Recipe:
-    """A recipe whose ``weights = "auto"`` is decided for a CPU with these flags; "int8" on a GPU."""
+    """A recipe with ``weights = "auto"`` resolved for a CPU with these flags; "int8" on a GPU."""
     how = recipe.quantization
     if how is None or how.weights != "auto":
         return recipe
@@ -37,7 +37,7 @@ def with_weights(recipe: Recipe, flags: Collection[str]) -> Recipe:
 
 
 def saturates_here(recipe: Recipe) -> str | None:
-    """Why int8 sums saturate on this host under a recipe whose weights are decided; None where they do not."""
+    """Why int8 sums saturate on this host under a recipe with resolved weights; None if they do not."""
     how = recipe.quantization
     if how is None or how.weights != "int8" or recipe.facts.kind == "gpu":
         return None

@@ -1,4 +1,4 @@
-"""Suites that hold an extension to the rules of its kind: import one into a test file, and subclass it.
+"""Test suites for extensions: import one into a test file, and subclass it.
 
 pytest is imported with a suite: `pip install 'hwnas[testing]'`.
 """

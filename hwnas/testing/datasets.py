@@ -1,4 +1,4 @@
-"""The rules of a dataset."""
+"""Test suite for datasets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _COUNT = 8
 
 
 class DatasetSuite:
-    """Tests of a dataset; a subclass whose name begins with Test gives it by a class-scoped fixture `data`."""
+    """Tests of a dataset; a subclass, named Test..., provides it as a class-scoped fixture `data`."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def data(cls) -> Data:
         """The dataset under test; a subclass overrides it."""
-        raise NotImplementedError("a subclass of DatasetSuite has a fixture `data`, of the scope of the class")
+        raise NotImplementedError("a subclass of DatasetSuite must define a class-scoped fixture `data`")
 
     def test_what_it_is(self, data: Data) -> None:
         assert data.name

@@ -1,4 +1,4 @@
-"""Networks whose signals are alive, and the images they were made for."""
+"""Networks with non-degenerate outputs, and images for them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ SHAPE, CLASSES = (3, 24, 24), 7
 
 
 def pictures(n: int, seed: int) -> Tensor:
-    """Images of 7 classes in turn: a pattern each, and noise; ``(n, 3, 24, 24)``."""
+    """Images of 7 alternating classes: a pattern per class, and noise; ``(n, 3, 24, 24)``."""
     patterns = np.random.default_rng(0).standard_normal((CLASSES, *SHAPE), np.float32)
     noise = np.random.default_rng((1, seed)).standard_normal((n, *SHAPE), np.float32)
     return torch.from_numpy(patterns[np.arange(n) % CLASSES] + np.float32(0.1) * noise)
 
 
 def trained_network(*, tiny: bool) -> nn.Module:
-    """A network that tells the classes of `pictures` apart, as if it had been trained.
+    """A network that distinguishes the classes of `pictures`, as if it had been trained.
 
-    Without that its outputs would hardly depend on the image, and nothing would show how they suffer from int8.
+    Otherwise its outputs would hardly depend on the image, and effects of int8 would be invisible.
 
     Args:
-        tiny: two ops, in place of the smallest network of mobilenetv3-tiny.
+        tiny: two ops instead of the smallest network of mobilenetv3-tiny.
     """
     torch.manual_seed(0)
     module: nn.Module
@@ -40,7 +40,7 @@ def trained_network(*, tiny: bool) -> nn.Module:
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, 0.0, 0.1)
-            layer.momentum = None  # statistics are the data's own
+            layer.momentum = None  # cumulative statistics of the data
     last = [layer for layer in module.modules() if isinstance(layer, nn.Linear)][-1]
     seen: list[Tensor] = []
     with torch.no_grad():

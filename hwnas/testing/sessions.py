@@ -1,4 +1,4 @@
-"""The rules of a runtime's sessions, for every recipe: what a session must do, whatever runtime is behind it."""
+"""Test suite for sessions of any runtime, by recipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUICK = Protocol(visit_ms=0.05, max_runs=5, session_passes=1, max_sessions=2, to
 
 
 def images(recipe: Recipe, seed: int = 0) -> Array:
-    """A run's images, ``(batch, 3, 24, 24)``."""
+    """The images of a run, ``(batch, 3, 24, 24)``."""
     return np.random.default_rng(seed).standard_normal((recipe.batch, *SHAPE), dtype=np.float32)
 
 
@@ -36,7 +36,7 @@ def _compiles(recipe: Recipe) -> bool:
 
 
 class SessionSuite:
-    """Tests of a recipe's sessions; a subclass whose name begins with Test gives the recipe.
+    """Tests of a recipe's sessions; a subclass, named Test..., provides the recipe.
 
     ::
 
@@ -51,12 +51,12 @@ class SessionSuite:
     @classmethod
     def recipe(cls) -> Recipe:
         """The recipe whose sessions are tested; a subclass overrides it."""
-        raise NotImplementedError("a subclass of SessionSuite has a fixture `recipe`, of the scope of the class")
+        raise NotImplementedError("a subclass of SessionSuite must define a class-scoped fixture `recipe`")
 
     @pytest.fixture(scope="class")
     @classmethod
     def made(cls, recipe: Recipe) -> nn.Module:
-        """The network; a small one where compiling takes seconds."""
+        """The network; a small one if compiling takes seconds."""
         return trained_network(tiny=_compiles(recipe))
 
     @pytest.fixture(scope="class")
@@ -74,21 +74,21 @@ class SessionSuite:
     @pytest.fixture(scope="class")
     @classmethod
     def session(cls, recipe: Recipe, program: Program) -> Iterator[Session]:
-        """One for many tests; those that close one open their own."""
+        """A session for many tests; tests that close a session open their own."""
         with open_session(program, recipe) as opened:
             yield opened
 
     @pytest.fixture
     def can_be_timed(self, recipe: Recipe) -> None:
-        """Skips a runtime that only estimates."""
+        """Skip a runtime that only estimates."""
         if not recipe.facts.measured:
             pytest.skip(f"{recipe.runtime} only estimates")
 
     @pytest.fixture
     def opens_fast(self, recipe: Recipe) -> None:
-        """Skips what takes seconds to open, and is shown by another recipe."""
+        """Skip a recipe that takes seconds to open and is covered by another recipe."""
         if _compiles(recipe) and recipe.threads > 1:
-            pytest.skip("opening takes seconds, and the recipe with one thread shows as much")
+            pytest.skip("opening takes seconds, and the recipe with one thread covers it")
 
     def test_shapes_and_types(self, session: Session, recipe: Recipe) -> None:
         assert session.shape == (recipe.batch, 3, 24, 24)
@@ -113,7 +113,7 @@ class SessionSuite:
     def test_each_program_has_its_own_weights(
         self, session: Session, recipe: Recipe, made: nn.Module, opens_fast: None
     ) -> None:
-        # What a runtime keeps of a program, it must not take for another of the same form.
+        # A runtime's cache must not confuse two programs of the same form.
         other = copy.deepcopy(made)
         with torch.no_grad():
             [layer for layer in other.modules() if isinstance(layer, nn.Linear)][-1].weight.neg_()
@@ -133,7 +133,7 @@ class SessionSuite:
         kept = first.copy()
         other = session.run(images(recipe, 1))
         assert not np.array_equal(other, kept)
-        assert np.array_equal(first, kept)  # not overwritten by the run after it
+        assert np.array_equal(first, kept)  # not overwritten by the next run
         assert np.array_equal(session.run(x), kept)
         with open_session(program, recipe) as again:
             assert np.array_equal(again.run(x), kept)
@@ -144,7 +144,7 @@ class SessionSuite:
             expected = first.run(x)
             other = first.again()
             assert np.array_equal(other.run(x), expected)
-            with other.again() as third:  # of one that was opened again itself
+            with other.again() as third:  # of a session that was itself reopened
                 other.close()
                 assert np.array_equal(third.run(x), expected)
             assert np.array_equal(first.run(x), expected)  # closing one leaves the others open
@@ -190,7 +190,7 @@ class SessionSuite:
         assert np.array_equal(session.run(x), before)
 
     def test_two_calls_can_be_bound_at_once(self, session: Session, recipe: Recipe, can_be_timed: None) -> None:
-        # As timing does: many programs are bound, then run in turn.
+        # As in timing: many programs are bound, then run alternately.
         calls = [session.bind(images(recipe, seed)) for seed in range(2)]
         with session.threads():
             for call in (*calls, *calls):
@@ -226,7 +226,7 @@ class SessionSuite:
 
     def test_a_closed_session_refuses_to_run(self, recipe: Recipe, program: Program, opens_fast: None) -> None:
         session = open_session(program, recipe)
-        session.close()  # though it never ran
+        session.close()  # without any run
         for use in (session.run, session.bind):
             with pytest.raises(RuntimeInputError, match="session is closed"):
                 use(images(recipe))

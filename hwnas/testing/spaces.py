@@ -1,4 +1,4 @@
-"""The rules of a space."""
+"""Test suite for spaces."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NETWORKS = 20
 
 
 class SpaceSuite:
-    """Tests of a space; a subclass whose name begins with Test gives it by a class-scoped fixture `space`."""
+    """Tests of a space; a subclass, named Test..., provides it as a class-scoped fixture `space`."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def space(cls) -> Space:
-        """The space under test, whole, as `hwnas.make_space` makes it; a subclass overrides it."""
-        raise NotImplementedError("a subclass of SpaceSuite has a fixture `space`, of the scope of the class")
+        """The space under test, unrestricted, from `hwnas.make_space`; a subclass overrides it."""
+        raise NotImplementedError("a subclass of SpaceSuite must define a class-scoped fixture `space`")
 
     def test_its_name_makes_it_again(self, space: Space) -> None:
         again = Domain.of(space).make()

@@ -1,4 +1,4 @@
-"""The rules of a search strategy."""
+"""Test suite for search strategies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def problem(level: float) -> Problem:
     """The most MACs of a network of mobilenetv3-tiny within a budget of parameters.
 
     Args:
-        level: share of random networks that keep the budget; below 0 none does.
+        level: share of random networks within the budget; none if below 0.
     """
     space = make_space("mobilenetv3-tiny")
     params = resource(space, "params")
@@ -28,12 +28,12 @@ def problem(level: float) -> Problem:
 
 
 class StrategySuite:
-    """Tests of a strategy; a subclass whose name begins with Test gives its name by a fixture `strategy`."""
+    """Tests of a strategy; a subclass, named Test..., provides its name as a fixture `strategy`."""
 
     @pytest.fixture
     def strategy(self) -> str:
         """The name of the strategy under test; a subclass overrides it."""
-        raise NotImplementedError("a subclass of StrategySuite has a fixture `strategy`")
+        raise NotImplementedError("a subclass of StrategySuite must define a fixture `strategy`")
 
     def test_budgets_are_kept_and_the_best_comes_first(self, strategy: str) -> None:
         asked = problem(0.4)

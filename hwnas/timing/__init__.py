@@ -1,4 +1,4 @@
-"""How a time is taken."""
+"""Timing of programs."""
 
 from hwnas.timing.measurement import Measurement
 from hwnas.timing.pinning import require_cores

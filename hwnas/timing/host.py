@@ -1,4 +1,4 @@
-"""Checks and facts of the host that measures."""
+"""Checks and facts of the measuring host."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ log = logging.getLogger(__name__)
 
 
 def check_host(target: Target) -> None:
-    """Refuse to measure a device that is not this host, with more threads than cores, or with what is not measured.
+    """Check that a target can be measured on this host: device, cores and runtime.
 
     Raises:
-        TableError: lists what differs.
-        InvalidValue: this process does not have the cores that the recipe needs, or HWNAS_MEMORY_GIB is wrong.
-        RuntimeUnavailable: the recipe's runtime estimates, or is not driven by hwnas.
+        TableError: the host is not the device; the message lists the differences.
+        InvalidValue: this process does not have the cores that the recipe needs, or HWNAS_MEMORY_GIB is invalid.
+        RuntimeUnavailable: the recipe's runtime only estimates, or is not driven by hwnas.
     """
     if not target.recipe.facts.measured:
         raise RuntimeUnavailable(
-            f"a table is made of measurements, and nothing can be timed with {target.recipe.name} (runtime "
-            f"{target.recipe.runtime}). Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search "
-            "takes roofline's estimates without a table"
+            f"{target.recipe.name} cannot be timed (runtime {target.recipe.runtime}), so it cannot have a table. "
+            "Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search uses roofline's estimates "
+            "without a table"
         )
     held = require_cores(target.recipe)
-    available_bytes()  # refuses a wrong HWNAS_MEMORY_GIB before half a minute of lowering
+    available_bytes()  # reject an invalid HWNAS_MEMORY_GIB before half a minute of lowering
     differences = target.device.differences(detect_host())
     if differences:
         raise TableError(
-            f"this host is not the device {target.device.name}: {'; '.join(differences)}. A table must be measured on "
-            "its device; `this` stands for the device that matches this host."
+            f"this host is not the device {target.device.name}: {'; '.join(differences)}. Measure a table on its "
+            "device; `this` is the device that matches this host."
         )
     if held.note:
         _say_once(f"{target.recipe.name} is timed on the cores {held.text}: {held.note}")
@@ -48,12 +48,12 @@ def check_host(target: Target) -> None:
 
 @functools.cache
 def _say_once(words: str) -> None:
-    """A warning that each of a job's stages would repeat."""
+    """Log a warning once: each stage of a job would repeat it."""
     log.warning(words)
 
 
 def runtime_versions(target: Target) -> dict[str, str]:
-    """Versions of what a measurement depends on."""
+    """Versions of the software that a measurement depends on."""
     runtime = session_class(target.recipe).version()
     return {
         "hwnas": version("hwnas"),
@@ -66,17 +66,17 @@ def runtime_versions(target: Target) -> dict[str, str]:
 
 
 def host_facts(kind: DeviceKind, *, core: int = 0) -> dict[str, object]:
-    """What a manifest says of the host: facts about its hardware and its clocks only; of its GPU, if that computes.
+    """Facts about the host for a manifest: hardware and clocks; of its GPU, if the target is a GPU.
 
     Args:
-        kind: what computes.
-        core: logical core whose clock is meant: kinds of cores differ.
+        kind: kind of the device.
+        core: logical core whose clock is recorded: kinds of cores differ.
     """
     host = detect_host()
     facts: dict[str, object] = {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores}
     facts |= {name: value for name, value in (("core", host.core), ("board", host.board)) if value is not None}
     for name in ("scaling_governor", "scaling_max_freq"):
-        # Virtual machines, and systems other than Linux, do not show their clock.
+        # Virtual machines, and systems other than Linux, do not report their clock.
         facts[name] = text_of(Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq") / name) or "not shown by this system"
     if quota := cpu_quota():
         facts["quota_cores"] = round(quota.cores, 3)

@@ -1,4 +1,4 @@
-"""What was measured: samples, what slowed all programs for a moment, and the figures with that taken out."""
+"""Measurements: samples, the drift common to all programs, and figures corrected for it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from hwnas.timing.protocol import Protocol, order_of
 
 _FEW = 8
 _WINDOW = 15  # visits, about a tenth of a second: other load on the machine changes within a pass
-_POLISH = 8  # rounds; it settles after four or five
-# On a busy machine no more than a tenth of the visits may be quiet.
-_QUIET = 0.05  # quantile of the visits' drift that counts as 1
-_CALM = 1.1  # visits slowed by less tell a program's time
-_LEAST = 1 / 8  # share of a program's visits, the calmest, that tell it at least
+_POLISH = 8  # rounds; it converges after four or five
+# On a busy machine less than a tenth of the visits may be quiet.
+_QUIET = 0.05  # quantile of the visits' drift that is set to 1
+_CALM = 1.1  # visits with a smaller drift are calm
+_LEAST = 1 / 8  # smallest share of a program's visits to use, the calmest ones
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What was measured.
+    """A measurement of several programs.
 
     Attributes:
-        samples_ms: name of a program -> its samples, one list a pass.
-        reference: the program whose times tell how steady the machine was.
-        protocol: how it was taken.
-        held: cores that it was taken on; none where the system cannot pin.
-        order: pass and position of the program of each visit, as they followed each other; None for whole passes, one
-            after the other, in the orders of `order_of`.
+        samples_ms: name of a program -> its samples, one list per pass.
+        reference: the program whose times show the stability of the machine.
+        protocol: the protocol.
+        held: cores of the measurement; empty if the system cannot pin threads.
+        order: pass and position of the program of each visit, in chronological order; None for complete consecutive
+            passes in the orders of `order_of`.
     """
 
     samples_ms: Mapping[str, list[list[float]]]
@@ -43,12 +43,12 @@ class Measurement:
 
     @cached_property
     def drift(self) -> npt.NDArray[np.float64]:
-        """What slowed each visit, over a quiet one (the 5% quantile): ``(passes, programs)``.
+        """The slowdown of each visit relative to a quiet one (the 5% quantile): ``(passes, programs)``.
 
-        A program's time in a visit is taken as its own times what slowed all programs in the moments around it, and the
-        two are separated as in median polish (Tukey, "Exploratory Data Analysis", 1977, chapter 11). Of a few programs
-        they cannot be separated, and no drift is taken out. Its own time is that of its calm visits: what slows all
-        slows some more than others.
+        A program's time in a visit is modelled as the program's time multiplied by the drift of all programs at that
+        moment, and the two are separated by median polish (Tukey, "Exploratory Data Analysis", 1977, chapter 11). With
+        few programs they cannot be separated, and there is no correction. A program's time comes from its calm visits,
+        because a slowdown does not affect all programs equally.
         """
         programs = len(self.samples_ms)
         if programs < _FEW:
@@ -74,7 +74,7 @@ class Measurement:
 
     @property
     def _whole_passes(self) -> npt.NDArray[np.int64]:
-        """What `_in_time` is where all programs are open together."""
+        """`_in_time` if all programs are open at once."""
         programs = len(self.samples_ms)
         return np.array([(p, i) for p in range(self.passes) for i in order_of(self.protocol, p, programs)], np.int64)
 
@@ -84,10 +84,9 @@ class Measurement:
         Args:
             name: of the program.
             q: between 0 and 1.
-            steady: of the calm visits alone, with the drift taken out, as if every one had been a quiet one. What slows
-                all programs slows some more than others, so a visit tells the less, the more drift was taken out of it:
-                with a quarter of the visits quiet, ops came out 1.6% off the quiet machine's times with all of them,
-                0.2% with the calm ones.
+            steady: use only calm visits, corrected for drift, as if every visit had been quiet. A slowdown does not
+                affect all programs equally, so visits with a large correction are less reliable: with a quarter of the
+                visits quiet, ops were 1.6% off the quiet machine's times with all visits, and 0.2% with the calm ones.
         """
         passes = self.samples_ms[name]
         if steady:
@@ -95,7 +94,7 @@ class Measurement:
         return float(np.quantile(np.concatenate(passes), q))
 
     def p25_ms(self, name: str) -> float:
-        """The figure for prediction: the 25% quantile with the drift taken out, in milliseconds."""
+        """The figure for predictions: the 25% quantile corrected for drift, in milliseconds."""
         return self.quantile_ms(name, 0.25, steady=True)
 
     @property
@@ -105,7 +104,7 @@ class Measurement:
 
     @property
     def spread(self) -> float:
-        """How much the reference's p25 varied: (p90 - p10) / p50 over the passes."""
+        """Variation of the reference's p25: (p90 - p10) / p50 over the passes."""
         low, middle, high = np.quantile(
             [np.quantile(s, 0.25) for s in self.samples_ms[self.reference]], [0.1, 0.5, 0.9]
         )
@@ -113,7 +112,7 @@ class Measurement:
 
     @cached_property
     def halves_ms(self) -> npt.NDArray[np.float64]:
-        """What `p25_ms` would be with the even sessions alone and with the odd ones alone: ``(2, programs)``."""
+        """`p25_ms` from the even sessions only and from the odd ones only: ``(2, programs)``."""
         parity = np.arange(self.passes) // self.protocol.session_passes % 2
         found = np.empty((2, len(self.samples_ms)))
         for half in (0, 1):
@@ -130,25 +129,25 @@ class Measurement:
 
     @property
     def too_noisy(self) -> bool:
-        """Whether the machine was too unsteady for the figures to be trusted."""
+        """Whether the machine was too noisy for the figures to be trusted."""
         return self.disagreement > self.protocol.max_disagreement
 
     def require_steady(self) -> None:
-        """Refuse figures that cannot be trusted.
+        """Raise if the figures cannot be trusted.
 
         Raises:
-            TooNoisy: says by how much they differ.
+            TooNoisy: even and odd sessions differ too much; the message says by how much.
         """
         if self.too_noisy:
             raise TooNoisy(
                 f"the machine is too noisy: after {self.passes} passes, the times of even and odd sessions still "
                 f"differ by {self.disagreement:.1%} (at most {self.protocol.max_disagreement:.0%} is accepted), and "
-                f"the reference's time varied by {self.spread:.1%}. Nothing was written. Close what else runs on this "
+                f"the reference's time varied by {self.spread:.1%}. Nothing was written. Close other programs on this "
                 "machine and run the same command again"
             )
 
     def summary(self) -> dict[str, str | int | float]:
-        """What a manifest records of it."""
+        """The measurement's record in a manifest."""
         return {
             **asdict(self.protocol),
             "passes": self.passes,
@@ -167,16 +166,16 @@ def _over_quiet(around: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _common(visits: npt.NDArray[np.float64], columns: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """What is common to the visits around each, by least squares: where the polish of a grouped measurement begins.
+    """The common drift around each visit by least squares: the initial value of the polish for grouped measurements.
 
-    With all programs open together, the median over the passes is a fair first guess of a program's own time. In groups
-    it is not: with 3 sessions and a machine that slows down halfway, a program may be visited twice on the slow one and
-    another once, and medians stay 22% off. The mean of a window and the mean of a program are solved for together:
-    groups are others in every session, which connects all programs.
+    If all programs are open at once, the median over the passes is a good initial value of a program's time. In groups
+    it is not: with 3 sessions and a machine that slows down halfway, one program may have two slow visits and another
+    only one, and medians stay 22% off. So the mean of each window and the mean of each program are solved for jointly:
+    groups differ in every session, which connects all programs.
 
     Args:
         visits: logarithms of the times, in the order of the visits, ``(visits,)``.
-        columns: the program of each, ``(visits,)``.
+        columns: the program of each visit, ``(visits,)``.
     """
     windows = np.arange(len(visits)) // _WINDOW
     counts = np.zeros((windows[-1] + 1, columns.max() + 1))
@@ -189,7 +188,7 @@ def _common(visits: npt.NDArray[np.float64], columns: npt.NDArray[np.int64]) -> 
 
 
 def _calm(drift: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """The visits that tell a program's time: ``(passes, ...) -> (passes, ...)``."""
+    """Mask of the visits that are used for a program's time: ``(passes, ...) -> (passes, ...)``."""
     ranks = drift.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
     return np.asarray((drift < _CALM) | (ranks < len(drift) * _LEAST))
 
@@ -199,14 +198,14 @@ def _steady_quantile(passes: list[list[float]], drift: npt.NDArray[np.float64], 
 
 
 def latencies_ms(measured: Measurement) -> npt.NDArray[np.float64]:
-    """p25 of each program, in milliseconds and in the order in which they were given: ``(n,)``."""
+    """p25 of each program in milliseconds, in the order of the programs: ``(n,)``."""
     return np.array([measured.p25_ms(name) for name in measured.samples_ms])
 
 
 def worse_ms(measured: Measurement) -> npt.NDArray[np.float64]:
-    """The larger of what the even and the odd sessions say of each program, in milliseconds: ``(n,)``.
+    """The larger of the figures from even and from odd sessions for each program, in milliseconds: ``(n,)``.
 
-    A bound is on what another measurement will say, and half of the sessions is the least of another measurement that
-    there is; in the common figure, a part of the noise has cancelled out.
+    A bound applies to a new measurement, and half of the sessions is the smallest such measurement; in the combined
+    figure, a part of the noise cancels out.
     """
     return np.asarray(measured.halves_ms.max(axis=0))

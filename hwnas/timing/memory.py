@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""Memory that this process may still allocate."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from hwnas.targets.linux import content
 LIMIT = "HWNAS_MEMORY_GIB"
 _GIB = 2**30
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-_UNLIMITED = 2**60  # cgroup v1 writes a number near 2^63 where there is no limit
+_UNLIMITED = 2**60  # cgroup v1 reports a number near 2^63 if there is no limit
 
 
 def available_bytes() -> int | None:
-    """Bytes that this process can still take before the kernel kills it; None where the system does not say.
+    """Bytes that this process can allocate before the kernel kills it; None if the system does not report them.
 
-    The least of: the memory that Linux reports as available, what the process's control group leaves (a container's
-    limit), what the limit of its address space leaves (`ulimit -v`), and what `HWNAS_MEMORY_GIB` leaves beside the
-    memory that the process holds.
+    The minimum of: the memory that Linux reports as available, and the remainders of the control group's limit (of a
+    container), of the address space limit (`ulimit -v`), and of `HWNAS_MEMORY_GIB` after the process's own memory.
 
     Raises:
         InvalidValue: `HWNAS_MEMORY_GIB` is not a positive number, or the system does not report a process's memory.
@@ -33,9 +32,9 @@ def available_bytes() -> int | None:
 
 
 def give_back() -> None:
-    """Return freed memory to the system, where the C library keeps it.
+    """Return freed memory to the system, if the C library keeps it.
 
-    glibc keeps what lies between blocks that are still in use: after 40 networks were closed, 475 of 572 MiB.
+    glibc keeps free memory between blocks in use: after closing 40 networks, 475 of 572 MiB.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
@@ -57,7 +56,7 @@ def _own_limit() -> Iterator[int]:
     except ValueError:
         limit = 0.0
     if not 0 < limit < 2**20:
-        raise InvalidValue(f"{LIMIT} is {given!r}; it takes the memory of this process in GiB, such as 1.5")
+        raise InvalidValue(f"{LIMIT} is {given!r}; it should be the memory of this process in GiB, such as 1.5")
     held = _status("VmRSS")
     if held is None:
         raise InvalidValue(f"{LIMIT} is {given!r}, but this system does not report the memory of a process; unset it")
@@ -76,13 +75,13 @@ def _address_space() -> Iterator[int]:
 
 
 def _status(key: str) -> int | None:
-    """Bytes that a line of this process's status says; None where there is no such line."""
+    """Bytes in a line of this process's status; None if there is no such line."""
     found = re.search(rf"^{key}:\s+(\d{{1,15}}) kB$", content(_PROC / "self" / "status"), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
 
 
 def _control_groups() -> Iterator[int]:
-    """What each control group of this process leaves, up to the root; of version 2 and of version 1."""
+    """The remaining memory of each control group of this process, up to the root, for versions 2 and 1."""
     for line in content(_PROC / "self" / "cgroup").splitlines():
         _, controllers, name = (*line.split(":", 2), "", "")[:3]
         if not name.startswith("/") or (controllers and "memory" not in controllers.split(",")):
@@ -97,7 +96,7 @@ def _control_groups() -> Iterator[int]:
         for folder in (group, *group.parents):
             most, used = (_number(content(folder / name)) for name in (limit, usage))
             if most is not None and used is not None and most < _UNLIMITED:
-                # Cached files count as used, and make room when it is needed.
+                # Cached files count as used, but are evicted when memory is needed.
                 cached = re.search(rf"^{unused} (\d{{1,20}})$", content(folder / "memory.stat"), re.MULTILINE)
                 yield most - used + (int(cached[1]) if cached else 0)
             if folder == root:

@@ -1,4 +1,4 @@
-"""Programs held open while they are timed, and opened anew from time to time."""
+"""Open programs during timing, which are reopened in every session."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from hwnas.runtimes import Session, open_session, session_class
 from hwnas.targets import Recipe
 from hwnas.timing import memory
 
-# Kept free of what was available at the start, and at least: runs allocate what opening does not (2.5 MiB a network of
-# mobilenetv3 at 160 px in ONNX Runtime), and the system needs some of it for files.
+# Share of the initially available memory to keep free, and its minimum: runs allocate more than opening does (2.5 MiB
+# per network of mobilenetv3 at 160 px in ONNX Runtime), and the system needs some for files.
 _KEPT_SHARE, _KEPT_BYTES = 1 / 8, 64 * 2**20
 
 Sample = Callable[[], float]
 
 
 class Opened:
-    """The sessions of some programs, as many at once as the memory holds; closed together at the end.
+    """The sessions of some programs, as many at once as fit into memory; all are closed at the end.
 
     Args:
-        programs: name -> lowered program, or the file of one.
-        recipe: says the runtime and its settings, which hold for the process from the first `anew` to the end.
-        cores: those on which programs may be opened.
+        programs: name -> lowered program or its file.
+        recipe: defines the runtime and its settings, which apply to the process from the first `anew` to the end.
+        cores: cores on which programs may be opened.
     """
 
     def __init__(self, programs: Mapping[str, Program | Path], recipe: Recipe, cores: Collection[int]) -> None:
@@ -47,8 +47,8 @@ class Opened:
         self._settled = False
         self._available = memory.available_bytes()
         self._kept = max(int((self._available or 0) * _KEPT_SHARE), _KEPT_BYTES)
-        self._largest = 0  # bytes that one program took when it was opened
-        self._most = len(programs)  # that are open at once
+        self._largest = 0  # bytes that opening one program took
+        self._most = len(programs)  # largest number of open programs
 
     def __enter__(self) -> Self:
         return self
@@ -60,12 +60,12 @@ class Opened:
         self._close(set(self._sessions))
 
     def anew(self, names: Sequence[str], rng: np.random.Generator) -> dict[str, Sample]:
-        """Open programs anew, in this order: each as a call that runs it once and returns the milliseconds it took.
+        """Reopen programs, in this order: each as a call that runs it once and returns the milliseconds it took.
 
-        The first of `names` are opened, as many as the memory holds. Where that is not all, those that follow in
-        further calls make groups of about one size. Sessions of other programs are closed.
+        The first of `names` are opened, as many as fit into memory. If not all fit, later calls open groups of about
+        equal size. Sessions of other programs are closed.
 
-        A session is closed as soon as its program has a new one, so that two of a program are open but for a moment.
+        A session is closed as soon as its program has a new one, so two sessions of a program exist only briefly.
 
         Raises:
             OutOfMemory: not even one program fits.
@@ -82,7 +82,7 @@ class Opened:
                     calls[name] = self._bound(name, rng)
             if len(calls) == len(group):
                 return calls
-            # What is still open from last time is opened from its program later; what was freed goes to the system.
+            # Sessions that are still open are reopened later; freed memory is returned to the system.
             stale = self._sessions.keys() - calls.keys()
             self._close(stale)
             memory.give_back()
@@ -102,7 +102,7 @@ class Opened:
         return partial(session.time_ms, session.bind(rng.standard_normal(session.shape, np.float32)))
 
     def _open(self, name: str) -> str | None:
-        """Open a program anew; None where there is no room for it."""
+        """Reopen a program; None if it does not fit into memory."""
         before, alone = self._sessions.get(name), not self._sessions
         if not self._has_room():
             return None
@@ -118,9 +118,9 @@ class Opened:
         return name
 
     def _has_room(self) -> bool:
-        """Whether another program fits beside those that are open."""
+        """Whether another program fits into memory."""
         left = memory.available_bytes()
-        # One for each thread that opens programs, and one for what compiling takes for a moment.
+        # One for each thread that opens programs, and one for temporary memory of the compiler.
         more = self._largest * (len(self._cores) + 1) if self._sessions else 0
         return left is None or left >= self._kept + more
 
@@ -129,8 +129,8 @@ class Opened:
             f"{(found or 0) / 2**20:.0f} MiB" for found in (memory.available_bytes(), self._available, self._kept)
         )
         return OutOfMemory(
-            f"the memory does not hold one program of {self._recipe.name}, {name!r}: {start} were available at the "
-            f"start and {now} are now, of which {kept} must stay free. Close what else runs on this machine, raise "
+            f"a program of {self._recipe.name}, {name!r}, does not fit into memory: {start} were available at the "
+            f"start and {now} are now, of which {kept} must stay free. Close other programs on this machine, raise "
             f"{memory.LIMIT} if it is set, or measure a smaller space (--fix resolution=...)"
         )
 
@@ -140,7 +140,7 @@ class Opened:
 
     @contextmanager
     def _each(self) -> Iterator[Callable[[Callable[[str], str | None], Sequence[str]], Iterable[str | None]]]:
-        """A ``map`` that opens several programs at once where the runtime can: nothing is timed meanwhile."""
+        """A ``map`` that opens several programs at once if the runtime supports it; nothing is timed meanwhile."""
         if not session_class(self._recipe).opens_in_threads or len(self._cores) < 2:
             yield map
             return
@@ -151,13 +151,11 @@ class Opened:
         except RuntimeError as error:
             if "can't start new thread" not in str(error):
                 raise
-            raise RuntimeUnavailable(
-                f"programs cannot be opened: {reason_of(OSError(errno.EAGAIN, str(error)))}"
-            ) from error
+            raise RuntimeUnavailable(f"cannot open programs: {reason_of(OSError(errno.EAGAIN, str(error)))}") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _even(count: int, most: int) -> int:
-    """Size of the largest of as few groups as hold `count` programs, at most `most` each, all of about one size."""
+    """Size of the largest group if `count` programs are split into the fewest equal groups of at most `most`."""
     return ceil(count / ceil(count / most))

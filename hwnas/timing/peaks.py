@@ -1,4 +1,4 @@
-"""The peak figures of the present CPU, measured: what the roofline recipe makes its estimates of."""
+"""Measured peak figures of the present CPU, for the estimates of the roofline recipe."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from hwnas.progress import Progress, silent
 from hwnas.targets import Device, Host
 
-# A small product may stay in the caches and a large one fills all threads: which is the fastest depends on the CPU.
+# A small product fits the caches and a large one uses all threads; the fastest size depends on the CPU.
 _WIDTHS = (512, 1024, 2048, 3072)
 _COPY_MIB = 256  # far above the L3 cache of most CPUs
-_COPY_SHARE = 1 / 8  # of the memory, at most, for each of two arrays
-_LEAST_RUNS, _LEAST_S = 3, 0.3  # of each product or copy
-_LONGEST_S = 1.0  # a product that would take longer is left out: the slowest boards
+_COPY_SHARE = 1 / 8  # largest share of the memory for each of two arrays
+_LEAST_RUNS, _LEAST_S = 3, 0.3  # smallest number of runs and of seconds for each product or copy
+_LONGEST_S = 1.0  # products that would take longer are skipped, on the slowest boards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peaks:
-    """What a CPU reached at most.
+    """Measured peak figures of a CPU.
 
     Attributes:
-        fp32_gflops: of the fastest matrix product, in 10^9 floating point operations a second (a multiply-add is two).
-        memory_gb_per_s: of the fastest copy, bytes read plus bytes written, in 10^9 bytes a second.
-        how: what was measured, in words.
+        fp32_gflops: of the fastest matrix product, in 10^9 floating point operations per second (2 per multiply-add).
+        memory_gb_per_s: of the fastest copy, bytes read plus bytes written, in 10^9 bytes per second.
+        how: description of the measurement.
     """
 
     fp32_gflops: float
@@ -35,7 +35,7 @@ class Peaks:
     how: str
 
     def of(self, device: Device) -> Device:
-        """The device with these figures, and with a source that says that they were measured."""
+        """The device with these figures, and a source that says that they were measured."""
         hardware = device.hardware.model_copy(
             update={
                 "peak_fp32_gflops": self.fp32_gflops,
@@ -49,12 +49,12 @@ class Peaks:
 def measure_peaks(host: Host, *, clock: Callable[[], float] = time.perf_counter, progress: Progress = silent) -> Peaks:
     """Measure the peaks of the present host's CPU, on all of its cores; takes a few seconds.
 
-    Other work on the machine makes both figures smaller.
+    Other load on the machine lowers both figures.
 
     Args:
-        host: the present host; its cores are the threads.
-        clock: gives seconds.
-        progress: called after each matrix product and the copies.
+        host: the present host; one thread per core.
+        clock: a clock in seconds.
+        progress: callback, invoked after each matrix product and the copies.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(host.cores)
@@ -93,7 +93,7 @@ def _measured(host: Host, clock: Callable[[], float], progress: Progress) -> Pea
 
 
 def _fastest_s(run: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Seconds of the fastest run, after one that is not timed."""
+    """Seconds of the fastest run, after one warm-up run."""
     run()
     times = list[float]()
     while len(times) < _LEAST_RUNS or sum(times) < _LEAST_S:
@@ -104,5 +104,5 @@ def _fastest_s(run: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def _rounded(figure: float) -> float:
-    """To three digits: another measurement differs by more."""
+    """Round to three digits: repeated measurements differ by more."""
     return float(f"{figure:.3g}")

@@ -1,4 +1,4 @@
-"""Cores for the threads of what is timed: checked before any work, held while it lasts."""
+"""Pinning of timed threads to cores: checked before any work, in force while it lasts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from hwnas.targets import Chosen, Recipe, choose_cores, cpu_quota, read_topology
 
 
 def require_cores(recipe: Recipe) -> Chosen:
-    """The cores that a recipe is timed on: its own, or those that suit the topology best.
+    """The cores for timing a recipe: those in the recipe, or those that suit the topology best.
 
-    Returns none where the system cannot pin (macOS, Windows); drift then shows in the spread.
+    Empty if the system cannot pin threads (macOS, Windows); drift then shows in the spread.
 
     Raises:
-        InvalidValue: there are fewer cores than threads, a quota leaves less CPU time than the threads need, OpenMP
-            puts the threads elsewhere, or cores of the recipe are not this process's.
+        InvalidValue: there are fewer cores than threads, a quota allows less CPU time than the threads need, OpenMP
+            binds the threads to other cores, or cores of the recipe are not available to this process.
     """
     threads, cores = recipe.threads, usable_cores()
     if threads > cores:
@@ -33,43 +33,43 @@ def require_cores(recipe: Recipe) -> Chosen:
     quota = cpu_quota()
     if quota and quota.cores < threads:
         raise InvalidValue(
-            f"the recipe uses {threads} threads, but a quota leaves this process the CPU time of {quota.cores:.3g} "
-            f"cores ({quota.source}): what is timed would be stopped in every period. Raise the quota to {threads} or "
-            "more (docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd)"
-            + (", or take a recipe of fewer threads" if quota.cores >= 1 else "")
+            f"the recipe uses {threads} threads, but a quota limits this process to the CPU time of {quota.cores:.3g} "
+            f"cores ({quota.source}): timed programs would be throttled in every period. Raise the quota to {threads} "
+            "or more (docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd)"
+            + (", or use a recipe with fewer threads" if quota.cores >= 1 else "")
         )
     if recipe.runtime == "torch" and threads > 1 and (words := binding_words()):
         raise InvalidValue(
-            f"{words} lets OpenMP put the {threads} threads of {recipe.name} on cores of its choice, which are not "
-            "those that are timed on: unset it before Python starts"
+            f"{words} makes OpenMP bind the {threads} threads of {recipe.name} to other cores than hwnas pins them to: "
+            "unset it before Python starts"
         )
     if not hasattr(os, "sched_setaffinity"):
         if recipe.cores:
             raise InvalidValue(
-                f"{recipe.name} names the cores {cores_text(recipe.cores)}, and this system cannot pin a process: "
-                "leave cores out of the recipe"
+                f"{recipe.name} sets the cores {cores_text(recipe.cores)}, but this system cannot pin a process: "
+                "remove cores from the recipe"
             )
         return Chosen()
     allowed = allowed_cores()
     if missing := set(recipe.cores or ()) - allowed:
         raise InvalidValue(
             f"{recipe.name} is timed on the cores {cores_text(recipe.cores or ())}, but this process may not run on "
-            f"{cores_text(missing)}: it may run on {cores_text(allowed)}. Change `cores` in the recipe, or leave it out"
+            f"{cores_text(missing)}: it may run on {cores_text(allowed)}. Change `cores` in the recipe, or remove it"
         )
     return choose_cores(read_topology(), recipe.cores or allowed, threads)
 
 
 @contextmanager
 def pinned(held: Chosen) -> Iterator[Collection[int]]:
-    """Hold this process to the chosen cores.
+    """Pin this process to the chosen cores.
 
-    Of several threads, the workers that a runtime started earlier are held there, too: a pool outlives what it was
-    started for. Threads of Python stay where they are: they wait, or draw a bar of progress.
+    With several threads, existing worker threads of runtimes are pinned, too, because thread pools are reused. Threads
+    of Python are not pinned: they wait, or draw the progress bar.
 
-    Yields the cores on which programs may be opened: all, or those that the programs' own threads are held to.
+    Yields the cores on which programs may be opened: all, or those that the programs' threads are pinned to.
 
     Raises:
-        InvalidValue: the system refuses.
+        InvalidValue: the system rejects the affinity.
     """
     if not held.cores:
         yield set()
@@ -83,7 +83,7 @@ def pinned(held: Chosen) -> Iterator[Collection[int]]:
                     before[thread] = os.sched_getaffinity(thread)
                     os.sched_setaffinity(thread, held.cores)
         except OSError as error:
-            raise InvalidValue(f"this process cannot be held to the cores {held.text}: {error.strerror}") from error
+            raise InvalidValue(f"cannot pin this process to the cores {held.text}: {error.strerror}") from error
         yield allowed if len(held.cores) == 1 else set(held.cores)
     finally:
         for thread, cores in before.items():
@@ -92,7 +92,7 @@ def pinned(held: Chosen) -> Iterator[Collection[int]]:
 
 
 def _workers() -> list[int]:
-    """Threads of this process that Python did not start: those of runtimes."""
+    """Threads of this process that Python did not start, such as those of runtimes."""
     try:
         tasks = [int(task.name) for task in Path("/proc/self/task").iterdir()]
     except OSError:  # no /proc

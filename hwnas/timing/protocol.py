@@ -1,9 +1,9 @@
-"""The measurement protocol: interleaved passes, drift taken out, low quantiles, pinned threads.
+"""The measurement protocol: interleaved passes, drift correction, low quantiles, pinned threads.
 
-One long run per program drifts by 5% and more as the machine's clock and other load change. Short visits in
-shuffled passes let every drift hit all programs alike. What slowed all of them for a moment is then taken out, and a
-low quantile over the passes drops what was disturbed by itself. Where its memory happens to lie makes a program faster
-or slower for as long as it stays open, some by 8%: so they are opened anew after every few passes.
+One long run per program drifts by 5% and more as the machine's clock and other load change. With short visits in
+shuffled passes, drift affects all programs alike. The common drift is then removed, and a low quantile over the passes
+drops visits that were disturbed individually. The memory layout makes a program faster or slower as long as it is
+open, some by 8%, so programs are reopened after every few passes.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from hwnas.errors import InvalidValue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """How programs are timed.
+    """Parameters of timing.
 
     Attributes:
         visit_ms: time spent on a program in one pass.
         min_runs, max_runs: bounds on the timed runs of one visit.
-        warmup_runs: runs at the start of each visit that are not counted; they bring the program into the caches.
-        session_passes: passes over all programs after which they are opened anew, in another order.
-        min_sessions, max_sessions: how often they are opened; at least twice, since even sessions are held against odd
-            ones.
-        max_seconds: no session beyond the least number is begun that would not end within this time, unless the figures
+        warmup_runs: untimed runs at the start of each visit; they bring the program into the caches.
+        session_passes: passes over all programs per session; then they are reopened in another order.
+        min_sessions, max_sessions: number of sessions; at least two, because even sessions are compared with odd ones.
+        max_seconds: after `min_sessions`, no session starts that would not end within this time, unless the figures
             could not be trusted without it.
-        tolerance: sessions are added until, for 95% of the programs, the figures of the even and of the odd sessions
-            differ by less than this fraction.
-        max_disagreement: after the last session they may differ by this fraction; otherwise the machine was too noisy.
+        tolerance: sessions are added until, for 95% of the programs, the figures of even and odd sessions differ by
+            less than this fraction.
+        max_disagreement: largest accepted difference after the last session, a fraction; above it the machine was
+            too noisy.
         seed: of the shuffling and of the inputs.
     """
 
@@ -54,12 +54,12 @@ class Protocol:
                 f"{self.max_sessions} sessions and {self.min_runs} to {self.max_runs} runs"
             )
         if self.session_passes < 1:
-            raise InvalidValue(f"a session has at least one pass, not {self.session_passes}")
+            raise InvalidValue(f"a session needs at least one pass, not {self.session_passes}")
 
 
 OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=25.0, tolerance=0.015)
-# Runs that follow each other are slowed alike: of slow networks one run a visit, and more visits, tell more. Fast ones
-# need some runs until they are as fast as they get. With all else the profile of a resolution takes two minutes.
+# Consecutive runs are slowed alike: for slow networks, one run per visit and more visits are more informative. Fast
+# ones need some runs to reach full speed. In total, the profile of a resolution takes two minutes.
 NETWORKS = Protocol(
     visit_ms=6.0,
     min_runs=1,
@@ -73,7 +73,7 @@ NETWORKS = Protocol(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocols:
-    """How single ops and whole networks are timed; the defaults suit a machine that is left alone.
+    """Protocols for ops and for whole networks; the defaults suit an otherwise idle machine.
 
     Attributes:
         ops: for the ops of a space.
@@ -88,10 +88,10 @@ USUAL = Protocols()
 
 
 def usual() -> Protocols:
-    """The protocols of a measurement that is given none."""
+    """The default protocols."""
     return USUAL
 
 
 def order_of(protocol: Protocol, number: int, programs: int) -> npt.NDArray[np.int64]:
-    """The programs of a pass in the order in which it visits them: ``(programs,)``."""
+    """The programs of a pass in the order of their visits: ``(programs,)``."""
     return np.random.default_rng((protocol.seed, number)).permutation(programs)

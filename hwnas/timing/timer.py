@@ -1,4 +1,4 @@
-"""Taking the times: shuffled passes over programs that are opened anew, on pinned cores."""
+"""Timing: shuffled passes over programs that are reopened in every session, on pinned cores."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def time_programs(
     what: str = "timing",
     progress: Progress = silent,
 ) -> Measurement:
-    """Time programs under a recipe, all in the same passes.
+    """Time programs under a recipe, in common passes.
 
-    Where the memory does not hold all of them, they are timed in groups: each session draws new groups, and makes its
-    passes over one after the other.
+    If not all fit into memory, they are timed in groups: each session draws new groups, and makes its passes over one
+    group after the other.
 
     Args:
-        programs: name -> lowered program, or the file of one.
-        recipe: says the runtime and the number of threads; the process is pinned to as many cores meanwhile
+        programs: name -> lowered program or its file.
+        recipe: defines the runtime and the number of threads; the process is pinned to as many cores
             (`hwnas.timing.pinning.require_cores`).
-        protocol: how.
-        reference: name of the program that shows how steady the machine is; the first if None.
-        journal: where samples are kept as they come; visits that it already holds are not made again.
-        what: said to `progress`.
+        protocol: the protocol.
+        reference: name of the program that shows the stability of the machine; the first if None.
+        journal: record of samples; visits that it contains are not repeated.
+        what: description for `progress`.
         progress: callback, invoked after every visit.
 
     Raises:
         RuntimeUnavailable: the recipe's runtime is not one that is timed.
         InvalidValue: this process does not have the cores that the recipe needs.
         OutputError: the journal cannot be written.
-        OutOfMemory: the memory does not hold even one of the programs.
+        OutOfMemory: not even one of the programs fits into memory.
     """
     if not recipe.facts.measured:
         raise RuntimeUnavailable(
@@ -84,22 +84,22 @@ def take(
     what: str = "timing",
     progress: Progress = silent,
 ) -> Measurement:
-    """Take the times of programs by a protocol, whatever runs them.
+    """Time programs by a protocol, independent of how they run.
 
     Args:
         names: of the programs.
-        anew: opens the first of some programs anew, at least one: their names -> calls that run each once and return
-            the milliseconds that it took. What it opened before may be closed.
-        protocol: how.
+        anew: reopens the first of some programs, at least one: their names -> calls that run each once and return the
+            milliseconds it took. Previously opened programs may be closed.
+        protocol: the protocol.
         reference: as for `time_programs`.
         journal: as for `time_programs`.
-        held: cores that the programs run on, for the record.
-        clock: seconds that `Protocol.max_seconds` counts; the system's if None.
-        what: said to `progress`.
+        held: cores of the programs, for the record.
+        clock: clock in seconds for `Protocol.max_seconds`; the system's if None.
+        what: description for `progress`.
         progress: callback, invoked after every visit.
     """
     reference, clock = reference or names[0], clock or time.monotonic
-    # What a person put into a journal by hand is measured anew.
+    # Invalid entries of the journal, e.g. edited by hand, are measured again.
     visits = {visit: samples for visit, samples in journal.entries.items() if _timed(samples)} if journal else {}
     most = protocol.max_sessions * protocol.session_passes * len(names)
     begun = ended = clock()
@@ -113,7 +113,7 @@ def take(
         rng = np.random.default_rng((protocol.seed, session))
         missing = {name for visit, name in plan if visit not in visits}
         waiting = [names[i] for i in rng.permutation(len(names)) if names[i] in missing]
-        # All at once where the memory holds them; else in groups, which are others in every session.
+        # All at once if they fit into memory; else in groups, which differ in every session.
         while waiting:
             calls = anew(waiting, rng)
             with _no_garbage_collection(collect=session == 0):
@@ -125,11 +125,11 @@ def take(
                         done += 1
                         progress(what, done, most)
             waiting = [name for name in waiting if name not in calls]
-            del calls  # it holds the sessions
+            del calls  # it references the sessions
         passes = (session + 1) * protocol.session_passes
         measurement = _measurement(visits, names, reference, protocol, held or Chosen(), passes)
         before, ended = ended, clock()
-        # The next one takes about as long as this one did.
+        # The next session takes about as long as this one.
         late = ended + (ended - before) > begun + protocol.max_seconds
         if session + 1 < protocol.min_sessions:
             continue
@@ -148,7 +148,7 @@ def _measurement(
     held: Chosen,
     passes: int,
 ) -> Measurement:
-    """What the visits of the first passes say; they stand in the order in which they were made."""
+    """The recorded visits of the first passes, in chronological order."""
     samples = {name: [visits[f"{p} {name}"] for p in range(passes)] for name in names}
     places = {f"{p} {name}": (p, i) for p in range(passes) for i, name in enumerate(names)}
     order = tuple(places[visit] for visit in visits if visit in places)
@@ -156,13 +156,13 @@ def _measurement(
 
 
 def _timed(samples: object) -> bool:
-    """Whether this is what a visit leaves: some times, finite and positive."""
+    """Whether a journal entry is a valid visit: some finite, positive times."""
     times = samples if isinstance(samples, list) else []
     return bool(times) and all(isinstance(t, float) and math.isfinite(t) and t > 0 for t in times)
 
 
 def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[str, str]]:
-    """The visits of a session in their order: the key of each, and the program's name."""
+    """The visits of a session in order: the key of each and the program's name."""
     first = session * protocol.session_passes
     passes = range(first, first + protocol.session_passes)
     return [(f"{p} {names[i]}", names[i]) for p in passes for i in order_of(protocol, p, len(names))]

@@ -1,7 +1,6 @@
-"""Use cases: what the command line, the stages of a job and Python users call alike.
+"""Use cases, called by the command line, the stages of a job and Python users.
 
-Each is a function from names, folders and files to a typed answer; it prints nothing. A name is loaded when it is first
-used.
+Each is a function from names, folders and files to a typed answer; it prints nothing. Names are loaded when first used.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ __all__ = [
     "validate",
 ]
 
-# Modules are not named like functions: whoever imports such a module would replace the function by it.
+# Modules must not be named like functions: importing such a module would replace the function.
 __getattr__ = lazily(
     __name__,
     {

@@ -1,4 +1,4 @@
-"""What use cases answer: typed, versioned values. `hwnas VERB --json` prints them, and ``arch.json`` holds one."""
+"""Typed, versioned answers of use cases. `hwnas VERB --json` prints them, and ``arch.json`` contains one."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ class Answer(Spec):
     """Base of all answers.
 
     Attributes:
-        schema_: version of the answer's form, ``schema`` in JSON.
+        schema_: version of the answer's format, ``schema`` in JSON.
     """
 
-    # A probability may be 0; its logarithm is infinite.
+    # A probability may be 0, with an infinite logarithm.
     model_config = ConfigDict(allow_inf_nan=True)
 
     schema_: Literal[1] = Field(default=VERSION, alias="schema")
 
     def document(self) -> dict[str, Any]:
-        """The answer as JSON values; without the keys that do not apply to it."""
+        """The answer as JSON values, without inapplicable keys."""
         absent = type(self).model_fields.keys() - self.model_fields_set - {"schema_"}
         return self.model_dump(mode="json", by_alias=True, exclude=absent)
 
 
 class ProfileAnswer(Answer):
-    """What `hwnas.workflows.profile` measured.
+    """Result of `hwnas.workflows.profile`.
 
     Attributes:
         target: ``device/recipe``.
         space: name of the space.
         ops: distinct ops of the space.
-        rows: of the table, those of other spaces among them.
-        calibration_networks, bound_networks: that the latency model was fitted on, and that its bounds are read from.
-        held_out_mape: error of the model on networks left out of its fit, as a fraction.
+        rows: of the table, including those of other spaces.
+        calibration_networks, bound_networks: numbers of networks for the fit and for the upper bounds.
+        held_out_mape: cross-validated error of the model, as a fraction.
         terms: the fitted context terms.
-        measurement: how ``ops`` and ``networks`` were timed, and how steady that was.
+        measurement: protocol and stability of the measurements of ``ops`` and ``networks``.
         table: the table's file.
-        up_to_date: whether nothing was missing, so that nothing was measured.
+        up_to_date: whether nothing was missing and nothing was measured.
     """
 
     target: str
@@ -62,7 +62,7 @@ class ProfileAnswer(Answer):
 
 
 class WorstNetwork(Spec):
-    """A network that was predicted badly: its relative error, and the predicted milliseconds of each slot."""
+    """A badly predicted network: its relative error, and the predicted milliseconds of each slot."""
 
     arch: dict[str, int]
     relative_error: float
@@ -70,7 +70,7 @@ class WorstNetwork(Spec):
 
 
 class ValidationAnswer(Answer, Validation):
-    """What `hwnas.workflows.validate` measured; the figures are those that the table's manifest keeps.
+    """Result of `hwnas.workflows.validate`, with the figures in the table's manifest.
 
     Attributes:
         target: ``device/recipe``.
@@ -84,7 +84,7 @@ class ValidationAnswer(Answer, Validation):
 
 
 class TrainAnswer(Answer):
-    """What `hwnas.workflows.train` trained: names of space and data, updates, and the supernet's folder."""
+    """Result of `hwnas.workflows.train`: names of space and data, updates, and the supernet's folder."""
 
     space: str
     data: str
@@ -93,7 +93,7 @@ class TrainAnswer(Answer):
 
 
 class FinetuneAnswer(Answer):
-    """What `hwnas.workflows.finetune` trained: updates, and the subnet's folder."""
+    """Result of `hwnas.workflows.finetune`: updates, and the subnet's folder."""
 
     steps: int
     subnet: str
@@ -130,16 +130,16 @@ class ImportAnswer(Answer):
 
 
 class ArchFile(Answer):
-    """An architecture as searches write it, by ``--out arch.json``; verbs that take an arch read it.
+    """An arch file, written by searches with ``--out arch.json`` and read by verbs that need an arch.
 
     Attributes:
         space: name of the space.
         arch: variable -> value.
-        budgets: ``device/recipe`` or resource -> the most that was allowed, in milliseconds or the resource's unit.
-        predicted: the same names -> what the network is predicted to cost.
-        strategy: that found it.
-        stopped: whether the search was cut short; files of older versions do not say it.
-        target, budget_ms, predicted_ms: the latency budget, where it is the only one: `hwnas export` and `hwnas bench`
+        budgets: ``device/recipe`` or resource -> the budget, in milliseconds or the resource's unit.
+        predicted: the same names -> the predicted cost.
+        strategy: strategy that found it.
+        stopped: whether the search was stopped early; missing in files of older versions.
+        target, budget_ms, predicted_ms: the latency budget, if there is only one: `hwnas export` and `hwnas bench`
             compare with it.
     """
 
@@ -155,7 +155,7 @@ class ArchFile(Answer):
 
 
 class ModelQuality(Spec):
-    """How well a model predicts networks that it did not see (`hwnas.accuracy.model.Quality`); None where unknown."""
+    """Cross-validated accuracy of a model (`hwnas.accuracy.model.Quality`); None if unknown."""
 
     kendall_tau: float | None
     rmse: float | None
@@ -163,7 +163,7 @@ class ModelQuality(Spec):
 
 
 class AccuracyModelFigures(Spec):
-    """The accuracy model of a search: networks it was fitted on, and its quality by cross-validation."""
+    """The accuracy model of a search: number of fitted networks, and its quality by cross-validation."""
 
     subnets: int
     stagewise: ModelQuality
@@ -177,7 +177,7 @@ class RecipeFigures(Spec):
         target: ``device/recipe``.
         predicted_ms: its latency.
         deployed_accuracy: in the recipe's runtime, on the validation images.
-        change: what the recipe changes in accuracy, on average, as a fraction.
+        change: average change of accuracy by the recipe, as a fraction.
         arch: variable -> value.
     """
 
@@ -189,24 +189,24 @@ class RecipeFigures(Spec):
 
 
 class Explanation(Spec):
-    """Milliseconds by slot, and what larger budgets would buy."""
+    """Milliseconds by slot, and the gain of larger budgets."""
 
     slots_ms: dict[str, float]
     next: list[NextStep]
 
 
 class NetworkAnswer(ArchFile):
-    """A network that was found, with its evaluated accuracy.
+    """The resulting network, with its evaluated accuracy.
 
     Attributes:
         label: the names of its budgets.
         validation_accuracy: as a fraction.
         latency_sources: ``device/recipe`` -> ``measured``, ``imported`` or ``estimated``.
-        proof: what is proved of the network and what is not.
-        predicted_accuracy, accuracy_model: by the accuracy model, and how good that is.
-        recipes: all recipes, the best one first, in a choice among recipes.
+        proof: what is proved about the network and what is not.
+        predicted_accuracy, accuracy_model: prediction and quality of the accuracy model.
+        recipes: all recipes, the best first, in a choice among recipes.
         recipes_left_out: ``device/recipe`` -> the reason, likewise.
-        explained: ``device/recipe`` -> where its milliseconds go; where that was asked for.
+        explained: ``device/recipe`` -> where its milliseconds go, if requested.
     """
 
     label: str
@@ -221,23 +221,23 @@ class NetworkAnswer(ArchFile):
 
 
 class SearchAnswer(Answer):
-    """What `hwnas.search` found: one network, or one for each budget of a family."""
+    """Result of `hwnas.search`: one network, or one for each budget of a family."""
 
     networks: list[NetworkAnswer]
 
     @property
     def best(self) -> NetworkAnswer:
-        """The network; of a family, that of the first budget."""
+        """The network; for a family, that of the first budget."""
         return self.networks[0]
 
     @property
     def stopped(self) -> bool:
-        """Whether the search was cut short."""
+        """Whether the search was stopped early."""
         return any(network.stopped for network in self.networks)
 
 
 class StudyCandidate(Spec):
-    """A network that a study trained: what it is predicted to cost, and its evaluated accuracy."""
+    """A network that a study trained: its predicted costs and its evaluated accuracy."""
 
     arch: dict[str, int]
     predicted: dict[str, float]
@@ -248,7 +248,7 @@ class StudyAnswer(NetworkAnswer):
     """The best network of a study.
 
     Attributes:
-        supernet: folder with its weights; None where another worker has them.
+        supernet: folder with its weights; None if another worker has them.
         candidates: the best networks that the study trained.
     """
 
@@ -257,24 +257,24 @@ class StudyAnswer(NetworkAnswer):
 
 
 class MostProbable(Spec):
-    """The most probable network, whatever it costs, and what it is predicted to cost."""
+    """The most probable network regardless of cost, and its predicted costs."""
 
     arch: dict[str, int]
     predicted: dict[str, float]
 
 
 class RelaxedAnswer(ArchFile):
-    """The network that a differentiable search makes of its probabilities.
+    """The network that a differentiable search derives from its probabilities.
 
     Attributes:
         steps: updates.
-        ended: why the search ended before its last update, if it did.
+        ended: why the search ended early, if it did.
         expected: ``device/recipe`` -> the expected latency under the probabilities, in milliseconds.
-        argmax: the most probable network, whatever it costs.
-        near: whether the network lies in the window below its budget.
+        argmax: the most probable network regardless of cost.
+        near: whether the network is in the window below its budget.
         log_probability: of the network, as a natural logarithm.
         probabilities: variable -> probability of each value.
-        notation: the cell as NAS-Bench-201 writes it, in such a space.
+        notation: the cell in the notation of NAS-Bench-201, in such a space.
     """
 
     steps: int
@@ -293,15 +293,15 @@ class SweptRecipe(Spec):
     Attributes:
         target: ``device/recipe``.
         latency_ms: mean of the rounds.
-        rounds_ms: p25 of a run, measured in each round.
-        repeat: difference of the rounds over their mean.
+        rounds_ms: p25 of a run in each round.
+        repeat: relative difference of the rounds.
         unsteady: whether the machine was too noisy within a round.
-        too_noisy: whether the latency cannot be trusted, for that or for the difference of the rounds.
+        too_noisy: whether the latency cannot be trusted, because of noise within a round or between rounds.
         predicted_ms: from the target's table; None without one.
         accuracy: in the recipe's runtime, as a fraction.
-        lost: against torch, as a fraction.
+        lost: accuracy loss relative to torch, as a fraction.
         size_bytes: of the program's file.
-        parity: outputs beside those of the torch network.
+        parity: outputs compared with those of the torch network.
     """
 
     target: str
@@ -318,13 +318,13 @@ class SweptRecipe(Spec):
 
 
 class SweepAnswer(Answer):
-    """What `hwnas.workflows.sweep` found.
+    """Result of `hwnas.workflows.sweep`.
 
     Attributes:
         arch: variable -> value.
         device: name of the device.
-        max_drop: accuracy that may be lost, as a fraction.
-        picked: the fastest target that loses no more; None where all lose more.
+        max_drop: largest accepted accuracy loss, as a fraction.
+        picked: the fastest target within it; None if all lose more.
         recipes: the fastest first.
         left_out: ``device/recipe`` -> why it cannot run the network.
         unpredicted: ``device/recipe`` -> why its table cannot be used.
@@ -340,13 +340,13 @@ class SweepAnswer(Answer):
 
 
 class BenchAnswer(Answer):
-    """Latency of a bundle, beside its prediction (`hwnas.deploy.Benchmark`).
+    """Measured and predicted latency of a bundle (`hwnas.deploy.Benchmark`).
 
     Attributes:
-        target: the device that was measured and the recipe.
-        predicted_for: the target that the bundle was made for.
-        over_budget: measured over budget, minus 1: above 0 the budget is exceeded; None without a budget.
-        saturates: why other images may give other outputs on this host; None if they cannot.
+        target: the measured device and the recipe.
+        predicted_for: the target of the bundle.
+        over_budget: measured over budget, minus 1: above 0 if the budget is exceeded; None without a budget.
+        saturates: why outputs for other images may differ on this host; None if they cannot.
     """
 
     target: str

@@ -1,4 +1,4 @@
-"""What `hwnas search` is asked, from its options: which targets, which budgets, one network or several."""
+"""The problem of `hwnas search` from its options: targets, budgets, one network or several."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ _ALL_RECIPES = "/*"
 
 
 def check_one_recipe(target: str | None, who: str) -> None:
-    """Refuse ``device/*`` where one recipe is searched for.
+    """Reject ``device/*`` for a search with one recipe.
 
     Args:
-        target: ``device/recipe``, if one is given.
-        who: takes one recipe, with its verb, e.g. ``a study is for``.
+        target: ``device/recipe``, if any.
+        who: subject and verb of the message, e.g. ``a study is for``.
 
     Raises:
         InvalidValue: the target is every recipe of a device.
     """
     if target is not None and target.endswith(_ALL_RECIPES):
-        raise InvalidValue(f"{who} one recipe, not for --target {target}; name it: {target[:-1]}RECIPE")
+        raise InvalidValue(f"{who} one recipe, not for --target {target}; use {target[:-1]}RECIPE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is searched for.
+    """The constraints of a search.
 
     Attributes:
-        constraints: label -> budgets that one network has to keep: one entry, one for each target of a family, or one
-            for each recipe.
+        constraints: label -> budgets of one network: one entry, or one for each target of a family or each recipe.
         targets: name -> the targets among all objectives.
         skipped: target -> why it is left out of a choice among recipes.
-        choice: whether the entries are recipes to choose among.
+        choice: whether the entries are recipes to choose from.
     """
 
     constraints: dict[str, Constraints]
@@ -51,17 +50,17 @@ class Asked:
 def asked(
     space: Space, budgets: list[str], target: str | None, *, tables: Path | None, family: bool, confidence: float | None
 ) -> Asked:
-    """The constraints that ``--budget``, ``--target``, ``--family`` and ``--confidence`` describe.
+    """The constraints from ``--budget``, ``--target``, ``--family`` and ``--confidence``.
 
     Raises:
-        InvalidValue, UnknownName: a budget or a target is malformed or given twice.
+        InvalidValue, UnknownName: a budget or a target is malformed or duplicate.
         TableError: a target has no table, or it lacks the space.
-        InfeasibleBudget: no network keeps the budgets.
+        InfeasibleBudget: no network is within the budgets.
     """
     if target is not None and target.endswith(_ALL_RECIPES):
         if family:
             raise InvalidValue(
-                f"--target {target} chooses one recipe, --family gives a network for each budget; not both"
+                f"--target {target} chooses one recipe, --family finds a network for each budget; use one of them"
             )
         return _all_recipes(space, budgets, target, tables, confidence)
     named = [_named(text, target) for text in budgets]
@@ -69,7 +68,7 @@ def asked(
     for name, _ in named:
         objective, resolved = _objective(space, name, tables)
         if objective.name in [other.name for other in objectives]:
-            raise InvalidValue(f"two budgets are given for {objective.name}: {', '.join(budgets)}; give one")
+            raise InvalidValue(f"there are two budgets for {objective.name}: {', '.join(budgets)}; use one")
         objectives.append(objective)
         if resolved:
             targets[objective.name] = resolved
@@ -87,14 +86,14 @@ def asked(
 
 
 def _named(text: str, target: str | None) -> tuple[str, str]:
-    """Name and value of a budget; one without a name is for the target."""
+    """Name and value of a budget; without a name it belongs to the target."""
     name, sign, value = text.rpartition("=")
     if sign:
         if not name.strip():
             raise InvalidValue(f"the budget {text!r} has no name before its '='; write device/recipe=4ms or macs=3M")
         return name.strip(), value
     if target is None:
-        raise InvalidValue(f"the budget {text!r} has no name: write device/recipe={text}, or give --target")
+        raise InvalidValue(f"the budget {text!r} has no name: write device/recipe={text}, or use --target")
     return target, text
 
 
@@ -111,8 +110,8 @@ def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | N
     """A problem for each recipe of a device whose table covers the space."""
     if len(budgets) != 1 or "=" in budgets[0] or "%" in budgets[0]:
         raise InvalidValue(
-            f"with --target {target} there is one budget in milliseconds for every recipe, such as --budget 0.8ms "
-            f"(a share of the largest network would be another budget for each); not {', '.join(budgets)}"
+            f"--target {target} needs one budget in milliseconds for every recipe, such as --budget 0.8ms "
+            f"(a share of the largest network would differ between recipes); not {', '.join(budgets)}"
         )
     device = target.partition("/")[0]
     if not device:
@@ -122,7 +121,7 @@ def _all_recipes(space: Space, budgets: list[str], target: str, tables: Path | N
         try:
             objective = latency_objective(inputs.latency_model(resolved, tables, space))
             objective.margin(confidence)
-        except (TableError, SpecError, InvalidValue) as error:  # no table or a broken one, no margin: others may do
+        except (TableError, SpecError, InvalidValue) as error:  # a missing or broken table, or no margin: try others
             skipped[resolved.name] = str(error)
             continue
         one = Constraints(

@@ -1,4 +1,4 @@
-"""Exporting a network, comparing it under all recipes of a device, and timing its bundle."""
+"""Export a network, compare it under all recipes of a device, and time its bundle."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def export(
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle.
 
     Args:
-        arch: file that `hwnas search` wrote, or values.
-        supernet: folder that `hwnas train` wrote.
+        arch: file from `hwnas search`, or values.
+        supernet: folder from `hwnas train`.
         target: ``device/recipe``; the device ``this`` is the present host.
         out: folder for the bundle.
-        budget_ms: latency that the network was searched for, in milliseconds; that of the arch's file if None.
+        budget_ms: latency budget of the search in milliseconds; that of the arch's file if None.
         tables: folder of latency tables; the catalog's if None.
-        progress: callback, invoked as re-calibration, lowering and the parity check go on.
+        progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Returns:
-        the bundle; its manifest says what was made.
+        the bundle.
 
     Raises:
         SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data or the target cannot be used.
         TableError: the target has no table, or it lacks the space.
-        ParityError: the lowered network computes something else; nothing is written.
+        ParityError: the outputs of the lowered network differ; nothing is written.
         OutputError: the bundle cannot be written.
     """
     from hwnas.deploy.exporter import export as make
@@ -75,26 +75,26 @@ def sweep(
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> SweepAnswer:
-    """Lower, check and time one network under every recipe of this host, and pick the fastest that loses little.
+    """Lower, check and time a network under every recipe of this host, and pick the fastest of small accuracy loss.
 
-    Accuracy is that of the program in its runtime, on validation images. The same call resumes a killed one.
+    Accuracy is measured in the recipe's runtime on validation images. The same call resumes a killed one.
 
     Args:
-        arch: file that `hwnas search` wrote, or values.
-        supernet: folder that `hwnas train` wrote.
-        device: name of the device, which is this host; ``this`` finds it.
-        recipes: names of recipes; all of the device's if none is given.
-        max_drop: accuracy that may be lost against torch, as a fraction.
+        arch: file from `hwnas search`, or values.
+        supernet: folder from `hwnas train`.
+        device: name of the device, which must be this host; ``this`` detects it.
+        recipes: names of recipes; empty for all of the device.
+        max_drop: largest accepted accuracy loss relative to torch, as a fraction.
         images: validation images; all if None.
         tables: folder of latency tables, for predictions; the catalog's if None.
-        protocol: how each recipe is timed; the usual one of networks if None.
-        progress: callback, invoked as the work goes on.
+        protocol: the timing protocol; the default for networks if None.
+        progress: callback, invoked during the work.
 
     Raises:
         SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data, the device or a recipe cannot
             be used.
         TableError: there is no such folder of tables, or the device is not this host.
-        RuntimeUnavailable: no recipe can run the network here.
+        RuntimeUnavailable: no recipe can run the network on this host.
         OutputError: a file cannot be written, or another process sweeps this supernet.
     """
     from hwnas.deploy.sweep import sweep as sweep_recipes
@@ -103,11 +103,11 @@ def sweep(
 
     supernet = Path(supernet)
     targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipes)] or targets_of(device)
-    evaluator, facts = inputs.evaluator_of(supernet, images=images)  # the network that `export` makes
+    evaluator, facts = inputs.evaluator_of(supernet, images=images)  # the same network as in `export`
     space = evaluator.supernet.space
     chosen = space.arch(inputs.arch_of(arch)[0])
     place = inputs.evaluations_folder(supernet)
-    # Two supernets that are stages share the place, and may be swept at once.
+    # Supernets that are stages share the folder, and may be swept at the same time.
     lock = place / f".{facts.weights_sha256[:16]}.sweep.lock"
     latencies, unpredicted = _latencies(targets, Path(tables) if tables else None, space)
     with only_one(lock, f"a sweep of {supernet}"), evaluator.journal(place, facts.weights_sha256) as journal:
@@ -135,7 +135,7 @@ def sweep(
 def _latencies(
     targets: Sequence[Target], tables: Path | None, space: Space
 ) -> tuple[dict[str, LatencyModel], dict[str, str]]:
-    """The latency model of each target that has a table of the space, and why others' tables cannot be used.
+    """The latency model of each target with a table of the space, and why other tables cannot be used.
 
     Raises:
         TableError: there is no such folder of tables.
@@ -143,14 +143,14 @@ def _latencies(
     from hwnas.errors import SpecError, TableCorrupt, TableError, TableMismatch
 
     if tables and not tables.is_dir():
-        raise TableError(f"{tables} is no folder of latency tables; `hwnas profile --tables {tables}` makes one")
+        raise TableError(f"{tables} is not a folder of latency tables; `hwnas profile --tables {tables}` creates one")
     found, broken = dict[str, "LatencyModel"](), dict[str, str]()
     for target in targets:
         try:
             found[target.name] = inputs.latency_model(target, tables, space)
         except (SpecError, TableCorrupt, TableMismatch) as error:
             broken[target.name] = str(error)
-        except TableError:  # no table of this recipe: its figures stand without a prediction
+        except TableError:  # no table of this recipe: report it without a prediction
             continue
     return found, broken
 
@@ -179,20 +179,20 @@ def bench(
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> BenchAnswer:
-    """Check that a bundle is unchanged and time it on this host, beside what was predicted.
+    """Check that a bundle is unchanged, time it on this host, and compare with its prediction.
 
     Args:
         bundle: folder of the bundle.
-        budget: latency to hold it against, ``0.8ms``; the bundle's own if None.
-        require_budget: refuse a bundle that has none, before it is timed.
-        protocol: how it is timed; the usual one of networks if None.
+        budget: latency budget to compare with, ``0.8ms``; the bundle's if None.
+        require_budget: raise before timing if there is no budget.
+        protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked after every visit.
 
     Raises:
         InvalidValue: the budget is not a latency, or is required and missing; the process does not have the cores that
             the recipe needs.
-        BundleError: the bundle was changed, cannot be run, or computes something else here.
-        RuntimeUnavailable: its runtime cannot run here.
+        BundleError: the bundle was changed, cannot be run, or its outputs differ on this host.
+        RuntimeUnavailable: its runtime cannot run on this host.
     """
     from hwnas.deploy import bench as measure
     from hwnas.deploy import open_bundle
@@ -202,7 +202,7 @@ def bench(
     opened = open_bundle(bundle)
     budget_ms = opened.manifest.budget_ms if budget is None else _milliseconds(budget)
     if require_budget and budget_ms is None:
-        raise InvalidValue(f"{bundle} was made without a budget; name one: hwnas bench {bundle} --budget 0.8ms")
+        raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {bundle} --budget 0.8ms")
     here = this_device(opened.manifest.recipe.facts.kind)
     result = replace(measure(opened, here, protocol=protocol, progress=progress), budget_ms=budget_ms)
     return BenchAnswer(
@@ -223,5 +223,5 @@ def _milliseconds(text: str) -> float:
 
     value, unit = check_budget_text(text)
     if unit not in ("", "ms"):
-        raise InvalidValue(f"the budget of a bundle is a latency in milliseconds, such as 0.8ms; not {text!r}")
+        raise InvalidValue(f"the budget of a bundle must be a latency in milliseconds, such as 0.8ms; not {text!r}")
     return value

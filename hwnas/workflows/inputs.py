@@ -1,4 +1,4 @@
-"""From names, folders and files to the objects that use cases work on."""
+"""From names, folders and files to the objects of use cases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hwnas.supernet import SupernetFacts
     from hwnas.targets import Target
 
-STAGE_INPUTS = "inputs.json"  # in the folder of a job's stage: what the stage depends on
+STAGE_INPUTS = "inputs.json"  # in the folder of a job's stage: its inputs
 Place = str | Path  # a file or a folder
 Fix = Mapping[str, int | Sequence[int]]
 
@@ -28,12 +28,12 @@ Fix = Mapping[str, int | Sequence[int]]
 def space_of(
     space: str | Space, fix: Fix | None = None, *, channels: int | None = None, classes: int | None = None
 ) -> Space:
-    """A space from its name, or as it is, with fewer choices.
+    """A space, from its name or itself, with restrictions.
 
     Args:
         space: the space or its name.
         fix: variable -> the value or values that remain.
-        channels: of the images, for a space that is made from its name; its usual number if None.
+        channels: of the images, for a space given by name; its default if None.
         classes: likewise.
 
     Raises:
@@ -52,7 +52,7 @@ def space_for(space: str | Space, data: Data, fix: Fix | None = None) -> Space:
 
 
 def target_of(target: str | Target) -> Target:
-    """A target from ``device/recipe``, or as it is.
+    """A target, from ``device/recipe`` or itself.
 
     Raises:
         UnknownName: no such device or recipe.
@@ -63,10 +63,10 @@ def target_of(target: str | Target) -> Target:
 
 
 def arch_of(arch: Place | Mapping[str, int]) -> tuple[Mapping[str, int], float | None]:
-    """The values of an arch, from its file or as they are, and the latency budget in milliseconds that the file names.
+    """The values of an arch, from its file or themselves, and the latency budget in the file, in milliseconds.
 
     Raises:
-        SpecError: the file cannot be read, or holds no arch.
+        SpecError: the file cannot be read, or does not contain an arch.
     """
     return read_arch(Path(arch)) if isinstance(arch, str | Path) else (arch, None)
 
@@ -77,7 +77,7 @@ def table_in(tables: Path, target: Target) -> Path:
 
 
 def latency_model(target: Target, tables: Path | None, space: Space) -> LatencyModel:
-    """The latency model of a space on a target: from its table, or from its runtime's estimates, which need none.
+    """The latency model of a space on a target: from its table, or from its runtime's estimates.
 
     Raises:
         TableError: there is no table, or it lacks the space.
@@ -91,7 +91,7 @@ def latency_model(target: Target, tables: Path | None, space: Space) -> LatencyM
 
 
 def data_of(data: str | Data, path: Place | None) -> tuple[Data, dict[str, str | int | None]]:
-    """A dataset from its name, or as it is, and how to open it again.
+    """A dataset, from its name or itself, and the facts to open it again.
 
     Raises:
         UnknownName, DataError: there is no such dataset, or it cannot be read.
@@ -103,10 +103,10 @@ def data_of(data: str | Data, path: Place | None) -> tuple[Data, dict[str, str |
 
 
 def reopen_data(facts: SupernetFacts) -> Data:
-    """The data that a supernet was trained on, from what its facts say.
+    """The data of a supernet, from its facts.
 
     Raises:
-        DataError: it has other classes now.
+        DataError: its classes have changed.
     """
     from hwnas.data import open_data
 
@@ -114,13 +114,13 @@ def reopen_data(facts: SupernetFacts) -> Data:
     if name is None:
         raise DataError(
             "this supernet was imported without its images; import it again with --data-path FOLDER, "
-            "which has train/<class>/ and val/<class>/"
+            "a folder with train/<class>/ and val/<class>/"
         )
     data = open_data(str(name), path=Path(str(path)) if path else None, recorded=True)
     if list(data.classes) != facts.classes:
         raise DataError(
             f"the supernet was trained on the classes {', '.join(facts.classes)}, but {path or data.name} now has "
-            f"{', '.join(data.classes)}: restore the data, or train anew"
+            f"{', '.join(data.classes)}: restore the data, or train again"
         )
     return data
 
@@ -128,17 +128,17 @@ def reopen_data(facts: SupernetFacts) -> Data:
 def evaluator_of(
     supernet: Place, *, images: int | None, calibration_images: int = 2000, seed: int = 1, data: Data | None = None
 ) -> tuple[Evaluator, SupernetFacts]:
-    """An evaluator on a supernet that `hwnas train` wrote, and what the folder says of it.
+    """An evaluator on a supernet from `hwnas train`, and the supernet's facts.
 
     Args:
         supernet: the folder.
-        images: of the validation split that an evaluation takes; all if None.
+        images: number of validation images per evaluation; all if None.
         calibration_images: training images for BN re-calibration.
-        seed: of the choice of these.
-        data: what it was trained on; opened again if None.
+        seed: of their choice.
+        data: its dataset; opened again if None.
 
     Raises:
-        SpecError, DataError: the folder holds no supernet; the data has other classes now.
+        SpecError, DataError: the folder is not a supernet; the classes of the data have changed.
     """
     from hwnas.accuracy import Evaluator
     from hwnas.supernet import load_supernet
@@ -149,12 +149,12 @@ def evaluator_of(
 
 
 def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
-    """The arch in a file that `hwnas search` wrote (`hwnas.workflows.ArchFile`) or the user, and its budget, if any.
+    """The arch in a file (`hwnas.workflows.ArchFile`), and its budget, if any.
 
-    Of a file, ``arch`` and ``budget_ms`` count; without a ``schema`` it is read as one of version 1.
+    Only ``arch`` and ``budget_ms`` are read; a file without a ``schema`` has version 1.
 
     Raises:
-        SpecError: the file cannot be read, holds no arch, or is of a later version.
+        SpecError: the file cannot be read, does not contain an arch, or has a later version.
     """
     try:
         answer = parse_json(path.read_bytes(), "its JSON", SpecError)
@@ -163,7 +163,7 @@ def read_arch(path: Path) -> tuple[dict[str, int], float | None]:
         if (schema := answer.get("schema", 1)) != 1 or isinstance(schema, bool):
             raise ValueError(f"its schema is {schema!r:.40}; this version of hwnas reads 1")
         values, budget_ms = answer["arch"], answer.get("budget_ms")
-        # Of JSON: true, which Python counts as 1, and integers that no float holds.
+        # Reject JSON's true, which equals 1 in Python, and integers beyond the range of floats.
         number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
         if budget_ms is not None and not (number and 0 < budget_ms <= sys.float_info.max):
             raise ValueError(f"budget_ms is {budget_ms!r:.40}; it should be a positive number of milliseconds")
@@ -180,31 +180,31 @@ def check_folder(out: Path, what: str, *, goes_on: bool = False) -> None:
 
     Args:
         out: the folder.
-        what: is written.
-        goes_on: with a training whose checkpoint the folder may hold.
+        what: what will be written, for the message.
+        goes_on: whether a training resumes from a checkpoint in the folder.
 
     Raises:
-        OutputError: it is a file or a stage of a run, or holds a supernet, which would be lost.
+        OutputError: it is a file or a stage of a run, or contains a supernet, which would be lost.
     """
     from hwnas.supernet.store import FACTS
     from hwnas.training.checkpoint import CHECKPOINT
 
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file; a {what} is a folder, choose another name")
+        raise OutputError(f"{out} is a file, but a {what} is a folder; choose another name")
     if is_stage(out):
         raise OutputError(
-            f"{out} is a stage of a run, which nothing but its `hwnas compile` writes to; choose another folder"
+            f"{out} is a stage of a run, to which only its `hwnas compile` may write; choose another folder"
         )
     if (out / FACTS).exists() and not (goes_on and (out / CHECKPOINT).exists()):
-        raise OutputError(f"{out} holds a supernet already; choose another folder, or delete this one")
+        raise OutputError(f"{out} already contains a supernet; choose another folder, or delete this one")
 
 
 def evaluations_folder(supernet: Path) -> Path:
-    """Where verbs keep what they evaluated on a supernet: its own folder, unless nothing may be written there.
+    """The folder for evaluations of a supernet: its own folder, if it is writable.
 
-    For a stage of a run, which only the run writes to, and for a folder that is not writable, it is ``evaluations`` in
-    `hwnas.targets.home`. File names contain the hash of the weights, so supernets share that folder without conflicts,
-    and a supernet that was moved finds its evaluations again.
+    For a stage of a run, to which only the run may write, and for a folder that is not writable, it is ``evaluations``
+    in `hwnas.targets.home`. File names contain the hash of the weights, so supernets share that folder without
+    conflicts, and the evaluations of a moved supernet are found.
     """
     from hwnas.targets import home
 
@@ -212,5 +212,5 @@ def evaluations_folder(supernet: Path) -> Path:
 
 
 def is_stage(folder: Path) -> bool:
-    """Whether a folder is a stage of a run: nothing but the run writes into it."""
+    """Whether a folder is a stage of a run: only the run may write to it."""
     return (folder / STAGE_INPUTS).is_file()

@@ -1,4 +1,4 @@
-"""Profiling a space on a target, and validating the profile."""
+"""Profile a space on a target, and validate the profile."""
 
 from __future__ import annotations
 
@@ -42,28 +42,29 @@ def profile(
 ) -> ProfileAnswer:
     """Time every distinct op of a space, fit the latency model, and write both into the target's table.
 
-    The same call resumes a killed one. Rows of an older table for the same target stay unless they are measured anew.
+    The same call resumes a killed one. Rows of an older table for the same target are kept unless they are measured
+    again.
 
     Args:
         space: search space or its name.
         target: ``device/recipe``; the device ``this`` is the present host.
         fix: variable -> the value or values that remain.
-        channels: of the images; the space's usual number if None.
+        channels: of the images; the space's default if None.
         classes: likewise.
         tables: folder of latency tables; the user's data folder or ``$HWNAS_HOME`` if None.
-        networks: calibration networks, which the context terms are fitted on.
-        bound_networks: further networks, whose errors give the upper bounds; n of them carry a confidence of up to
+        networks: number of calibration networks for the context terms.
+        bound_networks: number of further networks for the upper bounds; n of them allow a confidence of up to
             ``n / (n + 1)``.
         only_missing: time only the ops that the table lacks.
         replace: drop an older table.
-        machine: where ops and networks are timed; the present host if None.
-        protocols: how they are timed; the usual ones if None.
+        machine: machine that times ops and networks; the present host if None.
+        protocols: the timing protocols; the defaults if None.
         progress: callback, invoked after every visit.
 
     Raises:
-        UnknownName, InvalidValue: a name or a value does not exist or cannot be.
+        UnknownName, InvalidValue: a name or a value is unknown or invalid.
         TableError: the target's device is not the machine, or the older table cannot be added to.
-        RuntimeUnavailable: the runtime cannot run here.
+        RuntimeUnavailable: the runtime cannot run on this host.
         TooNoisy: the figures cannot be trusted; nothing is written.
         OutputError: a file cannot be written, or another process measures this table.
     """
@@ -72,7 +73,7 @@ def profile(
     from hwnas.targets import table_path, writable_home
 
     if replace and only_missing:
-        raise InvalidValue("give --replace or --only-missing, not both: one drops the rows that the other keeps")
+        raise InvalidValue("use --replace or --only-missing, not both: one drops the rows that the other keeps")
     wanted = inputs.target_of(target)
     chosen = inputs.space_of(space, fix, channels=channels, classes=classes)
     path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", wanted)
@@ -81,8 +82,8 @@ def profile(
         shipped = table_path(wanted)
         if tables is None and not path.is_file() and shipped:
             log.warning(
-                "your table of %s will stand in place of the shipped one, %s, for every space; the figures of two "
-                "machines are not mixed. --tables DIR writes elsewhere",
+                "your table of %s will replace the shipped one, %s, for every space, because figures of two machines "
+                "are not mixed. --tables DIR writes elsewhere",
                 wanted.name,
                 shipped,
             )
@@ -132,9 +133,9 @@ def profile_into(
     protocols: Protocols | None = None,
     progress: Progress = silent,
 ) -> LatencyTable:
-    """Measure a space (`hwnas.profiling.profile`), and write its table into a file; a complete older one stays.
+    """Measure a space (`hwnas.profiling.profile`) and write its table; a complete older table is kept.
 
-    `path` is the table's file, which no other process writes meanwhile; all else is as in `hwnas.profiling.profile`.
+    `path` is the table's file, which the caller has locked; other arguments are as in `hwnas.profiling.profile`.
 
     Raises:
         InvalidValue, TableError, RuntimeUnavailable, TooNoisy, OutOfMemory, OutputError: as in
@@ -161,7 +162,7 @@ def profile_into(
     for lost in old.manifest.fits if old else ():
         if not any(lost.domain == kept.domain for kept in table.manifest.fits):
             log.warning(
-                "the fit of %s and its validation are dropped: rows that it was made from were measured anew. "
+                "the fit of %s and its validation are dropped, because rows that it was fitted on were measured again. "
                 "Profile it again, too, with: %s --only-missing",
                 lost.domain.space,
                 profile_command(lost.domain.make(), target),
@@ -183,14 +184,14 @@ def validate(
     seed: int = 0,
     progress: Progress = silent,
 ) -> ValidationAnswer:
-    """Measure networks that the model never saw, twice, and compare them with the predictions.
+    """Measure networks that the fit did not use, twice, and compare them with the predictions.
 
     The figures are stored in the table's manifest.
 
-    `networks` is how many fresh ones are measured, `seed` that of their draw; all else is as in `profile`.
+    `networks` is the number of new networks, `seed` that of their draw; other arguments are as in `profile`.
 
     Raises:
-        UnknownName, InvalidValue: a name or a value does not exist or cannot be.
+        UnknownName, InvalidValue: a name or a value is unknown or invalid.
         TableError: there is no table, it lacks the space, or its latencies were not measured on this machine.
         TooNoisy: the figures cannot be trusted; nothing is written.
         OutputError: a file cannot be written, or another process measures this table.
@@ -204,7 +205,7 @@ def validate(
     chosen = inputs.space_of(space, fix, channels=channels, classes=classes)
     path = inputs.table_in(Path(tables), wanted) if tables else table_path(wanted)
     if path is None or not path.is_file():
-        read_table(wanted, path)  # says what is missing; there is no table to lock
+        read_table(wanted, path)  # raises with the reason; there is no table to lock
     assert path is not None
     with only_one(table_lock(path), f"the table of {wanted.name}"):
         table = read_table(wanted, path)

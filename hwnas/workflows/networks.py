@@ -1,4 +1,4 @@
-"""From what a search found to its answers, and from these to files."""
+"""Answers and files from the results of a search."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Facts = dict[str, object]
 
 
 def arch_facts(wanted: Constraints, arch: Mapping[str, int], costs: Mapping[str, float], sole: Sequence[str]) -> Facts:
-    """What every file of an arch says.
+    """The fields of every arch file.
 
     Args:
         wanted: the budgets.
         arch: the network.
         costs: name of an objective -> its value.
-        sole: names of the budgets that count as a latency for `hwnas export`; if it is the only one, it is named.
+        sole: names of latency budgets; if there is only one, it is stored for `hwnas export`.
     """
     facts: Facts = {
         "space": wanted.space.name,
@@ -51,7 +51,7 @@ def arch_facts(wanted: Constraints, arch: Mapping[str, int], costs: Mapping[str,
 
 
 def network_facts(wanted: Constraints, found: Candidate, accuracy: float, *, proof: str, strategy: str) -> Facts:
-    """What is said of any network that was evaluated."""
+    """The fields of every evaluated network."""
     latencies = {o.name: o.latency for o in wanted.objectives if o.latency}
     return {
         **arch_facts(wanted, found.arch, found.costs, list(latencies)),
@@ -66,13 +66,13 @@ def network_facts(wanted: Constraints, found: Candidate, accuracy: float, *, pro
 def network_answer(
     problem: Problem, chosen: Chosen, model: AccuracyModel, *, row: int = 0, **more: object
 ) -> NetworkAnswer:
-    """The answer on a network that an accuracy model led to.
+    """The answer about a network from a search with an accuracy model.
 
     Args:
-        problem: what was asked.
-        chosen: networks that were evaluated.
+        problem: the problem.
+        chosen: the evaluated networks.
         model: the accuracy model.
-        row: which of the networks.
+        row: index of the network.
         more: further fields of the answer.
     """
     best = chosen.candidates[row]
@@ -95,7 +95,7 @@ def recipe_answer(
     *,
     stopped: bool,
 ) -> NetworkAnswer:
-    """The answer on the best recipe's network, with all recipes beside it."""
+    """The answer about the best recipe's network, with all recipes."""
     first = choices[0]
     recipes = [
         RecipeFigures(
@@ -119,7 +119,7 @@ def recipe_answer(
 
 
 def explained(problem: Problem, answer: ArchFile) -> dict[str, Explanation]:
-    """For each target: milliseconds by slot, and what more of them would buy."""
+    """For each target: milliseconds by slot, and the gain of larger budgets."""
     arch = problem.space.arch(answer.arch)
     [candidate] = problem.candidates(problem.space.encode([arch]))
     return {
@@ -132,9 +132,9 @@ def explained(problem: Problem, answer: ArchFile) -> dict[str, Explanation]:
 def write_front(
     folder: Path, problems: Mapping[str, Problem], choices: list[RecipeChoice], answers: Sequence[ArchFile]
 ) -> None:
-    """The exact front of accuracy and every cost that has the first one's unit, each by itself.
+    """The exact front of accuracy and each cost with the first one's unit.
 
-    In a choice of recipes with what each of them changes in accuracy.
+    In a choice among recipes, accuracies include the change by each recipe.
 
     Raises:
         OutputError: a file cannot be written.
@@ -172,11 +172,11 @@ def check_places(out: Path | None, front: Path | None, *, family: bool) -> None:
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path} is a file; {'--family writes' if path == out else '--front writes'} a folder")
     if out and not family and out.is_dir():
-        raise OutputError(f"{out} is a folder; give the name of a file for the arch, such as {out / 'arch.json'}")
+        raise OutputError(f"{out} is a folder; use the name of a file for the arch, such as {out / 'arch.json'}")
 
 
 def answer_files(out: Path, answers: Sequence[NetworkAnswer], *, family: bool) -> list[Path]:
-    """The file of each answer: `out` itself, or in a folder, named by target, for a family."""
+    """The file of each answer: `out` itself, or for a family files in the folder, named by target."""
     return [out / f"{answer.label.replace('/', '-')}.json" if family else out for answer in answers]
 
 

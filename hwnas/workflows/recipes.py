@@ -1,8 +1,7 @@
-"""Architecture and recipe together: which recipe a network is best deployed with on a device.
+"""Joint search for an architecture and the recipe to deploy it with on a device.
 
-Every recipe has its own latencies, and what it costs in accuracy (int8, bf16) is measured on networks in its own
-runtime. A recipe whose program does not do what the network does, or whose table has no bound at the confidence asked
-for, is left out, and said to be.
+Every recipe has its own latencies, and its accuracy loss (int8, bf16) is measured on networks in its runtime. A recipe
+that fails the parity check, or whose table has no bound at the requested confidence, is left out and reported.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from hwnas.targets import Target
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeChoice:
-    """What one recipe is worth.
+    """The result of one recipe.
 
     Attributes:
         target: device and recipe.
         chosen: networks by their accuracy in torch.
-        deployed: accuracy of the first of them in the recipe's runtime, on the validation images.
-        change: what the recipe changes in accuracy, on average over the networks deployed, as a fraction.
+        deployed: accuracy of the first ones in the recipe's runtime, on the validation images.
+        change: average change of accuracy by the recipe over the deployed networks, as a fraction.
     """
 
     target: Target
@@ -43,7 +42,7 @@ class RecipeChoice:
 
     @property
     def best(self) -> int:
-        """Which of the deployed networks is the most accurate."""
+        """Index of the most accurate deployed network."""
         return int(np.argmax(self.deployed))
 
 
@@ -64,19 +63,19 @@ def choose_recipe(
     Args:
         problems: target's name -> the problem with that target's latency and budget.
         targets: target's name -> the target.
-        evaluator: as in `hwnas.search.rerank.choose`, and so are journal, strategy, candidates and stop.
-        journal: where evaluations are kept.
+        evaluator: as in `hwnas.search.rerank.choose`, like journal, strategy, candidates and stop.
+        journal: record of evaluations.
         strategy: of the search.
-        candidates: networks evaluated in torch.
-        deployed: how many networks of each recipe are lowered and run on the validation images.
-        progress: callback, invoked as the work goes on.
+        candidates: number of networks to evaluate in torch.
+        deployed: number of networks of each recipe to lower and run on the validation images.
+        progress: callback, invoked during the work.
         stop: polled regularly; when it returns True, every recipe's search ends early.
 
     Returns:
-        the recipes, that with the most accurate deployed network first; and target's name -> why it is left out.
+        the recipes by decreasing accuracy of their best deployed network; and target's name -> why it is left out.
 
     Raises:
-        InfeasibleBudget: no recipe has a network that keeps the budget and passes the check of parity.
+        InfeasibleBudget: no recipe has a network that is within the budget and passes the parity check.
     """
     found, left_out = [], dict[str, str]()
     for name, problem in problems.items():
@@ -106,7 +105,7 @@ def choose_recipe(
 def _accuracy(
     candidate: Candidate, evaluator: Evaluator, target: Target, journal: Journal, progress: Progress
 ) -> float:
-    """Accuracy of a network in the recipe's own runtime, on the validation images."""
+    """Accuracy of a network in the recipe's runtime on the validation images."""
     arch, recipe = candidate.arch, target.recipe
 
     def lowered() -> tuple[nn.Module, Program]:

@@ -1,4 +1,4 @@
-"""Differentiable search: the weights of a whole space and the probabilities of its choices are trained together."""
+"""Differentiable search: joint training of the weights of a space and the probabilities of its choices."""
 
 from __future__ import annotations
 
@@ -41,32 +41,32 @@ def search_differentiably(
     progress: Progress = silent,
     stopping: Stopping = unstoppable,
 ) -> RelaxedAnswer:
-    """Search with a differentiable strategy, and write the network that its probabilities make.
+    """Search with a differentiable strategy, and write the resulting network.
 
     Args:
         strategy: see `hwnas.search.differentiable.METHODS`.
         space: search space or its name.
         data: dataset or its name.
-        out: file for the network, ``arch.json``; the checkpoint is kept in the folder ``arch.json.search``.
+        out: file for the network, ``arch.json``; the checkpoint is in the folder ``arch.json.search``.
         budget: as in `hwnas.search`.
         target: as in `hwnas.search`, without ``*``.
         data_path: folder of a dataset that is read from disk.
         fix: variable -> the value or values that remain.
-        training: how it trains, or the TOML file that says so.
-        steps: updates, in place of the config's.
-        penalty: on latency, in place of the config's.
+        training: its config, or the TOML file of the config.
+        steps: updates, instead of the config's.
+        penalty: latency penalty, instead of the config's.
         accelerator: auto, cpu or cuda.
-        confidence: that a measured latency stays within its budget; None holds the prediction itself below it.
+        confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
         tables: folder of latency tables; the catalog's if None.
-        resume: go on from the checkpoint.
-        seed: of everything that is drawn.
+        resume: resume from the checkpoint.
+        seed: random seed.
         progress: callback, invoked after every update.
-        stopping: makes the context in which the search can be cut short.
+        stopping: creates the context in which the search can be stopped early.
 
     Raises:
-        InvalidValue, UnknownName: a name or a value does not exist or cannot be.
+        InvalidValue, UnknownName: a name or a value is unknown or invalid.
         DataError, SpecError, TableError: a file cannot be used.
-        InfeasibleBudget: no network keeps the budgets.
+        InfeasibleBudget: no network is within the budgets.
         OutputError: a file cannot be written.
     """
     from hwnas.search.differentiable import DifferentiableConfig, search_differentiable

@@ -45,35 +45,36 @@ def search(
     """Find the most accurate subnets within budgets: fit an accuracy model, search with it, evaluate the best.
 
     Args:
-        supernet: folder that `hwnas train` wrote.
+        supernet: folder from `hwnas train`.
         budget: ``0.8ms``, or ``50%`` of the largest network's; ``NAME=VALUE`` for other targets and for resources.
-            Of several, all are kept.
-        target: what a budget without a name is for, ``device/recipe``; the device ``this`` is the present host, and the
-            recipe ``*`` chooses the recipe, too.
+            All of several budgets apply.
+        target: target of a budget without a name, ``device/recipe``; the device ``this`` is the present host, and the
+            recipe ``*`` also chooses the recipe.
         strategy: see `hwnas.search.STRATEGIES`.
-        accuracy: CSV file of accuracies to fit, in place of evaluated subnets.
-        subnets: evaluated to fit the accuracy model; all of a space that has fewer.
-        images: of the validation split that an evaluation takes; all if None.
+        accuracy: CSV file of accuracies to fit, instead of evaluated subnets.
+        subnets: number of subnets to evaluate for the accuracy model; all if the space has fewer.
+        images: number of validation images per evaluation; all if None.
         calibration_images: training images for BN re-calibration.
-        candidates: networks that are evaluated at the end.
-        confidence: that a measured latency stays within its budget; None holds the prediction itself below it.
-        family: find a network for each budget, not one for all.
-        explain: also answer where the milliseconds go, and what more of them would buy.
+        candidates: number of networks to evaluate at the end.
+        confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
+        family: find one network per budget instead of one for all.
+        explain: also return where the milliseconds go, and the gain of larger budgets.
         front: folder for the whole front, as CSV, JSON and a picture.
         out: file for the network, ``arch.json``; for a family, a folder.
         tables: folder of latency tables; the catalog's if None.
-        seed: of everything that is drawn.
-        progress: callback, invoked as evaluations and search go on.
-        stopping: makes the context in which the search can be cut short; the best networks so far are evaluated then.
+        seed: random seed.
+        progress: callback, invoked during evaluations and search.
+        stopping: creates the context in which the search can be stopped early; the best networks so far are then
+            evaluated.
 
     Returns:
-        the network; of a family, one for each budget.
+        the network; for a family, one per budget.
 
     Raises:
         SpecError, DataError: the supernet, its data or a file cannot be read.
-        UnknownName, InvalidValue: a name or a value does not exist or cannot be.
+        UnknownName, InvalidValue: a name or a value is unknown or invalid.
         TableError: a target has no table, or it lacks the space.
-        InfeasibleBudget: no network keeps the budgets.
+        InfeasibleBudget: no network is within the budgets.
         OutputError: a file cannot be written.
     """
     from hwnas.accuracy import fit_accuracy, fit_on_subnets
@@ -120,7 +121,7 @@ def search(
                         best_network(constraints, model, evaluator, journal, seed=seed, stop=stop, **how).answer
                     )
     files = made.answer_files(file, answers, family=family) if file else []
-    for path, answer in zip(files, answers, strict=False):  # before anything else can go wrong
+    for path, answer in zip(files, answers, strict=False):  # first, before other errors can occur
         made.write_arch(path, answer)
     if explain:
         answers = [
@@ -136,7 +137,7 @@ def search(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestNetwork:
-    """A search: its problem, the networks that were evaluated at its end, and the answer."""
+    """A search: its problem, the networks evaluated at its end, and the answer."""
 
     problem: Problem
     chosen: Chosen
@@ -160,12 +161,12 @@ def best_network(
     Args:
         constraints: the budgets.
         model: predicts accuracies.
-        evaluator: measures subnets.
-        journal: where evaluations are kept.
+        evaluator: evaluates subnets.
+        journal: record of evaluations.
         strategy: of the search.
-        candidates: networks that are evaluated.
-        seed: of what is drawn.
-        progress: callback, invoked as search and evaluations go on.
+        candidates: number of networks to evaluate.
+        seed: random seed.
+        progress: callback, invoked during search and evaluations.
         stop: polled regularly; when it returns True, the best so far are evaluated.
 
     Raises:

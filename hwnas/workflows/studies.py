@@ -1,4 +1,4 @@
-"""A study: networks within budgets, each trained by itself."""
+"""A study: networks within budgets, each trained from scratch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hwnas.spaces import Space
     from hwnas.supernet import TrainConfig
 
-ARCH, STORAGE = "arch.json", "study.journal"  # in the folder of a study
+ARCH, STORAGE = "arch.json", "study.journal"  # files in the folder of a study
 
 
 def study(
@@ -47,10 +47,9 @@ def study(
     progress: Progress = silent,
     stopping: Stopping = unstoppable,
 ) -> StudyAnswer:
-    """Train networks from scratch, one after the other, each drawn by what those before it have taught.
+    """Train networks from scratch, one after the other, each proposed by a sampler that learns from earlier ones.
 
-    The same call goes on with a study that was killed; a second one meanwhile, here or on another machine, adds a
-    worker.
+    The same call resumes a killed study; a parallel call, on this or another machine, adds a worker.
 
     Args:
         space: search space or its name.
@@ -60,29 +59,29 @@ def study(
         target: as in `hwnas.search`, without ``*``.
         data_path: folder of a dataset that is read from disk.
         fix: variable -> the value or values that remain.
-        trials: networks to train, by all workers together.
+        trials: total number of networks to train, by all workers.
         training: training config, or its TOML file.
-        steps: updates of a training, in place of the config's.
-        epochs: equal parts of a training, after each of which it may be cut short.
+        steps: updates per training, instead of the config's.
+        epochs: equal parts of a training, after each of which it may be pruned.
         sampler: tpe, gp or random.
-        storage: where the workers meet: a ``.log`` or ``.journal`` file, or the URL of a database; a file in `out` if
-            None.
-        name: of the study in its storage.
-        images: of the validation split that an evaluation takes; all if None.
-        confidence: that a measured latency stays within its budget; None holds the prediction itself below it.
+        storage: shared storage of the workers: a ``.log`` or ``.journal`` file, or the URL of a database; a file in
+            `out` if None.
+        name: name of the study in its storage.
+        images: number of validation images per evaluation; all if None.
+        confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
         accelerator: auto, cpu or cuda.
         precision: 32-true or bf16-mixed.
         tables: folder of latency tables; the catalog's if None.
-        seed: of everything that is drawn.
+        seed: random seed.
         progress: callback, invoked after every update.
-        stopping: makes the context in which the study can be cut short; the best network so far is the answer then.
+        stopping: creates the context in which the study can be stopped early; the best network so far is then returned.
 
     Raises:
-        InvalidValue, UnknownName: a name or a value does not exist or cannot be.
+        InvalidValue, UnknownName: a name or a value is unknown or invalid.
         DataError, SpecError, TableError: a file cannot be used.
-        InfeasibleBudget: no network keeps the budgets.
+        InfeasibleBudget: no network is within the budgets.
         SearchStopped: no network was trained to the end.
-        KeyboardInterrupt: the study was cut short before one was.
+        KeyboardInterrupt: the study was interrupted before that.
         OutputError: a file cannot be written.
     """
     from hwnas.search.study.from_scratch import FromScratch
@@ -136,13 +135,13 @@ def study(
         if found.stopped:
             raise KeyboardInterrupt
         raise SearchStopped(
-            f"none of the {found.evaluations} networks of study {name} is trained to the end; when no other worker is "
-            "at one, run the same command with more --trials"
+            f"none of the {found.evaluations} networks of study {name} was trained to the end; if no other worker is "
+            "running, run the same command with more --trials"
         )
     best, kept = found.candidates[0], train.kept
     proof = (
         "Stopped early: the" if found.stopped else "The"
-    ) + f" best of {found.evaluations} networks that the study trained. Nothing is proved of the others"
+    ) + f" best of {found.evaluations} networks that the study trained. Nothing is proved about other networks"
     answer = StudyAnswer.model_validate(
         {
             **network_facts(wanted, best, best.predicted_accuracy, proof=proof, strategy=found.strategy),
@@ -159,10 +158,10 @@ def study(
 
 
 def _prepare_folder(train: FromScratch) -> None:
-    """Make the study's folder, and check that the best network may be written into it.
+    """Create the study's folder, and check that the best network may be written into it.
 
     Raises:
-        OutputError: it is a file, or holds a supernet of something else, which would be lost.
+        OutputError: it is a file, or contains another supernet, which would be lost.
     """
     kept = train.kept
     if kept is None or kept.training.get("study") != train.study:

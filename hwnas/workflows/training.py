@@ -1,4 +1,4 @@
-"""Training a supernet, and fine-tuning a subnet."""
+"""Train a supernet, and fine-tune a subnet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Accelerator = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed"]
 ACCELERATORS, PRECISIONS = get_args(Accelerator), get_args(Precision)
-FINETUNING_EPOCHS = 3  # without a training config
+FINETUNING_EPOCHS = 3  # default without a training config
 
 
 def train(
@@ -49,7 +49,7 @@ def train(
     seed: int = 0,
     progress: Progress = silent,
 ) -> TrainAnswer:
-    """Train one set of weights for every network of a space; a killed training goes on from its last checkpoint.
+    """Train one set of weights for every network of a space; a killed training resumes from its last checkpoint.
 
     Args:
         space: search space or its name.
@@ -57,24 +57,24 @@ def train(
         out: folder for the supernet.
         data_path: folder of a dataset that is read from disk.
         fix: variable -> the value or values that remain.
-        arch: file or values of the one network that is trained, in place of all.
+        arch: file or values of a single network to train instead of all.
         training: training config, or its TOML file.
-        steps: updates in all, in place of the config's.
-        batch_size: images an update, in place of the config's.
-        teacher: folder of a trained supernet, whose largest network teaches as well.
+        steps: total updates, instead of the config's.
+        batch_size: images per update, instead of the config's.
+        teacher: folder of a trained supernet whose largest network is an additional teacher.
         accelerator: auto, cpu or cuda.
-        devices: processes in all, one a device. The others run the same command; this call ends them.
+        devices: total number of processes, one per device. The others run the same command; this call ends them.
         precision: 32-true or bf16-mixed.
-        resume: go on from the folder's checkpoint.
-        seed: of everything that is drawn.
+        resume: resume from the folder's checkpoint.
+        seed: random seed.
         progress: callback, invoked after every update.
 
     Raises:
-        InvalidValue, UnknownName: a name or a value does not exist or cannot be.
+        InvalidValue, UnknownName: a name or a value is unknown or invalid.
         DataError, SpecError: the data or a file cannot be read.
-        OutputError: the folder is a file or holds a supernet, or cannot be written.
+        OutputError: the folder is a file or contains a supernet, or cannot be written.
         CheckpointError, TrainingDiverged, OutOfMemory, ProcessLost: as `hwnas.train`.
-        SystemExit: in every process but the first, when the training is done.
+        SystemExit: in every process but the first, when the training is finished.
     """
     from hwnas.supernet import Supernet
 
@@ -116,23 +116,23 @@ def finetune(
     seed: int = 0,
     progress: Progress = silent,
 ) -> FinetuneAnswer:
-    """Train an extracted network on its own for a while.
+    """Fine-tune an extracted network.
 
     Args:
-        subnet: folder that `hwnas subnet extract` wrote.
+        subnet: folder from `hwnas subnet extract`.
         out: folder for the fine-tuned subnet.
         training: training config, or its TOML file.
-        epochs: passes over the training images, in place of the config's steps; 3 without a config.
+        epochs: passes over the training images, instead of the config's steps; 3 without a config.
         teacher: as in `train`.
         accelerator: as in `train`.
         devices: as in `train`.
         precision: as in `train`.
-        resume: go on from the folder's checkpoint.
-        seed: of everything that is drawn.
+        resume: resume from the folder's checkpoint.
+        seed: random seed.
         progress: callback, invoked after every update.
 
     Raises:
-        InvalidValue: the folder holds more than one network.
+        InvalidValue: the folder contains more than one network.
         OutputError, CheckpointError, TrainingDiverged, OutOfMemory, ProcessLost, SystemExit: as in `train`.
     """
     from hwnas.supernet import Phase, TrainConfig, load_supernet
@@ -140,7 +140,7 @@ def finetune(
     subnet, out = Path(subnet), Path(out)
     net, facts = load_supernet(subnet)
     if net.space.size > 1:
-        raise InvalidValue(f"{subnet} holds {net.space.size} networks; take one out with: hwnas subnet extract")
+        raise InvalidValue(f"{subnet} contains {net.space.size} networks; extract one with: hwnas subnet extract")
     data = inputs.reopen_data(facts)
     usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
     config = config_of(training) if training else usual
@@ -167,7 +167,7 @@ def finetune(
 def config_of(
     training: Place | TrainConfig | None, *, steps: int | None = None, batch_size: int | None = None
 ) -> TrainConfig:
-    """A training config from its file, or as it is, with other numbers of updates or images.
+    """A training config, from its file or itself, with other numbers of updates or images.
 
     Raises:
         SpecError: the file cannot be read, or has a wrong or unknown key.
@@ -183,14 +183,14 @@ def config_of(
 def launched(
     accelerator: str, devices: int, precision: str, *, config: TrainConfig | None = None, alone: bool = False
 ) -> Fabric:
-    """Processes, devices and precision of a training; with several, this process and those that it starts run on.
+    """Processes, devices and precision of a training; several processes, started here, all return from this call.
 
     Args:
         accelerator: of `ACCELERATORS`.
-        devices: processes in all, one a device.
+        devices: total number of processes, one per device.
         precision: of `PRECISIONS`.
         config: of the training; its batch is checked before processes are started.
-        alone: whether this process computes for itself, also where `srun` or another launcher started several of them.
+        alone: whether this process works alone, even if `srun` or another launcher started several.
 
     Raises:
         InvalidValue: unknown, or not available on this host; a launcher started another number of processes; the batch
@@ -212,7 +212,7 @@ def launched(
 
 
 def check_devices(accelerator: str, devices: int, precision: str) -> None:
-    """Check that a training of this process and those that it would start has its devices; none is started.
+    """Check that the devices of a training are available, without starting processes.
 
     Raises:
         InvalidValue: unknown, or not available on this host.
@@ -223,7 +223,7 @@ def check_devices(accelerator: str, devices: int, precision: str) -> None:
 
 @contextmanager
 def _refused(accelerator: str, devices: int) -> Iterator[None]:
-    """What Fabric says of devices as an error of the user's."""
+    """Translate Fabric's errors about devices."""
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     try:
@@ -235,7 +235,7 @@ def _refused(accelerator: str, devices: int) -> Iterator[None]:
 def _fabric(accelerator: str, devices: int, precision: str, *, alone: bool) -> Fabric:
     from hwnas.training.processes import make_fabric
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # how many processes there are is no news
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # hide the number of processes
     for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
         if given not in known:
             raise UnknownName(what, given, known)
@@ -256,24 +256,24 @@ def train_into(
     started_from: SupernetFacts | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Train, and write the supernet into a folder.
+    """Train a supernet and write it into a folder.
 
     Args:
         folder: for the checkpoint, the metrics and the supernet.
         supernet: with its initial weights.
         data: its images.
-        config: how.
+        config: the training config.
         fabric: processes, devices and precision, launched.
         seed: of everything that is drawn.
         data_facts: name and path of the data, to open it again.
-        teacher: folder of a trained supernet, whose largest network teaches as well.
-        resume: go on from a checkpoint in the folder.
-        started_from: what is said of the weights that a fine-tuning starts from.
+        teacher: folder of a trained supernet whose largest network is an additional teacher.
+        resume: resume from a checkpoint in the folder.
+        started_from: description of the initial weights of a fine-tuning.
         progress: callback, invoked after every update; in the first process only.
 
     Raises:
         OutputError: the folder cannot be written.
-        SystemExit: in every process but the first, when the training is done.
+        SystemExit: in every process but the first, when the training is finished.
     """
     from hwnas.supernet import save_supernet
     from hwnas.supernet import train as train_supernet
@@ -307,14 +307,14 @@ def train_into(
         save_supernet(supernet.cpu(), folder, data=data_facts, classes=data.classes, training=facts)
     fabric.barrier()
     if not fabric.is_global_zero:
-        raise SystemExit(0)  # what follows the training is done once, by the first process
+        raise SystemExit(0)  # only the first process continues after the training
 
 
 def _alone_in(folder: Path, fabric: Fabric) -> AbstractContextManager[None]:
-    """A context in which no other training works in a folder; the first process holds its lock.
+    """A context that excludes other trainings in a folder; the first process holds its lock.
 
     Raises:
-        OutputError: it is a file or a stage of a run, or holds a supernet; another process works in it.
+        OutputError: it is a file or a stage of a run, contains a supernet, or is in use by another process.
     """
     from hwnas.files import only_one
 
@@ -323,7 +323,7 @@ def _alone_in(folder: Path, fabric: Fabric) -> AbstractContextManager[None]:
 
 
 def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
-    """The largest network of a supernet, for the images that a training loads, and the hash of its weights.
+    """The largest network of a supernet as a teacher for a training's images, and the hash of its weights.
 
     Raises:
         InvalidValue: it was trained on other classes, channels or resolutions.
@@ -335,14 +335,14 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
     theirs, side = supernet.space, space.largest["resolution"]
     if theirs.in_channels != data.in_channels or facts.classes != list(data.classes):
         raise InvalidValue(
-            f"the teacher {folder} takes {theirs.in_channels} channels and knows {', '.join(facts.classes)}; "
+            f"the teacher {folder} has {theirs.in_channels} channels and the classes {', '.join(facts.classes)}; "
             f"{data.name} has {data.in_channels} channels and {', '.join(data.classes)}"
         )
     sides = theirs.variable("resolution").values
     if side not in sides:
         raise InvalidValue(
-            f"the teacher {folder} knows images of {', '.join(map(str, sides))} pixels; training loads them at "
-            f"{side}: choose a teacher that knows these, or --fix resolution={sides[-1]}"
+            f"the teacher {folder} was trained on images of {', '.join(map(str, sides))} pixels; this training loads "
+            f"them at {side}: choose a matching teacher, or --fix resolution={sides[-1]}"
         )
     evaluator = Evaluator(supernet, data, images=None, seed=1)
     return evaluator.subnet({**theirs.largest, "resolution": side}), facts.weights_sha256

@@ -78,20 +78,20 @@ def test_a_column_below_one_percent_in_places_is_still_in_percent(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"first line is 'arch' and names of accuracies, .* not ''"),
-        ("arch\n", r"first line is 'arch' and names of accuracies"),
+        ("", r"first line should have 'arch' and distinct names of accuracies, .* not ''"),
+        ("arch\n", r"first line should have 'arch' and distinct names of accuracies"),
         ("cell,valid\n", r"not 'cell,valid'"),
-        ("arch,valid,valid\n", r"each another"),
-        ("arch, \n", r"first line is 'arch'"),
+        ("arch,valid,valid\n", r"distinct names"),
+        ("arch, \n", r"first line should have 'arch'"),
         ("arch,valid\n", r"has no networks below its first line"),
         (f"arch,valid\n{NONE},10\n{CONV}\n", r"t\.csv, line 3: 1 values, but 2 columns"),
         (f"arch,valid\n{NONE},10,11\n", r"t\.csv, line 2: 3 values, but 2 columns"),
         (f"arch,valid\n\n{NONE[:-1]},10\n", r"t\.csv, line 3: .* does not parse: at position 46 '\|' is expected"),
-        (f"arch,valid\n{NONE},10\n{CONV},20\n{NONE},30\n", r"t\.csv, line 4: .* was there before, in line 2"),
+        (f"arch,valid\n{NONE},10\n{CONV},20\n{NONE},30\n", r"t\.csv, line 4: .* is a duplicate of line 2"),
         *(
             (
                 f"arch,valid\n{NONE},10\n{CONV},{wrong}\n",
-                rf"t\.csv, line 3: valid is '{wrong}'; an accuracy is a fraction",
+                rf"t\.csv, line 3: valid is '{wrong}'; an accuracy should be from 0 to 1",
             )
             for wrong in ("", "high", "nan", "inf", "-0.1", "100.5")
         ),
@@ -141,7 +141,7 @@ def test_networks_above_the_budgets_are_counted_but_never_the_best(tmp_path: Pat
     assert (oracle.best, oracle.best_arch) == (0.2, arch_of(edge_0_1=1))
     assert oracle(np.stack([conv, none, skip])).tolist() == [0.3, 0.1, 0.2]
     assert oracle.best_so_far.tolist() == pytest.approx([np.nan, 0.1, 0.2], nan_ok=True)
-    with pytest.raises(InfeasibleBudget, match=r"none of the 3 networks of .*t\.csv keeps the budgets"):
+    with pytest.raises(InfeasibleBudget, match=r"none of the 3 networks of .*t\.csv is within the budgets"):
         Oracle(small, SPACE, within=lambda codes: np.zeros(len(codes), bool))
 
 
@@ -161,7 +161,7 @@ def test_restricted_and_smaller_spaces(table: BenchmarkTable) -> None:
     assert set(found.best_arch.items()) >= {("edge_2_3", 4)}
     tiny = make_space("nasbench201-tiny")
     assert Oracle(table, tiny, column="valid").best == Oracle(table, SPACE, column="valid").best
-    with pytest.raises(InvalidValue, match="darts-tiny has no cells of NAS-Bench-201"):
+    with pytest.raises(InvalidValue, match="darts-tiny has no NAS-Bench-201 cells"):
         Oracle(table, make_space("darts-tiny"), column="valid")
 
 
@@ -232,7 +232,7 @@ def test_the_script_says_what_is_wrong(table: BenchmarkTable, capsys: pytest.Cap
     for arguments, message in (
         (["missing.csv"], "cannot be read as CSV"),
         ([str(table.path)], "unknown column of"),
-        ([str(table.path), "--column", "valid", "--budget", "macs=1"], "no network of nasbench201 keeps"),
+        ([str(table.path), "--column", "valid", "--budget", "macs=1"], "no network of nasbench201 is within"),
     ):
         with pytest.raises(SystemExit, match=message):
             script.main(arguments)

@@ -210,7 +210,7 @@ def faster(lines):
         (replace_cell("nan"), "must be positive, finite numbers"),
         (replace_cell("-1"), "must be positive, finite numbers"),
         (replace_cell("quick"), "line 2"),
-        (lambda lines: lines.append(lines[-1]), "stands here a second time"),
+        (lambda lines: lines.append(lines[-1]), "is a duplicate"),
         (lambda lines: lines.pop(), "was changed after it was written"),
     ],
 )
@@ -294,7 +294,7 @@ def test_bundle_with_a_changed_byte(refused, mine, name, place):
 def test_no_bundle(refused, tmp_path):
     assert "is not a bundle" in refused("bench", tmp_path)
     assert "is not a bundle" in refused("verify", tmp_path)
-    assert "which bundle?" in refused("verify")
+    assert "the folder of a bundle is missing" in refused("verify")
 
 
 def test_bundle_of_a_newer_schema_or_with_a_link(refused, mine):
@@ -448,7 +448,7 @@ def test_subnets(refused, mine, tmp_path):
     assert "does not contain an architecture" in refused(
         "subnet", "eval", tmp_path / "text", "--supernet", mine / "net"
     )
-    assert "networks; take one out" in refused("subnet", "finetune", "--subnet", mine / "net", "--out", tmp_path / "f")
+    assert "networks; extract one" in refused("subnet", "finetune", "--subnet", mine / "net", "--out", tmp_path / "f")
     assert "holds no supernet" in refused("subnet", "finetune", "--subnet", tmp_path / "no", "--out", tmp_path / "f")
 
 
@@ -485,7 +485,7 @@ def test_a_table_that_another_process_measures(refused, mine):
     from hwnas.latency.table import table_lock
 
     with only_one(table_lock(table_of(mine)), "the table"):
-        assert "another hwnas is working on" in refused("profile", *SMALL, "--target", TARGET)
+        assert "another hwnas process is working on" in refused("profile", *SMALL, "--target", TARGET)
 
 
 def test_data_whose_classes_changed_after_training(mine):

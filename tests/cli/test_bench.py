@@ -64,7 +64,7 @@ def test_fail_over_budget(bench):
 def test_what_cannot_be_judged(bench):
     ran = bench(1.9, None, "--fail-over-budget")
     assert ran.code == 2
-    assert "my-bundle was made without a budget; name one: hwnas bench my-bundle --budget 0.8ms" in ran.err
+    assert "my-bundle has no budget; set one: hwnas bench my-bundle --budget 0.8ms" in ran.err
     for words in (("--budget", "50%"), ("--budget", "3MB")):
         ran = bench(1.9, 1.0, *words)
         assert (ran.code, "milliseconds, such as 0.8ms" in ran.err) == (2, True), ran
@@ -90,5 +90,5 @@ def test_compile_judges_each_target():
     with pytest.raises(typer.Exit) as ended:
         _fail_over_budget({"a": answer(-0.1), "b": answer(0.9)})
     assert ended.value.exit_code == 1
-    with pytest.raises(TooNoisy, match="whether b keeps the budget"):
+    with pytest.raises(TooNoisy, match="whether b is within the budget"):
         _fail_over_budget({"a": answer(-0.1), "b": answer(0.9, too_noisy=True)})

@@ -89,7 +89,7 @@ def test_a_table_that_cannot_be_read_is_said_to_be(hwnas_cli, words, tmp_path):
 def test_a_folder_of_tables_that_is_none(hwnas_cli, words, tmp_path):
     ran = hwnas_cli(*words, "--tables", tmp_path / "my arch.json")
     assert ran.code == 2
-    assert f"{tmp_path / 'my arch.json'} is no folder of latency tables" in ran.err
+    assert f"{tmp_path / 'my arch.json'} is not a folder of latency tables" in ran.err
     assert "lowering" not in ran.err
 
 

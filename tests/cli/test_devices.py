@@ -17,7 +17,7 @@ from hwnas.timing.peaks import Peaks
 
 HOST = Host(architecture="x86_64", cpu_name="Test CPU 9", flags=("avx", "avx2"), cores=2)
 NAME = "test-9-2c"
-NAMES = "a name is made of a-z, 0-9, '.' and '-', and starts with a letter or a digit"
+NAMES = "a name consists of a-z, 0-9, '.' and '-', and starts with a letter or a digit"
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_show_this_where_the_system_shows_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(devices, "allowed_cores", frozenset)
     monkeypatch.setattr(devices, "cpu_quota", lambda: None)
     assert [line for line in run("show", "this").stdout.splitlines() if line.startswith("#")] == [
-        "# topology: not shown by this system",
+        "# topology: not reported by this system",
         "# affinity: this process may run on all cores; this system cannot pin",
         "# quota of CPU time: none",
     ]
@@ -131,7 +131,7 @@ def test_detect_save_can_be_repeated_and_spares_a_different_file(home: Path) -> 
     path.write_text(edited)
     refused = error("detect", "--save")
     assert isinstance(refused, OutputError)
-    assert str(refused) == f"{path} exists and says something else; --force overwrites it, --out FILE writes elsewhere"
+    assert str(refused) == f"{path} exists with another content; --force overwrites it, --out FILE writes elsewhere"
     assert path.read_text() == edited
     assert json.loads(run("detect", "--save", "--force", "--json").stdout)["file"] == str(path)
     assert read_spec(path, Device) == describe(HOST)
@@ -174,7 +174,7 @@ def test_measured_peaks_are_printed_and_belong_to_the_cpu(home: Path, peaks: Cal
     assert found["hardware"]["peak_fp32_gflops"] == 100.0
     assert not home.exists()
     refused = error("detect", "--measure-peaks", "--kind", "gpu")
-    assert str(refused) == "--measure-peaks measures the CPU, but --kind is 'gpu'; leave one of them out"
+    assert str(refused) == "--measure-peaks measures the CPU, but --kind is 'gpu'; omit one of them"
 
 
 def test_detect_out_names_the_device_after_the_file(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_what_nothing_tells_apart_needs_a_name(home: Path, monkeypatch: pytest.M
     shown = run("detect")
     assert shown.exit_code == 0
     assert "hwnas devices detect --save --name my-machine" in shown.stderr
-    assert "give it a name of your own, e.g. --save --name my-machine" in str(error("detect", "--save"))
+    assert "give it a name, e.g. --save --name my-machine" in str(error("detect", "--save"))
     assert isinstance(error("check", "this"), InvalidValue)
     assert run("list").exit_code == 0
     assert not home.exists()

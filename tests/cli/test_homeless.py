@@ -51,7 +51,7 @@ def test_what_only_reads_works_without_a_home(homeless, words):
 def test_what_writes_names_the_variable(homeless, words, tmp_path):
     ran = homeless(*words)
     assert ran.code == 2
-    assert "Set HWNAS_HOME to a folder that you can write to" in ran.err
+    assert "Set HWNAS_HOME to a writable folder" in ran.err
     # The fixture made one folder; there is none that is called "~" either.
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
@@ -82,5 +82,5 @@ def test_what_is_shipped_is_found_beside_a_closed_home(monkeypatch, tmp_path, ca
     assert table_path(resolve_target("amd-epyc-f25m17-2c/onnxruntime-cpu-fp32"))
     assert "cannot be read: Permission denied" in caplog.text
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.F_OK and access(path, mode))
-    with pytest.raises(OutputError, match=r"Set HWNAS_HOME to a folder that you can write to"):
+    with pytest.raises(OutputError, match=r"Set HWNAS_HOME to a writable folder"):
         writable_home()

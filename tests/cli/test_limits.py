@@ -16,13 +16,16 @@ REFUSED = [
     (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x"), "/tmp/x: No space left on device; free some space"),
     (OSError(errno.EROFS, os.strerror(errno.EROFS), "/ro/x"), "/ro/x: Read-only file system; choose another folder"),
     (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files; this process may open more after `ulimit"),
-    (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "no further process or thread may start: end others"),
-    (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), "File too large; files may not grow that large here"),
-    (OSError(errno.EIO, os.strerror(errno.EIO), "/x"), "/x: Input/output error; the disk fails"),
-    (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "; set TMPDIR to a folder"),
+    (
+        BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+        "the limit of processes and threads is reached: end some",
+    ),
+    (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), "File too large; the file exceeds the size limit"),
+    (OSError(errno.EIO, os.strerror(errno.EIO), "/x"), "/x: Input/output error; the disk is failing"),
+    (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "; set TMPDIR to a writable"),
     (OSError("of no number"), "of no number"),
     (MemoryError(), "the memory is full; end other programs"),
-    (RuntimeError("can't start new thread"), "can't start new thread; no further process or thread may start"),
+    (RuntimeError("can't start new thread"), "can't start new thread; the limit of processes and threads is reached"),
     (
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
         "can't allocate memory: you tried; end other programs, or raise the limit of memory",
@@ -51,13 +54,13 @@ def test_a_current_folder_that_was_deleted(hwnas_cli, monkeypatch):
     monkeypatch.setattr(os, "getcwd", gone)
     ran = hwnas_cli("devices", "list")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "error: the current folder does not exist any more; `cd` to one that does\n"
+    assert ran.err == "error: the current folder no longer exists; `cd` to another one\n"
 
 
 def test_numbers_of_processes_that_are_none():
     left = {"LOCAL_RANK": "1", "SLURM_PROCID": "0", "WORLD_SIZE": "many"}
     environment = {"RANK": "", "JSM_NAMESPACE_RANK": "x", **left}
-    assert drop_ranks(environment) == "RANK='', JSM_NAMESPACE_RANK='x' is not the number of a process and is not used"
+    assert drop_ranks(environment) == "RANK='', JSM_NAMESPACE_RANK='x' is not a process number and is ignored"
     assert environment == left
     assert drop_ranks(environment) == ""
 
@@ -77,7 +80,7 @@ finally:
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "imported lightning_fabric" in done.stdout
-    assert "RANK='' is not the number of a process" in done.stderr
+    assert "RANK='' is not a process number" in done.stderr
 
 
 def test_a_mistake_of_ours_is_not_hidden(hwnas_cli, monkeypatch):

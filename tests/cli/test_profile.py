@@ -69,7 +69,7 @@ def test_profile_and_validate(hwnas_cli, short, words, space, this, tmp_path):
     assert ran.code == 0, ran
     ops, networks = table.manifest.measurement, fit.measurement
     assert ran.out.splitlines() == [
-        "No op and no fit was missing: nothing was measured now. The table was made as follows.",
+        "No op and no fit was missing, so nothing was measured. The table was created as follows.",
         f"12 ops of {space.name} on {this.name} in 4 passes, which agree within {ops['disagreement']:.1%}; the machine "
         f"drifted by up to {ops['drift']:.1%}.",
         f"11 networks of {space.name} on {this.name} in 4 passes, which agree within {networks['disagreement']:.1%}; "
@@ -86,8 +86,8 @@ def test_profile_and_validate(hwnas_cli, short, words, space, this, tmp_path):
     assert (summary.networks, summary.seed) == (7, 5)
     lines = ran.out.splitlines()
     assert lines[:4] == [
-        f"7 fresh networks of {space.name} on {this.name}; the machine ran at {summary.speed:.1%} of its speed at the "
-        "profile, which is taken out",
+        f"7 fresh networks of {space.name} on {this.name}; the machine ran at {summary.speed:.1%} of its speed in the "
+        "profile, which is corrected for",
         f"  MAPE         {summary.mape:7.2%}   noise floor {summary.noise_floor:.2%} (two measurements)",
         f"  within 5%    {summary.within_5pct:7.1%}   within 10%  {summary.within_10pct:.1%}",
         f"  Kendall τ    {summary.kendall_tau:7.3f}   two measurements {summary.kendall_tau_repeat:.3f}",
@@ -158,7 +158,7 @@ def test_a_fit_that_is_dropped_is_told(hwnas_cli, short, words, space, caplog):
     part = [word.replace("kernel_2_1=3,5", "kernel_2_1=3") for word in words]
     ran = hwnas_cli("profile", *part, *few)
     assert ran.code == 0, ran
-    assert f"the fit of {space.name} and its validation are dropped: rows that it was made from" in caplog.text
+    assert f"the fit of {space.name} and its validation are dropped, because rows that it was fitted on" in caplog.text
     assert "--only-missing" in caplog.text
 
 
@@ -167,16 +167,16 @@ def test_the_first_table_of_a_target_says_what_it_hides(hwnas_cli, short, words,
     monkeypatch.setattr("hwnas.targets.table_path", lambda target: shipped)
     ran = hwnas_cli("profile", *words, "--networks", 4, "--bound-networks", 1)
     assert ran.code == 0, ran
-    assert f"your table of {this.name} will stand in place of the shipped one, {shipped}" in caplog.text
+    assert f"your table of {this.name} will replace the shipped one, {shipped}" in caplog.text
     caplog.clear()
     again = hwnas_cli("profile", *words, "--networks", 4, "--bound-networks", 1)
     assert again.code == 0, again
-    assert "in place of the shipped" not in caplog.text
+    assert "will replace the shipped" not in caplog.text
 
 
 def test_replace_with_only_missing(refused, words, table):
     before = table.read_bytes()
-    assert "give --replace or --only-missing, not both" in refused("profile", *words, "--replace", "--only-missing")
+    assert "use --replace or --only-missing, not both" in refused("profile", *words, "--replace", "--only-missing")
     assert table.read_bytes() == before
 
 
@@ -189,7 +189,7 @@ def test_more_networks_than_the_space_has(refused, words, table):
 
 def test_estimates_are_not_profiled(refused, words):
     message = refused("profile", *words[:-1], "this/roofline-cpu-fp32")
-    assert "nothing can be timed with roofline-cpu-fp32" in message
+    assert "roofline-cpu-fp32 cannot be timed" in message
 
 
 @pytest.mark.parametrize("verb", ["profile", "validate"])

@@ -68,11 +68,11 @@ def test_search_train_and_evaluate(hwnas_cli, words, tmp_path):
 
 
 def test_what_is_refused(refused, words, tmp_path):
-    assert "give --space and --data" in refused(
+    assert "use --space and --data" in refused(
         "search", "--strategy", "gdas", "--target", ROOFLINE, "--budget", "50%", "--out", tmp_path / "a.json"
     )
-    assert "exact search takes --supernet" in refused(*words())
-    assert "are not for it" in refused(*words("--strategy", "darts", "--supernet", tmp_path))
+    assert "exact search needs --supernet" in refused(*words())
+    assert "does not support" in refused(*words("--strategy", "darts", "--supernet", tmp_path))
     assert "gdas" in refused(*words("--strategy", "gads"))
     assert "penalty" in refused(*words("--strategy", "gdas", "--penalty", "cubic"))
     assert "The fastest is predicted at" in refused(*words("--strategy", "gdas", budget="0.0001ms"))
@@ -113,7 +113,7 @@ def test_a_host_without_peaks_is_told_how_to_measure_them(hwnas_cli, refused, wo
     for module in (catalog, devices):
         monkeypatch.setattr(module, "detect_host", lambda: host)
     message = refused(*words("--strategy", "gdas", "--steps", 1))
-    assert "gives no peak_fp32_gflops and peak_memory_gb_per_s" in message
+    assert "has no peak_fp32_gflops and peak_memory_gb_per_s" in message
     assert "`hwnas devices detect --measure-peaks --save`" in message
     monkeypatch.setattr(measuring, "_LEAST_S", 0.0)
     monkeypatch.setattr(measuring, "_WIDTHS", (128,))

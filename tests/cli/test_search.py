@@ -195,7 +195,7 @@ def test_own_accuracies_take_the_place_of_subnets(hwnas_cli, refused, words, spa
     assert json.loads(ran.out)["accuracy_model"]["subnets"] == 40
     path.write_text("resolution,accuracy\n24,0.5\n")
     message = refused(*words("--target", f"this/{FP32}", "--budget", "100%", "--accuracy", path))
-    assert "is no table of accuracies of mobilenetv3-tiny" in message
+    assert "is not a table of accuracies of mobilenetv3-tiny" in message
 
 
 INTERRUPTED = """
@@ -224,7 +224,7 @@ def test_ctrl_c_keeps_the_best_so_far(hwnas_alone, words, tmp_path):
 def test_places_are_checked_before_long_work(refused, words, tmp_path):
     (tmp_path / "file").write_text("mine")
     asked = words("--target", f"this/{FP32}", "--budget", "100%")
-    assert "is a folder; give the name of a file" in refused(*asked, "--out", tmp_path)
+    assert "is a folder; use the name of a file" in refused(*asked, "--out", tmp_path)
     assert "is a file; --family writes a folder" in refused(*asked, "--family", "--out", tmp_path / "file")
     assert "is a file; --front writes a folder" in refused(*asked, "--front", tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
@@ -233,19 +233,22 @@ def test_places_are_checked_before_long_work(refused, words, tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--budget", "0.8ms"), "has no name: write device/recipe=0.8ms, or give --target"),
+        (("--budget", "0.8ms"), "has no name: write device/recipe=0.8ms, or use --target"),
         (("--budget", "flops=3M"), "unknown objective 'flops'"),
         (("--budget", "nobody/onnxruntime-cpu-fp32=3ms"), "unknown device 'nobody'"),
-        (("--target", f"this/{FP32}", "--budget", "90%", "--budget", "80%"), "two budgets are given for"),
+        (("--target", f"this/{FP32}", "--budget", "90%", "--budget", "80%"), "there are two budgets for"),
         (("--budget", "=5ms"), "has no name before its '='"),
         (("--target", "this/*", "--budget", "params=3M"), "one budget in milliseconds for every recipe"),
-        (("--target", "this/*", "--budget", "90%"), "a share of the largest network would be another budget for each"),
+        (("--target", "this/*", "--budget", "90%"), "a share of the largest network would differ between recipes"),
         (("--target", "/*", "--budget", "1ms"), "has no device before the '/'"),
-        (("--target", "this/*", "--budget", "1ms", "--family"), "--family gives a network for each budget; not both"),
+        (
+            ("--target", "this/*", "--budget", "1ms", "--family"),
+            "--family finds a network for each budget; use one of them",
+        ),
         (("--target", "this/*", "--budget", "0.00001ms"), "a network within 0.00001ms"),
-        (("--target", f"this/{FP32}", "--budget", "3M"), "is no budget of"),
-        (("--target", f"this/{FP32}", "--budget", "0.0001ms"), "keeps 0.0001 ms on"),
-        (("--target", f"this/{FP32}", "--budget", "90%", "--budget", "params=10"), "keeps 10 of params"),
+        (("--target", f"this/{FP32}", "--budget", "3M"), "is not a budget of"),
+        (("--target", f"this/{FP32}", "--budget", "0.0001ms"), "is within 0.0001 ms on"),
+        (("--target", f"this/{FP32}", "--budget", "90%", "--budget", "params=10"), "is within 10 of params"),
         (("--target", f"this/{FP32}", "--budget", "90%", "--strategy", "exakt"), "unknown search strategy 'exakt'"),
         (("--target", "this/openvino-cpu-bf16", "--budget", "90%"), "there is no latency table for"),
     ],

@@ -71,7 +71,7 @@ def test_from_the_first_training_to_a_bundle(hwnas_cli, refused, words, space, t
     again = hwnas_cli(*words("--json"))
     assert json.loads(again.out) == answer
     assert "training: " not in again.err
-    assert "is of something else; give another name: training is" in refused(*words("--steps", 6))
+    assert "has other settings; use another name: training is" in refused(*words("--steps", 6))
     more = hwnas_cli(*words("--trials", 4, "--json"))
     assert json.loads(more.out)["proof"].startswith("The best of 4 networks")
 
@@ -132,7 +132,7 @@ from_scratch.train = interrupted
 def test_ctrl_c_keeps_the_best_so_far(hwnas_alone, words, tmp_path, pressed):
     ran = hwnas_alone(INTERRUPTED.format(pressed=pressed), *words("--epochs", 1, "--steps", 1, "--json"))
     assert ran.code == 130, ran.err
-    assert "the same command goes on from there" in ran.err
+    assert "the same command resumes" in ran.err
     assert "Traceback" not in ran.err
     assert ran.err.count("a training begins") == pressed
     if pressed == 1:
@@ -147,7 +147,7 @@ def test_a_folder_with_a_supernet_of_something_else_is_left_alone(refused, words
         Supernet(make_space("mobilenetv3-tiny", classes=10)), out, data={}, classes=tuple("0123456789"), training={}
     )
     before = (out / "supernet.safetensors").read_bytes()
-    assert "holds a supernet already" in refused(*words())
+    assert "already contains a supernet" in refused(*words())
     assert (out / "supernet.safetensors").read_bytes() == before
 
 
@@ -157,12 +157,12 @@ def test_a_folder_with_a_supernet_of_something_else_is_left_alone(refused, words
         (("--sampler", "tpee"), "unknown sampler 'tpee'. Did you mean 'tpe'"),
         (("--target", "this/*"), "a study is for one recipe, not for --target this/*"),
         (("--target", "this/openvino-cpu-bf16"), "there is no latency table for"),
-        (("--budget", "params=10"), "keeps 10 of params"),
-        (("--confidence", "0.9", "--no-margin"), "give --confidence or --no-margin, not both"),
+        (("--budget", "params=10"), "is within 10 of params"),
+        (("--confidence", "0.9", "--no-margin"), "use --confidence or --no-margin, not both"),
         (("--storage", "study.txt"), "a .log or .journal file or a database URL"),
         (("--epochs", "5"), "falls into 1 to 4 epochs, not 5; give fewer, or more --steps"),
         (("--training", "none.toml"), "none.toml"),
-        (("--out", "recipe.toml"), "is a file; a study is a folder"),
+        (("--out", "recipe.toml"), "is a file, but a study is a folder"),
     ],
 )
 def test_what_is_refused(refused, words, given, said):

@@ -86,7 +86,7 @@ def test_an_extracted_subnet_is_a_supernet_of_one_network(supernet, arch_file, h
         "subnet", "extract", other_arch(tmp_path), "--supernet", tmp_path / "sub", "--out", "x"
     )
     for taken in (tmp_path / "sub", supernet):
-        assert "holds a supernet already" in refused(*extract, "--out", taken)
+        assert "already contains a supernet" in refused(*extract, "--out", taken)
     one = hwnas_cli("subnet", "eval", "--supernet", tmp_path / "sub", "--images", 500, "--calibration-images", 250)
     assert [line.split(maxsplit=1)[1] for line in one.out.splitlines()] == ["the only network"]
 
@@ -121,7 +121,7 @@ def test_fine_tuning_goes_on_from_the_extracted_weights(supernet, arch_file, hwn
     finetune = ("subnet", "finetune", "--subnet", tmp_path / "sub", "--training", tmp_path / "recipe.toml")
     ran = hwnas_cli(*finetune, "--accelerator", "cpu", "--out", tmp_path / "tuned")
     assert ran.code == 0, ran.err
-    assert "holds a supernet already" in refused(*finetune, "--accelerator", "cpu", "--out", tmp_path / "sub")
+    assert "already contains a supernet" in refused(*finetune, "--accelerator", "cpu", "--out", tmp_path / "sub")
     (_, given), (_, facts) = (load_supernet(tmp_path / name) for name in ("sub", "tuned"))
     assert facts.training["started_from"] == {"weights_sha256": given.weights_sha256, "training": given.training}
     before, after = (dict(load_supernet(tmp_path / name)[0].named_parameters()) for name in ("sub", "tuned"))

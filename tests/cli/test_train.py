@@ -84,18 +84,18 @@ def test_a_teacher_of_other_data_is_refused(words, refused, tmp_path):
         *words, "--teacher", other
     )
     small = teacher(tmp_path / "small", resolution=24)
-    assert "knows images of 24 pixels; training loads them at 32" in refused(*words, "--teacher", small)
+    assert "was trained on images of 24 pixels; this training loads them at 32" in refused(*words, "--teacher", small)
 
 
 def test_one_training_at_a_time_works_in_a_folder(words, refused, tmp_path):
     with only_one(tmp_path / "net" / ".lock", "it"):
-        assert "another hwnas is working on" in refused(*words)
+        assert "another hwnas process is working on" in refused(*words)
 
 
 def test_a_folder_with_another_supernet_is_left_alone(words, refused, tmp_path):
     folder = teacher(tmp_path / "net")
     before = (folder / "supernet.safetensors").read_bytes()
-    assert "holds a supernet already" in refused(*words)
+    assert "already contains a supernet" in refused(*words)
     assert (folder / "supernet.safetensors").read_bytes() == before
 
 

@@ -185,7 +185,7 @@ def test_the_datasets_seed_changes_the_split() -> None:
 
 
 def test_wrong_arguments_are_refused(digits: ClutteredDigits) -> None:
-    with pytest.raises(InvalidValue, match="no step -1"):
+    with pytest.raises(InvalidValue, match="must be at least 0, not -1"):
         digits.train_batch(-1, 8, 32, seed=0)
     with pytest.raises(InvalidValue, match="at least 1 image, not 0"):
         digits.train_batch(0, 0, 32, seed=0)
@@ -217,7 +217,7 @@ def test_open_data_refuses_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"unknown dataset 'cifar'.*Known: cluttered-digits, images") as caught:
         open_data("cifar")
     assert caught.value.choices == list(DATASETS)
-    with pytest.raises(InvalidValue, match="leave out the path"):
+    with pytest.raises(InvalidValue, match="omit the path"):
         open_data("cluttered-digits", path=tmp_path)
     with pytest.raises(InvalidValue, match="images needs the path"):
         open_data("images")

@@ -227,14 +227,14 @@ def test_the_fingerprint_follows_the_data_not_the_place(root: Path, tmp_path: Pa
 def test_the_fingerprint_of_a_vanished_image_is_an_error(root: Path) -> None:
     data = Images(root)
     (root / "val" / "dog" / "0.jpg").unlink()
-    with pytest.raises(DataError, match=r"val/dog/0\.jpg is gone"):
+    with pytest.raises(DataError, match=r"val/dog/0\.jpg no longer exists"):
         data.fingerprint()
 
 
 def test_opening_decodes_nothing_and_a_broken_image_is_named_when_it_is_read(root: Path) -> None:
     (root / "val" / "dog" / "1.png").write_bytes(b"not an image")
     data = Images(root)
-    with pytest.raises(DataError, match=r"val/dog/1\.png cannot be read as an image.*replace it"):
+    with pytest.raises(DataError, match=r"cannot read .*val/dog/1\.png as an image.*replace it"):
         list(data.batches("test", 16))
 
 
@@ -242,7 +242,7 @@ def test_a_truncated_training_image_is_named(root: Path) -> None:
     for path in (root / "train" / "eel").glob("*.png"):
         path.write_bytes(path.read_bytes()[:60])
     data = Images(root)
-    with pytest.raises(DataError, match=r"train/eel/\d\.png cannot be read as an image"):
+    with pytest.raises(DataError, match=r"cannot read .*train/eel/\d\.png as an image"):
         data.train_batch(0, data.size("train"), 16, seed=0)
 
 
@@ -337,5 +337,5 @@ def test_a_class_may_have_any_name_that_can_be_written(root: Path, name: str) ->
 def test_a_class_whose_name_is_not_utf8(root: Path) -> None:
     for folder in ("train", "val"):
         os.rename(root / folder / "dog", os.fsencode(root / folder) + b"/caf\xe9")  # noqa: PTH104 - pathlib takes no bytes
-    with pytest.raises(DataError, match=r"caf\\xe9' has no readable name; rename it"):
+    with pytest.raises(DataError, match=r"caf\\xe9' is not readable; rename it"):
         Images(root)

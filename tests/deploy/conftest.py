@@ -68,7 +68,7 @@ def manifest(space: Space, recipe: Recipe) -> BundleManifest:
         data="made-up",
         classes=["null", "Änne", "zwei"],
         input=Input(name="input", shape=list(IMAGE), transform={"mean": [0.1], "crop": None}),
-        output=Output(name="output", shape=[1, 3], meaning="logits, one a class"),
+        output=Output(name="output", shape=[1, 3], meaning="logits, one per class"),
         example=Example(max_abs_error=1e-3),
         predicted_ms=0.1 + 0.2,
         measured_ms=None,

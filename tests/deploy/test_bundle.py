@@ -93,7 +93,7 @@ def test_any_changed_byte_of_the_manifest(bundle: Bundle, flip: int) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda text: text + "\n", "was changed after it was written: its checksum does not hold"),
+        (lambda text: text + "\n", "was changed after it was written: its checksum does not match"),
         (lambda text: text.replace(": ", ":  ", 1), "was changed after it was written"),
         (lambda text: " " + text, "was changed after it was written"),
         (lambda text: text.replace("\n", "\r\n"), "was changed after it was written"),
@@ -173,14 +173,14 @@ def test_somebody_elses_folder_is_refused(
     if with_manifest:  # browsers' extensions have a file of that name, too
         (folder / "manifest.json").write_text('{"manifest_version": 3}')
     before = listing(tmp_path)
-    with pytest.raises(OutputError, match="is not empty and holds no bundle"):
+    with pytest.raises(OutputError, match="is not empty, and is not a bundle only"):
         write_bundle(folder, writer(), manifest)
     assert listing(tmp_path) == before
 
 
 def test_notes_beside_a_bundle_are_not_lost(bundle: Bundle, manifest: BundleManifest, writer: Writer) -> None:
     (bundle.folder / "notes.txt").write_text("kept")
-    with pytest.raises(OutputError, match="or more than one; choose another folder"):
+    with pytest.raises(OutputError, match="is not a bundle only; choose another folder"):
         write_bundle(bundle.folder, writer(), manifest)
     assert (bundle.folder / "notes.txt").read_text() == "kept"
     (bundle.folder / "notes.txt").unlink()
@@ -189,7 +189,7 @@ def test_notes_beside_a_bundle_are_not_lost(bundle: Bundle, manifest: BundleMani
 
 def test_a_file_in_place_of_a_folder(manifest: BundleManifest, writer: Writer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(OutputError, match="file is a file; a bundle is a folder, choose another name"):
+    with pytest.raises(OutputError, match="file is a file, but a bundle is a folder; choose another name"):
         write_bundle(tmp_path / "file", writer(), manifest)
     with pytest.raises(OutputError, match=r"file is a file, and the bundle .* needs a folder there"):
         write_bundle(tmp_path / "file" / "bundle", writer(), manifest)

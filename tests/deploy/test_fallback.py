@@ -83,12 +83,12 @@ def test_layers_fall_back_until_the_bound_holds(evaluator: Evaluator, space: Spa
     layers = [node for node in program.graph.node if node.op_type in ("Conv", "Gemm")]
     assert 0 < len(float_layers(program)) < len(layers)
     assert 1 - agreement(program) <= lost / 2
-    assert any(what.startswith("leaving layers in float") for what in told)
+    assert any(what.startswith("keeping layers in float") for what in told)
 
 
 def test_a_bound_that_does_not_hold(
     evaluator: Evaluator, space: Space, hard: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hwnas.deploy.fallback._STEPS", 2)  # half of the layers, which are not enough
-    with pytest.raises(GraphError, match=r"allows int8 to cost 0\.00% of accuracy, and on 500 .* layers in float"):
+    with pytest.raises(GraphError, match=r"allows int8 to cost 0\.00% of accuracy, but on 500 .* layers in float"):
         lower_subnet(hard, evaluator, space.smallest, bounded(0.0))

@@ -109,7 +109,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
 
 
 def test_a_session_and_a_script_belong_together() -> None:
-    with pytest.raises(ValueError, match="one without has none"):
+    with pytest.raises(ValueError, match="must be empty without one"):
         RuntimeFacts(kind="cpu", form="onnx", precisions=("fp32",), script="newruntime:run.py")
 
 

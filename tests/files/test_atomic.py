@@ -89,9 +89,7 @@ def test_any_other_reason_is_named(tmp_path: Path) -> None:
 def test_temporary_files_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with (
-        pytest.raises(
-            OutputError, match=r"temporary files of a test .*x: .*Set TMPDIR to a folder that has room"
-        ) as caught,
+        pytest.raises(OutputError, match=r"temporary files of a test .*x: .*Set TMPDIR to a writable folder") as caught,
         temporary_folder("a test") as folder,
     ):
         raise OSError(code, os.strerror(code), str(folder / "x"))

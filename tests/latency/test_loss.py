@@ -174,17 +174,20 @@ EVEN = [0.2] * 5
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"edge_0_1": [0.2, 0.2, 0.2, 0.2, 0.3]}, r"edge_0_1 are at least 0 and sum to 1; a softmax gives such, not: "),
-        ({"edge_0_1": [0.5, 0.5, 0.5, -0.5, 0.0]}, r"edge_0_1 are at least 0 and sum to 1; .*, 0.5, -0.5, 0.0\]"),
-        ({"edge_0_1": [math.nan, 0.5, 0.5, 0.0, 0.0]}, r"edge_0_1 are at least 0 and sum to 1; .* not: \[nan, 0.5"),
-        ({"edge_0_1": [math.inf, 0.0, 0.0, 0.0, 0.0]}, r"edge_0_1 are at least 0 and sum to 1; .* not: \[inf, 0.0"),
+        (
+            {"edge_0_1": [0.2, 0.2, 0.2, 0.2, 0.3]},
+            r"edge_0_1 must be at least 0 and sum to 1, as from a softmax, not: ",
+        ),
+        ({"edge_0_1": [0.5, 0.5, 0.5, -0.5, 0.0]}, r"edge_0_1 must be at least 0 and sum to 1, .*, 0.5, -0.5, 0.0\]"),
+        ({"edge_0_1": [math.nan, 0.5, 0.5, 0.0, 0.0]}, r"edge_0_1 must be at least 0 and sum to 1, .* not: \[nan, 0.5"),
+        ({"edge_0_1": [math.inf, 0.0, 0.0, 0.0, 0.0]}, r"edge_0_1 must be at least 0 and sum to 1, .* not: \[inf, 0.0"),
         ({"edge_0_1": [EVEN, EVEN, [1.0] * 5]}, r"edge_0_1 are .*, not: \[1.0, 1.0, 1.0, 1.0, 1.0\]$"),
         ({"edge_0_1": [0.25] * 4}, r"edge_0_1 are \(5,\) or \(batch, 5\), not \(4,\)"),
         ({"edge_0_1": [[EVEN]]}, r"edge_0_1 are \(5,\) or \(batch, 5\), not \(1, 1, 5\)"),
         ({"edge_0_1": 1.0}, r"edge_0_1 are \(5,\) or \(batch, 5\), not \(\)"),
         ({"edge_0_1": None}, "probabilities of edge_0_1 are missing: 5 values"),
         ({"edge_0_1": [EVEN] * 2, "edge_0_2": [EVEN] * 3}, r"have the same batch size, not \[2, 3\]"),
-        ({"resolution": [0.5]}, "resolution are at least 0 and sum to 1"),
+        ({"resolution": [0.5]}, "resolution must be at least 0 and sum to 1"),
     ],
 )
 def test_bad_probabilities(change: dict[str, object], message: str) -> None:
@@ -205,7 +208,7 @@ def test_unknown_variables_and_models_that_do_not_go_together() -> None:
         LatencyLoss()
     for other in (make_space("nasbench201"), TINY.fix(edge_0_1=[0, 1])):
         with pytest.raises(
-            InvalidValue, match="the latency models of a loss are of one space, not of nasbench201-tiny"
+            InvalidValue, match="the latency models of a loss must belong to one space, not to nasbench201-tiny"
         ):
             LatencyLoss(model(TINY), model(other))
 
@@ -329,20 +332,24 @@ def test_a_target_that_is_met_anyway_costs_nothing() -> None:
 def test_bad_targets_and_latencies(name: str) -> None:
     kind = PENALTIES[name]
     for wrong in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(InvalidValue, match=f"a target latency is a positive number of milliseconds, not {wrong}"):
+        with pytest.raises(
+            InvalidValue, match=f"a target latency must be a positive number of milliseconds, not {wrong}"
+        ):
             kind([1.0, wrong])
     with pytest.raises(InvalidValue, match="at least one target"):
         kind([])
     for shape in ((), (1,), (3,), (4, 2)):
         for take in (lambda p, t: p(torch.tensor(1.0), t), lambda p, t: p.update(t)):
-            with pytest.raises(InvalidValue, match=r"takes \(2,\) latencies, one a target, not \("):
+            with pytest.raises(InvalidValue, match=r"takes \(2,\) latencies, one per target, not \("):
                 take(kind([1.0, 2.0]), torch.ones(shape))
 
 
 @pytest.mark.parametrize("kind", [LogPenalty, MulLogPenalty])
 def test_logarithms_below_a_microsecond(kind: type[Penalty]) -> None:
     for latency in (1e-3, 5e-4, 0.0):
-        with pytest.raises(InvalidValue, match=r"takes latencies above a microsecond, not .* use linear, hinge or lag"):
+        with pytest.raises(
+            InvalidValue, match=r"requires latencies above a microsecond, not .* use linear, hinge or lag"
+        ):
             kind([1.0])(torch.tensor(1.0), torch.tensor([latency]))
     assert kind([1.0])(torch.tensor(1.0), torch.tensor([1.1e-3])).item() > 0
 
@@ -350,7 +357,7 @@ def test_logarithms_below_a_microsecond(kind: type[Penalty]) -> None:
 def test_what_a_penalty_cannot_be_made_of() -> None:
     with pytest.raises(InvalidValue, match=r"above a microsecond, not \[0.0005\] ms"):
         MulLogPenalty([5e-4])
-    with pytest.raises(InvalidValue, match="the weight of an augmented Lagrangian's square is above 0, not 0"):
+    with pytest.raises(InvalidValue, match="the weight of an augmented Lagrangian's square must be above 0, not 0"):
         AugmentedLagrangian([1.0], weight=0.0)
 
 
@@ -369,5 +376,5 @@ def test_a_penalty_in_a_module_of_half_precision_keeps_its_targets(kind: type[Pe
 )
 def test_probabilities_are_tensors_of_real_numbers(given: object) -> None:
     probabilities: dict[str, Any] = {"edge_0_1": given}
-    with pytest.raises(InvalidValue, match="edge_0_1 are a tensor of real numbers"):
+    with pytest.raises(InvalidValue, match="edge_0_1 must be a tensor of real numbers"):
         check_probabilities(make_space("nasbench201-tiny"), probabilities)

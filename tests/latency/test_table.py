@@ -219,20 +219,20 @@ def cell(column: str, text: str) -> Callable[[list[list[str]]], None]:
         (cell("latency_ms_p25", "-0.5"), r"line 3: latencies are \['-0.5', .*must be positive"),
         (cell("latency_ms_p25", "fast"), r"line 3: .*'fast'"),
         (cell("latency_ms_p25", ""), r"line 3: "),
-        (cell("latency_ms_p25", "9999"), r"line 3: quantiles must ascend"),
-        (cell("samples", "0"), r"line 3: .*samples be positive"),
+        (cell("latency_ms_p25", "9999"), r"line 3: quantiles must be ascending"),
+        (cell("samples", "0"), r"line 3: .*samples positive"),
         (cell("samples", "4.5"), r"line 3: .*'4.5'"),
-        (cell("macs", "1"), r"line 3: .*macs and params be \d+ and \d+"),
-        (cell("params", "1"), r"line 3: .*macs and params be \d+ and \d+"),
+        (cell("macs", "1"), r"line 3: .*macs \d+ and params \d+"),
+        (cell("params", "1"), r"line 3: .*macs \d+ and params \d+"),
         (cell("op", "conv"), r"line 3: 'conv' is not the key of an op"),
         (cell("op", "konv 1x2x2>1x2x2 act=relu kernel=3 stride=1"), r"line 3: .*unknown op kind 'konv'"),
         (cell("op", "conv 1x2x2>1x2x2 kernel=3 act=relu stride=1"), r"line 3: .*canonical form"),
         (cell("op", "conv 1x2x2>1x2x2 act=relu kernel=3"), r"line 3: .*attributes"),
         (cell("op", "conv 1xtwo>1x2 act=relu kernel=3 stride=1"), r"line 3: .*is not the key of an op"),
-        (lambda cells: cells.append(cells[1]), r"line 14: the op .* stands here a second time"),
-        (lambda cells: cells[2].pop(), "line 3: 6 cells; a row has 7"),
-        (lambda cells: cells[2].append("1"), "line 3: 8 cells; a row has 7"),
-        (lambda cells: cells[0].reverse(), r"has the columns \['params', .*a latency table has \['op',"),
+        (lambda cells: cells.append(cells[1]), r"line 14: the op .* is a duplicate"),
+        (lambda cells: cells[2].pop(), "line 3: 6 cells; a row must have 7"),
+        (lambda cells: cells[2].append("1"), "line 3: 8 cells; a row must have 7"),
+        (lambda cells: cells[0].reverse(), r"has the columns \['params', .*a latency table must have \['op',"),
         (lambda cells: cells.pop(0), "has the columns"),
         (lambda cells: cells.clear(), r"has the columns \[\]"),
         (cell("samples", "80\r"), "is not a CSV file: new-line character"),
@@ -247,7 +247,7 @@ def test_a_bad_row(this: Target, written: Path, change: Callable[[list[list[str]
 
 def test_the_last_row_cut_off(this: Target, written: Path) -> None:
     written.write_bytes(written.read_bytes()[:-30])
-    with pytest.raises(TableCorrupt, match=r"cells; a row has 7|is not the key|was changed"):
+    with pytest.raises(TableCorrupt, match=r"cells; a row must have 7|is not the key|was changed"):
         read_table(this, written)
 
 
@@ -259,7 +259,7 @@ def test_bytes_that_are_no_text(this: Target, written: Path) -> None:
 
 def test_no_manifest(this: Target, written: Path) -> None:
     written.with_suffix(".toml").unlink()
-    with pytest.raises(TableCorrupt, match=r"has no manifest beside it; where it was measured, and how, is unknown"):
+    with pytest.raises(TableCorrupt, match=r"has no manifest, so its target and protocol are unknown"):
         read_table(this, written)
 
 

@@ -125,7 +125,7 @@ def test_weights_that_fp16_does_not_hold_stay_in_fp32(weight: float) -> None:
 
 
 def test_images_that_tell_nothing() -> None:
-    with pytest.raises(InvalidValue, match="all 2 calibration images hold the one value"):
+    with pytest.raises(InvalidValue, match="all pixels of the 2 calibration images have the value"):
         cast(layers(), "fp16", np.ones((2, 3, 8, 8), np.float32))
 
 

@@ -107,7 +107,7 @@ def test_where_nothing_can_be_kept_ops_are_lowered(
     home.parent.mkdir()
     home.write_text("a file")
     assert len(form_of(recipe).lower_ops([op()])) == 1
-    assert "lowered ops are not kept, and will be lowered again: cannot write" in caplog.text
+    assert "lowered ops cannot be cached and will be lowered again: cannot write" in caplog.text
     assert exports == [1]
 
 

@@ -15,7 +15,7 @@ from hwnas.lowering import precision, serialized
 from hwnas.lowering.quantize import Quantizer
 from hwnas.targets import load_recipe, with_weights
 
-HELP = "take a smaller network, e.g. with --budget size_bytes=1900M, or a recipe without ONNX such as torch-cpu-fp32"
+HELP = "choose a smaller network, e.g. with --budget size_bytes=1900M, or a recipe without ONNX such as torch-cpu-fp32"
 
 
 @pytest.fixture

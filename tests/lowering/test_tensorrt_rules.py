@@ -64,7 +64,7 @@ def test_what_a_cpu_prefers_is_refused() -> None:
     for reason in (
         "is in uint8; TensorRT quantises to int8",
         "is not 0; TensorRT quantises symmetrically",
-        "as of a qu",
+        "as for a qu",
     ):
         assert reason in str(caught.value)
 
@@ -230,23 +230,23 @@ BROKEN: list[tuple[str, Callable[[onnx.ModelProto], None], str]] = [
     ("int8", scale_of_0, "is not positive and finite everywhere"),
     ("int8", scale_of_infinity, "is not positive and finite everywhere"),
     ("int8", computed_scale, "its scale computed is computed; store it"),
-    ("int8", scales_by_channel_of_a_value, "it has 3 scales; a value that is computed has one"),
-    ("int8", unlike_halves, "its scale is not that of"),
-    ("int8", half_a_pair, "is read by something else than a DequantizeLinear"),
-    ("int8", int32_bias, "as of a quantised bias; TensorRT takes biases in float"),
-    ("int8", weights_by_input_channel, "lie along axis 1; the output channels of Conv are axis 0"),
+    ("int8", scales_by_channel_of_a_value, "it has 3 scales; a computed value must have one"),
+    ("int8", unlike_halves, "its scale differs from that of"),
+    ("int8", half_a_pair, "is read by another node than a DequantizeLinear"),
+    ("int8", int32_bias, "as for a quantised bias; TensorRT requires float biases"),
+    ("int8", weights_by_input_channel, "are along axis 1; the output channels of Conv are axis 0"),
     ("int8", float_weights, "its input are int8 and its weights float"),
-    ("fp16", mixed_types, "are in float and float16; a strongly typed network converts nothing"),
-    ("fp16", float_bias, "are in float16 and float; a strongly typed network converts nothing"),
-    ("fp16", double_input, "input input: is in double; images and logits are in float"),
+    ("fp16", mixed_types, "are in float and float16; a strongly typed network has no"),
+    ("fp16", float_bias, "are in float16 and float; a strongly typed network has no"),
+    ("fp16", double_input, "input input: is in double; images and logits must be in float"),
     ("fp16", free_batch, "input input: its shape is not static"),
-    ("fp16", opset_of_tomorrow, "opset is 26; TensorRT's parser takes 9 to 24"),
+    ("fp16", opset_of_tomorrow, "opset is 26; TensorRT's parser supports 9 to 24"),
     ("fp16", unknown_operator, "Det .*: is not among the operators"),
-    ("fp16", plugin, "is of the domain 'com.example'"),
+    ("fp16", plugin, "has the domain 'com.example'"),
     ("fp16", control_flow, "If if: is control flow"),
-    ("fp16", external_data, "its data lies in another file"),
-    ("fp16", whole_numbers, "is in int64; values are in float32"),
-    ("bf16", old_bf16, "is in bfloat16, which Conv of opset 11 does not take"),
+    ("fp16", external_data, "its data is in another file"),
+    ("fp16", whole_numbers, "is in int64; values must be in float32"),
+    ("bf16", old_bf16, "is in bfloat16, which Conv of opset 11 does not support"),
 ]
 
 

@@ -87,7 +87,7 @@ def test_what_was_stopped_goes_on_and_says_where_it_was(tmp_path, make, log):
     assert caught.value.__notes__ == ["stopped in stage second; finished before it: first"]
     with pytest.raises(KeyboardInterrupt) as caught:
         run(tmp_path / "out", [first, make("second", [first], stopped)], again="first")
-    assert caught.value.__notes__[0].endswith("leave out --from first to go on")
+    assert caught.value.__notes__[0].endswith("omit --from first to resume")
     second = make("second", [first])
     assert [r.cached for r in run(tmp_path / "out", [first, second])] == [True, False]
     assert second.result() == {"tries": 2}  # the first try was built on the first stage as it was before
@@ -233,7 +233,7 @@ def test_files_that_a_kill_came_into_are_swept(tmp_path, make):
 
 def test_one_process_at_a_time(tmp_path):
     out = tmp_path / "out"
-    with Stages(out=out), pytest.raises(OutputError, match="another hwnas is working on"), Stages(out=out):
+    with Stages(out=out), pytest.raises(OutputError, match="another hwnas process is working on"), Stages(out=out):
         pass
     with Stages(out=out):
         pass

@@ -257,7 +257,7 @@ def test_a_finished_stage_that_was_changed_is_done_again(finished, again, one_ta
         ("fast", InvalidValue, "'fast'"),
         ({TARGETS[0]: "80%", TARGETS[1]: "0.000001ms"}, InfeasibleBudget, "fastest"),
         ({TARGETS[0]: "80%", TARGETS[1]: "slow"}, InvalidValue, "'slow'"),
-        ({TARGETS[0]: "80%"}, InvalidValue, r"\[budget\] has none for this/openvino-cpu-fp32"),
+        ({TARGETS[0]: "80%"}, InvalidValue, r"\[budget\] has no entry for this/openvino-cpu-fp32"),
         (dict.fromkeys([*TARGETS, "this/openvino-cpu-bf16"], "80%"), UnknownName, "this/openvino-cpu-bf16"),
     ],
 )
@@ -299,15 +299,15 @@ def board(home):
             InvalidValue,
             r"asks for 9027 different networks \(8 to calibrate, 19 .*has \d+ under",
         ),
-        ({"budget": "300M"}, InvalidValue, "a job's budget is a latency, 0.8ms, or 50% .*; not '300M'"),
+        ({"budget": "300M"}, InvalidValue, "a job's budget must be a latency, 0.8ms, or 50% .*; not '300M'"),
         (
             {"training": {"phases": [Phase(name="wide", steps=4, learning_rate=0.1, largest_of={"width": 1})]}},
             InvalidValue,
             "phase 'wide' restricts width, but the variables of mobilenetv3-tiny are of the kinds resolution, depth",
         ),
-        ({"targets": [TARGETS[0]] * 2}, InvalidValue, "targets names .*/onnxruntime-cpu-fp32 twice"),
+        ({"targets": [TARGETS[0]] * 2}, InvalidValue, "targets contains .*/onnxruntime-cpu-fp32 twice"),
         ({"targets": [TARGETS[0], "board/onnxruntime-cpu-fp32"]}, TableError, "this host is not the device board"),
-        ({"targets": [TARGETS[0], "this/roofline-cpu-fp32"]}, HwnasError, "nothing can be timed with roofline"),
+        ({"targets": [TARGETS[0], "this/roofline-cpu-fp32"]}, HwnasError, "cannot be timed"),
         ({"targets": [TARGETS[0], "this/onnx"]}, UnknownName, "unknown recipe 'onnx'"),
     ],
 )
@@ -376,7 +376,7 @@ def test_output_that_is_a_file_or_somebody_elses_bundle_folder(job, tmp_path):
     thesis.parent.mkdir(parents=True)
     thesis.write_text("mine")
     for attempt in (compile_job, preview_job):
-        with pytest.raises(OutputError, match="holds no bundle"):
+        with pytest.raises(OutputError, match="is not a bundle only"):
             attempt(job, tmp_path / "out")
     assert thesis.read_text() == "mine"
 

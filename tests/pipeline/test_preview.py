@@ -66,7 +66,7 @@ def test_another_training(finished, preview):
 
 def test_from_a_stage_on(preview):
     found = preview(again="accuracy")
-    assert found["accuracy", "all"] == ["asked for by --from"]
+    assert found["accuracy", "all"] == ["requested by --from"]
     assert found["search", "onnxruntime-cpu-fp32"] == ["after accuracy"]
     assert ("train", "all") not in found
     assert len(found) == 7
@@ -91,7 +91,7 @@ def test_what_was_changed_and_what_was_stopped(preview, again):
     for path in (again / "stages").glob("train-*"):
         path.rename(path.with_name(f"{path.name}.partial"))
     found = preview()
-    assert found["train", "all"] == ["goes on from where it was stopped"]
+    assert found["train", "all"] == ["resumes"]
     assert found["export", "openvino-cpu-fp32"] == ["after search and train", "its files were changed"]
 
 
@@ -143,7 +143,7 @@ def test_how_long_a_stage_may_take(finished, again, job_file, hwnas_cli, tmp_pat
         (folder / "seconds.json").unlink()  # of an older hwnas
     job_file.write_text(job_file.read_text().replace("batch_size = 16", "batch_size = 8"))
     ran = hwnas_cli("compile", job_file, "--out", again, "--dry-run")
-    assert "training.batch_size: 16 -> 8; about 4 min, as the last train here took" in ran.out
+    assert "training.batch_size: 16 -> 8; about 4 min, like the last train here" in ran.out
     assert "together about " in ran.out
     assert " and, never run in this folder, bench" in ran.out
     ran = hwnas_cli("compile", job_file, "--out", again, "--dry-run", "--json")
@@ -152,7 +152,7 @@ def test_how_long_a_stage_may_take(finished, again, job_file, hwnas_cli, tmp_pat
     assert (stages["profile"]["expected_s"], stages["profile"]["seconds"] > 0) == (None, True)
     assert stages["bench"]["expected_s"] is None
     ran = hwnas_cli("compile", job_file, "--out", tmp_path / "new", "--dry-run")
-    assert "no estimate of the time: no such stage has run in this folder before" in ran.out
+    assert "no time estimate: no such stage has run in this folder before" in ran.out
 
 
 def test_a_bench_that_was_too_noisy_is_not_finished(finished, again, job_file, hwnas_cli):
@@ -188,7 +188,7 @@ def test_bundles_that_the_job_does_not_name_are_told(again, job_file, hwnas_cli)
     (bundles / "notes" / "ours" / "todo.txt").write_text("which of them ships?")
     ran = hwnas_cli("compile", job_file, "--out", again, "--dry-run")
     told = [line for line in ran.out.splitlines() if line.startswith(str(bundles))]
-    assert told == [f"{other} is of an earlier run: board/openvino-cpu-fp32 is no target of this job"]
+    assert told == [f"{other} is from an earlier run: board/openvino-cpu-fp32 is not a target of this job"]
 
 
 def test_a_folder_in_use_is_said(job_file, again, hwnas_cli):
@@ -196,4 +196,4 @@ def test_a_folder_in_use_is_said(job_file, again, hwnas_cli):
         ran = hwnas_cli("compile", job_file, "--out", again)
         assert hwnas_cli("compile", job_file, "--out", again, "--dry-run").code == 0
     assert ran.code == 2
-    assert f"another hwnas is working on {again}" in ran.err
+    assert f"another hwnas process is working on {again}" in ran.err

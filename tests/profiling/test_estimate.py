@@ -72,5 +72,5 @@ def test_what_is_measured_is_not_estimated(space: Space, elsewhere: Target) -> N
 
 def test_a_device_without_peak_figures(space: Space, elsewhere: Target) -> None:
     on = replace(elsewhere, recipe=load_recipe("roofline-cpu-fp32"))
-    with pytest.raises(SpecError, match=r"devices/board.toml gives no peak_fp32_gflops and peak_memory_gb_per_s"):
+    with pytest.raises(SpecError, match=r"devices/board.toml has no peak_fp32_gflops and peak_memory_gb_per_s"):
         estimated_model(space, on)

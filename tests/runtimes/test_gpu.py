@@ -173,12 +173,12 @@ def test_an_engine_is_read_where_it_was_built(engine: Path) -> None:
     [
         (
             {"gpu": "NVIDIA L4", "compute_capability": "8.9"},
-            "the GPU NVIDIA H200, and here it is NVIDIA L4; for ",
+            "the GPU NVIDIA H200, but this host has NVIDIA L4; for ",
         ),
-        ({"compute_capability": "9.1"}, r"built for compute capability 9\.0, and here it is 9\.1"),
+        ({"compute_capability": "9.1"}, r"built for compute capability 9\.0, but this host has 9\.1"),
         (
             {"tensorrt": "11.4.0.106"},
-            r"built for TensorRT 10\.16\.1\.11, and here it is 11\.4\.0\.106\.",
+            r"built for TensorRT 10\.16\.1\.11, but this host has 11\.4\.0\.106\.",
         ),
     ],
 )
@@ -191,11 +191,11 @@ def test_an_engine_of_another_gpu_or_version_is_refused(engine: Path, other: dic
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "does not say what the engine was built on"),
+        (b"", "does not describe an engine"),
         (b'{"schema": 1}', "gpu: Field required"),
         (b'{"schema": 2, "gpu": "a", "compute_capability": "9.0", "tensorrt": "10", "sha256": ""}', "schema"),
-        (b"[" * 70_000, "70000 bytes; a note has at most 65536"),
-        (b"[" * 60_000, "does not say what the engine was built on"),
+        (b"[" * 70_000, "70000 bytes; a note may have at most 65536"),
+        (b"[" * 60_000, "does not describe an engine"),
     ],
 )
 def test_a_note_that_says_nothing(engine: Path, text: bytes, said: str) -> None:
@@ -393,5 +393,5 @@ def test_an_engine_is_built_written_and_read(
         assert np.array_equal(session.run(x), expected)
     note = note_path(path).read_text()
     note_path(path).write_text(note.replace(session.version(), "9.9.9"))
-    with pytest.raises(BundleError, match=r"built for TensorRT 9\.9\.9, and here it is"):
+    with pytest.raises(BundleError, match=r"built for TensorRT 9\.9\.9, but this host has"):
         open_session(path, recipe)

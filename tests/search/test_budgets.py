@@ -35,7 +35,7 @@ def latency(make_problem: MakeProblem) -> Objective:
     ],
 )
 def test_what_is_no_budget(text: str, latency: Objective) -> None:
-    with pytest.raises(InvalidValue, match=rf"a budget is .*50%.*not {re.escape(repr(text))}"):
+    with pytest.raises(InvalidValue, match=rf"a budget must be .*50%.*not {re.escape(repr(text))}"):
         parse_budget(text, latency, TINY)
 
 
@@ -63,7 +63,7 @@ def test_numbers_and_bytes(name: str, text: str, value: float) -> None:
 
 @pytest.mark.parametrize(("name", "text"), [("macs", "3ms"), ("params", "3MB"), (None, "3M"), (None, "3MB")])
 def test_the_unit_of_something_else(name: str | None, text: str, latency: Objective) -> None:
-    with pytest.raises(InvalidValue, match=rf"'{text}' is no budget of"):
+    with pytest.raises(InvalidValue, match=rf"'{text}' is not a budget of"):
         parse_budget(text, resource(TINY, name) if name else latency, TINY)
 
 
@@ -72,7 +72,7 @@ def test_the_unit_of_something_else(name: str | None, text: str, latency: Object
 )
 def test_more_than_any_network_takes(name: str | None, text: str, latency: Objective) -> None:
     """A job would find out when it writes its figures, the last that it does."""
-    with pytest.raises(InvalidValue, match=rf"the budget '{text}' of .* is more than .*; give less"):
+    with pytest.raises(InvalidValue, match=rf"the budget '{text}' of .* must be at most "):
         parse_budget(text, resource(TINY, name) if name else latency, TINY)
 
 
@@ -87,7 +87,7 @@ def test_an_unknown_objective() -> None:
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_budget_is_positive(budget: float, make_problem: MakeProblem) -> None:
-    with pytest.raises(InvalidValue, match=f"the budget of board/made-up is a positive number, not {budget}"):
+    with pytest.raises(InvalidValue, match=f"the budget of board/made-up must be a positive number, not {budget}"):
         make_problem(TINY, 0)(budget)
 
 
@@ -116,7 +116,7 @@ def test_an_impossible_budget_names_the_fastest_network(
     assert caught.value.lowest == pytest.approx(ms.min())
     assert caught.value.arch == fastest
     said = str(caught.value)
-    assert f"no network of mobilenetv3-tiny keeps {budget:.4g} ms on board/made-up" in said
+    assert f"no network of mobilenetv3-tiny is within {budget:.4g} ms on board/made-up" in said
     assert f"predicted at {ms.min():.4g} ms" in said
     assert said.endswith(", ".join(f"{name}={value}" for name, value in small.describe(fastest).items()))
     # Who asks for the budget that the message names gets a network.
@@ -163,7 +163,7 @@ def test_three_budgets_of_which_any_two_can_be_kept(opposed: Problem) -> None:
     problem = replace(opposed, budgets=dict.fromkeys(names, budget))
     check_feasible(problem)
     for strategy in ("exact", "milp"):
-        with pytest.raises(InfeasibleBudget, match="keeps all of these budgets together, though any two") as caught:
+        with pytest.raises(InfeasibleBudget, match="is within all of these budgets, although any two") as caught:
             solve(problem, strategy)
         assert caught.value.objectives == tuple(names)
 

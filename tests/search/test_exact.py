@@ -268,7 +268,7 @@ def test_whole_resnet50_is_searched_along_its_chain_of_widths(make_problem: Make
 def test_a_space_that_cannot_be_taken_apart(make_problem: MakeProblem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hwnas.search.exact.decompose.MAX_PART", 2)
     monkeypatch.setattr("hwnas.search.exact.decompose.MAX_OPEN", 100)
-    with pytest.raises(InvalidValue, match="hang together too closely to be searched by parts; hold some of them"):
+    with pytest.raises(InvalidValue, match="are too densely coupled for exact search; restrict some of them"):
         solve(make_problem(TINY, 0)(100.0), "exact")
 
 

@@ -87,7 +87,7 @@ def changed(old: str, new: str) -> str:
 @pytest.mark.parametrize(
     ("text", "position", "what"),
     [
-        ("Genotype(é)", 9, "a letter of ASCII"),
+        ("Genotype(é)", 9, "an ASCII letter"),
         ("lambda: 0", 0, "Genotype(...) with keywords"),
         ("__import__('os').getcwd()", 0, "Genotype(...) with keywords"),
         ("Genotype([])", 0, "Genotype(...) with keywords"),
@@ -141,7 +141,7 @@ def test_only_the_first_node_needs_its_operations() -> None:
 
 
 def test_a_genotype_of_another_space() -> None:
-    with pytest.raises(InvalidValue, match="nasbench201-tiny has no cells of DARTS; darts and darts-tiny have"):
+    with pytest.raises(InvalidValue, match="nasbench201-tiny has no DARTS cells; use darts or darts-tiny"):
         parse_genotype(make_space("nasbench201-tiny"), DARTS_V2)
     with pytest.raises(InvalidValue, match="normal_2_first is 6, which is not among 1, 2"):
         parse_genotype(TINY.fix(normal_2_first=[1, 2]), DARTS_V2)

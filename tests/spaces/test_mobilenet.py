@@ -108,5 +108,5 @@ def test_other_numbers_of_channels(channels: int) -> None:
 
 @pytest.mark.parametrize("classes", [-1, 0, 1, 1_000_001, 10**23])
 def test_too_few_or_too_many_classes(classes: int) -> None:
-    with pytest.raises(InvalidValue, match=f"2 to 1,000,000 classes apart, not {classes:,}"):
+    with pytest.raises(InvalidValue, match=f"between 2 and 1,000,000, not {classes:,}"):
         make_space("mobilenetv3-tiny", classes=classes)

@@ -142,8 +142,8 @@ START = "|none~0|+|none~0|none~1|+"
             "one of none, skip_connect, avg_pool_3x3, nor_conv_1x1, nor_conv_3x3",
             "'sep_conv_3x3~0|'",
         ),
-        ("|none|", 5, "'~0', the node that is read,", "'|'"),
-        ("|none~0|+|none~0|none~0|", 21, "'~1', the node that is read,", "'~0|'"),
+        ("|none|", 5, "'~0' (the node that the operation reads)", "'|'"),
+        ("|none~0|+|none~0|none~0|", 21, "'~1' (the node that the operation reads)", "'~0|'"),
         ("|none~0", 7, "'|'", "the end"),
         ("|none~0|none~0|", 8, "'+|'", "'none~0|'"),
         (START + "none~0|none~1|none~2|", 24, "'+|'", "'+none~0|none~1|none~'"),
@@ -161,7 +161,7 @@ def test_a_bad_string_is_refused_with_the_position(text: str, position: int, wha
 
 
 def test_a_cell_of_another_space() -> None:
-    with pytest.raises(InvalidValue, match="darts-tiny has no cells of NAS-Bench-201; nasbench201 and nasbench201-tin"):
+    with pytest.raises(InvalidValue, match="darts-tiny has no NAS-Bench-201 cells; use nasbench201 or nasbench201-tin"):
         parse_nasbench201(make_space("darts-tiny"), LARGEST)
     with pytest.raises(InvalidValue, match="edge_0_1 is 4, which is not among 0, 1"):
         parse_nasbench201(TINY.fix(edge_0_1=[0, 1]), LARGEST)

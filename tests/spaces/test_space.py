@@ -168,10 +168,10 @@ def test_the_ends_of_a_space(space: Space) -> None:
 
 
 def test_an_arch_of_another_space_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="an arch of mobilenetv3 is not an arch of mobilenetv3-tiny"):
+    with pytest.raises(InvalidValue, match="an arch of the space mobilenetv3 was passed to the space mobilenetv3-tiny"):
         TINY.encode([ALL["mobilenetv3"].largest])
     # The two widths have the same variables: only the name tells their archs apart.
-    with pytest.raises(InvalidValue, match=r"an arch of mobilenetv3-w1\.2"):
+    with pytest.raises(InvalidValue, match=r"an arch of the space mobilenetv3-w1\.2"):
         ALL["mobilenetv3"].encode([ALL["mobilenetv3-w1.2"].largest])
 
 
@@ -209,7 +209,7 @@ def test_arch_names_what_is_missing_and_unknown() -> None:
     ],
 )
 def test_what_are_not_codes(codes: Codes) -> None:
-    with pytest.raises(InvalidValue, match="codes of mobilenetv3-tiny are a uint8 matrix"):
+    with pytest.raises(InvalidValue, match="codes of mobilenetv3-tiny must be a uint8 matrix"):
         TINY.decode(codes)
 
 

@@ -184,7 +184,7 @@ def test_a_driver_that_fails_is_logged(
     fake_nvidia_smi(tmp_path, "exit 9", monkeypatch)
     with caplog.at_level(logging.WARNING):
         assert host_module._gpus() == ()
-    assert "no GPU is seen" in caplog.text
+    assert "no GPU is detected" in caplog.text
     assert "exit status 9" in caplog.text
 
 
@@ -205,7 +205,7 @@ def test_an_nvidia_smi_that_answers_something_else(
     fake_nvidia_smi(tmp_path, script, monkeypatch)
     assert host_module._gpus() == ()
     assert host_module.gpu_state() == {}
-    assert caplog.text.count("no GPU is seen") == 2
+    assert caplog.text.count("no GPU is detected") == 2
 
 
 def test_a_macos_without_sysctl(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,15 +85,15 @@ def test_cores_as_a_list_or_as_linux_writes_them(cores: object) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cores": [1, 2]}, "cores is '1-2' and threads is 1: name one logical core for each thread"),
+        ({"cores": [1, 2]}, "cores is '1-2' and threads is 1: list one logical core for each thread"),
         ({"cores": []}, "cores is '' and threads is 1"),
-        ({"threads": 2, "cores": [1, 1]}, "it names a core twice"),
+        ({"threads": 2, "cores": [1, 1]}, "a core is listed twice"),
         ({"cores": "last"}, 'it should list logical cores, e.g. "4-7"'),
         ({"cores": [-1]}, "greater than or equal to 0"),
         ({"cores": [True]}, "valid integer"),
         ({"cores": ["1"]}, "valid integer"),
         ({"cores": 1}, "valid tuple"),
-        ({"runtime": "roofline", "opset": None, "cores": [1]}, "hwnas times nothing with the runtime 'roofline'"),
+        ({"runtime": "roofline", "opset": None, "cores": [1]}, "hwnas does not time the runtime 'roofline'"),
     ],
 )
 def test_cores_that_cannot_be_meant(change: dict[str, object], message: str) -> None:
@@ -161,8 +161,8 @@ def test_the_hash_ignores_a_bound_on_accuracy() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (INT8, "takes symmetric int8 only: give 'int8'"),
-        ({"precision": "bf16"}, "opset is 20, whose convolutions know no bfloat16: give 22 to 24"),
+        (INT8, "supports only symmetric int8: set it to 'int8'"),
+        ({"precision": "bf16"}, "opset is 20, whose convolutions do not support bfloat16: set it to 22 to 24"),
     ],
 )
 def test_a_typed_runtime_says_what_its_graph_must_be(
@@ -178,7 +178,7 @@ def test_a_typed_runtime_says_what_its_graph_must_be(
 def test_how_another_program_quantises_is_not_asked_for() -> None:
     changes = {"runtime": "external", "opset": None, "precision": "int8"}
     assert recipe(**changes).quantization is None
-    with pytest.raises(pydantic.ValidationError, match=r"\[quantization\] is given, but hwnas lowers nothing"):
+    with pytest.raises(pydantic.ValidationError, match=r"\[quantization\] is set, but hwnas does not lower networks"):
         recipe(**changes, quantization=INT8["quantization"])
 
 

@@ -203,8 +203,8 @@ def test_not_even_one_program_fits(on: Callable[[Board], Board], recipe: Recipe)
     board = on(Board(memory_mib=512, size_mib=480))
     with pytest.raises(
         OutOfMemory,
-        match=r"does not hold one program of .*, 'p\d+': 512 MiB were available .* 32 MiB are now, of which 64 MiB "
-        r"must stay free. Close what else runs .* HWNAS_MEMORY_GIB",
+        match=r"a program of .*, 'p\d+', does not fit into memory: 512 MiB were available .* 32 MiB are now, "
+        r"of which 64 MiB must stay free. Close other programs .* HWNAS_MEMORY_GIB",
     ):
         time_programs(programs(9), recipe, PROTOCOL)
     assert board.open == []
@@ -308,5 +308,5 @@ def test_a_limit_of_ones_own(system: Callable[[str, str], None], monkeypatch: py
     assert memory.available_bytes() == 0
     for wrong in ("0", "-1", "nan", "inf", "much"):
         monkeypatch.setenv(memory.LIMIT, wrong)
-        with pytest.raises(InvalidValue, match=rf"HWNAS_MEMORY_GIB is '{wrong}'; it takes .* in GiB, such as 1.5"):
+        with pytest.raises(InvalidValue, match=rf"HWNAS_MEMORY_GIB is '{wrong}'; it should be .* in GiB, such as 1.5"):
             memory.available_bytes()

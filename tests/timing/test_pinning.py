@@ -88,16 +88,16 @@ def test_a_quota_below_the_threads(
     with pytest.raises(InvalidValue) as caught:
         require_cores(wide)
     assert (
-        f"the recipe uses {threads} threads, but a quota leaves this process the CPU time of {quota} cores "
+        f"the recipe uses {threads} threads, but a quota limits this process to the CPU time of {quota} cores "
         "(/sys/fs/cgroup/cpu.max)"
     ) in str(caught.value)
-    assert ("a recipe of fewer threads" in str(caught.value)) is (threads > 1)
+    assert ("a recipe with fewer threads" in str(caught.value)) is (threads > 1)
 
 
 def test_a_system_that_cannot_pin(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("os.sched_setaffinity", raising=False)
     assert require_cores(recipe) == Chosen()
-    with pytest.raises(InvalidValue, match="names the cores 0, and this system cannot pin a process"):
+    with pytest.raises(InvalidValue, match="sets the cores 0, but this system cannot pin a process"):
         require_cores(recipe.model_copy(update={"cores": (0,)}))
     with module.pinned(Chosen()) as cores:
         assert cores == set()
@@ -140,7 +140,7 @@ def test_a_system_that_refuses_to_pin(monkeypatch: pytest.MonkeyPatch) -> None:
             raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("os.sched_setaffinity", refuse)
-    refused = pytest.raises(InvalidValue, match="cannot be held to the cores 0: Operation not permitted")
+    refused = pytest.raises(InvalidValue, match="cannot pin this process to the cores 0: Operation not permitted")
     with refused, module.pinned(Chosen(cores=(0,))):
         raise AssertionError("it was not held")
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)

@@ -205,7 +205,7 @@ def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
         finally:
             process.kill()
     assert process.returncode == 143, stderr
-    assert "the same command goes on from there" in stderr
+    assert "the same command resumes" in stderr
     assert "Traceback" not in stderr
     assert not Path(f"/proc/{child}").exists()
 

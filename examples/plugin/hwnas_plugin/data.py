@@ -63,5 +63,5 @@ class Stripes(Data):
 def open_data(path: Path | None, seed: int) -> Data:
     """What ``--data plugin-data`` opens; it reads no folder."""
     if path is not None:
-        raise InvalidValue(f"plugin-data is drawn and reads no folder; leave out the path {path}")
+        raise InvalidValue(f"plugin-data is drawn and reads no folder; omit the path {path}")
     return Stripes(seed=seed)

@@ -4,7 +4,7 @@ import openvino
 PROGRAM, BATCH, PRECISION = "model.onnx", 1, "fp32"
 settings = {"INFERENCE_PRECISION_HINT": "bf16" if PRECISION == "bf16" else "f32"}
 if PRECISION == "int8":
-    settings["SNIPPETS_MODE"] = "DISABLE"  # it fuses two int8 linear layers into a kernel with wrong results
+    settings["SNIPPETS_MODE"] = "DISABLE"  # otherwise two int8 linear layers fuse into a kernel with wrong results
 model = openvino.Core().compile_model(PROGRAM, "CPU", settings)
 x = np.load("example-input.npy").repeat(BATCH, axis=0)
 y = model(x)[0]

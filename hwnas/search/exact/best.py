@@ -1,16 +1,16 @@
-"""Exact search: the best networks within budgets.
+"""Exact search for the best networks within budgets.
 
-A front of every part and all behind it (`hwnas.search.exact.front`) tells what a choice made so far can still become.
-Going forwards through the parts, each beginning of a network gets a bound: its accuracy plus the best that the parts
-ahead can add within what is left of the budget.
+The Pareto fronts of each part and all later parts (`hwnas.search.exact.front`) bound the completions of partial
+assignments. In a forward pass over the parts, each partial assignment gets a bound: its accuracy plus the best that the
+remaining parts can add within the slack of the budget.
 
-With one budget that bound is attained, so the k best networks begin, at every part, with the k best by the bound.
+With one budget the bound is attained, so at every part the k best partial assignments by bound suffice for the k best
+networks.
 
-With several budgets, what is left of each of them and of weighted sums of them (surrogate constraints: Glover,
-"Surrogate Constraints", Operations Research 1968; the weights minimise the bound, as Lagrange multipliers do) gives a
-bound each, and the least of these holds. A search that keeps only the best beginnings finds good networks; the k-th
-best of those is a threshold, and a second pass keeps every beginning whose bound reaches it. What that pass leaves out
-cannot be among the k best.
+With several budgets, the slack of each of them and of weighted sums of them (surrogate constraints: Glover, "Surrogate
+Constraints", Operations Research 1968; the weights minimise the bound, like Lagrange multipliers) give bounds, of which
+the smallest is used. A beam search finds good networks; the k-th best of them is a threshold, and a second pass keeps
+every partial assignment whose bound reaches it. Discarded ones cannot lead to the k best networks.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from hwnas.search.exact.front import Losses, room
 from hwnas.search.exact.pareto import Indices, merged, pareto
 from hwnas.spaces import Codes, SlotSum, Space
 
-_BEAM = 2000  # beginnings that the first pass keeps where there are several budgets
-_MAX_BEGINNINGS = 3_000_000  # a few hundred megabytes
-_SHORT = 20  # beginnings that a stopped search keeps: some tens of milliseconds
-_AT_ONCE = 4_000_000  # combinations of beginnings and assignments in one array
-_ROUNDING = 1e-9  # share by which sums in another order may differ; what is found is checked without it
+_BEAM = 2000  # partial assignments that the first pass keeps with several budgets
+_MAX_BEGINNINGS = 3_000_000  # partial assignments: a few hundred megabytes
+_SHORT = 20  # partial assignments that a stopped search keeps: some tens of milliseconds
+_AT_ONCE = 4_000_000  # combinations of partial assignments and assignments of a part in one array
+_ROUNDING = 1e-9  # relative rounding error of sums in another order; results are checked without it
 
 Front = tuple[Floats, Floats]  # costs ascending, gains ascending
 
 
 @dataclass(frozen=True, slots=True)
 class _Beginnings:
-    """Choices for the parts up to one: gain ``(n,)``, costs ``(n, budgets)``, codes ``(n, variables)``, bound."""
+    """Partial assignments up to a part: gain ``(n,)``, costs ``(n, budgets)``, codes ``(n, variables)``, bound."""
 
     gain: Floats
     costs: Floats
@@ -53,26 +53,26 @@ class _Beginnings:
 def best_networks(
     space: Space, gain: SlotSum, losses: Losses, k: int, *, progress: Progress = silent, stop: Callable[[], bool]
 ) -> tuple[Codes, bool]:
-    """The k networks of the largest gain whose losses all keep their limits.
+    """The k networks of the largest gain whose losses are all within their limits.
 
     Args:
         space: the space.
-        gain: what is to be large.
-        losses: what has limits.
-        k: at most how many.
-        progress: callback, invoked after every group of beginnings.
+        gain: function to maximise.
+        losses: functions with limits.
+        k: largest number of networks.
+        progress: callback, invoked after every group of partial assignments.
         stop: polled regularly; when it returns True, the best so far are returned.
 
     Returns:
-        ``(at most k, variables)``, the best first, and whether it is proved that none is better. Fewer than k mean that
-        there are no others, none that no network keeps the limits.
+        ``(at most k, variables)``, the best first, and whether it is proved that no other is better. Fewer than k mean
+        that there are no others; zero, that no network is within the limits.
 
     Raises:
-        InvalidValue: the space does not fall into parts that can be enumerated, or the budgets leave too many choices.
+        InvalidValue: the space cannot be decomposed into enumerable parts, or too many partial assignments remain.
     """
     search = _Search(space, gain, losses, progress, stop)
     if search.single:
-        # Sums in another order may lie on the other side of the limit: as many more are kept as fall out for that.
+        # Because of rounding, some networks may turn out to be above a limit: search again for more networks.
         keep = k
         while True:
             found = search.forward(-np.inf, keep)
@@ -84,7 +84,7 @@ def best_networks(
     codes = search.exact(found, k)
     if search.stopped:
         return search.shortened(codes, k), False
-    # Of a network that really keeps the budgets; tables do not hold the gain's constant.
+    # Of a network within the budgets; tables do not include the gain's constant.
     threshold = float(gain(codes)[-1]) - search.parts.constant(gain) if len(codes) == k else -np.inf
     found = search.forward(threshold - _ROUNDING * max(1.0, abs(threshold)), None)
     if search.stopped:
@@ -93,7 +93,7 @@ def best_networks(
 
 
 class _Search:
-    """One search: the tables of the parts and the bounds of what lies ahead."""
+    """One search: the tables of the parts and the bounds of the remaining parts."""
 
     def __init__(
         self, space: Space, gain: SlotSum, losses: Losses, progress: Progress, stop: Callable[[], bool]
@@ -106,11 +106,11 @@ class _Search:
         sums = []
         for function, limit in zip(losses.functions, losses.limits, strict=True):
             tables = self.parts.tables(function)
-            if function.combine is np.maximum:  # keeps its limit if every term does
+            if function.combine is np.maximum:  # within its limit if every term is
                 self._forbid(self.parts.constant(function), tables, limit)
             else:
                 sums.append((tables, limit - self.parts.constant(function)))
-        # Costs as shares of what is left for all parts: every limit is 1.
+        # Costs as shares of the slack for all parts: every limit is 1.
         self.costs = (
             [np.stack([t[p] / abs(left) for t, left in sums], axis=-1) for p in range(len(self.gains))]
             if sums
@@ -133,7 +133,7 @@ class _Search:
         ]
 
     def _multipliers(self) -> Floats:
-        """Weights of the budgets whose weighted sum bounds the best network most tightly."""
+        """Weights of the budgets whose weighted sum gives the tightest bound of the best network."""
         count = len(self.limits)
 
         def weighted(free: Floats) -> Floats:
@@ -151,7 +151,7 @@ class _Search:
         return weighted(found.x)
 
     def _fronts_ahead(self, weights: Floats) -> list[dict[Assignment, Front]]:
-        """For each part, the fronts of it and all behind it, by the assignment of what is open before it."""
+        """For each part, the fronts of it and all later parts, by the assignment of its open variables."""
         costs = [table @ weights for table in self.costs]
         rooms = room(costs, np.add, float(weights @ self.limits))
 
@@ -166,10 +166,10 @@ class _Search:
         return fronts[::-1]
 
     def forward(self, threshold: float, keep: int | None) -> _Beginnings:
-        """Networks whose beginnings all have bounds of at least `threshold` and are among the `keep` best.
+        """Networks whose partial assignments all have bounds of at least `threshold` and are among the `keep` best.
 
         Raises:
-            InvalidValue: too many beginnings.
+            InvalidValue: too many partial assignments.
         """
         columns, width = len(self.space.variables), len(self.limits)
         start = _Beginnings(np.zeros(1), np.zeros((1, width)), np.zeros((1, columns), np.uint8), np.full(1, np.inf))
@@ -204,7 +204,7 @@ class _Search:
         threshold: float,
         keep: int | None,
     ) -> list[_Beginnings]:
-        """Beginnings with each assignment of a part added, as far as their bounds reach the threshold."""
+        """Partial assignments extended by each assignment of a part, if their bounds reach the threshold."""
         part = self.parts.parts[p]
         [choices] = np.nonzero(self.allowed[p][row])
         gains, costs = self.gains[p][row, choices], self.costs[p][row, choices]
@@ -230,14 +230,14 @@ class _Search:
         return found
 
     def exact(self, found: _Beginnings, k: int) -> Codes:
-        """The k best of the networks found, by the functions themselves, whose sums differ in their last digits."""
+        """The k best networks by the functions themselves, whose sums differ by rounding."""
         codes = found.codes
         if len(codes) and self.losses.functions:
             codes = codes[(self.losses(codes) <= np.array(self.losses.limits)).all(axis=1)]
         return codes[np.argsort(-self.gain(codes), kind="stable")[:k]] if len(codes) else codes
 
     def shortened(self, codes: Codes, k: int) -> Codes:
-        """The networks found; where a search was stopped before it had any, those of a short one that is not."""
+        """The resulting networks; if the search was stopped before there were any, those of a short beam search."""
         if len(codes) or not self.stopped:
             return codes
         self.stop = never
@@ -245,11 +245,11 @@ class _Search:
 
 
 def _gathered(found: list[_Beginnings], keep: int | None, *, whole: bool = False) -> list[_Beginnings]:
-    """The best of several sets of beginnings in one set, once they are many or at the end."""
+    """Merge several sets of partial assignments and keep the best, when there are many or at the end."""
     count = sum(len(each.gain) for each in found)
     if keep is None and count > _MAX_BEGINNINGS:
         raise InvalidValue(
-            f"these budgets leave more than {_MAX_BEGINNINGS:.0e} beginnings that may lead to the best network; "
+            f"with these budgets more than {_MAX_BEGINNINGS:.0e} partial assignments may lead to the best network; "
             "use --strategy milp, or fewer budgets"
         )
     if not whole and (keep is None or count < 4 * keep):
@@ -261,7 +261,7 @@ def _gathered(found: list[_Beginnings], keep: int | None, *, whole: bool = False
 
 
 def _best_within(front: Front, spare: Floats) -> Floats:
-    """The best gain on a front within each of these costs; minus infinity where nothing fits."""
+    """The best gain on a front within each of these costs; minus infinity if there is none."""
     cost, gain = front
     if not len(cost):
         return np.full(len(spare), -np.inf)

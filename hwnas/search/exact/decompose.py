@@ -1,11 +1,11 @@
-"""Taking a space apart where its functions allow it: variable elimination along a line of parts.
+"""Decomposition of a space for its functions: variable elimination along a path of parts.
 
-Once the variables that many terms read (the resolution, the width between two stages) are held, the rest falls into
-parts that share nothing: the stages. Each part is small enough to enumerate at every value of the held variables that
-it reads, its scope. The parts stand in a line, so that between adjacent parts only few held variables are open: read
-both before and behind. What lies behind is then one table for each assignment of the open variables, which is how
-bucket elimination works (Dechter, "Bucket elimination: a unifying framework for reasoning", 1999) on a path. A space
-declares nothing for it: the graph of which variables are read together says all.
+If the variables that many terms read (the resolution, the width between two stages) are fixed, the rest decomposes into
+independent parts: the stages. Each part is small enough to enumerate for every value of the fixed variables that it
+reads, its scope. The parts form a path on which few fixed variables are open between adjacent parts, i.e. read on both
+sides. The later parts are then summarised by one table for each assignment of the open variables: bucket elimination
+(Dechter, "Bucket elimination: a unifying framework for reasoning", 1999) on a path. The decomposition follows from the
+graph of variables that are read together; a space needs no declarations for it.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ Mask = npt.NDArray[np.bool_]
 Assignment = tuple[int, ...]
 T = TypeVar("T")
 
-MAX_PART = 200_000  # assignments of a part: an enumeration of a few tens of milliseconds
+MAX_PART = 200_000  # assignments of a part: enumerated in a few tens of milliseconds
 MAX_TABLE = 4_000_000  # assignments of a part and its scope: some tens of megabytes
-MAX_OPEN = 20_000  # assignments of the variables that are open between two parts
+MAX_OPEN = 20_000  # assignments of the open variables between two parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Component:
-    """Variables that no other part reads, and what they are read together with.
+    """Variables that no other part reads, and their scope.
 
     Attributes:
         columns: its own variables.
-        scope: held variables that its terms read.
+        scope: fixed variables that its terms read.
         codes: the distinct assignments of its own variables, ``(m, variables)``, 0 elsewhere.
-        before, after: held variables that are open on either side of it.
-        opens: held variables that no part before it reads.
+        before, after: fixed variables that are open on either side of it.
+        opens: fixed variables that no earlier part reads.
     """
 
     columns: tuple[int, ...]
@@ -55,12 +55,12 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class Decomposition:
-    """A space as a line of parts.
+    """A space as a path of parts.
 
     Attributes:
         space: the space.
-        held: the held variables.
-        parts: the parts in the order of elimination; each term belongs to one.
+        held: the fixed variables.
+        parts: the parts in order; each term belongs to one.
     """
 
     space: Space
@@ -69,13 +69,13 @@ class Decomposition:
 
     @classmethod
     def of(cls, space: Space, *functions: SlotFunction) -> Decomposition:
-        """Take a space apart so that each of the functions splits along the parts.
+        """Decompose a space so that each of the functions splits along the parts.
 
         Raises:
-            InvalidValue: the variables hang together so closely that no exact search is possible.
+            InvalidValue: the variables are too densely coupled for exact search.
         """
         choices = [len(v.values) for v in space.variables]
-        # What a variable requires is read together with it: only so is every network enumerated once.
+        # A variable is coupled with the one that it requires, so that every network is enumerated once.
         read = [*_requirements(space), *itertools.chain.from_iterable(f.axes for f in functions)]
         read = [tuple(axis for axis in axes if choices[axis] > 1) for axes in read]
         graph: nx.Graph[int] = nx.Graph()
@@ -94,7 +94,7 @@ class Decomposition:
         ]
         for axes in {tuple(sorted(axes)) for axes in read if axes and set(axes) <= set(held)}:
             if not any(set(axes) <= scope for _, scope in members):
-                members.append(((), set(axes)))  # terms that read held variables alone
+                members.append(((), set(axes)))  # terms that read only fixed variables
         parts = _in_line(space, members, choices)
         return cls(space=space, held=tuple(sorted(held)), parts=parts)
 
@@ -103,19 +103,19 @@ class Decomposition:
         return list(itertools.product(*(range(len(self.space.variables[i].values)) for i in columns)))
 
     def scope_codes(self, part: Component) -> Codes:
-        """Every assignment of a part's scope as a code, ``(n, variables)``, 0 elsewhere; as `assignments` counts."""
+        """Every assignment of a part's scope as a code, ``(n, variables)``, 0 elsewhere (order: `assignments`)."""
         found = self.assignments(part.scope)
         codes = np.zeros((len(found), len(self.space.variables)), np.uint8)
         codes[:, list(part.scope)] = np.array(found, np.uint8).reshape(len(found), len(part.scope))
         return codes
 
     def constant(self, function: SlotFunction) -> float:
-        """What a function is made of that no part owns."""
+        """The part of a function that belongs to no part."""
         own = [float(a.reshape(-1)[0]) for axes, a in self._terms(function) if not axes]
         return float(function.combine.reduce([function.constant, *own]))
 
     def tables(self, function: SlotFunction) -> list[Floats]:
-        """For each part, the function's terms that it owns: ``(assignments of its scope, m)``."""
+        """For each part, the sum of its terms of the function: ``(assignments of its scope, m)``."""
         tables = []
         owned: list[list[tuple[tuple[int, ...], Floats]]] = [[] for _ in self.parts]
         owner = {column: p for p, part in enumerate(self.parts) for column in part.columns}
@@ -128,7 +128,7 @@ class Decomposition:
             scope = self.scope_codes(part)
             table = np.zeros((len(scope), len(part.codes)))
             for axes, array in terms:
-                # A variable is either the part's own or in its scope; the other code is 0 there.
+                # A variable is either one of the part's or in its scope; the other code is 0 there.
                 strides = np.array(array.strides) // array.itemsize
                 index = (scope[:, axes] @ strides)[:, None] + (part.codes[:, axes] @ strides)[None]
                 function.combine(table, array.reshape(-1)[index], out=table)
@@ -136,9 +136,9 @@ class Decomposition:
         return tables
 
     def distinct(self) -> list[Mask]:
-        """For each part, which of its assignments stand for a network of their own, ``(assignments of scope, m)``.
+        """For each part, a mask of its canonical assignments, ``(assignments of scope, m)``.
 
-        A variable that does not matter must hold its first value, or the same network would count several times.
+        A variable without effect must have its first value, or the same network would count several times.
         """
         found = []
         for part in self.parts:
@@ -163,13 +163,14 @@ class Decomposition:
         """Eliminate the parts, from the last to the first.
 
         Args:
-            own: of a part: what it is by itself, for each assignment of its scope.
-            merge: of a part: what it is together with what lies behind it.
-            union: what it is for any values of the variables that it opens, from what it is for each.
-            end: what lies behind the last part.
+            own: of a part: its own value, for each assignment of its scope.
+            merge: of a part: combines its value with that of the later parts.
+            union: combines values over the assignments of the variables that a part opens.
+            end: value after the last part.
 
         Yields:
-            for each part, the last one first: what it and all behind it are, by the assignment of what is open before.
+            for each part, the last one first: the value of it and all later parts, by the assignment of the
+            variables that are open before it.
         """
         behind: dict[Assignment, T] = {(): end}
         for p in range(len(self.parts) - 1, -1, -1):
@@ -185,14 +186,14 @@ class Decomposition:
             yield behind
 
     def _terms(self, function: SlotFunction) -> Iterable[tuple[tuple[int, ...], Floats]]:
-        """The function's terms, contiguous, without the axes of variables that have one value only."""
+        """The function's terms, contiguous, without the axes of variables with a single value."""
         for axes, array in zip(function.axes, function.arrays, strict=True):
             kept = tuple(axis for axis, length in zip(axes, array.shape, strict=True) if length > 1)
             yield kept, np.ascontiguousarray(array).reshape([length for length in array.shape if length > 1])
 
 
 def _requirements(space: Space) -> list[tuple[int, int]]:
-    """Columns of each variable that another one requires, and of that one."""
+    """Pairs of columns: a required variable, and the one that requires it."""
     return [(space.column[v.requires[0]], i) for i, v in enumerate(space.variables) if v.requires]
 
 
@@ -202,15 +203,15 @@ def _assignments(columns: Iterable[int], choices: list[int]) -> int:
 
 def _too_dense(space: Space) -> InvalidValue:
     return InvalidValue(
-        f"the variables of {space.name} hang together too closely to be searched by parts; hold some of them to fewer "
-        "values (--fix where the supernet is trained, Space.fix in Python)"
+        f"the variables of {space.name} are too densely coupled for exact search; restrict some of them (--fix when "
+        "training the supernet, Space.fix in Python)"
     )
 
 
 def _in_line(
     space: Space, members: list[tuple[tuple[int, ...], set[int]]], choices: list[int]
 ) -> tuple[Component, ...]:
-    """The parts in an order that keeps few held variables open: the next one always leaves the fewest.
+    """The parts in an order with few open variables: the next one always leaves the fewest.
 
     Raises:
         InvalidValue: too many assignments are open, or a part has too many.
@@ -247,7 +248,7 @@ def _in_line(
 def _enumerate(space: Space, part: tuple[int, ...]) -> Codes:
     """The assignments of a part that describe different networks, ``(m, variables)``, 0 outside the part.
 
-    What a variable requires may lie outside the part (held, at a value yet unknown); then all its values count.
+    A required variable may be outside the part (fixed, at an unknown value); then all its values count.
     """
     grids = np.meshgrid(*(np.arange(len(space.variables[i].values), dtype=np.uint8) for i in part), indexing="ij")
     codes = np.zeros((grids[0].size if grids else 1, len(space.variables)), np.uint8)
@@ -262,7 +263,7 @@ def _enumerate(space: Space, part: tuple[int, ...]) -> Codes:
 
 
 def _least(space: Space, child: int) -> int:
-    """The least value of the variable that another requires at which that one matters."""
+    """The smallest value of a required variable for which the requiring one has an effect."""
     requires = space.variables[child].requires
     assert requires is not None
     return requires[1]

@@ -1,8 +1,8 @@
 """Exact Pareto fronts of a whole space, by merging the fronts of its parts.
 
-A combination that is dominated among the assignments of some parts is dominated whatever the other parts hold, because
-what merges two values (a sum, a maximum) never falls when one of them grows. So the front of all parts is among the
-combinations of the fronts of two halves, and nothing is approximated.
+A dominated assignment of some parts is dominated for every assignment of the other parts, because the merging
+operations (sum, maximum) are monotone. So the front of all parts is a subset of the combinations of the fronts of two
+halves, without approximation.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from hwnas.spaces import Codes, SlotFunction, Space
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Functions that are all to be small, and the part of each up to which it counts.
+    """Functions to minimise, and their limits.
 
     Attributes:
         functions: sums and maxima over slots.
-        limits: what each may be at most; infinity where there is no limit.
+        limits: upper limit of each; infinity without a limit.
     """
 
     functions: tuple[SlotFunction, ...]
@@ -36,16 +36,16 @@ class Losses:
 
     @property
     def combine(self) -> tuple[np.ufunc, ...]:
-        """What makes one value of those of two parts, for each function."""
+        """For each function, the operation that merges the values of two parts."""
         return tuple(f.combine for f in self.functions)
 
 
-_ROUNDING = 1e-9  # share of a limit by which sums in another order may differ; the result is checked without it
+_ROUNDING = 1e-9  # relative rounding error of sums in another order; the result is checked without it
 
 
 @dataclass(frozen=True, slots=True)
 class _Set:
-    """Points ``(n, functions)`` and the assignments that have them, ``(n, variables)``."""
+    """Points ``(n, functions)`` and their assignments, ``(n, variables)``."""
 
     points: Floats
     codes: Codes
@@ -56,16 +56,16 @@ def exact_front(
 ) -> Codes | None:
     """The Pareto front of a space: ``(n, variables)``, by ascending first loss.
 
-    Networks above a limit do not count. Of networks with equal losses one is given.
+    Networks above a limit are excluded. Of networks with equal losses one is returned.
 
     Args:
         space: the space.
-        losses: what is to be small.
+        losses: functions to minimise.
         progress: callback, invoked after every part.
-        stop: asked as often; after a True the answer is None, for a front of some parts is no front.
+        stop: polled as often; when it returns True, the result is None, because the front of some parts is not a front.
 
     Raises:
-        InvalidValue: the space does not fall into parts that can be enumerated.
+        InvalidValue: the space cannot be decomposed into enumerable parts.
     """
     parts = Decomposition.of(space, *losses.functions)
     tables = [parts.tables(f) for f in losses.functions]
@@ -80,7 +80,7 @@ def exact_front(
     def merge(p: int, here: _Set, there: _Set) -> _Set:
         points, i, j = merged(here.points, there.points, losses.combine)
         fits = (points <= limits[:, p]).all(axis=1)
-        # Where both say something they agree.
+        # Where both are defined they agree.
         return _Set(points[fits], np.maximum(here.codes[i[fits]], there.codes[j[fits]]))
 
     front = _Set(constant[None], np.zeros((1, len(space.variables)), np.uint8))
@@ -88,12 +88,12 @@ def exact_front(
         progress("merging fronts", done, len(parts.parts))
         if stop():
             return None
-        front = next(iter(behind.values()))  # nothing is open before the first part
+        front = next(iter(behind.values()))  # no variable is open before the first part
     return _exact_codes(losses, front.codes)
 
 
 def least(space: Space, function: SlotFunction) -> tuple[Codes, float]:
-    """The code with the least value of a function, ``(variables,)``, and that value; exact."""
+    """The code of the minimum of a function, ``(variables,)``, and the minimum; exact."""
     front = exact_front(space, Losses((function,), (np.inf,)))
     assert front is not None
     [code] = front
@@ -101,7 +101,7 @@ def least(space: Space, function: SlotFunction) -> tuple[Codes, float]:
 
 
 def room(tables: list[Floats], combine: np.ufunc, limit: float) -> list[float]:
-    """For each part, what it and all behind it may take of a limit while those before it take their least."""
+    """For each part, the share of a limit for it and all later parts if the earlier ones take their minimum."""
     limit += _ROUNDING * abs(limit) if np.isfinite(limit) else 0.0
     least_each = [0.0 if combine is np.maximum else float(table.min()) for table in tables]
     return [limit - before for before in np.cumsum([0.0, *least_each[:-1]])]
@@ -125,7 +125,7 @@ def _union(sets: list[_Set]) -> _Set:
 
 
 def _exact_codes(losses: Losses, codes: Codes) -> Codes:
-    """The front once more by the functions themselves, whose sums differ from ours in their last digits."""
+    """The front recomputed with the functions themselves, whose sums differ by rounding."""
     points = losses(codes)
     fits = (points <= np.array(losses.limits)).all(axis=1)
     codes, points = codes[fits], points[fits]

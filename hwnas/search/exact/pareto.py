@@ -1,7 +1,7 @@
-"""Pareto sets in any number of dimensions. Every objective is a loss: less is better.
+"""Pareto sets in any number of dimensions. Every objective is minimised.
 
-Dominated points are removed in two steps. A grid over all dimensions but the last, with the least value of the last in
-each cell, tells most dominated points at one lookup each; the few that remain are compared with each other in blocks,
+Dominated points are removed in two steps. A grid over all dimensions but the last, with the minimum of the last in
+each cell, identifies most dominated points with one lookup each; the rest are compared with each other in blocks,
 the best sums first (Börzsönyi et al., "The Skyline Operator", ICDE 2001; Chomicki et al., "Skyline with Presorting",
 ICDE 2003).
 """
@@ -16,7 +16,7 @@ Indices = npt.NDArray[np.intp]
 
 _CELLS = {2: 4096, 3: 256, 4: 48, 5: 20}  # of the grid, along each of its dimensions, by the number of objectives
 _FEW = 256  # points that are compared without a grid
-COMBINATIONS = 2_000_000  # of two sets at a time, some tens of megabytes
+COMBINATIONS = 2_000_000  # combinations of two sets at a time: some tens of megabytes
 _BLOCK = 512  # points compared with the front at once
 
 
@@ -24,7 +24,7 @@ def pareto(points: Floats) -> Indices:
     """The points that no other dominates.
 
     A point dominates another if it is at most as large in every dimension and smaller in one; of equal points the
-    first counts.
+    first is kept.
 
     Args:
         points: ``(n, dimensions)``, finite.
@@ -47,7 +47,7 @@ def merged(a: Floats, b: Floats, combine: tuple[np.ufunc, ...]) -> tuple[Floats,
     Args:
         a: ``(n, dimensions)``.
         b: ``(m, dimensions)``.
-        combine: for each dimension what makes one value of two: `numpy.add`, or `numpy.maximum`.
+        combine: for each dimension the merging operation: `numpy.add` or `numpy.maximum`.
 
     Returns:
         the points, and for each the row in `a` and in `b` that it came from.
@@ -71,7 +71,7 @@ def merged(a: Floats, b: Floats, combine: tuple[np.ufunc, ...]) -> tuple[Floats,
 
 
 def _undominated_by_cells(points: Floats) -> Indices:
-    """Without those that a point in a cell below in every dimension of the grid dominates: indices, ascending."""
+    """Remove points that are dominated by a point in a cell that is lower in every dimension: ascending indices."""
     everything = np.arange(len(points))
     dimensions = points.shape[1] - 1
     cells = _CELLS.get(points.shape[1], 8)
@@ -85,14 +85,14 @@ def _undominated_by_cells(points: Floats) -> Indices:
     np.minimum.at(least, tuple(places), points[:, -1])
     for d in range(dimensions):
         np.minimum.accumulate(least, axis=d, out=least)
-    below = np.full(tuple(n + 1 for n in shape), np.inf)  # the least value in cells that are lower in every dimension
+    below = np.full(tuple(n + 1 for n in shape), np.inf)  # the minimum in cells that are lower in every dimension
     below[(slice(1, None),) * dimensions] = least
     kept: Indices = everything[points[:, -1] < below[tuple(places)]]
     return kept
 
 
 def _staircase(points: Floats) -> Indices:
-    """The front in two dimensions: each point must be lower than all that come before it."""
+    """The front in two dimensions: each point must be lower than all earlier ones."""
     order = np.lexsort((points[:, 1], points[:, 0]))
     least_before = np.concatenate([[np.inf], np.minimum.accumulate(points[order, 1])[:-1]])
     front: Indices = order[points[order, 1] < least_before]
@@ -100,7 +100,7 @@ def _staircase(points: Floats) -> Indices:
 
 
 def _blocks(points: Floats) -> Indices:
-    """The front in more dimensions: what the points with smaller sums of ranks leave."""
+    """The front in more dimensions: points that are not dominated by points with smaller sums of ranks."""
     ranks = np.stack([np.unique(column, return_inverse=True)[1] for column in points.T], axis=1)
     # A point dominates only points whose ranks have a larger sum; equal ones keep their order.
     order = np.argsort(ranks.sum(axis=1), kind="stable")
@@ -117,7 +117,7 @@ def _blocks(points: Floats) -> Indices:
 
 
 def _dominated(points: Indices, by: Indices) -> npt.NDArray[np.bool_]:
-    """Which points one of the others is at most as large as, in every dimension: ``(n,)``."""
+    """Mask of points for which another one is at most as large in every dimension: ``(n,)``."""
     found = np.zeros(len(points), bool)
     rows = max(1, 4_000_000 // max(1, len(by)))
     for start in range(0, len(points), rows):

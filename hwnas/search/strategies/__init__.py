@@ -1,1 +1,1 @@
-"""Search strategies for what is not a sum over slots, and for comparison: heuristics and integer programming."""
+"""Search strategies for accuracies that are not sums over slots, and for comparison: heuristics and MILP."""

@@ -1,4 +1,4 @@
-"""What all strategies are given and give back, and the record of the best networks that heuristics keep."""
+"""Arguments and results of strategies, and the archive of the best networks for heuristics."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from hwnas.spaces import Codes
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
-_LEAST = 10  # networks of a population: fewer are soon all alike
+_LEAST = 10  # smallest population: smaller ones lose their diversity
 
-_CROSSED = 0.9  # share of the children that have two parents
-_CHANGES = 1.0  # variables that a child's mutation draws anew, on average
+_CROSSED = 0.9  # share of the children with two parents
+_CHANGES = 1.0  # average number of mutated variables of a child
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyOptions:
-    """How a strategy is run.
+    """Settings of a strategy's run.
 
     Attributes:
-        candidates: at most how many networks it gives.
-        evaluations: at most how many networks it scores; None for the strategy's own number.
-        start: networks to begin with, ``(n, variables)``, for strategies that improve networks.
+        candidates: largest number of networks to return.
+        evaluations: largest number of networks to score; None for the strategy's default.
+        start: initial networks, ``(n, variables)``, for strategies that improve networks.
         progress: callback, invoked during the search.
         stop: polled regularly; when it returns True, the strategy returns the best so far.
     """
@@ -41,13 +41,13 @@ class StrategyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a strategy found.
+    """Result of a strategy.
 
     Attributes:
-        codes: networks that keep the budgets, the best first; ``(n, variables)``.
-        proved: no network of the space that is not among them is better by the accuracy model.
-        stopped: whether it was stopped before its end.
-        evaluations: networks scored one by one; 0 where none is.
+        codes: networks within the budgets, the best first; ``(n, variables)``.
+        proved: whether it is proved that no other network of the space is better by the accuracy model.
+        stopped: whether it was stopped early.
+        evaluations: number of individually scored networks.
     """
 
     codes: Codes
@@ -64,9 +64,9 @@ class Archive:
     """Scores networks of a problem, counts them, and keeps the best distinct ones within the budgets.
 
     Attributes:
-        problem: whose networks.
-        size: how many are kept.
-        evaluations: how many were scored.
+        problem: the problem.
+        size: number of networks to keep.
+        evaluations: number of scored networks.
     """
 
     problem: Problem
@@ -80,7 +80,7 @@ class Archive:
         self._accuracies = np.zeros(0)
 
     def score(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Accuracies and excess over the budgets (`Problem.excess`) of canonical codes: ``(n,)`` each."""
+        """Accuracies and constraint violations (`Problem.excess`) of canonical codes: ``(n,)`` each."""
         self.evaluations += len(codes)
         accuracies, excess = self.problem.accuracy(codes), self.problem.excess(codes)
         full = len(self._codes) == self.size
@@ -91,7 +91,7 @@ class Archive:
 
     @property
     def best(self) -> Codes:
-        """The networks kept, the best first: ``(at most size, variables)``."""
+        """The kept networks, the best first: ``(at most size, variables)``."""
         return self._codes
 
     def _keep(self, codes: Codes, accuracies: Floats) -> None:
@@ -103,31 +103,31 @@ class Archive:
 
 
 def population(most: int, total: int, start: Codes | None = None) -> int:
-    """With how many networks a strategy begins that may score `total`: a tenth, so that most improve on others.
+    """Size of the initial population: a tenth of the evaluations, so that most evaluations improve on others.
 
     Args:
-        most: that it begins with, however many it may score.
-        total: that it may score.
-        start: networks that are given, all of which take part.
+        most: largest initial population.
+        total: largest number of evaluations.
+        start: given initial networks, which are all included.
     """
     given = 0 if start is None else len(start)
     return min(max(min(most, total // 10), min(most, given), _LEAST), total)
 
 
 def ranking(accuracies: Floats, excess: Floats) -> Floats:
-    """Fitness in one number, from what `Archive.score` gives.
+    """Scalar fitness from the results of `Archive.score`.
 
-    Within the budgets it is the accuracy; above them it is lower than any accuracy, and the lower the more is in
-    excess, so that a population finds its way back.
+    Within the budgets it is the accuracy; above them it is lower than any accuracy and decreases with the constraint
+    violation, which leads a population back.
     """
     return np.where(excess > 0, -1e30 * (1 + excess), accuracies)
 
 
 def children(problem: Problem, mothers: Codes, fathers: Codes, rng: np.random.Generator) -> Codes:
-    """A mutated child of each mother and father, ``(n, variables)``, as genes: what does not matter is kept in them.
+    """A mutated child of each mother and father, ``(n, variables)``, as genes: values without effect are kept.
 
-    It comes back when a child's stage is deeper. Most children have each variable from either parent, the others all of
-    their mother's.
+    They take effect again if a child's stage is deeper. Most children inherit each variable from a random parent, the
+    others all of them from the mother.
     """
     crossed = rng.random((len(mothers), 1)) < _CROSSED
     mixed = np.where(crossed & (rng.random(mothers.shape) < 0.5), fathers, mothers)
@@ -135,9 +135,9 @@ def children(problem: Problem, mothers: Codes, fathers: Codes, rng: np.random.Ge
 
 
 def mutate(problem: Problem, codes: Codes, changes: float, rng: np.random.Generator) -> Codes:
-    """Copies with some variables drawn anew, each with probability ``changes / variables``, but at least one.
+    """Copies with mutated variables, each with probability ``changes / variables``, but at least one.
 
-    Variables with one value are left alone.
+    Variables with one value are unchanged.
     """
     counts = np.array([len(v.values) for v in problem.space.variables])
     [free] = np.nonzero(counts > 1)
@@ -145,6 +145,6 @@ def mutate(problem: Problem, codes: Codes, changes: float, rng: np.random.Genera
     if len(free):
         hit = rng.random((len(codes), len(free))) < changes / len(free)
         hit[np.arange(len(codes)), rng.integers(len(free), size=len(codes))] = True
-        other = 1 + (rng.random(hit.shape) * (counts[free] - 1)).astype(np.uint8)  # a step to another value
+        other = 1 + (rng.random(hit.shape) * (counts[free] - 1)).astype(np.uint8)  # offset to another value
         out[:, free] = np.where(hit, (out[:, free] + other) % counts[free], out[:, free]).astype(np.uint8)
     return out

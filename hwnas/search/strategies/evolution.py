@@ -1,8 +1,8 @@
-"""Regularised evolution: tournaments choose parents, children are mutated copies, and the oldest die.
+"""Regularised evolution: tournaments select parents, children are mutated copies, and the oldest are removed.
 
 Source: Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019 (algorithm 1), here
-with a generation of children at a time, so that models score them together, and with uniform crossover for most of
-them, as once-for-all's evolution has it (Cai et al., ICLR 2020).
+with a generation of children at a time, so that models score them in batches, and with uniform crossover for most of
+them, as in once-for-all's evolution (Cai et al., ICLR 2020).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from hwnas.search.strategies.base import (
 
 EVALUATIONS = 400_000
 _POPULATION = 4000
-_GENERATIONS = 4  # until all of a population have died
-_TOURNAMENT = 50  # at most, and a quarter of the population
+_GENERATIONS = 4  # generations until a population is replaced
+_TOURNAMENT = 50  # largest size, and at most a quarter of the population
 
 
 def search_evolution(problem: Problem, options: StrategyOptions) -> Outcome:

@@ -1,8 +1,8 @@
-"""Local search: from many networks at once, always to the best of the adjacent ones, until none is better.
+"""Local search: steepest ascent from many networks at once, until no adjacent network is better.
 
-Adjacent networks differ in one variable or in two; a pair lets one part of a network grow while another one shrinks,
-which is what a step along a budget takes. Source: White et al., "Exploring the Loss Landscape in Neural Architecture
-Search", UAI 2021.
+Adjacent networks differ in one or two variables; with two, one part of a network can grow while another shrinks, which
+a step along a budget requires. Source: White et al., "Exploring the Loss Landscape in Neural Architecture Search", UAI
+2021.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hwnas.search.strategies.base import Archive, Outcome, StrategyOptions, popu
 from hwnas.spaces import Codes
 
 EVALUATIONS = 1_000_000
-_STARTS = 1000  # random networks, of which the best is where a climb begins; fewer where few are scored
+_STARTS = 1000  # random networks, from the best of which an ascent starts; fewer with few evaluations
 
 
 def search_local(problem: Problem, options: StrategyOptions) -> Outcome:
-    """The best networks that climbs from random starts, or first from those given, come by."""
+    """The best networks of ascents from the given networks and then from random ones."""
     space, total = problem.space, options.evaluations or EVALUATIONS
     archive, stopped = Archive(problem, options.candidates), False
     steps = [(i, value) for i, v in enumerate(space.variables) for value in range(len(v.values)) if len(v.values) > 1]
@@ -46,9 +46,9 @@ def search_local(problem: Problem, options: StrategyOptions) -> Outcome:
 
 
 def _neighbours(place: Codes, steps: list[tuple[int, int]]) -> Codes:
-    """A network with every one and every two variables set to each other value, ``(n, variables)``."""
+    """All networks that differ from one in one or two variables, ``(n, variables)``."""
     columns, values = np.array([step for step in steps if place[step[0]] != step[1]], int).reshape(-1, 2).T
-    first, second = np.triu_indices(len(columns))  # of one twice: that step alone
+    first, second = np.triu_indices(len(columns))  # equal indices: a single change
     apart = (first == second) | (columns[first] != columns[second])
     first, second = first[apart], second[apart]
     out, rows = np.repeat(place[None], len(first), axis=0), np.arange(len(first))

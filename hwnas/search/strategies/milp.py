@@ -1,9 +1,9 @@
 """Search as a mixed-integer linear program, solved by HiGHS: an independent check of exact search.
 
-Binary variables say which value each variable of the space has; others, for each slot, which of its assignments. They
-agree in every margin (the local polytope of a graphical model: Wainwright and Jordan, "Graphical Models, Exponential
-Families, and Variational Inference", 2008, section 4). Accuracy and costs are then linear, and as many budgets as one
-likes are rows. It knows nothing of parts or fronts.
+Binary variables select the value of each variable of the space; others select, for each slot, one of its assignments.
+Their marginals must agree (the local polytope of a graphical model: Wainwright and Jordan, "Graphical Models,
+Exponential Families, and Variational Inference", 2008, section 4). Accuracy and costs are then linear, and any number
+of budgets are rows. It uses neither parts nor fronts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hwnas.search.problem import Problem
 from hwnas.search.strategies.base import Floats, Outcome, StrategyOptions
 from hwnas.spaces import Codes, SlotFunction
 
-_SCALE = 100.0  # of the objective and of rows of budgets: tolerances of 1e-6 become 1e-8 of what is at stake
+_SCALE = 100.0  # of the objective and of budget rows: HiGHS's tolerance of 1e-6 becomes a relative 1e-8
 
 
 def search_milp(problem: Problem, options: StrategyOptions) -> Outcome:
-    """The networks of the largest additive accuracy within the budgets; each further one excludes those before.
+    """The networks with the highest additive accuracy within the budgets; each next one excludes those before.
 
     Raises:
         InvalidValue: the accuracy is not a sum over slots.
@@ -34,7 +34,7 @@ def search_milp(problem: Problem, options: StrategyOptions) -> Outcome:
         code = program.solve()
         if code is None:
             break
-        if problem.excess(code[None])[0] == 0:  # HiGHS takes what is above a budget by its tolerance
+        if problem.excess(code[None])[0] == 0:  # HiGHS accepts networks above a budget within its tolerance
             found.append(code)
         program.exclude(code)
         stopped = options.stop()
@@ -74,7 +74,7 @@ class _Program:
         for i, count in enumerate(counts):
             self.rows.add(list(range(self.first[i], self.first[i] + count)), [1.0] * count, 1.0, 1.0)
         for i, variable in enumerate(self.space.variables):
-            if variable.requires:  # where it does not matter it has its first value, so that networks count once
+            if variable.requires:  # without effect it must have its first value, so that networks count once
                 parent = self.space.column[variable.requires[0]]
                 values = self.space.variables[parent].values
                 idle = [self.first[parent] + j for j, value in enumerate(values) if value < variable.requires[1]]
@@ -108,7 +108,7 @@ class _Program:
         return coefficients, constant
 
     def _assignments(self, axes: tuple[int, ...], shape: tuple[int, ...]) -> int:
-        """The first of the variables that say which assignment some axes have; they are made when first asked for."""
+        """The first of the binary variables for the assignments of some axes; created on first use."""
         if len(axes) == 1:
             return int(self.first[axes[0]])
         if axes not in self.choices:
@@ -124,7 +124,7 @@ class _Program:
         return self.choices[axes]
 
     def _forbid(self, function: SlotFunction, limit: float) -> None:
-        """A maximum keeps its limit if no assignment is taken whose term is larger."""
+        """Limit a maximum by excluding assignments with larger terms."""
         if function.constant > limit:
             self.upper = [0.0] * self.size
         for axes, array in zip(function.axes, function.arrays, strict=True):
@@ -133,12 +133,12 @@ class _Program:
                 self.upper[first + int(place)] = 0.0
 
     def exclude(self, code: Codes) -> None:
-        """Leave a network out from now on."""
+        """Exclude a network."""
         chosen = [int(self.first[i]) + int(value) for i, value in enumerate(code)]
         self.rows.add(chosen, [1.0] * len(chosen), -np.inf, len(chosen) - 1)
 
     def solve(self) -> Codes | None:
-        """The best network that is left, ``(variables,)``; None if there is none."""
+        """The best remaining network, ``(variables,)``; None if there is none."""
         rows = self.rows
         shape = (len(rows.low), self.size)
         matrix = sparse.csr_matrix((rows.values, (rows.rows, rows.columns)), shape=shape)

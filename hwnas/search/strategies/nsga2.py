@@ -1,12 +1,12 @@
-"""NSGA-II: accuracy against costs, with the budgets as constraints.
+"""NSGA-II with accuracy and costs as objectives and the budgets as constraints.
 
 Source: Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions on Evolutionary
-Computation 2002. Sorting and crowding are pymoo's (Blank and Deb, IEEE Access 2020); the population is one matrix, as
-pymoo's own objects, one a network, take ten times as long as scoring them.
+Computation 2002. Sorting and crowding are from pymoo (Blank and Deb, IEEE Access 2020); the population is one matrix,
+because pymoo's objects, one per network, take ten times as long as scoring them.
 
-Where one network is searched, one that needs less than `_GOAL` of a budget is no better for that: the population then
-gathers where the budget binds, rather than along the whole front (goals: Deb, "Solving goal programming problems using
-multi-objective genetic algorithms", CEC 1999).
+In a search for a single network, costs below `_GOAL` of a budget give no advantage: the population then concentrates
+near the budget instead of the whole front (goals: Deb, "Solving goal programming problems using multi-objective genetic
+algorithms", CEC 1999).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GOAL = 0.9
 
 @dataclass(slots=True)
 class _Population:
-    """Networks ``(n, variables)``, losses ``(n, objectives)``, excess over the budgets, rank and crowding ``(n,)``."""
+    """Networks ``(n, variables)``, losses ``(n, objectives)``, constraint violation, rank and crowding ``(n,)``."""
 
     genes: Codes
     losses: Floats
@@ -42,7 +42,7 @@ def search_nsga2(problem: Problem, options: StrategyOptions) -> Outcome:
 
 
 def nsga2_front(problem: Problem, options: StrategyOptions) -> Outcome:
-    """The networks within the budgets that NSGA-II ends with and none of the others dominates."""
+    """The non-dominated networks within the budgets in NSGA-II's last population."""
     archive, last, stopped = _evolve(problem, options, 0.0)
     front = problem.space.canonical(last.genes[(last.rank == 0) & (last.excess == 0)])
     return Outcome(codes=np.unique(front, axis=0), proved=False, stopped=stopped, evaluations=archive.evaluations)
@@ -52,7 +52,7 @@ def _evolve(problem: Problem, options: StrategyOptions, goal: float) -> tuple[Ar
     space, archive = problem.space, Archive(problem, options.candidates)
     rng, total, stopped = np.random.default_rng((problem.seed, 4)), options.evaluations or EVALUATIONS, False
     goals = np.array([problem.limit(o) * goal if goal else -np.inf for o in problem.objectives])
-    goals[np.isinf(goals)] = -np.inf  # without a budget less is always better
+    goals[np.isinf(goals)] = -np.inf  # without a budget, lower is always better
     genes = space.sample(population(_POPULATION, total, options.start), seed=(problem.seed, 5))
     if options.start is not None:
         genes[: len(options.start)] = options.start[: len(genes)]
@@ -79,7 +79,7 @@ def _evolve(problem: Problem, options: StrategyOptions, goal: float) -> tuple[Ar
 
 
 def _survivors(genes: Codes, losses: Floats, excess: Floats, size: int) -> _Population:
-    """The best by front and crowding; those above the budgets come last, by how far above they are."""
+    """The best by front and crowding; those above the budgets come last, by constraint violation."""
     from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
     from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 

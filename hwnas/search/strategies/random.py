@@ -1,4 +1,4 @@
-"""Random search: the baseline that every other strategy has to beat."""
+"""Random search: the baseline for other strategies."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def search_random(problem: Problem, options: StrategyOptions) -> Outcome:
 def draw_within(problem: Problem, networks: int) -> Codes:
     """Distinct random networks within the budgets, in the order drawn: ``(at most networks, variables)``.
 
-    At most `EVALUATIONS` are drawn, so that a tight budget ends the search rather than hanging it; where none of them
-    keeps it, there are none.
+    At most `EVALUATIONS` are drawn, so that the search ends with a tight budget, too; the result may be empty.
     """
     codes = problem.space.sample(EVALUATIONS, seed=(problem.seed, 0))
     codes = codes[problem.excess(codes) == 0]

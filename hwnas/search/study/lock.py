@@ -1,4 +1,4 @@
-"""The lock of a study's file: a killed worker does not hold it, and what the kill cut off does not remain."""
+"""The lock of a study's file: released if a worker is killed, with removal of truncated lines."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _BLOCK = 4096
 
 
 def journal_backend(path: Path) -> JournalFileBackend:
-    """Optuna's storage in a journal file that several workers append to, with a lock of the operating system.
+    """Optuna's storage in a journal file of several workers, with a lock of the operating system.
 
-    Optuna's own locks are files, which a killed worker leaves behind. Its default is a symbolic link, which is broken
-    if the path is relative: optuna 4 then waits for it forever, in a busy loop.
+    Optuna's locks are files, which a killed worker leaves behind. The default is a symbolic link, which is broken if
+    the path is relative: optuna 4 then waits for it forever in a busy loop.
     """
-    lock: Any = _Lock(path)  # optuna's base class of locks is private; it has these two methods and nothing else
+    lock: Any = _Lock(path)  # optuna's base class of locks is private; it has only these two methods
     return JournalFileBackend(str(path), lock_obj=lock)
 
 
 class _Lock:
-    """Held through the operating system, which releases it when the process ends.
+    """A lock of the operating system, which releases it when the process ends.
 
-    Its file has another name than the link that optuna makes: one that an older hwnas left has no effect.
+    Its file name differs from that of optuna's link, so that links left by an older hwnas have no effect.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._held = path, ExitStack()
 
     def acquire(self) -> bool:
-        """Wait until no other worker writes, and remove a line that a kill cut off: optuna refuses what follows it.
+        """Wait until no other worker writes, and remove a truncated line, after which optuna would reject all others.
 
         Raises:
             OutputError: another worker holds the lock for a minute, or the folder cannot be written.
@@ -55,7 +55,7 @@ class _Lock:
 
 
 def _remove_cut_line(path: Path) -> None:
-    """Truncate a file behind its last line end."""
+    """Truncate a file after its last line end."""
     with path.open("rb+") as file:
         end = size = file.seek(0, os.SEEK_END)
         while end:

@@ -1,4 +1,4 @@
-"""Where an optuna study is kept, and that it is opened by those who ask the same of it."""
+"""The storage of an optuna study, and the check that all its workers have the same settings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.storages import BaseStorage
 
-_HEARTBEAT_S = 60  # after a few missed ones, a worker counts as killed
+_HEARTBEAT_S = 60  # after a few missed heartbeats, a worker counts as killed
 
 
 def open_study(wanted: Constraints, storage: str | None, name: str, settings: Mapping[str, object], seed: int) -> Study:
-    """The study of that name, new or as it was left.
+    """The study of that name, new or existing.
 
     Raises:
-        InvalidValue: the study in the storage is of something else; names what differs.
+        InvalidValue: the study in the storage has other settings; the message lists the differences.
         OutputError: the storage cannot be opened.
     """
     import optuna
@@ -49,7 +49,7 @@ def open_study(wanted: Constraints, storage: str | None, name: str, settings: Ma
         ValueError,
     ) as error:
         shown = re.sub(r"//.*@", "//", storage or "")  # without user and password
-        raise OutputError(f"the storage {shown} of study {name} cannot be opened: {error}") from error
+        raise OutputError(f"cannot open the storage {shown} of study {name}: {error}") from error
     asked: dict[str, Any] = {
         "space": wanted.space.name,
         "classes": wanted.space.classes,
@@ -68,7 +68,7 @@ def open_study(wanted: Constraints, storage: str | None, name: str, settings: Ma
         for what in dict.fromkeys((*known, *asked))
         if known.get(what) != asked.get(what)
     ]:
-        raise InvalidValue(f"study {name} is of something else; give another name: {'; '.join(differs)}")
+        raise InvalidValue(f"study {name} has other settings; use another name: {'; '.join(differs)}")
     return study
 
 
@@ -76,7 +76,7 @@ def worker_number(study: Study) -> int:
     """A number that no other worker of the study has; 0 for the first of a new study."""
     from optuna.trial import TrialState, create_trial
 
-    # A trial's number is given once, even to workers that start together.
+    # A trial's number is unique, even for workers that start together.
     mark = uuid.uuid4().hex
     study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"worker": mark}))
     trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
@@ -97,4 +97,4 @@ def _storage(storage: str | None) -> BaseStorage | None:
         from hwnas.search.study.lock import journal_backend
 
         return JournalStorage(journal_backend(Path(storage)))
-    raise InvalidValue(f"a study is stored in a .log or .journal file or a database URL (sqlite:///...), not {storage}")
+    raise InvalidValue(f"the storage must be a .log or .journal file or a database URL (sqlite:///...), not {storage}")

@@ -1,8 +1,8 @@
-"""Search where one evaluation is a training: an optuna study, which may be killed and shared by several machines.
+"""Search with one training per evaluation: an optuna study, which can be resumed and shared by several machines.
 
-Every trial of the study is one network that its sampler drew. What a network costs is known before it is trained, so
-one over its budgets is only reported to the sampler, as optuna's constraints; neither is a network trained twice. A
-sampler that knows too little yet, or draws no network worth training, is given random networks within the budgets.
+Every trial of the study is one network that its sampler proposed. The costs of a network are known before training, so
+one above its budgets is only reported to the sampler, as optuna's constraints; no network is trained twice. A sampler
+with too few trained networks, or that proposes none worth training, gets random networks within the budgets.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Train = Callable[[Arch], Iterator[float]]
-"""Trains a network and yields its validation accuracy after each epoch; `SearchStopped` ends the study early."""
+"""Trains a network and yields its validation accuracy after each epoch; raises `SearchStopped` to end the study."""
 
-_START = 10  # trained networks from which a sampler goes on by itself: what those of optuna count as a start, too
-_STUCK = 10  # draws in a row of which none was trained, after which a sampler is given a random network
-_TRIES = 1000  # random networks among which one is looked for that was not trained yet
-_AT_ONCE = 64  # random networks that are drawn together
-_STEPS = 300  # changes by which a random network may come within its budgets
+_START = 10  # trained networks before a sampler proposes: also the default of optuna's samplers
+_STUCK = 10  # consecutive untrained proposals after which a sampler gets a random network
+_TRIES = 1000  # random networks to draw until one was not trained yet
+_AT_ONCE = 64  # random networks per draw
+_STEPS = 300  # largest number of changes that bring a random network within its budgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
-    """A way to choose the next network.
+    """A sampler of networks.
 
     Attributes:
         make: from a seed to optuna's sampler.
-        conditional: it is asked only for variables that matter; otherwise for all of them.
-        prunes: it learns from trainings that were cut short, so they may be.
+        conditional: whether it samples only variables with an effect; otherwise all of them.
+        prunes: whether it learns from pruned trainings, so that pruning is allowed.
     """
 
     make: Callable[[int], BaseSampler]
@@ -83,7 +83,7 @@ def _random(seed: int) -> BaseSampler:
 
 SAMPLERS: dict[str, Sampler] = {
     "tpe": Sampler(make=_tpe, conditional=True, prunes=True),
-    "gp": Sampler(make=_gp, conditional=False, prunes=False),  # optuna's learns from completed trials of all variables
+    "gp": Sampler(make=_gp, conditional=False, prunes=False),  # it learns from completed trials of all variables only
     "random": Sampler(make=_random, conditional=True, prunes=True),
 }
 
@@ -103,50 +103,50 @@ def search_study(
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
 ) -> Found:
-    """The best of the networks that a study trains, all within the budgets.
+    """Train networks within the budgets in a study, and return the best.
 
-    Workers on several machines may call this with the same storage and name, and a worker that was killed may be
-    started again: the study goes on until all of them together have trained `trials` networks. A worker ends the
-    training that it is at, so W workers may train up to W - 1 more; and two that draw the same network at the same
-    time may both train it.
+    Workers on several machines may call this with the same storage and name, and a killed worker may be started again:
+    the study continues until all of them together have trained `trials` networks. A worker finishes its current
+    training, so W workers may train up to W - 1 more; and two that propose the same network at the same time may both
+    train it.
 
     Args:
-        wanted: the space, and what its networks may cost.
-        train: trains a network from scratch; of what it yields, the accuracy after the last epoch counts.
-        trials: networks to train in the whole study; those whose training was cut short count, too.
-        sampler: a key of `SAMPLERS`. With ``tpe`` and ``random``, Hyperband cuts trainings short that do badly.
-        epochs: of a training: accuracies that `train` yields.
-        storage: a file that ends in ``.log`` or ``.journal``, which may lie on a network drive; the URL of a database,
-            such as ``sqlite:///study.db`` or ``postgresql://...``; None keeps the study in memory.
-        name: of the study, by which it is found again in its storage.
-        settings: of the trainings, as JSON has them: a worker that trains otherwise is refused.
-        seed: of what is drawn; each worker that opens the study adds a number of its own.
-        candidates: at most how many networks to give.
-        progress: callback, invoked after every draw with the number of trained networks.
-        stop: asked between draws and between epochs; after a True the best so far are returned.
+        wanted: the space and the budgets.
+        train: trains a network from scratch; the last accuracy that it yields counts.
+        trials: number of networks to train in the whole study, including pruned ones.
+        sampler: a key of `SAMPLERS`. With ``tpe`` and ``random``, Hyperband prunes bad trainings.
+        epochs: number of accuracies that `train` yields.
+        storage: a ``.log`` or ``.journal`` file, possibly on a network drive; the URL of a database, such as
+            ``sqlite:///study.db`` or ``postgresql://...``; None keeps the study in memory.
+        name: name of the study in its storage.
+        settings: of the trainings, as JSON values: a worker with other settings is rejected.
+        seed: random seed; each worker adds its own number.
+        candidates: largest number of networks to return.
+        progress: callback, invoked after every proposal with the number of trained networks.
+        stop: polled between proposals and between epochs; when it returns True, the best so far are returned.
 
     Returns:
-        The networks trained to the end, the most accurate first; ``predicted_accuracy`` is their measured accuracy.
+        The completely trained networks, the most accurate first; ``predicted_accuracy`` is their measured accuracy.
         `Found.evaluations` counts the networks trained by all workers. No candidates if it was stopped before the
         first was trained.
 
     Raises:
         UnknownName: there is no such sampler.
-        InvalidValue: fewer than one trial, epoch or candidate; the study in the storage is of something else;
+        InvalidValue: fewer than one trial, epoch or candidate; the study in the storage has other settings;
             `train` yields fewer accuracies than epochs, or one that is NaN or infinite.
-        InfeasibleBudget: no network keeps the budgets.
+        InfeasibleBudget: no network is within the budgets.
         OutputError: the storage cannot be opened.
-        TableError: a confidence is given, but a latency model has no margin.
+        TableError: a confidence is set, but a latency model has no margin.
     """
     if sampler not in SAMPLERS:
         raise UnknownName("sampler", sampler, SAMPLERS)
     for what, number in {"trials": trials, "epochs": epochs, "candidates": candidates}.items():
         if number < 1:
-            raise InvalidValue(f"a study takes at least 1 of {what}, not {number}")
+            raise InvalidValue(f"a study needs at least 1 of {what}, not {number}")
     check_feasible(wanted)
     import optuna
 
-    # Its warnings would only repeat, with a traceback, the errors that reach the caller.
+    # Its warnings would only repeat errors that reach the caller, with a traceback.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     chosen = SAMPLERS[sampler]
     study = open_study(wanted, storage, name, {"epochs": epochs, **settings}, seed)
@@ -160,7 +160,7 @@ def search_study(
         objectives=wanted.objectives,
         budgets=wanted.budgets,
         confidence=wanted.confidence,
-        accuracy=lambda codes: -wanted.excess(codes),  # no model: the problem is only to come within the budgets
+        accuracy=lambda codes: -wanted.excess(codes),  # no model: the problem is only to meet the budgets
         seed=seed,
     )
     objective = _Objective(problem=problem, train=train, epochs=epochs, conditional=chosen.conditional, stop=stop)
@@ -170,7 +170,9 @@ def search_study(
         if sampler == "random" or len(trained) < _START or idle >= _STUCK:
             new = next((row for row in itertools.islice(draws, _TRIES) if row.tobytes() not in trained), None)
             if new is None:
-                log.warning("study %s ends with %d networks: %d random ones were all known", name, len(trained), _TRIES)
+                log.warning(
+                    "study %s ends with %d networks: %d random ones were already trained", name, len(trained), _TRIES
+                )
                 break
             study.enqueue_trial(objective.params(new))
         try:
@@ -192,7 +194,7 @@ def search_study(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Objective:
-    """What optuna calls with each trial: the accuracy of the network that the trial's sampler draws."""
+    """Optuna's objective: the accuracy of the network that the trial's sampler proposes."""
 
     problem: Problem
     train: Train
@@ -208,7 +210,7 @@ class _Objective:
         over = self._tell_excess(trial, row)
         trained = _trained(trial.study, self.problem.space)
         if over:
-            # The Gaussian process needs some accuracy of every network: the mean says the least.
+            # The Gaussian process needs an accuracy of every network; the mean is the least informative.
             values = [same.values[0] for same in trained.values() if same.state == TrialState.COMPLETE]
             if not values:
                 raise TrialPruned
@@ -224,15 +226,15 @@ class _Objective:
         return self._train(trial, row)
 
     def params(self, row: Codes) -> dict[str, int]:
-        """The values that a trial is given to draw this network, ``(variables,)``."""
+        """The values that make a trial propose this network, ``(variables,)``."""
         [arch] = self.problem.space.decode(row[None])
         return self.problem.space.describe(arch) if self.conditional else dict(arch)
 
     def _suggest(self, trial: Trial) -> Codes:
-        """The canonical code ``(variables,)`` of the network that the sampler draws."""
+        """The canonical code ``(variables,)`` of the network that the sampler proposes."""
         values: dict[str, int] = {}
         waiting = list(self.problem.space.variables)
-        waiting.sort(key=lambda variable: variable.requires is not None)  # what others require is drawn first
+        waiting.sort(key=lambda variable: variable.requires is not None)  # required variables first
         for variable in waiting:
             needed = variable.requires
             matters = not self.conditional or needed is None or values[needed[0]] >= needed[1]
@@ -243,7 +245,7 @@ class _Objective:
         return _row(self.problem.space, values)
 
     def _tell_excess(self, trial: Trial, row: Codes) -> bool:
-        """Tell the sampler how much of each budget is left, and say whether one is exceeded."""
+        """Report the constraint violations to the sampler; return whether a budget is exceeded."""
         held = self.problem.held
         shares = held(row[None])[0] / np.array(held.limits) - 1 if self.problem.budgets else np.zeros(0)
         for objective, share in zip(self.problem.budgeted, shares, strict=True):
@@ -257,35 +259,37 @@ class _Objective:
         epoch, accuracy = 0, math.nan
         for epoch, accuracy in zip(range(1, self.epochs + 1), self.train(arch), strict=False):
             if not math.isfinite(accuracy):
-                raise InvalidValue(f"the accuracy of a network is a number, but after epoch {epoch} it is {accuracy}")
+                raise InvalidValue(
+                    f"the accuracy of a network must be finite, but after epoch {epoch} it is {accuracy}"
+                )
             trial.report(accuracy, epoch)
             if epoch < self.epochs and self.stop():
                 raise SearchStopped("a training was stopped")
             if epoch < self.epochs and trial.should_prune():
                 raise TrialPruned
         if epoch < self.epochs:
-            raise InvalidValue(f"a training gives an accuracy after each of {self.epochs} epochs, but gave {epoch}")
+            raise InvalidValue(f"a training must yield {self.epochs} accuracies, one per epoch, but yielded {epoch}")
         return accuracy
 
 
 def _row(space: Space, values: dict[str, Any]) -> Codes:
-    """Values of variables, perhaps without those that do not matter, as canonical code: ``(variables,)``."""
+    """Values of variables, possibly without those that have no effect, as canonical code: ``(variables,)``."""
     code = [variable.values.index(values.get(variable.name, variable.values[0])) for variable in space.variables]
     [row] = space.canonical(np.array([code], np.uint8))
     return np.asarray(row, np.uint8)
 
 
 def _trained(study: Study, space: Space) -> dict[bytes, FrozenTrial]:
-    """Canonical code of each network that the study has trained, to the end or in part -> its trial."""
+    """Canonical code of each completely or partly trained network of the study -> its trial."""
     from optuna.trial import TrialState
 
     finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     trained = (trial for trial in reversed(finished) if "trained" in trial.user_attrs)
-    return {_row(space, trial.params).tobytes(): trial for trial in trained}  # of two trainings, the first
+    return {_row(space, trial.params).tobytes(): trial for trial in trained}  # the first of two trainings
 
 
 def _best(wanted: Constraints, trained: dict[bytes, FrozenTrial]) -> list[Candidate]:
-    """The networks that were trained to the end, the most accurate first, the one trained first among equals."""
+    """The completely trained networks, the most accurate first, the earliest first among equals."""
     from optuna.trial import TrialState
 
     complete = [trial for trial in trained.values() if trial.state == TrialState.COMPLETE]
@@ -301,12 +305,12 @@ def _best(wanted: Constraints, trained: dict[bytes, FrozenTrial]) -> list[Candid
 
 
 def _random_networks(problem: Problem) -> Iterator[Codes]:
-    """Random networks ``(variables,)``, changed at random until they are within the budgets; without end."""
+    """An endless stream of random networks ``(variables,)``, changed at random until they are within the budgets."""
     space = problem.space
     for number in itertools.count():
         rng = np.random.default_rng((problem.seed, 1, number))
         codes = _walked(problem, space.sample(_AT_ONCE, seed=(problem.seed, 0, number)), rng)
-        if not len(codes):  # budgets that hardly any network keeps: from the cheapest ones instead
+        if not len(codes):  # tight budgets: start from the cheapest networks instead
             cheapest = np.stack([least(space, objective.total)[0] for objective in problem.budgeted])
             codes = _walked(problem, np.repeat(cheapest, -(-_AT_ONCE // len(cheapest)), axis=0), rng)
         if not len(codes):
@@ -315,7 +319,7 @@ def _random_networks(problem: Problem) -> Iterator[Codes]:
 
 
 def _walked(problem: Problem, codes: Codes, rng: np.random.Generator) -> Codes:
-    """Those of some networks that random changes bring within the budgets."""
+    """The networks that random changes bring within the budgets."""
     excess = problem.excess(codes)
     for _ in range(_STEPS):
         if not excess.any():
