@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hwnas import workflows as workflows
     from hwnas.accuracy import Evaluator, fit_accuracy, recalibrate
     from hwnas.data import Data, open_data
-    from hwnas.deploy import bench, export, open_bundle
+    from hwnas.deploy import bench, export, open_bundle, verify
     from hwnas.errors import HwnasError, InfeasibleBudget
     from hwnas.latency import LatencyModel, LatencyTable, load_model, read_table, write_table
     from hwnas.latency.loss import LatencyLoss
@@ -67,13 +67,14 @@ __all__ = [
     "sweep",
     "train",
     "validate",
+    "verify",
     "write_table",
 ]
 
 _EXPORTS = {
     "accuracy": ("Evaluator", "fit_accuracy", "recalibrate"),
     "data": ("Data", "open_data"),
-    "deploy": ("bench", "export", "open_bundle"),
+    "deploy": ("bench", "export", "open_bundle", "verify"),
     "errors": ("HwnasError", "InfeasibleBudget"),
     "latency": (
         "LatencyModel",

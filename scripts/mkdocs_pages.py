@@ -22,6 +22,7 @@ PAGES = {
     "exporters/README.md": "recipes.md",
     "latency_tables/README.md": "tables.md",
     "benchmarks/README.md": "benchmarks.md",
+    "examples/README.md": "examples.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",

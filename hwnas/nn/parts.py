@@ -22,7 +22,7 @@ class Part:
 
     Attributes:
         channels: number of leading channels along each sliced axis.
-        steps: sides of a depthwise kernel before and after each transformation.
+        steps: sides of a kernel before and after each transformation.
     """
 
     channels: tuple[slice, ...]
@@ -82,8 +82,8 @@ class _Shrunk:
 
     def __init__(self, larger: Tensor, steps: Sequence[tuple[int, int]], matrices: Sequence[Tensor]) -> None:
         (before, side), *others = steps
-        self.steps, self.matrices = steps, matrices
-        self.read = larger.flatten(1).index_select(1, _centre(before, side, larger.device))
+        self.steps, self.matrices, self.inputs = steps, matrices, larger.shape[1]
+        self.read = larger.reshape(-1, before * before).index_select(1, _centre(before, side, larger.device))
         self.products = [matrices[0]]
         for step, matrix in zip(others, matrices[1:], strict=True):
             side = step[1]
@@ -92,11 +92,11 @@ class _Shrunk:
 
     def kernels(self) -> Tensor:
         """The smaller kernels; not stored: a node that references its own output is never freed."""
-        return (self.read @ self.products[-1].T).view(-1, 1, self.side, self.side)
+        return (self.read @ self.products[-1].T).view(-1, self.inputs, self.side, self.side)
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Gradients of the larger kernels and of the matrices."""
-        gradient = gradient.flatten(1)
+        gradient = gradient.reshape(-1, self.side * self.side)
         read, product = gradient @ self.products[-1], gradient.T @ self.read
         found: list[Tensor] = []
         for i in reversed(range(1, len(self.steps))):
@@ -105,7 +105,7 @@ class _Shrunk:
             product = torch.zeros_like(before).index_copy_(0, centre, self.matrices[i].T @ product)
         side, after = self.steps[0]
         larger = read.new_zeros(len(read), side * side).index_copy_(1, _centre(side, after, read.device), read)
-        return larger.view(-1, 1, side, side), [product, *found]
+        return larger.view(-1, self.inputs, side, side), [product, *found]
 
 
 @cache

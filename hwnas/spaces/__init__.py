@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.spaces.catalog import SPACES, Family, make_space, notation_of, space_names
 from hwnas.spaces.domain import Domain
-from hwnas.spaces.ops import Op, parse_op
+from hwnas.spaces.ops import Op, make_op, parse_op
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.slotsum import SlotFunction, SlotMax, SlotSum
 from hwnas.spaces.space import Arch, Codes, Space
@@ -22,6 +22,7 @@ __all__ = [
     "SlotSum",
     "Space",
     "Variable",
+    "make_op",
     "make_space",
     "notation_of",
     "parse_op",

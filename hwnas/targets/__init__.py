@@ -25,7 +25,7 @@ from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
 from hwnas.targets.host import Host, detect_host, usable_cores
 from hwnas.targets.quota import Quota, cpu_quota
 from hwnas.targets.recipe import Parity, Quantization, Recipe
-from hwnas.targets.runtimes import RUNTIMES
+from hwnas.targets.runtimes import RUNTIMES, RuntimeFacts
 from hwnas.targets.topology import Chosen, Topology, choose_cores, read_topology
 from hwnas.targets.weights import adds_exactly, saturates_here, with_weights
 
@@ -41,6 +41,7 @@ __all__ = [
     "Quantization",
     "Quota",
     "Recipe",
+    "RuntimeFacts",
     "Target",
     "Topology",
     "adds_exactly",

@@ -39,10 +39,11 @@ def test_parts_are_the_first_channels() -> None:
     assert [part.data_ptr() for part in parts] == [weight.data_ptr(), scale.data_ptr()]
 
 
+@pytest.mark.parametrize("inputs", [1, 3])
 @pytest.mark.parametrize("side", [5, 3])
-def test_kernels_pass_through_their_transformations(side: int) -> None:
-    """Values and gradients are those of one step after the other."""
-    kernels, five, three = tensors((6, 1, 7, 7), (25, 25), (9, 9))
+def test_kernels_pass_through_their_transformations(side: int, inputs: int) -> None:
+    """Values and gradients are those of one step after the other, for depthwise and for full convolutions."""
+    kernels, five, three = tensors((6, inputs, 7, 7), (25, 25), (9, 9))
     given = [kernels, five, three][: 1 + len(STEPS[side])]
     (taken,) = take([Part((slice(4),), STEPS[side])], given)
     expected = by_slices(kernels, 4, *given[1:])
