@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from hwnas.spaces.catalog import SPACES, Family, make_space, notation_of, space_names
+from hwnas.spaces.catalog import (
+    SPACES,
+    Adjustable,
+    Family,
+    absolute_space,
+    make_space,
+    notation_of,
+    space_name,
+    space_names,
+    space_options,
+)
 from hwnas.spaces.domain import Domain
 from hwnas.spaces.ops import Op, make_op, parse_op
+from hwnas.spaces.options import SpaceFile, SpaceOptions, StageOptions, base_of
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.slotsum import SlotFunction, SlotMax, SlotSum
 from hwnas.spaces.space import Arch, Codes, Space
 
 __all__ = [
     "SPACES",
+    "Adjustable",
     "Arch",
     "Codes",
     "Domain",
@@ -21,10 +33,17 @@ __all__ = [
     "SlotMax",
     "SlotSum",
     "Space",
+    "SpaceFile",
+    "SpaceOptions",
+    "StageOptions",
     "Variable",
+    "absolute_space",
+    "base_of",
     "make_op",
     "make_space",
     "notation_of",
     "parse_op",
+    "space_name",
     "space_names",
+    "space_options",
 ]

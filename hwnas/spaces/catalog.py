@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from hwnas.errors import InvalidValue
+from hwnas.errors import InvalidValue, UnknownName
 from hwnas.plugins import Registry, absolute_name
 from hwnas.spaces.darts import DARTS, Darts, genotype
 from hwnas.spaces.mobilenet import MOBILENETS
 from hwnas.spaces.nasbench201 import NASBENCH201S, NasBench201, nasbench201_string
+from hwnas.spaces.options import SpaceOptions, base_of, options_of, read_space_file, split_name
 from hwnas.spaces.resnet import RESNETS
 from hwnas.spaces.space import Arch, Space
 
@@ -30,6 +33,18 @@ class Family(Protocol):
         """The space for images with these numbers of channels and classes."""
 
 
+@runtime_checkable
+class Adjustable(Family, Protocol):
+    """A family with options."""
+
+    @property
+    def options(self) -> SpaceOptions:
+        """The options that the family has, with its values; None for others."""
+
+    def adjusted(self, options: SpaceOptions) -> Family:
+        """The family with these options; those that are None keep their values."""
+
+
 SPACES: dict[str, Family] = {family.name: family for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS)}
 _KNOWN = Registry(
     "space",
@@ -40,6 +55,7 @@ _KNOWN = Registry(
     takes_files=True,
 )
 _MOST_CLASSES = 1_000_000
+_TOML = ".toml"
 
 
 def space_names() -> list[str]:
@@ -48,30 +64,105 @@ def space_names() -> list[str]:
 
 
 def make_space(
-    name: str, *, in_channels: int | None = None, classes: int | None = None, recorded: bool = False
+    name: str,
+    *,
+    in_channels: int | None = None,
+    classes: int | None = None,
+    options: SpaceOptions | Mapping[str, object] | None = None,
+    recorded: bool = False,
 ) -> Space:
     """A space by name.
 
     Args:
-        name: one of `space_names`, or ``path/to/file.py:NAME`` of a family; the space has this name, with the path
-            made absolute.
+        name: one of `space_names`, or ``path/to/file.py:NAME`` of a family; both may have options,
+            ``mobilenetv3-small+resolution=64,80,96+width=0.5``. Or a TOML file (`hwnas.spaces.options.SpaceFile`). The
+            space has the name with the path made absolute and with all options (`hwnas.spaces.options`).
         in_channels: channels of the images; the space's default if None.
         classes: number of classes; the space's default if None.
+        options: e.g. ``{"resolution": [64, 80, 96], "width": 0.5}``; they take precedence over those in the name.
         recorded: whether the name was read from a file, as in `hwnas.plugins.Registry.get`.
 
     Raises:
-        UnknownName: there is no such space.
+        UnknownName: there is no such space or option.
         PluginError: it belongs to a plugin or a file and cannot be loaded.
-        InvalidValue: `in_channels` is not 1 or 3, or there are fewer than two classes or over a million.
+        SpecError: a TOML file is invalid.
+        InvalidValue: `in_channels` is not 1 or 3, there are fewer than two classes or over a million, or an option is
+            invalid or does not fit the space.
     """
-    family = _KNOWN.get(name, recorded=recorded)
+    base, changes = _parts(name, options, recorded=recorded)
+    family = _KNOWN.get(base, recorded=recorded)
+    if changes.given:
+        try:
+            family, changes = _adjusted(family, base, changes)
+        except InvalidValue as error:
+            raise InvalidValue(f"{name}: {error}") from error
     in_channels = family.in_channels if in_channels is None else in_channels
     classes = family.classes if classes is None else classes
     if in_channels not in (1, 3):
         raise InvalidValue(f"images have 1 or 3 channels, not {in_channels}")
     if not 2 <= classes <= _MOST_CLASSES:
         raise InvalidValue(f"the number of classes must be between 2 and {_MOST_CLASSES:,}, not {classes:,}")
-    return replace(family.space(in_channels=in_channels, classes=classes), name=absolute_name(name))
+    made = family.space(in_channels=in_channels, classes=classes)
+    return replace(made, name=absolute_name(base) + changes.text)
+
+
+def space_name(name: str, options: SpaceOptions | Mapping[str, object] | None = None) -> str:
+    """The name of a space with options, as `make_space` gives it.
+
+    Raises:
+        UnknownName, PluginError, SpecError, InvalidValue: as `make_space`.
+    """
+    return make_space(name, options=options).name
+
+
+def space_options(name: str) -> SpaceOptions:
+    """The options of a space by name, with their values; all None if it has none.
+
+    Raises:
+        UnknownName, PluginError, SpecError, InvalidValue: as `make_space`.
+    """
+    base, changes = _parts(name, None, recorded=False)
+    family = _KNOWN.get(base)
+    return changes.over(family.options) if isinstance(family, Adjustable) else changes
+
+
+def absolute_space(name: str, folder: Path) -> str:
+    """A name or a TOML file of a space, independent of the current folder.
+
+    Args:
+        name: see `make_space`.
+        folder: base of a relative path.
+    """
+    base = base_of(name)
+    path = str(folder.absolute() / Path(base).expanduser()) if base.endswith(_TOML) else absolute_name(base, folder)
+    return path + name[len(base) :]
+
+
+def _parts(
+    name: str, options: SpaceOptions | Mapping[str, object] | None, *, recorded: bool
+) -> tuple[str, SpaceOptions]:
+    """The base of a space and its options."""
+    if name in _KNOWN.builtin:
+        return name, options_of(options)
+    base, named = split_name(name)
+    changes = options_of(options).over(named)
+    if base.endswith(_TOML) and not recorded:  # files record the options, never a TOML file
+        base, in_file = read_space_file(Path(base).expanduser())
+        changes = changes.over(in_file)
+    return base, changes
+
+
+def _adjusted(family: Family, base: str, changes: SpaceOptions) -> tuple[Family, SpaceOptions]:
+    """A family with options, and those of them that differ from its own values."""
+    own = family.options.given if isinstance(family, Adjustable) else {}
+    for option in changes.given:
+        if option not in own:
+            raise UnknownName(f"option of the space {base}:", option, own)
+    assert isinstance(family, Adjustable)
+    differing = SpaceOptions.model_construct(
+        **{key: value for key, value in changes.given.items() if value != own[key]}
+    )
+    return (family.adjusted(differing) if differing.given else family), differing
 
 
 def notation_of(arch: Arch) -> str | None:
@@ -80,7 +171,7 @@ def notation_of(arch: Arch) -> str | None:
     Raises:
         UnknownName: its space is unknown.
     """
-    family = _KNOWN.get(arch.space, recorded=True)
+    family = _KNOWN.get(base_of(arch.space), recorded=True)
     if isinstance(family, NasBench201):
         return nasbench201_string(arch)
     return genotype(arch) if isinstance(family, Darts) else None

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ast
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import NamedTuple
 
 from hwnas.errors import InvalidValue
 from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
+from hwnas.spaces.options import SpaceOptions, check_sides, scaled_channels
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Arch, Space
 from hwnas.spaces.wiring import IMAGE, Position
@@ -67,6 +68,22 @@ class Darts:
     resolutions: tuple[int, ...] = (32,)
     classes: int
     in_channels: int
+
+    @property
+    def options(self) -> SpaceOptions:
+        """The options of this family, with its values."""
+        return SpaceOptions.model_construct(resolution=self.resolutions, width=1.0)
+
+    def adjusted(self, options: SpaceOptions) -> Darts:
+        """This family with options; those that are None keep their values. `width` scales `channels`.
+
+        Raises:
+            InvalidValue: a resolution is not a multiple of 4, or the number of channels is odd.
+        """
+        resolutions = options.resolution or self.resolutions
+        check_sides(resolutions, 4, multiple=4)
+        channels = scaled_channels(self.channels, options.width or 1.0, multiple=2)
+        return replace(self, resolutions=resolutions, channels=channels)
 
     def space(self, *, in_channels: int, classes: int) -> Space:
         """The space of these networks for images of `in_channels` channels and `classes` classes.

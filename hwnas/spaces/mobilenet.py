@@ -7,11 +7,13 @@ Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from hwnas.spaces.kinds import make_divisible
 from hwnas.spaces.ops import Op, make_op
+from hwnas.spaces.options import SpaceOptions, StageOptions, check_sides
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Space
 
@@ -68,6 +70,39 @@ class MobileNet:
     def width(self, base: int) -> int:
         """A width after the multiplier."""
         return make_divisible(base * self.width_mult)
+
+    @property
+    def options(self) -> SpaceOptions:
+        """The options of this family, with its values."""
+        return SpaceOptions.model_construct(
+            resolution=self.resolutions,
+            width=self.width_mult,
+            kernels=self.kernels,
+            expansions=self.expansions,
+            stages=tuple(StageOptions.model_construct(**asdict(stage)) for stage in self.stages),
+        )
+
+    def adjusted(self, options: SpaceOptions) -> MobileNet:
+        """This family with options; those that are None keep their values.
+
+        Raises:
+            InvalidValue: a resolution is smaller than the product of the strides.
+        """
+        stages = self.stages
+        if options.stages is not None:
+            stages = tuple(
+                Stage(width=s.width, stride=s.stride, act=s.act, se=s.se, depths=s.depths) for s in options.stages
+            )
+        resolutions = options.resolution or self.resolutions
+        check_sides(resolutions, 2 * math.prod(stage.stride for stage in stages))
+        return replace(
+            self,
+            resolutions=resolutions,
+            width_mult=self.width_mult if options.width is None else options.width,
+            kernels=options.kernels or self.kernels,
+            expansions=options.expansions or self.expansions,
+            stages=stages,
+        )
 
     def space(self, *, in_channels: int, classes: int) -> Space:
         """The space of these networks for images of `in_channels` channels and `classes` classes."""
@@ -214,6 +249,31 @@ def _mobilenetv3(name: str, width_mult: float) -> MobileNet:
 MOBILENETS = (
     _mobilenetv3("mobilenetv3", 1.0),
     _mobilenetv3("mobilenetv3-w1.2", 1.2),
+    # For images between those of `mobilenetv3-tiny` and `mobilenetv3`. From Howard et al. 2019, table 2
+    # (MobileNetV3-Small): stem, widths, activations and squeeze-excitation of the stages, head and hidden layer. Depths
+    # and kernels include the table's; its expansions are 3 to 6. Unlike there, the first block has stride 1 and no
+    # squeeze-excitation: a total stride of 16 leaves a side of 3 to 8 pixels, as the table's 32 leaves 7 of 224.
+    MobileNet(
+        name="mobilenetv3-small",
+        width_mult=1.0,
+        stem=16,
+        act="hswish",
+        first=(16, "relu"),
+        stages=(
+            Stage(width=24, stride=2, act="relu", se=False, depths=(1, 2, 3)),
+            Stage(width=40, stride=2, act="hswish", se=True, depths=(2, 3, 4)),
+            Stage(width=48, stride=1, act="hswish", se=True, depths=(1, 2, 3)),
+            Stage(width=96, stride=2, act="hswish", se=True, depths=(2, 3, 4)),
+        ),
+        head=576,
+        hidden=1024,
+        resolutions=tuple(range(48, 129, 16)),
+        kernels=(3, 5),
+        expansions=(3, 4, 6),
+        bn_eps=1e-5,
+        classes=10,
+        in_channels=3,
+    ),
     MobileNet(
         name="mobilenetv3-tiny",
         width_mult=1.0,

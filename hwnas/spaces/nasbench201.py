@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import networkx as nx
@@ -17,6 +17,7 @@ import networkx as nx
 from hwnas.errors import InvalidValue
 from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
+from hwnas.spaces.options import SpaceOptions, check_sides, scaled_channels
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Arch, Space
 from hwnas.spaces.wiring import IMAGE, Position
@@ -46,6 +47,22 @@ class NasBench201:
     resolutions: tuple[int, ...] = (32,)
     classes: int
     in_channels: int
+
+    @property
+    def options(self) -> SpaceOptions:
+        """The options of this family, with its values."""
+        return SpaceOptions.model_construct(resolution=self.resolutions, width=1.0)
+
+    def adjusted(self, options: SpaceOptions) -> NasBench201:
+        """This family with options; those that are None keep their values. `width` scales `channels`.
+
+        Raises:
+            InvalidValue: a resolution is not a multiple of 4, or the number of channels is not an integer.
+        """
+        resolutions = options.resolution or self.resolutions
+        check_sides(resolutions, 4, multiple=4)
+        channels = scaled_channels(self.channels, options.width or 1.0, multiple=1)
+        return replace(self, resolutions=resolutions, channels=channels)
 
     def space(self, *, in_channels: int, classes: int) -> Space:
         """The space of these networks for images of `in_channels` channels and `classes` classes."""

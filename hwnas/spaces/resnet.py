@@ -10,11 +10,12 @@ Widths and expansions are ratios; variables are integers, so they are in percent
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from hwnas.spaces.kinds import make_divisible
 from hwnas.spaces.ops import Op, Shape, make_op
+from hwnas.spaces.options import SpaceOptions, check_sides
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Space
 
@@ -46,6 +47,28 @@ class ResNet:
     bn_eps: float
     classes: int
     in_channels: int
+
+    @property
+    def options(self) -> SpaceOptions:
+        """The options of this family, with its values."""
+        return SpaceOptions.model_construct(resolution=self.resolutions, width=1.0, expansions=self.expansions)
+
+    def adjusted(self, options: SpaceOptions) -> ResNet:
+        """This family with options; those that are None keep their values. `width` scales the widths at 100 percent.
+
+        Raises:
+            InvalidValue: a resolution is smaller than the product of the strides.
+        """
+        resolutions = options.resolution or self.resolutions
+        check_sides(resolutions, 2 ** (len(self.stages) + 1))
+        stem, *stages = (make_divisible(base * (options.width or 1.0)) for base in (self.stem, *self.stages))
+        return replace(
+            self,
+            resolutions=resolutions,
+            stem=stem,
+            stages=tuple(stages),
+            expansions=options.expansions or self.expansions,
+        )
 
     def space(self, *, in_channels: int, classes: int) -> Space:
         """The space of these networks for images of `in_channels` channels and `classes` classes.
