@@ -21,6 +21,7 @@ from hwnas.cli import (
     profile,
     report,
     search,
+    spaces,
     streams,
     study,
     subnet,
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(devices.app, name="devices")
+app.add_typer(spaces.app, name="spaces")
 app.add_typer(tables.app, name="tables")
 app.add_typer(supernet.app, name="supernet")
 app.add_typer(subnet.app, name="subnet")

@@ -19,9 +19,16 @@ SpaceName = Annotated[
     str,
     typer.Option(
         "--space",
-        help="Search space: {spaces}; or path/to/file.py:NAME.",
+        help="Search space: {spaces}; or path/to/file.py:NAME; or a TOML file (hwnas spaces list).",
     ),
 ]
+Resolution = Annotated[
+    str | None,
+    typer.Option(help="Resolutions of the space instead of its own: 64,80,96, or 64:128:16 with both ends."),
+]
+Width = Annotated[float | None, typer.Option(help="Width multiplier of the space instead of its own: 0.5.")]
+Kernels = Annotated[str | None, typer.Option(help="Kernel sizes of the space instead of its own: 3,5.")]
+Expansions = Annotated[str | None, typer.Option(help="Expansions of the space instead of its own: 3,6.")]
 Fix = Annotated[
     list[str] | None,
     typer.Option("--fix", help="Restrict a variable to one or several values: resolution=160,192. May be repeated."),
@@ -79,6 +86,20 @@ Resume = Annotated[bool, typer.Option(help="Resume from the folder's checkpoint,
 MAX_SEED = 2**32 - 1
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0, max=MAX_SEED)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
+
+
+def space_with(
+    space: str, resolution: str | None, width: float | None, kernels: str | None, expansions: str | None
+) -> str:
+    """The name of a space with the options of the command line.
+
+    Raises:
+        UnknownName, PluginError, SpecError, InvalidValue: as `hwnas.make_space`.
+    """
+    from hwnas.spaces import space_name
+
+    given = {"resolution": resolution, "width": width, "kernels": kernels, "expansions": expansions}
+    return space_name(space, {name: value for name, value in given.items() if value is not None})
 
 
 def choices(fix: list[str] | None) -> dict[str, list[int]]:

@@ -13,6 +13,10 @@ from hwnas.shown_progress import shown_progress
 def profile(
     space: options.SpaceName,
     target: options.Target,
+    resolution: options.Resolution = None,
+    width: options.Width = None,
+    kernels: options.Kernels = None,
+    expansions: options.Expansions = None,
     fix: options.Fix = None,
     channels: options.Channels = None,
     classes: options.Classes = None,
@@ -39,7 +43,7 @@ def profile(
 
     with shown_progress() as progress:
         answer = workflows.profile(
-            space,
+            options.space_with(space, resolution, width, kernels, expansions),
             target,
             fix=options.choices(fix),
             channels=channels,

@@ -50,9 +50,15 @@ def search(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show where the milliseconds go, and the gain of larger budgets.")
     ] = False,
-    space: Annotated[str | None, typer.Option(help="Search space of a differentiable strategy.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Search space of a differentiable strategy, or a TOML file.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Dataset of a differentiable strategy.")] = None,
     data_path: options.DataPath = None,
+    resolution: options.Resolution = None,
+    width: options.Width = None,
+    kernels: options.Kernels = None,
+    expansions: options.Expansions = None,
     fix: options.Fix = None,
     training: Annotated[
         Path | None, typer.Option(help="Config of a differentiable strategy, a TOML file; see docs/search.md.")
@@ -95,6 +101,7 @@ def search(
             )
         if space is None or data is None:
             raise InvalidValue(f"{strategy} trains its own weights: use --space and --data (not --supernet)")
+        space = options.space_with(space, resolution, width, kernels, expansions)
         with shown_progress() as progress:
             found = workflows.search_differentiably(
                 strategy,
@@ -116,10 +123,11 @@ def search(
         return
     if strategy not in strategy_names():
         raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
-    if supernet is None or space or data or data_path or fix or training or steps or penalty:
+    other = (space, resolution, width, kernels, expansions, data, data_path, fix, training, steps, penalty)
+    if supernet is None or any(given not in (None, []) for given in other):
         raise InvalidValue(
-            f"{strategy} search needs --supernet, which defines space and data; --space, --data, --data-path, --fix, "
-            "--training, --steps and --penalty are for differentiable strategies"
+            f"{strategy} search needs --supernet, which defines space and data; --space and its options, --data, "
+            "--data-path, --fix, --training, --steps and --penalty are for differentiable strategies"
         )
     with shown_progress() as progress:
         answer = workflows.search(

@@ -24,6 +24,10 @@ def study(
         typer.Option(help="Target of a budget without a name; 'this' is the present host.", metavar="DEVICE/RECIPE"),
     ] = None,
     data_path: options.DataPath = None,
+    resolution: options.Resolution = None,
+    width: options.Width = None,
+    kernels: options.Kernels = None,
+    expansions: options.Expansions = None,
     fix: options.Fix = None,
     trials: Annotated[int, typer.Option(help="Total number of networks to train, by all workers.", min=1)] = 50,
     training: options.Training = None,
@@ -58,7 +62,7 @@ def study(
 
     with shown_progress() as progress:
         answer = workflows.study(
-            space,
+            options.space_with(space, resolution, width, kernels, expansions),
             data,
             out,
             budget=budget,

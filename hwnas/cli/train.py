@@ -16,6 +16,10 @@ def train(
     data: options.DataName,
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
     data_path: options.DataPath = None,
+    resolution: options.Resolution = None,
+    width: options.Width = None,
+    kernels: options.Kernels = None,
+    expansions: options.Expansions = None,
     fix: options.Fix = None,
     arch: Annotated[
         Path | None, typer.Option(help="File from `hwnas search`: train this network only, from scratch.")
@@ -39,7 +43,7 @@ def train(
 
     with shown_progress() as progress:
         answer = workflows.train(
-            space,
+            options.space_with(space, resolution, width, kernels, expansions),
             data,
             out,
             data_path=data_path,

@@ -13,6 +13,10 @@ from hwnas.shown_progress import shown_progress
 def validate(
     space: options.SpaceName,
     target: options.Target,
+    resolution: options.Resolution = None,
+    width: options.Width = None,
+    kernels: options.Kernels = None,
+    expansions: options.Expansions = None,
     fix: options.Fix = None,
     channels: options.Channels = None,
     classes: options.Classes = None,
@@ -28,7 +32,8 @@ def validate(
     from hwnas import workflows
     from hwnas.workflows.inputs import space_of
 
-    chosen = space_of(space, options.choices(fix), channels=channels, classes=classes)
+    name = options.space_with(space, resolution, width, kernels, expansions)
+    chosen = space_of(name, options.choices(fix), channels=channels, classes=classes)
     with shown_progress() as progress:
         answer = workflows.validate(chosen, target, tables=tables, networks=networks, seed=seed, progress=progress)
     if as_json:

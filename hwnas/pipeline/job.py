@@ -9,13 +9,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
-from hwnas.spaces import Space, make_space
+from hwnas.spaces import Space, SpaceOptions, absolute_space, make_space
 from hwnas.supernet import TrainConfig
 from hwnas.workflows.training import Accelerator, Precision
 
 
-class SpaceChoice(Spec):
-    """``[space]``: name of the space, and variables that are restricted to some values."""
+class SpaceChoice(SpaceOptions):
+    """``[space]``: name of the space or its TOML file, options, and variables that are restricted to some values."""
 
     name: str
     fix: dict[str, int | list[int]] = Field(default={})
@@ -125,10 +125,13 @@ class Job(Spec):
         """The job's space for its data.
 
         Raises:
-            UnknownName: no such space or variable.
-            InvalidValue: a value that the variable does not have.
+            UnknownName: no such space, option or variable.
+            SpecError: the space is an invalid TOML file.
+            InvalidValue: an option does not fit the space, or the variable does not have a value.
         """
-        return make_space(self.space.name, in_channels=in_channels, classes=classes).fix(**self.space.fix)
+        chosen = self.space
+        space = make_space(chosen.name, in_channels=in_channels, classes=classes, options=chosen)
+        return space.fix(**chosen.fix)
 
 
 def read_job(path: Path) -> Job:
@@ -140,7 +143,7 @@ def read_job(path: Path) -> Job:
     job = read_spec(path, Job)
     # Absolute, because the supernet stores them and can be opened from any folder.
     folder, training = path.parent, job.training
-    space = job.space.model_copy(update={"name": absolute_name(job.space.name, folder)})
+    space = job.space.model_copy(update={"name": absolute_space(job.space.name, folder)})
     data = job.data.model_copy(update={"name": absolute_name(job.data.name, folder)})
     if data.path is not None:
         data = data.model_copy(update={"path": str((folder / data.path).absolute())})

@@ -21,7 +21,7 @@ from hwnas.plugins import file_of
 from hwnas.progress import Progress, silent
 from hwnas.search import strategy_names
 from hwnas.search.objectives import check_budget_text
-from hwnas.spaces import Domain, Space
+from hwnas.spaces import Domain, Space, base_of
 from hwnas.supernet import read_facts
 from hwnas.targets import Target, detect_host, resolve_target
 from hwnas.timing.host import check_host, runtime_versions
@@ -193,7 +193,7 @@ def _runs_on(training: JobTraining) -> dict[str, object]:
 def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
-    if file := file_of(context.space.name):  # stages are executed again when the space's file changes
+    if file := file_of(base_of(context.space.name)):  # stages are executed again when the space's file changes
         domain["file_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     shared, stage = replace(context, progress=progress), partial(Stage, place=place)
     profile = stage(

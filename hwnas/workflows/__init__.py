@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ValidationAnswer,
     )
     from hwnas.workflows.deployment import bench, export, sweep
+    from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
     from hwnas.workflows.measuring import profile, validate
     from hwnas.workflows.relaxed import search_differentiably
     from hwnas.workflows.searching import search
@@ -44,6 +45,8 @@ __all__ = [
     "ProfileAnswer",
     "RelaxedAnswer",
     "SearchAnswer",
+    "SpaceAnswer",
+    "SpaceList",
     "StudyAnswer",
     "SubnetAnswer",
     "SweepAnswer",
@@ -55,9 +58,12 @@ __all__ = [
     "extract_subnet",
     "finetune",
     "import_supernet",
+    "list_spaces",
     "profile",
     "search",
     "search_differentiably",
+    "show_space",
+    "space_file",
     "study",
     "sweep",
     "train",
@@ -68,8 +74,9 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "answers": tuple(name for name in __all__ if name[0].isupper()),
+        "answers": tuple(name for name in __all__ if name[0].isupper() and not name.startswith("Space")),
         "deployment": ("bench", "export", "sweep"),
+        "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
         "measuring": ("profile", "validate"),
         "relaxed": ("search_differentiably",),
         "searching": ("search",),

@@ -1,0 +1,74 @@
+"""`hwnas spaces`: the known search spaces, and the figures of one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hwnas.cli import options
+
+app = typer.Typer(help="List and show search spaces.", no_args_is_help=True)
+_SHOWN = 6  # variables with equal values that are listed by name; --json lists all
+
+
+@app.command("list")
+def list_(as_json: options.AsJson = False) -> None:
+    """List the known search spaces with their resolutions and options."""
+    from hwnas import workflows
+
+    found = workflows.list_spaces()
+    if as_json:
+        options.print_json(found.document())
+        return
+    width = max(len(space.space) for space in found.spaces)
+    typer.echo(f"{'space':{width}}  {'networks':>8}  {'pixels':>9}  options")
+    for space in found.spaces:
+        sides = "{}-{}".format(*space.resolution) if len(set(space.resolution)) > 1 else str(space.resolution[0])
+        typer.echo(f"{space.space:{width}}  {space.networks:8.3g}  {sides:>9}  {', '.join(space.options) or 'none'}")
+    typer.echo("Options follow the name: mobilenetv3-small+resolution=64,80,96+width=0.5")
+
+
+@app.command()
+def show(
+    space: Annotated[
+        str, typer.Argument(help="Name of a space, perhaps with options, or a TOML file.", metavar="NAME")
+    ],
+    resolution: options.Resolution = None,
+    width: options.Width = None,
+    kernels: options.Kernels = None,
+    expansions: options.Expansions = None,
+    channels: options.Channels = None,
+    classes: options.Classes = None,
+    as_toml: Annotated[
+        bool, typer.Option("--toml", help="Print the space as a TOML file with all options, to change and pass on.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Print the variables of a space, the number of its networks, and the sizes of the smallest and the largest."""
+    from hwnas import workflows
+    from hwnas.spaces.options import values_text
+
+    name = options.space_with(space, resolution, width, kernels, expansions)
+    if as_toml:
+        typer.echo(workflows.space_file(name), nl=False)
+        return
+    answer = workflows.show_space(name, channels=channels, classes=classes)
+    if as_json:
+        options.print_json(answer.document())
+        return
+    images = "1 channel" if answer.in_channels == 1 else f"{answer.in_channels} channels"
+    lines = [f"{answer.space}: {answer.networks:.3g} networks; images of {images}, {answer.classes} classes"]
+    for what, network in (("smallest", answer.smallest), ("largest", answer.largest)):
+        lines.append(
+            f"  {what:9} {network.macs / 1e6:,.4g} million MACs at {network.resolution} pixels, "
+            f"{network.params / 1e6:,.4g} million parameters"
+        )
+    lines.append("variables")
+    names: dict[tuple[int, ...], list[str]] = {}
+    for variable, values in answer.variables.items():
+        names.setdefault(tuple(values), []).append(variable)
+    for values, same in names.items():
+        some = f"{same[0]} to {same[-1]} ({len(same)} variables)" if len(same) > _SHOWN else ", ".join(same)
+        lines.append(f"  {some}: {values_text(values)}")
+    typer.echo("\n".join(lines))

@@ -1,0 +1,143 @@
+"""The known spaces, and the figures of one."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from hwnas.errors import PluginError
+from hwnas.files import Spec
+from hwnas.workflows.answers import Answer
+
+if TYPE_CHECKING:
+    from hwnas.spaces import Arch, Space
+
+log = logging.getLogger(__name__)
+
+
+class NetworkSize(Spec):
+    """The size of a network.
+
+    Attributes:
+        resolution: side of its images, in pixels.
+        macs: for one image.
+        params: weights, biases, and scale and shift of BN.
+    """
+
+    resolution: int
+    macs: int
+    params: int
+
+
+class SpaceAnswer(Answer):
+    """Result of `hwnas.workflows.show_space`.
+
+    Attributes:
+        space: name of the space, with its options.
+        in_channels, classes: of its networks.
+        networks: number of different networks.
+        resolution: smallest and largest side of the images, in pixels.
+        variables: name of a variable -> its values.
+        options: the options that the space has, with their values; empty if it has none.
+        smallest, largest: sizes of the networks with the first and with the last value of every variable (see
+            `hwnas.Space.smallest`).
+    """
+
+    space: str
+    in_channels: int
+    classes: int
+    networks: int
+    resolution: tuple[int, int]
+    variables: dict[str, list[int]]
+    options: dict[str, Any]
+    smallest: NetworkSize
+    largest: NetworkSize
+
+
+class ListedSpace(Spec):
+    """A space in `SpaceList`: name, number of networks, smallest and largest side of the images, names of options."""
+
+    space: str
+    networks: int
+    resolution: tuple[int, int]
+    options: list[str]
+
+
+class SpaceList(Answer):
+    """Result of `hwnas.workflows.list_spaces`: the known spaces."""
+
+    spaces: list[ListedSpace]
+
+
+def show_space(name: str, *, channels: int | None = None, classes: int | None = None) -> SpaceAnswer:
+    """Variables and sizes of a space.
+
+    Args:
+        name: as in `hwnas.make_space`: a name, perhaps with options, or a TOML file.
+        channels: of the images; the space's default if None.
+        classes: likewise.
+
+    Raises:
+        UnknownName: there is no such space or option.
+        SpecError: a TOML file is invalid.
+        InvalidValue: an option or a number is invalid.
+        PluginError: the space belongs to a plugin or a file and cannot be loaded.
+    """
+    from hwnas.spaces import make_space, space_options
+
+    space = make_space(name, in_channels=channels, classes=classes)
+    return SpaceAnswer(
+        space=space.name,
+        in_channels=space.in_channels,
+        classes=space.classes,
+        networks=space.size,
+        resolution=_sides(space),
+        variables=space.choices,
+        options=space_options(name).model_dump(mode="json", exclude_none=True),
+        smallest=_size(space, space.smallest),
+        largest=_size(space, space.largest),
+    )
+
+
+def space_file(name: str) -> str:
+    """A space as the text of a TOML file (`hwnas.spaces.SpaceFile`) with all its options, to start from.
+
+    Args:
+        name: as in `show_space`.
+
+    Raises:
+        UnknownName, SpecError, InvalidValue, PluginError: as `show_space`.
+    """
+    from hwnas.files import toml_text
+    from hwnas.spaces import SpaceFile, base_of, make_space, space_options
+
+    base = base_of(make_space(name).name)
+    return toml_text(SpaceFile.model_construct(schema_=1, base=base, **space_options(name).given))
+
+
+def list_spaces() -> SpaceList:
+    """The spaces of hwnas and of plugins; one that cannot be loaded is skipped with a warning."""
+    from hwnas.spaces import make_space, space_names, space_options
+
+    found = []
+    for name in space_names():
+        try:
+            space = make_space(name)
+        except PluginError as error:
+            log.warning("left out: %s", error)
+            continue
+        options = list(space_options(name).given)
+        found.append(ListedSpace(space=name, networks=space.size, resolution=_sides(space), options=options))
+    return SpaceList(spaces=found)
+
+
+def _sides(space: Space) -> tuple[int, int]:
+    sides = space.choices["resolution"]
+    return sides[0], sides[-1]
+
+
+def _size(space: Space, arch: Arch) -> NetworkSize:
+    ops = [op for _, op in space.ops(arch)]
+    return NetworkSize(
+        resolution=arch["resolution"], macs=sum(op.macs for op in ops), params=sum(op.params for op in ops)
+    )
