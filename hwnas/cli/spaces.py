@@ -66,8 +66,8 @@ def show(
         )
     lines.append("variables")
     names: dict[tuple[int, ...], list[str]] = {}
-    for variable, values in answer.variables.items():
-        names.setdefault(tuple(values), []).append(variable)
+    for variable, choices in answer.variables.items():
+        names.setdefault(tuple(choices), []).append(variable)
     for values, same in names.items():
         some = f"{same[0]} to {same[-1]} ({len(same)} variables)" if len(same) > _SHOWN else ", ".join(same)
         lines.append(f"  {some}: {values_text(values)}")

@@ -108,11 +108,12 @@ def space_file(name: str) -> str:
     Raises:
         UnknownName, SpecError, InvalidValue, PluginError: as `show_space`.
     """
-    from hwnas.files import toml_text
-    from hwnas.spaces import SpaceFile, base_of, make_space, space_options
+    import tomli_w
 
-    base = base_of(make_space(name).name)
-    return toml_text(SpaceFile.model_construct(schema_=1, base=base, **space_options(name).given))
+    from hwnas.spaces import base_of, make_space, space_options
+
+    options = space_options(name).model_dump(mode="json", exclude_none=True)
+    return tomli_w.dumps({"schema": 1, "base": base_of(make_space(name).name), **options})
 
 
 def list_spaces() -> SpaceList:

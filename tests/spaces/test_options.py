@@ -1,0 +1,492 @@
+"""Options of spaces: names, values, files, errors, and that stored files reproduce a space exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwnas.errors import HwnasError, InvalidValue, PluginError, SpecError, UnknownName
+from hwnas.spaces import (
+    SPACES,
+    Domain,
+    Space,
+    SpaceOptions,
+    base_of,
+    make_space,
+    notation_of,
+    space_name,
+    space_options,
+)
+from hwnas.spaces.options import _LONGEST, int_values, split_name, values_text
+
+# Definitions that stored files depend on: a changed digest means that names of spaces no longer reproduce them.
+DIGESTS = {
+    "mobilenetv3": "bb80d98b33afdb42",
+    "mobilenetv3-w1.2": "3c03c0ca315875d6",
+    "mobilenetv3-tiny": "2119f3d46c130ef5",
+    "proxyless-w1.3": "6c19efee6b779086",
+    "resnet50": "b814e15f9f38d28f",
+    "nasbench201": "e982b12a3c590937",
+    "nasbench201-tiny": "f9c08692e56f663f",
+    "darts": "f38041deb332ecf7",
+    "darts-tiny": "520bab885f81c27f",
+    "mobilenetv3-small": "f023d6b27a7496a3",
+    "mobilenetv3-small+resolution=64,80,96+width=0.5": "17460d5cd5001c14",
+    "mobilenetv3-tiny+kernels=3,5+expansions=2+stages=16x1.2-s2-relu,32x1-s1-hswish-se": "7a45f381703712e8",
+    "resnet50+resolution=64:128:16+width=0.5": "d7bfec5650b0f104",
+    "nasbench201+resolution=64+width=0.5": "4b5b3b4dfadbdd40",
+    "darts+width=0.5": "24f539499db960ca",
+}
+SMALL = "mobilenetv3-small"
+
+
+def content(space: Space) -> list[object]:
+    """All that distinguishes a space, but its name."""
+    return [
+        (space.classes, space.in_channels, space.bn_eps, space.shares_weights),
+        [(v.name, v.values, v.requires) for v in space.variables],
+        [(s.name, s.group, s.variables, s.needed_by) for s in space.slots],
+        [op.key for op in space.distinct_ops],
+        [(p.name, p.slot, p.reads) for p in space.places],
+    ]
+
+
+def digest(space: Space) -> str:
+    first, *rest = content(space)
+    return hashlib.sha256(repr([space.name, *first, *rest]).encode()).hexdigest()[:16]
+
+
+def test_every_named_space_is_pinned() -> None:
+    assert set(SPACES) <= set(DIGESTS)
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_a_name_always_makes_the_same_space(name: str) -> None:
+    space = make_space(name)
+    assert space.name == name
+    assert digest(space) == DIGESTS[name]
+
+
+# -- names -------------------------------------------------------------------------------------------------------
+
+
+def test_the_name_says_what_the_options_are() -> None:
+    space = make_space(SMALL, options={"width": 0.5, "resolution": [96, 64, 80]})
+    assert space.name == "mobilenetv3-small+resolution=64,80,96+width=0.5"
+    assert space.choices["resolution"] == [64, 80, 96]
+    assert space_name(SMALL, {"resolution": "64:128:16"}) == "mobilenetv3-small+resolution=64:128:16"
+    assert space_name(SMALL, {"resolution": 64, "width": 2}) == "mobilenetv3-small+resolution=64+width=2"
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_its_own_options_are_left_out_of_the_name(name: str) -> None:
+    whole, own = make_space(name), space_options(name)
+    for keys in itertools.combinations(own.given, 2):
+        space = make_space(name, options={key: own.given[key] for key in keys})
+        assert (space.name, digest(space)) == (name, digest(whole))
+
+
+def test_later_options_take_precedence() -> None:
+    name = "mobilenetv3-small+width=0.5+kernels=3"
+    assert space_name(name, {"width": 0.25}) == "mobilenetv3-small+width=0.25+kernels=3"
+    assert space_name(name, {"width": 1}) == "mobilenetv3-small+kernels=3"
+    assert base_of(name) == SMALL
+    assert space_options(name).width == 0.5
+
+
+def widths() -> st.SearchStrategy[float]:
+    return st.floats(0.1, 4).map(lambda x: round(x, 3)) | st.sampled_from([0.25, 0.5, 0.75, 1, 1.5, 1 / 3])
+
+
+def ints(low: int, high: int, step: int = 1, size: int = 6) -> st.SearchStrategy[list[int]]:
+    return st.lists(st.sampled_from(range(low, high + 1, step)), min_size=1, max_size=size, unique=True)
+
+
+def stages() -> st.SearchStrategy[list[dict[str, object]]]:
+    stage = st.fixed_dictionaries(
+        {
+            "width": st.sampled_from(range(8, 129, 8)),
+            "depths": ints(1, 3, size=3),
+            "stride": st.sampled_from([1, 2]),
+            "act": st.sampled_from(["relu", "relu6", "hswish"]),
+            "se": st.booleans(),
+        }
+    )
+    return st.lists(stage, min_size=1, max_size=3)
+
+
+def any_options() -> st.SearchStrategy[dict[str, object]]:
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "resolution": ints(32, 128, 4),
+            "width": widths(),
+            "kernels": ints(3, 9, 2, 3),
+            "expansions": ints(1, 6, size=3),
+            "stages": stages(),
+        },
+    )
+
+
+@given(options=any_options(), order=st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_a_name_reproduces_its_space_and_equal_spaces_have_one_name(options, order) -> None:
+    space = make_space("mobilenetv3-tiny", options=options)
+    again = make_space(space.name, recorded=True)
+    assert (again.name, content(again)) == (space.name, content(space))
+    # Neither the order of options nor that of values matters.
+    shuffled = {key: options[key] for key in order.sample(list(options), len(options))}
+    shuffled = {
+        key: order.sample(v, len(v)) if key != "stages" and isinstance(v, list) else v for key, v in shuffled.items()
+    }
+    assert space_name("mobilenetv3-tiny", shuffled) == space.name
+    base, *parts = space.name.split("+")
+    assert space_name("+".join([base, *order.sample(parts, len(parts))])) == space.name
+    assert set(space.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-+=,:"), "no shell quotes it"
+
+
+@given(first=any_options(), second=any_options())
+@settings(max_examples=40, deadline=None)
+def test_different_spaces_have_different_names(first, second) -> None:
+    a, b = (make_space("mobilenetv3-tiny", options=options) for options in (first, second))
+    if a.name == b.name:
+        assert content(a) == content(b)
+
+
+@given(values=st.lists(st.integers(1, 4000), min_size=1, max_size=20, unique=True).map(sorted))
+def test_values_are_written_as_they_are_read(values: list[int]) -> None:
+    assert int_values(values_text(values)) == tuple(values)
+
+
+def test_at_most_three_values_or_uneven_ones_are_a_list() -> None:
+    assert values_text([64, 80, 96]) == "64,80,96"
+    assert values_text([64, 80, 96, 112]) == "64:112:16"
+    assert values_text([64, 80, 96, 128]) == "64,80,96,128"
+
+
+# -- what options do ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("mobilenetv3+width=1.2", "mobilenetv3-w1.2"),
+        ("mobilenetv3-w1.2+width=1", "mobilenetv3"),
+        ("mobilenetv3+resolution=128:224:4", "mobilenetv3"),
+        ("resnet50+width=1", "resnet50"),
+    ],
+)
+def test_a_space_with_options_equals_the_named_one(name: str, same: str) -> None:
+    assert content(make_space(name)) == content(make_space(same))
+
+
+@given(data=st.data(), name=st.sampled_from(["mobilenetv3-tiny", "mobilenetv3-small", "mobilenetv3", "resnet50"]))
+@settings(max_examples=25, deadline=None)
+def test_fewer_values_are_the_named_space_with_fewer_choices(data, name: str) -> None:
+    whole, own = make_space(name), space_options(name)
+    chosen = {
+        key: sorted(data.draw(st.sets(st.sampled_from(own.given[key]), min_size=1)))
+        for key in ("resolution", "kernels", "expansions")
+        if key in own.given
+    }
+    prefixes = {"resolution": "resolution", "kernels": "kernel_", "expansions": "expansion_"}
+    fixed = {v: values for key, values in chosen.items() for v in whole.column if v.startswith(prefixes[key])}
+    part = whole.fix(**fixed)
+    space = make_space(name, options=chosen)
+    assert space.choices == part.choices
+    assert space.distinct_ops == part.distinct_ops
+    codes = space.sample(10, seed=0)
+    assert [dict(a) for a in space.decode(codes)] == [dict(a) for a in part.decode(codes)]
+    assert np.array_equal(space.macs(codes), part.macs(codes))
+
+
+def test_stages_are_those_given() -> None:
+    space = make_space(
+        "mobilenetv3-tiny",
+        options={
+            "stages": [
+                {"width": 24, "depths": "1:3:1", "stride": 2, "act": "relu"},
+                {"width": 40, "depths": 2, "stride": 1, "act": "relu6", "se": True},
+            ],
+            "kernels": [3, 9],
+        },
+    )
+    assert space.name == "mobilenetv3-tiny+kernels=3,9+stages=24x1.2.3-s2-relu,40x2-s1-relu6-se"
+    assert (space.choices["depth_1"], space.choices["depth_2"]) == ([1, 2, 3], [2])
+    assert space.choices["kernel_2_2"] == [3, 9]
+    ops = {slot.name: op for slot, op in space.ops(space.largest)}
+    assert ops["stage1.block1"].output == (24, 8, 8)
+    first = ops["stage2.block1"]
+    assert (first.output, first["act"], first["se"], first.number("stride")) == ((40, 8, 8), "relu6", 1, 1)
+    assert ops["head"].input == (40, 8, 8)
+
+
+def test_width_scales_every_layer() -> None:
+    def channels(name: str) -> list[int]:
+        space = make_space(name)
+        return [op.output[0] for _, op in space.ops(space.largest)][:-1]
+
+    assert channels("nasbench201+width=0.5") == [c // 2 for c in channels("nasbench201")]
+    assert channels("darts+width=0.5") == [c // 2 for c in channels("darts")]
+    halves = zip(channels("resnet50+width=0.5"), channels("resnet50"), strict=True)
+    assert all(a == c // 2 for a, c in halves)
+    assert channels(f"{SMALL}+width=0.5")[0] == 8
+
+
+def test_cells_keep_their_notation() -> None:
+    space = make_space("nasbench201-tiny+width=0.5")
+    assert notation_of(space.largest) == notation_of(make_space("nasbench201-tiny").largest)
+
+
+def test_the_small_space_covers_the_table_it_is_taken_from() -> None:
+    """Howard et al. 2019, table 2: width, depth, kernel, activation, squeeze-excitation and ratio of each stage."""
+    space = make_space(SMALL)
+    assert (space.choices["resolution"][0], space.choices["resolution"][-1]) == (48, 128)
+    table = {
+        1: (24, 2, "relu", 0),
+        2: (40, 3, "hswish", 1),
+        3: (48, 2, "hswish", 1),
+        4: (96, 3, "hswish", 1),
+    }
+    ops = {slot.name: op for slot, op in space.ops(space.largest)}
+    for s, (width, depth, act, se) in table.items():
+        op = ops[f"stage{s}.block1"]
+        assert (op.output[0], op["act"], op["se"]) == (width, act, se)
+        assert depth in space.choices[f"depth_{s}"]
+        assert {3, 5} == set(space.choices[f"kernel_{s}_1"])
+    assert ops["stem"].output[0] == ops["stage0.block1"].output[0] == 16
+    assert (ops["head"].output, ops["classifier"].number("hidden")) == ((576, 8, 8), 1024)
+    smallest = {slot.name: op for slot, op in space.ops(space.smallest)}
+    assert smallest["head"].output == (576, 3, 3)
+
+
+# -- files -------------------------------------------------------------------------------------------------------
+
+FILE = """
+schema = 1
+base = "mobilenetv3-small"
+resolution = "64:96:16"
+width = 0.5
+kernels = [3, 5]
+
+[[stages]]
+width = 24
+depths = [1, 2]
+stride = 2
+act = "relu"
+
+[[stages]]
+width = 48
+depths = 2
+stride = 2
+act = "hswish"
+se = true
+"""
+OF_FILE = "mobilenetv3-small+resolution=64,80,96+width=0.5+stages=24x1.2-s2-relu,48x2-s2-hswish-se"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "solar.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_a_space_in_a_file_is_named_by_its_content(file: Path) -> None:
+    space = make_space(str(file))
+    assert space.name == OF_FILE
+    file.unlink()
+    assert content(make_space(space.name)) == content(space)
+
+
+def test_options_beside_a_file_take_precedence(file: Path) -> None:
+    assert space_name(f"{file}+width=1", {"resolution": 64}) == OF_FILE.replace("64,80,96+width=0.5", "64")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (
+            "width = 0.5",
+            "widths = 0.5",
+            r"solar.toml: unknown key 'widths'; did you mean 'width'\? allowed at the top level",
+        ),
+        (
+            "width = 24",
+            "width = 20",
+            r"solar.toml: stages\[0\].width is 20; a width must be a multiple of 8: use 16 or 24",
+        ),
+        ('act = "relu"', 'act = "rely"', r"stages\[0\].act is 'rely'; it should be 'relu', 'relu6' or 'hswish'"),
+        ("depths = 2\n", "depths = 9\n", r"stages\[1\].depths is 9; a stage has 1 to 8 blocks"),
+        ("stride = 2\nact", "act", r"stages\[0\].stride is missing; allowed in \[stages"),
+        (
+            '"64:96:16"',
+            '"64:100:16"',
+            "resolution is '64:100:16'; steps of 16 from 64 do not reach 100; use 64:96:16 or",
+        ),
+        ('"64:96:16"', "[64, 64]", "64 occurs twice"),
+        ("[3, 5]", "[3, 4]", r"kernels is \[3, 4\]; kernels must be odd"),
+        ("schema = 1", "schema = 2", "schema is 2; it should be 1"),
+    ],
+)
+def test_mistakes_in_a_file(file: Path, before: str, after: str, message: str) -> None:
+    file.write_text(FILE.replace(before, after, 1))
+    with pytest.raises(SpecError, match=message):
+        make_space(str(file))
+
+
+def test_a_file_does_not_fit_its_base(file: Path) -> None:
+    file.write_text('schema = 1\nbase = "mobilenetv3"\nresolution = 24\n')
+    with pytest.raises(
+        InvalidValue, match=r"solar.toml: resolution 24 is too small: .* divide .* by 32; use 32 or more"
+    ):
+        make_space(str(file))
+    file.write_text('schema = 1\nbase = "other.toml"\n')
+    with pytest.raises(InvalidValue, match=r"base is 'other\.toml', a file; it should be the name of a space"):
+        make_space(str(file))
+    with pytest.raises(SpecError, match=r"cannot read .*missing\.toml"):
+        make_space(str(file.with_name("missing.toml")))
+
+
+def test_recorded_names_open_no_file(file: Path, tmp_path: Path) -> None:
+    domain = {"space": str(file), "in_channels": 3, "classes": 2}
+    with pytest.raises(UnknownName, match="unknown space"):
+        Domain.model_validate(domain).make()
+    own = tmp_path / "own.py"
+    own.write_text("raise SystemExit('this must not run')\n")
+    with pytest.raises(PluginError, match="you did not name its file yourself"):
+        Domain.model_validate(domain | {"space": f"{own}:SPACE+width=0.5"}).make()
+
+
+def test_a_family_in_a_python_file_has_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from dataclasses import replace\nfrom hwnas.spaces import SPACES\n"
+        "NARROW = replace(SPACES['mobilenetv3-tiny'], name='narrow', stem=8)\n"
+        "class Plain:\n    in_channels = 1\n    classes = 2\n    def space(self, **how):\n"
+        "        return SPACES['mobilenetv3-tiny'].space(**how)\nPLAIN = Plain()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    space = make_space("own.py:NARROW", options={"resolution": 40})
+    assert space.name == f"{own}:NARROW+resolution=40"
+    assert Domain.of(space).make().distinct_ops == space.distinct_ops
+    with pytest.raises(UnknownName, match=r"unknown option of the space own.py:PLAIN: 'width'. Known: none"):
+        make_space("own.py:PLAIN+width=0.5")
+
+
+# -- errors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (SMALL, {"resolutions": 64}, "unknown option of a space 'resolutions'. Did you mean 'resolution'"),
+        (f"{SMALL}+colour=3", None, "unknown option of a space 'colour'. Known: resolution, width"),
+        ("resnet50", {"kernels": 3}, "unknown option of the space resnet50: 'kernels'. Known: resolution, width, exp"),
+        (
+            SMALL,
+            {"resolution": 8},
+            "resolution 8 is too small: .* by 16; use 16 or more, or fewer stages with stride 2",
+        ),
+        ("darts", {"resolution": 30}, "resolution 30 is not a multiple of 4, .*; use 28 or 32"),
+        ("darts", {"width": 0.3}, "10.8 of 36 channels, .* use 0.277778 .10 channels. or 0.333333 .12 channels."),
+        (SMALL, {"width": 9}, "width of a space is 9; it should be less than or equal to 4"),
+        (f"{SMALL}+width=half", None, "width of a space is 'half'; it should be a number, such as 0.5"),
+        (f"{SMALL}+width=1+width=2", None, "gives width twice"),
+        (SMALL, {"kernels": "4"}, "kernels of a space is '4'; kernels must be odd and between 3 and 15"),
+        (SMALL, {"expansions": 0}, "expansions of a space is 0; expansions must be between 1 and 400"),
+        (SMALL, {"resolution": "64;80"}, "write values as 64,80,96, or as first:last:step, 64:128:16"),
+        (SMALL, {"resolution": "128:64:16"}, "must ascend"),
+        (SMALL, {"resolution": "64:70:16"}, "do not reach 70; use 64:80:16"),
+        (SMALL, {"resolution": "8:4096:1"}, "that is 4089 values; use a larger step, for at most 64"),
+        (SMALL, {"resolution": []}, "there must be 1 to 64 values, not 0"),
+        (SMALL, {"resolution": 64.5}, "give an integer, a list of integers"),
+        (SMALL, {"resolution": 5000}, "resolutions must be between 8 and 4096 pixels"),
+        (f"{SMALL}+stages=24", None, "a stage of a space is '24'; it should have the form 24x1.2.3-s2-relu"),
+        (SMALL, {"stages": [{"width": 20, "depths": 1, "stride": 1, "act": "relu"}]}, "use 16 or 24"),
+        (SMALL, {"stages": [{"width": 24, "depths": 1, "act": "relu"}]}, r"stages\[0\].stride of a space is missing"),
+        (SMALL, {"stages": [{"width": 24, "deep": 1}]}, "unknown key of a stage 'deep'|missing"),
+        (SMALL, {"stages": []}, "at least 1 item"),
+        (SMALL + "+resolution=" + ",".join(["64"] * _LONGEST), None, "unknown space"),
+    ],
+)
+def test_mistakes_in_options(name: str, options: dict[str, object] | None, message: str) -> None:
+    with pytest.raises((InvalidValue, UnknownName), match=message):
+        make_space(name, options=options)
+
+
+@given(
+    text=st.text(st.sampled_from("0123456789.:,-+=xsrelu "), max_size=30),
+    key=st.sampled_from(list(SpaceOptions.model_fields)),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_a_space_or_an_error_for_users(text: str, key: str) -> None:
+    try:
+        base, options = split_name(f"mobilenetv3-tiny+{key}={text}")
+        name = make_space(base, options=options).name
+    except HwnasError:
+        return
+    assert make_space(name).name == name
+
+
+# -- stored files ------------------------------------------------------------------------------------------------
+
+TINY = "mobilenetv3-tiny+resolution=40,48+width=0.5+kernels=3+expansions=2,3+stages=16x1.2-s2-relu,24x1-s2-hswish-se"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Space:
+    return make_space(TINY, in_channels=3, classes=2).fix(resolution=40, expansion_1_1=2)
+
+
+def test_a_supernets_folder_makes_its_space_again(tiny: Space, tmp_path: Path) -> None:
+    import torch
+
+    from hwnas.supernet import Supernet, load_supernet, save_supernet
+
+    supernet = Supernet(tiny, seed=1).eval()
+    save_supernet(supernet, tmp_path, data={"name": None}, classes=("a", "b"), training={})
+    again, facts = load_supernet(tmp_path)
+    assert facts.domain.space == TINY
+    assert (again.space.name, content(again.space)) == (TINY, content(tiny))
+    x = torch.ones(1, *tiny.image_shape(tiny.largest))
+    with torch.no_grad():
+        assert torch.equal(again(x, tiny.largest), supernet(x, tiny.largest))
+
+
+def test_a_tables_manifest_makes_its_space_again(tiny: Space, elsewhere, tmp_path: Path) -> None:
+    from hwnas import workflows
+    from hwnas.latency import load_model, read_table
+    from hwnas.latency.table import profile_command
+    from hwnas.machines import SimulatedMachine
+
+    machine = SimulatedMachine(lambda op: 0.01 + op.macs / 1e8)
+    workflows.profile(tiny, elsewhere, tables=tmp_path, networks=4, bound_networks=0, machine=machine)
+    table = read_table(elsewhere, tmp_path / f"{elsewhere.name}.csv")
+    [fit] = table.manifest.fits
+    assert (fit.domain.make().name, content(fit.domain.make())) == (TINY, content(tiny))
+    model = load_model(table, fit.domain.make())
+    codes = tiny.sample(5, seed=0)
+    assert np.array_equal(model.predict(codes), load_model(table, tiny).predict(codes))
+    assert f"--space {TINY} " in profile_command(tiny, elsewhere)
+
+
+def test_an_arch_file_makes_its_space_again(tiny: Space, tmp_path: Path) -> None:
+    from hwnas.workflows import ArchFile
+    from hwnas.workflows.inputs import read_arch
+
+    arch = tiny.largest
+    path = tmp_path / "arch.json"
+    found = ArchFile(space=tiny.name, arch=dict(arch), budgets={}, predicted={}, strategy="exact")
+    path.write_text(json.dumps(found.document()))
+    again = make_space(json.loads(path.read_text())["space"], in_channels=3, classes=2)
+    values, _ = read_arch(path)
+    assert again.arch(values) == arch
+    assert [op.key for _, op in again.ops(arch)] == [op.key for _, op in tiny.ops(arch)]
