@@ -8,8 +8,7 @@ import pytest
 
 from hwnas.errors import InvalidValue, SpecError
 from hwnas.latency import read_table
-from hwnas.pipeline import compile_job, read_job
-from hwnas.pipeline.preview import preview_job
+from hwnas.pipeline import compile_job, preview_job, read_job
 from hwnas.spaces import make_space
 from hwnas.supernet import load_supernet
 from hwnas.targets import resolve_target
