@@ -142,7 +142,7 @@ def _parts(
     name: str, options: SpaceOptions | Mapping[str, object] | None, *, recorded: bool
 ) -> tuple[str, SpaceOptions]:
     """The base of a space and its options."""
-    if name in _KNOWN.builtin:
+    if name in _KNOWN:  # also a plugin's name with a plus sign
         return name, options_of(options)
     base, named = split_name(name)
     changes = options_of(options).over(named)

@@ -490,3 +490,32 @@ def test_an_arch_file_makes_its_space_again(tiny: Space, tmp_path: Path) -> None
     values, _ = read_arch(path)
     assert again.arch(values) == arch
     assert [op.key for _, op in again.ops(arch)] == [op.key for _, op in tiny.ops(arch)]
+
+
+def test_a_study_makes_its_space_again(tmp_path: Path) -> None:
+    from hwnas import workflows
+    from hwnas.supernet import load_supernet
+
+    def study(name: str, trials: int):
+        return workflows.study(
+            name,
+            "cluttered-digits",
+            tmp_path,
+            fix={"resolution": 40},
+            budget=["macs=100000000"],
+            trials=trials,
+            steps=1,
+            epochs=1,
+            images=20,
+            confidence=None,
+            accelerator="cpu",
+        )
+
+    assert study(TINY, 1).space == TINY
+    network, facts = load_supernet(tmp_path)
+    arch = json.loads((tmp_path / "arch.json").read_text())
+    assert {network.space.name, facts.domain.space, arch["space"]} == {TINY}
+    again = make_space(arch["space"], in_channels=1)
+    assert again.arch(arch["arch"])["resolution"] == 40
+    with pytest.raises(InvalidValue, match=r"space is mobilenetv3-tiny\+.*width=0\.5.* there, .*width=0\.75"):
+        study(TINY.replace("0.5", "0.75"), 2)
