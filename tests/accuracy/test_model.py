@@ -275,7 +275,7 @@ def test_a_table_as_spreadsheets_write_it(tmp_path: Path, rows: list[dict[str, s
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert len(read_accuracies(path, WHOLE)[0]) == 60
     path.write_text(path.read_text(encoding="utf-8-sig").replace(",accuracy", ",accuracy,accuracy", 1))
-    with pytest.raises(DataError, match="there twice: accuracy"):
+    with pytest.raises(DataError, match="duplicate: accuracy"):
         read_accuracies(path, WHOLE)
 
 

@@ -185,7 +185,7 @@ def test_detect_out_names_the_device_after_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--save", "--out", "x.toml"], "give --save or --out, not both (--out is 'x.toml')"),
+        (["--save", "--out", "x.toml"], "use --save or --out, not both (--out is 'x.toml')"),
         (["--out", "x.txt"], f"--out is 'x.txt'; it should be a file that ends in .toml, e.g. {NAME}.toml"),
         (["--out", "My Board.toml"], f"--out is 'My Board.toml'; {NAMES}"),
     ],
@@ -254,7 +254,7 @@ def test_what_nothing_tells_apart_needs_a_name(home: Path, monkeypatch: pytest.M
     ("arguments", "said"),
     [
         (["--name", "My Mac"], f"--name is 'My Mac'; {NAMES}"),
-        (["--name", "a", "--out", "b.toml"], "give --name or --out, not both (--out is 'b.toml')"),
+        (["--name", "a", "--out", "b.toml"], "use --name or --out, not both (--out is 'b.toml')"),
     ],
 )
 def test_names_of_ones_own(arguments: list[str], said: str) -> None:
