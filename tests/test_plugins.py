@@ -295,7 +295,7 @@ def test_what_is_wrong_with_a_file_is_said(name: str, error: type[Exception], me
 
 def test_a_dataset_that_is_none_is_refused(file: Path) -> None:
     file.write_text("def data(path, seed): return 3")
-    with pytest.raises(PluginError, match=r"own.py:data' gives int; it should be a function"):
+    with pytest.raises(PluginError, match=r"own.py:data' returns int; it should be a function"):
         open_data(f"{file}:data")
 
 
