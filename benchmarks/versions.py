@@ -98,7 +98,7 @@ def seconds(checkout: Path, program: str, core: int) -> float:
     environ = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     pinned = f"import os; os.sched_setaffinity(0, {{{core}}})\n{program}"
     done = subprocess.run(
-        [sys.executable, "-c", pinned], cwd="/", env=environ, capture_output=True, text=True, check=True
+        [sys.executable, "-c", pinned], cwd="/", env=environ, capture_output=True, encoding="utf-8", check=True
     )
     return float(done.stdout)
 

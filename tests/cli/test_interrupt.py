@@ -57,7 +57,7 @@ def test_the_next_progress_ends_the_run(train, work, terminal):
     ran, steps = train(f"does({work})\nsys.stderr.isatty = lambda: {terminal}")
     assert ran.code == 130
     assert steps == [1]
-    assert "the same command goes on" in ran.err
+    assert "the same command resumes" in ran.err
     assert "Traceback" not in ran.err
 
 
@@ -76,7 +76,7 @@ def test_sigterm_ends_the_run_alike(train):
     ran, steps = train("does(lambda: caught(signal.SIGTERM))")
     assert ran.code == 143
     assert steps == [1]
-    assert "the same command goes on" in ran.err
+    assert "the same command resumes" in ran.err
     assert "Traceback" not in ran.err
 
 
@@ -85,7 +85,7 @@ def test_the_next_run_knows_nothing_of_it(train, number):
     ran, steps = train(f"does(lambda: caught(signal.{number}))" + ONCE_BEFORE)
     assert ran.code == 0
     assert ran.out.count("then True") == 2
-    assert ran.err.count("the same command goes on") == 1
+    assert ran.err.count("the same command resumes") == 1
     assert steps == [1, 1, 2, 3]
 
 

@@ -132,7 +132,7 @@ def test_a_recipe_whose_table_cannot_tell_so_much_confidence_is_left_out(
         tmp_path / "tables",
     )
     shutil.copytree(tables, tmp_path / "tables")
-    assert refused(*words(*asked)).count("a confidence of 0.99 takes 99 bound networks") == 3
+    assert refused(*words(*asked)).count("a confidence of 0.99 requires 99 bound networks") == 3
     target = resolve_target(f"this/{FP32}")
     path = tmp_path / "tables" / f"{target.name}.csv"
     table = read_table(target, path)
@@ -142,7 +142,7 @@ def test_a_recipe_whose_table_cannot_tell_so_much_confidence_is_left_out(
     assert ran.code == 0, ran.err
     answer = json.loads(ran.out)
     assert [recipe["target"] for recipe in answer["recipes"]] == [target.name]
-    assert "made with 19: at most 0.95" in answer["recipes_left_out"][resolve_target(f"this/{INT8}").name]
+    assert "has 19, which allow at most 0.95" in answer["recipes_left_out"][resolve_target(f"this/{INT8}").name]
 
 
 def test_the_front_as_files(hwnas_cli, words, space, tmp_path):

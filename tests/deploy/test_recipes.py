@@ -43,7 +43,7 @@ def test_a_table_that_cannot_tell_so_much_confidence(
 ) -> None:
     with (
         Journal(tmp_path / "journal.jsonl", {}) as journal,
-        pytest.raises(InfeasibleBudget, match=f"can be deployed: {this.name}: a confidence of 0.99 takes 99 bound"),
+        pytest.raises(InfeasibleBudget, match=f"can be deployed: {this.name}: a confidence of 0.99 requires 99 bound"),
     ):
         choose_recipe({this.name: replace(problem, confidence=0.99)}, {this.name: this}, evaluator, journal)
 

@@ -292,12 +292,12 @@ def board(home):
         (
             {"search": {"confidence": 0.99}},
             InvalidValue,
-            "0.99, which takes 99 bound networks; latency.bound_networks is 19",
+            "0.99, which requires 99 bound networks; latency.bound_networks is 19",
         ),
         (
             {"latency": {"validation_networks": 9000}},
             InvalidValue,
-            r"asks for 9027 different networks \(8 to calibrate, 19 .*has \d+ under",
+            r"needs 9027 different networks \(8 to calibrate, 19 .*has \d+ under",
         ),
         ({"budget": "300M"}, InvalidValue, "a job's budget must be a latency, 0.8ms, or 50% .*; not '300M'"),
         (
@@ -325,7 +325,7 @@ def test_a_mistake_is_found_before_anything_long(job, tmp_path, monkeypatch, cha
 
 def test_a_target_under_two_names_is_named_once(job, tmp_path):
     twice = job.model_copy(update={"targets": [TARGETS[0], names()[0]]})
-    with pytest.raises(InvalidValue, match=f"names {names()[0]} twice"):
+    with pytest.raises(InvalidValue, match=f"contains {names()[0]} twice"):
         compile_job(twice, tmp_path / "out")
 
 

@@ -123,7 +123,7 @@ def test_a_run_that_was_moved_has_the_same_page(finished, tmp_path):
 
 
 def test_what_is_no_run_or_not_finished_is_told_apart(finished, tmp_path):
-    with pytest.raises(SpecError, match="is no folder"):
+    with pytest.raises(SpecError, match="is not a folder"):
         read_figures(tmp_path / "nothing")
     with pytest.raises(SpecError, match=r"neither figures\.json nor stages"):
         read_figures(tmp_path)

@@ -110,7 +110,7 @@ def test_a_signal_says_what_is_kept_and_leaves_nothing_behind(hwnas_command, job
         rest = process.stderr.read()
     assert process.returncode == code
     assert "stopped in stage train; finished before it: profile, validate" in rest
-    assert "the same command goes on" in rest
+    assert "the same command resumes" in rest
     assert "Traceback" not in rest
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # no process of its session is left

@@ -299,7 +299,7 @@ def test_what_cannot_be_done_is_said(problem: Problem, tmp_path: Path) -> None:
         search(sampler="tpee")
     with pytest.raises(InvalidValue, match="at least 1 of trials, not 0"):
         search(trials=0)
-    with pytest.raises(InvalidValue, match="gave 1"):
+    with pytest.raises(InvalidValue, match="but yielded 1"):
         search(epochs=2, sampler="gp")
     with pytest.raises(InfeasibleBudget, match="needs a budget of"):
         search(replace(problem, budgets={"board/made-up": 1e-6}))

@@ -54,7 +54,7 @@ class RooflineSource:
         hardware, recipe = target.device.hardware, target.recipe
         if hardware.peak_fp32_gflops is None or hardware.peak_memory_gb_per_s is None:
             raise SpecError(
-                f"devices/{target.device.name}.toml gives no peak_fp32_gflops and peak_memory_gb_per_s under "
+                f"devices/{target.device.name}.toml has no peak_fp32_gflops and peak_memory_gb_per_s under "
                 "[hardware], which an estimate is made of; on that device `hwnas devices detect --measure-peaks "
                 "--save` measures them (--out FILE where its name is another), or add them to its file"
             )

@@ -135,7 +135,7 @@ def test_a_thread_has_its_cores_share_of_the_arithmetic(cores: int | None, threa
 
 @pytest.mark.parametrize("missing", ["peak_fp32_gflops", "peak_memory_gb_per_s"])
 def test_a_device_without_peak_figures_is_refused(missing: str) -> None:
-    with pytest.raises(SpecError, match=r"devices/board.toml gives no peak_fp32_gflops and peak_memory_gb_per_s"):
+    with pytest.raises(SpecError, match=r"devices/board.toml has no peak_fp32_gflops and peak_memory_gb_per_s"):
         source(device(**{missing: None}))
 
 
