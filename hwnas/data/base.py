@@ -170,8 +170,7 @@ class Data(ABC):
         available = self.size(split)
         if limit is not None and limit < 1:
             raise InvalidValue(f"the limit must be at least 1 image, not {limit}; omit it to use all {available}")
-        if batch_size < 1:
-            raise InvalidValue(f"a batch must have at least 1 image, not {batch_size}")
+        check_batch(batch_size, 1)
         check_resolution(resolution)
         count = available if limit is None else min(limit, available)
         return self._batches(split, resolution, count, batch_size)
@@ -199,7 +198,7 @@ def check_batch(size: int, processes: int, augmentation: Augmentation = USUAL) -
         InvalidValue: it is empty, or has no such parts (of an even number where images are mixed).
     """
     if size < 1:
-        raise InvalidValue(f"a batch has at least 1 image, not {size}")
+        raise InvalidValue(f"a batch must have at least 1 image, not {size}")
     if size % processes:
         raise InvalidValue(f"a batch of {size} images cannot be split evenly among {processes} processes")
     if augmentation.mixes and processes > 1 and size // processes % 2:
