@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import hwnas
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 ARCHITECTURE = DOCS / "architecture.md"
+PAGES = ("docs", "devices", "latency_tables", "examples", "exporters")
 
 
 def test_the_reference_has_every_public_name_once():
@@ -39,6 +42,15 @@ def test_architecture_names_files_that_exist_and_hold_what_it_says():
     held = re.findall(r"`(\w+)`\s+(?:in|of)\s+`(hwnas/[\w/]+\.py)`", text)
     assert len(held) > 15
     assert [pair for pair in held if not re.search(rf"\b{pair[0]}\b", (ROOT / pair[1]).read_text())] == []
+
+
+def test_pages_import_names_that_exist():
+    pages = [*ROOT.glob("*.md"), *(page for name in PAGES for page in (ROOT / name).rglob("*.md"))]
+    blocks = [block for page in pages for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)]
+    imports = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+    ours = {(node.module, name.name) for node in imports for name in node.names if node.module.split(".")[0] == "hwnas"}
+    assert len(ours) > 20
+    assert [pair for pair in ours if not hasattr(importlib.import_module(pair[0]), pair[1])] == []
 
 
 @pytest.mark.parametrize(
