@@ -25,10 +25,11 @@ def export(
     with shown_progress() as progress:
         bundle = workflows.export(arch, supernet, target, out, tables=tables, progress=progress)
     manifest = bundle.manifest
+    predicted = "no prediction" if manifest.predicted_ms is None else f"predicted {manifest.predicted_ms:.4g} ms"
     if as_json:
         options.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})
     else:
         typer.echo(
             f"{manifest.accuracy:.2%} on {manifest.parity.images} test images, largest difference of a logit "
-            f"{manifest.parity.max_abs_error:.2e}, predicted {manifest.predicted_ms:.4g} ms: {out}"
+            f"{manifest.parity.max_abs_error:.2e}, {predicted}: {out}"
         )

@@ -50,7 +50,7 @@ def export(
     arch: Arch,
     evaluator: Evaluator,
     target: Target,
-    latency: LatencyModel,
+    latency: LatencyModel | None,
     folder: Path,
     *,
     budget_ms: float | None = None,
@@ -62,7 +62,7 @@ def export(
         arch: the network.
         evaluator: has the supernet and the data.
         target: the target of the bundle.
-        latency: model of its latency.
+        latency: model of its latency; None for a bundle without a prediction.
         folder: for the bundle.
         budget_ms: latency budget of the search.
         progress: callback, invoked during re-calibration, lowering and the parity check.
@@ -102,7 +102,7 @@ def export(
             ),
             output=Output(name="output", shape=[target.recipe.batch, space.classes], meaning="logits, one per class"),
             example=Example(max_abs_error=tolerance(target.recipe.precision, float(np.abs(y).max()))),
-            predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]),
+            predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]) if latency else None,
             measured_ms=None,
             budget_ms=budget_ms,
             accuracy=parity.deployed_accuracy,

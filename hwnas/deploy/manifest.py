@@ -122,7 +122,7 @@ class BundleManifest(Spec):
         input: name and shape of the input, and the preprocessing steps of an image, in order.
         output: name, shape and meaning of the output.
         example: a recorded run.
-        predicted_ms: by the latency model.
+        predicted_ms: by the latency model; None if the target had no table of the space.
         measured_ms: p25 when the bundle was created; None before it was timed.
         measured_cores: logical cores of the measurement, e.g. ``4-5``; None if unknown.
         budget_ms: latency budget of the search; None if there was none.
@@ -148,7 +148,7 @@ class BundleManifest(Spec):
     input: Input
     output: Output
     example: Example
-    predicted_ms: PositiveFloat
+    predicted_ms: PositiveFloat | None
     measured_ms: PositiveFloat | None
     # Omitted if None, so that older manifests keep their bytes.
     measured_cores: str | None = Field(default=None, pattern=r"^[0-9,-]+$", exclude_if=lambda cores: cores is None)

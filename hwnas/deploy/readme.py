@@ -53,6 +53,15 @@ def _step_text(value: JsonValue) -> str:
     return str(value)
 
 
+def _latency(manifest: BundleManifest, images: str) -> str:
+    """What is known about the latency of a run of `images`, as a sentence."""
+    figures = ((manifest.predicted_ms, "as predicted"), (manifest.measured_ms, "as measured"))
+    known = [f"{ms:.4g} ms {how}" for ms, how in figures if ms is not None]
+    if known:
+        return f"A run of {images} takes {', '.join(known)} on {manifest.device.name}."
+    return f"Its latency on {manifest.device.name} was neither predicted nor measured; `hwnas bench` measures it."
+
+
 def readme(manifest: BundleManifest) -> str:
     """The page as Markdown."""
     runtime = manifest.recipe.runtime
@@ -62,12 +71,11 @@ def readme(manifest: BundleManifest) -> str:
         f"- {step}: {_step_text(value)}" for step, value in manifest.input.transform.items() if value is not None
     )
     images = "one image" if manifest.recipe.batch == 1 else f"{manifest.recipe.batch} images"
-    measured = f", measured {manifest.measured_ms:.4g} ms" if manifest.measured_ms else ""
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} top-1 accuracy on the test images of {manifest.data}. A run of {images} takes \
-{manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. `manifest.json` has everything else.
+{manifest.accuracy:.2%} top-1 accuracy on the test images of {manifest.data}. {_latency(manifest, images)} \
+`manifest.json` has everything else.
 
 ## Run it
 

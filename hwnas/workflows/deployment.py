@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from hwnas.targets import Target
     from hwnas.timing.protocol import Protocol
 
+log = logging.getLogger(__name__)
+
 
 def export(
     arch: Place | Mapping[str, int],
@@ -33,6 +36,9 @@ def export(
     progress: Progress = silent,
 ) -> Bundle:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle.
+
+    If the target has no latency table, or its table lacks the space, the bundle has no prediction
+    (``manifest.predicted_ms`` is None), and a warning says why.
 
     Args:
         arch: file from `hwnas search`, or values.
@@ -48,7 +54,7 @@ def export(
 
     Raises:
         SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data or the target cannot be used.
-        TableError: the target has no table, or it lacks the space.
+        TableError: there is no such folder of tables, or the target's table cannot be used.
         ParityError: the outputs of the lowered network differ; nothing is written.
         OutputError: the bundle cannot be written.
     """
@@ -58,7 +64,9 @@ def export(
     evaluator, _ = inputs.evaluator_of(supernet, images=None)
     space = evaluator.supernet.space
     values, of_file = inputs.arch_of(arch)
-    latency = inputs.latency_model(wanted, Path(tables) if tables else None, space)
+    latency, missing = inputs.prediction(wanted, Path(tables) if tables else None, space)
+    if missing:
+        log.warning("the bundle has no predicted latency: %s", missing)
     budget_ms = of_file if budget_ms is None else budget_ms
     return make(space.arch(values), evaluator, wanted, latency, Path(out), budget_ms=budget_ms, progress=progress)
 
@@ -140,18 +148,17 @@ def _latencies(
     Raises:
         TableError: there is no such folder of tables.
     """
-    from hwnas.errors import SpecError, TableCorrupt, TableError, TableMismatch
+    from hwnas.errors import SpecError, TableCorrupt, TableMismatch
 
-    if tables and not tables.is_dir():
-        raise TableError(f"{tables} is not a folder of latency tables; `hwnas profile --tables {tables}` creates one")
     found, broken = dict[str, "LatencyModel"](), dict[str, str]()
     for target in targets:
         try:
-            found[target.name] = inputs.latency_model(target, tables, space)
+            latency, _ = inputs.prediction(target, tables, space)
         except (SpecError, TableCorrupt, TableMismatch) as error:
             broken[target.name] = str(error)
-        except TableError:  # no table of this recipe: report it without a prediction
             continue
+        if latency:  # a recipe without a table is reported without a prediction
+            found[target.name] = latency
     return found, broken
 
 

@@ -90,6 +90,25 @@ def latency_model(target: Target, tables: Path | None, space: Space) -> LatencyM
     return load_model(read_table(target, table_in(tables, target) if tables else None), space)
 
 
+def prediction(target: Target, tables: Path | None, space: Space) -> tuple[LatencyModel | None, str]:
+    """The latency model of a space on a target, if there is one; else None and the reason.
+
+    Raises:
+        TableError: there is no such folder of tables.
+        TableCorrupt, TableMismatch, SpecError: there is a table, but it cannot be used.
+    """
+    from hwnas.errors import TableCorrupt, TableError, TableMismatch
+
+    if tables and not tables.is_dir():
+        raise TableError(f"{tables} is not a folder of latency tables; `hwnas profile --tables {tables}` creates one")
+    try:
+        return latency_model(target, tables, space), ""
+    except (TableCorrupt, TableMismatch):
+        raise
+    except TableError as error:  # no table, or no rows for this space
+        return None, str(error)
+
+
 def data_of(data: str | Data, path: Place | None) -> tuple[Data, dict[str, str | int | None]]:
     """A dataset, from its name or itself, and the facts to open it again.
 

@@ -106,3 +106,18 @@ def test_bad_input(hwnas_cli, words, more, message):
     ran = hwnas_cli(*words, *more)
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_a_bundle_without_a_table_says_that_it_has_no_prediction(hwnas_cli, words, net, tmp_path, caplog):
+    out = tmp_path / "bundle"
+    ran = hwnas_cli("export", "my arch.json", "--supernet", net, "--target", f"this/{FP32}", "--out", out)
+    assert ran.code == 0, ran.err
+    assert "no prediction: " in ran.out
+    assert f"there is no latency table for {this_device().name}/{FP32}" in caplog.text
+    assert json.loads((out / "manifest.json").read_text())["predicted_ms"] is None
+    assert "was neither predicted nor measured; `hwnas bench` measures it" in (out / "README.md").read_text()
+    assert hwnas_cli("verify", out).code == 0
+    ran = hwnas_cli("bench", out)
+    assert (ran.code, "no prediction, because the bundle was exported without a latency table" in ran.out) == (0, True)
+    timed = json.loads(hwnas_cli("bench", out, "--json").out)
+    assert (timed["predicted_ms"], timed["relative_error"], timed["measured_ms"] > 0) == (None, None, True)
