@@ -12,7 +12,7 @@ from hwnas.shown_progress import shown_progress
 
 
 def export(
-    arch: Annotated[Path, typer.Argument(help="File from `hwnas search`, or your own.", metavar="ARCH")],
+    arch: options.Arch,
     supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
     target: options.Target,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],

@@ -41,7 +41,7 @@ def export(
     (``manifest.predicted_ms`` is None), and a warning says why.
 
     Args:
-        arch: file from `hwnas search`, or values.
+        arch: file that has it (`hwnas.workflows.inputs.read_arch`), or values.
         supernet: folder from `hwnas train`.
         target: ``device/recipe``; the device ``this`` is the present host.
         out: folder for the bundle.
@@ -63,7 +63,7 @@ def export(
     wanted = inputs.target_of(target)
     evaluator, _ = inputs.evaluator_of(supernet, images=None)
     space = evaluator.supernet.space
-    values, of_file = inputs.arch_of(arch)
+    values, of_file = inputs.arch_of(arch, wanted.name)
     latency, missing = inputs.prediction(wanted, Path(tables) if tables else None, space)
     if missing:
         log.warning("the bundle has no predicted latency: %s", missing)
@@ -88,7 +88,7 @@ def sweep(
     Accuracy is measured in the recipe's runtime on validation images. The same call resumes a killed one.
 
     Args:
-        arch: file from `hwnas search`, or values.
+        arch: file that has it (`hwnas.workflows.inputs.read_arch`), or values.
         supernet: folder from `hwnas train`.
         device: name of the device, which must be this host; ``this`` detects it.
         recipes: names of recipes; empty for all of the device.
