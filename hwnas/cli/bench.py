@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +60,7 @@ def bench(
     if answer.too_noisy:
         noise = (
             f"the machine was too noisy (spread {answer.spread:.1%}); close other programs and time the bundle again: "
-            f"hwnas bench {bundle}"
+            f"hwnas bench {shlex.quote(str(bundle))}"
         )
         if fail_over_budget:
             raise TooNoisy(noise)

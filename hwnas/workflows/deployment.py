@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -209,7 +210,7 @@ def bench(
     opened = open_bundle(bundle)
     budget_ms = opened.manifest.budget_ms if budget is None else _milliseconds(budget)
     if require_budget and budget_ms is None:
-        raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {bundle} --budget 0.8ms")
+        raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {shlex.quote(str(bundle))} --budget 0.8ms")
     here = this_device(opened.manifest.recipe.facts.kind)
     result = replace(measure(opened, here, protocol=protocol, progress=progress), budget_ms=budget_ms)
     return BenchAnswer(

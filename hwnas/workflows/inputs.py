@@ -89,7 +89,7 @@ def latency_model(target: Target, tables: Path | None, space: Space) -> LatencyM
 
     if target.recipe.facts.estimates:
         return estimated_model(space, target)
-    return load_model(read_table(target, table_in(tables, target) if tables else None), space)
+    return load_model(read_table(target, table_in(tables, target) if tables else None, space=space), space)
 
 
 def prediction(target: Target, tables: Path | None, space: Space) -> tuple[LatencyModel | None, str]:
@@ -100,9 +100,12 @@ def prediction(target: Target, tables: Path | None, space: Space) -> tuple[Laten
         TableCorrupt, TableMismatch, SpecError: there is a table, but it cannot be used.
     """
     from hwnas.errors import TableCorrupt, TableError, TableMismatch
+    from hwnas.latency.table import profile_command
 
     if tables and not tables.is_dir():
-        raise TableError(f"{tables} is not a folder of latency tables; `hwnas profile --tables {tables}` creates one")
+        raise TableError(
+            f"{tables} is not a folder of latency tables; create one with: {profile_command(space, target, tables)}"
+        )
     try:
         return latency_model(target, tables, space), ""
     except (TableCorrupt, TableMismatch):
@@ -134,8 +137,8 @@ def reopen_data(facts: SupernetFacts) -> Data:
     name, path = facts.data.get("name"), facts.data.get("path")
     if name is None:
         raise DataError(
-            "this supernet was imported without its images; import it again with --data-path FOLDER, "
-            "a folder with train/<class>/ and val/<class>/"
+            "this supernet was imported without its images; import it again with the option --data-path "
+            "and a folder of images, with train/<class>/ and val/<class>/"
         )
     data = open_data(str(name), path=Path(str(path)) if path else None, recorded=True)
     if list(data.classes) != facts.classes:

@@ -134,7 +134,7 @@ def test_list_of_a_folder(hwnas_cli, refused, measured, imported, tmp_path):
     shutil.copytree(imported.parent, tmp_path / "mine" / imported.parent.name)
     [entry] = found(hwnas_cli("tables", "list", "--tables", tmp_path / "mine", "--json"))
     assert entry["target"] == PHONE
-    assert "which is no folder" in refused("tables", "list", "--tables", tmp_path / "none")
+    assert "not a folder" in refused("tables", "list", "--tables", tmp_path / "none")
 
 
 @pytest.mark.parametrize(
