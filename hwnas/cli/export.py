@@ -17,13 +17,20 @@ def export(
     target: options.Target,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     tables: options.Tables = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Make a step part of the program: normalize (it takes uint8 images, height x width x channels) or "
+            "softmax. May be repeated."
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle."""
     from hwnas import workflows
 
     with shown_progress() as progress:
-        bundle = workflows.export(arch, supernet, target, out, tables=tables, progress=progress)
+        bundle = workflows.export(arch, supernet, target, out, tables=tables, include=include or (), progress=progress)
     manifest = bundle.manifest
     predicted = "no prediction" if manifest.predicted_ms is None else f"predicted {manifest.predicted_ms:.4g} ms"
     if as_json:

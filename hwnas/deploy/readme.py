@@ -107,6 +107,11 @@ def _how(manifest: BundleManifest, packages: str, made_with: str) -> str:
     )
 
 
+def _included(manifest: BundleManifest) -> str:
+    """Which steps are in the program, in words that follow a sentence."""
+    return f" (the program includes {' and '.join(manifest.include)})" if manifest.include else ""
+
+
 def readme(manifest: BundleManifest) -> str:
     """The page as Markdown."""
     runtime = manifest.recipe.runtime
@@ -128,8 +133,9 @@ def readme(manifest: BundleManifest) -> str:
 {lines(manifest)}{FENCE}
 
 The difference from the recorded output stays below {manifest.example.max_abs_error:.3g}. The output is \
-{manifest.output.meaning}; `manifest.json` has the names of the classes. The input has the shape \
-{manifest.input.shape} and is computed from an image by these steps:
+{manifest.output.meaning}; `manifest.json` has the names of the classes. The input is \
+{manifest.input.dtype} of the shape {manifest.input.shape} and is computed from an image by these \
+steps{_included(manifest)}:
 
 {steps}
 

@@ -34,6 +34,7 @@ def export(
     *,
     budget_ms: float | None = None,
     tables: Place | None = None,
+    include: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Bundle:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle.
@@ -48,6 +49,8 @@ def export(
         out: folder for the bundle.
         budget_ms: latency budget of the search in milliseconds; that of the arch's file if None.
         tables: folder of latency tables; the catalog's if None.
+        include: steps that become part of the program: ``normalize`` (it then takes uint8 images
+            ``(batch, height, width, channels)``) and ``softmax``.
         progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Returns:
@@ -69,7 +72,16 @@ def export(
     if missing:
         log.warning("the bundle has no predicted latency: %s", missing)
     budget_ms = of_file if budget_ms is None else budget_ms
-    return make(space.arch(values), evaluator, wanted, latency, Path(out), budget_ms=budget_ms, progress=progress)
+    return make(
+        space.arch(values),
+        evaluator,
+        wanted,
+        latency,
+        Path(out),
+        budget_ms=budget_ms,
+        include=include,
+        progress=progress,
+    )
 
 
 def sweep(

@@ -22,6 +22,7 @@ from hwnas.deploy.bundle import write_example
 from hwnas.deploy.manifest import README, tolerance
 from hwnas.deploy.preprocessing import photograph_lines, step_words
 from hwnas.lowering import form_of
+from hwnas.lowering.included import Included, Step
 from hwnas.runtimes import open_session
 from hwnas.targets import Recipe, load_recipe
 
@@ -75,7 +76,14 @@ Make = Callable[..., Bundle]
 def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Recipe]) -> Make:
     """Makes the bundle of a small network under a shipped recipe; another one may run it for the example."""
 
-    def made(name: str, run_by: str | None = None, batch: int = 1, transform: Transform | None = None) -> Bundle:
+    def made(
+        name: str,
+        run_by: str | None = None,
+        batch: int = 1,
+        transform: Transform | None = None,
+        include: tuple[Step, ...] = (),
+        folder: str = "bundle",
+    ) -> Bundle:
         recipe = load_recipe(name).model_copy(update={"batch": batch})
         torch.manual_seed(0)
         transform = transform or GRAY
@@ -87,6 +95,11 @@ def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Re
         form = form_of(recipe)
         program = form.lower(network.eval(), image[1:], torch.randn(32, *image[1:]))
         x = torch.randn(image).numpy()
+        if include:
+            steps = Included.of(transform, include)
+            program, transform = steps.into(program, recipe), steps.transform(transform)
+            [(images, _)] = steps.batches([(torch.from_numpy(x), torch.zeros(1))])
+            x = images.numpy()
         with open_session(program, runs_here(run_by or name).model_copy(update={"batch": batch})) as session:
             y = session.run(x.repeat(batch, axis=0))[:1]
 
@@ -98,11 +111,13 @@ def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Re
             update={"max_abs_error": tolerance(recipe.precision, float(abs(y).max()))}
         )
         shapes = {
-            "input": manifest.input.model_copy(update={"shape": [batch, *image[1:]], "transform": transform}),
+            "input": manifest.input.model_copy(
+                update={"shape": [batch, *x.shape[1:]], "transform": transform, "dtype": str(x.dtype)}
+            ),
             "output": manifest.output.model_copy(update={"shape": [batch, 3]}),
         }
-        told = manifest.model_copy(update={"recipe": recipe, "example": example, **shapes})
-        return write_bundle(tmp_path / "bundle", write, told)
+        told = manifest.model_copy(update={"recipe": recipe, "example": example, "include": include, **shapes})
+        return write_bundle(tmp_path / folder, write, told)
 
     return made
 
@@ -300,3 +315,35 @@ def test_the_lines_run_in_an_environment_of_their_own(name: str, make: Make, tmp
         [python, "-I", "-c", code], cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False
     )
     check(bundle, done)
+
+
+@pytest.mark.parametrize("include", [("normalize",), ("softmax",), ("normalize", "softmax")], ids="+".join)
+@pytest.mark.parametrize("name", RECIPES)
+def test_lines_with_steps_in_the_program_agree_with_the_plain_bundle(
+    name: str, include: tuple[Step, ...], make: Make, photographs: Data, tmp_path: Path
+) -> None:
+    """The lines give the raw uint8 image to the program, and get the class and the probabilities of the plain one."""
+    plain = make(name, transform=photographs.transform(24), folder="plain")
+    whole = make(name, transform=photographs.transform(24), include=include, folder="whole")
+    assert verify(whole.folder).max_abs_error is not None
+    found = {}
+    for bundle in (plain, whole):
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", lines(bundle) + AFTER, tmp_path / "photographs" / "val" / "cat" / "0.jpg"],
+            cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found[bundle.folder.name] = (done.stdout, np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"))
+    assert found["plain"][0] == found["whole"][0]
+    x, y = found["whole"][1:]
+    expected = torch.from_numpy(found["plain"][2])
+    if "softmax" in include:
+        expected = expected.softmax(1)
+        assert y.sum() == pytest.approx(1, abs=1e-3)
+    assert np.allclose(y, expected, atol=whole.manifest.example.max_abs_error)
+    if "normalize" in include:
+        assert (x.dtype, x.shape) == (np.uint8, (1, 24, 24, 3))
+        assert (whole.manifest.input.dtype, whole.manifest.input.shape) == ("uint8", [1, 24, 24, 3])
+        assert not {"mean", "std", "value_range"} & whole.manifest.input.transform.keys()
+        assert "The input is uint8 of the shape [1, 24, 24, 3]" in (whole.folder / README).read_text("utf-8")
+    assert f"(the program includes {' and '.join(include)})" in (whole.folder / README).read_text("utf-8")
