@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli import options
 from hwnas.shown_progress import shown_progress
 
+if TYPE_CHECKING:
+    from hwnas.workflows import BenchAnswer
+
 OVER = 1  # the exit code of --fail-over-budget
 FAIL_OVER_BUDGET = "Exit code 1 if the measured latency is over the budget; 2 if the machine was too noisy to say."
+
+
+def _prediction(answer: BenchAnswer) -> str:
+    """The prediction and its error, in words."""
+    if answer.predicted_ms is None or answer.relative_error is None:
+        return "no prediction, because the bundle was exported without a latency table"
+    return f"predicted {answer.predicted_ms:.4f} ms ({answer.relative_error:+.1%})"
 
 
 def bench(
@@ -40,7 +51,7 @@ def bench(
     else:
         typer.echo(
             f"{answer.measured_ms:.4f} ms on {answer.target} (p50 {answer.p50_ms:.4f}, p90 {answer.p90_ms:.4f}); "
-            f"predicted {answer.predicted_ms:.4f} ms ({answer.relative_error:+.1%})"
+            + _prediction(answer)
             + (f"; timed on core {answer.cores}" if answer.cores else "")
             + (f" ({answer.cores_note})" if answer.cores_note else "")
         )
@@ -49,7 +60,7 @@ def bench(
     if answer.too_noisy:
         noise = (
             f"the machine was too noisy (spread {answer.spread:.1%}); close other programs and time the bundle again: "
-            f"hwnas bench {bundle}"
+            f"hwnas bench {shlex.quote(str(bundle))}"
         )
         if fail_over_budget:
             raise TooNoisy(noise)

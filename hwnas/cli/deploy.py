@@ -21,7 +21,7 @@ MAX_DROP = 0.5  # points of accuracy
 
 @app.command()
 def sweep(
-    arch: Annotated[Path, typer.Argument(help="File from `hwnas search`, or your own.", metavar="ARCH")],
+    arch: options.Arch,
     supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
     device: Annotated[str, typer.Option(help="Device, which must be this host; 'this' detects it.")] = "this",
     max_drop: Annotated[

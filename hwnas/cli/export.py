@@ -12,23 +12,31 @@ from hwnas.shown_progress import shown_progress
 
 
 def export(
-    arch: Annotated[Path, typer.Argument(help="File from `hwnas search`, or your own.", metavar="ARCH")],
+    arch: options.Arch,
     supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
     target: options.Target,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     tables: options.Tables = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Make a step part of the program: normalize (it takes uint8 images, height x width x channels) or "
+            "softmax. May be repeated."
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle."""
     from hwnas import workflows
 
     with shown_progress() as progress:
-        bundle = workflows.export(arch, supernet, target, out, tables=tables, progress=progress)
+        bundle = workflows.export(arch, supernet, target, out, tables=tables, include=include or (), progress=progress)
     manifest = bundle.manifest
+    predicted = "no prediction" if manifest.predicted_ms is None else f"predicted {manifest.predicted_ms:.4g} ms"
     if as_json:
         options.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})
     else:
         typer.echo(
             f"{manifest.accuracy:.2%} on {manifest.parity.images} test images, largest difference of a logit "
-            f"{manifest.parity.max_abs_error:.2e}, predicted {manifest.predicted_ms:.4g} ms: {out}"
+            f"{manifest.parity.max_abs_error:.2e}, {predicted}: {out}"
         )

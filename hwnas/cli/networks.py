@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     from hwnas.workflows import NetworkAnswer, RelaxedAnswer
 
 
-def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None) -> Iterator[str]:
-    """Lines about an evaluated network; without a supernet there is no export command."""
+def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: Path | None = None) -> Iterator[str]:
+    """Lines about an evaluated network; without a supernet there is no export command.
+
+    Args:
+        answer: the network.
+        file: its arch file.
+        supernet: the folder with its weights.
+        tables: folder of latency tables, if it is not the catalog's.
+    """
     budgets = ", ".join(
         f"{answer.predicted[name]:.4g} of {budget:.4g} {'ms ' if '/' in name else ''}on {name}"
         for name, budget in answer.budgets.items()
@@ -48,7 +55,9 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None) -> Iterat
             yield "  no larger budget buys a higher predicted accuracy"
     yield f"Arch: {file}"
     if supernet and answer.target is not None:
-        yield f"Export it with: hwnas export {file} --supernet {supernet} --target {answer.target} --out BUNDLE"
+        words = ["hwnas", "export", str(file), "--supernet", str(supernet), "--target", answer.target]
+        words += ["--tables", str(tables)] if tables else []
+        yield f"Export it with: {shlex.join(words)} --out bundle"
 
 
 def relaxed_lines(answer: RelaxedAnswer, file: Path, train: Sequence[str]) -> Iterator[str]:
@@ -71,4 +80,4 @@ def relaxed_lines(answer: RelaxedAnswer, file: Path, train: Sequence[str]) -> It
     if answer.notation:
         yield answer.notation
     yield f"Arch: {file}"
-    yield f"Train it with: hwnas train {shlex.join([*train, '--arch', str(file)])} --out FOLDER"
+    yield f"Train it with: hwnas train {shlex.join([*train, '--arch', str(file)])} --out trained"

@@ -11,6 +11,11 @@ import typer
 from hwnas.cli.streams import takes_unicode
 from hwnas.errors import InvalidValue
 
+ARCH = (
+    "File from `hwnas search`, report.json of `hwnas compile` (report.json:device/recipe if it has several targets), "
+    "manifest.json of a bundle, or your own."
+)
+Arch = Annotated[Path, typer.Argument(help=ARCH, metavar="ARCH")]
 Target = Annotated[
     str,
     typer.Option(help="device/recipe; the device 'this' is the present host.", metavar="DEVICE/RECIPE"),

@@ -148,7 +148,9 @@ def search(
     documents = [network.document() for network in answer.networks]
     files = answer_files(out, answer.networks, family=family)
     lines = [
-        line for network, file in zip(answer.networks, files, strict=True) for line in lines_of(network, file, supernet)
+        line
+        for network, file in zip(answer.networks, files, strict=True)
+        for line in lines_of(network, file, supernet, tables)
     ]
     _print(documents if family else documents[0], lines, as_json, stopped=answer.stopped)
 

@@ -89,7 +89,7 @@ def study(
     if as_json:
         options.print_json(answer.document())
     else:
-        typer.echo("\n".join(lines_of(answer, out / ARCH, out if here else None)))
+        typer.echo("\n".join(lines_of(answer, out / ARCH, out if here else None, tables)))
         if not here:
             typer.echo(
                 "Its weights are in the --out of the worker that trained it, or were deleted; `hwnas train` with its "

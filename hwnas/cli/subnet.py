@@ -15,14 +15,13 @@ from hwnas.shown_progress import shown_progress
 
 app = typer.Typer(help="Extract, evaluate and fine-tune networks of a trained supernet.", no_args_is_help=True)
 
-ArchFile = Annotated[Path, typer.Argument(help="File from `hwnas search`, or your own.", metavar="ARCH")]
 From = Annotated[Path, typer.Option(help="Folder from `hwnas train` or `hwnas supernet import`.")]
 EPOCHS = 3  # epochs of fine-tuning without a training config
 
 
 @app.command()
 def extract(
-    arch: ArchFile,
+    arch: options.Arch,
     supernet: From,
     out: Annotated[Path, typer.Option(help="Folder for the subnet.")],
     calibration_images: options.Calibration = 2000,
@@ -42,7 +41,7 @@ def extract(
 @app.command("eval")
 def evaluate(
     supernet: From,
-    archs: Annotated[list[Path] | None, typer.Argument(help="Files from `hwnas search`.", metavar="ARCH")] = None,
+    archs: Annotated[list[Path] | None, typer.Argument(help=options.ARCH, metavar="ARCH")] = None,
     random: Annotated[int, typer.Option(help="Number of additional random networks.", min=0)] = 0,
     images: Annotated[int | None, typer.Option(help="Validation images; by default all.", min=1)] = None,
     calibration_images: options.Calibration = 2000,

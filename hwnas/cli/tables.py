@@ -79,7 +79,7 @@ def show(target: TargetName, tables: Tables = None, as_json: options.AsJson = Fa
             label = f"{name[:19]}…" if name.startswith("sha256-") else name
             typer.echo(f"{'' if i else title:12} {label}: {shown}")
     for fit in manifest.fits:
-        typer.echo("\n" + _fit_text(fit))
+        typer.echo("\n" + _fit_text(table, fit))
     if not manifest.fits:
         typer.echo("\nno context terms: predictions are the plain sum of the rows, without an upper bound")
     typer.echo(f"\nthe slowest of {len(rows)} ops\n{'p25 ms':>10} {'p50 ms':>10} {'p90 ms':>10} {'samples':>8}  op")
@@ -258,7 +258,9 @@ def _domain_text(domain: Domain) -> str:
     return f"{domain.space}{fixed} ({channels}, {domain.classes} classes)"
 
 
-def _fit_text(fit: Fit) -> str:
+def _fit_text(table: LatencyTable, fit: Fit) -> str:
+    from hwnas.latency.table import profile_command
+
     terms = ", ".join(f"{name} {value:.4g}" for name, value in fit.terms.items())
     text = (
         f"fitted on {_domain_text(fit.domain)}\n"
@@ -268,7 +270,8 @@ def _fit_text(fit: Fit) -> str:
     )
     checked = fit.validation
     if checked is None:
-        return f"{text}\n  {_validation_text(fit)}; `hwnas validate` does it"
+        command = profile_command(fit.domain.make(), table.target, table.folder, verb="validate")
+        return f"{text}\n  {_validation_text(fit)}. Validate it with: {command}"
     others = ", ".join(f"{name} {baseline.mape:.2%}" for name, baseline in checked.baselines.items())
     return (
         f"{text}\n"

@@ -25,7 +25,7 @@ def verify(
         typer.echo(schema_text(), nl=False)
         return
     if bundle is None:
-        raise InvalidValue("the folder of a bundle is missing: hwnas verify BUNDLE")
+        raise InvalidValue("the folder of a bundle is missing; give it, as in: hwnas verify bundle")
     found = check(bundle)
     if as_json:
         options.print_json(asdict(found))

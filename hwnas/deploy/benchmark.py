@@ -20,8 +20,8 @@ class Benchmark:
     Attributes:
         target: the measured device and the recipe.
         measured_ms, p50_ms, p90_ms: quantiles; `measured_ms` is p25, which predictions refer to.
-        predicted_ms: from the manifest.
-        relative_error: measured over predicted, minus 1.
+        predicted_ms: from the manifest; None for a bundle without a prediction.
+        relative_error: measured over predicted, minus 1; None likewise.
         budget_ms: from the manifest.
         spread, too_noisy: stability of the machine.
         cores: logical cores of the measurement, e.g. ``4-5``; empty if the system cannot pin threads.
@@ -32,8 +32,8 @@ class Benchmark:
     measured_ms: float
     p50_ms: float
     p90_ms: float
-    predicted_ms: float
-    relative_error: float
+    predicted_ms: float | None
+    relative_error: float | None
     budget_ms: float | None
     spread: float
     too_noisy: bool
@@ -73,13 +73,14 @@ def bench(
 def summarise(bundle: Bundle, device: Device, measured: Measurement, name: str) -> Benchmark:
     """The benchmark of a bundle from a measurement that includes it as `name`."""
     p25, p50, p90 = (measured.quantile_ms(name, q) for q in (0.25, 0.5, 0.9))
+    predicted_ms = bundle.manifest.predicted_ms
     return Benchmark(
         target=f"{device.name}/{bundle.manifest.recipe.name}",
         measured_ms=p25,
         p50_ms=p50,
         p90_ms=p90,
-        predicted_ms=bundle.manifest.predicted_ms,
-        relative_error=p25 / bundle.manifest.predicted_ms - 1,
+        predicted_ms=predicted_ms,
+        relative_error=None if predicted_ms is None else p25 / predicted_ms - 1,
         budget_ms=bundle.manifest.budget_ms,
         spread=measured.spread,
         too_noisy=measured.too_noisy,

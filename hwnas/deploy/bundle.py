@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from pydantic import ValidationError
@@ -80,15 +81,14 @@ class Bundle:
         return saturates_here(with_weights(self.manifest.recipe, EXACT_FLAGS))
 
     def example(self) -> tuple[Array, Array]:
-        """The recorded input ``(1, channels, height, width)`` and output ``(1, classes)``, float32.
+        """The recorded input, of the manifest's shape and type with a batch of 1, and output ``(1, classes)``.
 
         Raises:
             BundleError: a file is not the array that the manifest describes.
         """
         manifest = self.manifest
-        shapes = {INPUT: (1, *manifest.input.shape[1:]), OUTPUT: (1, *manifest.output.shape[1:])}
-        x, y = (_read_array(self.folder / name, shape) for name, shape in shapes.items())
-        return x, y
+        x = _read_array(self.folder / INPUT, (1, *manifest.input.shape[1:]), manifest.input.dtype)
+        return x, _read_array(self.folder / OUTPUT, (1, *manifest.output.shape[1:]))
 
     def copy_program(self, folder: Path) -> Path:
         """Copy the program and the example into another folder for `write_bundle`; return the program.
@@ -139,9 +139,10 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
 
 
 def write_example(folder: Path, x: Array, y: Array) -> None:
-    """Record a run next to a program: an input ``(1, channels, height, width)`` and its output ``(1, classes)``."""
+    """Record a run next to a program: one input, float32 or uint8, and its output ``(1, classes)``, float32."""
     for name, array in ((INPUT, x), (OUTPUT, y)):
-        write_whole(folder / name, _header(array.shape) + np.ascontiguousarray(array, "<f4").tobytes())
+        code = _CODES["uint8" if array.dtype == np.uint8 else "float32"]
+        write_whole(folder / name, _header(array.shape, code) + np.ascontiguousarray(array, code).tobytes())
 
 
 def _put_in_place(making: Path, place: Path) -> None:
@@ -269,24 +270,28 @@ def _facts(path: Path, limit_bytes: int) -> FileFacts:
         return FileFacts(size_bytes=size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
+_CODES = {"float32": "<f4", "uint8": "|u1"}  # types of arrays as numpy's files name them
+
+
+def _header(shape: tuple[int, ...], code: str) -> bytes:
     buffer = io.BytesIO()
-    facts = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    facts = {"descr": code, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(buffer, facts)
     return buffer.getvalue()
 
 
-def _read_array(path: Path, shape: tuple[int, ...]) -> Array:
-    """An array of a known shape; its header is compared with the only valid one, not parsed."""
-    header, count = _header(shape), math.prod(shape)
-    with open_regular(path, BundleError, limit_bytes=len(header) + 4 * count) as file:
+def _read_array(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+    """An array of a known shape and type; its header is compared with the only valid one, not parsed."""
+    code = np.dtype(_CODES[dtype])
+    header, size = _header(shape, _CODES[dtype]), code.itemsize * math.prod(shape)
+    with open_regular(path, BundleError, limit_bytes=len(header) + size) as file:
         data = file.read()
-    if len(data) != len(header) + 4 * count or not data.startswith(header):
-        raise BundleError(f"{path} is malformed: it should contain float32 values of the shape {shape}")
-    array = np.frombuffer(data, "<f4", offset=len(header)).reshape(shape)
+    if len(data) != len(header) + size or not data.startswith(header):
+        raise BundleError(f"{path} is malformed: it should contain {dtype} values of the shape {shape}")
+    array = np.frombuffer(data, code, offset=len(header)).reshape(shape)
     if not np.isfinite(array).all():
         raise BundleError(f"{path} is malformed: it contains NaN or infinite values")
-    return array.astype(np.float32)
+    return cast("Array", array.astype(dtype))
 
 
 def _text(manifest: BundleManifest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,11 @@ import numpy as np
 
 from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
 from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
+from hwnas.errors import InvalidValue
 from hwnas.latency import LatencyModel
 from hwnas.lowering import Program, form_of
 from hwnas.progress import Progress, silent
-from hwnas.runtimes import open_session
+from hwnas.runtimes import open_session, session_class
 from hwnas.spaces import Arch, Domain
 from hwnas.targets import Recipe, Target
 from hwnas.timing.host import runtime_versions
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hwnas.accuracy import Evaluator
+    from hwnas.lowering.included import Included
 
 # Modules that import torch are imported locally: `hwnas verify` needs this package but not torch.
 
@@ -50,10 +53,11 @@ def export(
     arch: Arch,
     evaluator: Evaluator,
     target: Target,
-    latency: LatencyModel,
+    latency: LatencyModel | None,
     folder: Path,
     *,
     budget_ms: float | None = None,
+    include: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Bundle:
     """Create the bundle of an arch, with a parity check on the whole test split.
@@ -62,18 +66,23 @@ def export(
         arch: the network.
         evaluator: has the supernet and the data.
         target: the target of the bundle.
-        latency: model of its latency.
+        latency: model of its latency; None for a bundle without a prediction.
         folder: for the bundle.
         budget_ms: latency budget of the search.
+        include: steps of an image's way that are part of the program: ``normalize``, which then takes uint8 images
+            ``(batch, height, width, channels)``, and ``softmax``. Parity is checked without and with them.
         progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Raises:
+        InvalidValue: a step to include is unknown, or the runtime cannot take uint8 images.
         ParityError: the outputs of the lowered network differ; nothing is written.
         OutputError: the bundle cannot be written.
     """
     from hwnas.deploy.parity import check_parity
 
     check_output_folder(folder)
+    transform = evaluator.data.transform(arch["resolution"])
+    steps = included(transform, include, target.recipe)
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
     network = evaluator.subnet(arch, progress=progress)
     progress(f"lowering for {target.recipe.name}", 0, 1)
@@ -81,8 +90,16 @@ def export(
     progress(f"lowering for {target.recipe.name}", 1, 1)
     batches = data.batches("test", arch["resolution"])
     parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
-    images, _ = next(iter(data.batches("test", arch["resolution"], limit=1)))
-    x = np.ascontiguousarray(images.numpy(), np.float32)
+    float_layers = form.float_layers(program)
+    weights = weights_sha256(network)
+    sample = data.batches("test", arch["resolution"], limit=1)
+    if steps:
+        program, network = steps.into(program, target.recipe), steps.around(network)
+        batches = steps.batches(data.batches("test", arch["resolution"]))
+        parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
+        sample = steps.batches(sample)
+    images, _ = next(iter(sample))
+    x = np.ascontiguousarray(images.numpy())
     codes = space.encode([arch])
     with open_session(program, target.recipe) as session:
         y = session.run(x.repeat(target.recipe.batch, axis=0))[:1]
@@ -92,22 +109,28 @@ def export(
             recipe=target.recipe,
             domain=Domain.of(space),
             arch=dict(arch),
-            weights_sha256=weights_sha256(network),
+            weights_sha256=weights,
             data=data.name,
             classes=list(data.classes),
+            include=list(steps.steps) if steps else [],
             input=Input(
                 name="input",
-                shape=[target.recipe.batch, *space.image_shape(arch)],
-                transform=data.transform(arch["resolution"]),  # type: ignore[arg-type]
+                shape=[target.recipe.batch, *x.shape[1:]],
+                dtype="uint8" if x.dtype == np.uint8 else "float32",
+                transform=steps.transform(transform) if steps else transform,  # type: ignore[arg-type]
             ),
-            output=Output(name="output", shape=[target.recipe.batch, space.classes], meaning="logits, one per class"),
+            output=Output(
+                name="output",
+                shape=[target.recipe.batch, space.classes],
+                meaning=f"{'probabilities' if 'softmax' in include else 'logits'}, one per class",
+            ),
             example=Example(max_abs_error=tolerance(target.recipe.precision, float(np.abs(y).max()))),
-            predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]),
+            predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]) if latency else None,
             measured_ms=None,
             budget_ms=budget_ms,
             accuracy=parity.deployed_accuracy,
             parity=parity,
-            fallback=form.float_layers(program),
+            fallback=float_layers,
             macs=int(space.macs(codes)[0]),
             params=int(space.params(codes)[0]),
             versions={**runtime_versions(target), **session.facts()},
@@ -120,6 +143,26 @@ def export(
             return form.write(program, place)
 
         return write_bundle(folder, write, manifest)
+
+
+def included(transform: Mapping[str, object], include: Sequence[str], recipe: Recipe) -> Included | None:
+    """The steps to include in a program, from their names; None without one.
+
+    Raises:
+        InvalidValue: a step is unknown, or the recipe's runtime does not take uint8 images.
+        RuntimeUnavailable: the runtime cannot run on this host.
+    """
+    if not include:
+        return None
+    from hwnas.lowering.included import Included
+
+    steps = Included.of(transform, include)
+    if steps.normalizes and not session_class(recipe).takes_uint8:
+        raise InvalidValue(
+            f"{recipe.name} cannot include normalize: sessions of {recipe.runtime} take float32 images only. Leave "
+            "normalize out, or choose a recipe of onnxruntime, openvino or torch on the CPU"
+        )
+    return steps
 
 
 def weights_sha256(network: nn.Module) -> str:

@@ -72,10 +72,19 @@ class DeviceFacts(Spec):
 
 
 class Input(Spec):
-    """Name and shape ``(batch, channels, height, width)`` of the input, and the preprocessing steps of an image."""
+    """The input of the program.
+
+    Attributes:
+        name: of the input.
+        shape: ``(batch, channels, height, width)``; of a program that includes the normalisation
+            ``(batch, height, width, channels)``.
+        dtype: float32; uint8 if the program includes the normalisation.
+        transform: preprocessing steps from an image to the input, in order.
+    """
 
     name: str
     shape: Annotated[list[Axis], Field(min_length=4, max_length=4)]
+    dtype: Literal["float32", "uint8"] = Field(default="float32", exclude_if=lambda dtype: dtype == "float32")
     transform: dict[str, JsonValue]
 
 
@@ -91,7 +100,7 @@ class Example(Spec):
     """One recorded image and the program's output for it; see `INPUT` and `OUTPUT`.
 
     Attributes:
-        input, output: the files, float32 ``(1, channels, height, width)`` and ``(1, classes)``.
+        input, output: the files, one input of the manifest's shape and type, and float32 ``(1, classes)``.
         max_abs_error: largest accepted difference of an output from the recorded one.
     """
 
@@ -119,10 +128,11 @@ class BundleManifest(Spec):
         weights_sha256: of the network's tensors before lowering, see `hwnas.deploy.exporter.weights_sha256`.
         data: name of the training dataset.
         classes: names of the classes, in the order of the outputs.
-        input: name and shape of the input, and the preprocessing steps of an image, in order.
+        include: steps of an image's way that are in the program: its normalisation, and softmax.
+        input: name, shape and type of the input, and the preprocessing steps of an image, in order.
         output: name, shape and meaning of the output.
         example: a recorded run.
-        predicted_ms: by the latency model.
+        predicted_ms: by the latency model; None if the target had no table of the space.
         measured_ms: p25 when the bundle was created; None before it was timed.
         measured_cores: logical cores of the measurement, e.g. ``4-5``; None if unknown.
         budget_ms: latency budget of the search; None if there was none.
@@ -145,10 +155,11 @@ class BundleManifest(Spec):
     weights_sha256: Sha256
     data: str
     classes: list[str]
+    include: list[Literal["normalize", "softmax"]] = Field(default=[], exclude_if=lambda steps: not steps)
     input: Input
     output: Output
     example: Example
-    predicted_ms: PositiveFloat
+    predicted_ms: PositiveFloat | None
     measured_ms: PositiveFloat | None
     # Omitted if None, so that older manifests keep their bytes.
     measured_cores: str | None = Field(default=None, pattern=r"^[0-9,-]+$", exclude_if=lambda cores: cores is None)

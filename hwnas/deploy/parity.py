@@ -90,7 +90,7 @@ def outputs(session: Session, images: Array) -> Array:
     """Run images ``(n, ...)`` through a program of static batch size; the last batch is padded with its first image."""
     batch, results = session.recipe.batch, []
     for start in range(0, len(images), batch):
-        part = np.ascontiguousarray(images[start : start + batch], np.float32)
+        part = np.ascontiguousarray(images[start : start + batch], session.dtype)
         missing = batch - len(part)
         full = np.concatenate([part, np.repeat(part[:1], missing, axis=0)]) if missing else part
         results.append(session.run(full)[: len(part)])

@@ -1,13 +1,12 @@
-"""``README.md`` of a bundle: how to run it with its runtime only, and notes on licences."""
+"""``README.md`` of a bundle: how to run it without hwnas, and notes on licences."""
 
 from __future__ import annotations
 
 import json
 import re
 
-from pydantic import JsonValue
-
 from hwnas.deploy.manifest import BundleManifest
+from hwnas.deploy.preprocessing import photograph_lines, step_words
 from hwnas.plugins import resource
 
 # The first line of a script that sets names in capitals, such as `PROGRAM, BATCH = "model.onnx", 1`.
@@ -15,12 +14,35 @@ _CONSTANTS = re.compile(r"^(?P<names>[A-Z]+(?:, [A-Z]+)*) = .+$", re.MULTILINE)
 FENCE = "```"
 
 
-def lines(manifest: BundleManifest) -> str:
-    """Python that runs a bundle from its folder, with its runtime and numpy only.
+# The lines before and after a script that defines `run`, which takes the input of one run and returns its output.
+_IMPORTS = """\
+import json
+import sys
 
-    It is the script in the runtime's record (`RuntimeFacts.script`), with the values of this bundle in its first line
-    of constants, which may contain: PROGRAM, the program's file; INPUT, the name of its input; BATCH, PRECISION and
-    OPTIONS of the recipe.
+import numpy as np
+"""
+_PHOTOGRAPH = """\
+x = prepared(sys.argv[1]) if sys.argv[1:] else np.load("example-input.npy")
+"""
+_EXAMPLE = """\
+x = np.load("example-input.npy")
+"""
+_RUN = """\
+y = run(x.repeat(BATCH, axis=0))
+with open("manifest.json", encoding="utf-8") as file:
+    classes = json.load(file)["classes"]
+print("class", classes[y[0].argmax()])
+"""
+_COMPARE = 'print("largest difference", abs(y[:1] - np.load("example-output.npy")).max())\n'
+
+
+def lines(manifest: BundleManifest) -> str:
+    """Python that runs a bundle from its folder, with its runtime, numpy and Pillow only.
+
+    The middle is the script in the runtime's record (`RuntimeFacts.script`), with the values of this bundle in its
+    first line of constants, which may contain: PROGRAM, the program's file; INPUT, the name of its input; BATCH,
+    PRECISION and OPTIONS of the recipe. If the script defines ``run(x)``, from the input of a run to its output, it
+    also needs BATCH, and the lines around it take a photograph or the recorded example; else it stands alone.
     """
     recipe = manifest.recipe
     assert recipe.facts.script is not None  # runtimes without a session have no bundles
@@ -36,7 +58,26 @@ def lines(manifest: BundleManifest) -> str:
     def filled(line: re.Match[str]) -> str:
         return f"{line['names']} = {', '.join(_literal(values[name]) for name in line['names'].split(', '))}"
 
-    return _CONSTANTS.sub(filled, text, count=1)
+    script = _CONSTANTS.sub(filled, text, count=1)
+    if not _defines_run(text):
+        return script
+    prepared = photograph_lines(manifest.input.transform)
+    if prepared is None:
+        return f"{_IMPORTS}{script}\n\n{_EXAMPLE}{_RUN}{_COMPARE}"
+    pillow = "from PIL import Image" + (", ImageOps" if "ImageOps" in prepared else "")
+    return f"{_IMPORTS}{pillow}\n{script}\n\n{prepared}\n\n{_PHOTOGRAPH}{_RUN}if not sys.argv[1:]:\n    {_COMPARE}"
+
+
+def takes_photographs(manifest: BundleManifest) -> bool:
+    """Whether the lines take an image file: they know its preprocessing, and the runtime's script defines `run`."""
+    script = manifest.recipe.facts.script
+    assert script is not None
+    text = resource(script).read_text(encoding="utf-8")
+    return _defines_run(text) and photograph_lines(manifest.input.transform) is not None
+
+
+def _defines_run(script: str) -> bool:
+    return re.search(r"^def run\(", script, re.MULTILINE) is not None
 
 
 def _literal(value: object) -> str:
@@ -46,11 +87,29 @@ def _literal(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-def _step_text(value: JsonValue) -> str:
-    """The settings of a preprocessing step as text."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_step_text(each)}" for name, each in value.items())
-    return str(value)
+def _latency(manifest: BundleManifest, images: str) -> str:
+    """What is known about the latency of a run of `images`, as a sentence."""
+    figures = ((manifest.predicted_ms, "as predicted"), (manifest.measured_ms, "as measured"))
+    known = [f"{ms:.4g} ms {how}" for ms, how in figures if ms is not None]
+    if known:
+        return f"A run of {images} takes {', '.join(known)} on {manifest.device.name}."
+    return f"Its latency on {manifest.device.name} was neither predicted nor measured; `hwnas bench` measures it."
+
+
+def _how(manifest: BundleManifest, packages: str, made_with: str) -> str:
+    """The sentence before the lines; `packages` are those to install, without Pillow."""
+    if not takes_photographs(manifest):
+        return f"With `pip install {packages}` (made with {made_with}), in this folder:"
+    return (
+        f"With `pip install {packages} pillow` (made with {made_with}), save these lines in this folder as "
+        "`classify.py`. `python classify.py photograph.jpg` prints the class of an image file; without a file, they "
+        "run the recorded example."
+    )
+
+
+def _included(manifest: BundleManifest) -> str:
+    """Which steps are in the program, in words that follow a sentence."""
+    return f" (the program includes {' and '.join(manifest.include)})" if manifest.include else ""
 
 
 def readme(manifest: BundleManifest) -> str:
@@ -58,27 +117,25 @@ def readme(manifest: BundleManifest) -> str:
     runtime = manifest.recipe.runtime
     package = manifest.recipe.facts.install
     version = manifest.versions.get(runtime, "")
-    steps = "\n".join(
-        f"- {step}: {_step_text(value)}" for step, value in manifest.input.transform.items() if value is not None
-    )
+    steps = "\n".join(step_words(manifest.input.transform))
     images = "one image" if manifest.recipe.batch == 1 else f"{manifest.recipe.batch} images"
-    measured = f", measured {manifest.measured_ms:.4g} ms" if manifest.measured_ms else ""
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} top-1 accuracy on the test images of {manifest.data}. A run of {images} takes \
-{manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. `manifest.json` has everything else.
+{manifest.accuracy:.2%} top-1 accuracy on the test images of {manifest.data}. {_latency(manifest, images)} \
+`manifest.json` has everything else.
 
 ## Run it
 
-With `pip install {package} numpy` (made with {package} {version}), in this folder:
+{_how(manifest, f"{package} numpy", f"{package} {version}")}
 
 {FENCE}python
 {lines(manifest)}{FENCE}
 
 The difference from the recorded output stays below {manifest.example.max_abs_error:.3g}. The output is \
-{manifest.output.meaning}; `manifest.json` has the names of the classes. The input has the shape \
-{manifest.input.shape} and is computed from an image by these steps:
+{manifest.output.meaning}; `manifest.json` has the names of the classes. The input is \
+{manifest.input.dtype} of the shape {manifest.input.shape} and is computed from an image by these \
+steps{_included(manifest)}:
 
 {steps}
 

@@ -104,7 +104,7 @@ def load_model(table: LatencyTable, space: Space) -> LatencyModel:
     if fit is None and table.manifest.origin == "measured":
         raise TableError(
             f"the table of {table.target.name} has all ops of {space.name} but no context terms for it. "
-            f"Fit them with: {profile_command(space, table.target)}"
+            f"Fit them with: {profile_command(space, table.target, table.folder)}"
         )
     plain = plain_model(table, space)
     if fit is None:

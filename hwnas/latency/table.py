@@ -7,8 +7,9 @@ import difflib
 import hashlib
 import io
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hwnas.errors import InvalidValue, MissingOp, TableCorrupt, TableError, TableMismatch, UnknownName
@@ -44,11 +45,13 @@ class LatencyTable:
         target: the measured target.
         rows: key of an op -> its row.
         manifest: provenance of the rows.
+        folder: folder of tables that it was read from, if it is not the catalog's; commands in messages name it.
     """
 
     target: Target
     rows: Mapping[str, Row]
     manifest: Manifest
+    folder: Path | None = field(default=None, compare=False)
 
     @property
     def origin(self) -> Origin:
@@ -67,7 +70,7 @@ class LatencyTable:
             near = difflib.get_close_matches(op.key, self.rows, n=3, cutoff=0.0)
             raise MissingOp(
                 f"the latency table of {self.target.name} has no op {op.key!r}. Nearest rows: {near}. "
-                + self._remedy(f"hwnas profile --target {self.target.name} --space SPACE --only-missing")
+                + self._remedy(_measure((), self.target, self.folder, " --only-missing"))
             ) from None
 
     def require(self, space: Space) -> None:
@@ -82,18 +85,17 @@ class LatencyTable:
             raise MissingOp(
                 f"the latency table of {self.target.name} lacks {len(missing)} of the {len(space.distinct_ops)} ops of "
                 f"{space.name}, first {missing[0]!r} (nearest row: {near[0] if near else 'none'}). "
-                + self._remedy(f"{profile_command(space, self.target)} --only-missing")
+                + self._remedy(_measure([space], self.target, self.folder, " --only-missing"))
             )
 
-    def _remedy(self, profile: str) -> str:
-        """The command that adds rows."""
+    def _remedy(self, measure: str) -> str:
+        """How to add rows; `measure` is the command for a measured table, with its verb."""
         if self.manifest.origin == "imported":
             return (
                 "This table was imported. If it belongs to the space at another width, choose that space; if files are "
-                "missing, add them with: "
-                f"hwnas tables import FILE... --format FORMAT --target {self.target.name}"
+                f"missing, add them with `hwnas tables import` and --target {self.target.name}"
             )
-        return f"Measure with: {profile}"
+        return f"{measure}."
 
     def fit_for(self, space: Space) -> Fit | None:
         """The fit whose domain covers a space; of several, the one with the smallest domain."""
@@ -112,21 +114,49 @@ class LatencyTable:
         return self.with_fit(fit.model_copy(update={"validation": validation}))
 
 
-def profile_command(space: Space, target: Target) -> str:
-    """The command that measures a space on a target."""
+def profile_command(space: Space, target: Target, tables: Path | None = None, *, verb: str = "profile") -> str:
+    """The command that measures a space on a target.
+
+    Args:
+        space: the space.
+        target: the target.
+        tables: folder of tables; the catalog's if None.
+        verb: ``profile``, or ``validate``, which has the same options.
+    """
     domain = Domain.of(space)
     fixed = "".join(f" --fix {name}={','.join(map(str, values))}" for name, values in domain.choices.items())
     whole = make_space(space.name)
     channels = "" if space.in_channels == whole.in_channels else f" --channels {space.in_channels}"
     classes = "" if space.classes == whole.classes else f" --classes {space.classes}"
-    return f"hwnas profile --space {space.name} --target {target.name}{fixed}{channels}{classes}"
+    folder = f" --tables {shlex.quote(str(tables))}" if tables else ""
+    return f"hwnas {verb} --space {shlex.quote(space.name)} --target {target.name}{fixed}{channels}{classes}{folder}"
 
 
-def read_table(target: Target, path: Path | None = None) -> LatencyTable:
+def _measure(spaces: Iterable[Space], target: Target, tables: Path | None, more: str = "") -> str:
+    """A sentence, without its full stop, with the commands that measure spaces; without a space, it names the verb."""
+    if commands := [profile_command(space, target, tables) for space in spaces]:
+        commands[0] += more  # --replace in a second command would drop what the first one measured
+        return f"Measure with: {' and '.join(commands)}"
+    folder = f" --tables {shlex.quote(str(tables))}" if tables else ""
+    return f"`hwnas profile --target {target.name}{folder}{more}` with the --space that you need measures it"
+
+
+def _measure_again(manifest: Manifest, target: Target, tables: Path | None, space: Space | None) -> str:
+    """As `_measure`, to replace a table: of the space that it is read for, else of all spaces that it has a fit of."""
+    spaces = [space] if space else [fit.domain.make() for fit in manifest.fits]
+    return _measure(spaces, target, tables, " --replace")
+
+
+def read_table(target: Target, path: Path | None = None, *, space: Space | None = None) -> LatencyTable:
     """Read a target's table, from the catalog unless a path is given.
 
     If it was measured with another version of the runtime, or on another machine that matches the same device, a
     warning is logged.
+
+    Args:
+        target: the target.
+        path: of the CSV file.
+        space: the space that the table is read for; commands in messages name it.
 
     Raises:
         TableError: there is no table for the target.
@@ -134,11 +164,12 @@ def read_table(target: Target, path: Path | None = None) -> LatencyTable:
         TableCorrupt: a row is malformed, NaN, not positive or duplicate, or the file was changed.
         SpecError: the manifest is malformed.
     """
-    path = path or table_path(target)
+    given, path = path, path or table_path(target)
+    tables = given.parents[1] if given and given.match(f"{target.name}.csv") and given != table_path(target) else None
     if path is None or not path.is_file():
         raise TableError(
             f"there is no latency table for {target.name}{f' at {path}' if path else ''}. "
-            f"Measure one with: hwnas profile --target {target.name} --space SPACE"
+            + _measure([space] if space else (), target, tables)
         )
     content = path.read_bytes()
     rows = _parse(path, content.decode("utf-8", errors="replace"))
@@ -155,11 +186,11 @@ def read_table(target: Target, path: Path | None = None) -> LatencyTable:
         raise TableMismatch(
             f"{path} was made with another recipe {target.recipe.name!r} (hash {manifest.recipe_hash[:12]}…, now "
             f"{target.recipe.hash[:12]}…): its figures are not valid for this one. Give the changed recipe another "
-            f"name, or measure again with: hwnas profile --target {target.name} --space SPACE --replace"
+            f"name, or replace the table. " + _measure_again(manifest, target, tables, space)
         )
-    _warn_of_another_version(path, manifest, target)
+    _warn_of_another_version(path, manifest, target, lambda: _measure_again(manifest, target, tables, space))
     _warn_of_another_machine(path, manifest, target)
-    return LatencyTable(target=target, rows=rows, manifest=manifest)
+    return LatencyTable(target=target, rows=rows, manifest=manifest, folder=tables)
 
 
 def read_table_file(path: Path) -> LatencyTable:
@@ -183,7 +214,7 @@ def read_table_file(path: Path) -> LatencyTable:
     return read_table(target, path)
 
 
-def _warn_of_another_version(path: Path, manifest: Manifest, target: Target) -> None:
+def _warn_of_another_version(path: Path, manifest: Manifest, target: Target, measure: Callable[[], str]) -> None:
     if manifest.origin == "imported":
         return  # it was not measured with this host's runtime, and its version is unknown
     runtime = target.recipe.runtime
@@ -193,13 +224,12 @@ def _warn_of_another_version(path: Path, manifest: Manifest, target: Target) -> 
     measured_with = manifest.versions.get(runtime, "of unknown version")
     if measured_with.split("+")[0] != present:
         log.warning(
-            "%s was measured with %s %s, but %s is installed here: latencies may differ. Measure again with: "
-            "hwnas profile --target %s --space SPACE --replace",
+            "%s was measured with %s %s, but %s is installed here: latencies may differ. %s",
             path,
             runtime,
             measured_with,
             present,
-            target.name,
+            measure(),
         )
 
 
@@ -210,9 +240,10 @@ def _warn_of_another_machine(path: Path, manifest: Manifest, target: Target) -> 
     if differences := other_machine(manifest.host, host):
         log.warning(
             "%s may be the table of another machine (%s): latencies may differ. Give this machine its own name with: "
-            "hwnas devices detect --save --name NAME",
+            "hwnas devices detect --save --name %s-2",
             path,
             "; ".join(differences),
+            target.device.name,
         )
 
 

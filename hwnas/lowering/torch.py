@@ -29,10 +29,21 @@ def without_checks(module: torch.fx.GraphModule) -> nn.Module:
 
 def input_shape(module: nn.Module) -> tuple[int, ...]:
     """Input shape of a lowered module (or a sequence of them), with the batch axis."""
+    return tuple(_input(module).shape)
+
+
+def input_dtype(module: nn.Module) -> torch.dtype:
+    """Type of the input of a lowered module: float32, or uint8 if it includes the normalisation."""
+    return _input(module).dtype
+
+
+def _input(module: nn.Module) -> Tensor:
+    """The input of a lowered module (or of a sequence of them), without values."""
     while isinstance(module, Wired):
         module = module.parts[0]
     assert isinstance(module, torch.fx.GraphModule)
-    return next(tuple(node.meta["val"].shape) for node in module.graph.nodes if node.op == "placeholder")
+    found: Tensor = next(node.meta["val"] for node in module.graph.nodes if node.op == "placeholder")
+    return found
 
 
 class TorchForm(Form):
@@ -50,7 +61,10 @@ class TorchForm(Form):
 
     def _export(self, module: nn.Module, shape: Shape, inputs: int = 1) -> nn.Module:
         # Distinct tensors: torch.export would merge equal inputs.
-        given = tuple(torch.zeros(self.recipe.batch, *shape) for _ in range(inputs))
+        return self.traced(module, tuple(torch.zeros(self.recipe.batch, *shape) for _ in range(inputs)))
+
+    def traced(self, module: nn.Module, given: tuple[Tensor, ...]) -> nn.Module:
+        """The program of a module for inputs of the shapes and types of the given ones."""
         with system_refusals("torch's export"):
             return without_checks(torch.export.export(module, given).module(check_guards=False))
 
@@ -73,7 +87,8 @@ class TorchForm(Form):
         """Write ``model.pt2`` (a zip of tensors and JSON, without a pickle)."""
         assert isinstance(program, torch.fx.GraphModule)
         with system_refusals("torch's export"):
-            exported = torch.export.export(program, (torch.zeros(input_shape(program)),))
+            x = torch.zeros(input_shape(program), dtype=input_dtype(program))
+            exported = torch.export.export(program, (x,))
         path = folder / self.filename
         write_whole(path, archive_bytes(exported))
         return path

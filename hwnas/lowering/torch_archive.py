@@ -52,8 +52,10 @@ OPERATORS = frozenset(
         "linear.default",
         "max_pool2d.default",
         "mul.Tensor",
+        "permute.default",
         "relu.default",
         "slice.Tensor",
+        "softmax.int",
     )
 )
 # Allowed kinds of arguments of an operator: tensors and plain values, no expression, object, graph or function.
@@ -131,7 +133,7 @@ def load_archive(path: Path) -> fx.GraphModule:
         inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
         counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_POOLS, _pool_flops))
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, counter as counted:
-            _Sizes(module, mode).propagate(*(torch.empty(x.shape) for x in inputs))
+            _Sizes(module, mode).propagate(*(torch.empty(x.shape, dtype=x.dtype) for x in inputs))
         if mistake := too_much_work(counted.get_total_flops() // 2):
             raise ValueError(mistake)
     except Exception as error:  # torch.export has no common base class for its load errors

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
 from hwnas.deploy.verdict import over_budget
-from hwnas.errors import UnknownName
+from hwnas.errors import OutputError, UnknownName
 from hwnas.pipeline.cache import StageRun, Stages
 from hwnas.pipeline.gather import run_figures, target_figures
 from hwnas.pipeline.job import Job
 from hwnas.pipeline.plan import STAGES, TargetPlan, plan_job
 from hwnas.pipeline.stages import Result
+from hwnas.pipeline.tables import TABLES, offer_table
 from hwnas.progress import Progress, silent
 from hwnas.report.page import write_page
 from hwnas.report.text import write_report
@@ -28,8 +29,9 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
     Args:
         job: the job.
         out: output folder: ``bundles/device/recipe/`` is the bundle to deploy, ``report.md`` and ``report.json``
-            contain the results, ``report.html`` shows them (drawn from ``figures.json``), ``stages/`` has the cached
-            stages. It can be moved.
+            contain the results, ``report.html`` shows them (drawn from ``figures.json``), ``latency_tables/`` has the
+            measured tables, ``stages/`` the cached stages. It can be moved. The tables are also written into the
+            user's folder, if no figure changes there (`hwnas.pipeline.tables.offer_table`).
         again: name of a stage to execute again, with all stages that depend on it.
         progress: callback, invoked during every step.
 
@@ -55,6 +57,7 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
         for plan in plans:
             runs[plan.name] = [stages.run(stage) for stage in plan.measured]
             # Checked before long work: a training of days must not end at an infeasible budget.
+            offer_table(plan, out)
             check_feasible(plan.context.constraints(plan.profile.folder))
         for plan in plans:
             runs[plan.name] += [stages.run(stage) for stage in plan.made]
@@ -84,6 +87,10 @@ def check_output(out: Path, plans: list[TargetPlan]) -> None:
     """
     for plan in plans:
         check_output_folder(_bundle(out, plan))
+        if (
+            file := next((f for f in (out / TABLES, (out / TABLES / plan.name).parent) if f.is_file()), None)
+        ) is not None:
+            raise OutputError(f"{file} is a file, but the run writes its tables into a folder there; rename the file")
 
 
 def _bundle(out: Path, plan: TargetPlan) -> Path:

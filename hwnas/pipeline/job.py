@@ -99,6 +99,17 @@ class SearchConfig(Spec):
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
 
 
+class ExportConfig(Spec):
+    """``[export]``.
+
+    Attributes:
+        include: steps that become part of the program: ``normalize`` (it then takes uint8 images, height x width x
+            channels) and ``softmax``.
+    """
+
+    include: list[Literal["normalize", "softmax"]] = Field(default=[])
+
+
 class Job(Spec):
     """A job.
 
@@ -120,6 +131,7 @@ class Job(Spec):
     training: JobTraining = JobTraining()
     accuracy: AccuracyConfig = AccuracyConfig()
     search: SearchConfig = SearchConfig()
+    export: ExportConfig = ExportConfig()
 
     def make_space(self, *, in_channels: int, classes: int) -> Space:
         """The job's space for its data.

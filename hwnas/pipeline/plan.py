@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hwnas.accuracy import check_enough
 from hwnas.data import open_data
+from hwnas.deploy.exporter import included
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
 from hwnas.pipeline import stages as work
@@ -94,6 +95,8 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     for phase in job.training.phases:
         phase.open(space)  # checks the restrictions of the phase
     _check_devices(job.training)
+    for target in targets.values():  # checks that the runtime takes such programs
+        included(data.transform(space.largest["resolution"]), job.export.include, target.recipe)
     fingerprint = data.fingerprint()
     return [
         _plan(
@@ -249,7 +252,11 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
     export = stage(
         name="export",
         # The recipe's hash excludes the limits of checks; the earlier stages depend on the rest.
-        inputs={"target": target.name, "recipe": target.recipe.model_dump(mode="json", exclude={"description"})},
+        inputs={
+            "target": target.name,
+            "recipe": target.recipe.model_dump(mode="json", exclude={"description"}),
+            **({"include": sorted(set(job.export.include))} if job.export.include else {}),
+        },
         needs=(search, train),
         work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),
     )

@@ -19,7 +19,7 @@ from hwnas.accuracy.model import evaluate_subnets
 from hwnas.data import Data
 from hwnas.deploy.benchmark import summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
-from hwnas.deploy.exporter import export, lower_subnet
+from hwnas.deploy.exporter import export, included, lower_subnet
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel, load_model, read_table
@@ -273,6 +273,7 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         context.model(profiled.folder),
         folder / "bundle",
         budget_ms=found["budget_ms"],
+        include=context.job.export.include,
         progress=context.progress,
     )
     form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)
@@ -280,7 +281,10 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         what, recipe = f"the baseline {name.replace('_', ' ')}", context.target.recipe
         network = evaluator.subnet(arch, progress=context.progress)
         context.progress(f"lowering {what}", 0, 1)
-        form.write(lower_subnet(network, evaluator, arch, recipe, progress=context.progress), folder / name)
+        program = lower_subnet(network, evaluator, arch, recipe, progress=context.progress)
+        if steps := included(context.data.transform(arch["resolution"]), context.job.export.include, recipe):
+            program = steps.into(program, recipe)
+        form.write(program, folder / name)
         context.progress(f"testing {what}", 0, 1)
         accuracy[name] = evaluator.test_accuracy(arch)
         context.progress(f"testing {what}", 1, 1)

@@ -155,8 +155,8 @@ def _check_machine(old: LatencyTable | None, target: Target, machine: Machine) -
     if differences:
         raise TableMismatch(
             f"the table of {target.name} was measured on another machine ({'; '.join(differences)}): their rows are "
-            "not mixed. Give this one a name of its own with `hwnas devices detect --save --name NAME`; --replace "
-            "drops the table, --tables DIR writes elsewhere"
+            "not mixed. Give this one a name of its own with `hwnas devices detect --save --name "
+            f"{target.device.name}-2`; --replace drops the table, --tables DIR writes elsewhere"
         )
 
 

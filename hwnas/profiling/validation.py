@@ -98,7 +98,8 @@ def validate(
     if model.fit is None:
         raise TableError(
             f"the latencies of {model.target} were {model.source} and never calibrated on whole networks: there is "
-            "nothing to hold against measurements. Profile a device where hwnas runs, with: hwnas profile"
+            "nothing to hold against measurements. Profile a device where hwnas runs: hwnas profile --space "
+            f"{model.space.name} --target this/onnxruntime-cpu-fp32"
         )
     machine = machine or LocalMachine()
     machine.check(target)

@@ -253,7 +253,7 @@ def read_figures(run: Path) -> RunFigures:
                 f"the run in {run} is not finished (finished stages: {', '.join(done) or 'none'}): there is no "
                 f"{FIGURES} yet. The same `hwnas compile` resumes it, and writes the report last"
             )
-        raise SpecError(f"{run} is not a run: it has neither {FIGURES} nor stages. Create one with: hwnas compile JOB")
+        raise SpecError(f"{run} is not a run: it has neither {FIGURES} nor stages. `hwnas compile` creates one")
     try:
         return RunFigures.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -108,7 +108,7 @@ def short_names(targets: Sequence[TargetFigures]) -> list[str]:
 
 def ms(value: float) -> str:
     """Milliseconds with four significant digits."""
-    return f"{value:#.4g}" if abs(value) >= 1e-3 else f"{value:.5f}"
+    return f"{value:#.4g}".removesuffix(".") if abs(value) >= 1e-3 else f"{value:.5f}"
 
 
 def count(number: float) -> str:

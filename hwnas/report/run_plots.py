@@ -83,7 +83,7 @@ def _side_by_side(targets: list[TargetFigures]) -> list[Plot]:
             xaxis={"range": [0, 1.7 * max(values)], "nticks": 4},
             yaxis={"autorange": "reversed", "showgrid": False},
         )
-        shown = [format(value, f"#{form}") for value in values]
+        shown = [format(value, f"#{form}").removesuffix(".") for value in values]
         return Plot(
             name=name,
             title=title,

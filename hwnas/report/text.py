@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def _lines(answer: Answer, bundle: Path) -> str:
             f"  predictions  MAPE {validation['mape']:.2%} on {validation['networks']} fresh networks, "
             f"noise floor {validation['noise_floor']:.2%}, Kendall τ {validation['kendall_tau']:.3f}",
             f"  stages       done: {', '.join(fresh) or 'none'}; reused: {', '.join(reused) or 'none'}",
-            f"  bundle       {bundle} (time it again: hwnas bench {bundle})",
+            f"  bundle       {bundle} (time it again: hwnas bench {shlex.quote(str(bundle))})",
             *(
                 [
                     f"  warning: the machine was too noisy (spread {answer['noise']['spread']:.1%}): stage bench "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +30,15 @@ class Session(ABC):
     Attributes:
         recipe: recipe that it was compiled for.
         shape: of its input, with the batch axis.
+        dtype: of its input: float32, or uint8 if the program includes the normalisation.
+        takes_uint8: whether the runtime's sessions run such programs.
         opens_in_threads: whether opening sessions in several threads at once is safe and faster.
     """
 
     recipe: Recipe
     shape: tuple[int, ...]
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+    takes_uint8: ClassVar[bool] = False
     opens_in_threads: ClassVar[bool] = False
 
     def __init__(self, program: Program | Path, recipe: Recipe) -> None:
@@ -102,6 +106,12 @@ class Session(ABC):
         """
         self._require_open()
 
+    def noise(self, rng: np.random.Generator) -> Array:
+        """A random input: normally distributed, or of random bytes if it is uint8."""
+        if self.dtype == np.uint8:
+            return cast("Array", rng.integers(0, 256, self.shape, np.uint8))
+        return rng.standard_normal(self.shape, np.float32)
+
     def threads(self) -> AbstractContextManager[None]:
         """Context of process-wide settings in which bound calls use the recipe's number of threads."""
         return nullcontext()
@@ -126,8 +136,8 @@ class Session(ABC):
 
     def _checked(self, x: Array) -> Array:
         self._require_open()
-        if x.shape != self.shape or x.dtype != np.float32:
-            raise RuntimeInputError(f"the program takes float32 {self.shape}, not {x.dtype} {x.shape}")
+        if x.shape != self.shape or x.dtype != self.dtype:
+            raise RuntimeInputError(f"the program takes {self.dtype} {self.shape}, not {x.dtype} {x.shape}")
         # Runtimes access the memory directly, so views with negative strides or without write access are copied once.
         return np.require(x, requirements=["C", "W"])
 

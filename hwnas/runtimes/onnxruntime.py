@@ -43,6 +43,8 @@ _LEVELS: dict[GraphOptimization, object] = {
 class OnnxRuntimeSession(Session):
     """An ONNX graph in ONNX Runtime's CPU execution provider."""
 
+    takes_uint8 = True
+
     @staticmethod
     def version() -> str:
         """Version of onnxruntime."""
@@ -60,6 +62,8 @@ class OnnxRuntimeSession(Session):
         [entry] = self._session.get_inputs()
         [result] = self._session.get_outputs()
         # Not the entries themselves: each keeps the session alive, and closing would not free it.
+        if entry.type == "tensor(uint8)":
+            self.dtype = np.dtype(np.uint8)
         self._input, self._output, self._output_shape = entry.name, result.name, tuple(result.shape)
         return tuple(entry.shape)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import pydantic
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from torch import nn
 from hwnas.errors import OutputError, RuntimeUnavailable
 from hwnas.files import system_refusals
 from hwnas.lowering import Program
-from hwnas.lowering.torch import input_shape, without_checks
+from hwnas.lowering.torch import input_dtype, input_shape, without_checks
 from hwnas.lowering.torch_archive import load_archive
 from hwnas.runtimes.base import Array, Session, parse_options
 
@@ -53,6 +54,8 @@ def copied(module: nn.Module) -> nn.Module:
 class TorchSession(Session):
     """A module of torch layers in inference mode."""
 
+    takes_uint8 = True
+
     @staticmethod
     def version() -> str:
         """Version of torch."""
@@ -72,6 +75,8 @@ class TorchSession(Session):
         options = parse_options(self.recipe, TorchOptions)
         self._module = loaded(program)
         shape = input_shape(self._module)
+        if input_dtype(self._module) == torch.uint8:
+            self.dtype = np.dtype(np.uint8)
         self._call = self._compiled(shape) if options.compile else self._module
         return shape
 
@@ -86,7 +91,7 @@ class TorchSession(Session):
         )
         try:
             with system_refusals("torch.compile"), self.threads(), torch.inference_mode():
-                call(torch.zeros(shape))
+                call(torch.zeros(shape, dtype=input_dtype(self._module)))
         except OutputError as error:
             raise RuntimeUnavailable(f"{error}. Use a recipe without torch.compile, e.g. torch-cpu-fp32") from error
         except InductorError as error:

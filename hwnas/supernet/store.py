@@ -102,5 +102,5 @@ def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
 
 def _nothing(folder: Path, error: OSError) -> CheckpointError:
     return CheckpointError(
-        f"{folder} holds no supernet: {error.filename}: {error.strerror}. Train one with: hwnas train --out {folder}"
+        f"{folder} holds no supernet: {error.filename}: {error.strerror}. `hwnas train` with --out {folder} trains one"
     )

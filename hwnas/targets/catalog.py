@@ -291,8 +291,7 @@ def _named_by_the_user(host: Host, matching: list[Device]) -> Device:
     if matching:
         names = ", ".join(device.name for device in matching)
         raise InvalidValue(
-            f"{host.unrecognised}, and it may be any of {names}: name it in place of `this`, e.g. "
-            f"--target {matching[0].name}/RECIPE"
+            f"{host.unrecognised}, and it may be any of {names}: name it in place of `this`, e.g. {matching[0].name}"
         )
     raise InvalidValue(
         f"{host.unrecognised}, so tables of different machines could be confused. Give it a name: hwnas devices "

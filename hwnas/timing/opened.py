@@ -99,7 +99,7 @@ class Opened:
         if not self._settled:
             self._settings.enter_context(session.threads())
             self._settled = True
-        return partial(session.time_ms, session.bind(rng.standard_normal(session.shape, np.float32)))
+        return partial(session.time_ms, session.bind(session.noise(rng)))
 
     def _open(self, name: str) -> str | None:
         """Reopen a program; None if it does not fit into memory."""

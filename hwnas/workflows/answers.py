@@ -345,6 +345,7 @@ class BenchAnswer(Answer):
     Attributes:
         target: the measured device and the recipe.
         predicted_for: the target of the bundle.
+        predicted_ms, relative_error: None for a bundle without a prediction.
         over_budget: measured over budget, minus 1: above 0 if the budget is exceeded; None without a budget.
         saturates: why outputs for other images may differ on this host; None if they cannot.
     """
@@ -354,8 +355,8 @@ class BenchAnswer(Answer):
     measured_ms: float
     p50_ms: float
     p90_ms: float
-    predicted_ms: float
-    relative_error: float
+    predicted_ms: float | None
+    relative_error: float | None
     budget_ms: float | None
     over_budget: float | None
     spread: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from hwnas.targets import Target
     from hwnas.timing.protocol import Protocol
 
+log = logging.getLogger(__name__)
+
 
 def export(
     arch: Place | Mapping[str, int],
@@ -30,17 +34,23 @@ def export(
     *,
     budget_ms: float | None = None,
     tables: Place | None = None,
+    include: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Bundle:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle.
 
+    If the target has no latency table, or its table lacks the space, the bundle has no prediction
+    (``manifest.predicted_ms`` is None), and a warning says why.
+
     Args:
-        arch: file from `hwnas search`, or values.
+        arch: file that has it (`hwnas.workflows.inputs.read_arch`), or values.
         supernet: folder from `hwnas train`.
         target: ``device/recipe``; the device ``this`` is the present host.
         out: folder for the bundle.
         budget_ms: latency budget of the search in milliseconds; that of the arch's file if None.
         tables: folder of latency tables; the catalog's if None.
+        include: steps that become part of the program: ``normalize`` (it then takes uint8 images
+            ``(batch, height, width, channels)``) and ``softmax``.
         progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Returns:
@@ -48,7 +58,7 @@ def export(
 
     Raises:
         SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data or the target cannot be used.
-        TableError: the target has no table, or it lacks the space.
+        TableError: there is no such folder of tables, or the target's table cannot be used.
         ParityError: the outputs of the lowered network differ; nothing is written.
         OutputError: the bundle cannot be written.
     """
@@ -57,10 +67,21 @@ def export(
     wanted = inputs.target_of(target)
     evaluator, _ = inputs.evaluator_of(supernet, images=None)
     space = evaluator.supernet.space
-    values, of_file = inputs.arch_of(arch)
-    latency = inputs.latency_model(wanted, Path(tables) if tables else None, space)
+    values, of_file = inputs.arch_of(arch, wanted.name)
+    latency, missing = inputs.prediction(wanted, Path(tables) if tables else None, space)
+    if missing:
+        log.warning("the bundle has no predicted latency: %s", missing)
     budget_ms = of_file if budget_ms is None else budget_ms
-    return make(space.arch(values), evaluator, wanted, latency, Path(out), budget_ms=budget_ms, progress=progress)
+    return make(
+        space.arch(values),
+        evaluator,
+        wanted,
+        latency,
+        Path(out),
+        budget_ms=budget_ms,
+        include=include,
+        progress=progress,
+    )
 
 
 def sweep(
@@ -80,7 +101,7 @@ def sweep(
     Accuracy is measured in the recipe's runtime on validation images. The same call resumes a killed one.
 
     Args:
-        arch: file from `hwnas search`, or values.
+        arch: file that has it (`hwnas.workflows.inputs.read_arch`), or values.
         supernet: folder from `hwnas train`.
         device: name of the device, which must be this host; ``this`` detects it.
         recipes: names of recipes; empty for all of the device.
@@ -140,18 +161,17 @@ def _latencies(
     Raises:
         TableError: there is no such folder of tables.
     """
-    from hwnas.errors import SpecError, TableCorrupt, TableError, TableMismatch
+    from hwnas.errors import SpecError, TableCorrupt, TableMismatch
 
-    if tables and not tables.is_dir():
-        raise TableError(f"{tables} is not a folder of latency tables; `hwnas profile --tables {tables}` creates one")
     found, broken = dict[str, "LatencyModel"](), dict[str, str]()
     for target in targets:
         try:
-            found[target.name] = inputs.latency_model(target, tables, space)
+            latency, _ = inputs.prediction(target, tables, space)
         except (SpecError, TableCorrupt, TableMismatch) as error:
             broken[target.name] = str(error)
-        except TableError:  # no table of this recipe: report it without a prediction
             continue
+        if latency:  # a recipe without a table is reported without a prediction
+            found[target.name] = latency
     return found, broken
 
 
@@ -202,7 +222,7 @@ def bench(
     opened = open_bundle(bundle)
     budget_ms = opened.manifest.budget_ms if budget is None else _milliseconds(budget)
     if require_budget and budget_ms is None:
-        raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {bundle} --budget 0.8ms")
+        raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {shlex.quote(str(bundle))} --budget 0.8ms")
     here = this_device(opened.manifest.recipe.facts.kind)
     result = replace(measure(opened, here, protocol=protocol, progress=progress), budget_ms=budget_ms)
     return BenchAnswer(

@@ -87,7 +87,7 @@ def profile(
                 wanted.name,
                 shipped,
             )
-        old = read_table(wanted, path) if path.is_file() and not replace else None
+        old = read_table(wanted, path, space=chosen) if path.is_file() and not replace else None
         table = profile_into(
             path,
             chosen,
@@ -165,7 +165,7 @@ def profile_into(
                 "the fit of %s and its validation are dropped, because rows that it was fitted on were measured again. "
                 "Profile it again, too, with: %s --only-missing",
                 lost.domain.space,
-                profile_command(lost.domain.make(), target),
+                profile_command(lost.domain.make(), target, old.folder if old else None),
             )
     return write_table(table, path)
 
@@ -205,10 +205,10 @@ def validate(
     chosen = inputs.space_of(space, fix, channels=channels, classes=classes)
     path = inputs.table_in(Path(tables), wanted) if tables else table_path(wanted)
     if path is None or not path.is_file():
-        read_table(wanted, path)  # raises with the reason; there is no table to lock
+        read_table(wanted, path, space=chosen)  # raises with the reason; there is no table to lock
     assert path is not None
     with only_one(table_lock(path), f"the table of {wanted.name}"):
-        table = read_table(wanted, path)
+        table = read_table(wanted, path, space=chosen)
         model = load_model(table, chosen)
         report = measure(
             model,

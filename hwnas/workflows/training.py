@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -140,7 +141,10 @@ def finetune(
     subnet, out = Path(subnet), Path(out)
     net, facts = load_supernet(subnet)
     if net.space.size > 1:
-        raise InvalidValue(f"{subnet} contains {net.space.size} networks; extract one with: hwnas subnet extract")
+        raise InvalidValue(
+            f"{subnet} contains {net.space.size} networks; extract one with: hwnas "
+            f"subnet extract arch.json --supernet {shlex.quote(str(subnet))} --out subnet"
+        )
     data = inputs.reopen_data(facts)
     usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
     config = config_of(training) if training else usual

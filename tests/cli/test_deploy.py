@@ -106,3 +106,34 @@ def test_bad_input(hwnas_cli, words, more, message):
     ran = hwnas_cli(*words, *more)
     assert ran.code == 2
     assert message in ran.err
+
+
+def test_steps_that_are_part_of_the_program(hwnas_cli, words, net, refused, tmp_path):
+    export = ("export", "my arch.json", "--supernet", net, "--target", f"this/{FP32}")
+    ran = hwnas_cli(*export, "--include", "softmax", "--include", "normalize", "--out", tmp_path / "bundle", "--json")
+    assert ran.code == 0, ran.err
+    made = json.loads(ran.out)
+    assert made["include"] == ["normalize", "softmax"]
+    assert (made["input"]["dtype"], made["input"]["shape"]) == ("uint8", [1, 24, 24, 1])
+    assert made["output"]["meaning"] == "probabilities, one per class"
+    assert made["accuracy"] == made["parity"]["torch_accuracy"]
+    assert made["parity"]["max_abs_error"] < 1e-4
+    assert hwnas_cli("verify", tmp_path / "bundle").code == 0
+    assert json.loads(hwnas_cli("bench", tmp_path / "bundle", "--json").out)["measured_ms"] > 0
+    said = refused(*export, "--include", "resize", "--out", tmp_path / "other")
+    assert "'resize' cannot be included in a program; the steps are normalize and softmax" in said
+
+
+def test_a_bundle_without_a_table_says_that_it_has_no_prediction(hwnas_cli, words, net, tmp_path, caplog):
+    out = tmp_path / "bundle"
+    ran = hwnas_cli("export", "my arch.json", "--supernet", net, "--target", f"this/{FP32}", "--out", out)
+    assert ran.code == 0, ran.err
+    assert "no prediction: " in ran.out
+    assert f"there is no latency table for {this_device().name}/{FP32}" in caplog.text
+    assert json.loads((out / "manifest.json").read_text())["predicted_ms"] is None
+    assert "was neither predicted nor measured; `hwnas bench` measures it" in (out / "README.md").read_text()
+    assert hwnas_cli("verify", out).code == 0
+    ran = hwnas_cli("bench", out)
+    assert (ran.code, "no prediction, because the bundle was exported without a latency table" in ran.out) == (0, True)
+    timed = json.loads(hwnas_cli("bench", out, "--json").out)
+    assert (timed["predicted_ms"], timed["relative_error"], timed["measured_ms"] > 0) == (None, None, True)

@@ -1,4 +1,4 @@
-"""The lines of a bundle's README run where there is nothing but the runtime and numpy, and give what was recorded."""
+"""The lines of a bundle's README run with its runtime, numpy and Pillow only: on the example and on photographs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,30 @@ import sys
 import venv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 from torch import nn
 
+from hwnas.data import Data, open_data
 from hwnas.deploy import Bundle, BundleManifest, verify, write_bundle
 from hwnas.deploy.bundle import write_example
 from hwnas.deploy.manifest import README, tolerance
+from hwnas.deploy.preprocessing import photograph_lines, step_words
 from hwnas.lowering import form_of
+from hwnas.lowering.included import Included, Step
 from hwnas.runtimes import open_session
 from hwnas.targets import Recipe, load_recipe
 
-IMAGE = (1, 1, 24, 24)
+Transform = dict[str, Any]
+GRAY: Transform = {
+    "layout": "NCHW", "channels": "L", "dtype": "float32",
+    "resize": {"side": "both", "size": 24, "interpolation": "bilinear", "antialias": True},
+    "crop": None, "value_range": [0.0, 1.0], "mean": [0.25], "std": [0.5],
+}  # fmt: skip
 RECIPES = [
     "onnxruntime-cpu-fp32",
     "onnxruntime-cpu-int8",
@@ -40,7 +50,7 @@ class Without:
         return None if name.split(".")[0] in {blocked!r} else self.finder.find_spec(name, path, target)
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
-AFTER = "np.save('../y.npy', y)\nassert 'hwnas' not in sys.modules\n"
+AFTER = "np.save('../x.npy', x)\nnp.save('../y.npy', y)\nassert 'hwnas' not in sys.modules\n"
 
 # What takes the GPU's place in the lines of its bundles, so that all the rest of them runs anywhere.
 ON_A_CPU = {
@@ -66,16 +76,30 @@ Make = Callable[..., Bundle]
 def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Recipe]) -> Make:
     """Makes the bundle of a small network under a shipped recipe; another one may run it for the example."""
 
-    def made(name: str, run_by: str | None = None, batch: int = 1) -> Bundle:
+    def made(
+        name: str,
+        run_by: str | None = None,
+        batch: int = 1,
+        transform: Transform | None = None,
+        include: tuple[Step, ...] = (),
+        folder: str = "bundle",
+    ) -> Bundle:
         recipe = load_recipe(name).model_copy(update={"batch": batch})
         torch.manual_seed(0)
+        transform = transform or GRAY
+        image = (1, len(transform["mean"]), 24, 24)
         network = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2), nn.Hardswish(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(),
+            nn.Conv2d(image[1], 8, 3, stride=2), nn.Hardswish(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3),
         )  # fmt: skip
         form = form_of(recipe)
-        program = form.lower(network.eval(), IMAGE[1:], torch.randn(32, *IMAGE[1:]))
-        x = torch.randn(IMAGE).numpy()
+        program = form.lower(network.eval(), image[1:], torch.randn(32, *image[1:]))
+        x = torch.randn(image).numpy()
+        if include:
+            steps = Included.of(transform, include)
+            program, transform = steps.into(program, recipe), steps.transform(transform)
+            [(images, _)] = steps.batches([(torch.from_numpy(x), torch.zeros(1))])
+            x = images.numpy()
         with open_session(program, runs_here(run_by or name).model_copy(update={"batch": batch})) as session:
             y = session.run(x.repeat(batch, axis=0))[:1]
 
@@ -87,11 +111,13 @@ def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Re
             update={"max_abs_error": tolerance(recipe.precision, float(abs(y).max()))}
         )
         shapes = {
-            "input": manifest.input.model_copy(update={"shape": [batch, *IMAGE[1:]]}),
+            "input": manifest.input.model_copy(
+                update={"shape": [batch, *x.shape[1:]], "transform": transform, "dtype": str(x.dtype)}
+            ),
             "output": manifest.output.model_copy(update={"shape": [batch, 3]}),
         }
-        told = manifest.model_copy(update={"recipe": recipe, "example": example, **shapes})
-        return write_bundle(tmp_path / "bundle", write, told)
+        told = manifest.model_copy(update={"recipe": recipe, "example": example, "include": include, **shapes})
+        return write_bundle(tmp_path / folder, write, told)
 
     return made
 
@@ -105,9 +131,9 @@ def lines(bundle: Bundle) -> str:
 def check(bundle: Bundle, done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
     recorded = np.load(bundle.folder / "example-output.npy", allow_pickle=False)
-    printed = re.fullmatch(r"class (\d+) largest difference (\S+)\n", done.stdout)
+    printed = re.fullmatch(r"class (.+)\nlargest difference (\S+)\n", done.stdout)
     assert printed, done.stdout
-    assert int(printed[1]) == recorded[0].argmax()
+    assert printed[1] == bundle.manifest.classes[recorded[0].argmax()]
     assert float(printed[2]) <= bundle.manifest.example.max_abs_error
     y = np.load(bundle.folder.parent / "y.npy", allow_pickle=False)
     assert y.shape == tuple(bundle.manifest.output.shape)
@@ -117,15 +143,92 @@ def check(bundle: Bundle, done: subprocess.CompletedProcess[str]) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_lines_run_with_the_runtime_alone(name: str, make: Make) -> None:
     bundle = make(name)
-    assert len(lines(bundle).splitlines()) <= 12
+    assert len(lines(bundle).splitlines()) <= 45
     runtime = bundle.manifest.recipe.runtime
     blocked = {"hwnas", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "pydantic", "safetensors"} - {runtime}
     code = ALONE.format(blocked=blocked) + lines(bundle) + AFTER
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=bundle.folder, capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-c", code], cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False
     )
     check(bundle, done)
     assert verify(bundle.folder).max_abs_error is not None
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Data:
+    """Image folders, with one test image for each of two classes: of odd sizes, a JPEG and a PNG with a palette."""
+    generator = np.random.default_rng(5)
+    for split, count in (("train", 2), ("val", 1)):
+        for name, width, height in (("cat", 61, 47), ("dog", 33, 90)):
+            folder = tmp_path / "photographs" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                small = Image.fromarray(generator.integers(0, 256, (6, 5, 3), np.uint8))
+                image = small.resize((width, height), Image.Resampling.BICUBIC)
+                if name == "dog":
+                    image.convert("P", palette=Image.Palette.ADAPTIVE).save(folder / f"{number}.png")
+                else:
+                    image.save(folder / f"{number}.jpg")
+    return open_data("images", path=tmp_path / "photographs")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_lines_go_from_a_photograph_to_the_name_of_its_class(name: str, make: Make, photographs: Data) -> None:
+    """The input is bit for bit what hwnas computes from the file, and so is the class."""
+    bundle = make(name, transform=photographs.transform(24))
+    runtime = bundle.manifest.recipe.runtime
+    blocked = {"hwnas", "torch", "onnx", "onnxscript", "onnxruntime", "openvino", "pydantic", "safetensors"} - {runtime}
+    images, labels = next(iter(photographs.batches("test", 24)))
+    [cat, dog] = (images[labels == label].numpy() for label in (0, 1))
+    root = bundle.folder.parent
+    for file, expected in (("cat/0.jpg", cat), ("dog/0.png", dog)):
+        photograph = root / "photographs" / "val" / file
+        code = ALONE.format(blocked=blocked) + lines(bundle) + AFTER
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code, photograph],
+            cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert np.array_equal(np.load(root / "x.npy"), expected)
+        with open_session(bundle.program, bundle.manifest.recipe) as session:
+            y = session.run(expected)
+        assert np.allclose(np.load(root / "y.npy"), y, atol=bundle.manifest.example.max_abs_error)
+        assert done.stdout == f"class {bundle.manifest.classes[y[0].argmax()]}\n"
+    assert "`python classify.py photograph.jpg` prints the class" in (bundle.folder / README).read_text("utf-8")
+
+
+@pytest.mark.parametrize("change", [{"sharpen": 2}, {"channels": "CMYK"}, {"resize": {"side": "both", "size": 24}}])
+def test_lines_without_a_photograph_where_a_step_is_not_known(change: Transform, make: Make) -> None:
+    bundle = make("onnxruntime-cpu-fp32", transform=GRAY | change)
+    assert "prepared" not in lines(bundle)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", lines(bundle) + AFTER],
+        cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+    check(bundle, done)
+
+
+def test_how_sizes_and_crops_are_rounded_is_said_in_words(photographs: Data) -> None:
+    said = "\n".join(step_words(photographs.transform(24)))
+    assert (
+        "The short side becomes 27 pixels. The other one keeps the ratio and is rounded to the nearest integer" in said
+    )
+    assert "The crop starts at (width - 24) / 2 and (height - 24) / 2, both rounded down." in said
+
+
+def test_a_rotated_photograph_of_16_bits(tmp_path: Path) -> None:
+    """Steps of a manifest: the EXIF orientation, and a range of pixels that becomes 8 bits."""
+    pixels = np.arange(30 * 20, dtype=np.uint16).reshape(20, 30) * 7
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    Image.fromarray(pixels).save(tmp_path / "deep.png", exif=exif)
+    steps = GRAY | {"orientation": "EXIF", "pixel_range": [0.0, 4095.0], "resize": None}
+    given: dict[str, Any] = {"np": np, "Image": Image, "ImageOps": ImageOps}
+    exec(photograph_lines(steps) or "", given)
+    found = given["prepared"](tmp_path / "deep.png")
+    assert found.shape == (1, 1, 30, 20)
+    expected = np.rot90(np.round(np.clip(pixels / 4095, 0, 1) * 255), -1)
+    assert np.allclose(found[0, 0], (expected / 255 - 0.25) / 0.5, atol=0.01)
 
 
 @pytest.mark.parametrize("name", ON_A_CPU)
@@ -140,7 +243,7 @@ def test_the_lines_for_a_gpu_run_with_a_cpu_in_its_place(name: str, make: Make) 
         code = code.replace(theirs, ours)
     done = subprocess.run(
         [sys.executable, "-I", "-c", code + "np.save('../y.npy', y)\n"],
-        cwd=bundle.folder, capture_output=True, text=True, check=False,
+        cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     done.stdout = done.stdout[done.stdout.find("class ") :]  # Polygraphy tells what it does before
     check(bundle, done)
@@ -164,7 +267,7 @@ def test_a_run_of_several_images(name: str, make: Make) -> None:
     assert bundle.manifest.output.shape == [4, 3]  # the outputs that `check` compares are of this shape
     code = lines(bundle) + "np.save('../y.npy', y)\n"
     done = subprocess.run(
-        [sys.executable, "-I", "-c", code], cwd=bundle.folder, capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-c", code], cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False
     )
     check(bundle, done)
 
@@ -208,5 +311,39 @@ def test_the_lines_run_in_an_environment_of_their_own(name: str, make: Make, tmp
     listed = subprocess.run([python, "-m", "pip", "list"], check=True, capture_output=True, text=True).stdout
     assert not re.search(r"^(hwnas|torch|onnx) ", listed, re.MULTILINE)
     code = "import sys\n" + lines(bundle) + AFTER
-    done = subprocess.run([python, "-I", "-c", code], cwd=bundle.folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, "-I", "-c", code], cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False
+    )
     check(bundle, done)
+
+
+@pytest.mark.parametrize("include", [("normalize",), ("softmax",), ("normalize", "softmax")], ids="+".join)
+@pytest.mark.parametrize("name", RECIPES)
+def test_lines_with_steps_in_the_program_agree_with_the_plain_bundle(
+    name: str, include: tuple[Step, ...], make: Make, photographs: Data, tmp_path: Path
+) -> None:
+    """The lines give the raw uint8 image to the program, and get the class and the probabilities of the plain one."""
+    plain = make(name, transform=photographs.transform(24), folder="plain")
+    whole = make(name, transform=photographs.transform(24), include=include, folder="whole")
+    assert verify(whole.folder).max_abs_error is not None
+    found = {}
+    for bundle in (plain, whole):
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", lines(bundle) + AFTER, tmp_path / "photographs" / "val" / "cat" / "0.jpg"],
+            cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found[bundle.folder.name] = (done.stdout, np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"))
+    assert found["plain"][0] == found["whole"][0]
+    x, y = found["whole"][1:]
+    expected = torch.from_numpy(found["plain"][2])
+    if "softmax" in include:
+        expected = expected.softmax(1)
+        assert y.sum() == pytest.approx(1, abs=1e-3)
+    assert np.allclose(y, expected, atol=whole.manifest.example.max_abs_error)
+    if "normalize" in include:
+        assert (x.dtype, x.shape) == (np.uint8, (1, 24, 24, 3))
+        assert (whole.manifest.input.dtype, whole.manifest.input.shape) == ("uint8", [1, 24, 24, 3])
+        assert not {"mean", "std", "value_range"} & whole.manifest.input.transform.keys()
+        assert "The input is uint8 of the shape [1, 24, 24, 3]" in (whole.folder / README).read_text("utf-8")
+    assert f"(the program includes {' and '.join(include)})" in (whole.folder / README).read_text("utf-8")

@@ -100,7 +100,7 @@ def test_the_table_of_another_board_is_questioned(
     table = write_table(measured_on(make_table(space, this), **facts), tmp_path / "t.csv")
     read_table(this, tmp_path / "t.csv")
     assert said in caplog.text
-    assert ("hwnas devices detect --save --name NAME" in caplog.text) is bool(said)
+    assert (f"hwnas devices detect --save --name {this.device.name}-2" in caplog.text) is bool(said)
     machine = SimpleNamespace(host=lambda: host)
     if said:
         with pytest.raises(TableMismatch, match="was measured on another machine") as caught:
@@ -163,16 +163,14 @@ def test_the_catalog_is_where_tables_are_looked_for(
     space: Space, this: Target, make_table: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "roots", lambda: [tmp_path])
-    with pytest.raises(
-        TableError, match=f"no latency table for {this.name}. .*hwnas profile --target {this.name} --space"
-    ):
+    with pytest.raises(TableError, match=f"no latency table for {this.name}. .*hwnas profile --target {this.name}"):
         read_table(this)
     write_table(make_table(space, this), tmp_path / "latency_tables" / f"{this.name}.csv")
     assert len(read_table(this).rows) == len(space.distinct_ops)
 
 
 def test_no_table_at_a_path(this: Target, tmp_path: Path) -> None:
-    with pytest.raises(TableError, match=r"no latency table for .* at .*none.csv. Measure one with: hwnas profile"):
+    with pytest.raises(TableError, match=r"no latency table for .* at .*none.csv. `hwnas profile --target"):
         read_table(this, tmp_path / "none.csv")
 
 
@@ -531,3 +529,24 @@ def test_merging_keeps_other_rows_and_drops_what_no_longer_fits(this: Target, ma
     # The whole space's terms were fitted on rows that are no more.
     assert [fit.domain for fit in fits] == [Domain.of(small)]
     assert merged(new.items(), None) == (new, [])
+
+
+def test_commands_in_messages_are_complete(space: Space, this: Target, written: Path, tmp_path: Path) -> None:
+    command = profile_command(space, this)
+    folder = tmp_path / "my tables"
+    with pytest.raises(TableError, match="there is no latency table for") as caught:
+        read_table(this, folder / f"{this.name}.csv", space=space)
+    assert f"Measure with: {command} --tables '{folder}'" in str(caught.value)
+    table = read_table(this, written)
+    assert table.folder == tmp_path
+    rows = dict(list(table.rows.items())[1:])
+    with pytest.raises(MissingOp) as caught_op:
+        replace(table, rows=rows).require(space)
+    assert f"Measure with: {command} --tables {tmp_path} --only-missing." in str(caught_op.value)
+    changed = this.recipe.model_copy(update={"threads": 3})
+    other = Target(this.device, changed)
+    with pytest.raises(TableMismatch, match=f"--tables {tmp_path} --replace"):
+        read_table(other, written, space=space)
+    write_table(table.with_fit(a_fit(space)), written)
+    with pytest.raises(TableMismatch, match=f"Measure with: {command} --tables {tmp_path} --replace"):
+        read_table(other, written)

@@ -104,6 +104,7 @@ def test_report_has_what_a_machine_reads(finished):
     assert list(report["targets"]) == names()
     for name, answer in report["targets"].items():
         assert answer["target"] == name
+        assert (out / "latency_tables" / f"{name}.csv").is_file()
         assert set(answer) >= {
             "space",
             "space_size",

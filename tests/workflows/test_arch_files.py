@@ -1,0 +1,81 @@
+"""An arch is read from every file of hwnas that has one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hwnas.errors import SpecError
+from hwnas.workflows.inputs import arch_of, read_arch
+
+COMPAT = Path(__file__).parents[1] / "data" / "compat"
+A, B = "board/onnxruntime-cpu-fp32", "board/onnxruntime-cpu-int8"
+
+
+@pytest.fixture
+def report(tmp_path):
+    """A function that writes a report with these targets, each with its own arch and budget."""
+
+    def write(*targets):
+        path = tmp_path / "report.json"
+        answers = {name: {"arch": {"resolution": 24 + i}, "budget_ms": 1.5 + i} for i, name in enumerate(targets)}
+        path.write_text(json.dumps({"schema": 1, "targets": answers}))
+        return path
+
+    return write
+
+
+def test_the_manifest_of_a_bundle():
+    path = COMPAT / "bundle" / "manifest.json"
+    document = json.loads(path.read_text())
+    assert read_arch(path) == (document["arch"], document["budget_ms"])
+
+
+def test_the_report_of_a_compilation():
+    path = COMPAT / "job" / "report.json"
+    [(name, answer)] = json.loads(path.read_text())["targets"].items()
+    for place in (path, f"{path}:{name}"):
+        assert arch_of(place) == (answer["arch"], answer["budget_ms"])
+
+
+def test_a_report_with_several_targets(report):
+    path = report(A, B)
+    assert arch_of(f"{path}:{B}") == ({"resolution": 25}, 2.5)
+    assert arch_of(path, A) == ({"resolution": 24}, 1.5)
+    assert arch_of(f"{path}:{B}", A) == ({"resolution": 25}, 2.5)
+    for target in (None, "board/torch-cpu-fp32"):
+        with pytest.raises(SpecError, match=f"it has 2 targets; name one: .*report.json:{A} or .*report.json:{B}"):
+            arch_of(path, target)
+    with pytest.raises(SpecError, match="it has no target 'other/recipe'; name one: "):
+        arch_of(f"{path}:other/recipe")
+
+
+def test_a_report_with_one_target_needs_no_name(report):
+    assert arch_of(report(A), B) == ({"resolution": 24}, 1.5)
+    with pytest.raises(SpecError, match=f"it has no target '{B}'"):
+        arch_of(f"{report(A)}:{B}")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"schema": 1, "targets": {}}, "it has no targets"),
+        ({"schema": 1, "targets": {A: [1]}}, "it has no key"),
+        ({"schema": 2, "targets": {A: {"arch": {}}}}, "its schema is 2; this version of hwnas reads 1"),
+        ({"schema": 3, "manifest_sha256": "", "arch": {}}, "its schema is 3; this version of hwnas reads 2"),
+    ],
+)
+def test_files_without_an_arch(document, message, tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(SpecError, match=message):
+        read_arch(path)
+
+
+def test_a_target_of_a_file_without_targets(tmp_path):
+    path = tmp_path / "arch.json"
+    path.write_text('{"arch": {"resolution": 24}}')
+    with pytest.raises(SpecError, match=f"it has no targets, so '{A}' cannot be one of them; leave :{A} out"):
+        arch_of(f"{path}:{A}")
