@@ -6,12 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from hwnas.data import Data, Split
+from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.nn import channels_last
 from hwnas.nn.norm import fold_batch_norms
@@ -98,6 +100,7 @@ class Evaluator:
             "images": self.images,
             "calibration_images": self.calibration_images,
             "seed": self.seed,
+            "sample": "stratified",  # earlier versions took equal numbers of each class
         }
         key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
         return Journal(folder / f"evaluated-{key}.jsonl", subject)
@@ -127,6 +130,15 @@ class Evaluator:
         Fewer if the split is smaller. They calibrate the ranges of int8 graphs.
         """
         return torch.cat([x for x, _ in self.data.batches("train", resolution, limit=count)])
+
+    def evaluated(self, journal: Journal) -> dict[Arch, float]:
+        """The archs of the supernet's space that a journal holds, and their accuracies."""
+        found = {}
+        for key, accuracy in journal.entries.items():
+            with suppress(InvalidValue, ValueError):  # written by another version, or another space
+                values = {name: int(value) for name, _, value in (pair.partition("=") for pair in key.split(" "))}
+                found[self.supernet.space.arch(values)] = float(accuracy)
+        return found
 
     def accuracy(self, arch: Mapping[str, int]) -> float:
         """Top-1 accuracy of an arch on the validation images, as a fraction."""

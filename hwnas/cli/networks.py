@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from hwnas.workflows import NetworkAnswer, RelaxedAnswer
 
 
+_SLACK = 0.03  # share of a budget: what is left below it is not reported
+
+
 def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None) -> Iterator[str]:
     """Lines about an evaluated network; without a supernet there is no export command."""
     budgets = ", ".join(
@@ -28,6 +31,10 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None) -> Iterat
         )
         yield f"Accuracy model on {figures.subnets} subnets, by cross-validation: {'; '.join(quality)}"
     yield answer.proof
+    for name, enough in answer.sufficient.items():
+        if enough < (1 - _SLACK) * answer.budgets[name]:
+            unit = " ms" if "/" in name else ""
+            yield f"A budget of {enough:.4g}{unit} on {name} is sufficient for this network"
     for recipe in answer.recipes:
         yield (
             f"  {recipe.target}: {recipe.deployed_accuracy:.2%} deployed ({recipe.change:+.2%} by the recipe),"

@@ -201,6 +201,7 @@ class NetworkAnswer(ArchFile):
     Attributes:
         label: the names of its budgets.
         validation_accuracy: as a fraction.
+        sufficient: name of a budget -> the smallest budget that this network is within, in the same unit.
         latency_sources: ``device/recipe`` -> ``measured``, ``imported`` or ``estimated``.
         proof: what is proved about the network and what is not.
         predicted_accuracy, accuracy_model: prediction and quality of the accuracy model.
@@ -211,6 +212,7 @@ class NetworkAnswer(ArchFile):
 
     label: str
     validation_accuracy: float
+    sufficient: dict[str, float] = Field(default={})
     latency_sources: dict[str, str]
     proof: str
     predicted_accuracy: float | None = None

@@ -57,6 +57,7 @@ def network_facts(wanted: Constraints, found: Candidate, accuracy: float, *, pro
         **arch_facts(wanted, found.arch, found.costs, list(latencies)),
         "label": ", ".join(wanted.budgets),
         "validation_accuracy": accuracy,
+        "sufficient": {o.name: found.costs[o.name] * (1 + o.margin(wanted.confidence)) for o in wanted.budgeted},
         "latency_sources": {name: latency.source for name, latency in latencies.items()},
         "strategy": strategy,
         "proof": proof,

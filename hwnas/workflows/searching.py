@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwnas.search import Problem
     from hwnas.search.problem import Constraints
     from hwnas.search.rerank import Chosen
+    from hwnas.spaces import Arch
     from hwnas.workflows.recipes import RecipeChoice
 
 
@@ -152,6 +153,7 @@ def best_network(
     *,
     strategy: str,
     candidates: int,
+    evaluated: Mapping[Arch, float] | None = None,
     seed: int,
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
@@ -165,6 +167,7 @@ def best_network(
         journal: record of evaluations.
         strategy: of the search.
         candidates: number of networks to evaluate.
+        evaluated: accuracies of other networks on the same images, considered as well.
         seed: random seed.
         progress: callback, invoked during search and evaluations.
         stop: polled regularly; when it returns True, the best so far are evaluated.
@@ -177,5 +180,14 @@ def best_network(
     from hwnas.workflows.networks import network_answer
 
     problem = Problem.of(constraints, accuracy=model, seed=seed)
-    chosen = choose(problem, evaluator, journal, strategy=strategy, candidates=candidates, progress=progress, stop=stop)
+    chosen = choose(
+        problem,
+        evaluator,
+        journal,
+        strategy=strategy,
+        candidates=candidates,
+        evaluated=evaluated,
+        progress=progress,
+        stop=stop,
+    )
     return BestNetwork(problem=problem, chosen=chosen, answer=network_answer(problem, chosen, model, stopped=stop()))
