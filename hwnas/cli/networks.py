@@ -21,7 +21,8 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None) -> Iterat
         for name, budget in answer.budgets.items()
     )
     sources = ", ".join(sorted(set(answer.latency_sources.values())))
-    yield f"{answer.validation_accuracy:.2%} on validation, predicted {budgets}" + (
+    of = "" if answer.metric == "top1" else f" {answer.metric}"
+    yield f"{answer.validation_accuracy:.2%}{of} on validation, predicted {budgets}" + (
         f" (latencies of ops: {sources})" if sources else ""
     )
     if figures := answer.accuracy_model:

@@ -80,7 +80,15 @@ def export(
     program = lower_subnet(network, evaluator, arch, target.recipe, progress=progress)
     progress(f"lowering for {target.recipe.name}", 1, 1)
     batches = data.batches("test", arch["resolution"])
-    parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
+    parity = check_parity(
+        network,
+        program,
+        target.recipe,
+        batches,
+        images=data.size("test"),
+        metric=evaluator.metric,
+        progress=progress,
+    )
     images, _ = next(iter(data.batches("test", arch["resolution"], limit=1)))
     x = np.ascontiguousarray(images.numpy(), np.float32)
     codes = space.encode([arch])

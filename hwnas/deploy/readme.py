@@ -61,12 +61,13 @@ def readme(manifest: BundleManifest) -> str:
     steps = "\n".join(
         f"- {step}: {_step_text(value)}" for step, value in manifest.input.transform.items() if value is not None
     )
+    metric = "top-1 accuracy" if manifest.parity.metric == "top1" else manifest.parity.metric
     images = "one image" if manifest.recipe.batch == 1 else f"{manifest.recipe.batch} images"
     measured = f", measured {manifest.measured_ms:.4g} ms" if manifest.measured_ms else ""
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} top-1 accuracy on the test images of {manifest.data}. A run of {images} takes \
+{manifest.accuracy:.2%} {metric} on the test images of {manifest.data}. A run of {images} takes \
 {manifest.predicted_ms:.4g} ms on {manifest.device.name} as predicted{measured}. `manifest.json` has everything else.
 
 ## Run it

@@ -100,6 +100,8 @@ class Context:
             calibration_images=config.calibration_images,
             seed=self.job.seed + 1,
             data=self.data,
+            metric=config.metric,
+            positive=config.positive,
         )
         return evaluator
 

@@ -32,6 +32,8 @@ def search(
     subnets: int = 300,
     images: int | None = 2000,
     calibration_images: int = 2000,
+    metric: str = "top1",
+    positive: str | None = None,
     candidates: int = 20,
     confidence: float | None = 0.95,
     family: bool = False,
@@ -56,6 +58,9 @@ def search(
         subnets: number of subnets to evaluate for the accuracy model; all if the space has fewer.
         images: number of validation images per evaluation; all if None.
         calibration_images: training images for BN re-calibration.
+        metric: what evaluations measure and the search maximises: top1, balanced, f1, auc, ``recall@precision=0.9``, or
+            ``path/to/file.py:function`` (`hwnas.accuracy.parse_metric`).
+        positive: class of the metric.
         candidates: number of networks to evaluate at the end.
         confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
         family: find one network per budget instead of one for all.
@@ -88,7 +93,12 @@ def search(
     supernet, file, pictures = Path(supernet), Path(out) if out else None, Path(front) if front else None
     made.check_places(file, pictures, family=family)
     evaluator, facts = inputs.evaluator_of(
-        supernet, images=images, calibration_images=calibration_images, seed=seed + 1
+        supernet,
+        images=images,
+        calibration_images=calibration_images,
+        seed=seed + 1,
+        metric=metric,
+        positive=positive,
     )
     space = evaluator.supernet.space
     wanted = asked(
@@ -190,4 +200,8 @@ def best_network(
         progress=progress,
         stop=stop,
     )
-    return BestNetwork(problem=problem, chosen=chosen, answer=network_answer(problem, chosen, model, stopped=stop()))
+    return BestNetwork(
+        problem=problem,
+        chosen=chosen,
+        answer=network_answer(problem, chosen, model, metric=evaluator.metric.name, stopped=stop()),
+    )
