@@ -95,12 +95,10 @@ def auc(outputs: Tensor, labels: Tensor, positive: int | None) -> float:
     from sklearn.metrics import roc_auc_score
 
     of = labels.unique().tolist() if positive is None else [positive]
-    values = [
-        float(roc_auc_score(labels == one, log_odds(outputs, one)))
-        if 0 < int((labels == one).sum()) < len(labels)
-        else 0.5
-        for one in of
-    ]
+    values = []
+    for one in of:
+        both = 0 < int((labels == one).sum()) < len(labels)
+        values.append(float(roc_auc_score(labels == one, log_odds(outputs, one))) if both else 0.5)
     return float(np.mean(values))
 
 

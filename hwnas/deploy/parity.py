@@ -75,8 +75,8 @@ def check_parity(
     passed = {
         f"max_abs_error {report.max_abs_error:.3g} > {limits.max_abs_error:.3g}": report.max_abs_error
         > limits.max_abs_error,
-        # Two logits are nearly (-z, z): their cosine is -1 or 1, and says of each image only whether the class is the same,
-        # of which `top1_agreement` is the share.
+        # Two logits are nearly (-z, z): their cosine is -1 or 1, and depends only on whether the class is the same.
+        # `top1_agreement` is the share of those images.
         f"min_cosine {report.min_cosine:.6f} < {limits.min_cosine:.6f}": expected.shape[1] > 2
         and report.min_cosine < limits.min_cosine,
         f"top1_agreement {report.top1_agreement:.4f} < {limits.min_top1_agreement:.4f}": report.top1_agreement

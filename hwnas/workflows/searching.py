@@ -200,8 +200,5 @@ def best_network(
         progress=progress,
         stop=stop,
     )
-    return BestNetwork(
-        problem=problem,
-        chosen=chosen,
-        answer=network_answer(problem, chosen, model, metric=evaluator.metric.name, stopped=stop()),
-    )
+    answer = network_answer(problem, chosen, model, metric=evaluator.metric.name, stopped=stop())
+    return BestNetwork(problem=problem, chosen=chosen, answer=answer)

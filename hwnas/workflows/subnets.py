@@ -76,7 +76,8 @@ def evaluate_subnets(
         random: number of random networks to evaluate as well.
         images: validation images; all if None.
         calibration_images: training images for BN re-calibration.
-        metric, positive: as in `hwnas.workflows.search`.
+        metric: as in `hwnas.workflows.search`.
+        positive: class of the metric.
         seed: of the random networks.
         progress: callback, invoked after every evaluation.
 

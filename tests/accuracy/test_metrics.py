@@ -95,7 +95,7 @@ def test_a_function_of_the_users(tmp_path: Path) -> None:
     outputs, labels = made_up(100, 2, 4)
     least = parse_metric(f"{tmp_path}/mine.py:least", CLASSES)(outputs, labels)
     assert 0 < least <= TOP1(outputs, labels)
-    with pytest.raises(InvalidValue, match="is 7.0 on 100 images; it must be between 0 and 1"):
+    with pytest.raises(InvalidValue, match=r"is 7\.0 on 100 images; it must be between 0 and 1"):
         parse_metric(f"{tmp_path}/mine.py:wrong", CLASSES)(outputs, labels)
 
 

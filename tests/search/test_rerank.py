@@ -22,7 +22,7 @@ SPACES = {
 
 
 class MadeUp:
-    """An evaluator with made-up accuracies in steps of half a point: they grow with the MACs and scatter by 3 points."""
+    """Made-up accuracies in steps of half a point; they grow with the MACs and scatter by 3 points."""
 
     def __init__(self, space: Space, seed: int) -> None:
         self.space, self.seed = space, seed
