@@ -6,12 +6,15 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Data, Split
+from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.nn import channels_last
 from hwnas.nn.norm import fold_batch_norms
@@ -74,16 +77,25 @@ class Evaluator:
         calibration_images: training images for BN re-calibration (once-for-all uses about 2,000); all if there are
             fewer.
         seed: of the calibration images.
+        metric: what is evaluated, and what a search with this evaluator maximises.
     """
 
     def __init__(
-        self, supernet: Supernet, data: Data, *, images: int | None, calibration_images: int = 2000, seed: int
+        self,
+        supernet: Supernet,
+        data: Data,
+        *,
+        images: int | None,
+        calibration_images: int = 2000,
+        seed: int,
+        metric: Metric = TOP1,
     ) -> None:
         self.supernet = supernet
         self.data = data
         self.images = images
         self.calibration_images = min(calibration_images, data.size("train"))
         self.seed = seed
+        self.metric = metric
 
     def journal(self, folder: Path, weights: str) -> Journal:
         """The journal of evaluations of a supernet with these settings; other settings have other journals.
@@ -98,6 +110,8 @@ class Evaluator:
             "images": self.images,
             "calibration_images": self.calibration_images,
             "seed": self.seed,
+            "sample": "stratified",  # earlier versions took equal numbers of each class
+            **({} if self.metric is TOP1 else {"metric": self.metric.name}),
         }
         key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
         return Journal(folder / f"evaluated-{key}.jsonl", subject)
@@ -128,25 +142,36 @@ class Evaluator:
         """
         return torch.cat([x for x, _ in self.data.batches("train", resolution, limit=count)])
 
+    def evaluated(self, journal: Journal) -> dict[Arch, float]:
+        """The archs of the supernet's space that a journal holds, and their accuracies."""
+        found = {}
+        for key, accuracy in journal.entries.items():
+            with suppress(InvalidValue, ValueError):  # written by another version, or another space
+                values = {name: int(value) for name, _, value in (pair.partition("=") for pair in key.split(" "))}
+                found[self.supernet.space.arch(values)] = float(accuracy)
+        return found
+
     def accuracy(self, arch: Mapping[str, int]) -> float:
-        """Top-1 accuracy of an arch on the validation images, as a fraction."""
+        """The metric of an arch on the validation images, usually top-1 accuracy, as a fraction."""
         [accuracy] = self._measured([arch], "validation", self.images)
         return accuracy
 
     def _measured(self, archs: Sequence[Mapping[str, int]], split: Split, limit: int | None) -> list[float]:
-        """Accuracies of archs of one resolution on a split, in one pass over the images."""
+        """The metric of archs of one resolution on a split, in one pass over the images."""
         networks = [channels_last(fold_batch_norms(network)) for network in self._subnets(archs)]
-        hits, count, resolution = [0] * len(archs), 0, archs[0]["resolution"]
+        outputs: list[list[Tensor]] = [[] for _ in archs]
+        every: list[Tensor] = []
         with torch.inference_mode():
-            for images, labels in self.data.batches(split, resolution, limit=limit):
+            for images, labels in self.data.batches(split, archs[0]["resolution"], limit=limit):
                 moved = images.contiguous(memory_format=torch.channels_last)
-                count += len(labels)
-                for i, network in enumerate(networks):
-                    hits[i] += int((network(moved).argmax(dim=1) == labels).sum())
-        return [hit / count for hit in hits]
+                every.append(labels)
+                for network, own in zip(networks, outputs, strict=True):
+                    own.append(network(moved))
+        truth = torch.cat(every)
+        return [self.metric(torch.cat(own), truth) for own in outputs]
 
     def test_accuracy(self, arch: Mapping[str, int]) -> float:
-        """Top-1 accuracy of an arch on the whole test split, as a fraction."""
+        """The metric of an arch on the whole test split, as a fraction."""
         [accuracy] = self._measured([arch], "test", None)
         return accuracy
 
@@ -175,8 +200,3 @@ class Evaluator:
                 done += len(chunk)
                 progress(what, done, total)
         return [float(journal.entries[key]) for key in keys]
-
-
-def top1(outputs: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy of outputs and labels, ``(n, classes)`` and ``(n,)``, as a fraction."""
-    return float((outputs.argmax(dim=1) == labels).double().mean())

@@ -32,11 +32,18 @@ def _formats() -> list[str]:
     return format_names()
 
 
+def _metrics() -> list[str]:
+    from hwnas.accuracy.metrics import metric_names
+
+    return metric_names()
+
+
 _LISTS: dict[str, Callable[[], Sequence[str]]] = {
     "{spaces}": _spaces,
     "{datasets}": _datasets,
     "{strategies}": _strategies,
     "{formats}": _formats,
+    "{metrics}": _metrics,
 }
 
 

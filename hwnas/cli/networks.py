@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from hwnas.workflows import NetworkAnswer, RelaxedAnswer
 
 
+_SLACK = 0.03  # share of a budget: what is left below it is not reported
+
+
 def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: Path | None = None) -> Iterator[str]:
     """Lines about an evaluated network; without a supernet there is no export command.
 
@@ -25,7 +28,8 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: P
         for name, budget in answer.budgets.items()
     )
     sources = ", ".join(sorted(set(answer.latency_sources.values())))
-    yield f"{answer.validation_accuracy:.2%} on validation, predicted {budgets}" + (
+    of = "" if answer.metric == "top1" else f" {answer.metric}"
+    yield f"{answer.validation_accuracy:.2%}{of} on validation, predicted {budgets}" + (
         f" (latencies of ops: {sources})" if sources else ""
     )
     if figures := answer.accuracy_model:
@@ -35,6 +39,10 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: P
         )
         yield f"Accuracy model on {figures.subnets} subnets, by cross-validation: {'; '.join(quality)}"
     yield answer.proof
+    for name, enough in answer.sufficient.items():
+        if enough < (1 - _SLACK) * answer.budgets[name]:
+            unit = " ms" if "/" in name else ""
+            yield f"A budget of {enough:.4g}{unit} on {name} is sufficient for this network"
     for recipe in answer.recipes:
         yield (
             f"  {recipe.target}: {recipe.deployed_accuracy:.2%} deployed ({recipe.change:+.2%} by the recipe),"

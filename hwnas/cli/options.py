@@ -64,6 +64,14 @@ NoMargin = Annotated[
     typer.Option("--no-margin", help="Apply the budget to the prediction itself; needed for imported tables."),
 ]
 Images = Annotated[int, typer.Option(help="Validation images per evaluation.", min=1)]
+Metric = Annotated[
+    str,
+    typer.Option(
+        help="What evaluations measure and the search maximises: {metrics}, recall@precision=0.9, or "
+        "path/to/file.py:function."
+    ),
+]
+Positive = Annotated[str | None, typer.Option(help="Class of the metric, for f1, auc and recall@precision.")]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
 Tables = Annotated[
     Path | None,

@@ -45,6 +45,8 @@ def evaluate(
     random: Annotated[int, typer.Option(help="Number of additional random networks.", min=0)] = 0,
     images: Annotated[int | None, typer.Option(help="Validation images; by default all.", min=1)] = None,
     calibration_images: options.Calibration = 2000,
+    metric: options.Metric = "top1",
+    positive: options.Positive = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -61,6 +63,8 @@ def evaluate(
             random=random,
             images=images,
             calibration_images=calibration_images,
+            metric=metric,
+            positive=positive,
             seed=seed,
             progress=progress,
         )
@@ -68,7 +72,9 @@ def evaluate(
         options.print_json([answer.document() for answer in answers])
         return
     for answer in answers:
-        typer.echo(f"{answer.validation_accuracy:.2%}  {answer.name}")
+        typer.echo(
+            f"{answer.validation_accuracy:.2%}  {answer.name}" + ("" if metric == "top1" else f"  ({answer.metric})")
+        )
 
 
 @app.command()

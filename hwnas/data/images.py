@@ -31,7 +31,7 @@ class Images(Photographs):
     are not trained on. This is once-for-all's convention: the images that select an architecture are not
     those that evaluate it. With a test folder, each folder is a split.
 
-    A split is shuffled once and then ordered round-robin by class, so that the first images cover all classes.
+    A split is shuffled once and then stratified: any run of images has the classes in their shares of the split.
     A training epoch contains every image once. Training images are randomly cropped and flipped; for test images
     the short side is resized to ``resolution / 0.875`` and the centre cropped. Names that start with a dot and
     files with other suffixes are ignored; EXIF orientation is not applied, as is usual for such folders.
@@ -70,7 +70,8 @@ class Images(Photographs):
         Raises:
             UnknownName: there is no such split.
         """
-        return len(self.files(split))
+        check_split(split)
+        return len(self._files[split])
 
     def files(self, split: Split) -> Labelled:
         """The images of a split in the order of `batches`: paths below the dataset's folder, and labels.
@@ -79,7 +80,7 @@ class Images(Photographs):
             UnknownName: there is no such split.
         """
         check_split(split)
-        return self._files[split]
+        return tuple(self._files[split][index] for index in self._stratified(split))
 
     def fingerprint(self) -> str:
         """A hash of the names, classes, order and sizes in bytes of all images; the dataset may be moved.

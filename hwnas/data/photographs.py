@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -65,9 +66,25 @@ class Photographs(Data):
         return self._load("train", indices, crop)
 
     def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self._stratified(split)
         for start in range(0, count, batch_size):
-            indices = range(start, min(start + batch_size, count))
+            indices = order[start : min(start + batch_size, count)]
             yield self._load(split, indices, lambda _, image: _centre_crop(image, resolution))
+
+    def _stratified(self, split: Split) -> Sequence[int]:
+        """The images of a split in the order of `batches`: every run of images has the classes in their shares.
+
+        Equal numbers of each class would give another accuracy: 68 to 80% on 100 images of solar cells, of which 31%
+        are defective, for a network with 82% on all of them.
+        """
+        if split not in self._orders:
+            labels = [self._label(split, index) for index in range(self.size(split))]
+            self._orders[split] = stratified(labels)
+        return self._orders[split]
+
+    @cached_property
+    def _orders(self) -> dict[Split, list[int]]:
+        return {}
 
     def _load(
         self, split: Split, indices: Sequence[int], crop: Callable[[int, Image.Image], Image.Image]
@@ -119,6 +136,25 @@ def ordered(images: Mapping[str, list[T]], seed: int) -> tuple[tuple[T, int], ..
         entries += [(turn, rng.random(), label, name) for turn, name in enumerate(shuffled)]
     entries.sort(key=lambda entry: entry[:3])
     return tuple((name, label) for _, _, label, name in entries)
+
+
+def stratified(labels: Sequence[int]) -> list[int]:
+    """An order of images in which every run has the shares of the classes, up to one image a class.
+
+    The k-th of the n images of a class is put at (k + 1/2) / n of the way.
+
+    Args:
+        labels: of the images, in any order.
+
+    Returns:
+        indices of the images.
+    """
+    sizes, seen = Counter(labels), Counter[int]()
+    places = []
+    for index, label in enumerate(labels):
+        places.append(((seen[label] + 0.5) / sizes[label], label, index))
+        seen[label] += 1
+    return [index for _, _, index in sorted(places)]
 
 
 def opened(source: Path | BinaryIO, name: str) -> Image.Image:

@@ -89,17 +89,22 @@ def export(
     program = lower_subnet(network, evaluator, arch, target.recipe, progress=progress)
     progress(f"lowering for {target.recipe.name}", 1, 1)
     batches = data.batches("test", arch["resolution"])
-    parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
+    metric, images = evaluator.metric, data.size("test")
+    parity = check_parity(
+        network, program, target.recipe, batches, images=images, metric=metric, progress=progress
+    )
     float_layers = form.float_layers(program)
     weights = weights_sha256(network)
     sample = data.batches("test", arch["resolution"], limit=1)
     if steps:
         program, network = steps.into(program, target.recipe), steps.around(network)
         batches = steps.batches(data.batches("test", arch["resolution"]))
-        parity = check_parity(network, program, target.recipe, batches, images=data.size("test"), progress=progress)
+        parity = check_parity(
+            network, program, target.recipe, batches, images=images, metric=metric, progress=progress
+        )
         sample = steps.batches(sample)
-    images, _ = next(iter(sample))
-    x = np.ascontiguousarray(images.numpy())
+    image, _ = next(iter(sample))
+    x = np.ascontiguousarray(image.numpy())
     codes = space.encode([arch])
     with open_session(program, target.recipe) as session:
         y = session.run(x.repeat(target.recipe.batch, axis=0))[:1]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hwnas.accuracy import Evaluator
-from hwnas.accuracy.evaluate import logits, top1
+from hwnas.accuracy.evaluate import logits
 from hwnas.deploy.parity import outputs
 from hwnas.errors import GraphError
 from hwnas.lowering.onnx import OnnxForm
@@ -47,12 +47,12 @@ def lower_within_bound(
     images = evaluator.training_images(arch["resolution"], form.images_needed)
     batches = list(evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images))
     expected, labels = logits(network, batches)
-    accuracy = top1(expected, labels)
+    accuracy = evaluator.metric(expected, labels)
 
     def drop(model: onnx.ModelProto) -> float:
         with open_session(model, form.recipe) as session:
             got = [outputs(session, x.numpy()) for x, _ in batches]
-        return accuracy - top1(torch.cat([torch.from_numpy(part) for part in got]), labels)
+        return accuracy - evaluator.metric(torch.cat([torch.from_numpy(part) for part in got]), labels)
 
     quantizer = form.quantizer(network, evaluator.supernet.space.image_shape(arch), images)
     model = form.checked(quantizer.quantized())

@@ -51,14 +51,16 @@ class ParityReport(Spec):
         max_abs_error: largest difference of two logits.
         min_cosine: smallest cosine similarity of an image's logits.
         top1_agreement: share of images with equal top-1 classes.
-        torch_accuracy: top-1 accuracy of the torch network on these images, as a fraction.
-        deployed_accuracy: top-1 accuracy of the program in its runtime, as a fraction.
+        metric: what the two accuracies are of, usually top1.
+        torch_accuracy: of the torch network on these images, as a fraction.
+        deployed_accuracy: of the program in its runtime, as a fraction.
     """
 
     images: PositiveInt
     max_abs_error: float
     min_cosine: float
     top1_agreement: float
+    metric: str = "top1"
     torch_accuracy: float
     deployed_accuracy: float
 
@@ -136,7 +138,7 @@ class BundleManifest(Spec):
         measured_ms: p25 when the bundle was created; None before it was timed.
         measured_cores: logical cores of the measurement, e.g. ``4-5``; None if unknown.
         budget_ms: latency budget of the search; None if there was none.
-        accuracy: top-1 accuracy in the runtime on the test images, as a fraction.
+        accuracy: the metric of `parity`, usually top-1 accuracy, in the runtime on the test images, as a fraction.
         parity: agreement of its outputs with those of the torch network.
         fallback: layers that stayed in floating point because int8 cost too much accuracy.
         macs, params: of the network.

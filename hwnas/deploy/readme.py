@@ -118,11 +118,12 @@ def readme(manifest: BundleManifest) -> str:
     package = manifest.recipe.facts.install
     version = manifest.versions.get(runtime, "")
     steps = "\n".join(step_words(manifest.input.transform))
+    metric = "top-1 accuracy" if manifest.parity.metric == "top1" else manifest.parity.metric
     images = "one image" if manifest.recipe.batch == 1 else f"{manifest.recipe.batch} images"
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} top-1 accuracy on the test images of {manifest.data}. {_latency(manifest, images)} \
+{manifest.accuracy:.2%} {metric} on the test images of {manifest.data}. {_latency(manifest, images)} \
 `manifest.json` has everything else.
 
 ## Run it

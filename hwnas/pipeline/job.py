@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
@@ -72,11 +72,21 @@ class AccuracyConfig(Spec):
         subnets: number of subnets with inherited weights, spread over cost; all if the space has fewer.
         images: number of validation images, the first ones.
         calibration_images: training images for BN re-calibration.
+        metric: what evaluations measure and the search maximises: top1, balanced, f1, auc, ``recall@precision=0.9``, or
+            ``path/to/file.py:function``.
+        positive: class of the metric, for f1, auc and recall@precision.
     """
 
     subnets: int = Field(default=300, ge=8, le=1_000_000)
     images: PositiveInt = 2000
     calibration_images: PositiveInt = 2000
+    metric: str = "top1"
+    positive: str | None = None
+
+    @property
+    def facts(self) -> dict[str, JsonValue]:
+        """What stages depend on; the usual metric is left out, so that jobs of earlier versions reuse their stages."""
+        return self.model_dump(exclude={"metric", "positive"} if self.metric == "top1" else None)
 
     def networks(self, space: Space) -> int:
         """Number of subnets of a space to evaluate."""
@@ -161,7 +171,8 @@ def read_job(path: Path) -> Job:
         data = data.model_copy(update={"path": str((folder / data.path).absolute())})
     if training.teacher is not None:
         training = training.model_copy(update={"teacher": str((folder / training.teacher).absolute())})
-    return job.model_copy(update={"space": space, "data": data, "training": training})
+    accuracy = job.accuracy.model_copy(update={"metric": absolute_name(job.accuracy.metric, folder)})
+    return job.model_copy(update={"space": space, "data": data, "training": training, "accuracy": accuracy})
 
 
 def quickstart_job() -> Job:

@@ -234,7 +234,7 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
     )
     accuracy = stage(
         name="accuracy",
-        inputs={"accuracy": job.accuracy.model_dump(), "seed": job.seed},
+        inputs={"accuracy": job.accuracy.facts, "seed": job.seed},
         needs=(train,),
         work=partial(work.accuracy_stage, shared, trained=train),
     )

@@ -100,6 +100,8 @@ class Context:
             calibration_images=config.calibration_images,
             seed=self.job.seed + 1,
             data=self.data,
+            metric=config.metric,
+            positive=config.positive,
         )
         return evaluator
 
@@ -183,22 +185,25 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
     known = evaluated.result()
     model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
     evaluator = context.evaluator(trained.folder)
+    constraints = context.constraints(profiled.folder)
+    problem = Problem.of(constraints, accuracy=model, seed=seed)
     with Journal(folder / "evaluated.jsonl", {}) as journal:
+        drawn = problem.candidates(draw_within(problem, config.random_networks))
+        random_accuracies = evaluator.accuracies(
+            [c.arch for c in drawn], journal, what="evaluating random subnets", progress=context.progress
+        )
         best = best_network(
-            context.constraints(profiled.folder),
+            constraints,
             model,
             evaluator,
             journal,
             strategy=config.strategy,
             candidates=config.candidates,
+            evaluated=dict(zip(space.decode(np.array(known["codes"], np.uint8)), known["accuracies"], strict=True)),
             seed=seed,
             progress=context.progress,
         )
-        problem, answer = best.problem, best.answer
-        drawn = problem.candidates(draw_within(problem, config.random_networks))
-        random_accuracies = evaluator.accuracies(
-            [c.arch for c in drawn], journal, what="evaluating random subnets", progress=context.progress
-        )
+        answer = best.answer
         largest = problem.candidates(space.encode([space.largest]))
         largest_accuracies = evaluator.accuracies(
             [space.largest], journal, what="evaluating the largest subnet", progress=context.progress
@@ -215,7 +220,7 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         "validation_accuracy": answer.validation_accuracy,
         "proof": answer.proof,
         "accuracy_model": {name: quality.known() for name, quality in model.quality.items()},
-        "candidates": _evaluated(best.chosen.candidates, best.chosen.accuracies),
+        "candidates": _evaluated(best.chosen.candidates[: config.candidates], best.chosen.accuracies),
         "random": random,
         "largest": _evaluated(largest, largest_accuracies)[0],
         "front": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from hwnas.files import Journal
 from hwnas.progress import Progress, never, silent
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.solver import Found, solve
+from hwnas.spaces import Arch
 
 _AT_ONCE = 10  # networks evaluated between calls of `stop`
 PROPOSALS = 300  # the best by the stage-wise model, from which the ensemble selects
@@ -22,7 +23,7 @@ class Chosen:
     """Evaluated networks.
 
     Attributes:
-        candidates: by decreasing evaluated accuracy.
+        candidates: all evaluated networks within the budgets, by decreasing accuracy; of equal ones, the cheaper first.
         accuracies: of each on the validation images.
         found: result of the search.
         proof: what is proved about the first candidate and what is not, in words.
@@ -41,6 +42,7 @@ def choose(
     *,
     strategy: str = "exact",
     candidates: int = 20,
+    evaluated: Mapping[Arch, float] | None = None,
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
 ) -> Chosen:
@@ -52,6 +54,7 @@ def choose(
         journal: record of evaluations.
         strategy: as in `hwnas.search.solve`.
         candidates: number of networks to evaluate.
+        evaluated: accuracies of other networks on the same images, considered as well, like those in the journal.
         stop: polled regularly; when it returns True, only the first of the best so far are evaluated.
         progress: callback, invoked during search and evaluations.
 
@@ -73,21 +76,43 @@ def choose(
         accuracies += evaluator.accuracies(
             some, journal, what=f"evaluating candidates from {start + 1}", progress=progress
         )
-    order = np.argsort(-np.array(accuracies), kind="stable")
+    cut = len(proposed[:candidates]) - len(accuracies)
+    known = evaluator.evaluated(journal) | dict(evaluated or {})
+    pool = known | {one.arch: accuracy for one, accuracy in zip(proposed, accuracies, strict=False)}
+    ranked, values = best_evaluated(problem, pool)
     return Chosen(
-        candidates=[proposed[i] for i in order],
-        accuracies=[accuracies[i] for i in order],
+        candidates=ranked,
+        accuracies=values,
         found=found,
-        proof=_proof(problem, found, len(accuracies), ensemble=model is not None)
-        + (
-            f"; stopped before {len(proposed[:candidates]) - len(accuracies)} more were evaluated"
-            if len(accuracies) < len(proposed[:candidates])
-            else ""
-        ),
+        proof=_proof(problem, found, len(accuracies), len(ranked), ensemble=model is not None)
+        + (f"; stopped before {cut} more were evaluated" if cut else ""),
     )
 
 
-def _proof(problem: Problem, found: Found, evaluated: int, *, ensemble: bool) -> str:
+def best_evaluated(problem: Problem, evaluated: Mapping[Arch, float]) -> tuple[list[Candidate], list[float]]:
+    """The evaluated networks within the budgets, the most accurate first; of equal accuracies, the cheaper one first.
+
+    Args:
+        problem: space, objectives and budgets.
+        evaluated: arch -> accuracy on the same images.
+
+    Returns:
+        the networks and their accuracies. The mean share of the budgets decides a tie; without budgets, the first
+        objective does.
+    """
+    archs = list(evaluated)
+    codes = problem.space.encode(archs)
+    within = np.flatnonzero(problem.excess(codes) == 0)
+    costs = problem.costs(codes[within])
+    scale = [problem.budgets.get(objective.name) for objective in problem.objectives]
+    budgeted = [i for i, budget in enumerate(scale) if budget] or [0]
+    cost = np.mean([costs[:, i] / (scale[i] or 1.0) for i in budgeted], axis=0)
+    accuracies = np.array([evaluated[archs[i]] for i in within])
+    order = np.lexsort((cost, -accuracies))
+    return problem.candidates(codes[within[order]]), [float(accuracies[i]) for i in order]
+
+
+def _proof(problem: Problem, found: Found, evaluated: int, known: int, *, ensemble: bool) -> str:
     count, model = len(found.candidates), "ensemble" if ensemble else "model"
     if found.stopped:
         first = f"Stopped early: the best {count} that {found.strategy} search found so far. Nothing is proved"
@@ -98,4 +123,4 @@ def _proof(problem: Problem, found: Found, evaluated: int, *, ensemble: bool) ->
         )
     else:
         first = f"The best {count} of {found.evaluations} that {found.strategy} search scored. Nothing is proved"
-    return f"{first}: the {model} selected {evaluated} of them, and evaluation the best of those"
+    return f"{first}: the {model} selected {evaluated} of them; the answer is the best of {known} evaluated networks"

@@ -113,11 +113,13 @@ class EvaluatedSubnet(Answer):
     Attributes:
         name: the file that it was read from, or a description such as "smallest".
         arch: variable -> value.
-        validation_accuracy: top-1 accuracy on validation images, as a fraction.
+        metric: what was evaluated, usually top1.
+        validation_accuracy: its value on validation images, as a fraction.
     """
 
     name: str
     arch: dict[str, int]
+    metric: str = "top1"
     validation_accuracy: float
 
 
@@ -200,7 +202,9 @@ class NetworkAnswer(ArchFile):
 
     Attributes:
         label: the names of its budgets.
-        validation_accuracy: as a fraction.
+        metric: what was evaluated and maximised, usually top1.
+        validation_accuracy: its value on validation images, as a fraction.
+        sufficient: name of a budget -> the smallest budget that this network is within, in the same unit.
         latency_sources: ``device/recipe`` -> ``measured``, ``imported`` or ``estimated``.
         proof: what is proved about the network and what is not.
         predicted_accuracy, accuracy_model: prediction and quality of the accuracy model.
@@ -210,7 +214,9 @@ class NetworkAnswer(ArchFile):
     """
 
     label: str
+    metric: str = "top1"
     validation_accuracy: float
+    sufficient: dict[str, float] = Field(default={})
     latency_sources: dict[str, str]
     proof: str
     predicted_accuracy: float | None = None

@@ -150,7 +150,14 @@ def reopen_data(facts: SupernetFacts) -> Data:
 
 
 def evaluator_of(
-    supernet: Place, *, images: int | None, calibration_images: int = 2000, seed: int = 1, data: Data | None = None
+    supernet: Place,
+    *,
+    images: int | None,
+    calibration_images: int = 2000,
+    seed: int = 1,
+    data: Data | None = None,
+    metric: str = "top1",
+    positive: str | None = None,
 ) -> tuple[Evaluator, SupernetFacts]:
     """An evaluator on a supernet from `hwnas train`, and the supernet's facts.
 
@@ -160,16 +167,23 @@ def evaluator_of(
         calibration_images: training images for BN re-calibration.
         seed: of their choice.
         data: its dataset; opened again if None.
+        metric: what is evaluated (`hwnas.accuracy.parse_metric`).
+        positive: class of the metric.
 
     Raises:
         SpecError, DataError: the folder is not a supernet; the classes of the data have changed.
+        UnknownName, InvalidValue: no such metric or class.
     """
-    from hwnas.accuracy import Evaluator
+    from hwnas.accuracy import Evaluator, parse_metric
     from hwnas.supernet import load_supernet
 
     network, facts = load_supernet(Path(supernet))
+    wanted = parse_metric(metric, facts.classes, positive)
     opened = data or reopen_data(facts)
-    return Evaluator(network, opened, images=images, calibration_images=calibration_images, seed=seed), facts
+    evaluator = Evaluator(
+        network, opened, images=images, calibration_images=calibration_images, seed=seed, metric=wanted
+    )
+    return evaluator, facts
 
 
 def read_arch(path: Path, target: str | None = None) -> tuple[dict[str, int], float | None]:

@@ -57,6 +57,7 @@ def network_facts(wanted: Constraints, found: Candidate, accuracy: float, *, pro
         **arch_facts(wanted, found.arch, found.costs, list(latencies)),
         "label": ", ".join(wanted.budgets),
         "validation_accuracy": accuracy,
+        "sufficient": {o.name: found.costs[o.name] * (1 + o.margin(wanted.confidence)) for o in wanted.budgeted},
         "latency_sources": {name: latency.source for name, latency in latencies.items()},
         "strategy": strategy,
         "proof": proof,
@@ -64,7 +65,7 @@ def network_facts(wanted: Constraints, found: Candidate, accuracy: float, *, pro
 
 
 def network_answer(
-    problem: Problem, chosen: Chosen, model: AccuracyModel, *, row: int = 0, **more: object
+    problem: Problem, chosen: Chosen, model: AccuracyModel, *, metric: str = "top1", row: int = 0, **more: object
 ) -> NetworkAnswer:
     """The answer about a network from a search with an accuracy model.
 
@@ -72,6 +73,7 @@ def network_answer(
         problem: the problem.
         chosen: the evaluated networks.
         model: the accuracy model.
+        metric: name of what was evaluated.
         row: index of the network.
         more: further fields of the answer.
     """
@@ -80,6 +82,7 @@ def network_answer(
     return NetworkAnswer.model_validate(
         {
             **network_facts(problem, best, chosen.accuracies[row], proof=chosen.proof, strategy=chosen.found.strategy),
+            "metric": metric,
             "predicted_accuracy": best.predicted_accuracy,
             "accuracy_model": AccuracyModelFigures(subnets=model.subnets, **figures),
             **more,

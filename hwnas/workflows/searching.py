@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hwnas.search import Problem
     from hwnas.search.problem import Constraints
     from hwnas.search.rerank import Chosen
+    from hwnas.spaces import Arch
     from hwnas.workflows.recipes import RecipeChoice
 
 
@@ -31,6 +32,8 @@ def search(
     subnets: int = 300,
     images: int | None = 2000,
     calibration_images: int = 2000,
+    metric: str = "top1",
+    positive: str | None = None,
     candidates: int = 20,
     confidence: float | None = 0.95,
     family: bool = False,
@@ -55,6 +58,9 @@ def search(
         subnets: number of subnets to evaluate for the accuracy model; all if the space has fewer.
         images: number of validation images per evaluation; all if None.
         calibration_images: training images for BN re-calibration.
+        metric: what evaluations measure and the search maximises: top1, balanced, f1, auc, ``recall@precision=0.9``, or
+            ``path/to/file.py:function`` (`hwnas.accuracy.parse_metric`).
+        positive: class of the metric.
         candidates: number of networks to evaluate at the end.
         confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
         family: find one network per budget instead of one for all.
@@ -87,7 +93,12 @@ def search(
     supernet, file, pictures = Path(supernet), Path(out) if out else None, Path(front) if front else None
     made.check_places(file, pictures, family=family)
     evaluator, facts = inputs.evaluator_of(
-        supernet, images=images, calibration_images=calibration_images, seed=seed + 1
+        supernet,
+        images=images,
+        calibration_images=calibration_images,
+        seed=seed + 1,
+        metric=metric,
+        positive=positive,
     )
     space = evaluator.supernet.space
     wanted = asked(
@@ -152,6 +163,7 @@ def best_network(
     *,
     strategy: str,
     candidates: int,
+    evaluated: Mapping[Arch, float] | None = None,
     seed: int,
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
@@ -165,6 +177,7 @@ def best_network(
         journal: record of evaluations.
         strategy: of the search.
         candidates: number of networks to evaluate.
+        evaluated: accuracies of other networks on the same images, considered as well.
         seed: random seed.
         progress: callback, invoked during search and evaluations.
         stop: polled regularly; when it returns True, the best so far are evaluated.
@@ -177,5 +190,15 @@ def best_network(
     from hwnas.workflows.networks import network_answer
 
     problem = Problem.of(constraints, accuracy=model, seed=seed)
-    chosen = choose(problem, evaluator, journal, strategy=strategy, candidates=candidates, progress=progress, stop=stop)
-    return BestNetwork(problem=problem, chosen=chosen, answer=network_answer(problem, chosen, model, stopped=stop()))
+    chosen = choose(
+        problem,
+        evaluator,
+        journal,
+        strategy=strategy,
+        candidates=candidates,
+        evaluated=evaluated,
+        progress=progress,
+        stop=stop,
+    )
+    answer = network_answer(problem, chosen, model, metric=evaluator.metric.name, stopped=stop())
+    return BestNetwork(problem=problem, chosen=chosen, answer=answer)

@@ -60,6 +60,8 @@ def evaluate_subnets(
     random: int = 0,
     images: int | None = None,
     calibration_images: int = 2000,
+    metric: str = "top1",
+    positive: str | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[EvaluatedSubnet]:
@@ -74,6 +76,8 @@ def evaluate_subnets(
         random: number of random networks to evaluate as well.
         images: validation images; all if None.
         calibration_images: training images for BN re-calibration.
+        metric: as in `hwnas.workflows.search`.
+        positive: class of the metric.
         seed: of the random networks.
         progress: callback, invoked after every evaluation.
 
@@ -82,7 +86,9 @@ def evaluate_subnets(
         OutputError: the evaluations cannot be written.
     """
     folder = Path(supernet)
-    evaluator, facts = inputs.evaluator_of(folder, images=images, calibration_images=calibration_images)
+    evaluator, facts = inputs.evaluator_of(
+        folder, images=images, calibration_images=calibration_images, metric=metric, positive=positive
+    )
     space = evaluator.supernet.space
     chosen = {str(path): space.arch(inputs.arch_of(path)[0]) for path in archs}
     if not chosen and not random:
@@ -92,7 +98,7 @@ def evaluate_subnets(
     with evaluator.journal(inputs.evaluations_folder(folder), facts.weights_sha256) as journal:
         found = evaluator.accuracies(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
     return [
-        EvaluatedSubnet(name=name, arch=dict(arch), validation_accuracy=accuracy)
+        EvaluatedSubnet(name=name, arch=dict(arch), metric=evaluator.metric.name, validation_accuracy=accuracy)
         for (name, arch), accuracy in zip(chosen.items(), found, strict=True)
     ]
 

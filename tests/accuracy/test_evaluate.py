@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hwnas.accuracy import Evaluator, logits, recalibrate
-from hwnas.accuracy.evaluate import top1
+from hwnas.accuracy.metrics import top1
 from hwnas.data import Data
 from hwnas.files import Journal
 from hwnas.spaces import Space

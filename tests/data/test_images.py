@@ -16,6 +16,7 @@ from PIL import Image
 from hwnas.data import Images, open_data
 from hwnas.data.augment import crop_box
 from hwnas.data.base import USUAL
+from hwnas.data.photographs import stratified
 from hwnas.errors import DataError, InvalidValue
 
 SUFFIXES = ("jpg", "png", "JPEG", "webp", "bmp")
@@ -94,11 +95,10 @@ def test_hidden_entries_and_other_files_are_left_out(root: Path) -> None:
     assert after.files("train") == before.files("train")
 
 
-def test_the_first_images_cover_all_classes(root: Path) -> None:
+def test_the_first_images_have_the_shares_of_the_split(root: Path) -> None:
     data = Images(root)
     labels = torch.cat([y for _, y in data.batches("test", 16, limit=6, batch_size=4)])
-    assert labels.bincount().tolist() == [2, 2, 2]
-    assert sorted(labels[:3].tolist()) == [0, 1, 2]
+    assert labels.bincount().tolist() == [1, 4, 1]  # of 2, 9 and 2
     assert [len(y) for _, y in data.batches("test", 16, batch_size=5)] == [5, 5, 3]
 
 
@@ -339,3 +339,16 @@ def test_a_class_whose_name_is_not_utf8(root: Path) -> None:
         os.rename(root / folder / "dog", os.fsencode(root / folder) + b"/caf\xe9")  # noqa: PTH104 - pathlib takes no bytes
     with pytest.raises(DataError, match=r"caf\\xe9' is not readable; rename it"):
         Images(root)
+
+
+@pytest.mark.parametrize("sizes", [(70, 30), (5, 95), (10, 20, 970), (1, 1, 1)])
+def test_every_run_of_images_has_the_classes_in_their_shares(sizes: tuple[int, ...]) -> None:
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    random.Random(3).shuffle(labels)
+    order = stratified(labels)
+    assert sorted(order) == list(range(len(labels)))
+    for length in (10, 33, len(labels) // 2):
+        for start in range(0, len(labels) - length, max(1, len(labels) // 25)):
+            run = [labels[index] for index in order[start : start + length]]
+            for label, size in enumerate(sizes):
+                assert abs(run.count(label) - length * size / len(labels)) <= 1.01

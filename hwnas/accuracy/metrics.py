@@ -1,0 +1,184 @@
+"""Figures of a classifier from its outputs and labels; a search maximises one of them, its metric.
+
+A metric is a function of outputs ``(n, classes)`` and labels ``(n,)``; larger is better, and it lies between 0 and 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hwnas.errors import InvalidValue, UnknownName
+from hwnas.plugins import Registry
+
+Floats = npt.NDArray[np.float64]
+Function = Callable[[Tensor, Tensor], float]
+_AT_PRECISION = re.compile(r"recall@precision=(?P<precision>0?\.\d+|1(\.0)?)")
+_RESAMPLES = 1000
+_ENOUGH = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What a search maximises.
+
+    Attributes:
+        name: the text that `parse_metric` reads; with the positive class, if it has one, e.g. ``f1 of defective``.
+        function: outputs and labels -> value.
+    """
+
+    name: str
+    function: Function
+
+    def __call__(self, outputs: Tensor, labels: Tensor) -> float:
+        """The value on outputs ``(n, classes)`` and labels ``(n,)``.
+
+        Raises:
+            InvalidValue: it is not a number between 0 and 1.
+        """
+        value = float(self.function(outputs, labels))
+        if not 0 <= value <= 1:
+            raise InvalidValue(f"the metric {self.name} is {value} on {len(labels)} images; it must be between 0 and 1")
+        return value
+
+    def interval(self, outputs: Tensor, labels: Tensor, *, seed: int = 0) -> tuple[float, float]:
+        """A 95% interval of the value for other images like these: percentiles of bootstrap samples.
+
+        Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+
+        Args:
+            outputs: ``(n, classes)``.
+            labels: ``(n,)``.
+            seed: of the resampling.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        values = []
+        for _ in range(_RESAMPLES):
+            rows = torch.randint(len(labels), (len(labels),), generator=generator)
+            values.append(self.function(outputs[rows], labels[rows]))
+        low, high = np.nanquantile(values, [(1 - _ENOUGH) / 2, (1 + _ENOUGH) / 2])
+        return float(low), float(high)
+
+
+def top1(outputs: Tensor, labels: Tensor) -> float:
+    """Share of images whose largest output is that of the label."""
+    return float((outputs.argmax(dim=1) == labels).double().mean())
+
+
+def balanced(outputs: Tensor, labels: Tensor) -> float:
+    """Mean over the classes that occur of the share of their images that are classified correctly."""
+    from sklearn.metrics import recall_score
+
+    return float(recall_score(labels, outputs.argmax(dim=1), average="macro", labels=labels.unique(), zero_division=0))
+
+
+def f1(outputs: Tensor, labels: Tensor, positive: int | None) -> float:
+    """F1 of a class: harmonic mean of precision and recall; without a class, the mean over those that occur."""
+    from sklearn.metrics import f1_score
+
+    of = labels.unique() if positive is None else [positive]
+    return float(f1_score(labels, outputs.argmax(dim=1), labels=of, average="macro", zero_division=0))
+
+
+def auc(outputs: Tensor, labels: Tensor, positive: int | None) -> float:
+    """Area under the ROC curve of a class against the others; without a class, the mean over those that occur.
+
+    It is 0.5 where all labels are of one class, so that nothing can be ranked.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    of = labels.unique().tolist() if positive is None else [positive]
+    values = []
+    for one in of:
+        both = 0 < int((labels == one).sum()) < len(labels)
+        values.append(float(roc_auc_score(labels == one, log_odds(outputs, one))) if both else 0.5)
+    return float(np.mean(values))
+
+
+def recall_at_precision(outputs: Tensor, labels: Tensor, positive: int, precision: float) -> float:
+    """The largest recall of a class among thresholds with at least that precision; 0 if there is none."""
+    from sklearn.metrics import precision_recall_curve
+
+    if not bool((labels == positive).any()):
+        return 0.0
+    precisions, recalls, _ = precision_recall_curve(labels == positive, log_odds(outputs, positive))
+    return float(max(recalls[precisions >= precision], default=0.0))
+
+
+def log_odds(outputs: Tensor, positive: int) -> Floats:
+    """Logarithm of the odds of a class under the softmax of the outputs: ``(n, classes)`` -> ``(n,)``."""
+    outputs = outputs.double()
+    others = torch.cat([outputs[:, :positive], outputs[:, positive + 1 :]], dim=1)
+    return np.asarray((outputs[:, positive] - others.logsumexp(dim=1)).numpy())
+
+
+METRICS: dict[str, Callable[[int | None], Function]] = {
+    "top1": lambda _: top1,
+    "balanced": lambda _: balanced,
+    "f1": lambda positive: lambda outputs, labels: f1(outputs, labels, positive),
+    "auc": lambda positive: lambda outputs, labels: auc(outputs, labels, positive),
+}
+_OF_A_CLASS = ("f1", "auc")
+_KNOWN = Registry(
+    "metric",
+    "hwnas.metrics",
+    METRICS,
+    fits=callable,
+    needs="a function (outputs, labels) -> float, or for a plugin (positive: int | None) -> that function",
+    takes_files=True,
+)
+
+
+def metric_names() -> list[str]:
+    """Names of the metrics: those of hwnas, then those of plugins."""
+    return _KNOWN.names()
+
+
+def parse_metric(text: str, classes: Sequence[str], positive: str | None = None) -> Metric:
+    """A metric from its name.
+
+    Args:
+        text: a key of `METRICS`, ``recall@precision=0.9``, or ``path/to/file.py:function`` with a function of outputs
+            and labels.
+        classes: names of the classes.
+        positive: the class that `f1`, `auc` and `recall@precision` are of; `f1` and `auc` without one are means over
+            classes.
+
+    Raises:
+        UnknownName: no such metric or class.
+        InvalidValue: the metric needs a class, or has none.
+        PluginError: the file cannot be loaded.
+    """
+    from hwnas.plugins import in_file
+
+    if positive is not None and positive not in classes:
+        raise UnknownName("class", positive, classes)
+    index = None if positive is None else list(classes).index(positive)
+    name = text if positive is None else f"{text} of {positive}"
+    if match := _AT_PRECISION.fullmatch(text):
+        if index is None:
+            raise InvalidValue(f"{text} is a figure of one class; choose it with positive, of {_some(classes)}")
+        precision = float(match["precision"])
+        return Metric(name=name, function=lambda y, labels: recall_at_precision(y, labels, index, precision))
+    if positive is not None and text not in _OF_A_CLASS:
+        raise InvalidValue(
+            f"{text} is a figure of all classes; leave positive out, or use one of {', '.join(_OF_A_CLASS)}"
+        )
+    if text == "top1":
+        return TOP1
+    found = _KNOWN[text]
+    return Metric(name=name, function=cast("Function", found) if in_file(text) else found(index))
+
+
+def _some(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+
+
+TOP1 = Metric(name="top1", function=top1)
