@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.data.base import Split, check_split, stable_seed
-from hwnas.data.photographs import Photographs, held_out, opened, ordered
+from hwnas.data.decode import opened
+from hwnas.data.photographs import Photographs, held_out, ordered
 from hwnas.errors import DataError, RuntimeUnavailable
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.data.base import Split, check_split, stable_seed
-from hwnas.data.photographs import Photographs, held_out, opened, ordered
+from hwnas.data.decode import SUFFIXES, opened
+from hwnas.data.photographs import Photographs, held_out, ordered
 from hwnas.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
 Labelled = tuple[tuple[str, int], ...]  # path and class index, in the order of `Data.batches`
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
 
 
@@ -34,7 +34,7 @@ class Images(Photographs):
     A split is shuffled once and then ordered round-robin by class, so that the first images cover all classes.
     A training epoch contains every image once. Training images are randomly cropped and flipped; for test images
     the short side is resized to ``resolution / 0.875`` and the centre cropped. Names that start with a dot and
-    files with other suffixes are ignored; EXIF orientation is not applied, as is usual for such folders.
+    files with other suffixes are ignored. EXIF orientation is applied; of an animation, the first frame is read.
 
     Opening lists the folders and decodes nothing.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 CROP_SHARE = 0.875  # of the short side in the test crop
 HOLD_OUT_SHARE, HOLD_OUT_MOST = 0.1, 10_000
+ELONGATED = 16  # aspect ratio beyond which only the crop is resized
 THREADS = 4  # Pillow releases the GIL while it decodes
 
 
@@ -121,23 +122,6 @@ def ordered(images: Mapping[str, list[T]], seed: int) -> tuple[tuple[T, int], ..
     return tuple((name, label) for _, _, label, name in entries)
 
 
-def opened(source: Path | BinaryIO, name: str) -> Image.Image:
-    """An image in RGB.
-
-    Raises:
-        DataError: it cannot be read, or has more than 8 bits per channel.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(source) as image:
-            if image.mode.startswith(("I", "F")):  # Pillow would clip these to white
-                raise ValueError(f"its mode is {image.mode}, with more than 8 bits per channel; convert it to 8")
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise OSError, ValueError, struct.error and others
-        raise DataError(f"cannot read {name} as an image ({error}); replace it or remove it") from error
-
-
 @lru_cache(maxsize=2)
 def _epoch(count: int, seed: int, epoch: int) -> Tensor:
     """The order of the training images in an epoch. Two are cached, because a batch may extend into the next epoch."""
@@ -150,5 +134,9 @@ def _centre_crop(image: Image.Image, resolution: int) -> Image.Image:
     short = round(resolution / CROP_SHARE)
     width, height = (round(side * short / min(image.size)) for side in image.size)
     left, top = (width - resolution) // 2, (height - resolution) // 2
+    if max(width, height) > ELONGATED * short:  # a strip: crop first, as the whole may not fit into the memory
+        x, y = image.width / width, image.height / height
+        box = (left * x, top * y, (left + resolution) * x, (top + resolution) * y)
+        return image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     return resized.crop((left, top, left + resolution, top + resolution))
