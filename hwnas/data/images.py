@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
+
 from hwnas.data.base import Split, check_split, stable_seed
-from hwnas.data.decode import SUFFIXES, opened
+from hwnas.data.decode import SUFFIXES, is_gray
+from hwnas.data.options import DataOptions
 from hwnas.data.photographs import Photographs, held_out, ordered
 from hwnas.errors import DataError
 
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
 Labelled = tuple[tuple[str, int], ...]  # path and class index, in the order of `Data.batches`
 
+USUAL_OPTIONS = DataOptions()
 LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
 
 
@@ -36,19 +40,23 @@ class Images(Photographs):
     the short side is resized to ``resolution / 0.875`` and the centre cropped. Names that start with a dot and
     files with other suffixes are ignored. EXIF orientation is applied; of an animation, the first frame is read.
 
-    Opening lists the folders and decodes nothing.
+    Images are read in colour, or gray if all training images store gray pixels.
+
+    Opening lists the folders and reads headers up to the first image in colour; it decodes nothing, unless a mean is to
+    be measured.
 
     Args:
         path: the dataset's folder.
         seed: determines the hold-out and the order of the splits. Leave it at 0 for comparable results.
+        options: how the images are read; by default as described here.
 
     Raises:
-        DataError: the folder does not have that layout.
+        DataError: the folder does not have that layout, or the options do not fit the images.
     """
 
     name = "images"
 
-    def __init__(self, path: Path, *, seed: int = 0) -> None:
+    def __init__(self, path: Path, *, seed: int = 0, options: DataOptions = USUAL_OPTIONS) -> None:
         self._path = path
         train_folder, val_folder = _folders(path)
         train = _listing(train_folder)
@@ -63,6 +71,7 @@ class Images(Photographs):
             listings = {"train": kept, "validation": out, "test": val}
         self.classes = tuple(train)
         self._files = {split: ordered(found, stable_seed(split, seed)) for split, found in listings.items()}
+        self._configure(options, self._is_gray)
 
     def size(self, split: Split) -> int:
         """Number of images of a split.
@@ -90,21 +99,46 @@ class Images(Photographs):
             DataError: an image no longer exists.
         """
         digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
+        if appearance := self._appearance(orientation=False):
+            digest.update(repr(appearance).encode())
         for split, files in self._files.items():
-            digest.update(repr(split).encode())
-            for name, label in files:
-                try:
-                    size = (self._path / name).stat().st_size
-                except OSError as error:
-                    raise DataError(
-                        f"{self._path / name} no longer exists ({error}); open the dataset again"
-                    ) from error
-                digest.update(repr((name, label, size)).encode())
+            self._add_files(digest, split, files)
         return digest.hexdigest()
+
+    def split_fingerprint(self, split: Split) -> str:
+        """A hash of the names, classes, order and sizes in bytes of a split's images, and of how they are read.
+
+        Raises:
+            UnknownName: there is no such split.
+            DataError: an image no longer exists.
+        """
+        digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
+        digest.update(repr(self._appearance(orientation=True)).encode())
+        self._add_files(digest, split, self.files(split))
+        return digest.hexdigest()
+
+    def _add_files(self, digest: hashlib.blake2b, split: Split, files: Labelled) -> None:
+        digest.update(repr(split).encode())
+        for name, label in files:
+            try:
+                size = (self._path / name).stat().st_size
+            except OSError as error:
+                raise DataError(f"{self._path / name} no longer exists ({error}); open the dataset again") from error
+            digest.update(repr((name, label, size)).encode())
+
+    def recorded_options(self) -> dict[str, JsonValue]:
+        """The options to open the data again, as JSON values."""
+        return self.options.recorded()
+
+    def _is_gray(self) -> bool:
+        return all(is_gray(self._path / name) for name, _ in self._files["train"])
 
     def _decoded(self, split: Split, index: int) -> Image.Image:
         path = self._path / self._files[split][index][0]
-        return opened(path, str(path))
+        return self._open(path, str(path))
+
+    def _where(self, split: Split, index: int) -> str:
+        return str(self._path / self._files[split][index][0])
 
     def _label(self, split: Split, index: int) -> int:
         return self._files[split][index][1]

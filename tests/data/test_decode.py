@@ -159,6 +159,6 @@ def test_cropping_before_resizing_gives_the_same_pixels(
         for name in "ab":
             stored(tmp_path / folder / name / "0.png", Image.fromarray(pixels))
     whole, _ = next(Images(tmp_path).batches("test", 56))
-    monkeypatch.setattr("hwnas.data.photographs.ELONGATED", 0)
+    monkeypatch.setattr("hwnas.data.geometry.ELONGATED", 0)
     cropped, _ = next(Images(tmp_path).batches("test", 56))
     assert (whole - cropped).abs().max() <= 1.01 / 255 / 0.224
