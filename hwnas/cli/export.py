@@ -16,6 +16,7 @@ def export(
     supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
     target: options.Target,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
+    data_path: options.MovedData = None,
     tables: options.Tables = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -23,7 +24,7 @@ def export(
     from hwnas import workflows
 
     with shown_progress() as progress:
-        bundle = workflows.export(arch, supernet, target, out, tables=tables, progress=progress)
+        bundle = workflows.export(arch, supernet, target, out, tables=tables, data_path=data_path, progress=progress)
     manifest = bundle.manifest
     if as_json:
         options.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})

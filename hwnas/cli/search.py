@@ -53,6 +53,11 @@ def search(
     space: Annotated[str | None, typer.Option(help="Search space of a differentiable strategy.")] = None,
     data: Annotated[str | None, typer.Option(help="Dataset of a differentiable strategy.")] = None,
     data_path: options.DataPath = None,
+    channels: options.DataChannels = None,
+    split: options.DataSplit = None,
+    labels: options.Labels = None,
+    skip_bad: options.SkipBad = False,
+    data_options: options.DataOptionsFile = None,
     fix: options.Fix = None,
     training: Annotated[
         Path | None, typer.Option(help="Config of a differentiable strategy, a TOML file; see docs/search.md.")
@@ -74,6 +79,7 @@ def search(
     returns the most probable network that meets the target. Ctrl-C ends a search with the best network so far.
     """
     from hwnas import workflows
+    from hwnas.data.options import DataOptions
     from hwnas.errors import InvalidValue, UnknownName
     from hwnas.search import strategy_names
     from hwnas.search.differentiable import METHODS
@@ -87,6 +93,7 @@ def search(
         "seed": seed,
         "stopping": stopped_by_ctrl_c,
     }
+    how = options.data_options(data_options, channels, split, labels, skip_bad)
     if strategy in METHODS:
         if supernet or accuracy or family or front or explain:
             raise InvalidValue(
@@ -102,6 +109,7 @@ def search(
                 data,
                 out,
                 data_path=data_path,
+                data_options=how,
                 fix=options.choices(fix),
                 training=training,
                 steps=steps,
@@ -116,14 +124,15 @@ def search(
         return
     if strategy not in strategy_names():
         raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
-    if supernet is None or space or data or data_path or fix or training or steps or penalty:
+    if supernet is None or space or data or how != DataOptions() or fix or training or steps or penalty:
         raise InvalidValue(
-            f"{strategy} search needs --supernet, which defines space and data; --space, --data, --data-path, --fix, "
-            "--training, --steps and --penalty are for differentiable strategies"
+            f"{strategy} search needs --supernet, which defines space and data; --space, --data with its options, "
+            "--fix, --training, --steps and --penalty are for differentiable strategies"
         )
     with shown_progress() as progress:
         answer = workflows.search(
             supernet,
+            data_path=data_path,
             strategy=strategy,
             accuracy=accuracy,
             subnets=subnets,

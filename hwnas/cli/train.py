@@ -16,6 +16,11 @@ def train(
     data: options.DataName,
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
     data_path: options.DataPath = None,
+    channels: options.DataChannels = None,
+    split: options.DataSplit = None,
+    labels: options.Labels = None,
+    skip_bad: options.SkipBad = False,
+    data_options: options.DataOptionsFile = None,
     fix: options.Fix = None,
     arch: Annotated[
         Path | None, typer.Option(help="File from `hwnas search`: train this network only, from scratch.")
@@ -43,6 +48,7 @@ def train(
             data,
             out,
             data_path=data_path,
+            data_options=options.data_options(data_options, channels, split, labels, skip_bad),
             fix=options.choices(fix),
             arch=arch,
             training=training,

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from hwnas.accuracy import check_enough
-from hwnas.data import open_data
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
 from hwnas.pipeline import stages as work
@@ -88,7 +87,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
             f"latency.bound_networks is {job.latency.bound_networks}. Raise it, or lower the confidence"
         )
     targets = _targets(job)
-    data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
+    data = job.data.open()
     space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
     _check_size(job, space)
     for phase in job.training.phases:

@@ -29,6 +29,7 @@ def export(
     out: Place,
     *,
     budget_ms: float | None = None,
+    data_path: Place | None = None,
     tables: Place | None = None,
     progress: Progress = silent,
 ) -> Bundle:
@@ -39,6 +40,7 @@ def export(
         supernet: folder from `hwnas train`.
         target: ``device/recipe``; the device ``this`` is the present host.
         out: folder for the bundle.
+        data_path: folder where the supernet's images are now, if they were moved.
         budget_ms: latency budget of the search in milliseconds; that of the arch's file if None.
         tables: folder of latency tables; the catalog's if None.
         progress: callback, invoked during re-calibration, lowering and the parity check.
@@ -55,7 +57,7 @@ def export(
     from hwnas.deploy.exporter import export as make
 
     wanted = inputs.target_of(target)
-    evaluator, _ = inputs.evaluator_of(supernet, images=None)
+    evaluator, _ = inputs.evaluator_of(supernet, images=None, data_path=data_path)
     space = evaluator.supernet.space
     values, of_file = inputs.arch_of(arch)
     latency = inputs.latency_model(wanted, Path(tables) if tables else None, space)
@@ -72,6 +74,7 @@ def sweep(
     max_drop: float = 0.005,
     images: int | None = 2000,
     tables: Place | None = None,
+    data_path: Place | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> SweepAnswer:
@@ -86,6 +89,7 @@ def sweep(
         recipes: names of recipes; empty for all of the device.
         max_drop: largest accepted accuracy loss relative to torch, as a fraction.
         images: validation images; all if None.
+        data_path: folder where the supernet's images are now, if they were moved.
         tables: folder of latency tables, for predictions; the catalog's if None.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked during the work.
@@ -103,7 +107,8 @@ def sweep(
 
     supernet = Path(supernet)
     targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipes)] or targets_of(device)
-    evaluator, facts = inputs.evaluator_of(supernet, images=images)  # the same network as in `export`
+    # The same network as in `export`.
+    evaluator, facts = inputs.evaluator_of(supernet, images=images, data_path=data_path)
     space = evaluator.supernet.space
     chosen = space.arch(inputs.arch_of(arch)[0])
     place = inputs.evaluations_folder(supernet)

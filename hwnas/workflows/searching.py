@@ -27,6 +27,7 @@ def search(
     budget: str | Sequence[str],
     target: str | None = None,
     strategy: str = "exact",
+    data_path: Place | None = None,
     accuracy: Place | None = None,
     subnets: int = 300,
     images: int | None = 2000,
@@ -53,6 +54,7 @@ def search(
         strategy: see `hwnas.search.STRATEGIES`.
         accuracy: CSV file of accuracies to fit, instead of evaluated subnets.
         subnets: number of subnets to evaluate for the accuracy model; all if the space has fewer.
+        data_path: folder where the supernet's images are now, if they were moved.
         images: number of validation images per evaluation; all if None.
         calibration_images: training images for BN re-calibration.
         candidates: number of networks to evaluate at the end.
@@ -87,7 +89,7 @@ def search(
     supernet, file, pictures = Path(supernet), Path(out) if out else None, Path(front) if front else None
     made.check_places(file, pictures, family=family)
     evaluator, facts = inputs.evaluator_of(
-        supernet, images=images, calibration_images=calibration_images, seed=seed + 1
+        supernet, images=images, calibration_images=calibration_images, seed=seed + 1, data_path=data_path
     )
     space = evaluator.supernet.space
     wanted = asked(
