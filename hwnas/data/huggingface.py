@@ -56,7 +56,9 @@ class HuggingFace(Photographs):
             chosen = {name: (name, groups[name]) for name in splits}
         else:
             [judge] = splits.keys() - {"train"}
-            kept, out = held_out(groups["train"], path / "train", seed)
+            used = {name for found in groups.values() for name, each in found.items() if each}
+            split = held_out({n: each for n, each in groups["train"].items() if n in used}, path / "train", seed)
+            kept, out = ({name: part.get(name, []) for name in self.classes} for part in split)
             chosen = {"train": ("train", kept), "validation": ("train", out), "test": (judge, groups[judge])}
         self._splits: dict[str, tuple[Dataset, tuple[tuple[int, int], ...]]] = {
             split: (_undecoded(splits[source], self._image), ordered(found, stable_seed(split, seed)))

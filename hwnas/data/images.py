@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import unicodedata
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import JsonValue
 
 from hwnas.data.base import Split, check_split, stable_seed
-from hwnas.data.decode import SUFFIXES, is_gray
+from hwnas.data.check import check_images
+from hwnas.data.decode import is_gray
+from hwnas.data.layouts import empty_classes, printable, read_layout
 from hwnas.data.options import DataOptions
-from hwnas.data.photographs import Photographs, held_out, ordered
+from hwnas.data.photographs import Photographs, ordered
 from hwnas.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
 Labelled = tuple[tuple[str, int], ...]  # path and class index, in the order of `Data.batches`
 
 USUAL_OPTIONS = DataOptions()
-LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
 
 
 class Images(Photographs):
@@ -34,6 +31,9 @@ class Images(Photographs):
     training images: a tenth, at most 10,000, in proportion to the classes (but at least one of each). They
     are not trained on. This is once-for-all's convention: the images that select an architecture are not
     those that evaluate it. With a test folder, each folder is a split.
+
+    `DataOptions` has other layouts: ``<class>/*``, which is split by shares, and a CSV file of labels. Folders below a
+    class folder belong to the class.
 
     A split is shuffled once and then ordered round-robin by class, so that the first images cover all classes.
     A training epoch contains every image once. Training images are randomly cropped and flipped; for test images
@@ -57,21 +57,24 @@ class Images(Photographs):
     name = "images"
 
     def __init__(self, path: Path, *, seed: int = 0, options: DataOptions = USUAL_OPTIONS) -> None:
-        self._path = path
-        train_folder, val_folder = _folders(path)
-        train = _listing(train_folder)
-        if len(train) < 2:
-            raise DataError(f"{train_folder} has only the class {next(iter(train))}; at least 2 are needed")
-        val = _listing(val_folder, like=train)
-        listings: dict[Split, Listing]
-        if (path / "test").is_dir():
-            listings = {"train": train, "validation": val, "test": _listing(path / "test", like=train)}
-        else:
-            kept, out = held_out(train, train_folder, seed)
-            listings = {"train": kept, "validation": out, "test": val}
-        self.classes = tuple(train)
+        self.path = path
+        self._open_with(options, seed)
+        if options.skip_bad:
+            bad = [issue.file for issue in check_images(self).bad]
+            options = self.options.model_copy(update={"skip": (*self.options.skip, *bad), "skip_bad": False})
+            if bad:
+                self._open_with(options, seed)
+        self._configure(self.options.model_copy(update={"skip_bad": False}), self._is_gray)
+
+    def _open_with(self, options: DataOptions, seed: int) -> None:
+        """List the images; a class that no split uses is left out if bad images are."""
+        if options.skip_bad:
+            empty = tuple(name for name in empty_classes(self.path, options) if name not in options.skip)
+            options = options.model_copy(update={"skip": (*options.skip, *map(printable, empty))})
+        listings = read_layout(self.path, options, seed)
+        self.options = options
+        self.classes = tuple(listings["train"])
         self._files = {split: ordered(found, stable_seed(split, seed)) for split, found in listings.items()}
-        self._configure(options, self._is_gray)
 
     def size(self, split: Split) -> int:
         """Number of images of a split.
@@ -117,13 +120,29 @@ class Images(Photographs):
         self._add_files(digest, split, self.files(split))
         return digest.hexdigest()
 
+    def listing_hash(self) -> str:
+        """A hash of the names, sizes and times of change of all images and of how they are decoded.
+
+        With the same hash, a check of the data gives the same result. Missing files are allowed.
+        """
+        digest = hashlib.blake2b(repr(self.options.model_dump(exclude={"skip_bad"})).encode(), digest_size=16)
+        for split, files in self._files.items():
+            for name, label in files:
+                try:
+                    found = (self.path / name).stat()
+                    seen = (found.st_size, found.st_mtime_ns)
+                except OSError:
+                    seen = (-1, -1)
+                digest.update(repr((split, name, label, *seen)).encode())
+        return digest.hexdigest()
+
     def _add_files(self, digest: hashlib.blake2b, split: Split, files: Labelled) -> None:
         digest.update(repr(split).encode())
         for name, label in files:
             try:
-                size = (self._path / name).stat().st_size
+                size = (self.path / name).stat().st_size
             except OSError as error:
-                raise DataError(f"{self._path / name} no longer exists ({error}); open the dataset again") from error
+                raise DataError(f"{self.path / name} no longer exists ({error}); open the dataset again") from error
             digest.update(repr((name, label, size)).encode())
 
     def recorded_options(self) -> dict[str, JsonValue]:
@@ -131,75 +150,22 @@ class Images(Photographs):
         return self.options.recorded()
 
     def _is_gray(self) -> bool:
-        return all(is_gray(self._path / name) for name, _ in self._files["train"])
+        return all(is_gray(self.path / name) for name, _ in self._files["train"])
+
+    def decode(self, source: Path | BinaryIO, name: str) -> Image.Image:
+        """An image file as this dataset reads it, before resize and crop; `name` stands for it in messages.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return self._open(source, name)
 
     def _decoded(self, split: Split, index: int) -> Image.Image:
-        path = self._path / self._files[split][index][0]
+        path = self.path / self._files[split][index][0]
         return self._open(path, str(path))
 
     def _where(self, split: Split, index: int) -> str:
-        return str(self._path / self._files[split][index][0])
+        return str(self.path / self._files[split][index][0])
 
     def _label(self, split: Split, index: int) -> int:
         return self._files[split][index][1]
-
-
-def _folders(path: Path) -> tuple[Path, Path]:
-    """The train folder and the val folder."""
-    if not path.exists():
-        raise DataError(f"{path} does not exist; {LAYOUT}")
-    if not path.is_dir():
-        raise DataError(f"{path} is a file, not a folder; {LAYOUT}")
-    if not (path / "train").is_dir():
-        raise DataError(f"{path} has no folder train, only {_some(_names(path))}; {LAYOUT}")
-    val = [path / name for name in ("val", "validation") if (path / name).is_dir()]
-    if not val:
-        raise DataError(f"{path} has no folder val or validation, only {_some(_names(path))}; {LAYOUT}")
-    if len(val) == 2:
-        raise DataError(f"{path} has both val and validation; remove one")
-    return path / "train", val[0]
-
-
-def _listing(folder: Path, *, like: Listing | None = None) -> Listing:
-    """The images of each class in a folder, sorted by name.
-
-    Args:
-        folder: ``<path>/train``, ``<path>/val`` or ``<path>/test``.
-        like: the listing of the train folder; the classes must be the same.
-
-    Raises:
-        DataError: no classes, other classes, or a class without images.
-    """
-    classes = [entry for entry in _names(folder) if (folder / entry).is_dir()]
-    if not classes:
-        raise DataError(f"{folder} has no class folders, only {_some(_names(folder))}; {LAYOUT}")
-    if like is not None and set(classes) != set(like):
-        extra, missing = sorted(set(classes) - set(like)), sorted(set(like) - set(classes))
-        raise DataError(
-            f"the classes of {folder} and {folder.with_name('train')} differ: "
-            f"only in {folder.name}: {_some(extra)}; only in train: {_some(missing)}. They must be the same"
-        )
-    listing = {}
-    for name in classes:
-        if {unicodedata.category(c) for c in name} & {"Cc", "Cs"}:  # control characters; bytes that are not UTF-8
-            raise DataError(f"the name of the class folder {os.fsencode(folder / name)!r} is not readable; rename it")
-        entries = _names(folder / name)
-        images = [f"{folder.name}/{name}/{entry}" for entry in entries if entry.lower().endswith(SUFFIXES)]
-        if not images:
-            raise DataError(
-                f"the class folder {folder / name} has no images, only {_some(entries)}; "
-                f"images end in {', '.join(SUFFIXES)}. Add some or remove the folder"
-            )
-        listing[name] = images
-    return listing
-
-
-def _names(folder: Path) -> list[str]:
-    """The entries of a folder, sorted, without hidden ones (macOS and Jupyter leave some)."""
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _some(names: Sequence[str]) -> str:
-    """Names for a message: all if few, else the first ones."""
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return (", ".join(names[:20]) or "nothing") + more
