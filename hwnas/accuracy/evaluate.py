@@ -93,14 +93,21 @@ class Evaluator:
             weights: hash of the weights.
         """
         subject = {
-            "data": self.data.fingerprint(),
             "weights": weights,
             "images": self.images,
             "calibration_images": self.calibration_images,
             "seed": self.seed,
         }
-        key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
-        return Journal(folder / f"evaluated-{key}.jsonl", subject)
+        prints: list[object] = [self.data.fingerprint()]
+        of_splits = [self.data.split_fingerprint(split) for split in ("train", "validation")]
+        if of_splits != 2 * prints:
+            prints.append(of_splits)
+        subjects = [{"data": found, **subject} for found in prints]
+        keys = [hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()[:16] for each in subjects]
+        paths = [folder / f"evaluated-{key}.jsonl" for key in keys]
+        # Journals of older versions have the fingerprint of all splits; others do not depend on the test split.
+        chosen = 0 if paths[0].exists() else -1
+        return Journal(paths[chosen], subjects[chosen])
 
     def subnet(self, arch: Mapping[str, int], *, progress: Progress = silent) -> nn.Module:
         """The extracted network of an arch, re-calibrated, in evaluation mode."""

@@ -130,7 +130,12 @@ def choices(fix: list[str] | None) -> dict[str, list[int]]:
 
 
 def data_options(
-    file: Path | None, channels: int | None, split: str | None, labels: str | None, skip_bad: bool
+    file: Path | None,
+    channels: int | None,
+    split: str | None,
+    labels: str | None,
+    skip_bad: bool,
+    split_seed: int | None = None,
 ) -> DataOptions:
     """How images are read: from ``--data-options`` and the options that override its keys.
 
@@ -144,7 +149,12 @@ def data_options(
     from hwnas.files import read_spec
 
     known = read_spec(file, DataOptions) if file else DataOptions()
-    given: dict[str, Any] = {"channels": channels, "labels": labels, "skip_bad": skip_bad or None}
+    given: dict[str, Any] = {
+        "channels": channels,
+        "labels": labels,
+        "skip_bad": skip_bad or None,
+        "split_seed": split_seed,
+    }
     if split is not None:
         try:
             given["split"] = tuple(float(share) for share in split.split(","))

@@ -21,6 +21,7 @@ from hwnas.progress import Progress, silent
 
 if TYPE_CHECKING:
     from hwnas.data.images import Images
+    from hwnas.data.options import DataOptions
 
 _SHOWN = 1000  # files in the message of an error
 
@@ -36,7 +37,7 @@ class DataCheck(Spec):
     """The result of a check.
 
     Attributes:
-        images: number of images of all splits.
+        images: number of images of all splits, with bad ones.
         classes: number of classes.
         bad: images that cannot be read.
         ignored: files that are no image of a split.
@@ -50,6 +51,11 @@ class DataCheck(Spec):
     ignored: list[FileIssue] = Field(default=[])
     duplicates: list[list[str]] = Field(default=[])
     notes: list[str] = Field(default=[])
+
+    def leaving_out(self, options: DataOptions) -> DataOptions:
+        """Options that leave out the bad images, instead of looking for them."""
+        bad = [issue.file.rstrip("/") for issue in self.bad]
+        return options.model_copy(update={"skip": tuple(dict.fromkeys((*options.skip, *bad))), "skip_bad": False})
 
     def lines(self) -> Iterator[str]:
         """The result as text, a line for each file."""
@@ -86,7 +92,7 @@ def check_images(data: Images, *, progress: Progress = silent) -> DataCheck:
     """
     splits: dict[str, Split] = {name: split for split in get_args(Split) for name, _ in data.files(split)}
     hashes: dict[bytes, list[str]] = {}
-    bad: list[FileIssue] = Field(default=[])
+    bad: list[FileIssue] = []
     with ThreadPoolExecutor(_threads()) as pool:
         found = pool.map(lambda name: _examined(data, name), splits)
         for done, (name, (digest, reason)) in enumerate(zip(splits, found, strict=True), 1):
@@ -96,6 +102,7 @@ def check_images(data: Images, *, progress: Progress = silent) -> DataCheck:
                 hashes.setdefault(digest, []).append(name)
             if done % 100 == 0 or done == len(splits):
                 progress("checking images", done, len(splits))
+    bad += [FileIssue(file=f"{name}/", reason="a class folder without images in any split") for name in data.empty]
     across = [group for group in hashes.values() if len({splits[name] for name in group}) > 1]
     return DataCheck(
         images=len(splits),
@@ -150,8 +157,10 @@ def _ignored(data: Images, used: Collection[str]) -> Iterator[FileIssue]:
                 reason = "hidden: its name starts with a dot"
             elif tops is not None and not where.parts and name not in tops:
                 reason = "a folder besides train, val and test"
+            elif printable(path) in data.empty:
+                continue
             elif printable(path) in options.skip:
-                reason = "left out: a class that no split uses"
+                reason = "left out: a class folder without images in any split"
             else:
                 continue
             inner.remove(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -50,27 +51,41 @@ class Images(Photographs):
         seed: determines the hold-out and the order of the splits. Leave it at 0 for comparable results.
         options: how the images are read; by default as described here.
 
+    Attributes:
+        path: the dataset's folder.
+        empty: class folders without images in any split that `listed` left out.
+
     Raises:
         DataError: the folder does not have that layout, or the options do not fit the images.
     """
 
     name = "images"
+    empty: tuple[str, ...] = ()
 
     def __init__(self, path: Path, *, seed: int = 0, options: DataOptions = USUAL_OPTIONS) -> None:
         self.path = path
-        self._open_with(options, seed)
         if options.skip_bad:
-            bad = [issue.file for issue in check_images(self).bad]
-            options = self.options.model_copy(update={"skip": (*self.options.skip, *bad), "skip_bad": False})
-            if bad:
-                self._open_with(options, seed)
-        self._configure(self.options.model_copy(update={"skip_bad": False}), self._is_gray)
+            options = check_images(Images.listed(path, options, seed=seed)).leaving_out(options)
+        self._list(options, seed)
+        self._configure(options, self._is_gray)
 
-    def _open_with(self, options: DataOptions, seed: int) -> None:
-        """List the images; a class that no split uses is left out if bad images are."""
-        if options.skip_bad:
-            empty = tuple(name for name in empty_classes(self.path, options) if name not in options.skip)
-            options = options.model_copy(update={"skip": (*options.skip, *map(printable, empty))})
+    @classmethod
+    def listed(cls, path: Path, options: DataOptions = USUAL_OPTIONS, *, seed: int = 0) -> Images:
+        """The files of a dataset for a check: no image is opened, and channels and mean are not known.
+
+        Class folders without images in any split are left out; they are in `empty`.
+
+        Raises:
+            DataError: the folder does not have that layout.
+        """
+        data = cls.__new__(cls)
+        data.path = path
+        known = path.is_dir() and options.labels is None
+        data.empty = tuple(map(printable, empty_classes(path, options))) if known else ()
+        data._list(options.model_copy(update={"skip": (*options.skip, *data.empty)}), seed)
+        return data
+
+    def _list(self, options: DataOptions, seed: int) -> None:
         listings = read_layout(self.path, options, seed)
         self.options = options
         self.classes = tuple(listings["train"])
@@ -149,8 +164,13 @@ class Images(Photographs):
         """The options to open the data again, as JSON values."""
         return self.options.recorded()
 
+    def channels_of_headers(self, bad: Collection[str]) -> int:
+        """1 if all training images besides some store gray pixels, else 3."""
+        names = (name for name, _ in self._files["train"] if printable(name) not in bad)
+        return 1 if all(is_gray(self.path / name) for name in names) else 3
+
     def _is_gray(self) -> bool:
-        return all(is_gray(self.path / name) for name, _ in self._files["train"])
+        return self.channels_of_headers(()) == 1
 
     def decode(self, source: Path | BinaryIO, name: str) -> Image.Image:
         """An image file as this dataset reads it, before resize and crop; `name` stands for it in messages.

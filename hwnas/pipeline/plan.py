@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
 from hwnas.accuracy import check_enough
+from hwnas.data import Data, Split
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
+from hwnas.pipeline.checked import open_checked
 from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.stages import Context
 from hwnas.plugins import file_of
@@ -34,10 +36,12 @@ class TargetPlan:
 
     Attributes:
         context: common objects of the stages.
+        check: the check of the images; None for data that are not an image folder.
         profile, validate, train, accuracy, search, export, bench: the stages.
     """
 
     context: Context
+    check: Stage | None = None
     profile: Stage
     validate: Stage
     train: Stage
@@ -48,8 +52,8 @@ class TargetPlan:
 
     @property
     def measured(self) -> tuple[Stage, ...]:
-        """The stages before the training: they determine whether the budget is feasible."""
-        return self.profile, self.validate
+        """The stages before the training: they determine whether the data and the budget are feasible."""
+        return (*([self.check] if self.check else []), self.profile, self.validate)
 
     @property
     def made(self) -> tuple[Stage, ...]:
@@ -87,13 +91,12 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
             f"latency.bound_networks is {job.latency.bound_networks}. Raise it, or lower the confidence"
         )
     targets = _targets(job)
-    data = job.data.open()
+    data, check, fingerprint = open_checked(job.data, out / "stages", progress)
     space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
     _check_size(job, space)
     for phase in job.training.phases:
         phase.open(space)  # checks the restrictions of the phase
     _check_devices(job.training)
-    fingerprint = data.fingerprint()
     return [
         _plan(
             Context(
@@ -106,6 +109,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
             ),
             out / "stages",
             fingerprint,
+            check,
             progress,
         )
         for text, target in targets.items()
@@ -189,7 +193,7 @@ def _runs_on(training: JobTraining) -> dict[str, object]:
     return {**on, "teacher": read_facts(Path(training.teacher)).weights_sha256}
 
 
-def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
+def _plan(context: Context, place: Path, data: str, check: Stage | None, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
     if file := file_of(context.space.name):  # stages are executed again when the space's file changes
@@ -215,22 +219,23 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
         needs=(profile,),
         work=partial(work.validate_stage, context, profiled=profile),
     )
-    train = stage(
-        name="train",
-        inputs={
-            "domain": domain,
-            "data": data,
-            "training": job.training.config.model_dump(),
-            "seed": job.seed,
-            "versions": {name: versions[name] for name in ("hwnas", "torch")},
-            **_runs_on(job.training),
-        },
-        needs=(),
-        work=partial(work.train_stage, shared),
-    )
+    training = {
+        "domain": domain,
+        "training": job.training.config.model_dump(),
+        "seed": job.seed,
+        "versions": {name: versions[name] for name in ("hwnas", "torch")},
+        **_runs_on(job.training),
+    }
+
+    def train_of(data_inputs: Mapping[str, str]) -> Stage:
+        inputs = {**training, **data_inputs}
+        return stage(name="train", inputs=inputs, needs=(), work=partial(work.train_stage, shared))
+
+    prints = _prints(context.data, data, train_of)
+    train = train_of(prints["train"])
     accuracy = stage(
         name="accuracy",
-        inputs={"accuracy": job.accuracy.model_dump(), "seed": job.seed},
+        inputs={"accuracy": job.accuracy.model_dump(), "seed": job.seed, **prints["validation"]},
         needs=(train,),
         work=partial(work.accuracy_stage, shared, trained=train),
     )
@@ -248,7 +253,11 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
     export = stage(
         name="export",
         # The recipe's hash excludes the limits of checks; the earlier stages depend on the rest.
-        inputs={"target": target.name, "recipe": target.recipe.model_dump(mode="json", exclude={"description"})},
+        inputs={
+            "target": target.name,
+            "recipe": target.recipe.model_dump(mode="json", exclude={"description"}),
+            **prints["test"],
+        },
         needs=(search, train),
         work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),
     )
@@ -261,6 +270,7 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
     )
     return TargetPlan(
         context=context,
+        check=check,
         profile=profile,
         validate=validate,
         train=train,
@@ -269,6 +279,23 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
         export=export,
         bench=bench,
     )
+
+
+def _prints(data: Data, whole: str, train: Callable[[Mapping[str, str]], Stage]) -> dict[Split, dict[str, str]]:
+    """Fingerprints of the data as inputs of the stages that use a split: a changed test image leaves the training.
+
+    Args:
+        data: the data.
+        whole: the fingerprint of all splits: the input of the training for data that have no other, and for a training
+            that an older version has begun in this folder.
+        train: the stage of the training with such inputs.
+    """
+    of_whole: dict[Split, dict[str, str]] = {"train": {"data": whole}, "validation": {}, "test": {}}
+    prints: dict[Split, str] = {split: data.split_fingerprint(split) for split in of_whole}
+    begun = train(of_whole["train"])
+    if prints["train"] == whole or begun.folder.exists() or begun.unfinished.exists():
+        return of_whole
+    return {split: {"data": found} for split, found in prints.items()}
 
 
 def _labelled(progress: Progress, label: str) -> Progress:

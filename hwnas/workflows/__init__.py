@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hwnas.workflows.answers import (
         ArchFile,
         BenchAnswer,
+        DataAnswer,
         EvaluatedSubnet,
         FinetuneAnswer,
         ImportAnswer,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         TrainAnswer,
         ValidationAnswer,
     )
+    from hwnas.workflows.checking import check_data
     from hwnas.workflows.deployment import bench, export, sweep
     from hwnas.workflows.measuring import profile, validate
     from hwnas.workflows.relaxed import search_differentiably
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchFile",
     "BenchAnswer",
+    "DataAnswer",
     "EvaluatedSubnet",
     "FinetuneAnswer",
     "ImportAnswer",
@@ -50,6 +53,7 @@ __all__ = [
     "TrainAnswer",
     "ValidationAnswer",
     "bench",
+    "check_data",
     "evaluate_subnets",
     "export",
     "extract_subnet",
@@ -69,6 +73,7 @@ __getattr__ = lazily(
     __name__,
     {
         "answers": tuple(name for name in __all__ if name[0].isupper()),
+        "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
         "measuring": ("profile", "validate"),
         "relaxed": ("search_differentiably",),
