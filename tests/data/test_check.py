@@ -8,6 +8,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from hwnas.data.check import check_images
 from hwnas.data.options import read_options
 from hwnas.errors import DataError
 from hwnas.pipeline import compile_job, preview_job, read_job
+from hwnas.pipeline.plan import plan_job
 from hwnas.supernet import read_facts
 from hwnas.workflows import check_data
 from hwnas.workflows.inputs import reopen_data
@@ -245,7 +247,7 @@ def test_the_hash_of_a_listing_follows_the_files(tmp_path: Path) -> None:
 JOB = """
 schema = 1
 targets = ["this/onnxruntime-cpu-fp32"]
-budget = "90%"
+budget = "300%"
 space = { name = "mobilenetv3-tiny", fix = FIX }
 latency = { calibration_networks = 8, bound_networks = 19, validation_networks = 6 }
 accuracy = { subnets = 20, images = 40, calibration_images = 20 }
@@ -324,9 +326,29 @@ def test_with_skip_bad_the_job_runs_and_a_changed_test_image_leaves_its_training
     assert reopen_data(facts).transform(24) == Images(
         root, options=DataOptions(skip_bad=True, transform=job.data.transform)
     ).transform(24)
+    data = json.loads((out / "figures.json").read_text())["provenance"]["Data"]
+    assert data["folder"] == "odd" and data["images left out"] == str(len(BAD) + 1)
+    assert json.loads(data["transform"]) == {"resize": "both"}
     assert all(stage.cached for stage in preview_job(job, out))
     noise(50, 50).save(root / "val" / "dog" / "0.png")
     rerun = {stage.name for stage in preview_job(job, out) if not stage.cached}
     assert rerun == {"check", "export", "bench"}
     noise(50, 50).save(root / "train" / "dog" / "0.png")
     assert {"train", "accuracy", "search"} <= {stage.name for stage in preview_job(job, out) if not stage.cached}
+
+
+def test_a_training_that_an_older_version_began_keeps_its_key(tmp_path: Path) -> None:
+    root = odd_folder(tmp_path / "odd")
+    job, out = read_job(job_file(tmp_path, skip_bad=True)), tmp_path / "out"
+    [new] = plan_job(job, out)
+    data = new.context.data
+    assert new.train.inputs["data"] == data.split_fingerprint("train")
+    assert new.accuracy.inputs["data"] == data.split_fingerprint("validation")
+    assert new.export.inputs["data"] == data.split_fingerprint("test")
+    old = replace(new.train, inputs={**new.train.inputs, "data": data.fingerprint()})
+    old.unfinished.mkdir(parents=True)
+    [plan] = plan_job(job, out)
+    assert plan.train.key == old.key
+    assert "data" not in plan.accuracy.inputs and "data" not in plan.export.inputs
+    noise(50, 50).save(root / "val" / "dog" / "0.png")
+    assert plan_job(job, out)[0].train.key == new.train.key
