@@ -104,13 +104,16 @@ class Evaluator:
             folder: folder of the journal, the supernet's or another; supernets with other weights may share it.
             weights: hash of the weights.
         """
+        whole = self.data.fingerprint()
+        of_splits = [self.data.split_fingerprint(split) for split in ("train", "validation")]
         subject = {
-            "data": self.data.fingerprint(),
+            # Data with a fingerprint for each split are photographs: their samples were not stratified in earlier
+            # versions, whose journals are therefore not used.
+            "data": whole if of_splits == 2 * [whole] else of_splits,
             "weights": weights,
             "images": self.images,
             "calibration_images": self.calibration_images,
             "seed": self.seed,
-            "sample": "stratified",  # earlier versions took equal numbers of each class
             **({} if self.metric is TOP1 else {"metric": self.metric.name}),
         }
         key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]

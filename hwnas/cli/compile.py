@@ -29,7 +29,8 @@ From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Repeat a stage and all that depend on it: profile, validate, train, accuracy, search, export, bench.",
+        help="Repeat a stage and all that depend on it: check (of images), profile, validate, train, accuracy, search, "
+        "export, bench.",
         metavar="STAGE",
     ),
 ]
@@ -41,6 +42,7 @@ def compile_(
     budget: Budget = None,
     dry_run: DryRun = False,
     again: From = None,
+    skip_bad: options.SkipBad = False,
     fail_over_budget: Annotated[bool, typer.Option("--fail-over-budget", help=FAIL_OVER_BUDGET)] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -50,7 +52,10 @@ def compile_(
     """
     from hwnas.pipeline import read_job
 
-    report = _run(read_job(job), out or Path(job.stem), {"budget": budget}, dry_run, again, as_json)
+    read = read_job(job)
+    if skip_bad:
+        read = read.model_copy(update={"data": read.data.model_copy(update={"skip_bad": True})})
+    report = _run(read, out or Path(job.stem), {"budget": budget}, dry_run, again, as_json)
     if report and fail_over_budget:
         _fail_over_budget(report["targets"])
 

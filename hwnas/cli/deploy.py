@@ -31,6 +31,7 @@ def sweep(
         list[str] | None, typer.Option(help="Only this recipe instead of all of the device. May be repeated.")
     ] = None,
     images: options.Images = 2000,
+    data_path: options.MovedData = None,
     tables: options.Tables = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -49,6 +50,7 @@ def sweep(
             recipes=recipe or (),
             max_drop=max_drop / 100,
             images=images,
+            data_path=data_path,
             tables=tables,
             progress=progress,
         )
@@ -61,6 +63,7 @@ def sweep(
         if answer.picked:
             export = ["hwnas", "export", str(arch), "--supernet", str(supernet), "--target", answer.picked]
             export += ["--tables", str(tables)] if tables else []
+            export += ["--data-path", str(data_path)] if data_path else []
             typer.echo(
                 f"picked: {_recipe(answer.picked)}, the fastest that loses at most {max_drop:g} points. Export it "
                 f"with: {shlex.join(export)} --out bundle"

@@ -16,6 +16,7 @@ def export(
     supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
     target: options.Target,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
+    data_path: options.MovedData = None,
     tables: options.Tables = None,
     include: Annotated[
         list[str] | None,
@@ -30,7 +31,16 @@ def export(
     from hwnas import workflows
 
     with shown_progress() as progress:
-        bundle = workflows.export(arch, supernet, target, out, tables=tables, include=include or (), progress=progress)
+        bundle = workflows.export(
+            arch,
+            supernet,
+            target,
+            out,
+            data_path=data_path,
+            tables=tables,
+            include=include or (),
+            progress=progress,
+        )
     manifest = bundle.manifest
     predicted = "no prediction" if manifest.predicted_ms is None else f"predicted {manifest.predicted_ms:.4g} ms"
     if as_json:

@@ -15,6 +15,7 @@ import typer
 from hwnas.affinity import drop_binding
 from hwnas.cli import (
     bench,
+    data,
     deploy,
     devices,
     export,
@@ -45,6 +46,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data.app, name="data")
 app.add_typer(devices.app, name="devices")
 app.add_typer(spaces.app, name="spaces")
 app.add_typer(tables.app, name="tables")

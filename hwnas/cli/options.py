@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwnas.cli.streams import takes_unicode
 from hwnas.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from hwnas.data.options import DataOptions
 
 ARCH = (
     "File from `hwnas search`, report.json of `hwnas compile` (report.json:device/recipe if it has several targets), "
@@ -44,6 +47,31 @@ DataName = Annotated[str, typer.Option("--data", help="Dataset: {datasets}; or p
 DataPath = Annotated[
     Path | None,
     typer.Option("--data-path", help="Folder of images (train/<class>/, val/<class>/), or of a Hugging Face dataset."),
+]
+MovedData = Annotated[
+    Path | None,
+    typer.Option("--data-path", help="Folder where the supernet's images are now, if they were moved.", metavar="PATH"),
+]
+DataChannels = Annotated[
+    int | None, typer.Option("--channels", help="1 for gray, 3 for colour; by default from the images.", min=1, max=3)
+]
+DataSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="Shares of train, validation and test, 70,15,15, of a folder of <class>/ or of --labels.",
+    ),
+]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="CSV with the columns file, label and optionally split; a relative path starts at --data-path."),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out images that cannot be read; all are decoded once to find them.")
+]
+DataOptionsFile = Annotated[
+    Path | None,
+    typer.Option("--data-options", help="TOML file with the keys of a job's [data]: transform, split_seed and others."),
 ]
 Budgets = Annotated[
     list[str],
@@ -133,6 +161,48 @@ def choices(fix: list[str] | None) -> dict[str, list[int]]:
         if not sign:
             raise InvalidValue(f"--fix must be variable=value or variable=value,value; not {text!r}")
     return found
+
+
+def data_options(
+    file: Path | None,
+    channels: int | None,
+    split: str | None,
+    labels: str | None,
+    skip_bad: bool,
+    split_seed: int | None = None,
+) -> DataOptions:
+    """How images are read: from ``--data-options`` and the options that override its keys.
+
+    Raises:
+        SpecError: the file cannot be read, or has a wrong or unknown key.
+        InvalidValue: an option is invalid.
+    """
+    from pydantic import ValidationError
+
+    from hwnas.data.options import DataOptions
+    from hwnas.files import read_spec
+
+    known = read_spec(file, DataOptions) if file else DataOptions()
+    given: dict[str, Any] = {
+        "channels": channels,
+        "labels": labels,
+        "skip_bad": skip_bad or None,
+        "split_seed": split_seed,
+    }
+    if split is not None:
+        try:
+            given["split"] = tuple(float(share) for share in split.split(","))
+        except ValueError as error:
+            raise InvalidValue(f"--split must be three shares, e.g. 70,15,15; not {split!r}") from error
+    changed = {name: value for name, value in given.items() if value is not None}
+    try:
+        return DataOptions.model_validate(known.model_dump() | changed)
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"--{'.'.join(map(str, each['loc']))} {each['input']!r}: {each['msg'].removeprefix('Value error, ')}"
+            for each in error.errors()
+        )
+        raise InvalidValue(reasons) from error
 
 
 def held_confidence(confidence: float | None, no_margin: bool) -> float | None:

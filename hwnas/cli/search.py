@@ -61,6 +61,11 @@ def search(
     width: options.Width = None,
     kernels: options.Kernels = None,
     expansions: options.Expansions = None,
+    channels: options.DataChannels = None,
+    split: options.DataSplit = None,
+    labels: options.Labels = None,
+    skip_bad: options.SkipBad = False,
+    data_options: options.DataOptionsFile = None,
     fix: options.Fix = None,
     training: Annotated[
         Path | None, typer.Option(help="Config of a differentiable strategy, a TOML file; see docs/search.md.")
@@ -82,6 +87,7 @@ def search(
     returns the most probable network that meets the target. Ctrl-C ends a search with the best network so far.
     """
     from hwnas import workflows
+    from hwnas.data.options import DataOptions
     from hwnas.errors import InvalidValue, UnknownName
     from hwnas.search import strategy_names
     from hwnas.search.differentiable import METHODS
@@ -95,6 +101,7 @@ def search(
         "seed": seed,
         "stopping": stopped_by_ctrl_c,
     }
+    how = options.data_options(data_options, channels, split, labels, skip_bad)
     if strategy in METHODS:
         if supernet or accuracy or family or front or explain:
             raise InvalidValue(
@@ -111,6 +118,7 @@ def search(
                 data,
                 out,
                 data_path=data_path,
+                data_options=how,
                 fix=options.choices(fix),
                 training=training,
                 steps=steps,
@@ -125,15 +133,16 @@ def search(
         return
     if strategy not in strategy_names():
         raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
-    other = (space, resolution, width, kernels, expansions, data, data_path, fix, training, steps, penalty)
-    if supernet is None or any(given not in (None, []) for given in other):
+    other = (space, resolution, width, kernels, expansions, data, fix, training, steps, penalty)
+    if supernet is None or how != DataOptions() or any(given not in (None, []) for given in other):
         raise InvalidValue(
-            f"{strategy} search needs --supernet, which defines space and data; --space and its options, --data, "
-            "--data-path, --fix, --training, --steps and --penalty are for differentiable strategies"
+            f"{strategy} search needs --supernet, which defines space and data; --space and --data with their options, "
+            "--fix, --training, --steps and --penalty are for differentiable strategies"
         )
     with shown_progress() as progress:
         answer = workflows.search(
             supernet,
+            data_path=data_path,
             strategy=strategy,
             accuracy=accuracy,
             subnets=subnets,

@@ -24,6 +24,7 @@ def extract(
     arch: options.Arch,
     supernet: From,
     out: Annotated[Path, typer.Option(help="Folder for the subnet.")],
+    data_path: options.MovedData = None,
     calibration_images: options.Calibration = 2000,
     as_json: options.AsJson = False,
 ) -> None:
@@ -31,7 +32,9 @@ def extract(
     from hwnas import workflows
 
     with shown_progress() as progress:
-        answer = workflows.extract_subnet(arch, supernet, out, calibration_images=calibration_images, progress=progress)
+        answer = workflows.extract_subnet(
+            arch, supernet, out, data_path=data_path, calibration_images=calibration_images, progress=progress
+        )
     if as_json:
         options.print_json(answer.document())
     else:
@@ -44,6 +47,7 @@ def evaluate(
     archs: Annotated[list[Path] | None, typer.Argument(help=options.ARCH, metavar="ARCH")] = None,
     random: Annotated[int, typer.Option(help="Number of additional random networks.", min=0)] = 0,
     images: Annotated[int | None, typer.Option(help="Validation images; by default all.", min=1)] = None,
+    data_path: options.MovedData = None,
     calibration_images: options.Calibration = 2000,
     metric: options.Metric = "top1",
     positive: options.Positive = None,
@@ -60,6 +64,7 @@ def evaluate(
         answers = workflows.evaluate_subnets(
             supernet,
             archs or [],
+            data_path=data_path,
             random=random,
             images=images,
             calibration_images=calibration_images,
@@ -81,6 +86,7 @@ def evaluate(
 def finetune(
     subnet: Annotated[Path, typer.Option(help="Folder from `hwnas subnet extract`.")],
     out: Annotated[Path, typer.Option(help="Folder for the fine-tuned subnet.")],
+    data_path: options.MovedData = None,
     training: options.Training = None,
     epochs: Annotated[
         int | None,
@@ -103,6 +109,7 @@ def finetune(
         answer = workflows.finetune(
             subnet,
             out,
+            data_path=data_path,
             training=training,
             epochs=epochs,
             teacher=teacher,

@@ -20,6 +20,11 @@ def train(
     width: options.Width = None,
     kernels: options.Kernels = None,
     expansions: options.Expansions = None,
+    channels: options.DataChannels = None,
+    split: options.DataSplit = None,
+    labels: options.Labels = None,
+    skip_bad: options.SkipBad = False,
+    data_options: options.DataOptionsFile = None,
     fix: options.Fix = None,
     arch: Annotated[
         Path | None, typer.Option(help="File from `hwnas search`: train this network only, from scratch.")
@@ -47,6 +52,7 @@ def train(
             data,
             out,
             data_path=data_path,
+            data_options=options.data_options(data_options, channels, split, labels, skip_bad),
             fix=options.choices(fix),
             arch=arch,
             training=training,

@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from hwnas.data.digits import ClutteredDigits
     from hwnas.data.huggingface import HuggingFace
     from hwnas.data.images import Images
+    from hwnas.data.options import DataOptions, Transform
 
 __all__ = [
     "DATASETS",
     "Augmentation",
     "ClutteredDigits",
     "Data",
+    "DataOptions",
     "HuggingFace",
     "Images",
     "Split",
+    "Transform",
     "dataset_names",
     "open_data",
 ]
@@ -34,5 +37,6 @@ __getattr__ = lazily(
         "digits": ("ClutteredDigits",),
         "huggingface": ("HuggingFace",),
         "images": ("Images",),
+        "options": ("DataOptions", "Transform"),
     },
 )

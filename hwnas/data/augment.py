@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn import functional
 
+from hwnas.data.geometry import check_native
 from hwnas.files import Spec
 
 if TYPE_CHECKING:
@@ -64,13 +65,31 @@ class Augmentation(Spec):
         return self.mixup > 0 or self.cutmix > 0
 
 
-def photograph(image: Image.Image, resolution: int, how: Augmentation, rng: random.Random) -> Image.Image:
-    """A random crop of a photograph, randomly flipped, in random colours: ``(resolution, resolution)``."""
+def photograph(
+    image: Image.Image, resolution: int, how: Augmentation, rng: random.Random, *, native: bool = False
+) -> Image.Image:
+    """A random crop of a photograph, randomly flipped, in random colours: ``(resolution, resolution)``.
+
+    Args:
+        image: the photograph.
+        resolution: side of the result in pixels.
+        how: the augmentation.
+        rng: of the random choices.
+        native: whether the crop is at a random place and not resized; its area and ratio then do not apply.
+
+    Raises:
+        ValueError: the image is smaller than a crop that is not resized.
+    """
     from PIL import Image as Pillow
     from PIL import ImageEnhance
 
-    box = crop_box(image.size, how, rng)
-    out = image.resize((resolution, resolution), Pillow.Resampling.BILINEAR, box=box)
+    if native:
+        check_native(image, resolution)
+        left, top = (rng.randint(0, side - resolution) for side in image.size)
+        out = image.crop((left, top, left + resolution, top + resolution))
+    else:
+        box = crop_box(image.size, how, rng)
+        out = image.resize((resolution, resolution), Pillow.Resampling.BILINEAR, box=box)
     if rng.random() < how.flip:
         out = out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT)
     if how.colour:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Literal, get_args
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from hwnas.data.augment import Augmentation, mixed_and_erased
@@ -44,8 +45,9 @@ class Data(ABC):
         classes: names of the classes; a label is an index into them.
         in_channels: channels of an image, 1 or 3.
         resolution: native side of a training image in pixels.
-        mean: mean of the pixels by channel, with white as 1.
-        std: standard deviation of the pixels by channel.
+        mean: mean of the pixels by channel, in the value range of `transform`: 0 to 1 unless the data were opened with
+            another.
+        std: standard deviation of the pixels by channel, likewise.
     """
 
     name: str
@@ -67,9 +69,33 @@ class Data(ABC):
     def fingerprint(self) -> str:
         """A hash that is equal for the same data with the same splits."""
 
+    def split_fingerprint(self, split: Split) -> str:
+        """A hash of what the images of one split depend on; of all splits, for a dataset that does not override this.
+
+        Raises:
+            UnknownName: there is no such split.
+        """
+        check_split(split)
+        return self.fingerprint()
+
+    def recorded_options(self) -> dict[str, JsonValue] | None:
+        """The options to open the data again, as JSON values; None for a dataset that takes none."""
+        return None
+
     @abstractmethod
     def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
-        """The test transform: the side that it resizes ("both" or "short"), the new length, and the crop, if any."""
+        """The test transform: the side that it resizes ("both" or "short"), the new length, and the crop, if any.
+
+        The side is "none" for a transform that does not resize.
+        """
+
+    def _value_range(self) -> tuple[float, float]:
+        """The values of black and white after scaling."""
+        return 0.0, 1.0
+
+    def _decoding(self) -> dict[str, object]:
+        """Steps of the test transform that depend on the image file, before the resize."""
+        return {}
 
     @abstractmethod
     def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
@@ -90,8 +116,8 @@ class Data(ABC):
 
         Returns:
             ``layout``, ``channels`` and ``dtype`` of the network's input; then, in the order in which they
-            apply, ``resize``, ``crop`` (None without a crop), ``value_range`` (to which pixels are scaled), ``mean``
-            and ``std`` (one value per channel).
+            apply, ``orientation`` ("EXIF") and ``pixel_range`` where they apply, ``resize`` and ``crop`` (None without
+            one), ``value_range`` (to which pixels are scaled), ``mean`` and ``std`` (one value per channel).
 
         Raises:
             InvalidValue: the resolution is too small.
@@ -102,9 +128,12 @@ class Data(ABC):
             "layout": "NCHW",
             "channels": "RGB" if self.in_channels == 3 else "L",
             "dtype": "float32",
-            "resize": {"side": side, "size": size, "interpolation": "bilinear", "antialias": True},
+            **self._decoding(),
+            "resize": None
+            if side == "none"
+            else {"side": side, "size": size, "interpolation": "bilinear", "antialias": True},
             "crop": None if crop is None else {"position": "centre", "size": crop},
-            "value_range": [0.0, 1.0],
+            "value_range": list(self._value_range()),
             "mean": list(self.mean),
             "std": list(self.std),
         }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwnas.data.options import DataOptions, check_only
 from hwnas.errors import InvalidValue, PluginError
 from hwnas.plugins import Registry, absolute_name
 
 if TYPE_CHECKING:
     from hwnas.data.base import Data
+
+USUAL_OPTIONS = DataOptions()
 
 
 def _open_digits(path: Path | None, seed: int) -> Data:
@@ -27,23 +31,26 @@ def _folder(path: Path | None, name: str, form: str) -> Path:
     return path
 
 
-def _open_images(path: Path | None, seed: int) -> Data:
+def _open_images(path: Path | None, seed: int, options: DataOptions = USUAL_OPTIONS) -> Data:
     from hwnas.data.images import Images
 
-    return Images(_folder(path, Images.name, "with train/<class>/ and val/<class>/ in it"), seed=seed)
+    folder = _folder(path, Images.name, "with train/<class>/ and val/<class>/ in it")
+    return Images(folder, seed=seed, options=options)
 
 
-def _open_huggingface(path: Path | None, seed: int) -> Data:
+def _open_huggingface(path: Path | None, seed: int, options: DataOptions = USUAL_OPTIONS) -> Data:
     from hwnas.data.huggingface import HuggingFace
 
-    return HuggingFace(_folder(path, HuggingFace.name, "that DatasetDict.save_to_disk wrote"), seed=seed)
+    folder = _folder(path, HuggingFace.name, "that DatasetDict.save_to_disk wrote")
+    return HuggingFace(folder, seed=seed, options=options)
 
 
-DATASETS: dict[str, Callable[[Path | None, int], Data]] = {
+DATASETS: dict[str, Callable[..., Data]] = {
     "cluttered-digits": _open_digits,
     "images": _open_images,
     "huggingface": _open_huggingface,
 }
+# A function may also take `options: DataOptions`.
 _NEEDS = "a function (path: Path | None, seed: int) -> hwnas.Data"
 _KNOWN = Registry("dataset", "hwnas.datasets", DATASETS, fits=callable, needs=_NEEDS, takes_files=True)
 
@@ -53,7 +60,14 @@ def dataset_names() -> list[str]:
     return _KNOWN.names()
 
 
-def open_data(name: str, *, path: Path | None = None, seed: int = 0, recorded: bool = False) -> Data:
+def open_data(
+    name: str,
+    *,
+    path: Path | None = None,
+    seed: int = 0,
+    recorded: bool = False,
+    options: DataOptions = USUAL_OPTIONS,
+) -> Data:
     """A dataset by name.
 
     Args:
@@ -63,18 +77,30 @@ def open_data(name: str, *, path: Path | None = None, seed: int = 0, recorded: b
         seed: determines which images are held out and the order of each split. It is not the training seed: leave
             it at 0 for runs that are to be compared.
         recorded: whether the name was read from a file, as in `hwnas.plugins.Registry.get`.
+        options: how images are read from the disk: channels, transform, layout.
 
     Raises:
         UnknownName: there is no such dataset.
         PluginError: it belongs to a plugin or a file and cannot be loaded.
-        InvalidValue: a path is given to a dataset that reads none, or is missing.
+        InvalidValue: a path is given to a dataset that reads none, or is missing; the dataset takes no such options.
         DataError: the folder does not have the layout that `Images` describes.
     """
     from hwnas.data.base import Data
 
-    found: object = _KNOWN.get(name, recorded=recorded)(path, seed)
+    opener = _KNOWN.get(name, recorded=recorded)
+    given = {"options": options} if _takes_options(opener) else {}
+    if not given:
+        check_only(options, name, ())
+    found: object = opener(path, seed, **given)
     if not isinstance(found, Data):
         raise PluginError(f"the dataset {name!r} returns {type(found).__name__}; it should be {_NEEDS}")
     if name not in DATASETS:
         found.name = absolute_name(name)
     return found
+
+
+def _takes_options(opener: Callable[..., Data]) -> bool:
+    try:
+        return "options" in inspect.signature(opener).parameters
+    except (TypeError, ValueError):  # some functions of C have no signature
+        return False

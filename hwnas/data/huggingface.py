@@ -8,14 +8,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
+
 from hwnas.data.base import Split, check_split, stable_seed
-from hwnas.data.photographs import Photographs, held_out, opened, ordered
+from hwnas.data.options import DataOptions, check_only
+from hwnas.data.photographs import Photographs, held_out, ordered
 from hwnas.errors import DataError, RuntimeUnavailable
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL import Image
 
+USUAL_OPTIONS = DataOptions()
 FORM = "a Hugging Face dataset on disk is a folder that DatasetDict.save_to_disk wrote, with a train split"
 
 
@@ -28,15 +32,18 @@ class HuggingFace(Photographs):
     Args:
         path: the dataset's folder.
         seed: determines the hold-out and the order of the splits. Leave it at 0 for comparable results.
+        options: channels (3 by default) and transform; the other options are for image folders.
 
     Raises:
         DataError: the folder does not have that layout.
+        InvalidValue: an option that is for image folders.
         RuntimeUnavailable: the package `datasets` is missing.
     """
 
     name = "huggingface"
 
-    def __init__(self, path: Path, *, seed: int = 0) -> None:
+    def __init__(self, path: Path, *, seed: int = 0, options: DataOptions = USUAL_OPTIONS) -> None:
+        check_only(options, self.name)
         self._path = path
         splits = _read(path)
         features = splits["train"].features
@@ -49,12 +56,15 @@ class HuggingFace(Photographs):
             chosen = {name: (name, groups[name]) for name in splits}
         else:
             [judge] = splits.keys() - {"train"}
-            kept, out = held_out(groups["train"], path / "train", seed)
+            used = {name for found in groups.values() for name, each in found.items() if each}
+            split = held_out({n: each for n, each in groups["train"].items() if n in used}, path / "train", seed)
+            kept, out = ({name: part.get(name, []) for name in self.classes} for part in split)
             chosen = {"train": ("train", kept), "validation": ("train", out), "test": (judge, groups[judge])}
         self._splits: dict[str, tuple[Dataset, tuple[tuple[int, int], ...]]] = {
             split: (_undecoded(splits[source], self._image), ordered(found, stable_seed(split, seed)))
             for split, (source, found) in chosen.items()
         }
+        self._configure(options, lambda: False)
 
     def size(self, split: Split) -> int:
         """Number of images of a split.
@@ -68,9 +78,26 @@ class HuggingFace(Photographs):
     def fingerprint(self) -> str:
         """A hash of the columns' contents, as `datasets` fingerprints them, and of the order of all splits."""
         digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
+        if appearance := self._appearance(orientation=False):
+            digest.update(repr(appearance).encode())
         for split, (rows, order) in self._splits.items():
             digest.update(repr((split, rows._fingerprint, order)).encode())
         return digest.hexdigest()
+
+    def split_fingerprint(self, split: Split) -> str:
+        """A hash of the contents and order of a split's images, and of how they are read.
+
+        Raises:
+            UnknownName: there is no such split.
+        """
+        check_split(split)
+        rows, order = self._splits[split]
+        seen = (self.name, self.classes, self._appearance(orientation=True), split, rows._fingerprint, order)
+        return hashlib.blake2b(repr(seen).encode(), digest_size=16).hexdigest()
+
+    def recorded_options(self) -> dict[str, JsonValue]:
+        """The options to open the data again, as JSON values."""
+        return self.options.recorded()
 
     def _decoded(self, split: Split, index: int) -> Image.Image:
         rows, order = self._splits[split]
@@ -78,7 +105,7 @@ class HuggingFace(Photographs):
         cell, where = rows[row][self._image], f"image {row} of {self._path / split}"
         if cell is None:
             raise DataError(f"{where} is empty; remove it")
-        return opened(io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else Path(cell["path"]), where)
+        return self._open(io.BytesIO(cell["bytes"]) if cell["bytes"] is not None else Path(cell["path"]), where)
 
     def _label(self, split: Split, index: int) -> int:
         return self._splits[split][1][index][1]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
+
+from pydantic import JsonValue
 
 from hwnas.data.base import Split, check_split, stable_seed
-from hwnas.data.photographs import Photographs, held_out, opened, ordered
+from hwnas.data.check import check_images
+from hwnas.data.decode import is_gray
+from hwnas.data.layouts import empty_classes, printable, read_layout
+from hwnas.data.options import DataOptions
+from hwnas.data.photographs import Photographs, ordered
 from hwnas.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
 Labelled = tuple[tuple[str, int], ...]  # path and class index, in the order of `Data.batches`
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
+USUAL_OPTIONS = DataOptions()
 
 
 class Images(Photographs):
@@ -31,37 +33,62 @@ class Images(Photographs):
     are not trained on. This is once-for-all's convention: the images that select an architecture are not
     those that evaluate it. With a test folder, each folder is a split.
 
+    `DataOptions` has other layouts: ``<class>/*``, which is split by shares, and a CSV file of labels. Folders below a
+    class folder belong to the class.
+
     A split is shuffled once and then stratified: any run of images has the classes in their shares of the split.
     A training epoch contains every image once. Training images are randomly cropped and flipped; for test images
     the short side is resized to ``resolution / 0.875`` and the centre cropped. Names that start with a dot and
-    files with other suffixes are ignored; EXIF orientation is not applied, as is usual for such folders.
+    files with other suffixes are ignored. EXIF orientation is applied; of an animation, the first frame is read.
 
-    Opening lists the folders and decodes nothing.
+    Images are read in colour, or gray if all training images store gray pixels.
+
+    Opening lists the folders and reads headers up to the first image in colour; it decodes nothing, unless a mean is to
+    be measured.
 
     Args:
         path: the dataset's folder.
         seed: determines the hold-out and the order of the splits. Leave it at 0 for comparable results.
+        options: how the images are read; by default as described here.
+
+    Attributes:
+        path: the dataset's folder.
+        empty: class folders without images in any split that `listed` left out.
 
     Raises:
-        DataError: the folder does not have that layout.
+        DataError: the folder does not have that layout, or the options do not fit the images.
     """
 
     name = "images"
+    empty: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, *, seed: int = 0) -> None:
-        self._path = path
-        train_folder, val_folder = _folders(path)
-        train = _listing(train_folder)
-        if len(train) < 2:
-            raise DataError(f"{train_folder} has only the class {next(iter(train))}; at least 2 are needed")
-        val = _listing(val_folder, like=train)
-        listings: dict[Split, Listing]
-        if (path / "test").is_dir():
-            listings = {"train": train, "validation": val, "test": _listing(path / "test", like=train)}
-        else:
-            kept, out = held_out(train, train_folder, seed)
-            listings = {"train": kept, "validation": out, "test": val}
-        self.classes = tuple(train)
+    def __init__(self, path: Path, *, seed: int = 0, options: DataOptions = USUAL_OPTIONS) -> None:
+        self.path = path
+        if options.skip_bad:
+            options = check_images(Images.listed(path, options, seed=seed)).leaving_out(options)
+        self._list(options, seed)
+        self._configure(options, self._is_gray)
+
+    @classmethod
+    def listed(cls, path: Path, options: DataOptions = USUAL_OPTIONS, *, seed: int = 0) -> Images:
+        """The files of a dataset for a check: no image is opened, and channels and mean are not known.
+
+        Class folders without images in any split are left out; they are in `empty`.
+
+        Raises:
+            DataError: the folder does not have that layout.
+        """
+        data = cls.__new__(cls)
+        data.path = path
+        known = path.is_dir() and options.labels is None
+        data.empty = tuple(map(printable, empty_classes(path, options))) if known else ()
+        data._list(options.model_copy(update={"skip": (*options.skip, *data.empty)}), seed)
+        return data
+
+    def _list(self, options: DataOptions, seed: int) -> None:
+        listings = read_layout(self.path, options, seed)
+        self.options = options
+        self.classes = tuple(listings["train"])
         self._files = {split: ordered(found, stable_seed(split, seed)) for split, found in listings.items()}
 
     def size(self, split: Split) -> int:
@@ -91,82 +118,75 @@ class Images(Photographs):
             DataError: an image no longer exists.
         """
         digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
+        if appearance := self._appearance(orientation=False):
+            digest.update(repr(appearance).encode())
         for split, files in self._files.items():
-            digest.update(repr(split).encode())
-            for name, label in files:
-                try:
-                    size = (self._path / name).stat().st_size
-                except OSError as error:
-                    raise DataError(
-                        f"{self._path / name} no longer exists ({error}); open the dataset again"
-                    ) from error
-                digest.update(repr((name, label, size)).encode())
+            self._add_files(digest, split, files)
         return digest.hexdigest()
 
+    def split_fingerprint(self, split: Split) -> str:
+        """A hash of the names, classes, order and sizes in bytes of a split's images, and of how they are read.
+
+        Raises:
+            UnknownName: there is no such split.
+            DataError: an image no longer exists.
+        """
+        digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
+        digest.update(repr(self._appearance(orientation=True)).encode())
+        self._add_files(digest, split, self.files(split))
+        return digest.hexdigest()
+
+    def listing_hash(self) -> str:
+        """A hash of the names, sizes and times of change of all images and of how they are decoded.
+
+        With the same hash, a check of the data gives the same result. Missing files are allowed.
+        """
+        digest = hashlib.blake2b(repr(self.options.model_dump(exclude={"skip_bad"})).encode(), digest_size=16)
+        for split, files in self._files.items():
+            for name, label in files:
+                try:
+                    found = (self.path / name).stat()
+                    seen = (found.st_size, found.st_mtime_ns)
+                except OSError:
+                    seen = (-1, -1)
+                digest.update(repr((split, name, label, *seen)).encode())
+        return digest.hexdigest()
+
+    def _add_files(self, digest: hashlib.blake2b, split: Split, files: Labelled) -> None:
+        digest.update(repr(split).encode())
+        for name, label in files:
+            try:
+                size = (self.path / name).stat().st_size
+            except OSError as error:
+                raise DataError(f"{self.path / name} no longer exists ({error}); open the dataset again") from error
+            digest.update(repr((name, label, size)).encode())
+
+    def recorded_options(self) -> dict[str, JsonValue]:
+        """The options to open the data again, as JSON values."""
+        return self.options.recorded()
+
+    def channels_of_headers(self, bad: Collection[str]) -> int:
+        """1 if all training images besides some store gray pixels, else 3."""
+        names = (name for name, _ in self._files["train"] if printable(name) not in bad)
+        return 1 if all(is_gray(self.path / name) for name in names) else 3
+
+    def _is_gray(self) -> bool:
+        return self.channels_of_headers(()) == 1
+
+    def decode(self, source: Path | BinaryIO, name: str) -> Image.Image:
+        """An image file as this dataset reads it, before resize and crop; `name` stands for it in messages.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return self._open(source, name)
+
     def _decoded(self, split: Split, index: int) -> Image.Image:
-        path = self._path / self._files[split][index][0]
-        return opened(path, str(path))
+        path = self.path / self._files[split][index][0]
+        return self._open(path, str(path))
+
+    def _where(self, split: Split, index: int) -> str:
+        return str(self.path / self._files[split][index][0])
 
     def _label(self, split: Split, index: int) -> int:
         return self._files[split][index][1]
-
-
-def _folders(path: Path) -> tuple[Path, Path]:
-    """The train folder and the val folder."""
-    if not path.exists():
-        raise DataError(f"{path} does not exist; {LAYOUT}")
-    if not path.is_dir():
-        raise DataError(f"{path} is a file, not a folder; {LAYOUT}")
-    if not (path / "train").is_dir():
-        raise DataError(f"{path} has no folder train, only {_some(_names(path))}; {LAYOUT}")
-    val = [path / name for name in ("val", "validation") if (path / name).is_dir()]
-    if not val:
-        raise DataError(f"{path} has no folder val or validation, only {_some(_names(path))}; {LAYOUT}")
-    if len(val) == 2:
-        raise DataError(f"{path} has both val and validation; remove one")
-    return path / "train", val[0]
-
-
-def _listing(folder: Path, *, like: Listing | None = None) -> Listing:
-    """The images of each class in a folder, sorted by name.
-
-    Args:
-        folder: ``<path>/train``, ``<path>/val`` or ``<path>/test``.
-        like: the listing of the train folder; the classes must be the same.
-
-    Raises:
-        DataError: no classes, other classes, or a class without images.
-    """
-    classes = [entry for entry in _names(folder) if (folder / entry).is_dir()]
-    if not classes:
-        raise DataError(f"{folder} has no class folders, only {_some(_names(folder))}; {LAYOUT}")
-    if like is not None and set(classes) != set(like):
-        extra, missing = sorted(set(classes) - set(like)), sorted(set(like) - set(classes))
-        raise DataError(
-            f"the classes of {folder} and {folder.with_name('train')} differ: "
-            f"only in {folder.name}: {_some(extra)}; only in train: {_some(missing)}. They must be the same"
-        )
-    listing = {}
-    for name in classes:
-        if {unicodedata.category(c) for c in name} & {"Cc", "Cs"}:  # control characters; bytes that are not UTF-8
-            raise DataError(f"the name of the class folder {os.fsencode(folder / name)!r} is not readable; rename it")
-        entries = _names(folder / name)
-        images = [f"{folder.name}/{name}/{entry}" for entry in entries if entry.lower().endswith(SUFFIXES)]
-        if not images:
-            raise DataError(
-                f"the class folder {folder / name} has no images, only {_some(entries)}; "
-                f"images end in {', '.join(SUFFIXES)}. Add some or remove the folder"
-            )
-        listing[name] = images
-    return listing
-
-
-def _names(folder: Path) -> list[str]:
-    """The entries of a folder, sorted, without hidden ones (macOS and Jupyter leave some)."""
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
-
-
-def _some(names: Sequence[str]) -> str:
-    """Names for a message: all if few, else the first ones."""
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return (", ".join(names[:20]) or "nothing") + more

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from hwnas.data.augment import Augmentation, photograph
 from hwnas.data.base import Data, Split, normalised, stable_seed
+from hwnas.data.decode import opened
+from hwnas.data.geometry import fitted
+from hwnas.data.options import DataOptions, Transform
 from hwnas.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,25 +28,110 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CROP_SHARE = 0.875  # of the short side in the test crop
 HOLD_OUT_SHARE, HOLD_OUT_MOST = 0.1, 10_000
+MEASURED_IMAGES = 2000  # training images whose pixels give a measured mean and std
 THREADS = 4  # Pillow releases the GIL while it decodes
 
 
 class Photographs(Data):
-    """Labelled photographs in colour.
+    """Labelled photographs, in colour or gray.
 
-    A training epoch contains every image once, randomly cropped; for test images the short side is resized to
-    ``resolution / 0.875`` and the centre cropped. A dataset implements `_decoded` and `_label`.
+    A training epoch contains every image once, randomly cropped; for test images `Transform` applies: by default the
+    short side is resized to ``resolution / 0.875`` and the centre cropped. A dataset implements `_decoded` and
+    `_label`, and calls `_configure` when its images can be decoded.
+
+    Attributes:
+        options: how the images are read; a measured mean and the channels of the images are recorded in it.
     """
 
     in_channels = 3
     resolution = 224
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as published weights expect
+    mean, std = Transform().statistics(3)
+    options = DataOptions()
+
+    def _configure(self, options: DataOptions, gray: Callable[[], bool]) -> None:
+        """Set channels, mean and std.
+
+        Args:
+            options: how the images are read.
+            gray: whether all training images store gray pixels; called if the options leave the channels open.
+
+        Raises:
+            DataError: the options do not fit the images, or an image that is measured cannot be read.
+        """
+        channels = options.channels or (1 if gray() else 3)
+        how = options.transform
+        self.in_channels = channels
+        self.options = options.model_copy(update={"channels": channels})
+        if "measured" in (how.mean, how.std):
+            mean, std = self._measured()
+            given = {"mean": mean if how.mean == "measured" else how.mean}
+            given["std"] = std if how.std == "measured" else how.std
+            how = how.model_copy(update=given)
+            self.options = self.options.model_copy(update={"transform": how})
+        try:
+            self.mean, self.std = how.statistics(channels)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    def _measured(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the pixels of training images by channel, in the value range.
+
+        Every image has the same weight, whatever its size.
+
+        Raises:
+            DataError: an image cannot be read, or all pixels of a channel are equal.
+        """
+        count = self.size("train")
+        indices = _epoch(count, 0, 0)[:MEASURED_IMAGES].tolist()
+
+        def moments(index: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+            pixels = np.asarray(self._decoded("train", index), np.float64).reshape(-1, self.in_channels) / 255
+            return pixels.mean(axis=0), (pixels**2).mean(axis=0)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            first, second = (sum(each) / len(indices) for each in zip(*pool.map(moments, indices), strict=True))
+        variance = np.maximum(second - first**2, 0)
+        if not (variance > 1e-10).all():
+            raise DataError("the standard deviation cannot be measured: the training images are all of one value")
+        low, high = self.options.transform.value_range
+        mean, std = low + (high - low) * first, (high - low) * np.sqrt(variance)
+        return tuple(round(float(m), 4) for m in mean), tuple(float(f"{s:.4g}") for s in std)
+
+    def _appearance(self, *, orientation: bool) -> dict[str, object]:
+        """What pixels depend on besides the files, for fingerprints; empty for RGB by the default transform.
+
+        Args:
+            orientation: whether the EXIF orientation counts; fingerprints of older versions are without it.
+        """
+        transform = self.options.transform.model_dump(exclude_defaults=True)
+        if not orientation:
+            transform.pop("orientation", None)
+        return ({"channels": self.in_channels} if self.in_channels != 3 else {}) | transform
+
+    def _open(self, source: Path | BinaryIO, name: str) -> Image.Image:
+        """An image in the dataset's channels; `name` stands for it in messages.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        how = self.options.transform
+        return opened(source, name, channels=self.in_channels, orientation=how.orientation, pixel_range=how.pixel_range)
+
+    def _where(self, split: Split, index: int) -> str:
+        """An image in messages."""
+        return f"image {index} of {split}"
+
+    def _decoding(self) -> dict[str, object]:
+        how = self.options.transform
+        steps: dict[str, object] = {"orientation": "EXIF"} if how.orientation else {}
+        if how.pixel_range:
+            steps["pixel_range"] = list(how.pixel_range)
+        return steps
 
     @abstractmethod
     def _decoded(self, split: Split, index: int) -> Image.Image:
-        """An image of a split in RGB; called from several threads.
+        """An image of a split in the dataset's channels; called from several threads.
 
         Raises:
             DataError: it cannot be read.
@@ -53,15 +141,19 @@ class Photographs(Data):
     def _label(self, split: Split, index: int) -> int: ...
 
     def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
-        return "short", round(resolution / CROP_SHARE), resolution
+        return self.options.transform.geometry(resolution)
+
+    def _value_range(self) -> tuple[float, float]:
+        return self.options.transform.value_range
 
     def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
         count = self.size("train")
         indices = [int(_epoch(count, seed, place // count)[place % count]) for place in places]
+        native = self.options.transform.resize == "none"
 
         def crop(index: int, image: Image.Image) -> Image.Image:
             rng = random.Random(stable_seed("crop", seed, places[index]))
-            return photograph(image, resolution, how, rng)
+            return photograph(image, resolution, how, rng, native=native)
 
         return self._load("train", indices, crop)
 
@@ -69,7 +161,7 @@ class Photographs(Data):
         order = self._stratified(split)
         for start in range(0, count, batch_size):
             indices = order[start : min(start + batch_size, count)]
-            yield self._load(split, indices, lambda _, image: _centre_crop(image, resolution))
+            yield self._load(split, indices, lambda _, image: fitted(image, resolution, self.options.transform))
 
     def _stratified(self, split: Split) -> Sequence[int]:
         """The images of a split in the order of `batches`: every run of images has the classes in their shares.
@@ -92,12 +184,19 @@ class Photographs(Data):
         """Decode images of a split; `crop` gets an image and its index in the batch."""
 
         def pixels(place: int) -> npt.NDArray[np.uint8]:
-            return np.asarray(crop(place, self._decoded(split, indices[place])), np.uint8)
+            image = self._decoded(split, indices[place])
+            try:
+                return np.asarray(crop(place, image), np.uint8)
+            except ValueError as error:
+                raise DataError(f"{self._where(split, indices[place])} {error}") from error
 
         # Starting threads costs less than decoding one image, and leaves no idle threads.
         with ThreadPoolExecutor(THREADS) as pool:
             stack = np.stack(list(pool.map(pixels, range(len(indices)))))
+        stack = stack if stack.ndim == 4 else stack[..., None]  # gray
         images = torch.from_numpy(stack).permute(0, 3, 1, 2).float().div_(255)
+        if (values := self._value_range()) != (0.0, 1.0):
+            images.mul_(values[1] - values[0]).add_(values[0])
         return normalised(images, self.mean, self.std), torch.tensor([self._label(split, i) for i in indices])
 
 
@@ -157,34 +256,7 @@ def stratified(labels: Sequence[int]) -> list[int]:
     return [index for _, _, index in sorted(places)]
 
 
-def opened(source: Path | BinaryIO, name: str) -> Image.Image:
-    """An image in RGB.
-
-    Raises:
-        DataError: it cannot be read, or has more than 8 bits per channel.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(source) as image:
-            if image.mode.startswith(("I", "F")):  # Pillow would clip these to white
-                raise ValueError(f"its mode is {image.mode}, with more than 8 bits per channel; convert it to 8")
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise OSError, ValueError, struct.error and others
-        raise DataError(f"cannot read {name} as an image ({error}); replace it or remove it") from error
-
-
 @lru_cache(maxsize=2)
 def _epoch(count: int, seed: int, epoch: int) -> Tensor:
     """The order of the training images in an epoch. Two are cached, because a batch may extend into the next epoch."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(stable_seed("epoch", seed, epoch)))
-
-
-def _centre_crop(image: Image.Image, resolution: int) -> Image.Image:
-    from PIL import Image
-
-    short = round(resolution / CROP_SHARE)
-    width, height = (round(side * short / min(image.size)) for side in image.size)
-    left, top = (width - resolution) // 2, (height - resolution) // 2
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    return resized.crop((left, top, left + resolution, top + resolution))

@@ -90,18 +90,14 @@ def export(
     progress(f"lowering for {target.recipe.name}", 1, 1)
     batches = data.batches("test", arch["resolution"])
     metric, images = evaluator.metric, data.size("test")
-    parity = check_parity(
-        network, program, target.recipe, batches, images=images, metric=metric, progress=progress
-    )
+    parity = check_parity(network, program, target.recipe, batches, images=images, metric=metric, progress=progress)
     float_layers = form.float_layers(program)
     weights = weights_sha256(network)
     sample = data.batches("test", arch["resolution"], limit=1)
     if steps:
         program, network = steps.into(program, target.recipe), steps.around(network)
         batches = steps.batches(data.batches("test", arch["resolution"]))
-        parity = check_parity(
-            network, program, target.recipe, batches, images=images, metric=metric, progress=progress
-        )
+        parity = check_parity(network, program, target.recipe, batches, images=images, metric=metric, progress=progress)
         sample = steps.batches(sample)
     image, _ = next(iter(sample))
     x = np.ascontiguousarray(image.numpy())

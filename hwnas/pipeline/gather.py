@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -74,7 +75,9 @@ def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
             "Data": _texts(
                 {
                     "name": job.data.name,
+                    **({"folder": Path(job.data.path).name} if job.data.path else {}),
                     "fingerprint": context.data.fingerprint(),
+                    **_how_read(context),
                     "classes": f"{len(classes)}: {', '.join(map(str, classes))}",
                 }
             ),
@@ -90,6 +93,18 @@ def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
         },
         targets=targets,
     )
+
+
+def _how_read(context: Context) -> dict[str, object]:
+    """How the images were read, where that is not the only way, and how many were left out."""
+    facts = context.data_facts.get("options")
+    if not isinstance(facts, dict):
+        return {}
+    left = facts.get("skip")
+    shown: dict[str, object] = {
+        name: json.dumps(value) for name, value in facts.items() if name not in ("skip", "skip_bad")
+    }
+    return shown | ({"images left out": len(left)} if isinstance(left, list) else {})
 
 
 def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures:

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
+from hwnas.data import Data, open_data
+from hwnas.data.options import DataOptions
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, SpaceOptions, absolute_space, make_space
@@ -21,11 +23,24 @@ class SpaceChoice(SpaceOptions):
     fix: dict[str, int | list[int]] = Field(default={})
 
 
-class DataChoice(Spec):
-    """``[data]``: name of the dataset, and the folder of one that is read from disk."""
+class DataChoice(DataOptions):
+    """``[data]``: name of the dataset, the folder of one that is read from disk, and how its images are read."""
 
     name: str
     path: str | None = None
+
+    @property
+    def options(self) -> DataOptions:
+        """How the images are read."""
+        return DataOptions(**{name: getattr(self, name) for name in DataOptions.model_fields})
+
+    def open(self) -> Data:
+        """The dataset.
+
+        Raises:
+            UnknownName, InvalidValue, DataError: there is no such dataset, or it cannot be read in this way.
+        """
+        return open_data(self.name, path=Path(self.path) if self.path else None, options=self.options)
 
 
 class LatencyConfig(Spec):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
 from hwnas.accuracy import check_enough
-from hwnas.data import open_data
+from hwnas.data import Data, Split
 from hwnas.deploy.exporter import included
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
+from hwnas.pipeline.checked import open_checked
 from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.stages import Context
 from hwnas.plugins import file_of
@@ -36,10 +37,12 @@ class TargetPlan:
 
     Attributes:
         context: common objects of the stages.
+        check: the check of the images; None for data that are not an image folder.
         profile, validate, train, accuracy, search, export, bench: the stages.
     """
 
     context: Context
+    check: Stage | None = None
     profile: Stage
     validate: Stage
     train: Stage
@@ -50,8 +53,8 @@ class TargetPlan:
 
     @property
     def measured(self) -> tuple[Stage, ...]:
-        """The stages before the training: they determine whether the budget is feasible."""
-        return self.profile, self.validate
+        """The stages before the training: they determine whether the data and the budget are feasible."""
+        return (*([self.check] if self.check else []), self.profile, self.validate)
 
     @property
     def made(self) -> tuple[Stage, ...]:
@@ -89,7 +92,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
             f"latency.bound_networks is {job.latency.bound_networks}. Raise it, or lower the confidence"
         )
     targets = _targets(job)
-    data = open_data(job.data.name, path=Path(job.data.path) if job.data.path else None)
+    data, check, fingerprint = open_checked(job.data, out / "stages", progress)
     space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
     _check_size(job, space)
     for phase in job.training.phases:
@@ -97,7 +100,6 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     _check_devices(job.training)
     for target in targets.values():  # checks that the runtime takes such programs
         included(data.transform(space.largest["resolution"]), job.export.include, target.recipe)
-    fingerprint = data.fingerprint()
     return [
         _plan(
             Context(
@@ -110,6 +112,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
             ),
             out / "stages",
             fingerprint,
+            check,
             progress,
         )
         for text, target in targets.items()
@@ -193,7 +196,7 @@ def _runs_on(training: JobTraining) -> dict[str, object]:
     return {**on, "teacher": read_facts(Path(training.teacher)).weights_sha256}
 
 
-def _plan(context: Context, place: Path, data: str, progress: Progress) -> TargetPlan:
+def _plan(context: Context, place: Path, data: str, check: Stage | None, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
     if file := file_of(base_of(context.space.name)):  # stages are executed again when the space's file changes
@@ -219,22 +222,23 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
         needs=(profile,),
         work=partial(work.validate_stage, context, profiled=profile),
     )
-    train = stage(
-        name="train",
-        inputs={
-            "domain": domain,
-            "data": data,
-            "training": job.training.config.model_dump(),
-            "seed": job.seed,
-            "versions": {name: versions[name] for name in ("hwnas", "torch")},
-            **_runs_on(job.training),
-        },
-        needs=(),
-        work=partial(work.train_stage, shared),
-    )
+    training = {
+        "domain": domain,
+        "training": job.training.config.model_dump(),
+        "seed": job.seed,
+        "versions": {name: versions[name] for name in ("hwnas", "torch")},
+        **_runs_on(job.training),
+    }
+
+    def train_of(data_inputs: Mapping[str, str]) -> Stage:
+        inputs = {**training, **data_inputs}
+        return stage(name="train", inputs=inputs, needs=(), work=partial(work.train_stage, shared))
+
+    prints = _prints(context.data, data, train_of)
+    train = train_of(prints["train"])
     accuracy = stage(
         name="accuracy",
-        inputs={"accuracy": job.accuracy.facts, "seed": job.seed},
+        inputs={"accuracy": job.accuracy.facts, "seed": job.seed, **prints["validation"]},
         needs=(train,),
         work=partial(work.accuracy_stage, shared, trained=train),
     )
@@ -256,6 +260,7 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
             "target": target.name,
             "recipe": target.recipe.model_dump(mode="json", exclude={"description"}),
             **({"include": sorted(set(job.export.include))} if job.export.include else {}),
+            **prints["test"],
         },
         needs=(search, train),
         work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),
@@ -269,6 +274,7 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
     )
     return TargetPlan(
         context=context,
+        check=check,
         profile=profile,
         validate=validate,
         train=train,
@@ -277,6 +283,26 @@ def _plan(context: Context, place: Path, data: str, progress: Progress) -> Targe
         export=export,
         bench=bench,
     )
+
+
+def _prints(data: Data, whole: str, train: Callable[[Mapping[str, str]], Stage]) -> dict[Split, dict[str, str]]:
+    """Fingerprints of the data as inputs of the stages that use a split: a changed test image leaves the training.
+
+    Args:
+        data: the data.
+        whole: the fingerprint of all splits: the input of the training for data that have no other, and for a training
+            that an older version has begun in this folder.
+        train: the stage of the training with such inputs.
+    """
+    of_whole: dict[Split, dict[str, str]] = {"train": {"data": whole}, "validation": {}, "test": {}}
+    prints: dict[Split, str] = {split: data.split_fingerprint(split) for split in of_whole}
+    if prints["train"] == whole:
+        return of_whole
+    begun = train(of_whole["train"])
+    found: dict[Split, dict[str, str]] = {split: {"data": own} for split, own in prints.items()}
+    if begun.folder.exists() or begun.unfinished.exists():
+        found["train"] = of_whole["train"]  # evaluations are repeated: older samples of a split were not stratified
+    return found
 
 
 def _labelled(progress: Progress, label: str) -> Progress:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from hwnas.accuracy import Evaluator, fit_accuracy
 from hwnas.accuracy.model import evaluate_subnets
@@ -36,7 +37,7 @@ from hwnas.supernet import Supernet
 from hwnas.targets import Target
 from hwnas.timing import time_programs
 from hwnas.timing.protocol import Protocols, usual
-from hwnas.workflows.inputs import evaluator_of
+from hwnas.workflows.inputs import evaluator_of, facts_of
 from hwnas.workflows.measuring import profile_into
 from hwnas.workflows.searching import best_network
 from hwnas.workflows.training import launched, train_into
@@ -73,9 +74,9 @@ class Context:
         return usual() if seconds is None else replace(usual(), networks=replace(usual().networks, max_seconds=seconds))
 
     @cached_property
-    def data_facts(self) -> dict[str, str | int | None]:
+    def data_facts(self) -> dict[str, JsonValue]:
         """The facts to open the data again."""
-        return {"name": self.job.data.name, "path": self.job.data.path}
+        return facts_of(self.job.data.name, self.job.data.path, self.data)
 
     def model(self, profiled: Path) -> LatencyModel:
         """The latency model of a finished profile."""

@@ -27,14 +27,15 @@ class SupernetFacts(Spec):
 
     Attributes:
         domain: the space.
-        data: name, path and seed of the dataset they were trained on.
+        data: name and path of the dataset they were trained on, and its `hwnas.data.DataOptions` that differ from the
+            defaults (missing in supernets of older versions).
         classes: names of the classes.
         training: how they were trained.
         weights_sha256: of the file of weights.
     """
 
     domain: Domain
-    data: dict[str, str | int | None]
+    data: dict[str, JsonValue]
     classes: list[str]
     training: dict[str, JsonValue]
     weights_sha256: str
@@ -44,7 +45,7 @@ def save_supernet(
     supernet: Supernet,
     folder: Path,
     *,
-    data: Mapping[str, str | int | None],
+    data: Mapping[str, JsonValue],
     classes: tuple[str, ...],
     training: Mapping[str, JsonValue],
 ) -> None:

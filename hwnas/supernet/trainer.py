@@ -32,7 +32,7 @@ from hwnas.supernet.config import TrainConfig
 from hwnas.supernet.network import Supernet, weights_hash
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
-from hwnas.training.checkpoint import Checkpoint
+from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, checkpoint_subject
 from hwnas.training.loop import Loop, Update
 from hwnas.training.memory import fitting_batch, is_out_of_memory
 
@@ -123,7 +123,11 @@ class _Run:
         self.seed, self.fabric, self.teacher = seed, fabric, teacher
         self.steps = Schedule(config.phases, supernet.space)
         self.average: dict[str, Tensor] = {}
-        self.loop = Loop(folder, _subject(supernet, data, config, seed, fabric, teacher), resume=resume)
+        prints = data.split_fingerprint("train"), data.fingerprint()
+        # Checkpoints of older versions have the fingerprint of all splits.
+        old = resume and checkpoint_subject(folder / CHECKPOINT).get("data") == prints[1]
+        subject = _subject(supernet, prints[old], config, seed, fabric, teacher)
+        self.loop = Loop(folder, subject, resume=resume)
 
     def go(self, end: int, progress: Progress) -> None:
         """Train from the loop's checkpoint to the end, or to a pause behind `end` updates."""
@@ -353,12 +357,12 @@ def _resized(images: Tensor, arch: Arch) -> Tensor:
 
 
 def _subject(
-    supernet: Supernet, data: Data, config: TrainConfig, seed: int, fabric: Fabric, teacher: nn.Module | None
+    supernet: Supernet, data: str, config: TrainConfig, seed: int, fabric: Fabric, teacher: nn.Module | None
 ) -> dict[str, JsonValue]:
     """Tells one training from another."""
     return {
         "space": Domain.of(supernet.space).model_dump(),
-        "data": data.fingerprint(),
+        "data": data,
         **config.model_dump(mode="json", exclude={"checkpoint_every"}),
         "seed": seed,
         "precision": fabric.strategy.precision.precision,

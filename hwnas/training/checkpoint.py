@@ -56,6 +56,15 @@ def write_checkpoint(path: Path, subject: Mapping[str, JsonValue], state: Checkp
     write_whole(path, safetensors.torch.save(tensors, {"subject": json.dumps(subject), "step": str(state.step)}))
 
 
+def checkpoint_subject(path: Path) -> dict[str, JsonValue]:
+    """The training that a checkpoint belongs to; empty if there is none, or it cannot be read."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return dict(json.loads((file.metadata() or {})["subject"]))
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+        return {}  # `read_checkpoint` reports it
+
+
 def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint | None:
     """A checkpoint of that training; None if there is none.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hwnas.workflows.answers import (
         ArchFile,
         BenchAnswer,
+        DataAnswer,
         EvaluatedSubnet,
         FinetuneAnswer,
         ImportAnswer,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         TrainAnswer,
         ValidationAnswer,
     )
+    from hwnas.workflows.checking import check_data
     from hwnas.workflows.deployment import bench, export, sweep
     from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
     from hwnas.workflows.measuring import profile, validate
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ArchFile",
     "BenchAnswer",
+    "DataAnswer",
     "EvaluatedSubnet",
     "FinetuneAnswer",
     "ImportAnswer",
@@ -53,6 +56,7 @@ __all__ = [
     "TrainAnswer",
     "ValidationAnswer",
     "bench",
+    "check_data",
     "evaluate_subnets",
     "export",
     "extract_subnet",
@@ -75,6 +79,7 @@ __getattr__ = lazily(
     __name__,
     {
         "answers": tuple(name for name in __all__ if name[0].isupper() and not name.startswith("Space")),
+        "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
         "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
         "measuring": ("profile", "validate"),

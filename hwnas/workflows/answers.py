@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from hwnas.data.check import DataCheck
 from hwnas.deploy.manifest import ParityReport
 from hwnas.files import Spec
 from hwnas.latency.manifest import Validation
@@ -129,6 +130,24 @@ class ImportAnswer(Answer):
     space: str
     tensors: int
     supernet: str
+
+
+class DataAnswer(Answer):
+    """What `hwnas.workflows.check_data` found.
+
+    Attributes:
+        path: the folder.
+        classes: names of the classes.
+        channels: 1 for gray, 3 for colour; of the images that can be read.
+        sizes: number of images of each split, with bad ones.
+        check: bad, ignored and duplicate files.
+    """
+
+    path: str
+    classes: list[str]
+    channels: int
+    sizes: dict[str, int]
+    check: DataCheck
 
 
 class ArchFile(Answer):

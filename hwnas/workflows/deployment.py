@@ -33,6 +33,7 @@ def export(
     out: Place,
     *,
     budget_ms: float | None = None,
+    data_path: Place | None = None,
     tables: Place | None = None,
     include: Sequence[str] = (),
     progress: Progress = silent,
@@ -47,6 +48,7 @@ def export(
         supernet: folder from `hwnas train`.
         target: ``device/recipe``; the device ``this`` is the present host.
         out: folder for the bundle.
+        data_path: folder where the supernet's images are now, if they were moved.
         budget_ms: latency budget of the search in milliseconds; that of the arch's file if None.
         tables: folder of latency tables; the catalog's if None.
         include: steps that become part of the program: ``normalize`` (it then takes uint8 images
@@ -65,7 +67,7 @@ def export(
     from hwnas.deploy.exporter import export as make
 
     wanted = inputs.target_of(target)
-    evaluator, _ = inputs.evaluator_of(supernet, images=None)
+    evaluator, _ = inputs.evaluator_of(supernet, images=None, data_path=data_path)
     space = evaluator.supernet.space
     values, of_file = inputs.arch_of(arch, wanted.name)
     latency, missing = inputs.prediction(wanted, Path(tables) if tables else None, space)
@@ -93,6 +95,7 @@ def sweep(
     max_drop: float = 0.005,
     images: int | None = 2000,
     tables: Place | None = None,
+    data_path: Place | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> SweepAnswer:
@@ -107,6 +110,7 @@ def sweep(
         recipes: names of recipes; empty for all of the device.
         max_drop: largest accepted accuracy loss relative to torch, as a fraction.
         images: validation images; all if None.
+        data_path: folder where the supernet's images are now, if they were moved.
         tables: folder of latency tables, for predictions; the catalog's if None.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked during the work.
@@ -124,7 +128,8 @@ def sweep(
 
     supernet = Path(supernet)
     targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipes)] or targets_of(device)
-    evaluator, facts = inputs.evaluator_of(supernet, images=images)  # the same network as in `export`
+    # The same network as in `export`.
+    evaluator, facts = inputs.evaluator_of(supernet, images=images, data_path=data_path)
     space = evaluator.supernet.space
     chosen = space.arch(inputs.arch_of(arch)[0])
     place = inputs.evaluations_folder(supernet)

@@ -13,8 +13,10 @@ from hwnas.files.atomic import reason_of
 from hwnas.files.untrusted import parse_json
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from hwnas.accuracy import Evaluator
-    from hwnas.data import Data
+    from hwnas.data import Data, DataOptions
     from hwnas.latency import LatencyModel
     from hwnas.spaces import Space
     from hwnas.supernet import SupernetFacts
@@ -114,25 +116,56 @@ def prediction(target: Target, tables: Path | None, space: Space) -> tuple[Laten
         return None, str(error)
 
 
-def data_of(data: str | Data, path: Place | None) -> tuple[Data, dict[str, str | int | None]]:
+def data_of(
+    data: str | Data, path: Place | None, options: DataOptions | None = None
+) -> tuple[Data, dict[str, JsonValue]]:
     """A dataset, from its name or itself, and the facts to open it again.
+
+    Args:
+        data: its name, or the dataset.
+        path: its folder, if it is read from disk.
+        options: how its images are read; the defaults if None. A dataset that is already open has its own.
 
     Raises:
         UnknownName, DataError: there is no such dataset, or it cannot be read.
+        InvalidValue: the dataset takes no such options.
     """
-    from hwnas.data import open_data
+    from hwnas.data import DataOptions, open_data
 
-    opened = open_data(data, path=Path(path) if path else None) if isinstance(data, str) else data
-    return opened, {"name": opened.name, "path": str(Path(path).absolute()) if path else None}
+    if isinstance(data, str):
+        opened = open_data(data, path=Path(path) if path else None, options=options or DataOptions())
+    else:
+        opened = data
+    return opened, facts_of(opened.name, path, opened)
+
+
+def facts_of(name: str, path: Place | None, data: Data) -> dict[str, JsonValue]:
+    """The facts to open a dataset again: its name, the absolute path of its folder, its options, if it takes any."""
+    facts: dict[str, JsonValue] = {"name": name, "path": str(Path(path).absolute()) if path else None}
+    options = data.recorded_options()
+    return facts if options is None else facts | {"options": options}
+
+
+def moved(facts: SupernetFacts, path: Place | None) -> SupernetFacts:
+    """The facts of a supernet with another folder of its data; the same if `path` is None.
+
+    A supernet that was imported without images gets those of an image folder.
+    """
+    if path is None:
+        return facts
+    data = facts.data | {"name": facts.data.get("name") or "images", "path": str(Path(path).absolute())}
+    return facts.model_copy(update={"data": data})
 
 
 def reopen_data(facts: SupernetFacts) -> Data:
     """The data of a supernet, from its facts.
 
     Raises:
-        DataError: its classes have changed.
+        DataError: they are not where they were, or their classes have changed.
+        CheckpointError: the recorded options are malformed.
     """
     from hwnas.data import open_data
+    from hwnas.data.options import DataOptions, older_options, read_options
 
     name, path = facts.data.get("name"), facts.data.get("path")
     if name is None:
@@ -140,11 +173,18 @@ def reopen_data(facts: SupernetFacts) -> Data:
             "this supernet was imported without its images; import it again with the option --data-path "
             "and a folder of images, with train/<class>/ and val/<class>/"
         )
-    data = open_data(str(name), path=Path(str(path)) if path else None, recorded=True)
+    recorded = facts.data.get("options")
+    if isinstance(recorded, Mapping):
+        options = read_options(recorded)
+    else:  # of an older version, or a dataset without options
+        options = older_options(facts.domain.in_channels) if name in ("images", "huggingface") else DataOptions()
+    if path and not Path(str(path)).exists():
+        raise DataError(f"{path}, the supernet's images, does not exist; name their folder with --data-path FOLDER")
+    data = open_data(str(name), path=Path(str(path)) if path else None, recorded=True, options=options)
     if list(data.classes) != facts.classes:
         raise DataError(
             f"the supernet was trained on the classes {', '.join(facts.classes)}, but {path or data.name} now has "
-            f"{', '.join(data.classes)}: restore the data, or train again"
+            f"{', '.join(data.classes)}: restore the data, name another folder with --data-path, or train again"
         )
     return data
 
@@ -158,6 +198,7 @@ def evaluator_of(
     data: Data | None = None,
     metric: str = "top1",
     positive: str | None = None,
+    data_path: Place | None = None,
 ) -> tuple[Evaluator, SupernetFacts]:
     """An evaluator on a supernet from `hwnas train`, and the supernet's facts.
 
@@ -169,6 +210,7 @@ def evaluator_of(
         data: its dataset; opened again if None.
         metric: what is evaluated (`hwnas.accuracy.parse_metric`).
         positive: class of the metric.
+        data_path: folder where the dataset is now, if it was moved.
 
     Raises:
         SpecError, DataError: the folder is not a supernet; the classes of the data have changed.
@@ -178,6 +220,7 @@ def evaluator_of(
     from hwnas.supernet import load_supernet
 
     network, facts = load_supernet(Path(supernet))
+    facts = moved(facts, data_path)
     wanted = parse_metric(metric, facts.classes, positive)
     opened = data or reopen_data(facts)
     evaluator = Evaluator(

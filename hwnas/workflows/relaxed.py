@@ -14,7 +14,7 @@ from hwnas.workflows.inputs import Fix, Place
 from hwnas.workflows.networks import arch_facts, check_places, write_arch
 
 if TYPE_CHECKING:
-    from hwnas.data import Data
+    from hwnas.data import Data, DataOptions
     from hwnas.search.differentiable import DifferentiableConfig, Relaxed
     from hwnas.search.problem import Constraints
     from hwnas.spaces import Space
@@ -29,6 +29,7 @@ def search_differentiably(
     budget: str | Sequence[str],
     target: str | None = None,
     data_path: Place | None = None,
+    data_options: DataOptions | None = None,
     fix: Fix | None = None,
     training: Place | DifferentiableConfig | None = None,
     steps: int | None = None,
@@ -51,6 +52,7 @@ def search_differentiably(
         budget: as in `hwnas.search`.
         target: as in `hwnas.search`, without ``*``.
         data_path: folder of a dataset that is read from disk.
+        data_options: how its images are read: channels, transform, layout.
         fix: variable -> the value or values that remain.
         training: its config, or the TOML file of the config.
         steps: updates, instead of the config's.
@@ -76,7 +78,7 @@ def search_differentiably(
     check_one_recipe(target, f"{strategy} searches for")
     out = Path(out)
     check_places(out, None, family=False)
-    pictures, _ = inputs.data_of(data, data_path)
+    pictures, _ = inputs.data_of(data, data_path, data_options)
     chosen = inputs.space_for(space, pictures, fix)
     if isinstance(training, str | Path):
         config = read_spec(Path(training), DifferentiableConfig)

@@ -28,6 +28,7 @@ def search(
     budget: str | Sequence[str],
     target: str | None = None,
     strategy: str = "exact",
+    data_path: Place | None = None,
     accuracy: Place | None = None,
     subnets: int = 300,
     images: int | None = 2000,
@@ -56,6 +57,7 @@ def search(
         strategy: see `hwnas.search.STRATEGIES`.
         accuracy: CSV file of accuracies to fit, instead of evaluated subnets.
         subnets: number of subnets to evaluate for the accuracy model; all if the space has fewer.
+        data_path: folder where the supernet's images are now, if they were moved.
         images: number of validation images per evaluation; all if None.
         calibration_images: training images for BN re-calibration.
         metric: what evaluations measure and the search maximises: top1, balanced, f1, auc, ``recall@precision=0.9``, or
@@ -99,6 +101,7 @@ def search(
         seed=seed + 1,
         metric=metric,
         positive=positive,
+        data_path=data_path,
     )
     space = evaluator.supernet.space
     wanted = asked(

@@ -14,7 +14,7 @@ from hwnas.workflows.inputs import Fix, Place
 from hwnas.workflows.networks import network_facts, write_arch
 
 if TYPE_CHECKING:
-    from hwnas.data import Data
+    from hwnas.data import Data, DataOptions
     from hwnas.search.study.from_scratch import FromScratch
     from hwnas.spaces import Space
     from hwnas.supernet import TrainConfig
@@ -30,6 +30,7 @@ def study(
     budget: str | Sequence[str],
     target: str | None = None,
     data_path: Place | None = None,
+    data_options: DataOptions | None = None,
     fix: Fix | None = None,
     trials: int = 50,
     training: Place | TrainConfig | None = None,
@@ -58,6 +59,7 @@ def study(
         budget: as in `hwnas.search`.
         target: as in `hwnas.search`, without ``*``.
         data_path: folder of a dataset that is read from disk.
+        data_options: how its images are read: channels, transform, layout.
         fix: variable -> the value or values that remain.
         trials: total number of networks to train, by all workers.
         training: training config, or its TOML file.
@@ -91,7 +93,7 @@ def study(
 
     check_one_recipe(target, "a study is for")
     out = Path(out)
-    pictures, facts = inputs.data_of(data, data_path)
+    pictures, facts = inputs.data_of(data, data_path, data_options)
     chosen = inputs.space_for(space, pictures, fix)
     config = config_of(training, steps=steps)
     [wanted] = asked(

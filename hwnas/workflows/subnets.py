@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hwnas.errors import CheckpointError, DataError, UnknownName
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import EvaluatedSubnet, ImportAnswer, SubnetAnswer
 from hwnas.workflows.inputs import Place
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 FORMATS = ("ofa",)  # of published supernets
 
@@ -20,6 +24,7 @@ def extract_subnet(
     supernet: Place,
     out: Place,
     *,
+    data_path: Place | None = None,
     calibration_images: int = 2000,
     progress: Progress = silent,
 ) -> SubnetAnswer:
@@ -29,6 +34,7 @@ def extract_subnet(
         arch: file that `hwnas search` wrote, or your own.
         supernet: folder that `hwnas train` or `hwnas supernet import` wrote.
         out: folder for the subnet.
+        data_path: folder where the supernet's images are now, if they were moved.
         calibration_images: training images for BN re-calibration.
         progress: callback, invoked during re-calibration.
 
@@ -39,7 +45,9 @@ def extract_subnet(
     from hwnas.supernet import save_supernet, single
 
     inputs.check_folder(Path(out), "subnet")
-    evaluator, facts = inputs.evaluator_of(supernet, images=None, calibration_images=calibration_images)
+    evaluator, facts = inputs.evaluator_of(
+        supernet, images=None, calibration_images=calibration_images, data_path=data_path
+    )
     space = evaluator.supernet.space
     chosen = space.arch(inputs.arch_of(arch)[0])
     save_supernet(
@@ -57,6 +65,7 @@ def evaluate_subnets(
     supernet: Place,
     archs: Sequence[Place] = (),
     *,
+    data_path: Place | None = None,
     random: int = 0,
     images: int | None = None,
     calibration_images: int = 2000,
@@ -73,6 +82,7 @@ def evaluate_subnets(
     Args:
         supernet: folder that `hwnas train` or `hwnas supernet import` wrote.
         archs: files that `hwnas search` wrote, or your own.
+        data_path: folder where the supernet's images are now, if they were moved.
         random: number of random networks to evaluate as well.
         images: validation images; all if None.
         calibration_images: training images for BN re-calibration.
@@ -87,7 +97,12 @@ def evaluate_subnets(
     """
     folder = Path(supernet)
     evaluator, facts = inputs.evaluator_of(
-        folder, images=images, calibration_images=calibration_images, metric=metric, positive=positive
+        folder,
+        images=images,
+        calibration_images=calibration_images,
+        metric=metric,
+        positive=positive,
+        data_path=data_path,
     )
     space = evaluator.supernet.space
     chosen = {str(path): space.arch(inputs.arch_of(path)[0]) for path in archs}
@@ -122,7 +137,7 @@ def import_supernet(
         DataError: the images have another number of classes.
         OutputError: `out` holds something else, or cannot be written.
     """
-    from hwnas.data import open_data
+    from hwnas.data import DataOptions, open_data
     from hwnas.spaces import make_space
     from hwnas.supernet import Supernet, load_once_for_all, read_once_for_all, save_supernet
     from hwnas.supernet.once_for_all import PUBLISHED, resembled
@@ -142,8 +157,10 @@ def import_supernet(
     supernet = Supernet(make_space(name))
     load_once_for_all(supernet, state)
     classes = tuple(map(str, range(supernet.space.classes)))
+    facts: dict[str, JsonValue] = {"name": None, "path": None}
     if images:
-        classes = open_data("images", path=images).classes
+        opened = open_data("images", path=images, options=DataOptions(channels=3))
+        classes, facts = opened.classes, inputs.facts_of("images", images, opened)
         if len(classes) != supernet.space.classes:
             raise DataError(
                 f"{source} was trained on {supernet.space.classes} classes, but {images} has {len(classes)}: use the "
@@ -152,7 +169,7 @@ def import_supernet(
     save_supernet(
         supernet,
         Path(out),
-        data={"name": "images", "path": str(images.absolute())} if images else {"name": None, "path": None},
+        data=facts,
         classes=classes,
         training={
             "imported": file_format,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from torch import nn
 
-    from hwnas.data import Data
+    from hwnas.data import Data, DataOptions
     from hwnas.spaces import Space
     from hwnas.supernet import Supernet, SupernetFacts, TrainConfig
 
@@ -37,6 +37,7 @@ def train(
     out: Place,
     *,
     data_path: Place | None = None,
+    data_options: DataOptions | None = None,
     fix: Fix | None = None,
     arch: Place | Mapping[str, int] | None = None,
     training: Place | TrainConfig | None = None,
@@ -57,6 +58,7 @@ def train(
         data: dataset or its name.
         out: folder for the supernet.
         data_path: folder of a dataset that is read from disk.
+        data_options: how its images are read: channels, transform, layout.
         fix: variable -> the value or values that remain.
         arch: file or values of a single network to train instead of all.
         training: training config, or its TOML file.
@@ -80,7 +82,7 @@ def train(
     from hwnas.supernet import Supernet
 
     out = Path(out)
-    images, facts = inputs.data_of(data, data_path)
+    images, facts = inputs.data_of(data, data_path, data_options)
     chosen = inputs.space_for(space, images, fix)
     if arch is not None:
         chosen = chosen.fix(**chosen.arch(inputs.arch_of(arch)[0]))
@@ -107,6 +109,7 @@ def finetune(
     subnet: Place,
     out: Place,
     *,
+    data_path: Place | None = None,
     training: Place | TrainConfig | None = None,
     epochs: int | None = None,
     teacher: Place | None = None,
@@ -122,6 +125,7 @@ def finetune(
     Args:
         subnet: folder from `hwnas subnet extract`.
         out: folder for the fine-tuned subnet.
+        data_path: folder where the supernet's images are now, if they were moved.
         training: training config, or its TOML file.
         epochs: passes over the training images, instead of the config's steps; 3 without a config.
         teacher: as in `train`.
@@ -140,6 +144,7 @@ def finetune(
 
     subnet, out = Path(subnet), Path(out)
     net, facts = load_supernet(subnet)
+    facts = inputs.moved(facts, data_path)
     if net.space.size > 1:
         raise InvalidValue(
             f"{subnet} contains {net.space.size} networks; extract one with: hwnas "
@@ -254,7 +259,7 @@ def train_into(
     fabric: Fabric,
     *,
     seed: int,
-    data_facts: Mapping[str, str | int | None],
+    data_facts: Mapping[str, JsonValue],
     teacher: Path | None = None,
     resume: bool = True,
     started_from: SupernetFacts | None = None,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hwnas.data import HuggingFace, open_data
+from hwnas.data import DataOptions, HuggingFace, Transform, open_data
 from hwnas.errors import DataError, InvalidValue
 
 datasets = pytest.importorskip("datasets")
@@ -131,3 +131,27 @@ def test_an_empty_split(empty: str, tmp_path: Path) -> None:
     counts = {"train": 8, "validation": 4, "test": 4, empty: 0}
     with pytest.raises(DataError, match="empty"):
         HuggingFace(save(tmp_path / "d", **{name: rows(count) for name, count in counts.items()}))
+
+
+def test_channels_and_transform(tmp_path: Path) -> None:
+    path = save(tmp_path / "d", train=rows(12), test=rows(6))
+    how = DataOptions(channels=1, transform=Transform(resize="both", mean=(0.5,), std=(0.5,)))
+    data = open_data("huggingface", path=path, options=how)
+    x, _ = next(data.batches("test", 16))
+    assert x.shape == (6, 1, 16, 16)
+    assert data.transform(16)["crop"] is None
+    usual = HuggingFace(path)
+    assert usual.in_channels == 3
+    assert data.fingerprint() != usual.fingerprint()
+    assert data.split_fingerprint("train") != usual.split_fingerprint("train") != usual.split_fingerprint("test")
+    assert data.recorded_options() == how.recorded()
+    with pytest.raises(InvalidValue, match="huggingface takes only channels, transform; omit split"):
+        open_data("huggingface", path=path, options=DataOptions(split=(70, 15, 15)))
+
+
+def test_a_class_name_that_no_split_uses_stays_a_class(tmp_path: Path) -> None:
+    two = {"image": rows(8)["image"], "label": [i % 2 for i in range(8)]}
+    data = HuggingFace(save(tmp_path / "d", train=two, test=two))
+    assert data.classes == tuple(CLASSES)
+    assert [data.size(split) for split in ("train", "validation", "test")] == [6, 2, 8]
+    assert Counter(y.item() for _, labels in data.batches("validation", 16) for y in labels) == {0: 1, 1: 1}

@@ -287,7 +287,7 @@ def test_an_empty_class_folder(root: Path) -> None:
     with pytest.raises(DataError, match=r"the class folder .*train/fox has no images, only nothing"):
         Images(root)
     (root / "train" / "fox" / "film.mp4").touch()
-    with pytest.raises(DataError, match=re.escape("only film.mp4; images end in .jpg, .jpeg, .png, .webp, .bmp")):
+    with pytest.raises(DataError, match=re.escape("only film.mp4; images end in .jpg, .jpeg, .png, .webp, .bmp, .tif")):
         Images(root)
 
 

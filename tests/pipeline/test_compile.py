@@ -332,7 +332,7 @@ def test_a_target_under_two_names_is_named_once(job, tmp_path):
 
 def test_an_unknown_stage_lists_the_stages(job, tmp_path):
     for attempt in (compile_job, preview_job):
-        with pytest.raises(UnknownName, match=f"'serach'. Did you mean 'search'. Known: {', '.join(STAGES)}"):
+        with pytest.raises(UnknownName, match=f"'serach'. Did you mean 'search'. Known: check, {', '.join(STAGES)}"):
             attempt(job, tmp_path / "out", again="serach")
     assert not (tmp_path / "out").exists()
 

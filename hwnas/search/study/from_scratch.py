@@ -52,7 +52,7 @@ class FromScratch:
 
     space: Space
     data: Data
-    data_facts: Mapping[str, str | int | None]
+    data_facts: Mapping[str, JsonValue]
     config: TrainConfig
     epochs: int
     images: int | None

@@ -1,0 +1,280 @@
+"""Layouts of image data on disk: folders of splits, folders of classes, and CSV files of labels."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from hwnas.data.base import Split, stable_seed
+from hwnas.data.decode import SUFFIXES
+from hwnas.data.options import DataOptions
+from hwnas.data.photographs import held_out
+from hwnas.errors import DataError
+
+Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
+LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
+OTHER_LAYOUTS = (
+    "Other layouts: <class>/ folders with --split 70,15,15, or a CSV of file,label with --labels "
+    "(split and labels under [data] in a job)"
+)
+_SHOWN = 20
+
+
+def read_layout(path: Path, options: DataOptions, seed: int) -> dict[Split, Listing]:
+    """The images of each split and class.
+
+    Args:
+        path: the dataset's folder.
+        options: layout, shares of the splits, and names to leave out.
+        seed: determines which training images are held out, where one of three splits is missing.
+
+    Raises:
+        DataError: the folder does not have that layout.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist; {LAYOUT}")
+    if not path.is_dir():
+        raise DataError(f"{path} is a file, not a folder; {LAYOUT}")
+    skip = set(options.skip)
+    if options.labels is not None:
+        found = _from_csv(path, path / options.labels, options, skip)
+    elif options.split is not None:
+        if present := [name for name in ("train", "val", "validation") if (path / name).is_dir()]:
+            raise DataError(f"{path} is already split (it has {' and '.join(present)}); omit split")
+        classes = _listing(path, path, skip)
+        _check_classes(classes, path)
+        return _split(classes, options, path)
+    else:
+        found = _from_folders(path, skip)
+    if set(found) == {"train", "validation", "test"}:
+        return found
+    kept, out = held_out(found["train"], path / "train", seed)
+    [judge] = set(found) - {"train"}
+    return {"train": kept, "validation": out, "test": found[judge]}
+
+
+def empty_classes(path: Path, options: DataOptions) -> list[str]:
+    """Class folders without images in any split, as paths below the dataset's folder: classes that no split uses."""
+    if options.labels is not None:
+        return []
+    parents = [path] if options.split else [path / name for name in SPLIT_NAMES if (path / name).is_dir()]
+    found = {parent: [name for name in names(parent) if (parent / name).is_dir()] for parent in parents}
+    used = {name for parent, each in found.items() for name in each if any(images_below(path, parent / name))}
+    empty = [parent / name for parent, each in found.items() for name in each if name not in used]
+    return [folder.relative_to(path).as_posix() for folder in empty]
+
+
+def images_below(root: Path, folder: Path) -> Iterator[str]:
+    """The image files below a folder, as paths below `root`; sorted, without hidden entries.
+
+    Symbolic links are followed, but no folder is visited twice on one path.
+    """
+    entries = names(folder)
+    yield from sorted(
+        f"{folder.relative_to(root).as_posix()}/{name}"
+        for name in entries
+        if name.lower().endswith(SUFFIXES) and not (folder / name).is_dir()
+    )
+    for name in entries:
+        inner = folder / name
+        if inner.is_dir() and not (inner.is_symlink() and folder.resolve().is_relative_to(inner.resolve())):
+            yield from images_below(root, inner)
+
+
+def names(folder: Path) -> list[str]:
+    """The entries of a folder, sorted, without hidden ones (macOS and Jupyter leave some)."""
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def printable(name: str) -> str:
+    """A file name as valid text: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def some(found: Sequence[str]) -> str:
+    """Names for a message: all if few, else the first ones."""
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return (", ".join(found[:_SHOWN]) or "nothing") + more
+
+
+def _from_folders(path: Path, skip: Collection[str]) -> dict[Split, Listing]:
+    train_folder, val_folder = _folders(path)
+    train = _listing(path, train_folder, skip)
+    _check_classes(train, train_folder)
+    found: dict[Split, Listing] = {"train": train, "validation": _listing(path, val_folder, skip, like=train)}
+    if (path / "test").is_dir():
+        found["test"] = _listing(path, path / "test", skip, like=train)
+    return found
+
+
+def _folders(path: Path) -> tuple[Path, Path]:
+    """The train folder and the val folder."""
+    if not (path / "train").is_dir():
+        raise DataError(f"{path} has no folder train, only {some(names(path))}; {LAYOUT}. {OTHER_LAYOUTS}")
+    val = [path / name for name in ("val", "validation") if (path / name).is_dir()]
+    if not val:
+        raise DataError(f"{path} has no folder val or validation, only {some(names(path))}; {LAYOUT}")
+    if len(val) == 2:
+        raise DataError(f"{path} has both val and validation; remove one")
+    return path / "train", val[0]
+
+
+def _check_classes(found: Listing, where: Path) -> None:
+    if len(found) < 2:
+        raise DataError(f"{where} has only the class {next(iter(found))}; at least 2 are needed")
+
+
+def _listing(root: Path, folder: Path, skip: Collection[str], *, like: Listing | None = None) -> Listing:
+    """The images of each class in a folder, sorted by name.
+
+    Args:
+        root: the dataset's folder.
+        folder: ``<root>/train``, ``<root>/val``, ``<root>/test``, or the root itself.
+        skip: images and class folders to leave out.
+        like: the listing of the train folder; the classes must be the same.
+
+    Raises:
+        DataError: no classes, other classes, or a class without images.
+    """
+    classes = [
+        entry
+        for entry in names(folder)
+        if (folder / entry).is_dir() and printable((folder / entry).relative_to(root).as_posix()) not in skip
+    ]
+    if not classes:
+        raise DataError(f"{folder} has no class folders, only {some(names(folder))}; {LAYOUT}")
+    if like is not None and set(classes) != set(like):
+        extra, missing = sorted(set(classes) - set(like)), sorted(set(like) - set(classes))
+        raise DataError(
+            f"the classes of {folder} and {folder.with_name('train')} differ: "
+            f"only in {folder.name}: {some(extra)}; only in train: {some(missing)}. They must be the same"
+        )
+    listing = {}
+    for name in classes:
+        if {unicodedata.category(c) for c in name} & {"Cc", "Cs"}:  # control characters; bytes that are not UTF-8
+            raise DataError(f"the name of the class folder {os.fsencode(folder / name)!r} is not readable; rename it")
+        images = list(images_below(root, folder / name))
+        listing[name] = [image for image in images if printable(image) not in skip]
+        if not listing[name]:
+            left = f"only {len(images)} that are left out" if images else f"only {some(names(folder / name))}"
+            raise DataError(
+                f"the class folder {folder / name} has no images, {left}; "
+                f"images end in {', '.join(SUFFIXES)}. Add some or remove the folder"
+            )
+    return listing
+
+
+def _split(found: Listing, options: DataOptions, where: Path) -> dict[Split, Listing]:
+    """Each class divided at random into train, validation and test, with at least one image in each.
+
+    Raises:
+        DataError: a class has fewer than three images.
+    """
+    assert options.split
+    total = sum(options.split)
+    splits: dict[Split, Listing] = {"train": {}, "validation": {}, "test": {}}
+    for name, images in found.items():
+        if len(images) < 3:
+            raise DataError(
+                f"the class {name} of {where} has {len(images)} image{'' if len(images) == 1 else 's'}; "
+                "to be split into train, validation and test, a class needs at least 3"
+            )
+        shuffled = random.Random(stable_seed("split", options.split_seed, name)).sample(images, len(images))
+        test = min(max(1, round(len(images) * options.split[2] / total)), len(images) - 2)
+        validation = min(max(1, round(len(images) * options.split[1] / total)), len(images) - test - 1)
+        splits["test"][name] = shuffled[:test]
+        splits["validation"][name] = shuffled[test : test + validation]
+        splits["train"][name] = shuffled[test + validation :]
+    return splits
+
+
+def _from_csv(path: Path, file: Path, options: DataOptions, skip: Collection[str]) -> dict[Split, Listing]:
+    """The images that a CSV file lists.
+
+    Raises:
+        DataError: the file cannot be read, or a line is wrong; the message lists all of them.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            reader = csv.DictReader(text)
+            columns = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read the labels {file}: {error}") from error
+    if not {"file", "label"} <= set(columns):
+        raise DataError(
+            f"{file} has the columns {some(columns)}; its first line should be file,label or file,label,split"
+        )
+    if ("split" in columns) == (options.split is not None):
+        raise DataError(
+            f"{file} has a column split, and shares are given as well; omit one of them"
+            if options.split
+            else f"{file} has no column split; add one (train, val, test), or give shares: --split 70,15,15"
+        )
+    entries = _entries(file, rows)
+    entries = [entry for entry in entries if printable(entry[0]) not in skip]
+    labels = {label for _, label, _ in entries}
+    classes = sorted(labels, key=int) if all(map(_is_number, labels)) else sorted(labels)
+    if len(classes) < 2:
+        raise DataError(f"{file} has only the class {some(classes)}; at least 2 are needed")
+    found: dict[Split, Listing] = {}
+    for name, label, to in entries:
+        found.setdefault(to, {each: [] for each in classes})[label].append(name)
+    if options.split:
+        return _split(found["train"], options, file)
+    if "train" not in found or len(found) == 1:
+        raise DataError(f"{file} has only the split {some(sorted(found))}; it needs train, and val or test or both")
+    if untrained := [label for label, each in found["train"].items() if not each]:
+        raise DataError(f"{file} has no training images of {some(untrained)}; each class needs some")
+    return found
+
+
+def _entries(file: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> list[tuple[str, str, Split]]:
+    """File, label and split of each line; train without a column of splits.
+
+    Raises:
+        DataError: a line is wrong; the message lists all of them.
+    """
+    mistakes, entries, seen = list[str](), list[tuple[str, str, Split]](), dict[str, int]()
+    for line, row in rows:
+        name, label = (row["file"] or "").strip(), (row["label"] or "").strip()
+        split = (row.get("split") or "").strip().lower() if "split" in row else "train"
+        if wrong := _wrong_row(name, label, split):
+            mistakes.append(f"line {line}: {wrong}")
+        elif name in seen:
+            mistakes.append(f"line {line}: {name} is already in line {seen[name]}")
+        else:
+            entries.append((name, label, SPLIT_NAMES[split]))
+        seen.setdefault(name, line)
+    if mistakes:
+        more = f"\n  and {len(mistakes) - _SHOWN} more" if len(mistakes) > _SHOWN else ""
+        raise DataError(f"{file} has {len(mistakes)} wrong lines\n  " + "\n  ".join(mistakes[:_SHOWN]) + more)
+    return entries
+
+
+def _wrong_row(name: str, label: str, split: str) -> str | None:
+    """What is wrong with a line of a CSV file of labels."""
+    if not name:
+        return "the file is missing"
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return f"{name} is not a path below the dataset's folder"
+    if not label:
+        return f"{name} has no label"
+    if split not in SPLIT_NAMES:
+        return f"the split of {name} is {split!r}; it should be one of {', '.join(SPLIT_NAMES)}"
+    return None
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit()

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from PIL import Image
+
+from hwnas.data import DataOptions, Images, Split
+from hwnas.errors import DataError
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+NUMBERS = iter(range(10**6))
+
+
+def draw(path: Path, number: int | None = None) -> None:
+    """An image whose colour is unique."""
+    number = next(NUMBERS) if number is None else number
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 10), (number % 256, number // 256 % 256, 7)).save(path)
+
+
+def classes(root: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        for i in range(count):
+            draw(root / name / f"{i}.png")
+    return root
+
+
+def counts(data: Images) -> dict[str, dict[str, int]]:
+    return {split: dict(Counter(data.classes[label] for _, label in data.files(split))) for split in SPLITS}
+
+
+def test_folders_below_a_class_folder_belong_to_the_class(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for name in ("cat", "dog"):
+            draw(tmp_path / split / name / "0.png")
+            draw(tmp_path / split / name / "indoors" / "night" / "1.png")
+            draw(tmp_path / split / name / ".hidden" / "2.png")
+    data = Images(tmp_path)
+    assert counts(data)["train"] == {"cat": 2, "dog": 2}
+    assert ("train/cat/indoors/night/1.png", 0) in data.files("train")
+    assert next(data.batches("test", 16))[0].shape == (4, 3, 16, 16)
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs symbolic links")
+def test_a_loop_of_symbolic_links_ends(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        classes(tmp_path / split, {"cat": 1, "dog": 1})
+    (tmp_path / "train" / "cat" / "again").symlink_to(tmp_path / "train" / "cat", target_is_directory=True)
+    assert Images(tmp_path).size("train") == 2
+
+
+def test_class_folders_are_split_by_shares(tmp_path: Path) -> None:
+    root = classes(tmp_path, {"cat": 40, "dog": 20, "eel": 3})
+    data = Images(root, options=DataOptions(split=(70, 15, 15)))
+    assert counts(data) == {
+        "train": {"cat": 28, "dog": 14, "eel": 1},
+        "validation": {"cat": 6, "dog": 3, "eel": 1},
+        "test": {"cat": 6, "dog": 3, "eel": 1},
+    }
+    files = [{name for name, _ in data.files(split)} for split in SPLITS]
+    assert sum(map(len, files)) == len(set.union(*files)) == 63
+    again = Images(root, options=DataOptions(split=(0.7, 0.15, 0.15)))
+    other = Images(root, options=DataOptions(split=(70, 15, 15), split_seed=1))
+    assert again.files("test") == data.files("test")
+    assert set(other.files("test")) != set(data.files("test"))
+
+
+def test_an_image_more_in_one_class_leaves_the_split_of_others(tmp_path: Path) -> None:
+    root, how = classes(tmp_path, {"cat": 10, "dog": 10}), DataOptions(split=(60, 20, 20))
+    before = {name for name, label in Images(root, options=how).files("test") if label == 0}
+    draw(root / "dog" / "more.png")
+    assert {name for name, label in Images(root, options=how).files("test") if label == 0} == before
+
+
+def test_a_class_of_two_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the class dog of .* has 2 images; .* needs at least 3"):
+        Images(classes(tmp_path, {"cat": 4, "dog": 2}), options=DataOptions(split=(70, 15, 15)))
+
+
+def test_what_is_split_already_is_not_split_again(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        classes(tmp_path / split, {"cat": 4, "dog": 4})
+    with pytest.raises(DataError, match=r"is already split \(it has train and val\); omit split"):
+        Images(tmp_path, options=DataOptions(split=(70, 15, 15)))
+
+
+def test_class_folders_without_shares_are_told_of_split(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"has no folder train, only cat, dog; .*<class>/ folders with --split 70,15,15"
+    ):
+        Images(classes(tmp_path, {"cat": 4, "dog": 4}))
+
+
+def labelled(root: Path, text: str, files: int = 12) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    for i in range(files):
+        draw(root / "pictures" / f"{i}.png")
+    (root / "labels.csv").write_text(text)
+    return root
+
+
+def rows(splits: str, labels: tuple[str, ...] = ("cat", "dog"), files: int = 12) -> str:
+    names = splits.split(",")
+    lines = [f"pictures/{i}.png,{labels[i % len(labels)]},{names[i // 2 % len(names)]}" for i in range(files)]
+    return "file,label,split\n" + "\n".join(lines) + "\n"
+
+
+def test_labels_from_a_csv_with_splits(tmp_path: Path) -> None:
+    data = Images(labelled(tmp_path, rows("train,val,test")), options=DataOptions(labels="labels.csv"))
+    assert data.classes == ("cat", "dog")
+    assert counts(data) == {split: {"cat": 2, "dog": 2} for split in SPLITS}
+    assert ("pictures/1.png", 1) in data.files("train")
+    assert ("pictures/2.png", 0) in data.files("validation")
+
+
+def test_a_csv_without_a_test_split_holds_out_as_folders_do(tmp_path: Path) -> None:
+    data = Images(labelled(tmp_path, rows("train,train,val", files=30), 30), options=DataOptions(labels="labels.csv"))
+    assert counts(data) == {
+        "train": {"cat": 9, "dog": 9},
+        "validation": {"cat": 1, "dog": 1},
+        "test": {"cat": 5, "dog": 5},
+    }
+
+
+def test_a_csv_without_splits_is_split_by_shares(tmp_path: Path) -> None:
+    text = "file,label\n" + "".join(f"pictures/{i}.png,{(10, 9, 100)[i % 3]}\n" for i in range(30))
+    how = DataOptions(labels="labels.csv", split=(80, 10, 10))
+    data = Images(labelled(tmp_path, text, 30), options=how)
+    assert data.classes == ("9", "10", "100")  # numbers are in numeric order
+    assert counts(data)["train"] == {"9": 8, "10": 8, "100": 8}
+    with pytest.raises(DataError, match=r"no column split; add one .*--split 70,15,15"):
+        Images(tmp_path, options=DataOptions(labels="labels.csv"))
+
+
+def test_the_csv_may_be_elsewhere_and_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    labelled(tmp_path / "data", "")
+    (tmp_path / "mine.csv").write_text(rows("train,val,test"), encoding="utf-8-sig")
+    data = Images(tmp_path / "data", options=DataOptions(labels=str(tmp_path / "mine.csv")))
+    assert data.size("train") == 4
+
+
+def test_all_wrong_lines_of_a_csv_are_listed(tmp_path: Path) -> None:
+    text = (
+        rows("train,val,test")
+        + "pictures/0.png,cat,train\n,cat,train\n../x.png,cat,train\npictures/9,,train\na,b,dev\n"
+    )
+    with pytest.raises(DataError) as caught:
+        Images(labelled(tmp_path, text), options=DataOptions(labels="labels.csv"))
+    said = str(caught.value)
+    assert "has 5 wrong lines" in said
+    for line in (
+        "line 14: pictures/0.png is already in line 2",
+        "line 15: the file is missing",
+        "line 16: ../x.png is not a path below the dataset's folder",
+        "line 17: pictures/9 has no label",
+        "line 18: the split of a is 'dev'; it should be one of train, val",
+    ):
+        assert line in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name;class\n", r"has the columns name;class; its first line should be file,label"),
+        ("file,label,split\na.png,cat,train\nb.png,cat,val\n", "only the class cat"),
+        ("file,label,split\na.png,cat,train\nb.png,dog,train\n", "has only the split train"),
+        ("file,label,split\na.png,cat,train\nb.png,cat,train\nc.png,dog,val\n", "no training images of dog"),
+    ],
+)
+def test_a_wrong_csv(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        Images(labelled(tmp_path, text), options=DataOptions(labels="labels.csv"))
+
+
+def test_a_missing_csv(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read the labels .*none\.csv"):
+        Images(tmp_path, options=DataOptions(labels="none.csv"))
+
+
+def test_options_survive_a_move(tmp_path: Path) -> None:
+    how = DataOptions(split=(70, 15, 15), split_seed=3)
+    data = Images(classes(tmp_path / "a", {"cat": 9, "dog": 9}), options=how)
+    images, labels = next(data.batches("test", 16))
+    (tmp_path / "a").rename(tmp_path / "b")
+    moved = Images(tmp_path / "b", options=DataOptions.model_validate_json(json.dumps(data.recorded_options())))
+    again = next(moved.batches("test", 16))
+    assert torch.equal(again[0], images)
+    assert torch.equal(again[1], labels)
+
+
+@pytest.mark.parametrize("changed", SPLITS)
+def test_a_fingerprint_per_split(tmp_path: Path, changed: Split) -> None:
+    for split in ("train", "val", "test"):
+        classes(tmp_path / split, {"cat": 2, "dog": 2})
+    before = Images(tmp_path)
+    prints, whole = {split: before.split_fingerprint(split) for split in SPLITS}, before.fingerprint()
+    assert len(set(prints.values())) == 3
+    Image.new("RGB", (99, 99)).save(tmp_path / before.files(changed)[0][0])
+    after = Images(tmp_path)
+    assert after.fingerprint() != whole
+    assert [split for split in SPLITS if after.split_fingerprint(split) != prints[split]] == [changed]
