@@ -167,13 +167,13 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
             raise InvalidValue(f"{text} is a figure of one class; choose it with positive, of {_some(classes)}")
         precision = float(match["precision"])
         return Metric(name=name, function=lambda y, labels: recall_at_precision(y, labels, index, precision))
+    found = _KNOWN[text]
     if positive is not None and text not in _OF_A_CLASS:
         raise InvalidValue(
             f"{text} is a figure of all classes; leave positive out, or use one of {', '.join(_OF_A_CLASS)}"
         )
     if text == "top1":
         return TOP1
-    found = _KNOWN[text]
     return Metric(name=name, function=cast("Function", found) if in_file(text) else found(index))
 
 

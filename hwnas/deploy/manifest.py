@@ -60,7 +60,7 @@ class ParityReport(Spec):
     max_abs_error: float
     min_cosine: float
     top1_agreement: float
-    metric: str = "top1"
+    metric: str = Field(default="top1", exclude_if=lambda metric: metric == "top1")
     torch_accuracy: float
     deployed_accuracy: float
 

@@ -40,7 +40,7 @@ def test_figures_of_two_classes_are_those_of_their_definitions(seed: int) -> Non
         for threshold in scores
         for chosen in [scores >= threshold]
         for recall, precision in [
-            (float(labels[chosen].sum() / labels.sum()), float(labels[chosen].sum() / chosen.sum()))
+            (int(labels[chosen].sum()) / int(labels.sum()), int(labels[chosen].sum()) / int(chosen.sum()))
         ]
         if precision >= 0.9
     )

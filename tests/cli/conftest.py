@@ -34,7 +34,7 @@ for line in sys.stdin:
         os.setsid()
         os.chdir(request["folder"])
         os.environ["HWNAS_HOME"] = os.path.join(request["folder"], "home")
-        for number, name in enumerate((os.devnull, "out", "err")):
+        for number, name in enumerate((os.devnull, "stdout.txt", "stderr.txt")):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
         sys.argv = ["hwnas", *request["words"]]
         exec(request["program"], {"__name__": "__main__"})
@@ -68,7 +68,7 @@ def hwnas_alone(server, tmp_path):
         request = {"program": program, "words": [*map(str, words)], "folder": str(tmp_path)}
         server.stdin.write(json.dumps(request) + "\n")
         code = int(server.stdout.readline())
-        out, err = ((tmp_path / name).read_text() for name in ("out", "err"))
+        out, err = ((tmp_path / name).read_text() for name in ("stdout.txt", "stderr.txt"))
         return SimpleNamespace(code=code, out=out, err=err)
 
     return run

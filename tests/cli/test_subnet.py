@@ -59,7 +59,7 @@ def test_a_published_supernet_keeps_every_bit(name, zipped, hwnas_cli, tmp_path)
 def test_an_imported_supernet_has_no_images_yet(hwnas_cli, refused, tmp_path):
     torch.save({"state_dict": published_tiny()}, tmp_path / "file")
     assert hwnas_cli("supernet", "import", tmp_path / "file", "--out", tmp_path / "net").code == 0
-    assert "import it again with --data-path" in refused("subnet", "eval", "--supernet", tmp_path / "net")
+    assert "import it again with the option --data-path" in refused("subnet", "eval", "--supernet", tmp_path / "net")
 
 
 def published_tiny():

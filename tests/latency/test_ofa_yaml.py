@@ -308,7 +308,7 @@ def test_a_missing_op_is_imported_and_not_measured(
     for refused in (lambda: load_model(table, space), lambda: table.latency_ms(space.distinct_ops[0])):
         with pytest.raises(
             MissingOp,
-            match=r"was imported\. If .* another width, .*hwnas tables import FILE... --format FORMAT --target",
+            match=r"was imported\. If .* another width, .*`hwnas tables import` and --target board/made-up",
         ):
             refused()
 

@@ -64,7 +64,7 @@ def test_the_layout_of_the_weights_does_not_matter(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [WEIGHTS, FACTS])
 def test_a_missing_file(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=f"{name}: No such file.*hwnas train --out"):
+    with pytest.raises(CheckpointError, match=f"{name}: No such file.*hwnas train` with --out"):
         load_supernet(folder)
 
 

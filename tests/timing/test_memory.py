@@ -67,6 +67,9 @@ class FakeSession:
     def threads(self) -> Nothing:
         return Nothing()
 
+    def noise(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.standard_normal(self.shape)
+
     def bind(self, x: np.ndarray) -> float:
         return own_ms(self.name)
 
