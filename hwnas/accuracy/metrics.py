@@ -72,33 +72,45 @@ def top1(outputs: Tensor, labels: Tensor) -> float:
     return float((outputs.argmax(dim=1) == labels).double().mean())
 
 
+def confusion(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Number of images by label and predicted class, ``(classes, classes)``."""
+    classes = outputs.shape[1]
+    return torch.bincount(labels * classes + outputs.argmax(dim=1), minlength=classes**2).reshape(classes, classes)
+
+
 def balanced(outputs: Tensor, labels: Tensor) -> float:
     """Mean over the classes that occur of the share of their images that are classified correctly."""
-    from sklearn.metrics import recall_score
-
-    return float(recall_score(labels, outputs.argmax(dim=1), average="macro", labels=labels.unique(), zero_division=0))
+    counts = confusion(outputs, labels).double()
+    images = counts.sum(dim=1)
+    return float((counts.diagonal() / images)[images > 0].mean())
 
 
 def f1(outputs: Tensor, labels: Tensor, positive: int | None) -> float:
-    """F1 of a class: harmonic mean of precision and recall; without a class, the mean over those that occur."""
-    from sklearn.metrics import f1_score
+    """F1 of a class: harmonic mean of precision and recall; without a class, the mean over those that occur.
 
-    of = labels.unique() if positive is None else [positive]
-    return float(f1_score(labels, outputs.argmax(dim=1), labels=of, average="macro", zero_division=0))
+    It is 0 where no image has the class and none is predicted to have it.
+    """
+    counts = confusion(outputs, labels).double()
+    images, predicted = counts.sum(dim=1), counts.sum(dim=0)
+    values = 2 * counts.diagonal() / (images + predicted).clamp(min=1)
+    return float(values[images > 0].mean() if positive is None else values[positive])
 
 
 def auc(outputs: Tensor, labels: Tensor, positive: int | None) -> float:
     """Area under the ROC curve of a class against the others; without a class, the mean over those that occur.
 
-    It is 0.5 where all labels are of one class, so that nothing can be ranked.
+    It is the share of pairs of an image of the class and another that are ranked correctly (Mann and Whitney, "On a
+    Test of Whether one of Two Random Variables is Stochastically Larger than the Other", 1947); 0.5 where all labels
+    are of one class.
     """
-    from sklearn.metrics import roc_auc_score
+    from scipy.stats import rankdata
 
-    of = labels.unique().tolist() if positive is None else [positive]
     values = []
-    for one in of:
-        both = 0 < int((labels == one).sum()) < len(labels)
-        values.append(float(roc_auc_score(labels == one, log_odds(outputs, one))) if both else 0.5)
+    for one in labels.unique().tolist() if positive is None else [positive]:
+        inside = (labels == one).numpy()
+        count, others = int(inside.sum()), int((~inside).sum())
+        ranks = rankdata(log_odds(outputs, one))[inside].sum() - count * (count + 1) / 2
+        values.append(float(ranks / (count * others)) if count and others else 0.5)
     return float(np.mean(values))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from hwnas.accuracy.metrics import METRICS, TOP1, log_odds, parse_metric
 from hwnas.errors import InvalidValue, UnknownName
@@ -53,6 +54,20 @@ def test_without_a_class_figures_are_means_over_classes() -> None:
     for metric in ("f1", "auc"):
         of_each = [parse_metric(metric, names, name)(outputs, labels) for name in names]
         assert parse_metric(metric, names)(outputs, labels) == pytest.approx(np.mean(of_each))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_figures_are_those_of_scikit_learn(classes: int) -> None:
+    outputs, labels = made_up(120, classes, 7)
+    outputs[:, 1] = outputs[:, 1].round()  # ties
+    chosen, names = outputs.argmax(dim=1), tuple(map(str, range(classes)))
+    assert parse_metric("balanced", names)(outputs, labels) == pytest.approx(balanced_accuracy_score(labels, chosen))
+    assert parse_metric("f1", names)(outputs, labels) == pytest.approx(f1_score(labels, chosen, average="macro"))
+    assert parse_metric("f1", names, "1")(outputs, labels) == pytest.approx(
+        f1_score(labels == 1, chosen == 1, zero_division=0)
+    )
+    area = roc_auc_score(labels == 1, log_odds(outputs, 1))
+    assert parse_metric("auc", names, "1")(outputs, labels) == pytest.approx(area)
 
 
 def test_the_majority_class_alone_is_no_good_answer() -> None:
