@@ -7,8 +7,9 @@ each tensor and, for a smaller kernel, on the centre of the kernel after a learn
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -161,7 +162,9 @@ def ready(chosen: Sequence[tuple[Elastic, Op]]) -> list[nn.Module]:
     return [skeleton.module for skeleton in skeletons]
 
 
-def _shapes(op: Op) -> dict[str, torch.Size]:
+@functools.lru_cache(maxsize=20_000)
+def _shapes(op: Op) -> Mapping[str, torch.Size]:
+    """Shapes of the tensors of an op's module by name; 60% of the time in which a supernet is made."""
     with torch.device("meta"):
         return {name: tensor.shape for name, tensor in build(op).state_dict().items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -102,8 +103,16 @@ def make_space(
         raise InvalidValue(f"images have 1 or 3 channels, not {in_channels}")
     if not 2 <= classes <= _MOST_CLASSES:
         raise InvalidValue(f"the number of classes must be between 2 and {_MOST_CLASSES:,}, not {classes:,}")
-    made = family.space(in_channels=in_channels, classes=classes)
-    return replace(made, name=absolute_name(base) + changes.text)
+    text = absolute_name(base) + changes.text
+    if base in SPACES:  # frozen, with a hash; a file or a plugin may be changed
+        return _made(family, text, in_channels, classes)  # type: ignore[arg-type]
+    return _made.__wrapped__(family, text, in_channels, classes)
+
+
+@lru_cache(maxsize=16)
+def _made(family: Family, name: str, in_channels: int, classes: int) -> Space:
+    """The space of a family; those that are kept have their ops and sums ready."""
+    return replace(family.space(in_channels=in_channels, classes=classes), name=name)
 
 
 def space_name(name: str, options: SpaceOptions | Mapping[str, object] | None = None) -> str:

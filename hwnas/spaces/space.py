@@ -308,8 +308,8 @@ class Space:
     def slot_ops(self, slot: Slot) -> npt.NDArray[Any]:
         """Every op that a slot may hold: an array of `Op` or None with one axis per variable that the slot reads.
 
-        The array is kept, and cannot be changed: tables, sums, supernets and mixed networks read it again and again, and
-        making the ops took half of the time of setting up a differentiable search of NAS-Bench-201.
+        The array is kept, and cannot be changed: tables, sums, supernets and mixed networks read it repeatedly. Making
+        the ops each time took half of the time to set up a differentiable search of NAS-Bench-201.
         """
         if slot.name not in self._kept_ops:
             values = [self.variable(name).values for name in slot.variables]
