@@ -114,7 +114,7 @@ class Evaluator:
             "images": self.images,
             "calibration_images": self.calibration_images,
             "seed": self.seed,
-            **({} if self.metric is TOP1 else {"metric": self.metric.name}),
+            **({} if self.metric is TOP1 else {"metric": self.metric.identity}),
         }
         key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
         return Journal(folder / f"evaluated-{key}.jsonl", subject)

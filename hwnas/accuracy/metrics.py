@@ -5,9 +5,11 @@ A metric is a function of outputs ``(n, classes)`` and labels ``(n,)``; larger i
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hwnas.errors import InvalidValue, UnknownName
-from hwnas.plugins import Registry
+from hwnas.plugins import Registry, file_of
 
 Floats = npt.NDArray[np.float64]
 Function = Callable[[Tensor, Tensor], float]
@@ -32,10 +34,12 @@ class Metric:
     Attributes:
         name: the text that `parse_metric` reads; with the positive class, if it has one, e.g. ``f1 of defective``.
         function: outputs and labels -> value.
+        identity: what journals and stages depend on: the name, and of a user's function also the hash of its file.
     """
 
     name: str
     function: Function
+    identity: str
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> float:
         """The value on outputs ``(n, classes)`` and labels ``(n,)``.
@@ -168,8 +172,6 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
         InvalidValue: the metric needs a class, or has none.
         PluginError: the file cannot be loaded.
     """
-    from hwnas.plugins import in_file
-
     if positive is not None and positive not in classes:
         raise UnknownName("class", positive, classes)
     index = None if positive is None else list(classes).index(positive)
@@ -178,7 +180,8 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
         if index is None:
             raise InvalidValue(f"{text} is a figure of one class; choose it with positive, of {_some(classes)}")
         precision = float(match["precision"])
-        return Metric(name=name, function=lambda y, labels: recall_at_precision(y, labels, index, precision))
+        at_precision = partial(recall_at_precision, positive=index, precision=precision)
+        return Metric(name=name, function=at_precision, identity=name)
     found = _KNOWN[text]
     if positive is not None and text not in _OF_A_CLASS:
         raise InvalidValue(
@@ -186,11 +189,14 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
         )
     if text == "top1":
         return TOP1
-    return Metric(name=name, function=cast("Function", found) if in_file(text) else found(index))
+    if file := file_of(text):
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return Metric(name=name, function=cast("Function", found), identity=f"{name} {digest}")
+    return Metric(name=name, function=found(index), identity=name)
 
 
 def _some(classes: Sequence[str]) -> str:
     return ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
 
 
-TOP1 = Metric(name="top1", function=top1)
+TOP1 = Metric(name="top1", function=top1, identity="top1")

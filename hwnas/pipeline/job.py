@@ -100,8 +100,8 @@ class AccuracyConfig(Spec):
 
     @property
     def facts(self) -> dict[str, JsonValue]:
-        """What stages depend on; the usual metric is left out, so that jobs of earlier versions reuse their stages."""
-        return self.model_dump(exclude={"metric", "positive"} if self.metric == "top1" else None)
+        """What stages depend on, besides the metric (`hwnas.accuracy.Metric.identity`)."""
+        return self.model_dump(exclude={"metric", "positive"})
 
     def networks(self, space: Space) -> int:
         """Number of subnets of a space to evaluate."""

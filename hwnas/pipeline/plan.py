@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
-from hwnas.accuracy import check_enough
+from hwnas.accuracy import check_enough, parse_metric
+from hwnas.accuracy.metrics import TOP1
 from hwnas.data import Data, Split
 from hwnas.deploy.exporter import included
 from hwnas.errors import InvalidValue, UnknownName
@@ -196,6 +197,16 @@ def _runs_on(training: JobTraining) -> dict[str, object]:
     return {**on, "teacher": read_facts(Path(training.teacher)).weights_sha256}
 
 
+def _metric(job: Job, data: Data) -> dict[str, str]:
+    """The job's metric as an input of stages; the usual one is left out, so that older stages stay valid.
+
+    Raises:
+        UnknownName, InvalidValue, PluginError: no such metric or class.
+    """
+    metric = parse_metric(job.accuracy.metric, data.classes, job.accuracy.positive)
+    return {} if metric is TOP1 else {"metric": metric.identity}
+
+
 def _plan(context: Context, place: Path, data: str, check: Stage | None, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
@@ -238,7 +249,7 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
     train = train_of(prints["train"])
     accuracy = stage(
         name="accuracy",
-        inputs={"accuracy": job.accuracy.facts, "seed": job.seed, **prints["validation"]},
+        inputs={"accuracy": job.accuracy.facts, "seed": job.seed, **_metric(job, context.data), **prints["validation"]},
         needs=(train,),
         work=partial(work.accuracy_stage, shared, trained=train),
     )

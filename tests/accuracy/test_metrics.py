@@ -134,3 +134,14 @@ def test_every_metric_is_1_for_a_perfect_classifier() -> None:
     outputs = torch.nn.functional.one_hot(labels, 3).float()
     for name in METRICS:
         assert parse_metric(name, ("a", "b", "c"))(outputs, labels) == 1
+
+
+def test_a_changed_function_is_another_metric(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    before, after = "def share(outputs, labels):\n    return 0.5\n", "def share(outputs, labels):\n    return 0.25\n"
+    identities = []
+    for text in (before, after, before):
+        file.write_text(text)
+        identities.append(parse_metric(f"{file}:share", CLASSES).identity)
+    assert identities[0] == identities[2] != identities[1]
+    assert parse_metric("f1", CLASSES, "defective").identity == "f1 of defective"

@@ -308,6 +308,8 @@ def board(home):
             InvalidValue,
             "phase 'wide' restricts width, but the variables of mobilenetv3-tiny are of the kinds resolution, depth",
         ),
+        ({"accuracy": {"metric": "f2"}}, UnknownName, "unknown metric 'f2'"),
+        ({"accuracy": {"metric": "f1", "positive": "eleven"}}, UnknownName, "unknown class 'eleven'"),
         ({"targets": [TARGETS[0]] * 2}, InvalidValue, "targets contains .*/onnxruntime-cpu-fp32 twice"),
         ({"targets": [TARGETS[0], "board/onnxruntime-cpu-fp32"]}, TableError, "this host is not the device board"),
         ({"targets": [TARGETS[0], "this/roofline-cpu-fp32"]}, HwnasError, "cannot be timed"),
