@@ -9,8 +9,9 @@ import math
 import random
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,14 +25,27 @@ CROP_TRIES = 10
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_RATIO = (0.3, 1 / 0.3)
 
+# Name -> keys of `Augmentation` that differ from their defaults.
+PRESETS: dict[str, dict[str, JsonValue]] = {
+    "photograph": {},
+    "whole": {"crop": False, "shift": 0.05},
+    "any-orientation": {"crop": False, "shift": 0.05, "flip_vertical": 0.5, "quarter_turns": True},
+    "none": {"crop": False, "flip": 0.0},
+}
+
 
 class Augmentation(Spec):
     """``[augmentation]`` of a training config.
 
     Attributes:
+        crop: whether photographs are randomly cropped; otherwise they are prepared as test images are, and `crop_area`
+            and `crop_ratio` do not apply.
         crop_area: share of a photograph in a random crop, minimum and maximum (Szegedy et al. 2015).
         crop_ratio: width to height of a crop, minimum and maximum.
         flip: probability of a horizontal flip.
+        flip_vertical: probability of a vertical flip.
+        quarter_turns: whether to rotate by 0, 90, 180 or 270 degrees, each with the same probability.
+        shift: share of the side by which a photograph moves at most in each direction; its edge pixels are repeated.
         colour: brightness, contrast and saturation vary by up to this share, in random order.
         mixup: alpha of the Beta distribution of the shares in which two images are blended, 0 for none (Zhang et al.,
             "mixup: Beyond Empirical Risk Minimization", ICLR 2018).
@@ -40,6 +54,11 @@ class Augmentation(Spec):
         erase: probability that a box of an image is blanked (Zhong et al., "Random Erasing Data Augmentation", 2020).
     """
 
+    # Defaults are left out: stages and checkpoints of former versions are without these keys.
+    crop: bool = Field(default=True, exclude_if=lambda crop: crop)
+    flip_vertical: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda flip: not flip)
+    quarter_turns: bool = Field(default=False, exclude_if=lambda turns: not turns)
+    shift: float = Field(default=0.0, ge=0, le=0.5, exclude_if=lambda shift: not shift)
     crop_area: tuple[float, float] = Field(default=(0.08, 1.0), strict=False)
     crop_ratio: tuple[float, float] = Field(default=(3 / 4, 4 / 3), strict=False)
     flip: float = Field(default=0.5, ge=0, le=1)
@@ -63,6 +82,17 @@ class Augmentation(Spec):
     def mixes(self) -> bool:
         """Whether pairs of images are mixed."""
         return self.mixup > 0 or self.cutmix > 0
+
+
+def preset(name: str) -> Augmentation:
+    """The augmentation of a preset.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; choose from {', '.join(PRESETS)}")
+    return Augmentation.model_validate(PRESETS[name])
 
 
 def photograph(
@@ -96,7 +126,24 @@ def photograph(
         changes = [ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color]
         for change in rng.sample(changes, len(changes)):
             out = change(out).enhance(rng.uniform(1 - how.colour, 1 + how.colour))
+    if how.flip_vertical and rng.random() < how.flip_vertical:
+        out = out.transpose(Pillow.Transpose.FLIP_TOP_BOTTOM)
+    if how.quarter_turns and (turn := rng.randrange(4)):
+        turns = (Pillow.Transpose.ROTATE_90, Pillow.Transpose.ROTATE_180, Pillow.Transpose.ROTATE_270)
+        out = out.transpose(turns[turn - 1])
+    if most := round(how.shift * resolution):
+        out = _shifted(out, rng.randint(-most, most), rng.randint(-most, most))
     return out
+
+
+def _shifted(image: Image.Image, right: int, down: int) -> Image.Image:
+    """An image of the same size, moved by some pixels; its edge pixels are repeated."""
+    from PIL import Image as Pillow
+
+    pixels = np.asarray(image)
+    rows = np.clip(np.arange(image.height) - down, 0, image.height - 1)
+    columns = np.clip(np.arange(image.width) - right, 0, image.width - 1)
+    return Pillow.fromarray(pixels[rows][:, columns])
 
 
 def crop_box(size: tuple[int, int], how: Augmentation, rng: random.Random) -> tuple[float, float, float, float]:

@@ -15,6 +15,7 @@ from hwnas.data.augment import Augmentation, mixed_and_erased
 from hwnas.errors import InvalidValue, UnknownName
 
 Split = Literal["train", "validation", "test"]
+Sampler = Literal["shuffled", "balanced"]
 
 LEAST_RESOLUTION = 8
 USUAL = Augmentation()
@@ -104,6 +105,24 @@ class Data(ABC):
         Photographs are cropped, flipped and coloured according to `how`.
         """
 
+    def _balanced_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+        """As `_train_batch`, in a sequence with each class equally often.
+
+        Raises:
+            InvalidValue: the dataset does not implement it.
+        """
+        raise InvalidValue(f'{self.name} has no balanced sampler; write sampler = "shuffled", or set class_weights')
+
+    def train_labels(self) -> Tensor:
+        """Classes of all training images, in any order: int64 ``(n,)``.
+
+        This reads all images; datasets that know their labels override it.
+
+        Raises:
+            DataError: an image cannot be read.
+        """
+        return torch.cat([labels for _, labels in self.batches("train", LEAST_RESOLUTION)])
+
     @abstractmethod
     def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The first `count` images of a split, `batch_size` at a time."""
@@ -146,6 +165,7 @@ class Data(ABC):
         *,
         seed: int,
         augmentation: Augmentation = USUAL,
+        sampler: Sampler = "shuffled",
         part: tuple[int, int] = (0, 1),
     ) -> tuple[Tensor, Tensor]:
         """One augmented batch of the train split: a pure function, so training can be resumed at any step.
@@ -156,6 +176,7 @@ class Data(ABC):
             resolution: side of the images in pixels.
             seed: of the training run; it determines the batches.
             augmentation: of the images.
+            sampler: the order of the images.
             part: index and number of equal parts of the batch: each of several processes takes one.
 
         Returns:
@@ -164,7 +185,7 @@ class Data(ABC):
 
         Raises:
             InvalidValue: a negative step, an empty batch, a batch that cannot be split into such parts (of an even
-                number of images if they are mixed), or too small a resolution.
+                number of images if they are mixed), too small a resolution, or a sampler that the data do not have.
             DataError: an image cannot be read.
         """
         if step < 0:
@@ -173,7 +194,8 @@ class Data(ABC):
         check_resolution(resolution)
         length = size // part[1]
         first = step * size + part[0] * length
-        images, labels = self._train_batch(range(first, first + length), resolution, augmentation, seed)
+        draw = self._balanced_batch if sampler == "balanced" else self._train_batch
+        images, labels = draw(range(first, first + length), resolution, augmentation, seed)
         return mixed_and_erased(images, labels, len(self.classes), augmentation, seed=seed, first=first)
 
     def batches(

@@ -33,7 +33,7 @@ FRAGMENT_CONTRAST = (0.4, 0.8)
 FRAGMENT_CENTRE = 0.75  # largest distance of a fragment from its digit's centre; 1 is the digit's edge
 NOISE = 0.15  # standard deviation, with white as 1
 
-_PHOTOGRAPHS = ("crop_area", "crop_ratio", "flip", "colour")
+_PHOTOGRAPHS = ("crop_area", "crop_ratio", "crop", "flip_vertical", "quarter_turns", "shift", "flip", "colour")
 
 SHARES: dict[Split, float] = {"train": 0.60, "validation": 0.15, "test": 0.25}
 SIZES: dict[Split, int] = {"train": 20_000, "validation": 4_000, "test": 10_000}

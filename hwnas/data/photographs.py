@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
@@ -21,6 +21,7 @@ from hwnas.data.base import Data, Split, normalised, stable_seed
 from hwnas.data.decode import opened
 from hwnas.data.geometry import fitted
 from hwnas.data.options import DataOptions, Transform
+from hwnas.data.sampling import Balanced, shuffled
 from hwnas.errors import DataError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Photographs(Data):
             DataError: an image cannot be read, or all pixels of a channel are equal.
         """
         count = self.size("train")
-        indices = _epoch(count, 0, 0)[:MEASURED_IMAGES].tolist()
+        indices = [shuffled(count, 0, place) for place in range(min(count, MEASURED_IMAGES))]
 
         def moments(index: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
             pixels = np.asarray(self._decoded("train", index), np.float64).reshape(-1, self.in_channels) / 255
@@ -148,12 +149,30 @@ class Photographs(Data):
 
     def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
         count = self.size("train")
-        indices = [int(_epoch(count, seed, place // count)[place % count]) for place in places]
+        return self._augmented([shuffled(count, seed, place) for place in places], places, resolution, how, seed)
+
+    def _balanced_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+        return self._augmented([self._balanced(seed, place) for place in places], places, resolution, how, seed)
+
+    @cached_property
+    def _balanced(self) -> Balanced:
+        return Balanced(self.train_labels())
+
+    def train_labels(self) -> Tensor:
+        """Classes of all training images; no image is decoded."""
+        return torch.tensor([self._label("train", index) for index in range(self.size("train"))])
+
+    def _augmented(
+        self, indices: Sequence[int], places: range, resolution: int, how: Augmentation, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Training images; the random choices depend on their places in the run."""
         native = self.options.transform.resize == "none"
 
         def crop(index: int, image: Image.Image) -> Image.Image:
             rng = random.Random(stable_seed("crop", seed, places[index]))
-            return photograph(image, resolution, how, rng, native=native)
+            if not how.crop:
+                image = fitted(image, resolution, self.options.transform)
+            return photograph(image, resolution, how, rng, native=native or not how.crop)
 
         return self._load("train", indices, crop)
 
@@ -254,9 +273,3 @@ def stratified(labels: Sequence[int]) -> list[int]:
         places.append(((seen[label] + 0.5) / sizes[label], label, index))
         seen[label] += 1
     return [index for _, _, index in sorted(places)]
-
-
-@lru_cache(maxsize=2)
-def _epoch(count: int, seed: int, epoch: int) -> Tensor:
-    """The order of the training images in an epoch. Two are cached, because a batch may extend into the next epoch."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(stable_seed("epoch", seed, epoch)))

@@ -28,6 +28,7 @@ from hwnas.spaces import Domain, Space, base_of
 from hwnas.supernet import read_facts
 from hwnas.targets import Target, detect_host, resolve_target
 from hwnas.timing.host import check_host, runtime_versions
+from hwnas.training.losses import check_fit
 from hwnas.training.processes import launcher, started_by_training
 from hwnas.workflows.training import check_devices
 
@@ -99,6 +100,8 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     for phase in job.training.phases:
         phase.open(space)  # checks the restrictions of the phase
     _check_devices(job.training)
+    how = job.training
+    check_fit(data, weights=how.class_weights, sampler=how.sampler, augmentation=how.augmentation)
     for target in targets.values():  # checks that the runtime takes such programs
         included(data.transform(space.largest["resolution"]), job.export.include, target.recipe)
     return [

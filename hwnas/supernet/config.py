@@ -6,12 +6,15 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue, PositiveInt, model_validator
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from hwnas.data import Augmentation
+from hwnas.data.augment import preset
+from hwnas.data.base import Sampler
 from hwnas.errors import InvalidValue
 from hwnas.files import Spec, read_spec
 from hwnas.spaces import Space
+from hwnas.training.losses import LossName
 
 
 class Phase(Spec):
@@ -60,6 +63,12 @@ class TrainConfig(Spec):
         momentum: of Nesterov's SGD.
         clip_norm: the gradient's norm is held to this.
         label_smoothing: for the largest subnet.
+        class_weights: of the classes in the loss on labels: "balanced", or a number for each class in the order of the
+            dataset's classes. See `hwnas.training.losses.class_weights`.
+        sampler: "shuffled", each epoch contains every training image once; or "balanced", each class is drawn equally
+            often.
+        loss: on labels, "cross-entropy" or "focal". Distillation has the cross entropy.
+        focal_gamma: exponent of the focal loss.
         random_subnets: random subnets in each update, beside the largest and the smallest (the sandwich rule).
         label_share: of the labels in the loss of the other subnets; the rest is the largest's outputs (in-place
             distillation). BigNAS has 0; in a short training the largest knows little at first, and a share helps.
@@ -68,6 +77,7 @@ class TrainConfig(Spec):
         sort_channels: before each phase but the first, the channels inside blocks are sorted by importance, so that
             smaller expansions inherit the most important ones. Channels between blocks stay where they are.
         checkpoint_every: updates between two checkpoints.
+        augmentation: a table, or the name of a preset (`hwnas.data.augment.PRESETS`).
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema")
@@ -77,6 +87,13 @@ class TrainConfig(Spec):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     clip_norm: float = Field(default=5.0, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    # Defaults are left out: stages and checkpoints of former versions are without these keys.
+    class_weights: Literal["balanced"] | list[PositiveFloat] | None = Field(
+        default=None, exclude_if=lambda weights: weights is None
+    )
+    sampler: Sampler = Field(default="shuffled", exclude_if=lambda sampler: sampler == "shuffled")
+    loss: LossName = Field(default="cross-entropy", exclude_if=lambda loss: loss == "cross-entropy")
+    focal_gamma: float = Field(default=2.0, ge=0, le=100, exclude_if=lambda gamma: gamma == 2.0)
     random_subnets: int = Field(default=1, ge=0)
     label_share: float = Field(default=0.5, ge=0, le=1)
     teacher_share: float = Field(default=0.5, ge=0, le=1)
@@ -84,6 +101,21 @@ class TrainConfig(Spec):
     sort_channels: bool = True
     checkpoint_every: PositiveInt = 50
     augmentation: Augmentation = Augmentation()
+
+    @field_validator("augmentation", mode="before")
+    @classmethod
+    def _from_preset(cls, value: object) -> object:
+        return preset(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent_classes(self) -> Self:
+        if self.class_weights == "balanced" and self.sampler == "balanced":
+            raise ValueError(
+                'class_weights = "balanced" with sampler = "balanced" corrects for the classes twice; choose one'
+            )
+        if self.loss != "focal" and self.focal_gamma != 2.0:
+            raise ValueError(f'focal_gamma = {self.focal_gamma:g} applies to loss = "focal" only')
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -34,6 +34,7 @@ from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
 from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, checkpoint_subject
 from hwnas.training.loop import Loop, Update
+from hwnas.training.losses import LabelLoss, class_weights
 from hwnas.training.memory import fitting_batch, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -123,6 +124,10 @@ class _Run:
         self.seed, self.fabric, self.teacher = seed, fabric, teacher
         self.steps = Schedule(config.phases, supernet.space)
         self.average: dict[str, Tensor] = {}
+        weights = class_weights(config.class_weights, data)
+        if weights is not None:
+            weights = fabric.to_device(weights)
+        self.label_loss = LabelLoss(name=config.loss, gamma=config.focal_gamma, weights=weights)
         prints = data.split_fingerprint("train"), data.fingerprint()
         # Checkpoints of older versions have the fingerprint of all splits.
         old = resume and checkpoint_subject(folder / CHECKPOINT).get("data") == prints[1]
@@ -182,6 +187,7 @@ class _Run:
                 side,
                 seed=self.seed,
                 augmentation=self.config.augmentation,
+                sampler=self.config.sampler,
                 part=part,
             )
 
@@ -275,9 +281,9 @@ class _Run:
         """
         config = self.config
         if targets is None:
-            loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            loss = self.label_loss(logits, labels, smoothing=config.label_smoothing)
         else:
-            hard, soft = functional.cross_entropy(logits, labels), functional.cross_entropy(logits, targets)
+            hard, soft = self.label_loss(logits, labels), functional.cross_entropy(logits, targets)
             loss = config.label_share * hard + (1 - config.label_share) * soft
         if told is None:
             return loss

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pydantic
 import pytest
 import torch
 from PIL import Image
 
-from hwnas.data import Augmentation, ClutteredDigits
-from hwnas.data.augment import mixed_and_erased, photograph
+from hwnas.data import Augmentation, ClutteredDigits, Images
+from hwnas.data.augment import PRESETS, mixed_and_erased, photograph, preset
 from hwnas.errors import InvalidValue
 
 PLAIN = Augmentation(crop_area=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
@@ -140,3 +143,46 @@ def test_pairs_are_not_torn_apart() -> None:
     ):
         data.train_batch(0, 6, 24, seed=0, augmentation=how, part=(0, 2))
     assert len(data.train_batch(0, 6, 24, seed=0, part=(0, 2))[0]) == 3
+
+
+def test_presets_do_not_crop_and_keep_defaults_out_of_facts() -> None:
+    assert preset("photograph") == Augmentation()
+    assert Augmentation().model_dump().keys().isdisjoint({"crop", "flip_vertical", "quarter_turns", "shift"})
+    assert [name for name in PRESETS if preset(name).crop] == ["photograph"]
+
+
+def test_no_augmentation_gives_the_test_transform(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(2):
+                pixels = rng.integers(0, 256, (40, 30), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    data = Images(tmp_path)
+    augmented, _ = data.train_batch(0, 4, 24, seed=0, augmentation=preset("none"))
+    fixed, _ = next(data.batches("train", 24))
+    assert {image.numpy().tobytes() for image in augmented} == {image.numpy().tobytes() for image in fixed}
+
+
+def test_any_orientation_gives_all_symmetries_of_the_square() -> None:
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    how = preset("any-orientation").model_copy(update={"shift": 0.0})
+    drawn = [photograph(Image.fromarray(pixels), 8, how, random.Random(i), native=True) for i in range(400)]
+    expected = {np.rot90(each, k).tobytes() for each in (pixels, pixels[:, ::-1]) for k in range(4)}
+    counts = Counter(np.asarray(image).tobytes() for image in drawn)
+    assert counts.keys() == expected
+    assert min(counts.values()) > 25
+
+
+def test_a_shift_repeats_the_edge() -> None:
+    pixels = np.arange(400, dtype=np.uint16).reshape(20, 20).astype(np.uint8)
+    how = preset("none").model_copy(update={"shift": 0.1})
+    moves = {
+        np.pad(pixels, 2, mode="edge")[2 - y : 22 - y, 2 - x : 22 - x].tobytes(): (x, y)
+        for x in range(-2, 3)
+        for y in range(-2, 3)
+    }
+    image = Image.fromarray(pixels)
+    drawn = {np.asarray(photograph(image, 20, how, random.Random(i), native=True)).tobytes() for i in range(300)}
+    assert drawn == moves.keys()
