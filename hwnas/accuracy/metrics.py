@@ -5,6 +5,7 @@ A metric is a function of outputs ``(n, classes)`` and labels ``(n,)``; larger i
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hwnas.errors import InvalidValue, UnknownName
-from hwnas.plugins import Registry
+from hwnas.plugins import Registry, file_of
 
 Floats = npt.NDArray[np.float64]
 Function = Callable[[Tensor, Tensor], float]
@@ -32,10 +33,19 @@ class Metric:
     Attributes:
         name: the text that `parse_metric` reads; with the positive class, if it has one, e.g. ``f1 of defective``.
         function: outputs and labels -> value.
+        positive: name of the positive class, if it has one.
+        file_sha256: hash of the file of a user's function.
     """
 
     name: str
     function: Function
+    positive: str | None = None
+    file_sha256: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What journals of evaluations depend on: the name, and for a user's function the content of its file."""
+        return self.name if self.file_sha256 is None else f"{self.name} {self.file_sha256}"
 
     def __call__(self, outputs: Tensor, labels: Tensor) -> float:
         """The value on outputs ``(n, classes)`` and labels ``(n,)``.
@@ -49,22 +59,41 @@ class Metric:
         return value
 
     def interval(self, outputs: Tensor, labels: Tensor, *, seed: int = 0) -> tuple[float, float]:
-        """A 95% interval of the value for other images like these: percentiles of bootstrap samples.
+        """A 95% confidence interval of the value for other images like these.
 
-        Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+        For top-1 accuracy it is Wilson's score interval (Wilson, "Probable Inference, the Law of Succession, and
+        Statistical Inference", JASA 22, 1927; recommended by Brown, Cai and DasGupta, "Interval Estimation for a
+        Binomial Proportion", Statistical Science 16, 2001); for other metrics, percentiles of bootstrap samples
+        (`resampled`).
 
         Args:
             outputs: ``(n, classes)``.
             labels: ``(n,)``.
             seed: of the resampling.
         """
-        generator = torch.Generator().manual_seed(seed)
-        values = []
-        for _ in range(_RESAMPLES):
-            rows = torch.randint(len(labels), (len(labels),), generator=generator)
-            values.append(self.function(outputs[rows], labels[rows]))
-        low, high = np.nanquantile(values, [(1 - _ENOUGH) / 2, (1 + _ENOUGH) / 2])
-        return float(low), float(high)
+        if self.function is top1:
+            from scipy.stats import binomtest
+
+            found = binomtest(int((outputs.argmax(dim=1) == labels).sum()), len(labels))
+            interval = found.proportion_ci(confidence_level=_ENOUGH, method="wilson")
+            return float(interval.low), float(interval.high)
+        return resampled(lambda rows: self.function(outputs[rows], labels[rows]), len(labels), seed=seed)
+
+
+def resampled(statistic: Callable[[Tensor], float], images: int, *, seed: int = 0) -> tuple[float, float]:
+    """A 95% confidence interval of a statistic of images: percentiles of 1,000 bootstrap samples.
+
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+
+    Args:
+        statistic: indices of images ``(images,)`` -> value; samples where it is NaN are left out.
+        images: number of images.
+        seed: of the resampling.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values = [statistic(torch.randint(images, (images,), generator=generator)) for _ in range(_RESAMPLES)]
+    low, high = np.nanquantile(values, [(1 - _ENOUGH) / 2, (1 + _ENOUGH) / 2])
+    return float(low), float(high)
 
 
 def top1(outputs: Tensor, labels: Tensor) -> float:
@@ -156,8 +185,6 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
         InvalidValue: the metric needs a class, or has none.
         PluginError: the file cannot be loaded.
     """
-    from hwnas.plugins import in_file
-
     if positive is not None and positive not in classes:
         raise UnknownName("class", positive, classes)
     index = None if positive is None else list(classes).index(positive)
@@ -166,7 +193,8 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
         if index is None:
             raise InvalidValue(f"{text} is a figure of one class; choose it with positive, of {_some(classes)}")
         precision = float(match["precision"])
-        return Metric(name=name, function=lambda y, labels: recall_at_precision(y, labels, index, precision))
+        at_precision: Function = lambda y, labels: recall_at_precision(y, labels, index, precision)  # noqa: E731
+        return Metric(name=name, function=at_precision, positive=positive)
     if positive is not None and text not in _OF_A_CLASS:
         raise InvalidValue(
             f"{text} is a figure of all classes; leave positive out, or use one of {', '.join(_OF_A_CLASS)}"
@@ -174,7 +202,11 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
     if text == "top1":
         return TOP1
     found = _KNOWN[text]
-    return Metric(name=name, function=cast("Function", found) if in_file(text) else found(index))
+    if file := file_of(text):
+        return Metric(
+            name=name, function=cast("Function", found), file_sha256=hashlib.sha256(file.read_bytes()).hexdigest()
+        )
+    return Metric(name=name, function=found(index), positive=positive)
 
 
 def _some(classes: Sequence[str]) -> str:

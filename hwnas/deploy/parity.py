@@ -142,7 +142,7 @@ def deployed_parity(
     """
     version = session_class(recipe).version()
     metric = evaluator.metric
-    of = "" if metric is TOP1 else f"{metric.name} "
+    of = "" if metric is TOP1 else f"{metric.identity} "
     key = f"{recipe.model_dump_json()} {version} {of}" + " ".join(f"{n}={v}" for n, v in arch.items())
     if key not in journal.entries:
         network, program = lowered()

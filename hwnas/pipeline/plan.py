@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
-from hwnas.accuracy import check_enough
+from hwnas.accuracy import check_enough, parse_metric
 from hwnas.data import Data, Split
 from hwnas.deploy.exporter import included
 from hwnas.errors import InvalidValue, UnknownName
@@ -198,6 +198,7 @@ def _runs_on(training: JobTraining) -> dict[str, object]:
 
 def _plan(context: Context, place: Path, data: str, check: Stage | None, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
+    metric = parse_metric(job.accuracy.metric, context.data.classes, job.accuracy.positive)
     domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
     if file := file_of(base_of(context.space.name)):  # stages are executed again when the space's file changes
         domain["file_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -238,7 +239,12 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
     train = train_of(prints["train"])
     accuracy = stage(
         name="accuracy",
-        inputs={"accuracy": job.accuracy.facts, "seed": job.seed, **prints["validation"]},
+        inputs={
+            "accuracy": job.accuracy.facts,
+            **({"metric_file_sha256": metric.file_sha256} if metric.file_sha256 else {}),
+            "seed": job.seed,
+            **prints["validation"],
+        },
         needs=(train,),
         work=partial(work.accuracy_stage, shared, trained=train),
     )

@@ -119,3 +119,16 @@ def test_every_metric_is_1_for_a_perfect_classifier() -> None:
     outputs = torch.nn.functional.one_hot(labels, 3).float()
     for name in METRICS:
         assert parse_metric(name, ("a", "b", "c"))(outputs, labels) == 1
+
+
+def test_a_changed_function_is_another_metric(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def half(outputs, labels):\n    return 0.5\n")
+    before = parse_metric(f"{file}:half", CLASSES)
+    assert parse_metric(f"{file}:half", CLASSES).identity == before.identity
+    file.write_text("def half(outputs, labels):\n    return 0.25\n")
+    after = parse_metric(f"{file}:half", CLASSES)
+    assert after.name == before.name
+    assert after.identity != before.identity
+    assert TOP1.identity == "top1"
+    assert parse_metric("f1", CLASSES, "defective").identity == "f1 of defective"
