@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from hwnas.accuracy.classification import figures_of
+from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Data, Split
 from hwnas.errors import InvalidValue
@@ -23,6 +25,7 @@ from hwnas.spaces import Arch
 from hwnas.supernet import Supernet, extract
 
 _BATCH = 250
+_FIGURES = "figures"  # first word of a journal's key of all figures of an arch
 _TOGETHER = 16  # networks that share a pass over the images; more would only need more memory
 
 
@@ -159,8 +162,19 @@ class Evaluator:
         [accuracy] = self._measured([arch], "validation", self.images)
         return accuracy
 
-    def _measured(self, archs: Sequence[Mapping[str, int]], split: Split, limit: int | None) -> list[float]:
-        """The metric of archs of one resolution on a split, in one pass over the images."""
+    def outputs(
+        self, archs: Sequence[Mapping[str, int]], split: Split, limit: int | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Outputs of archs of one resolution on a split, in one pass over the images.
+
+        Args:
+            archs: the networks.
+            split: of the data.
+            limit: largest number of images; all if None.
+
+        Returns:
+            outputs ``(n, classes)`` of each network, and labels ``(n,)``.
+        """
         networks = [channels_last(fold_batch_norms(network)) for network in self._subnets(archs)]
         outputs: list[list[Tensor]] = [[] for _ in archs]
         every: list[Tensor] = []
@@ -170,8 +184,12 @@ class Evaluator:
                 every.append(labels)
                 for network, own in zip(networks, outputs, strict=True):
                     own.append(network(moved))
-        truth = torch.cat(every)
-        return [self.metric(torch.cat(own), truth) for own in outputs]
+        return [torch.cat(own) for own in outputs], torch.cat(every)
+
+    def _measured(self, archs: Sequence[Mapping[str, int]], split: Split, limit: int | None) -> list[float]:
+        """The metric of archs of one resolution on a split."""
+        found, labels = self.outputs(archs, split, limit)
+        return [self.metric(own, labels) for own in found]
 
     def test_accuracy(self, arch: Mapping[str, int]) -> float:
         """The metric of an arch on the whole test split, as a fraction."""
@@ -185,21 +203,56 @@ class Evaluator:
 
         Archs of one resolution share a pass over the images, a few at a time.
         """
-        keys = [" ".join(f"{name}={value}" for name, value in arch.items()) for arch in archs]
-        waiting: dict[int, dict[str, Arch]] = {}
-        for key, arch in zip(keys, archs, strict=True):
-            if key not in journal.entries:
-                waiting.setdefault(arch["resolution"], {})[key] = arch
-        total = len(set(keys))
-        done = total - sum(map(len, waiting.values()))
-        progress(what, done, total)
-        for missing in waiting.values():
-            items = list(missing.items())
-            for start in range(0, len(items), _TOGETHER):
-                chunk = items[start : start + _TOGETHER]
-                found = self._measured([arch for _, arch in chunk], "validation", self.images)
-                for (key, _), accuracy in zip(chunk, found, strict=True):
-                    journal.record(key, accuracy)
-                done += len(chunk)
-                progress(what, done, total)
+        keys = [_key(arch) for arch in archs]
+
+        def evaluate(some: Sequence[Arch]) -> None:
+            found = self._measured(some, "validation", self.images)
+            for arch, accuracy in zip(some, found, strict=True):
+                journal.record(_key(arch), accuracy)
+
+        waiting = [arch for key, arch in zip(keys, archs, strict=True) if key not in journal.entries]
+        _in_groups(waiting, evaluate, what, progress, done=len({*keys} & {*journal.entries}))
         return [float(journal.entries[key]) for key in keys]
+
+    def figures(
+        self, archs: Sequence[Arch], journal: Journal, *, what: str = "evaluating", progress: Progress = silent
+    ) -> list[ClassificationFigures]:
+        """All figures of each arch on the validation images; those in the journal are not computed again.
+
+        They take longer than `accuracies`, because of their intervals: use them for networks that are reported.
+        """
+        keys = [f"{_FIGURES} {_key(arch)}" for arch in archs]
+
+        def evaluate(some: Sequence[Arch]) -> None:
+            found, labels = self.outputs(some, "validation", self.images)
+            for arch, own in zip(some, found, strict=True):
+                figures = figures_of(own, labels, self.data.classes, self.metric)
+                journal.record(f"{_FIGURES} {_key(arch)}", figures.model_dump())
+                if _key(arch) not in journal.entries:
+                    journal.record(_key(arch), figures.value)
+
+        waiting = [arch for key, arch in zip(keys, archs, strict=True) if key not in journal.entries]
+        _in_groups(waiting, evaluate, what, progress, done=len({*keys} & {*journal.entries}))
+        return [ClassificationFigures.model_validate(journal.entries[key]) for key in keys]
+
+
+def _key(arch: Arch) -> str:
+    """The key of an arch in a journal."""
+    return " ".join(f"{name}={value}" for name, value in arch.items())
+
+
+def _in_groups(
+    archs: Sequence[Arch], evaluate: Callable[[Sequence[Arch]], None], what: str, progress: Progress, *, done: int
+) -> None:
+    """Evaluate distinct archs, groups of one resolution at a time: they share a pass over the images."""
+    waiting: dict[int, dict[Arch, None]] = {}
+    for arch in archs:
+        waiting.setdefault(arch["resolution"], {})[arch] = None
+    total = done + sum(map(len, waiting.values()))
+    progress(what, done, total)
+    for missing in map(list, waiting.values()):
+        for start in range(0, len(missing), _TOGETHER):
+            chunk = missing[start : start + _TOGETHER]
+            evaluate(chunk)
+            done += len(chunk)
+            progress(what, done, total)
