@@ -32,12 +32,10 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: P
     yield f"{answer.validation_accuracy:.2%}{of} on validation, predicted {budgets}" + (
         f" (latencies of ops: {sources})" if sources else ""
     )
-    if figures := answer.accuracy_model:
-        quality = (
-            f"{name} τ {one.kendall_tau or 0:.3f}, RMSE {one.rmse:.2%}"
-            for name, one in (("stagewise", figures.stagewise), ("ensemble", figures.ensemble))
-        )
-        yield f"Accuracy model on {figures.subnets} subnets, by cross-validation: {'; '.join(quality)}"
+    if answer.figures:
+        yield f"Validation: {answer.figures.words}"
+    if answer.accuracy_model:
+        yield f"Accuracy model {answer.accuracy_model.words}"
     yield answer.proof
     for name, enough in answer.sufficient.items():
         if enough < (1 - _SLACK) * answer.budgets[name]:

@@ -77,9 +77,9 @@ def evaluate(
         options.print_json([answer.document() for answer in answers])
         return
     for answer in answers:
-        typer.echo(
-            f"{answer.validation_accuracy:.2%}  {answer.name}" + ("" if metric == "top1" else f"  ({answer.metric})")
-        )
+        typer.echo(f"{answer.validation_accuracy:.2%}  {answer.name}")
+        if answer.figures:
+            typer.echo(f"        {answer.figures.words}")
 
 
 @app.command()

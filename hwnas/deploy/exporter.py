@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,15 +90,17 @@ def export(
     program = lower_subnet(network, evaluator, arch, target.recipe, progress=progress)
     progress(f"lowering for {target.recipe.name}", 1, 1)
     batches = data.batches("test", arch["resolution"])
-    metric, images = evaluator.metric, data.size("test")
-    parity = check_parity(network, program, target.recipe, batches, images=images, metric=metric, progress=progress)
+    check = partial(
+        check_parity, recipe=target.recipe, images=data.size("test"), metric=evaluator.metric, classes=data.classes
+    )
+    parity = check(network, program, batches=batches, progress=progress)
     float_layers = form.float_layers(program)
     weights = weights_sha256(network)
     sample = data.batches("test", arch["resolution"], limit=1)
     if steps:
         program, network = steps.into(program, target.recipe), steps.around(network)
         batches = steps.batches(data.batches("test", arch["resolution"]))
-        parity = check_parity(network, program, target.recipe, batches, images=images, metric=metric, progress=progress)
+        parity = check(network, program, batches=batches, progress=progress)
         sample = steps.batches(sample)
     image, _ = next(iter(sample))
     x = np.ascontiguousarray(image.numpy())

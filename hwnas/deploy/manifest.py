@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from hwnas.accuracy.figures import ClassificationFigures, Difference
 from hwnas.files import Spec
 from hwnas.files.untrusted import file_name_mistake
 from hwnas.spaces import Domain
@@ -54,6 +55,8 @@ class ParityReport(Spec):
         metric: what the two accuracies are of, usually top1.
         torch_accuracy: of the torch network on these images, as a fraction.
         deployed_accuracy: of the program in its runtime, as a fraction.
+        difference: of the two accuracies, and whether these images can distinguish them.
+        figures: of the program in its runtime: interval, baseline, each class, confusions.
     """
 
     images: PositiveInt
@@ -63,6 +66,8 @@ class ParityReport(Spec):
     metric: str = Field(default="top1", exclude_if=lambda metric: metric == "top1")
     torch_accuracy: float
     deployed_accuracy: float
+    difference: Difference | None = Field(default=None, exclude_if=lambda difference: difference is None)
+    figures: ClassificationFigures | None = Field(default=None, exclude_if=lambda figures: figures is None)
 
 
 class DeviceFacts(Spec):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwnas.accuracy import Evaluator
+from hwnas.accuracy import Evaluator, difference_of, figures_of
 from hwnas.accuracy.evaluate import logits
 from hwnas.accuracy.metrics import TOP1, Metric, top1
 from hwnas.deploy.manifest import ParityReport
@@ -31,6 +31,7 @@ def check_parity(
     *,
     images: int | None = None,
     metric: Metric = TOP1,
+    classes: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> ParityReport:
     """Compare a network with its lowered program on images.
@@ -42,6 +43,7 @@ def check_parity(
         batches: images ``(n, channels, height, width)`` and labels ``(n,)``; one batch is in memory at a time.
         images: total number of images, for `progress`.
         metric: what is reported of both networks.
+        classes: names of the classes; with them, the report has figures of each class.
         progress: callback, invoked after every batch.
 
     Raises:
@@ -70,6 +72,8 @@ def check_parity(
         metric=metric.name,
         torch_accuracy=metric(expected, labels),
         deployed_accuracy=metric(got, labels),
+        difference=difference_of(metric, got, expected, labels),
+        figures=figures_of(got, labels, classes, metric) if classes else None,
     )
     limits = recipe.parity
     passed = {
@@ -149,6 +153,15 @@ def deployed_parity(
         batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
         available = evaluator.data.size("validation")
         images = min(evaluator.images or available, available)
-        report = check_parity(network, program, recipe, batches, images=images, metric=metric, progress=progress)
+        report = check_parity(
+            network,
+            program,
+            recipe,
+            batches,
+            images=images,
+            metric=metric,
+            classes=evaluator.data.classes,
+            progress=progress,
+        )
         journal.record(key, report.model_dump())
     return ParityReport.model_validate(journal.entries[key])

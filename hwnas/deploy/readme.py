@@ -87,6 +87,15 @@ def _literal(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
+def _interval(manifest: BundleManifest) -> str:
+    """The interval of the accuracy and the baseline, in brackets; empty for a bundle of an older version."""
+    if (figures := manifest.parity.figures) is None:
+        return ""
+    constant = f"{figures.majority} for every image gives"
+    baseline = "" if figures.baseline is None else f"; {constant} {figures.baseline:.2%}"
+    return f" ({figures.images} images, 95% confidence interval {figures.interval.words}{baseline})"
+
+
 def _latency(manifest: BundleManifest, images: str) -> str:
     """What is known about the latency of a run of `images`, as a sentence."""
     figures = ((manifest.predicted_ms, "as predicted"), (manifest.measured_ms, "as measured"))
@@ -123,7 +132,8 @@ def readme(manifest: BundleManifest) -> str:
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} {metric} on the test images of {manifest.data}. {_latency(manifest, images)} \
+{manifest.accuracy:.2%} {metric} on the test images of {manifest.data}{_interval(manifest)}. \
+{_latency(manifest, images)} \
 `manifest.json` has everything else.
 
 ## Run it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from hwnas.accuracy.figures import AccuracyModelFigures, ModelQuality
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
 from hwnas.deploy.verdict import over_budget
 from hwnas.errors import OutputError, UnknownName
@@ -97,10 +98,17 @@ def _bundle(out: Path, plan: TargetPlan) -> Path:
     return out / "bundles" / plan.name
 
 
+def _model_figures(plan: TargetPlan) -> Result:
+    """The accuracy model of a target's search, with its quality by cross-validation."""
+    subnets = len(plan.accuracy.result()["accuracies"])
+    quality = {name: ModelQuality(**found) for name, found in plan.search.result()["accuracy_model"].items()}
+    return AccuracyModelFigures(subnets=subnets, **quality).model_dump()
+
+
 def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
     """The answer of a target with finished stages; its bundle is copied to ``bundles/``."""
     context, found, timed = plan.context, plan.search.result(), plan.bench.result()
-    compared = plan.export.result()["accuracy"]
+    compared, differences = plan.export.result()["accuracy"], plan.export.result().get("differences", {})
     made = open_bundle(plan.export.folder / "bundle")
     final = write_bundle(
         _bundle(out, plan),
@@ -126,9 +134,18 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "relative_error": timed["bundle"]["relative_error"],
         "over_budget": over_budget(timed["bundle"]["measured_ms"], found["budget_ms"]),
         "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},
+        "figures": parity.figures.model_dump() if parity.figures else None,
+        "deployment": parity.difference.model_dump() if parity.difference else None,
+        "accuracy_model": _model_figures(plan),
         "parity": parity.model_dump(include={"images", "max_abs_error", "min_cosine", "top1_agreement"}),
         **{
-            name: {"measured_ms": timed["compared"][name], "accuracy": compared[name]} if name in compared else None
+            name: {
+                "measured_ms": timed["compared"][name],
+                "accuracy": compared[name],
+                "difference": differences.get(name),
+            }
+            if name in compared
+            else None
             for name in ("largest", "best_random")
         },
         "random_networks": found["best_random"]["networks"],

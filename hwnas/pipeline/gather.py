@@ -13,6 +13,7 @@ from typing import Any, get_args
 import numpy as np
 
 from hwnas.deploy.bundle import Bundle, open_bundle
+from hwnas.deploy.manifest import ParityReport
 from hwnas.latency import LatencyModel, LatencyTable, read_table
 from hwnas.latency.manifest import Validation
 from hwnas.latency.model import slot_latencies
@@ -41,6 +42,7 @@ from hwnas.training.metrics import METRICS
 _LOSSES: tuple[Loss, ...] = get_args(Loss)
 _POINTS = 200  # points of a curve
 _SHARES = {"tolerance", "max_disagreement", "disagreement", "drift", "reference_spread"}  # timing facts in percent
+_MOST_SHOWN = 100  # classes on the page
 _MOST_CHOICES = 64  # choices of a slot: the largest number of columns of a heat map
 
 
@@ -157,6 +159,35 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
     )
 
 
+def _accuracy_facts(parity: ParityReport) -> dict[str, Facts]:
+    """The figures of the deployed network on the test images; empty for a bundle of an older version."""
+    figures, difference = parity.figures, parity.difference
+    if figures is None or difference is None:
+        return {}
+    constant = "undefined" if figures.baseline is None else f"{figures.baseline:.2%}"
+    facts = _texts(
+        {
+            "images": figures.images,
+            "metric": figures.metric,
+            "deployed": f"{figures.value:.2%}, 95% confidence interval {figures.interval.words}",
+            "deployed compared with the torch network": difference.words,
+            f"{figures.majority} for every image": f"{constant} (top-1 accuracy {figures.majority_share:.2%})",
+        }
+    )
+    shares = {
+        one.name: f"{one.images} images, "
+        + ", ".join(
+            f"{name} {'undefined' if value is None else f'{value:.2%}'}"
+            for name, value in (("recall", one.recall), ("precision", one.precision), ("F1", one.f1))
+        )
+        for one in figures.classes[:_MOST_SHOWN]
+    }
+    confused = {f"{one.label} classified as {one.predicted}": f"{one.images} images" for one in figures.confusions}
+    return {"Accuracy on the test images": facts, "Classes on the test images": shares} | (
+        {"Most frequent confusions on the test images": confused} if confused else {}
+    )
+
+
 def _provenance(context: Context, table: LatencyTable, model: LatencyModel, bundle: Bundle) -> dict[str, Facts]:
     target, manifest, fit = context.target, table.manifest, model.fit
     recipe = target.recipe
@@ -194,6 +225,7 @@ def _provenance(context: Context, table: LatencyTable, model: LatencyModel, bund
             if fit
             else {}
         ),
+        **_accuracy_facts(bundle.manifest.parity),
         "Bundle, sha256": {name: file.sha256 for name, file in bundle.manifest.files.items()}
         | {"manifest": bundle.manifest.manifest_sha256},
     }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
-from hwnas.accuracy import Evaluator, fit_accuracy
+from hwnas.accuracy import Evaluator, difference_of, fit_accuracy
 from hwnas.accuracy.model import evaluate_subnets
 from hwnas.data import Data
 from hwnas.deploy.benchmark import summarise
@@ -219,6 +219,7 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         "arch": answer.arch,
         "predicted_ms": answer.predicted_ms,
         "validation_accuracy": answer.validation_accuracy,
+        "figures": answer.figures.model_dump() if answer.figures else None,
         "proof": answer.proof,
         "accuracy_model": {name: quality.known() for name, quality in model.quality.items()},
         "candidates": _evaluated(best.chosen.candidates[: config.candidates], best.chosen.accuracies),
@@ -283,6 +284,8 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         progress=context.progress,
     )
     form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)
+    differences: dict[str, Result] = {}
+    [own], labels = evaluator.outputs([space.arch(found["arch"])], "test")
     for name, arch in compared.items():
         what, recipe = f"the baseline {name.replace('_', ' ')}", context.target.recipe
         network = evaluator.subnet(arch, progress=context.progress)
@@ -292,9 +295,11 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
             program = steps.into(program, recipe)
         form.write(program, folder / name)
         context.progress(f"testing {what}", 0, 1)
-        accuracy[name] = evaluator.test_accuracy(arch)
+        [outputs], _ = evaluator.outputs([arch], "test")
+        accuracy[name] = evaluator.metric(outputs, labels)
+        differences[name] = difference_of(evaluator.metric, own, outputs, labels).model_dump()
         context.progress(f"testing {what}", 1, 1)
-    return {"accuracy": accuracy}
+    return {"accuracy": accuracy, "differences": differences}
 
 
 def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:

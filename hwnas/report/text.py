@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hwnas.accuracy.figures import AccuracyModelFigures, ClassificationFigures, Difference
 from hwnas.deploy.verdict import verdict
 from hwnas.files import write_whole
 
@@ -44,13 +45,18 @@ def _part(answer: Answer) -> str:
         "",
         f"**Measured: {_verdict(answer)}.**",
         "",
-        "| network | measured (ms) | test accuracy |",
-        "|---|---:|---:|",
-        f"| **found** | **{answer['measured_ms']:.4f}** | **{answer['accuracy']['deployed']:.2%}** |",
+        f"| network | measured (ms) | test {_metric(answer)} | found, compared with it |",
+        "|---|---:|---:|---|",
+        f"| **found** | **{answer['measured_ms']:.4f}** | **{answer['accuracy']['deployed']:.2%}** | |",
         f"| best of {answer['random_networks']} random ones within the budget | "
-        + (f"{random['measured_ms']:.4f} | {random['accuracy']:.2%} |" if random else "none drawn | |"),
-        f"| largest of the space | {largest['measured_ms']:.4f} | {largest['accuracy']:.2%} |",
+        + (
+            f"{random['measured_ms']:.4f} | {random['accuracy']:.2%} | {_difference(random)} |"
+            if random
+            else "none drawn | | |"
+        ),
+        f"| largest of the space | {largest['measured_ms']:.4f} | {largest['accuracy']:.2%} | {_difference(largest)} |",
         "",
+        *(["## Accuracy on the test images", "", *_accuracy(answer), ""] if answer.get("figures") else []),
         "## Prediction and measurement",
         "",
         f"- predicted {answer['predicted_ms']:.4f} ms, measured {answer['measured_ms']:.4f} ms "
@@ -93,6 +99,27 @@ def _part(answer: Answer) -> str:
     return "\n".join(lines)
 
 
+def _metric(answer: Answer) -> str:
+    metric = (answer.get("figures") or {}).get("metric", "top1")
+    return "accuracy" if metric == "top1" else str(metric)
+
+
+def _difference(baseline: Mapping[str, Any]) -> str:
+    """The accuracy of the network found minus that of a baseline, in words; empty in a report of an older version."""
+    found = baseline.get("difference")
+    return Difference.model_validate(found).words if found else ""
+
+
+def _accuracy(answer: Answer) -> list[str]:
+    """Figures of the deployed network on the test images, and of the accuracy model, as items of a list."""
+    figures = ClassificationFigures.model_validate(answer["figures"])
+    items = [f"- deployed: {figures.words}"]
+    if answer.get("deployment"):
+        items.append(f"- deployed compared with torch: {Difference.model_validate(answer['deployment']).words}")
+    model = AccuracyModelFigures.model_validate(answer["accuracy_model"])
+    return [*items, f"- accuracy model {model.words}"]
+
+
 def _verdict(answer: Answer) -> str:
     return verdict(answer["measured_ms"], answer["budget_ms"], too_noisy=answer["noise"]["too_noisy"])
 
@@ -118,14 +145,17 @@ def _lines(answer: Answer, bundle: Path) -> str:
             f"  found        {answer['measured_ms']:.4f} ms measured, {answer['predicted_ms']:.4f} predicted "
             f"({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test images",
             f"  verdict      {_verdict(answer)}",
+            *([f"  accuracy   {item[1:]}" for item in _accuracy(answer)] if answer.get("figures") else []),
             "  best random  "
             + (
                 f"{random['measured_ms']:.4f} ms measured; {random['accuracy']:.2%} "
                 f"(the most accurate of {answer['random_networks']} within the budget)"
+                + (f"; found is {_difference(random)}" if _difference(random) else "")
                 if random
                 else "none drawn within the budget"
             ),
-            f"  largest      {largest['measured_ms']:.4f} ms measured; {largest['accuracy']:.2%}",
+            f"  largest      {largest['measured_ms']:.4f} ms measured; {largest['accuracy']:.2%}"
+            + (f"; found is {_difference(largest)}" if _difference(largest) else ""),
             f"  parity       largest difference of a logit {answer['parity']['max_abs_error']:.1e}, same class on "
             f"{answer['parity']['top1_agreement']:.2%} of {answer['parity']['images']} images",
             f"  predictions  MAPE {validation['mape']:.2%} on {validation['networks']} fresh networks, "

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from hwnas.accuracy.figures import AccuracyModelFigures, ClassificationFigures
 from hwnas.data.check import DataCheck
 from hwnas.deploy.manifest import ParityReport
 from hwnas.files import Spec
@@ -116,12 +117,14 @@ class EvaluatedSubnet(Answer):
         arch: variable -> value.
         metric: what was evaluated, usually top1.
         validation_accuracy: its value on validation images, as a fraction.
+        figures: all figures on these images, with an interval; missing in answers of older versions.
     """
 
     name: str
     arch: dict[str, int]
     metric: str = "top1"
     validation_accuracy: float
+    figures: ClassificationFigures | None = None
 
 
 class ImportAnswer(Answer):
@@ -175,22 +178,6 @@ class ArchFile(Answer):
     predicted_ms: float | None = None
 
 
-class ModelQuality(Spec):
-    """Cross-validated accuracy of a model (`hwnas.accuracy.model.Quality`); None if unknown."""
-
-    kendall_tau: float | None
-    rmse: float | None
-    within_one_sigma: float | None
-
-
-class AccuracyModelFigures(Spec):
-    """The accuracy model of a search: number of fitted networks, and its quality by cross-validation."""
-
-    subnets: int
-    stagewise: ModelQuality
-    ensemble: ModelQuality
-
-
 class RecipeFigures(Spec):
     """The best network of one recipe in a choice among recipes.
 
@@ -223,6 +210,7 @@ class NetworkAnswer(ArchFile):
         label: the names of its budgets.
         metric: what was evaluated and maximised, usually top1.
         validation_accuracy: its value on validation images, as a fraction.
+        figures: all figures on these images, with an interval, if the network was evaluated with a supernet.
         sufficient: name of a budget -> the smallest budget that this network is within, in the same unit.
         latency_sources: ``device/recipe`` -> ``measured``, ``imported`` or ``estimated``.
         proof: what is proved about the network and what is not.
@@ -235,6 +223,7 @@ class NetworkAnswer(ArchFile):
     label: str
     metric: str = "top1"
     validation_accuracy: float
+    figures: ClassificationFigures | None = None
     sufficient: dict[str, float] = Field(default={})
     latency_sources: dict[str, str]
     proof: str

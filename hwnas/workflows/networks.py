@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwnas.accuracy import AccuracyModel
+from hwnas.accuracy.figures import AccuracyModelFigures, ModelQuality
 from hwnas.errors import OutputError
 from hwnas.files import write_whole
 from hwnas.latency.model import slot_latencies
@@ -16,14 +17,7 @@ from hwnas.search import Candidate, Problem, find_front
 from hwnas.search.next_steps import next_steps
 from hwnas.search.problem import Constraints
 from hwnas.search.rerank import Chosen
-from hwnas.workflows.answers import (
-    AccuracyModelFigures,
-    ArchFile,
-    Explanation,
-    ModelQuality,
-    NetworkAnswer,
-    RecipeFigures,
-)
+from hwnas.workflows.answers import ArchFile, Explanation, NetworkAnswer, RecipeFigures
 from hwnas.workflows.recipes import RecipeChoice
 
 Facts = dict[str, object]

@@ -203,5 +203,6 @@ def best_network(
         progress=progress,
         stop=stop,
     )
-    answer = network_answer(problem, chosen, model, metric=evaluator.metric.name, stopped=stop())
+    [figures] = evaluator.figures([chosen.candidates[0].arch], journal, what="evaluating the best", progress=progress)
+    answer = network_answer(problem, chosen, model, metric=evaluator.metric.name, figures=figures, stopped=stop())
     return BestNetwork(problem=problem, chosen=chosen, answer=answer)

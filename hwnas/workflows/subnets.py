@@ -111,10 +111,12 @@ def evaluate_subnets(
         chosen = ends if space.size > 1 else {"the only network": space.largest}
     chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
     with evaluator.journal(inputs.evaluations_folder(folder), facts.weights_sha256) as journal:
-        found = evaluator.accuracies(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
+        found = evaluator.figures(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
     return [
-        EvaluatedSubnet(name=name, arch=dict(arch), metric=evaluator.metric.name, validation_accuracy=accuracy)
-        for (name, arch), accuracy in zip(chosen.items(), found, strict=True)
+        EvaluatedSubnet(
+            name=name, arch=dict(arch), metric=figures.metric, validation_accuracy=figures.value, figures=figures
+        )
+        for (name, arch), figures in zip(chosen.items(), found, strict=True)
     ]
 
 
