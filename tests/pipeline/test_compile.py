@@ -152,7 +152,7 @@ def test_figures_belong_together(finished):
         table = read_table(resolve_target(name), out / "stages" / f"profile-{key}" / "table.csv")
         model, codes = load_model(table, space), space.encode([space.arch(answer["arch"])])
         assert answer["predicted_ms"] == pytest.approx(model.predict(codes)[0])
-        # With a confidence of 60%, the bound may lie below what is predicted.
+        # With a confidence of 50%, the bound may lie below what is predicted.
         assert model.predict_upper(codes, job.search.confidence)[0] <= answer["budget_ms"] * (1 + 1e-9)
         assert answer["relative_error"] == pytest.approx(answer["measured_ms"] / answer["predicted_ms"] - 1)
         assert answer["parity"]["images"] == 10_000
