@@ -1,6 +1,7 @@
 """A job that goes the whole way on two targets in seconds: few networks, few steps, real measurements.
 
-Its smallest networks take a third of its largest's time: those within the budget stay within it on a noisy machine.
+Its budget is twice the latency of the largest network: beside tests that keep both cores busy, an error bound of 68%
+was seen, and no network was within a budget of 80%. That a budget binds is tested on made-up tables.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hwnas.pipeline import Job
 JOB = """
 schema = 1
 targets = ["this/onnxruntime-cpu-fp32", "this/openvino-cpu-fp32"]
-budget = "80%"
+budget = "200%"
 seed = 3
 
 [space]
@@ -65,7 +66,6 @@ calibration_images = 250
 [search]
 candidates = 4
 random_networks = 6
-# The tests run beside each other: a bound at the usual 95% may be far above what is predicted.
 confidence = 0.5
 """
 

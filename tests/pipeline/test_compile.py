@@ -154,6 +154,7 @@ def test_figures_belong_together(finished):
         assert answer["predicted_ms"] == pytest.approx(model.predict(codes)[0])
         # With a confidence of 50%, the bound may lie below what is predicted.
         assert model.predict_upper(codes, job.search.confidence)[0] <= answer["budget_ms"] * (1 + 1e-9)
+        assert answer["budget_ms"] == pytest.approx(2 * model.predict(space.encode([space.largest]))[0])  # 200%
         assert answer["relative_error"] == pytest.approx(answer["measured_ms"] / answer["predicted_ms"] - 1)
         assert answer["parity"]["images"] == 10_000
         assert answer["parity"]["max_abs_error"] <= 1e-4
@@ -200,7 +201,7 @@ def test_a_moved_folder_is_reused_as_it_is_and_another_budget_only_up_to_the_sea
         assert {**answer, "stages": 0} == {**report["targets"][name], "stages": 0}
     assert models(elsewhere) == models(out)
     first, other = names()
-    raised = compile_job(job.model_copy(update={"budget": {TARGETS[0]: "95%", TARGETS[1]: "80%"}}), elsewhere)
+    raised = compile_job(job.model_copy(update={"budget": {TARGETS[0]: "210%", TARGETS[1]: "200%"}}), elsewhere)
     assert done(raised) == {first: ["search", "export", "bench"], other: []}
     assert raised["targets"][first]["budget_ms"] > report["targets"][first]["budget_ms"]
     took = [stage["took_s"] for stage in report["targets"][first]["stages"][:4]]
@@ -220,7 +221,7 @@ def test_a_stage_is_done_again_with_all_that_builds_on_it(finished, again, one_t
 def test_a_budget_that_no_random_network_keeps(finished, again, one_target, monkeypatch):
     report = finished[2]["targets"][names()[0]]
     monkeypatch.setattr("hwnas.pipeline.stages.draw_within", lambda problem, _: problem.space.sample(0, seed=0))
-    other = compile_job(one_target.model_copy(update={"budget": "90%"}), again)
+    other = compile_job(one_target.model_copy(update={"budget": "190%"}), again)
     [answer] = other["targets"].values()
     assert answer["best_random"] is None
     assert answer["random_networks"] == 0

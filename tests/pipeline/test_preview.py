@@ -41,10 +41,10 @@ def test_nothing_changed(preview):
 
 
 def test_another_budget_for_one_target(preview):
-    budget = {"this/onnxruntime-cpu-fp32": "80%", "this/openvino-cpu-fp32": "90%"}
+    budget = {"this/onnxruntime-cpu-fp32": "200%", "this/openvino-cpu-fp32": "90%"}
     name = "openvino-cpu-fp32"
     assert preview({"budget": budget}) == {
-        ("search", name): ['budget: "80%" -> "90%"'],
+        ("search", name): ['budget: "200%" -> "90%"'],
         ("export", name): ["after search"],
         ("bench", name): ["after export"],
     }
@@ -113,7 +113,7 @@ def test_the_command_prints_it(finished, again, job_file, hwnas_cli):
     assert ran.code == 0
     lines = [line.split() for line in ran.out.splitlines()]
     assert [words[:2] for words in lines[4:7]] == [["train", "reuse"], ["accuracy", "reuse"], ["search", "run"]]
-    assert 'budget: "80%" -> "90%"' in ran.out
+    assert 'budget: "200%" -> "90%"' in ran.out
     assert "keeps 6 stages of other settings (" in ran.out
     ran = hwnas_cli("compile", job_file, "--out", again, "--dry-run", "--from", "bench", "--json")
     assert [stage["name"] for stage in json.loads(ran.out)["stages"] if not stage["cached"]] == ["bench"] * 2

@@ -48,7 +48,7 @@ candidates = 2
 random_networks = 2
 confidence = 0.5
 """
-HEAD = 'schema = 1\ntargets = ["this/onnxruntime-cpu-fp32"]\nbudget = "80%"\n'
+HEAD = 'schema = 1\ntargets = ["this/onnxruntime-cpu-fp32"]\nbudget = "200%"\n'
 
 
 def job_of(tmp_path, space):

@@ -41,7 +41,6 @@ KILLS = 20
 # What a kill throws away, the lowering of all ops above all, is to be short; and an error bound from few networks on a
 # busy machine is wide.
 SMALLER = {
-    'budget = "80%"': 'budget = "200%"',
     "resolution = [24, 32]": "resolution = 24",
     "calibration_networks = 8": "calibration_networks = 4",
     "bound_networks = 19": "bound_networks = 2",
