@@ -179,9 +179,7 @@ def reopen_data(facts: SupernetFacts) -> Data:
     else:  # of an older version, or a dataset without options
         options = older_options(facts.domain.in_channels) if name in ("images", "huggingface") else DataOptions()
     if path and not Path(str(path)).exists():
-        raise DataError(
-            f"{path}, the supernet's images, does not exist; add --data-path with their present folder"
-        )
+        raise DataError(f"{path}, the supernet's images, does not exist; add --data-path with their present folder")
     data = open_data(str(name), path=Path(str(path)) if path else None, recorded=True, options=options)
     if list(data.classes) != facts.classes:
         raise DataError(
