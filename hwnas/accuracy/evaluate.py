@@ -104,12 +104,11 @@ class Evaluator:
             folder: folder of the journal, the supernet's or another; supernets with other weights may share it.
             weights: hash of the weights.
         """
-        whole = self.data.fingerprint()
-        of_splits = [self.data.split_fingerprint(split) for split in ("train", "validation")]
+        train, validation = (self.data.split_fingerprint(split) for split in ("train", "validation"))
         subject = {
             # Data with a fingerprint for each split are photographs: their samples were not stratified in earlier
-            # versions, whose journals are therefore not used.
-            "data": whole if of_splits == 2 * [whole] else of_splits,
+            # versions, whose journals are therefore not used. Other data have the same one for all splits.
+            "data": train if train == validation else [train, validation],
             "weights": weights,
             "images": self.images,
             "calibration_images": self.calibration_images,

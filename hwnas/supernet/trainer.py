@@ -128,10 +128,12 @@ class _Run:
         if weights is not None:
             weights = fabric.to_device(weights)
         self.label_loss = LabelLoss(name=config.loss, gamma=config.focal_gamma, weights=weights)
-        prints = data.split_fingerprint("train"), data.fingerprint()
-        # Checkpoints of older versions have the fingerprint of all splits.
-        old = resume and checkpoint_subject(folder / CHECKPOINT).get("data") == prints[1]
-        subject = _subject(supernet, prints[old], config, seed, fabric, teacher)
+        images = data.split_fingerprint("train")
+        saved = checkpoint_subject(folder / CHECKPOINT).get("data") if resume else None
+        # Checkpoints of older versions have the fingerprint of all splits, which lists all files: made only for one.
+        if saved not in (None, images) and saved == (whole := data.fingerprint()):
+            images = whole
+        subject = _subject(supernet, images, config, seed, fabric, teacher)
         self.loop = Loop(folder, subject, resume=resume)
 
     def go(self, end: int, progress: Progress) -> None:

@@ -66,7 +66,7 @@ calibration_images = 250
 candidates = 4
 random_networks = 6
 # The tests run beside each other: a bound at the usual 95% may be far above what is predicted.
-confidence = 0.6
+confidence = 0.5
 """
 
 

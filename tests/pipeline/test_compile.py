@@ -152,7 +152,7 @@ def test_figures_belong_together(finished):
         table = read_table(resolve_target(name), out / "stages" / f"profile-{key}" / "table.csv")
         model, codes = load_model(table, space), space.encode([space.arch(answer["arch"])])
         assert answer["predicted_ms"] == pytest.approx(model.predict(codes)[0])
-        # With a confidence of 60%, the bound may lie below what is predicted.
+        # With a confidence of 50%, the bound may lie below what is predicted.
         assert model.predict_upper(codes, job.search.confidence)[0] <= answer["budget_ms"] * (1 + 1e-9)
         assert answer["relative_error"] == pytest.approx(answer["measured_ms"] / answer["predicted_ms"] - 1)
         assert answer["parity"]["images"] == 10_000
@@ -416,7 +416,8 @@ def test_a_training_depends_on_what_it_runs_on(train_inputs, finished, tmp_path)
     """Where that is what it always was, the stages of older jobs stay valid."""
     before = train_inputs()
     assert not before.keys() & {"accelerator", "precision", "devices", "teacher"}
-    assert before["training"].keys() == set(TrainConfig.model_fields)
+    newer = {"class_weights", "focal_gamma", "loss", "sampler"}
+    assert before["training"].keys() == set(TrainConfig.model_fields) - newer
     assert train_inputs('accelerator = "cpu"', 'precision = "32-true"', "devices = 1") == before
     assert train_inputs('precision = "bf16-mixed"', "devices = 2") == {
         **before,

@@ -46,7 +46,7 @@ calibration_images = 50
 [search]
 candidates = 2
 random_networks = 2
-confidence = 0.6
+confidence = 0.5
 """
 HEAD = 'schema = 1\ntargets = ["this/onnxruntime-cpu-fp32"]\nbudget = "80%"\n'
 
