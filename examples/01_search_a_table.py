@@ -9,7 +9,6 @@ integer program solver gives the same answer, random search a worse one. Takes a
 from __future__ import annotations
 
 import hwnas
-from hwnas.search import latency_objective, parse_budget
 
 TARGET = "amd-epyc-f25m17-2c/onnxruntime-cpu-fp32"  # `hwnas tables list` shows the tables that are shipped
 
@@ -18,12 +17,12 @@ def main() -> None:
     """Search for the network with the most arithmetic within three budgets."""
     space = hwnas.make_space("mobilenetv3-tiny")
     table = hwnas.read_table(hwnas.resolve_target(TARGET))
-    latency = latency_objective(hwnas.load_model(table, space))
+    latency = hwnas.latency_objective(hwnas.load_model(table, space))
     print(f"{space.size:,} networks in {space.name}, {len(space.distinct_ops)} distinct ops in the table of {TARGET}")
 
     print(f"{'budget':>16} {'strategy':>9} {'predicted':>12} {'MMACs':>6}  proved")
     for share in ("30%", "50%", "70%"):  # of the latency of the largest network
-        budget = parse_budget(share, latency, space)
+        budget = hwnas.parse_budget(share, latency, space)
         problem = hwnas.Problem(
             space=space,
             accuracy=space.macs,  # a stand-in: `hwnas.search` fits a model of the accuracy of a trained supernet

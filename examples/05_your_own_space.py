@@ -18,8 +18,6 @@ from pathlib import Path
 import torch
 
 import hwnas
-from hwnas.profiling import estimated_model
-from hwnas.search import find_front, latency_objective
 from hwnas.spaces import Op, Slot, Variable, make_op
 
 SIDE, WIDTHS, MOST = 24, (16, 32), 3
@@ -82,9 +80,11 @@ def main() -> None:
         print(f"extracted from the supernet: {dict(arch)}; outputs differ by {difference:.1e}")
 
     # Estimates from the device's peak figures; `hwnas profile` measures a table in their place.
-    latency = latency_objective(estimated_model(space, hwnas.resolve_target("amd-epyc-f25m17-2c/roofline-cpu-fp32")))
+    latency = hwnas.latency_objective(
+        hwnas.estimated_model(space, hwnas.resolve_target("amd-epyc-f25m17-2c/roofline-cpu-fp32"))
+    )
     problem = hwnas.Problem(space=space, accuracy=space.macs, objectives=(latency,), confidence=None)
-    front = find_front(problem).candidates
+    front = hwnas.find_front(problem).candidates
     print(f"{len(front)} networks on the Pareto front of MACs and estimated latency; each tenth:")
     for network in front[::10]:
         print(f"  {network.costs[latency.name]:.5f} ms {network.predicted_accuracy / 1e6:6.3f} MMACs")

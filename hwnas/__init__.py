@@ -14,23 +14,25 @@ from hwnas.lazy import lazily
 
 if TYPE_CHECKING:
     from hwnas import workflows as workflows
-    from hwnas.accuracy import Evaluator, fit_accuracy, recalibrate
+    from hwnas.accuracy import Evaluator, Oracle, fit_accuracy, read_benchmark, recalibrate, spread_over_cost
     from hwnas.data import Data, open_data
     from hwnas.deploy import bench, export, open_bundle, verify
     from hwnas.errors import HwnasError, InfeasibleBudget
-    from hwnas.latency import LatencyModel, LatencyTable, load_model, read_table, write_table
+    from hwnas.latency import LatencyModel, LatencyTable, load_model, read_table, slot_latencies, write_table
     from hwnas.latency.loss import LatencyLoss
     from hwnas.pipeline import Job, compile_job, read_job
-    from hwnas.profiling import profile, validate
-    from hwnas.search import Problem, solve
+    from hwnas.profiling import estimated_model, profile, validate
+    from hwnas.search import Candidate, Objective, Problem, find_front, latency_objective, parse_budget, resource, solve
+    from hwnas.shown_progress import PrintedProgress
     from hwnas.spaces import Arch, Space, make_space
-    from hwnas.supernet import Supernet, TrainConfig, extract, load_supernet, save_supernet, train
+    from hwnas.supernet import Phase, Supernet, TrainConfig, extract, load_supernet, save_supernet, train
     from hwnas.targets import Device, Recipe, Target, resolve_target
     from hwnas.workflows import search as search
     from hwnas.workflows import study, sweep
 
 __all__ = [
     "Arch",
+    "Candidate",
     "Data",
     "Device",
     "Evaluator",
@@ -40,6 +42,10 @@ __all__ = [
     "LatencyLoss",
     "LatencyModel",
     "LatencyTable",
+    "Objective",
+    "Oracle",
+    "Phase",
+    "PrintedProgress",
     "Problem",
     "Recipe",
     "Space",
@@ -48,21 +54,29 @@ __all__ = [
     "TrainConfig",
     "bench",
     "compile_job",
+    "estimated_model",
     "export",
     "extract",
+    "find_front",
     "fit_accuracy",
+    "latency_objective",
     "load_model",
     "load_supernet",
     "make_space",
     "open_bundle",
     "open_data",
+    "parse_budget",
     "profile",
+    "read_benchmark",
     "read_job",
     "read_table",
     "recalibrate",
     "resolve_target",
+    "resource",
     "save_supernet",
+    "slot_latencies",
     "solve",
+    "spread_over_cost",
     "study",
     "sweep",
     "train",
@@ -72,23 +86,27 @@ __all__ = [
 ]
 
 _EXPORTS = {
-    "accuracy": ("Evaluator", "fit_accuracy", "recalibrate"),
+    "accuracy": ("Evaluator", "Oracle", "fit_accuracy", "read_benchmark", "recalibrate", "spread_over_cost"),
     "data": ("Data", "open_data"),
     "deploy": ("bench", "export", "open_bundle", "verify"),
     "errors": ("HwnasError", "InfeasibleBudget"),
-    "latency": (
-        "LatencyModel",
-        "LatencyTable",
-        "load_model",
-        "read_table",
-        "write_table",
-    ),
+    "latency": ("LatencyModel", "LatencyTable", "load_model", "read_table", "slot_latencies", "write_table"),
     "latency.loss": ("LatencyLoss",),
     "pipeline": ("Job", "compile_job", "read_job"),
-    "profiling": ("profile", "validate"),
-    "search": ("Problem", "solve"),
+    "profiling": ("estimated_model", "profile", "validate"),
+    "search": (
+        "Candidate",
+        "Objective",
+        "Problem",
+        "find_front",
+        "latency_objective",
+        "parse_budget",
+        "resource",
+        "solve",
+    ),
+    "shown_progress": ("PrintedProgress",),
     "spaces": ("Arch", "Space", "make_space"),
-    "supernet": ("Supernet", "TrainConfig", "extract", "load_supernet", "save_supernet", "train"),
+    "supernet": ("Phase", "Supernet", "TrainConfig", "extract", "load_supernet", "save_supernet", "train"),
     "targets": ("Device", "Recipe", "Target", "resolve_target"),
     "workflows": ("study", "sweep"),
 }

@@ -31,7 +31,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+
+def some(names: Sequence[str], most: int = 20) -> str:
+    """Names for a message, joined by commas: if there are more than `most`, the first ones and how many are left."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + more
 
 
 class HwnasError(Exception):
@@ -49,7 +55,7 @@ class UnknownName(HwnasError):
         known = [str(choice) for choice in choices]
         near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
         suggestion = f" Did you mean {near[0]!r}?" if near else ""
-        listing = ", ".join(known) if known else "none"
+        listing = some(known, most=50)  # a catalog as a whole, but not the names of 1,000 classes
         super().__init__(f"unknown {what} {str(name)!r}.{suggestion} Known: {listing}." + (f" {hint}" if hint else ""))
         self.choices = known
 

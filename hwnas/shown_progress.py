@@ -97,7 +97,7 @@ def stopped_by_ctrl_c() -> Iterator[Callable[[], bool]]:
 def shown_progress() -> Iterator[Progress]:
     """A `Progress` that the user sees while the context lasts."""
     if not sys.stderr.isatty():
-        yield _Lines()
+        yield PrintedProgress()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -130,8 +130,11 @@ def shown_progress() -> Iterator[Progress]:
             bars.stop()
 
 
-class _Lines:
-    """A line at the start and the end of each piece of work, and every few seconds in between."""
+class PrintedProgress:
+    """A `Progress` that prints to stderr: a line at the start and the end of a piece of work, and every 5 s in between.
+
+    For any function with an argument ``progress``: ``hwnas.train(..., progress=hwnas.PrintedProgress())``.
+    """
 
     def __init__(self) -> None:
         self._what = ""
@@ -139,9 +142,10 @@ class _Lines:
         self._began = (0.0, 0)  # when, and how much was done by then
 
     def __call__(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
+        """Print a line if one is due; the arguments are those of `Progress`."""
         _STOP.check()
         now = time.monotonic()
-        if what != self._what:
+        if what != self._what or done < self._began[1]:
             self._began = (now, done)
         elif done < total and now - self._last < _LINE_EVERY_S:
             return

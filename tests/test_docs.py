@@ -44,12 +44,15 @@ def test_architecture_names_files_that_exist_and_hold_what_it_says():
     assert [pair for pair in held if not re.search(rf"\b{pair[0]}\b", (ROOT / pair[1]).read_text())] == []
 
 
-def test_pages_import_names_that_exist():
+def test_pages_use_names_that_exist():
     pages = [*ROOT.glob("*.md"), *(page for name in PAGES for page in (ROOT / name).rglob("*.md"))]
     blocks = [block for page in pages for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)]
-    imports = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
-    ours = {(node.module, name.name) for node in imports for name in node.names if node.module.split(".")[0] == "hwnas"}
-    assert len(ours) > 20
+    nodes = [node for block in blocks for node in ast.walk(ast.parse(block))]
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "hwnas"]
+    ours = {(node.module, name.name) for node in imports for name in node.names}
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    ours |= {("hwnas", node.attr) for node in attributes if node.value.id == "hwnas"}
+    assert len(ours) > 40
     assert [pair for pair in ours if not hasattr(importlib.import_module(pair[0]), pair[1])] == []
 
 

@@ -133,6 +133,7 @@ def test_your_own_runtime(example, tmp_path):
     assert {path.stem for path in (tmp_path / "out").rglob("*.csv")} == {"onnxruntime-cpu-fp32", "unoptimized-fp32"}
 
 
+@pytest.mark.long  # it trains a supernet and exports a network
 def test_notebook():
     command = [sys.executable, ROOT / "scripts" / "run-notebook", "--check"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

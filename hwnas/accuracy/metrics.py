@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hwnas.errors import InvalidValue, UnknownName
+from hwnas.errors import InvalidValue, UnknownName, some
 from hwnas.plugins import Registry, file_of
 
 Floats = npt.NDArray[np.float64]
@@ -199,7 +199,7 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
     name = text if positive is None else f"{text} of {positive}"
     if match := _AT_PRECISION.fullmatch(text):
         if index is None:
-            raise InvalidValue(f"{text} is a figure of one class; choose it with positive, of {_some(classes)}")
+            raise InvalidValue(f"{text} is a figure of one class; choose it with positive, of {some(classes)}")
         precision = float(match["precision"])
         at_precision = partial(recall_at_precision, positive=index, precision=precision)
         return Metric(name=name, function=at_precision, identity=name, positive=positive)
@@ -214,10 +214,6 @@ def parse_metric(text: str, classes: Sequence[str], positive: str | None = None)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         return Metric(name=name, function=cast("Function", found), identity=f"{name} {digest}")
     return Metric(name=name, function=found(index), identity=name, positive=positive)
-
-
-def _some(classes: Sequence[str]) -> str:
-    return ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
 
 
 TOP1 = Metric(name="top1", function=top1, identity="top1")

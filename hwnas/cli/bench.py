@@ -25,12 +25,32 @@ def _prediction(answer: BenchAnswer) -> str:
     return f"predicted {answer.predicted_ms:.4f} ms ({answer.relative_error:+.1%})"
 
 
+def _tails(answer: BenchAnswer, bundle: Path) -> str:
+    """High quantiles and throughput, in words; a quantile with too few runs says how many it needs."""
+    from hwnas.timing import runs_for
+
+    known = [f"{name} {ms:.4f} ms" for name, ms in (("p95", answer.p95_ms), ("p99", answer.p99_ms)) if ms is not None]
+    images = "one image" if answer.batch == 1 else f"{answer.batch} images"
+    known.append(f"{answer.images_per_s:,.4g} images/s (one stream, {images} a run)")
+    text = ", ".join(known)
+    missing = [(name, runs_for(q)) for name, q in (("p95", 0.95), ("p99", 0.99)) if answer.runs < runs_for(q)]
+    if missing:
+        needs = " and ".join(f"{name} needs {runs:,} runs" for name, runs in missing)
+        again = f"hwnas bench {shlex.quote(str(bundle))} --runs {missing[-1][1]}"
+        text += f"; {needs}, there were {answer.runs:,}: {again}"
+    return text
+
+
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
     budget: Annotated[
         str | None, typer.Option(help="Latency budget to compare with, such as 0.8ms; by default the bundle's.")
     ] = None,
     fail_over_budget: Annotated[bool, typer.Option("--fail-over-budget", help=FAIL_OVER_BUDGET)] = False,
+    runs: Annotated[
+        int | None,
+        typer.Option(help="Least number of timed runs; p95 needs 200 of them, p99 1,000. By default the protocol's."),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Check that a bundle is unchanged, time it on this host, and compare with its prediction."""
@@ -39,7 +59,7 @@ def bench(
     from hwnas.errors import TooNoisy
 
     with shown_progress() as progress:
-        answer = workflows.bench(bundle, budget=budget, require_budget=fail_over_budget, progress=progress)
+        answer = workflows.bench(bundle, budget=budget, require_budget=fail_over_budget, runs=runs, progress=progress)
     if answer.target != answer.predicted_for:
         typer.echo(
             f"note: this bundle was predicted for {answer.predicted_for}, but is timed on {answer.target}", err=True
@@ -55,6 +75,7 @@ def bench(
             + (f"; timed on core {answer.cores}" if answer.cores else "")
             + (f" ({answer.cores_note})" if answer.cores_note else "")
         )
+        typer.echo(_tails(answer, bundle))
         if answer.budget_ms is not None:
             typer.echo(verdict(answer.measured_ms, answer.budget_ms, too_noisy=answer.too_noisy))
     if answer.too_noisy:

@@ -100,7 +100,7 @@ def detect(
     text = toml_text(device)
     if path:
         if path.is_file() and path.read_bytes() != text.encode() and not (force or same):
-            raise OutputError(f"{path} exists with another content; --force overwrites it, --out FILE writes elsewhere")
+            raise OutputError(f"{path} exists with another content; --force overwrites it, another --out keeps both")
         write_whole(path, text)
     if as_json:
         options.print_json({"device": _document(device), "file": str(path) if path else None})

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from hwnas.data.base import Split, check_split, stable_seed
 from hwnas.data.options import DataOptions, check_only
 from hwnas.data.photographs import Photographs, held_out, ordered
-from hwnas.errors import DataError, RuntimeUnavailable
+from hwnas.errors import DataError, RuntimeUnavailable, some
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -128,7 +128,7 @@ def _read(path: Path) -> dict[str, Dataset]:
     names = {"val": "validation", "valid": "validation"}
     splits = {names.get(name, name): rows for name, rows in found.items()}
     if len(splits) < len(found) or "train" not in splits or not splits.keys() & {"validation", "test"}:
-        raise DataError(f"{path} has the splits {', '.join(found)}; it needs train, and validation or test or both")
+        raise DataError(f"{path} has the splits {some(list(found))}; it needs train, and validation or test or both")
     if empty := [name for name, rows in found.items() if not len(rows)]:
         raise DataError(f"{path} has no images in {', '.join(empty)}; remove an empty split, or fill it")
     return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
@@ -150,7 +150,7 @@ def _columns(path: Path, features: Mapping[str, object]) -> tuple[str, str, tupl
     assert isinstance(kind, datasets.ClassLabel)
     classes = tuple(kind.names)
     if len(classes) < 2:
-        raise DataError(f"{path} has only the class {', '.join(classes)}; at least 2 are needed")
+        raise DataError(f"{path} has only the class {some(classes)}; at least 2 are needed")
     return images[0], labels[0], classes
 
 

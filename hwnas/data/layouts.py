@@ -13,7 +13,7 @@ from hwnas.data.base import Split, stable_seed
 from hwnas.data.decode import SUFFIXES
 from hwnas.data.options import DataOptions
 from hwnas.data.photographs import held_out
-from hwnas.errors import DataError
+from hwnas.errors import DataError, some
 
 Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
 SPLIT_NAMES: dict[str, Split] = {
@@ -102,10 +102,10 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def some(found: Sequence[str]) -> str:
-    """Names for a message: all if few, else the first ones."""
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return (", ".join(found[:_SHOWN]) or "nothing") + more
+def _entries_of(folder: Path) -> str:
+    """What a folder has, in words for a message: ``only a, b``, or ``it is empty``."""
+    found = names(folder)
+    return f"only {some(found)}" if found else "it is empty"
 
 
 def _from_folders(path: Path, skip: Collection[str]) -> dict[Split, Listing]:
@@ -121,10 +121,10 @@ def _from_folders(path: Path, skip: Collection[str]) -> dict[Split, Listing]:
 def _folders(path: Path) -> tuple[Path, Path]:
     """The train folder and the val folder."""
     if not (path / "train").is_dir():
-        raise DataError(f"{path} has no folder train, only {some(names(path))}; {LAYOUT}. {OTHER_LAYOUTS}")
+        raise DataError(f"{path} has no folder train, {_entries_of(path)}; {LAYOUT}. {OTHER_LAYOUTS}")
     val = [path / name for name in ("val", "validation") if (path / name).is_dir()]
     if not val:
-        raise DataError(f"{path} has no folder val or validation, only {some(names(path))}; {LAYOUT}")
+        raise DataError(f"{path} has no folder val or validation, {_entries_of(path)}; {LAYOUT}")
     if len(val) == 2:
         raise DataError(f"{path} has both val and validation; remove one")
     return path / "train", val[0]
@@ -153,7 +153,7 @@ def _listing(root: Path, folder: Path, skip: Collection[str], *, like: Listing |
         if (folder / entry).is_dir() and printable((folder / entry).relative_to(root).as_posix()) not in skip
     ]
     if not classes:
-        raise DataError(f"{folder} has no class folders, only {some(names(folder))}; {LAYOUT}")
+        raise DataError(f"{folder} has no class folders, {_entries_of(folder)}; {LAYOUT}")
     if like is not None and set(classes) != set(like):
         extra, missing = sorted(set(classes) - set(like)), sorted(set(like) - set(classes))
         raise DataError(
@@ -167,7 +167,7 @@ def _listing(root: Path, folder: Path, skip: Collection[str], *, like: Listing |
         images = list(images_below(root, folder / name))
         listing[name] = [image for image in images if printable(image) not in skip]
         if not listing[name]:
-            left = f"only {len(images)} that are left out" if images else f"only {some(names(folder / name))}"
+            left = f"only {len(images)} that are left out" if images else _entries_of(folder / name)
             raise DataError(
                 f"the class folder {folder / name} has no images, {left}; "
                 f"images end in {', '.join(SUFFIXES)}. Add some or remove the folder"

@@ -142,6 +142,8 @@ class BundleManifest(Spec):
         predicted_ms: by the latency model; None if the target had no table of the space.
         measured_ms: p25 when the bundle was created; None before it was timed.
         measured_cores: logical cores of the measurement, e.g. ``4-5``; None if unknown.
+        measured_p95_ms, measured_p99_ms: of the same measurement; None with fewer than 200 and 1,000 runs.
+        measured_images_per_s: throughput of one stream at the recipe's batch; None before it was timed.
         budget_ms: latency budget of the search; None if there was none.
         accuracy: the metric of `parity`, usually top-1 accuracy, in the runtime on the test images, as a fraction.
         parity: agreement of its outputs with those of the torch network.
@@ -170,6 +172,9 @@ class BundleManifest(Spec):
     measured_ms: PositiveFloat | None
     # Omitted if None, so that older manifests keep their bytes.
     measured_cores: str | None = Field(default=None, pattern=r"^[0-9,-]+$", exclude_if=lambda cores: cores is None)
+    measured_p95_ms: PositiveFloat | None = Field(default=None, exclude_if=lambda ms: ms is None)
+    measured_p99_ms: PositiveFloat | None = Field(default=None, exclude_if=lambda ms: ms is None)
+    measured_images_per_s: PositiveFloat | None = Field(default=None, exclude_if=lambda rate: rate is None)
     budget_ms: PositiveFloat | None
     accuracy: float
     parity: ParityReport

@@ -338,7 +338,7 @@ def check_origin(old: LatencyTable | None, origin: TableOrigin) -> None:
     if old is not None and old.manifest.origin != origin:
         raise TableMismatch(
             f"the table of {old.target.name} was {old.manifest.origin}; {origin} rows cannot be added to it, because "
-            "their times are not comparable. --replace drops the old table, --tables DIR writes elsewhere"
+            "their times are not comparable. --replace drops the old table, --tables with another folder keeps both"
         )
 
 

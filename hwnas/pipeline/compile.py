@@ -117,6 +117,9 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
             update={
                 "measured_ms": timed["bundle"]["measured_ms"],
                 "measured_cores": timed["bundle"].get("cores") or None,  # missing in stages of older versions
+                "measured_p95_ms": timed["bundle"].get("p95_ms"),  # these, too
+                "measured_p99_ms": timed["bundle"].get("p99_ms"),
+                "measured_images_per_s": timed["bundle"].get("images_per_s"),
             }
         ),
     )

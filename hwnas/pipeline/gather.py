@@ -14,6 +14,7 @@ import numpy as np
 
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.manifest import ParityReport
+from hwnas.errors import some
 from hwnas.latency import LatencyModel, LatencyTable, read_table
 from hwnas.latency.manifest import Validation
 from hwnas.latency.model import slot_latencies
@@ -80,7 +81,7 @@ def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
                     **({"folder": Path(job.data.path).name} if job.data.path else {}),
                     "fingerprint": context.data.fingerprint(),
                     **_how_read(context),
-                    "classes": f"{len(classes)}: {', '.join(map(str, classes))}",
+                    "classes": f"{len(classes)}: {some(classes)}",
                 }
             ),
             "Training": _texts(
@@ -293,6 +294,7 @@ def slot_costs(model: LatencyModel, found: Mapping[str, int]) -> list[SlotCost]:
                     op=op.key if op else None,
                     found_ms=of_found.get(slot.name, 0.0),
                     largest_ms=of_largest.get(slot.name, 0.0),
+                    fixed=set(slot.variables) <= {"resolution"},
                 )
             )
     return costs

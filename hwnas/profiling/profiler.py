@@ -146,7 +146,7 @@ def _check_version(old: LatencyTable | None, target: Target, versions: Mapping[s
     if before != versions[runtime]:
         raise TableMismatch(
             f"the table of {target.name} was measured with {runtime} {before}, and {versions[runtime]} is installed: "
-            "their rows are not mixed. --replace drops the old table, --tables DIR writes elsewhere"
+            "their rows are not mixed. --replace drops the old table, --tables with another folder keeps both"
         )
 
 
@@ -156,7 +156,7 @@ def _check_machine(old: LatencyTable | None, target: Target, machine: Machine) -
         raise TableMismatch(
             f"the table of {target.name} was measured on another machine ({'; '.join(differences)}): their rows are "
             "not mixed. Give this one a name of its own with `hwnas devices detect --save --name "
-            f"{target.device.name}-2`; --replace drops the table, --tables DIR writes elsewhere"
+            f"{target.device.name}-2`; --replace drops the table, --tables with another folder keeps both"
         )
 
 

@@ -83,6 +83,7 @@ class SlotCost(Spec):
     """Milliseconds of a slot in the result and in the largest network, and the op of the former.
 
     The sum over the slots is the prediction. A slot may be negative: for slots in every network only the sum is known.
+    `fixed` slots have the same op in every network of a resolution; runs of older versions do not say so.
     """
 
     slot: str
@@ -90,6 +91,7 @@ class SlotCost(Spec):
     op: str | None
     found_ms: Difference
     largest_ms: Difference
+    fixed: bool = Field(default=False, exclude_if=lambda fixed: not fixed)
 
 
 class TableCell(Spec):

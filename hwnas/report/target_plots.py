@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
 
-from hwnas.report.figures import Network, RunFigures, TableRow, TargetFigures
+from hwnas.report.figures import Network, RunFigures, SlotCost, TableRow, TargetFigures
 from hwnas.report.plots import COLOURS, Plot, arch_lines, arch_text, base_figure, ms, percent, signed
 
 _CELLS_WITH_TEXT = 12  # largest number of columns of a heat map with text
@@ -224,9 +224,37 @@ def _errors(target: TargetFigures, prefix: str) -> Plot:
     )
 
 
+def merged_slots(slots: Sequence[SlotCost]) -> tuple[list[SlotCost], list[str]]:
+    """Slots whose costs are not negative: if one is, those that the fit cannot distinguish become one.
+
+    These are the negative ones and those with the same op in every network: constants that add up to 0 could be added
+    to them without a change of any prediction. If their sum is still negative, the cheapest other slots join.
+
+    Returns:
+        The slots, with the merged one last; and the names of its parts, none if no cost is negative.
+    """
+    if min(min(s.found_ms, s.largest_ms) for s in slots) >= 0:
+        return list(slots), []
+    names = {s.slot for s in slots if s.fixed or min(s.found_ms, s.largest_ms) < 0}
+    rest = sorted((s for s in slots if s.slot not in names), key=lambda s: s.largest_ms, reverse=True)
+    while rest and min(_total(slots, names)) < 0:
+        names.add(rest.pop().slot)
+    parts = [s for s in slots if s.slot in names]
+    found_ms, largest_ms = _total(slots, names)
+    group = " + ".join(dict.fromkeys(s.group for s in parts))
+    ops = ", ".join(s.op for s in parts if s.op) or None
+    together = SlotCost(slot="merged", group=group, op=ops, found_ms=found_ms, largest_ms=largest_ms)
+    return [*(s for s in slots if s.slot not in names), together], [s.slot for s in parts]
+
+
+def _total(slots: Sequence[SlotCost], names: Collection[str]) -> tuple[float, float]:
+    """The milliseconds of some slots together, in the result and in the largest network."""
+    return sum(s.found_ms for s in slots if s.slot in names), sum(s.largest_ms for s in slots if s.slot in names)
+
+
 def _slots(target: TargetFigures, prefix: str) -> Plot:
     """Where the milliseconds go: one bar per slot, with the largest network's bar behind it."""
-    slots = target.slots
+    slots, merged = merged_slots(target.slots)
     total = sum(s.found_ms for s in slots)
     groups: dict[str, float] = {}
     for s in slots:
@@ -266,8 +294,8 @@ def _slots(target: TargetFigures, prefix: str) -> Plot:
             + ", ".join(f"{group} takes {value / total:.0%}" for group, value in groups.items())
             + f". The most goes to {costly}."
         ),
-        note="The slots add up to the prediction. For slots in every network only the sum is known, so one of them may "
-        "be below 0.",
+        note="The bars add up to the prediction."
+        + (f" The fit cannot distinguish {', '.join(merged)}, so the bar merged has their sum." if merged else ""),
         figure=figure,
         columns=("slot", "group", "found (ms)", "share", "largest (ms)", "op"),
         rows=[

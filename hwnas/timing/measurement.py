@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,12 +15,23 @@ from hwnas.targets import Chosen
 from hwnas.timing.protocol import Protocol, order_of
 
 _FEW = 8
+_BEYOND = 10  # runs that are expected above a high quantile
 _WINDOW = 15  # visits, about a tenth of a second: other load on the machine changes within a pass
 _POLISH = 8  # rounds; it converges after four or five
 # On a busy machine less than a tenth of the visits may be quiet.
 _QUIET = 0.05  # quantile of the visits' drift that is set to 1
 _CALM = 1.1  # visits with a smaller drift are calm
 _LEAST = 1 / 8  # smallest share of a program's visits to use, the calmest ones
+
+
+def runs_for(q: float) -> int:
+    """Timed runs that a high quantile needs: 200 for p95, 1,000 for p99.
+
+    Ten runs are expected above the quantile. The distribution-free 95% interval of a quantile, between two order
+    statistics, exists from 59 and 299 runs on (David and Nagaraja, "Order Statistics", 2003, section 7.1) if runs are
+    independent; consecutive runs are not.
+    """
+    return math.ceil(round(_BEYOND / (1 - q), 6))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +104,21 @@ class Measurement:
         if steady:
             return _steady_quantile(passes, self.drift[:, list(self.samples_ms).index(name)], q)
         return float(np.quantile(np.concatenate(passes), q))
+
+    def runs(self, name: str) -> int:
+        """Number of timed runs of a program."""
+        return sum(map(len, self.samples_ms[name]))
+
+    def tail_ms(self, name: str, q: float) -> float | None:
+        """A high quantile of all samples of a program, in milliseconds; None if it has too few (`runs_for`).
+
+        It is not corrected for drift: rare slow runs are what it is about.
+        """
+        return self.quantile_ms(name, q) if self.runs(name) >= runs_for(q) else None
+
+    def mean_ms(self, name: str) -> float:
+        """The mean of all samples of a program, in milliseconds."""
+        return float(np.mean(np.concatenate(self.samples_ms[name])))
 
     def p25_ms(self, name: str) -> float:
         """The figure for predictions: the 25% quantile corrected for drift, in milliseconds."""

@@ -359,6 +359,8 @@ class BenchAnswer(Answer):
     Attributes:
         target: the measured device and the recipe.
         predicted_for: the target of the bundle.
+        p95_ms, p99_ms: None with fewer than 200 and 1,000 timed runs.
+        images_per_s: throughput of one run of `batch` images after the other.
         predicted_ms, relative_error: None for a bundle without a prediction.
         over_budget: measured over budget, minus 1: above 0 if the budget is exceeded; None without a budget.
         saturates: why outputs for other images may differ on this host; None if they cannot.
@@ -369,6 +371,11 @@ class BenchAnswer(Answer):
     measured_ms: float
     p50_ms: float
     p90_ms: float
+    p95_ms: float | None
+    p99_ms: float | None
+    runs: int
+    images_per_s: float
+    batch: int
     predicted_ms: float | None
     relative_error: float | None
     budget_ms: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hwnas.errors import InfeasibleBudget, InvalidValue, SpecError, TableError, UnknownName
+from hwnas.errors import InfeasibleBudget, InvalidValue, SpecError, TableError, UnknownName, some
 from hwnas.search import Objective, check_feasible, latency_objective, parse_budget, resource
 from hwnas.search.objectives import RESOURCES
 from hwnas.search.problem import Constraints
@@ -27,7 +27,9 @@ def check_one_recipe(target: str | None, who: str) -> None:
         InvalidValue: the target is every recipe of a device.
     """
     if target is not None and target.endswith(_ALL_RECIPES):
-        raise InvalidValue(f"{who} one recipe, not for --target {target}; use {target[:-1]}RECIPE")
+        device = target.removesuffix(_ALL_RECIPES)
+        names = [f"{device}/{each.recipe.name}" for each in targets_of(device)]
+        raise InvalidValue(f"{who} one recipe, not for --target {target}; use one of: {some(names)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

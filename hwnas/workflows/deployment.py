@@ -201,6 +201,7 @@ def bench(
     *,
     budget: str | None = None,
     require_budget: bool = False,
+    runs: int | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> BenchAnswer:
@@ -210,12 +211,13 @@ def bench(
         bundle: folder of the bundle.
         budget: latency budget to compare with, ``0.8ms``; the bundle's if None.
         require_budget: raise before timing if there is no budget.
+        runs: least number of timed runs; those of the protocol if None.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked after every visit.
 
     Raises:
-        InvalidValue: the budget is not a latency, or is required and missing; the process does not have the cores that
-            the recipe needs.
+        InvalidValue: the budget is not a latency, or is required and missing; `runs` is not positive; the process does
+            not have the cores that the recipe needs.
         BundleError: the bundle was changed, cannot be run, or its outputs differ on this host.
         RuntimeUnavailable: its runtime cannot run on this host.
     """
@@ -229,7 +231,7 @@ def bench(
     if require_budget and budget_ms is None:
         raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {shlex.quote(str(bundle))} --budget 0.8ms")
     here = this_device(opened.manifest.recipe.facts.kind)
-    result = replace(measure(opened, here, protocol=protocol, progress=progress), budget_ms=budget_ms)
+    result = replace(measure(opened, here, protocol=protocol, runs=runs, progress=progress), budget_ms=budget_ms)
     return BenchAnswer(
         **asdict(result),
         over_budget=result.over_budget,

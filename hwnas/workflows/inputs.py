@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import DataError, OutputError, SpecError
+from hwnas.errors import DataError, OutputError, SpecError, some
 from hwnas.files.atomic import reason_of
 from hwnas.files.untrusted import parse_json
 
@@ -179,12 +179,12 @@ def reopen_data(facts: SupernetFacts) -> Data:
     else:  # of an older version, or a dataset without options
         options = older_options(facts.domain.in_channels) if name in ("images", "huggingface") else DataOptions()
     if path and not Path(str(path)).exists():
-        raise DataError(f"{path}, the supernet's images, does not exist; name their folder with --data-path FOLDER")
+        raise DataError(f"{path}, the supernet's images, does not exist; add --data-path with their present folder")
     data = open_data(str(name), path=Path(str(path)) if path else None, recorded=True, options=options)
     if list(data.classes) != facts.classes:
         raise DataError(
-            f"the supernet was trained on the classes {', '.join(facts.classes)}, but {path or data.name} now has "
-            f"{', '.join(data.classes)}: restore the data, name another folder with --data-path, or train again"
+            f"the supernet was trained on the classes {some(facts.classes)}, but {path or data.name} now has "
+            f"{some(data.classes)}: restore the data, name another folder with --data-path, or train again"
         )
     return data
 

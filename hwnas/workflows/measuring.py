@@ -83,7 +83,7 @@ def profile(
         if tables is None and not path.is_file() and shipped:
             log.warning(
                 "your table of %s will replace the shipped one, %s, for every space, because figures of two machines "
-                "are not mixed. --tables DIR writes elsewhere",
+                "are not mixed. --tables with another folder keeps both",
                 wanted.name,
                 shipped,
             )

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from hwnas.errors import InvalidValue, UnknownName
+from hwnas.errors import InvalidValue, UnknownName, some
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import FinetuneAnswer, TrainAnswer
@@ -344,8 +344,8 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
     theirs, side = supernet.space, space.largest["resolution"]
     if theirs.in_channels != data.in_channels or facts.classes != list(data.classes):
         raise InvalidValue(
-            f"the teacher {folder} has {theirs.in_channels} channels and the classes {', '.join(facts.classes)}; "
-            f"{data.name} has {data.in_channels} channels and {', '.join(data.classes)}"
+            f"the teacher {folder} has {theirs.in_channels} channels and the classes {some(facts.classes)}; "
+            f"{data.name} has {data.in_channels} channels and {some(data.classes)}"
         )
     sides = theirs.variable("resolution").values
     if side not in sides:

@@ -25,6 +25,11 @@ def bench(monkeypatch, hwnas_cli):
             measured_ms=measured_ms,
             p50_ms=measured_ms,
             p90_ms=measured_ms,
+            p95_ms=measured_ms,
+            p99_ms=None,
+            runs=250,
+            images_per_s=4e3 / measured_ms,
+            batch=4,
             predicted_ms=1.0,
             relative_error=measured_ms - 1,
             budget_ms=budget_ms,
@@ -51,6 +56,15 @@ def test_without_the_option_it_says_so_and_ends_well(bench):
     ran = bench(0.88, 1.0)
     assert (ran.code, "within the budget of 1 ms, 12% below it" in ran.out) == (0, True)
     assert "budget" not in bench(0.88, None).out
+
+
+def test_quantiles_with_too_few_runs_say_how_many_they_need(bench):
+    ran = bench(0.8, None)
+    assert "p95 0.8000 ms, 5,000 images/s (one stream, 4 images a run); p99 needs 1,000 runs" in ran.out
+    assert "there were 250: hwnas bench my-bundle --runs 1000" in ran.out
+    assert "p99 0" not in ran.out
+    answer = json.loads(bench(0.8, None, "--json").out)
+    assert (answer["p95_ms"], answer["p99_ms"], answer["runs"], answer["images_per_s"]) == (0.8, None, 250, 5000.0)
 
 
 def test_fail_over_budget(bench):

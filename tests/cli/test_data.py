@@ -83,7 +83,7 @@ def test_options_are_stored_and_moved_data_are_found(hwnas_cli, refused, images,
     evaluate = ("subnet", "eval", "--supernet", "net", "--calibration-images", 8, "--json")
     before = json.loads(hwnas_cli(*evaluate).out)
     images.rename(tmp_path / "elsewhere")
-    assert "does not exist; name their folder with --data-path FOLDER" in refused(*evaluate)
+    assert "does not exist; add --data-path with their present folder" in refused(*evaluate)
     again = hwnas_cli(*evaluate, "--data-path", tmp_path / "elsewhere")
     assert json.loads(again.out) == before
     assert len(list((tmp_path / "net").glob("evaluated-*.jsonl"))) == 1

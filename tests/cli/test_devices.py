@@ -131,7 +131,7 @@ def test_detect_save_can_be_repeated_and_spares_a_different_file(home: Path) -> 
     path.write_text(edited)
     refused = error("detect", "--save")
     assert isinstance(refused, OutputError)
-    assert str(refused) == f"{path} exists with another content; --force overwrites it, --out FILE writes elsewhere"
+    assert str(refused) == f"{path} exists with another content; --force overwrites it, another --out keeps both"
     assert path.read_text() == edited
     assert json.loads(run("detect", "--save", "--force", "--json").stdout)["file"] == str(path)
     assert read_spec(path, Device) == describe(HOST)

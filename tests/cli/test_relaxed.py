@@ -76,7 +76,7 @@ def test_what_is_refused(refused, words, tmp_path):
     assert "gdas" in refused(*words("--strategy", "gads"))
     assert "penalty" in refused(*words("--strategy", "gdas", "--penalty", "cubic"))
     assert "The fastest is predicted at" in refused(*words("--strategy", "gdas", budget="0.0001ms"))
-    assert "use this/RECIPE" in refused(*words("--strategy", "gdas", "--target", "this/*"))
+    assert "use one of: this/onnxruntime-cpu-fp32" in refused(*words("--strategy", "gdas", "--target", "this/*"))
     (tmp_path / "search.toml").write_text("batch_sise = 4\n")
     assert "batch_sise" in refused(*words("--strategy", "gdas"))
     (tmp_path / "search.toml").write_text("learning_rate = -1\n")

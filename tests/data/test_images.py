@@ -258,7 +258,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 
 
 def test_no_train_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no folder train, only nothing"):
+    with pytest.raises(DataError, match="has no folder train, it is empty"):
         Images(tmp_path)
     (tmp_path / "training").mkdir()
     with pytest.raises(DataError, match="has no folder train, only training; an image folder has train/<class>/"):
@@ -282,9 +282,16 @@ def test_no_class_folders(tmp_path: Path) -> None:
         Images(tmp_path)
 
 
+def test_classes_that_differ_are_listed_in_part(root: Path) -> None:
+    for number in range(1000):
+        (root / "val" / f"class{number:03}").mkdir()
+    with pytest.raises(DataError, match=r"only in val: class000, .*, class019 and 980 more; only in train: none"):
+        Images(root)
+
+
 def test_an_empty_class_folder(root: Path) -> None:
     (root / "train" / "fox").mkdir()
-    with pytest.raises(DataError, match=r"the class folder .*train/fox has no images, only nothing"):
+    with pytest.raises(DataError, match=r"the class folder .*train/fox has no images, it is empty"):
         Images(root)
     (root / "train" / "fox" / "film.mp4").touch()
     with pytest.raises(DataError, match=re.escape("only film.mp4; images end in .jpg, .jpeg, .png, .webp, .bmp, .tif")):

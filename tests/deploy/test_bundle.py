@@ -16,7 +16,7 @@ import pytest
 from hwnas.accuracy import Evaluator
 from hwnas.deploy import Bundle, BundleManifest, bench, export, open_bundle, verify, write_bundle
 from hwnas.deploy.benchmark import summarise
-from hwnas.errors import BundleError, OutputError, ParityError
+from hwnas.errors import BundleError, InvalidValue, OutputError, ParityError
 from hwnas.latency import LatencyTable, load_model
 from hwnas.runtimes import open_session
 from hwnas.spaces import Domain, Space
@@ -374,8 +374,28 @@ def test_the_figures_are_the_measurements_quantiles(real: Bundle, this: Target) 
     )
     found = summarise(real, this.device, measured, "x")
     assert (found.measured_ms, found.p50_ms, found.p90_ms) == (2.0, 3.0, pytest.approx(4.6))
+    assert (found.p95_ms, found.p99_ms, found.runs, found.images_per_s) == (None, None, 5, pytest.approx(1e3 / 3))
     assert found.relative_error == 2.0 / real.manifest.predicted_ms - 1
     assert summarise(real, this.device, measured, "y").measured_ms == 9.0
+
+
+@pytest.mark.parametrize(("runs", "known"), [(199, (False, False)), (200, (True, False)), (1000, (True, True))])
+def test_high_quantiles_need_enough_runs(real: Bundle, this: Target, runs: int, known: tuple[bool, bool]) -> None:
+    samples = [[float(i + 1) for i in passes] for passes in (range(runs // 2), range(runs // 2, runs))]
+    measured = Measurement(samples_ms={"x": samples}, reference="x", protocol=Protocol(session_passes=1))
+    found = summarise(real, this.device, measured, "x")
+    assert (found.p95_ms is not None, found.p99_ms is not None) == known
+    assert found.p95_ms in (None, pytest.approx(1 + 0.95 * (runs - 1)))
+
+
+def test_a_bench_adds_sessions_until_there_are_enough_runs(real: Bundle, this: Target) -> None:
+    protocol = Protocol(visit_ms=0.01, min_runs=1, max_runs=3, session_passes=2, max_sessions=2, max_disagreement=9.0)
+    assert bench(real, this.device, protocol=protocol).runs <= 12
+    found = bench(real, this.device, protocol=protocol, runs=220)
+    assert 220 <= found.runs < 700
+    assert found.p95_ms is not None and found.p90_ms <= found.p95_ms
+    with pytest.raises(InvalidValue, match="must be positive, not 0; p99 needs 1,000"):
+        bench(real, this.device, protocol=protocol, runs=0)
 
 
 @pytest.mark.parametrize(("disagreement", "too_noisy"), [(0.05, False), (0.08, True)])

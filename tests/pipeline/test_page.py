@@ -14,12 +14,12 @@ import pytest
 from hwnas.cli.main import main
 from hwnas.errors import RuntimeUnavailable, SpecError
 from hwnas.pipeline.gather import table_rows, training_figures
-from hwnas.report.figures import FIGURES, read_figures
+from hwnas.report.figures import FIGURES, SlotCost, read_figures
 from hwnas.report.page import PAGE, page, write_page
 from hwnas.report.pictures import write_pngs
 from hwnas.report.plots import PALETTE, arch_lines, count, signed, size
 from hwnas.report.run_plots import run_plots
-from hwnas.report.target_plots import target_plots
+from hwnas.report.target_plots import merged_slots, target_plots
 from hwnas.spaces import make_space
 from hwnas.training.metrics import COLUMNS
 
@@ -113,6 +113,38 @@ def test_figures_are_those_of_the_answer(several, finished):
     assert chosen["stage1.block1"] == [[network["kernel_1_1"], network["expansion_1_1"]]]
     assert (out / target.bundle / "manifest.json").is_file()
     assert (out / PAGE).read_text() == page(several)
+
+
+def costs(**found):
+    """Slots with these milliseconds, double in the largest network; `fixed` are those whose names start with f."""
+    return [
+        SlotCost(slot=name, group="g", op="op", found_ms=ms, largest_ms=2 * ms, fixed=name.startswith("f"))
+        for name, ms in found.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("slots", "merged", "sum_ms"),
+    [
+        ({"f1": 0.2, "a": 0.5, "f2": 0.1}, [], None),
+        ({"f1": 0.2, "a": 0.5, "f2": -0.1}, ["f1", "f2"], 0.1),
+        ({"f1": 0.1, "a": 0.5, "b": 0.3, "f2": -0.2}, ["f1", "b", "f2"], 0.2),  # b is cheaper than a
+        ({"a": 0.5, "b": -0.1, "c": 0.3}, ["b", "c"], 0.2),  # no slot is marked, as in older runs
+    ],
+)
+def test_slots_that_the_fit_cannot_distinguish_share_a_bar(slots, merged, sum_ms, run):
+    given = costs(**slots)
+    kept, names = merged_slots(given)
+    assert names == merged
+    assert min(s.found_ms for s in kept) >= 0
+    assert sum(s.found_ms for s in kept) == pytest.approx(sum(slots.values()))
+    if sum_ms is not None:
+        assert kept[-1].found_ms == pytest.approx(sum_ms)
+        assert kept[-1].largest_ms == pytest.approx(2 * sum_ms)
+    target = run.targets[0].model_copy(update={"slots": given})
+    [plot] = [p for p in target_plots(run.model_copy(update={"targets": [target]}))[0] if p.name == "slots"]
+    assert all(x >= 0 for bars in plot.figure.data for x in bars.x)
+    assert (f"cannot distinguish {', '.join(merged)}" in plot.note) == bool(merged)
 
 
 def test_a_run_that_was_moved_has_the_same_page(finished, tmp_path):
