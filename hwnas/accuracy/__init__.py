@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hwnas.accuracy.model import AccuracyModel, check_enough, fit_accuracy, fit_on_subnets
     from hwnas.accuracy.oracle import BenchmarkTable, Oracle, read_benchmark
     from hwnas.accuracy.sample import spread_over_cost
+    from hwnas.accuracy.validation import Validation
 
 __all__ = [
     "AccuracyModel",
@@ -27,6 +28,7 @@ __all__ = [
     "Interval",
     "Metric",
     "Oracle",
+    "Validation",
     "check_enough",
     "difference_of",
     "figures_of",
@@ -50,5 +52,6 @@ __getattr__ = lazily(
         "model": ("AccuracyModel", "check_enough", "fit_accuracy", "fit_on_subnets"),
         "oracle": ("BenchmarkTable", "Oracle", "read_benchmark"),
         "sample": ("spread_over_cost",),
+        "validation": ("Validation",),
     },
 )

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from hwnas.accuracy.classification import figures_of
 from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.accuracy.metrics import TOP1, Metric
-from hwnas.data import Data, Split
+from hwnas.data import Augmentation, Data, Split
+from hwnas.data.base import USUAL
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.nn import channels_last
@@ -81,6 +82,7 @@ class Evaluator:
             fewer.
         seed: of the calibration images.
         metric: what is evaluated, and what a search with this evaluator maximises.
+        augmentation: of the images of the BN re-calibration (`hwnas.data.augment.calibration_augmentation`).
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Evaluator:
         calibration_images: int = 2000,
         seed: int,
         metric: Metric = TOP1,
+        augmentation: Augmentation = USUAL,
     ) -> None:
         self.supernet = supernet
         self.data = data
@@ -99,6 +102,7 @@ class Evaluator:
         self.calibration_images = min(calibration_images, data.size("train"))
         self.seed = seed
         self.metric = metric
+        self.augmentation = augmentation
 
     def journal(self, folder: Path, weights: str) -> Journal:
         """The journal of evaluations of a supernet with these settings; other settings have other journals.
@@ -117,6 +121,7 @@ class Evaluator:
             "calibration_images": self.calibration_images,
             "seed": self.seed,
             **({} if self.metric is TOP1 else {"metric": self.metric.identity}),
+            **({} if self.augmentation.crop else {"augmentation": self.augmentation.model_dump(mode="json")}),
         }
         key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
         return Journal(folder / f"evaluated-{key}.jsonl", subject)
@@ -134,7 +139,10 @@ class Evaluator:
 
         def batches() -> Iterator[Tensor]:
             for i, done in enumerate(range(0, count, size)):
-                yield self.data.train_batch(i, size, archs[0]["resolution"], seed=self.seed)[0][: count - done]
+                images, _ = self.data.train_batch(
+                    i, size, archs[0]["resolution"], seed=self.seed, augmentation=self.augmentation
+                )
+                yield images[: count - done]
                 progress("re-calibrating BN", min(count, done + size), count)
 
         recalibrate_all(networks, batches())

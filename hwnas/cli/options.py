@@ -13,6 +13,7 @@ from hwnas.errors import InvalidValue
 
 if TYPE_CHECKING:
     from hwnas.data.options import DataOptions
+    from hwnas.workflows import FinetuneAnswer, TrainAnswer
 
 ARCH = (
     "File from `hwnas search`, report.json of `hwnas compile` (report.json:device/recipe if it has several targets), "
@@ -98,6 +99,9 @@ Metric = Annotated[
         help="What evaluations measure and the search maximises: {metrics}, recall@precision=0.9, or "
         "path/to/file.py:function."
     ),
+]
+TrainingMetric = Annotated[
+    str, typer.Option(help="What validations measure: {metrics}, recall@precision=0.9, or path/to/file.py:function.")
 ]
 Positive = Annotated[str | None, typer.Option(help="Class of the metric, for f1, auc and recall@precision.")]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
@@ -219,3 +223,14 @@ def held_confidence(confidence: float | None, no_margin: bool) -> float | None:
 def print_json(document: object) -> None:
     """Print one JSON document to stdout."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=not takes_unicode()))
+
+
+def echo_validation(answer: TrainAnswer | FinetuneAnswer) -> None:
+    """Print why a training ended early, and the validation of its weights."""
+    if answer.stopped:
+        typer.echo(answer.stopped)
+    if found := answer.validation:
+        typer.echo(
+            f"largest network after update {found['step']:.0f}: {answer.metric} {found['validation']:.2%} on "
+            f"validation images, {found['training']:.2%} on training images"
+        )

@@ -94,6 +94,8 @@ def finetune(
             help=f"Passes over the training images, instead of the config's steps; {EPOCHS} without one.", min=1
         ),
     ] = None,
+    metric: options.TrainingMetric = "top1",
+    positive: options.Positive = None,
     teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
@@ -112,6 +114,8 @@ def finetune(
             data_path=data_path,
             training=training,
             epochs=epochs,
+            metric=metric,
+            positive=positive,
             teacher=teacher,
             accelerator=accelerator,
             devices=devices,
@@ -124,3 +128,4 @@ def finetune(
         options.print_json(answer.document())
     else:
         typer.echo(f"fine-tuned for {answer.steps} steps: {out}")
+        options.echo_validation(answer)

@@ -32,6 +32,8 @@ def train(
     training: options.Training = None,
     steps: Annotated[int | None, typer.Option(help="Total updates, instead of the config's.", min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per update, instead of the config's.", min=1)] = None,
+    metric: options.TrainingMetric = "top1",
+    positive: options.Positive = None,
     teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
@@ -58,6 +60,8 @@ def train(
             training=training,
             steps=steps,
             batch_size=batch_size,
+            metric=metric,
+            positive=positive,
             teacher=teacher,
             accelerator=accelerator,
             devices=devices,
@@ -70,3 +74,4 @@ def train(
         options.print_json(answer.document())
     else:
         typer.echo(f"trained {answer.space} on {data} for {answer.steps} steps: {out}")
+        options.echo_validation(answer)

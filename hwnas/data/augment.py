@@ -84,6 +84,18 @@ class Augmentation(Spec):
         return self.mixup > 0 or self.cutmix > 0
 
 
+def calibration_augmentation(trained: Augmentation) -> Augmentation:
+    """The augmentation of images that re-calibrate BN after a training: the usual one, if the training crops images.
+
+    A training without crops sees whole images, turned and moved; statistics of small parts of them would not be its
+    own. Colours, mixing and erasing are left out in both cases.
+    """
+    if trained.crop:
+        return Augmentation()
+    kept = {"crop", "flip", "flip_vertical", "quarter_turns", "shift"}
+    return Augmentation.model_validate(trained.model_dump(include=kept))
+
+
 def preset(name: str) -> Augmentation:
     """The augmentation of a preset.
 

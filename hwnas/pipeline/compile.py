@@ -19,7 +19,7 @@ from hwnas.progress import Progress, silent
 from hwnas.report.page import write_page
 from hwnas.report.text import write_report
 from hwnas.search import check_feasible
-from hwnas.training.processes import started_by_training
+from hwnas.training.launchers import started_by_training
 
 
 def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Progress = silent) -> Result:

@@ -28,8 +28,8 @@ from hwnas.spaces import Domain, Space, base_of
 from hwnas.supernet import read_facts
 from hwnas.targets import Target, detect_host, resolve_target
 from hwnas.timing.host import check_host, runtime_versions
+from hwnas.training.launchers import launcher, started_by_training
 from hwnas.training.losses import check_fit
-from hwnas.training.processes import launcher, started_by_training
 from hwnas.workflows.training import check_devices
 
 
@@ -242,6 +242,8 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
         "seed": job.seed,
         "versions": {name: versions[name] for name in ("hwnas", "torch")},
         **_runs_on(job.training),
+        # With patience, validations decide which weights are kept.
+        **(_metric(job, context.data) if job.training.patience else {}),
     }
 
     def train_of(data_inputs: Mapping[str, str]) -> Stage:

@@ -146,7 +146,7 @@ def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
 def train_stage(context: Context, folder: Path) -> Result:
     """Train a supernet."""
     job, training = context.job, context.job.training
-    train_into(
+    history = train_into(
         folder,
         Supernet(context.space, seed=job.seed),
         context.data,
@@ -160,10 +160,12 @@ def train_stage(context: Context, folder: Path) -> Result:
         ),
         seed=job.seed,
         data_facts=context.data_facts,
+        metric=job.accuracy.metric,
+        positive=job.accuracy.positive,
         teacher=Path(training.teacher) if training.teacher else None,
         progress=context.progress,
     )
-    return {"steps": training.steps}
+    return {"steps": history.found[-1].step if history.stopped else training.steps}
 
 
 def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:

@@ -77,6 +77,11 @@ class TrainConfig(Spec):
         sort_channels: before each phase but the first, the channels inside blocks are sorted by importance, so that
             smaller expansions inherit the most important ones. Channels between blocks stay where they are.
         checkpoint_every: updates between two checkpoints.
+        validate_every: updates between two validations of the largest network; 0 for none; by default a tenth of the
+            training, but at least 100.
+        validation_images: largest number of images of a validation, of the validation split and of the training split.
+        patience: validations of the last phase without a better one, after which the training ends. The weights of the
+            best validation are then kept. None: train to the end, and keep the last weights.
         augmentation: a table, or the name of a preset (`hwnas.data.augment.PRESETS`).
     """
 
@@ -100,6 +105,9 @@ class TrainConfig(Spec):
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     sort_channels: bool = True
     checkpoint_every: PositiveInt = 50
+    validate_every: int | None = Field(default=None, ge=0, exclude_if=lambda every: every is None)
+    validation_images: PositiveInt = Field(default=1000, exclude_if=lambda images: images == 1000)
+    patience: PositiveInt | None = Field(default=None, exclude_if=lambda patience: patience is None)
     augmentation: Augmentation = Augmentation()
 
     @field_validator("augmentation", mode="before")
@@ -115,6 +123,12 @@ class TrainConfig(Spec):
             )
         if self.loss != "focal" and self.focal_gamma != 2.0:
             raise ValueError(f'focal_gamma = {self.focal_gamma:g} applies to loss = "focal" only')
+        return self
+
+    @model_validator(mode="after")
+    def _patience_has_validations(self) -> Self:
+        if self.patience and self.validate_every == 0:
+            raise ValueError(f"patience = {self.patience} counts validations; validate_every = 0 has none")
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,18 @@ from hwnas.nn.norm import at_least_single
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Domain, Space
 from hwnas.supernet.config import TrainConfig
-from hwnas.supernet.network import Supernet, weights_hash
+from hwnas.supernet.network import Supernet, extract, weights_hash
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
+from hwnas.training.alone import Alone, precision_of
 from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, checkpoint_subject
 from hwnas.training.loop import Loop, Update
 from hwnas.training.losses import LabelLoss, class_weights
 from hwnas.training.memory import fitting_batch, is_out_of_memory
+from hwnas.training.validation import History, Validated, Validator, due, history_of
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from hwnas.training.alone import Processes
 
 
 def train(
@@ -48,12 +51,13 @@ def train(
     *,
     seed: int,
     folder: Path,
-    fabric: Fabric | None = None,
+    fabric: Processes | None = None,
     teacher: nn.Module | None = None,
+    validator: Validator | None = None,
     resume: bool = True,
     until: int | None = None,
     progress: Progress = silent,
-) -> None:
+) -> History:
     """Train a supernet in place, or go on where a killed run of the same training left off.
 
     The result does not depend on whether it was interrupted, nor (up to rounding) on the number of processes: images,
@@ -65,16 +69,22 @@ def train(
         config: how.
         seed: of the images and the random subnets.
         folder: for the checkpoint and the metrics.
-        fabric: device, precision and processes, launched; this process's CPU in single precision if None.
+        fabric: device, precision and processes: an `Alone` or a launched `Fabric`; this process's CPU in single
+            precision if None.
         teacher: a separate teacher in evaluation mode, for images at the space's largest resolution.
+        validator: evaluates the largest network as often as the config says; no validations if None.
         resume: go on from a checkpoint in the folder; otherwise the first new one takes its place.
         until: pause behind that many updates, with a checkpoint and the weights as they would be kept; the same
             training goes on from there. None trains to the end.
         progress: callback, invoked after every step, in images.
 
+    Returns:
+        The validations. If the config has `patience`, the kept weights are those of the best one.
+
     Raises:
-        InvalidValue: the data is not of the space's channels and classes; the batch cannot be split among the
-            processes; a phase restricts what the space does not have; it shall pause where it has no updates.
+        InvalidValue: the config has `patience`, but there is no validator; the data is not of the space's channels
+            and classes; the batch cannot be split among the processes; a phase restricts what the space does not
+            have; it shall pause where it has no updates.
         CheckpointError: the folder holds a checkpoint of another training.
         TrainingDiverged: a loss is not a finite number.
         OutOfMemory: a batch does not fit.
@@ -86,16 +96,25 @@ def train(
             f"{data.name} has images of {data.in_channels} channels in {len(data.classes)} classes, the supernet takes "
             f"{supernet.space.in_channels} channels and tells {supernet.space.classes} classes apart"
         )
-    if fabric is None:
-        from hwnas.training.processes import make_fabric
-
-        fabric = make_fabric("cpu", 1, "32-true", alone=True)
+    fabric = fabric or Alone(torch.device("cpu"))
     check_batch(config.batch_size, fabric.world_size, config.augmentation)
+    if config.patience and validator is None:
+        raise InvalidValue(f"patience = {config.patience} counts validations, and this training has none; remove it")
     if until is not None and not 0 < until <= config.steps:
         raise InvalidValue(f"a training of {config.steps} updates pauses behind 1 to all of them, not {until}")
-    run = _Run(supernet, data, config, seed=seed, folder=folder, fabric=fabric, teacher=teacher, resume=resume)
+    run = _Run(
+        supernet,
+        data,
+        config,
+        seed=seed,
+        folder=folder,
+        fabric=fabric,
+        teacher=teacher,
+        validator=validator,
+        resume=resume,
+    )
     try:
-        run.go(until or config.steps, progress)
+        return run.go(until or config.steps, progress)
     except RuntimeError as error:
         if fabric.world_size > 1 and re.search("gloo|nccl", str(error), re.IGNORECASE):
             raise ProcessLost(
@@ -116,14 +135,16 @@ class _Run:
         *,
         seed: int,
         folder: Path,
-        fabric: Fabric,
+        fabric: Processes,
         teacher: nn.Module | None,
+        validator: Validator | None,
         resume: bool,
     ) -> None:
         self.supernet, self.data, self.config = supernet, data, config
-        self.seed, self.fabric, self.teacher = seed, fabric, teacher
+        self.seed, self.fabric, self.teacher, self.validator = seed, fabric, teacher, validator
         self.steps = Schedule(config.phases, supernet.space)
         self.average: dict[str, Tensor] = {}
+        self.history, self.best = History(begin=config.steps - config.phases[-1].steps), dict[str, Tensor]()
         weights = class_weights(config.class_weights, data)
         if weights is not None:
             weights = fabric.to_device(weights)
@@ -134,13 +155,16 @@ class _Run:
         if saved not in (None, images) and saved == (whole := data.fingerprint()):
             images = whole
         subject = _subject(supernet, images, config, seed, fabric, teacher)
+        if config.patience and validator:
+            subject["validation"] = validator.identity  # decides which weights are kept
         self.loop = Loop(folder, subject, resume=resume)
 
-    def go(self, end: int, progress: Progress) -> None:
+    def go(self, end: int, progress: Progress) -> History:
         """Train from the loop's checkpoint to the end, or to a pause behind `end` updates."""
         found = self.loop.found
         if found:
             self.supernet.load_state_dict(found.model)
+            self.history, self.best = history_of(found.validated, self.history.begin), dict(found.best)
         self.fabric.to_device(channels_last(self.supernet.train()))
         self.parameters = dict(self.supernet.named_parameters())
         if self.config.ema_decay:
@@ -148,7 +172,7 @@ class _Run:
             self.average = {name: self.fabric.to_device(tensor.detach().clone()) for name, tensor in start.items()}
         self.optimizer = self._optimizer(found.momentum if found else {})
         batches = self._batches(range(self.loop.done, end))
-        self.loop.run(
+        stopped = self.loop.run(
             lambda number: self._step(self.steps(number), batches),
             self._state,
             end=end,
@@ -157,11 +181,43 @@ class _Run:
             processes=self.fabric,
             progress=progress,
             metrics=True,
+            validate=self._validate,
+            ended=lambda: self.history.stop(self.config.patience) if self.config.patience else None,
         )
-        with torch.no_grad():
-            for name, tensor in self.average.items():
-                self.parameters[name].copy_(tensor)
+        if self.best and (stopped or self.loop.done == self.config.steps):
+            self.supernet.load_state_dict(self.best)
+        else:
+            self._use(self.average)
         self.supernet.eval()
+        return replace(self.history, stopped=stopped)
+
+    def _use(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy weights into the parameters of their names."""
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                self.parameters[name].copy_(tensor)
+
+    def _validate(self, done: int) -> dict[str, float] | None:
+        """Columns of the metrics from a validation of the largest network, with the weights that would be kept."""
+        if self.validator is None or not due(done, self.config.validate_every, self.config.steps):
+            return None
+        trained = {name: self.parameters[name].detach().clone() for name in self.average}
+        self._use(self.average)
+        arch, found = self.supernet.space.largest, (0.0, 0.0)
+        if self.fabric.is_global_zero:
+            found = self.validator(extract(self.supernet, arch), arch["resolution"])
+        found = self.fabric.broadcast(found)
+        self.history = replace(self.history, found=(*self.history.found, Validated(done, *found)))
+        if self.config.patience and self.history.best and self.history.best.step == done:
+            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.supernet.state_dict().items()}
+        self._use(trained)
+        return {"metric_training": found[0], "metric_validation": found[1]}
+
+    def _note(self, loss: float) -> str:
+        """The loss and the last validation, for the progress."""
+        if self.validator is None or not self.history.found:
+            return f"loss {loss:.3f}"
+        return f"loss {loss:.3f}, validation {self.validator.name} {self.history.found[-1].validation:.2%}"
 
     def _step(self, step: Step, batches: Iterator[tuple[Tensor, Tensor]]) -> Update:
         """The update of a step; the first of a phase begins it."""
@@ -172,7 +228,7 @@ class _Run:
             what=f"training the supernet ({step.phase.name})" if len(self.config.phases) > 1 else "training",
             done=step.number - step.begin + 1,
             total=step.phase.steps,
-            loss=losses["loss_largest"],
+            note=self._note(losses["loss_largest"]),
             phase=step.phase.name,
             figures={"learning_rate": step.learning_rate, **losses},
         )
@@ -328,6 +384,8 @@ class _Run:
             model=self.supernet.state_dict(),
             average=self.average,
             momentum={name: buffer for name, buffer in momentum.items() if buffer is not None},
+            best=self.best,
+            validated=self.history.found,
         )
 
     def _out_of_memory(self, images: Tensor) -> OutOfMemory:
@@ -365,7 +423,7 @@ def _resized(images: Tensor, arch: Arch) -> Tensor:
 
 
 def _subject(
-    supernet: Supernet, data: str, config: TrainConfig, seed: int, fabric: Fabric, teacher: nn.Module | None
+    supernet: Supernet, data: str, config: TrainConfig, seed: int, fabric: Processes, teacher: nn.Module | None
 ) -> dict[str, JsonValue]:
     """Tells one training from another."""
     return {
@@ -373,7 +431,7 @@ def _subject(
         "data": data,
         **config.model_dump(mode="json", exclude={"checkpoint_every"}),
         "seed": seed,
-        "precision": fabric.strategy.precision.precision,
+        "precision": precision_of(fabric),
         "initial weights": weights_hash(supernet.state_dict()),
         # Its BN statistics may be re-calibrated anew, and then differ in rounding.
         "teacher": teacher and weights_hash(dict(teacher.named_parameters())),

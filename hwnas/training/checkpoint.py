@@ -6,8 +6,8 @@ All that is random follows from the seed and the step, so there is no generator 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors
@@ -19,7 +19,7 @@ from hwnas.errors import CheckpointError
 from hwnas.files import write_whole
 
 CHECKPOINT = "checkpoint.safetensors"
-_PARTS = ("model", "average", "momentum")
+_PARTS = ("model", "average", "momentum", "best")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,16 @@ class Checkpoint:
         model: state of the supernet.
         average: moving averages of its parameters, by name; empty if none are kept.
         momentum: the optimizer's, by the parameter's name.
+        best: state with the best validation, where the training keeps it.
+        validated: numbers of each validation (`hwnas.training.validation.Validated`).
     """
 
     step: int
     model: Mapping[str, Tensor]
     average: Mapping[str, Tensor]
     momentum: Mapping[str, Tensor]
+    best: Mapping[str, Tensor] = field(default_factory=dict)
+    validated: Sequence[Sequence[float]] = ()
 
 
 def write_checkpoint(path: Path, subject: Mapping[str, JsonValue], state: Checkpoint) -> None:
@@ -53,7 +57,8 @@ def write_checkpoint(path: Path, subject: Mapping[str, JsonValue], state: Checkp
     tensors = {
         f"{part}.{name}": tensor.contiguous() for part in _PARTS for name, tensor in getattr(state, part).items()
     }
-    write_whole(path, safetensors.torch.save(tensors, {"subject": json.dumps(subject), "step": str(state.step)}))
+    metadata = {"subject": json.dumps(subject), "step": str(state.step), "validated": json.dumps(state.validated)}
+    write_whole(path, safetensors.torch.save(tensors, metadata))
 
 
 def checkpoint_subject(path: Path) -> dict[str, JsonValue]:
@@ -77,6 +82,7 @@ def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint 
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             theirs, step = dict(json.loads(metadata["subject"])), int(metadata["step"])
+            validated = json.loads(metadata.get("validated", "[]"))  # missing in files of older versions
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is not a checkpoint: {error}. Delete it to start anew.") from error
@@ -89,7 +95,7 @@ def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint 
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
-    return Checkpoint(step=step, **parts)
+    return Checkpoint(step=step, validated=validated, **parts)
 
 
 def _difference(name: str, there: JsonValue, now: JsonValue) -> str:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import JsonValue
 
 from hwnas.progress import Progress
@@ -23,23 +22,7 @@ from hwnas.training.metrics import Metrics
 from hwnas.training.threads import training_threads
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-
-@dataclass(frozen=True, slots=True)
-class Alone:
-    """This process, which trains alone. A `Fabric` describes several processes in the same terms.
-
-    Attributes:
-        device: that torch computes on.
-    """
-
-    device: torch.device
-    world_size: ClassVar[int] = 1
-    is_global_zero: ClassVar[bool] = True
-
-    def barrier(self) -> None:
-        """Return at once: there is no other process to wait for."""
+    from hwnas.training.alone import Processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +33,7 @@ class Update:
         what: name of the training, or of its phase, for the progress.
         done: updates of it that are over, this one included.
         total: all its updates.
-        loss: for the progress.
+        note: for the progress, such as the loss.
         phase: for the row of the metrics.
         figures: column of the metrics -> value, except for ``images_per_s``.
     """
@@ -58,7 +41,7 @@ class Update:
     what: str
     done: int
     total: int
-    loss: float
+    note: str
     phase: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
 
@@ -95,15 +78,16 @@ class Loop:
         end: int,
         batch_size: int,
         checkpoint_every: int,
-        processes: Fabric | Alone,
+        processes: Processes,
         progress: Progress,
         metrics: bool = False,
+        validate: Callable[[int], Mapping[str, float] | None] = lambda done: None,
         ended: Callable[[], str | None] = lambda: None,
     ) -> str | None:
         """Run the updates up to `end`. Return why they ended earlier, or None.
 
-        After each update come, in this order, the row of the metrics, the checkpoint where one is due, the progress and
-        `ended`: what the progress reports behind a checkpoint is never done again.
+        After each update come, in this order, `validate`, the row of the metrics, the checkpoint where one is due, the
+        progress and `ended`: what the progress reports behind a checkpoint is never done again.
 
         Args:
             update: does the update of a number, counted from 0. What it raises ends the loop, and the last checkpoint
@@ -115,6 +99,8 @@ class Loop:
             processes: that take part, each with a loop of its own; the main one writes the files.
             progress: callback, invoked after every update, in images.
             metrics: keep a row of each update in ``metrics.csv``; rows of updates that are done again are dropped.
+            validate: evaluates after a number of updates; returns columns of the metrics, or None if nothing was due.
+                Its time is not part of ``images_per_s``.
             ended: polled after every update; a reason ends the loop without a further checkpoint.
 
         Raises:
@@ -130,9 +116,12 @@ class Loop:
                 threads.step()
                 self.done += 1
                 now = time.monotonic()
+                if (found := validate(self.done)) is not None:
+                    threads.pause()
                 if rows:
-                    rows.record(self.done, report.phase, images_per_s=batch_size / (now - before), **report.figures)
-                before = now
+                    figures = {**report.figures, **(found or {})}
+                    rows.record(self.done, report.phase, images_per_s=batch_size / (now - before), **figures)
+                before = now if found is None else time.monotonic()
                 if self.done % checkpoint_every == 0 or self.done == end:
                     if rows:
                         rows.flush()  # an update that a checkpoint holds is not done again
@@ -145,7 +134,7 @@ class Loop:
                     report.done * batch_size,
                     report.total * batch_size,
                     unit="images",
-                    note=threads.noted(report.loss),
+                    note=threads.noted(report.note),
                 )
                 if reason := ended():
                     return reason

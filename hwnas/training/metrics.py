@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 METRICS = "metrics.csv"
-COLUMNS = ("step", "phase", "learning_rate", "loss_largest", "loss_smallest", "loss_random", "images_per_s")
+COLUMNS = (
+    "step",
+    "phase",
+    "learning_rate",
+    "loss_largest",
+    "loss_smallest",
+    "loss_random",
+    "images_per_s",
+    "metric_training",
+    "metric_validation",
+)
+_OLDER = 7  # columns of the first versions: the first of these
 
 
 class Metrics:
@@ -35,7 +46,8 @@ class Metrics:
         path = folder / METRICS
         try:
             rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines())) if path.is_file() else []
-            kept = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit() and int(row[0]) <= done]
+            whole = [row for row in rows if len(row) in (_OLDER, len(COLUMNS)) and row[0].isdigit()]
+            kept = [row + [""] * (len(COLUMNS) - len(row)) for row in whole if int(row[0]) <= done]
             write_whole(path, "".join(map(_line, [COLUMNS, *kept])))
             self._file = path.open("a", newline="", encoding="utf-8")
         except OSError as error:

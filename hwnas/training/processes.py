@@ -1,4 +1,4 @@
-"""Who starts the processes of a training: hwnas itself, or a launcher that has started several of them already.
+"""Trainings in several processes, which hwnas itself starts, or a launcher has started already.
 
 Fabric guesses from the environment. Within a Slurm allocation the guess is wrong: `salloc` and `sbatch` set the same
 variables as `srun`, but start one process, and Fabric then waits for the others for ever. So nothing is left to it.
@@ -7,24 +7,15 @@ variables as `srun`, but start one process, and Fabric then waits for the others
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
 
+from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.lsf import LSFEnvironment
-from lightning_fabric.plugins.environments.mpi import MPIEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from hwnas.errors import InvalidValue
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-_STARTED = "HWNAS_STARTED"  # set while hwnas starts processes: they have it, nothing that they start has
+from hwnas.training.launchers import STARTED, launcher
 
 
 class OwnProcesses(LightningEnvironment):
@@ -36,7 +27,7 @@ class OwnProcesses(LightningEnvironment):
 
     def __init__(self) -> None:
         super().__init__()
-        self._started = os.environ.pop(_STARTED, None) is not None
+        self._started = os.environ.pop(STARTED, None) is not None
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -67,11 +58,11 @@ class OwnProcesses(LightningEnvironment):
         """Start the other processes and connect to them."""
         # A rendezvous of torchrun's would be looked for in place of one among these processes.
         os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
-        os.environ[_STARTED] = "1"
+        os.environ[STARTED] = "1"
         try:
             fabric.launch()
         finally:
-            del os.environ[_STARTED]
+            del os.environ[STARTED]
 
 
 class SrunTasks(SLURMEnvironment):
@@ -105,96 +96,8 @@ class SrunTasks(SLURMEnvironment):
         """`Launcher.share` has checked them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launcher:
-    """A program that starts several processes of one command and numbers them in their environment.
-
-    Attributes:
-        name: of the program.
-        tasks: variable that holds the number of processes.
-        per_node: variable that holds how many of them run on one node, ``2`` or Slurm's ``2(x3)``.
-        needs: variables that must be there as well: where `tasks` alone may come from elsewhere.
-        environment: Fabric's way to take part.
-    """
-
-    name: str
-    tasks: str
-    per_node: str
-    needs: tuple[str, ...] = ()
-    environment: type[ClusterEnvironment]
-
-    def share(self, devices: int, environ: Mapping[str, str]) -> tuple[int, int]:
-        """Processes on each node, and the number of nodes.
-
-        Raises:
-            InvalidValue: it started another number of processes than `devices`, or unequally many on the nodes.
-        """
-        tasks = _count(environ, self.tasks) or 0
-        started = f"{self.name} started {tasks} processes of this command ({self.tasks}={environ[self.tasks]})"
-        if tasks != devices:
-            raise InvalidValue(
-                f"{started}, and --devices is {devices}: all of them train together, one device each. Give --devices "
-                f"{tasks}, or let {self.name} start 1 process, which starts the others itself"
-            )
-        per_node = _count(environ, self.per_node) if self.per_node in environ else tasks
-        if not per_node or tasks % per_node:
-            raise InvalidValue(
-                f"{started}, not equally many on each node ({self.per_node}={environ[self.per_node]}); start equally "
-                "many (srun --ntasks-per-node)"
-            )
-        return per_node, tasks // per_node
-
-
-LAUNCHERS = (
-    Launcher(
-        name="torchrun",
-        tasks="WORLD_SIZE",
-        per_node="LOCAL_WORLD_SIZE",
-        needs=("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK"),
-        environment=TorchElasticEnvironment,
-    ),
-    # `sbatch` sets SLURM_NTASKS and SLURM_PROCID for its script, too, but nothing of a step. The shell that `salloc` or
-    # `srun --pty` opens is a step of one task.
-    Launcher(
-        name="srun",
-        tasks="SLURM_STEP_NUM_TASKS",
-        per_node="SLURM_STEP_TASKS_PER_NODE",
-        needs=("SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
-        environment=SrunTasks,
-    ),
-    Launcher(
-        name="jsrun",
-        tasks="JSM_NAMESPACE_SIZE",
-        per_node="JSM_NAMESPACE_LOCAL_SIZE",
-        needs=("LSB_JOBID", "LSB_DJOB_RANKFILE", "JSM_NAMESPACE_LOCAL_RANK"),
-        environment=LSFEnvironment,
-    ),
-    Launcher(
-        name="mpirun",
-        tasks="OMPI_COMM_WORLD_SIZE",
-        per_node="OMPI_COMM_WORLD_LOCAL_SIZE",
-        environment=MPIEnvironment,
-    ),
-)
-
-
-def started_by_training() -> bool:
-    """Whether a training of this command started this process, to take part in it."""
-    return _STARTED in os.environ
-
-
-def launcher(environ: Mapping[str, str]) -> Launcher | None:
-    """The launcher that started several processes of this command, by its environment; None if nobody did."""
-    if _STARTED in environ:
-        return None
-    for one in LAUNCHERS:
-        if all(name in environ for name in one.needs) and (_count(environ, one.tasks) or 1) > 1:
-            return one
-    return None
-
-
 def make_fabric(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
-    """Devices, precision and processes of a training, not yet launched: `launch` does.
+    """Devices, precision and processes of a training, not yet launched: `launch` does. One process needs no Fabric.
 
     Args:
         accelerator: auto, cpu or cuda.
@@ -206,14 +109,13 @@ def make_fabric(accelerator: str, devices: int, precision: str, *, alone: bool =
         InvalidValue: a launcher started another number of processes.
         RuntimeError, ValueError, MisconfigurationException: the devices are not there.
     """
-    from lightning_fabric import Fabric
-
     nodes, environment = 1, None
     started_by = None if alone else launcher(os.environ)
     if started_by:
         devices, nodes = started_by.share(devices, os.environ)
         try:
-            environment = started_by.environment()
+            module, name = started_by.environment
+            environment = getattr(import_module(module), name)()
         except ModuleNotFoundError as error:
             raise InvalidValue(
                 f"{started_by.name} started this command, and taking part in that needs a package: {error}"
@@ -235,9 +137,3 @@ def launch(fabric: Fabric) -> None:
         environment.launch(fabric)
     else:
         fabric.launch()
-
-
-def _count(environ: Mapping[str, str], name: str) -> int | None:
-    """The number in a variable, ``2`` or ``2(x3)``; None if there is none."""
-    found = re.fullmatch(r"(\d+)(\(x\d+\))?", environ.get(name, ""))
-    return int(found[1]) if found else None

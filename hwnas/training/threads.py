@@ -117,9 +117,13 @@ class Threads:
             self._follow(elapsed / self._steps, busy)
         self._begin()
 
-    def noted(self, loss: float) -> str:
-        """What the progress of a training shows beside its images: the loss, and why there are fewer threads."""
-        return f"loss {loss:.3f}" + (f", {self.note}" if self.note else "")
+    def noted(self, text: str) -> str:
+        """What the progress of a training shows beside its images: a text, and why there are fewer threads."""
+        return f"{text}, {self.note}" if self.note else text
+
+    def pause(self) -> None:
+        """Leave the time since the last step out: the training did something else."""
+        self._begin()
 
     def _begin(self) -> None:
         self._steps, self._began = 0, self._clock()

@@ -86,19 +86,36 @@ class ValidationAnswer(Answer, Validation):
 
 
 class TrainAnswer(Answer):
-    """Result of `hwnas.workflows.train`: names of space and data, updates, and the supernet's folder."""
+    """Result of `hwnas.workflows.train`.
+
+    Attributes:
+        space: name of the space.
+        data: name of the dataset.
+        steps: updates that were done.
+        supernet: its folder.
+        metric: what the validation measured.
+        validation: of the kept weights, or the last one before: ``step``, and the metric of the largest network as a
+            fraction, on ``training`` and ``validation`` images; None if there was no validation.
+        stopped: why the training ended before its last update, if it did.
+    """
 
     space: str
     data: str
     steps: int
     supernet: str
+    metric: str
+    validation: dict[str, float] | None
+    stopped: str | None
 
 
 class FinetuneAnswer(Answer):
-    """Result of `hwnas.workflows.finetune`: updates, and the subnet's folder."""
+    """Result of `hwnas.workflows.finetune`: the subnet's folder; the rest as in `TrainAnswer`."""
 
     steps: int
     subnet: str
+    metric: str
+    validation: dict[str, float] | None
+    stopped: str | None
 
 
 class SubnetAnswer(Answer):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from hwnas.accuracy import Evaluator
-    from hwnas.data import Data, DataOptions
+    from hwnas.data import Augmentation, Data, DataOptions
     from hwnas.latency import LatencyModel
     from hwnas.spaces import Space
     from hwnas.supernet import SupernetFacts
@@ -217,6 +217,7 @@ def evaluator_of(
         UnknownName, InvalidValue: no such metric or class.
     """
     from hwnas.accuracy import Evaluator, parse_metric
+    from hwnas.data.augment import calibration_augmentation
     from hwnas.supernet import load_supernet
 
     network, facts = load_supernet(Path(supernet))
@@ -224,9 +225,23 @@ def evaluator_of(
     wanted = parse_metric(metric, facts.classes, positive)
     opened = data or reopen_data(facts)
     evaluator = Evaluator(
-        network, opened, images=images, calibration_images=calibration_images, seed=seed, metric=wanted
+        network,
+        opened,
+        images=images,
+        calibration_images=calibration_images,
+        seed=seed,
+        metric=wanted,
+        augmentation=calibration_augmentation(trained_augmentation(facts)),
     )
     return evaluator, facts
+
+
+def trained_augmentation(facts: SupernetFacts) -> Augmentation:
+    """The augmentation of a supernet's training; the usual one if its facts contain none, as after an import."""
+    from hwnas.data import Augmentation
+
+    found = facts.training.get("augmentation")
+    return Augmentation.model_validate(found) if isinstance(found, dict) else Augmentation()
 
 
 def read_arch(path: Path, target: str | None = None) -> tuple[dict[str, int], float | None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from hwnas.errors import InvalidValue, UnknownName, some
 from hwnas.progress import Progress, silent
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
     from hwnas.data import Data, DataOptions
     from hwnas.spaces import Space
     from hwnas.supernet import Supernet, SupernetFacts, TrainConfig
+    from hwnas.training.alone import Alone, Processes
+    from hwnas.training.validation import History
 
 Accelerator = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed"]
 ACCELERATORS, PRECISIONS = get_args(Accelerator), get_args(Precision)
 FINETUNING_EPOCHS = 3  # default without a training config
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -43,6 +48,8 @@ def train(
     training: Place | TrainConfig | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
+    metric: str = "top1",
+    positive: str | None = None,
     teacher: Place | None = None,
     accelerator: str = "auto",
     devices: int = 1,
@@ -64,6 +71,8 @@ def train(
         training: training config, or its TOML file.
         steps: total updates, instead of the config's.
         batch_size: images per update, instead of the config's.
+        metric: what validations measure (`hwnas.accuracy.parse_metric`).
+        positive: class of the metric.
         teacher: folder of a trained supernet whose largest network is an additional teacher.
         accelerator: auto, cpu or cuda.
         devices: total number of processes, one per device. The others run the same command; this call ends them.
@@ -90,7 +99,7 @@ def train(
     fabric = launched(accelerator, devices, precision, config=config)
     supernet = Supernet(chosen, seed=seed)
     with _alone_in(out, fabric):
-        train_into(
+        history = train_into(
             out,
             supernet,
             images,
@@ -98,11 +107,13 @@ def train(
             fabric,
             seed=seed,
             data_facts=facts,
+            metric=metric,
+            positive=positive,
             teacher=Path(teacher) if teacher else None,
             resume=resume,
             progress=progress,
         )
-    return TrainAnswer(space=chosen.name, data=images.name, steps=config.steps, supernet=str(out))
+    return TrainAnswer(space=chosen.name, data=images.name, supernet=str(out), **_outcome(config, history, metric))
 
 
 def finetune(
@@ -112,6 +123,8 @@ def finetune(
     data_path: Place | None = None,
     training: Place | TrainConfig | None = None,
     epochs: int | None = None,
+    metric: str = "top1",
+    positive: str | None = None,
     teacher: Place | None = None,
     accelerator: str = "auto",
     devices: int = 1,
@@ -128,6 +141,8 @@ def finetune(
         data_path: folder where the supernet's images are now, if they were moved.
         training: training config, or its TOML file.
         epochs: passes over the training images, instead of the config's steps; 3 without a config.
+        metric: as in `train`.
+        positive: as in `train`.
         teacher: as in `train`.
         accelerator: as in `train`.
         devices: as in `train`.
@@ -157,7 +172,7 @@ def finetune(
         config = config.lasting(math.ceil((epochs or FINETUNING_EPOCHS) * data.size("train") / config.batch_size))
     fabric = launched(accelerator, devices, precision, config=config)
     with _alone_in(out, fabric):
-        train_into(
+        history = train_into(
             out,
             net,
             data,
@@ -165,12 +180,26 @@ def finetune(
             fabric,
             seed=seed,
             data_facts=facts.data,
+            metric=metric,
+            positive=positive,
             teacher=Path(teacher) if teacher else None,
             resume=resume,
             started_from=facts,
             progress=progress,
         )
-    return FinetuneAnswer(steps=config.steps, subnet=str(out))
+    return FinetuneAnswer(subnet=str(out), **_outcome(config, history, metric))
+
+
+def _outcome(config: TrainConfig, history: History, metric: str) -> dict[str, Any]:
+    """Fields of an answer: updates, the validation of the kept weights, and why the training ended earlier."""
+    last = history.found[-1:]
+    kept = history.best if config.patience else (last[0] if last else None)
+    return {
+        "steps": last[0].step if history.stopped else config.steps,
+        "metric": metric,
+        "validation": kept._asdict() if kept else None,
+        "stopped": history.stopped,
+    }
 
 
 def config_of(
@@ -191,7 +220,7 @@ def config_of(
 
 def launched(
     accelerator: str, devices: int, precision: str, *, config: TrainConfig | None = None, alone: bool = False
-) -> Fabric:
+) -> Processes:
     """Processes, devices and precision of a training; several processes, started here, all return from this call.
 
     Args:
@@ -206,6 +235,12 @@ def launched(
             cannot be split evenly among the processes.
     """
     from hwnas.data.base import check_batch
+
+    one = _one_process(accelerator, devices, precision, alone=alone)
+    if config and one:
+        check_batch(config.batch_size, 1, config.augmentation)
+    if one:
+        return one
     from hwnas.training.processes import launch
     from hwnas.training.signals import end_together
 
@@ -214,8 +249,7 @@ def launched(
     if config:
         check_batch(config.batch_size, fabric.world_size, config.augmentation)
     with _refused(accelerator, devices):
-        if fabric.world_size > 1:
-            end_together(getattr(fabric.strategy.launcher, "procs", []))
+        end_together(getattr(fabric.strategy.launcher, "procs", []))
         launch(fabric)
     return fabric
 
@@ -226,8 +260,9 @@ def check_devices(accelerator: str, devices: int, precision: str) -> None:
     Raises:
         InvalidValue: unknown, or not available on this host.
     """
-    with _refused(accelerator, devices):
-        _fabric(accelerator, devices, precision, alone=True)
+    if _one_process(accelerator, devices, precision, alone=True) is None:
+        with _refused(accelerator, devices):
+            _fabric(accelerator, devices, precision, alone=True)
 
 
 @contextmanager
@@ -241,13 +276,27 @@ def _refused(accelerator: str, devices: int) -> Iterator[None]:
         raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
 
 
+def _one_process(accelerator: str, devices: int, precision: str, *, alone: bool) -> Alone | None:
+    """This process for a training in one process; None for a training in several.
+
+    Raises:
+        InvalidValue, UnknownName: unknown, or not available on this host.
+    """
+    from hwnas.training.alone import alone_on
+    from hwnas.training.launchers import launcher
+
+    for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
+        if given not in known:
+            raise UnknownName(what, given, known)
+    if devices != 1 or not (alone or launcher(os.environ) is None):
+        return None
+    return alone_on(accelerator, precision)
+
+
 def _fabric(accelerator: str, devices: int, precision: str, *, alone: bool) -> Fabric:
     from hwnas.training.processes import make_fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # hide the number of processes
-    for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
-        if given not in known:
-            raise UnknownName(what, given, known)
     return make_fabric(accelerator, devices, precision, alone=alone)
 
 
@@ -256,15 +305,17 @@ def train_into(
     supernet: Supernet,
     data: Data,
     config: TrainConfig,
-    fabric: Fabric,
+    fabric: Processes,
     *,
     seed: int,
     data_facts: Mapping[str, JsonValue],
+    metric: str = "top1",
+    positive: str | None = None,
     teacher: Path | None = None,
     resume: bool = True,
     started_from: SupernetFacts | None = None,
     progress: Progress = silent,
-) -> None:
+) -> History:
     """Train a supernet and write it into a folder.
 
     Args:
@@ -275,21 +326,30 @@ def train_into(
         fabric: processes, devices and precision, launched.
         seed: of everything that is drawn.
         data_facts: name and path of the data, to open it again.
+        metric: what validations measure (`hwnas.accuracy.parse_metric`).
+        positive: class of the metric.
         teacher: folder of a trained supernet whose largest network is an additional teacher.
         resume: resume from a checkpoint in the folder.
         started_from: description of the initial weights of a fine-tuning.
         progress: callback, invoked after every update; in the first process only.
 
+    Returns:
+        The validations. A warning is logged if they show that the network overfits.
+
     Raises:
+        UnknownName, InvalidValue: no such metric or class.
         OutputError: the folder cannot be written.
         SystemExit: in every process but the first, when the training is finished.
     """
+    from hwnas.accuracy import Validation, parse_metric
+    from hwnas.data.augment import calibration_augmentation
     from hwnas.supernet import save_supernet
     from hwnas.supernet import train as train_supernet
+    from hwnas.training.alone import precision_of
 
     facts: dict[str, JsonValue] = {
         **config.facts(seed),
-        "precision": fabric.strategy.precision.precision,
+        "precision": precision_of(fabric),
         "processes": fabric.world_size,
     }
     if started_from:
@@ -297,11 +357,17 @@ def train_into(
             "weights_sha256": started_from.weights_sha256,
             "training": started_from.training,
         }
+    validation = Validation(
+        data=data,
+        images=config.validation_images,
+        metric=parse_metric(metric, data.classes, positive),
+        augmentation=calibration_augmentation(config.augmentation),
+    )
     network = None
     if teacher:
         network, facts["teacher"] = _teacher(teacher, data, supernet.space)
         fabric.to_device(network)
-    train_supernet(
+    history = train_supernet(
         supernet,
         data,
         config,
@@ -309,17 +375,23 @@ def train_into(
         folder=folder,
         fabric=fabric,
         teacher=network,
+        validator=validation,
         resume=resume,
         progress=progress if fabric.is_global_zero else silent,
     )
+    if history.found:
+        facts["validations"] = {"metric": validation.name, "rows": [v._asdict() for v in history.found]}
     if fabric.is_global_zero:
+        if overfit := history.overfit(min(config.validation_images, data.size("validation"))):
+            log.warning("%s", overfit)
         save_supernet(supernet.cpu(), folder, data=data_facts, classes=data.classes, training=facts)
     fabric.barrier()
     if not fabric.is_global_zero:
         raise SystemExit(0)  # only the first process continues after the training
+    return history
 
 
-def _alone_in(folder: Path, fabric: Fabric) -> AbstractContextManager[None]:
+def _alone_in(folder: Path, fabric: Processes) -> AbstractContextManager[None]:
     """A context that excludes other trainings in a folder; the first process holds its lock.
 
     Raises:
@@ -338,6 +410,7 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
         InvalidValue: it was trained on other classes, channels or resolutions.
     """
     from hwnas.accuracy import Evaluator
+    from hwnas.data.augment import calibration_augmentation
     from hwnas.supernet import load_supernet
 
     supernet, facts = load_supernet(folder)
@@ -353,5 +426,6 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
             f"the teacher {folder} was trained on images of {', '.join(map(str, sides))} pixels; this training loads "
             f"them at {side}: choose a matching teacher, or --fix resolution={sides[-1]}"
         )
-    evaluator = Evaluator(supernet, data, images=None, seed=1)
+    augmentation = calibration_augmentation(inputs.trained_augmentation(facts))
+    evaluator = Evaluator(supernet, data, images=None, seed=1, augmentation=augmentation)
     return evaluator.subnet({**theirs.largest, "resolution": side}), facts.weights_sha256

@@ -466,7 +466,7 @@ def test_more_devices_than_there_are(refused, tmp_path, monkeypatch):
     def missing(**_):
         raise MisconfigurationException("You requested gpu: [0, 1, 2, 3] But your machine only has: [0]")
 
-    monkeypatch.setattr("lightning_fabric.Fabric", missing)
+    monkeypatch.setattr("hwnas.training.processes.Fabric", missing)
     train = ("train", *SMALL, "--data", "cluttered-digits", "--steps", 1, "--out", tmp_path / "net")
     assert "cannot train on 4 devices of cuda: You requested" in refused(
         *train, "--accelerator", "cuda", "--devices", 4

@@ -16,8 +16,9 @@ from torch import Tensor
 from hwnas.errors import CheckpointError, TrainingDiverged
 from hwnas.progress import Progress, silent
 from hwnas.training import loop
+from hwnas.training.alone import Alone
 from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint
-from hwnas.training.loop import Alone, Loop, Update
+from hwnas.training.loop import Loop, Update
 from hwnas.training.metrics import METRICS
 
 END, EVERY, BATCH = 7, 3, 4
@@ -53,7 +54,14 @@ class Adding:
         self.saved.append(self.loop.saved)
         self.total = self.total / 3 + number
         loss = float(self.total)
-        return Update(what="adding", done=number + 1, total=END, loss=loss, phase="all", figures={"loss_largest": loss})
+        return Update(
+            what="adding",
+            done=number + 1,
+            total=END,
+            note=f"loss {loss:.3f}",
+            phase="all",
+            figures={"loss_largest": loss},
+        )
 
     def state(self, done: int) -> Checkpoint:
         self.events.append("state")

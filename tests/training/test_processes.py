@@ -21,7 +21,9 @@ from hwnas.data import ClutteredDigits
 from hwnas.errors import InvalidValue
 from hwnas.spaces import make_space
 from hwnas.supernet import Supernet, read_facts, read_training
-from hwnas.training.processes import LAUNCHERS, launch, launcher, make_fabric
+from hwnas.training.launchers import LAUNCHERS, launcher
+from hwnas.training.processes import make_fabric
+from hwnas.workflows.training import launched
 
 SRUN = next(one for one in LAUNCHERS if one.name == "srun")
 RECIPE = """
@@ -280,8 +282,7 @@ def test_one_process_within_a_batch_job(monkeypatch: pytest.MonkeyPatch, alone: 
     """With four tasks in the job, no error; in a step of two, a study computes for itself."""
     for variable, value in {**BATCH, "SLURM_NTASKS": "4", **(STEP if alone else {})}.items():
         monkeypatch.setenv(variable, value)
-    fabric = make_fabric("cpu", 1, "32-true", alone=alone)
-    launch(fabric)
+    fabric = launched("cpu", 1, "32-true", alone=alone)
     assert (fabric.world_size, fabric.global_rank) == (1, 0)
 
 

@@ -45,7 +45,7 @@ def test_on_a_quiet_machine_nothing_is_switched() -> None:
     for busy in (0.0, 0.1, 0.45) * 20:
         machine.run(10, busy)
     assert machine.switched == []
-    assert machine.threads.noted(1.23456) == "loss 1.235"
+    assert machine.threads.noted("loss 1.235") == "loss 1.235"
 
 
 @pytest.mark.parametrize("quiet_s", [0, 100])
@@ -54,7 +54,7 @@ def test_fewer_threads_beside_other_work_and_all_when_it_ends(quiet_s: float) ->
     machine.run(quiet_s, 0.0)
     machine.run(100, 0.8)
     assert machine.switched == [1]
-    assert machine.threads.noted(1.0) == "loss 1.000, 1 of 2 threads: other work keeps 0.8 of 2 cores busy"
+    assert machine.threads.noted("loss 1.000") == "loss 1.000, 1 of 2 threads: other work keeps 0.8 of 2 cores busy"
     machine.run(100, 0.0)
     assert machine.switched == [1, 2]
     assert machine.threads.note == ""

@@ -25,8 +25,9 @@ from hwnas.search.differentiable.sampling import fair_paths
 from hwnas.search.differentiable.skips import skip_limits
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Domain
+from hwnas.training.alone import Alone
 from hwnas.training.checkpoint import Checkpoint
-from hwnas.training.loop import Alone, Loop, Update
+from hwnas.training.loop import Loop, Update
 
 _ADAM = (0.5, 0.999)  # DARTS, section 3.1: the architecture's betas
 
@@ -130,7 +131,7 @@ def search_differentiable(
     def update(number: int) -> Update:
         loss = run.step(number, next(batches), next(held_out))
         what = f"{strategy}: training weights and probabilities"
-        return Update(what=what, done=number + 1, total=config.steps, loss=loss)
+        return Update(what=what, done=number + 1, total=config.steps, note=f"loss {loss:.3f}")
 
     def ended() -> str | None:
         if config.skip_guard and loop.done > config.warmup * config.steps and run.skips_dominate():

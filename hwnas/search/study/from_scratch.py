@@ -12,15 +12,17 @@ from pydantic import JsonValue
 
 from hwnas.accuracy import Evaluator
 from hwnas.data import Data
+from hwnas.data.augment import calibration_augmentation
 from hwnas.errors import InvalidValue, SearchStopped
 from hwnas.files import only_one, temporary_folder
 from hwnas.progress import Progress, never, silent
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet, SupernetFacts, TrainConfig, read_facts, save_supernet, train
 from hwnas.supernet.store import FACTS
+from hwnas.training.alone import precision_of
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from hwnas.training.alone import Processes
 
 _PATIENCE_S = 60.0  # for another worker that writes its weights
 
@@ -57,7 +59,7 @@ class FromScratch:
     epochs: int
     images: int | None
     seed: int
-    fabric: Fabric
+    fabric: Processes
     folder: Path
     study: str
     progress: Progress = silent
@@ -93,7 +95,14 @@ class FromScratch:
                     progress=self._told,
                 )
                 # As it is evaluated and exported later: moving averages of weights need BN statistics of their own.
-                accuracy = Evaluator(network.cpu(), self.data, images=self.images, seed=self.seed + 1).accuracy(arch)
+                evaluator = Evaluator(
+                    network.cpu(),
+                    self.data,
+                    images=self.images,
+                    seed=self.seed + 1,
+                    augmentation=calibration_augmentation(config.augmentation),
+                )
+                accuracy = evaluator.accuracy(arch)
                 if epoch == self.epochs:
                     self._keep(network, accuracy)
                 yield accuracy
@@ -104,7 +113,7 @@ class FromScratch:
         return {
             "data": self.data.fingerprint(),
             "training": self.config.model_dump(mode="json", exclude={"checkpoint_every"}),
-            "precision": self.fabric.strategy.precision.precision,
+            "precision": precision_of(self.fabric),
             "seed": self.seed,
             "validation images": self.images,
         }
@@ -136,7 +145,7 @@ class FromScratch:
                 return
             training = {
                 **self.config.facts(self.seed),
-                "precision": self.fabric.strategy.precision.precision,
+                "precision": precision_of(self.fabric),
                 "study": self.study,
                 "validation_accuracy": accuracy,
             }

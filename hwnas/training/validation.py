@@ -1,0 +1,113 @@
+"""Validations of a training: the metric as it goes, early stop, and signs of overfitting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import nn
+
+
+class Validated(NamedTuple):
+    """Metric of the largest network after `step` updates, as fractions, on images of both splits.
+
+    The training images are prepared as test images are, without augmentation.
+    """
+
+    step: int
+    training: float
+    validation: float
+
+
+class Validator(Protocol):
+    """Evaluates a network during its training (`hwnas.accuracy.Validation`)."""
+
+    @property
+    def name(self) -> str:
+        """Name of the metric."""
+
+    @property
+    def identity(self) -> str:
+        """What the validations depend on: the metric, the images, their number."""
+
+    def __call__(self, network: nn.Module, resolution: int) -> tuple[float, float]:
+        """The metric on training images and on validation images, as fractions.
+
+        Args:
+            network: an extracted network on the device of the training; its BN statistics are re-calibrated in place.
+            resolution: side of the images that it takes.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The validations of a training, and what follows from them.
+
+    Attributes:
+        found: the validations, in the order of their updates.
+        begin: updates before the last phase. Its validations are compared; earlier phases train fewer networks.
+        stopped: why the training ended before its last update, if it did.
+    """
+
+    found: tuple[Validated, ...] = ()
+    begin: int = 0
+    stopped: str | None = None
+
+    @property
+    def compared(self) -> tuple[Validated, ...]:
+        """The validations of the last phase."""
+        return tuple(v for v in self.found if v.step > self.begin)
+
+    @property
+    def best(self) -> Validated | None:
+        """The validation of the last phase with the best metric, the first at a tie."""
+        return max(self.compared, key=lambda v: v.validation, default=None)
+
+    def stop(self, patience: int) -> str | None:
+        """Why a training ends after its last validation: `patience` validations followed the best one."""
+        if self.best is None:
+            return None
+        waited = len(self.compared) - 1 - self.compared.index(self.best)
+        if waited < patience:
+            return None
+        return (
+            f"stopped after update {self.compared[-1].step}: none of the last {waited} validations was better than "
+            f"{self.best.validation:.2%} after update {self.best.step}, whose weights are kept"
+        )
+
+    def overfit(self, images: int) -> str | None:
+        """Whether the metric fell on validation images by more than chance while it did not fall on training images.
+
+        The fall must exceed two standard errors of a share of `images` images, √(p (1 − p) / n).
+        """
+        if self.best is None:
+            return None
+        last, best = self.compared[-1], self.best
+        noise = 2 * math.sqrt(max(best.validation * (1 - best.validation), 0) / images)
+        if best.validation - last.validation <= noise or last.training < best.training:
+            return None
+        return (
+            f"the network overfits: from update {best.step} to {last.step}, the metric fell from {best.validation:.2%} "
+            f"to {last.validation:.2%} on validation images and rose from {best.training:.2%} to {last.training:.2%} "
+            "on training images. Set patience to keep the weights of the best validation, or train with fewer steps "
+            "or more augmentation"
+        )
+
+
+def due(step: int, every: int | None, steps: int) -> bool:
+    """Whether a validation follows `step` updates of a training.
+
+    Args:
+        step: updates that are over.
+        every: updates between two validations; 0 for none; None for a tenth of the training, but at least 100.
+        steps: updates of the training.
+    """
+    every = max(100, steps // 10) if every is None else every
+    return every > 0 and step % every == 0
+
+
+def history_of(rows: Sequence[Sequence[float]], begin: int) -> History:
+    """The history that a checkpoint holds as numbers."""
+    return History(tuple(Validated(int(step), *shares) for step, *shares in rows), begin)
