@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from hwnas.accuracy.ensemble import Ensemble, fit_ensemble
+from hwnas.accuracy.ensemble import Ensemble, fit_ensembles
 from hwnas.accuracy.evaluate import Evaluator
 from hwnas.accuracy.sample import spread_over_cost
 from hwnas.accuracy.stagewise import fit_score, logit, parameters
@@ -98,7 +98,7 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 
     check_enough(space, len(codes))
     codes, scores = space.canonical(codes), logit(accuracies)
     score = fit_score(space, codes, scores)
-    stagewise, members = _unseen(space, codes, scores, seed)
+    stagewise, members, ensemble = _unseen(space, codes, scores, seed)
     mean = members.mean(axis=0)
     apart = mean - stagewise
     weight = float(np.clip(apart @ (scores - stagewise) / max(apart @ apart, 1e-12), 0.0, 1.0))
@@ -108,7 +108,7 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 
     inside = float((np.abs(accuracies - predicted) <= sigma).mean())
     return AccuracyModel(
         score=score,
-        ensemble=fit_ensemble(space, codes, scores, seed=seed),
+        ensemble=ensemble,
         weight=weight,
         noise=noise,
         subnets=len(codes),
@@ -168,21 +168,22 @@ def check_enough(space: Space, networks: int) -> None:
         )
 
 
-def _unseen(space: Space, codes: Codes, scores: Floats, seed: int) -> tuple[Floats, Floats]:
-    """Cross-validated scores of each network: stage-wise ``(n,)``, members ``(members, n)``."""
+def _unseen(space: Space, codes: Codes, scores: Floats, seed: int) -> tuple[Floats, Floats, Ensemble]:
+    """Cross-validated scores of each network, stage-wise ``(n,)`` and by members ``(members, n)``; the ensemble of all.
+
+    The ensembles are fitted at the same time.
+    """
     order = np.random.default_rng((seed, 8)).permutation(len(codes))
-    stagewise, members = np.empty(len(codes)), None
     folds = min(_FOLDS, len(codes))
-    for fold in range(folds):
-        left_out = order[fold::folds]
-        rest = np.setdiff1d(order, left_out)
-        stagewise[left_out] = fit_score(space, codes[rest], scores[rest])(codes[left_out])
-        own = fit_ensemble(space, codes[rest], scores[rest], seed=seed)(codes[left_out])
-        if members is None:
-            members = np.empty((len(own), len(codes)))
-        members[:, left_out] = own
-    assert members is not None
-    return stagewise, members
+    left_out = [order[fold::folds] for fold in range(folds)]
+    samples = [(codes[rest], scores[rest]) for rest in (np.setdiff1d(order, out) for out in left_out)]
+    *fitted, whole = fit_ensembles(space, [*samples, (codes, scores)], seed=seed)
+    stagewise = np.empty(len(codes))
+    members = np.empty((len(whole.layers[0]), len(codes)))
+    for out, sample, ensemble in zip(left_out, samples, fitted, strict=True):
+        stagewise[out] = fit_score(space, *sample)(codes[out])
+        members[:, out] = ensemble(codes[out])
+    return stagewise, members, whole
 
 
 def _joined(stagewise: Floats, members: Floats, weight: float, noise: float) -> tuple[Floats, Floats]:

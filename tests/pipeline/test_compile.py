@@ -126,7 +126,7 @@ def test_report_has_what_a_machine_reads(finished):
         }
         assert set(answer["accuracy"]) == {"supernet", "deployed"}
         assert {"max_abs_error", "top1_agreement"} <= set(answer["parity"])
-        assert set(answer["largest"]) == set(answer["best_random"]) == {"measured_ms", "accuracy"}
+        assert set(answer["largest"]) == set(answer["best_random"]) == {"measured_ms", "accuracy", "difference"}
         assert {"networks", "mape", "noise_floor", "within_5pct", "within_10pct", "kendall_tau"} <= set(
             answer["validation"]
         )
@@ -417,7 +417,7 @@ def test_a_training_depends_on_what_it_runs_on(train_inputs, finished, tmp_path)
     """Where that is what it always was, the stages of older jobs stay valid."""
     before = train_inputs()
     assert not before.keys() & {"accelerator", "precision", "devices", "teacher"}
-    newer = {"class_weights", "focal_gamma", "loss", "sampler"}
+    newer = {"class_weights", "focal_gamma", "loss", "sampler", "validate_every", "validation_images", "patience"}
     assert before["training"].keys() == set(TrainConfig.model_fields) - newer
     assert train_inputs('accelerator = "cpu"', 'precision = "32-true"', "devices = 1") == before
     assert train_inputs('precision = "bf16-mixed"', "devices = 2") == {
