@@ -146,7 +146,8 @@ def main() -> None:
             folder = given.out / f"{arm}-{seed}"
             folder.mkdir(exist_ok=True)
             path = json.dumps(str((given.out / "data").resolve()))
-            (folder / "job.toml").write_text(JOB.format(seed=seed, steps=given.steps, path=path, **settings))
+            job = JOB.format(seed=seed, steps=given.steps, path=path, **settings)
+            (folder / "job.toml").write_text(job, encoding="utf-8")
             with shown_progress() as progress:
                 report = compile_job(read_job(folder / "job.toml"), folder / "out", progress=progress)
             [answer] = report["targets"].values()

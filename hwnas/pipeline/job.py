@@ -13,7 +13,7 @@ from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, SpaceOptions, absolute_space, make_space
 from hwnas.supernet import TrainConfig
-from hwnas.workflows.training import Accelerator, Precision
+from hwnas.workflows.processes import Accelerator, Precision
 
 
 class SpaceChoice(SpaceOptions):

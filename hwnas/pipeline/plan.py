@@ -30,7 +30,7 @@ from hwnas.targets import Target, detect_host, resolve_target
 from hwnas.timing.host import check_host, runtime_versions
 from hwnas.training.launchers import launcher, started_by_training
 from hwnas.training.losses import check_fit
-from hwnas.workflows.training import check_devices
+from hwnas.workflows.processes import check_devices
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,9 @@ from hwnas.timing import time_programs
 from hwnas.timing.protocol import Protocols, usual
 from hwnas.workflows.inputs import evaluator_of, facts_of
 from hwnas.workflows.measuring import profile_into
+from hwnas.workflows.processes import launched
 from hwnas.workflows.searching import best_network
-from hwnas.workflows.training import launched, train_into
+from hwnas.workflows.training import train_into
 
 Result = dict[str, Any]
 

@@ -11,8 +11,7 @@ A space with a single network makes this the usual training of that network.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +28,10 @@ from hwnas.nn import channels_last
 from hwnas.nn.norm import at_least_single
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Domain, Space
+from hwnas.supernet.batches import Batch, on_device, resized
 from hwnas.supernet.config import TrainConfig
 from hwnas.supernet.network import Supernet, extract, weights_hash
+from hwnas.supernet.optimizer import sgd
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
 from hwnas.training.alone import Alone, precision_of
@@ -170,8 +171,8 @@ class _Run:
         if self.config.ema_decay:
             start = found.average if found else self.parameters
             self.average = {name: self.fabric.to_device(tensor.detach().clone()) for name, tensor in start.items()}
-        self.optimizer = self._optimizer(found.momentum if found else {})
-        batches = self._batches(range(self.loop.done, end))
+        self.optimizer = sgd(self.parameters, self.config, found.momentum if found else {})
+        batches = on_device(self._load, range(self.loop.done, end), self.fabric.device)
         stopped = self.loop.run(
             lambda number: self._step(self.steps(number), batches),
             self._state,
@@ -233,30 +234,21 @@ class _Run:
             figures={"learning_rate": step.learning_rate, **losses},
         )
 
-    def _batches(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images and labels of this process."""
-        part = (self.fabric.global_rank, self.fabric.world_size)
-        side, device = self.supernet.space.largest["resolution"], self.fabric.device
-
-        def load(number: int) -> tuple[Tensor, Tensor]:
-            return self.data.train_batch(
-                number,
-                self.config.batch_size,
-                side,
-                seed=self.seed,
-                augmentation=self.config.augmentation,
-                sampler=self.config.sampler,
-                part=part,
-            )
-
-        batches = map(load, numbers)
-        # On a CPU the network takes all cores: loading beside it makes each of its operations wait for the last core.
-        for images, labels in batches if device.type == "cpu" else _one_ahead(batches):
-            yield images.to(device, memory_format=torch.channels_last), labels.to(device)
+    def _load(self, number: int) -> Batch:
+        """The images and labels of this process in an update."""
+        return self.data.train_batch(
+            number,
+            self.config.batch_size,
+            self.supernet.space.largest["resolution"],
+            seed=self.seed,
+            augmentation=self.config.augmentation,
+            sampler=self.config.sampler,
+            part=(self.fabric.global_rank, self.fabric.world_size),
+        )
 
     def _begin(self, trained: Space) -> None:
         """Begin another phase: channels sorted, and no momentum from other networks."""
-        self.optimizer = self._optimizer({})
+        self.optimizer = sgd(self.parameters, self.config)
         if self.config.sort_channels:
             orders = channel_orders(self.supernet, trained)
             reorder(self.supernet.state_dict(), orders)
@@ -286,7 +278,7 @@ class _Run:
         targets: Tensor | None = None
         for kind, arch in self._archs(step):
             with self.fabric.autocast():
-                logits = at_least_single(self.supernet(_resized(images, arch), arch))
+                logits = at_least_single(self.supernet(resized(images, arch), arch))
                 loss = self._loss(logits, labels, targets, told)
             self.fabric.backward(loss)
             if targets is None:
@@ -362,20 +354,6 @@ class _Run:
         assert isinstance(mean, Tensor)
         return mean
 
-    def _optimizer(self, momentum: Mapping[str, Tensor]) -> torch.optim.SGD:
-        """SGD with weight decay on the weights of convolutions and linear layers only (not on BN and biases)."""
-        parameters = self.parameters.values()
-        groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        nesterov = self.config.momentum > 0  # torch refuses Nesterov's rule without momentum
-        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=self.config.momentum, nesterov=nesterov)
-        for name, buffer in momentum.items():
-            parameter = self.parameters[name]
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-        return optimizer
-
     def _state(self, done: int) -> Checkpoint:
         """All that the next update depends on."""
         momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
@@ -404,22 +382,6 @@ class _Run:
         with self.fabric.autocast():
             out: Tensor = self.supernet(images, self.supernet.space.largest)
         return out
-
-
-def _one_ahead(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same; one is made in a thread while the one before is trained on."""
-    with ThreadPoolExecutor(1) as loader:
-        ahead = loader.submit(next, batches, None)
-        while batch := ahead.result():
-            ahead = loader.submit(next, batches, None)
-            yield batch
-
-
-def _resized(images: Tensor, arch: Arch) -> Tensor:
-    side = arch["resolution"]
-    if images.shape[-1] == side:
-        return images
-    return functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 def _subject(

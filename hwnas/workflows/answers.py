@@ -85,37 +85,33 @@ class ValidationAnswer(Answer, Validation):
     worst: list[WorstNetwork]
 
 
-class TrainAnswer(Answer):
-    """Result of `hwnas.workflows.train`.
+class TrainedAnswer(Answer):
+    """What a training did.
 
     Attributes:
-        space: name of the space.
-        data: name of the dataset.
-        steps: updates that were done.
-        supernet: its folder.
+        steps, stopped: updates that were done; why there were no more, if the training ended early.
         metric: what the validation measured.
-        validation: of the kept weights, or the last one before: ``step``, and the metric of the largest network as a
-            fraction, on ``training`` and ``validation`` images; None if there was no validation.
-        stopped: why the training ended before its last update, if it did.
+        validation: the last (with `patience` the best) ``step``, ``training`` and ``validation`` metric, if any.
     """
+
+    steps: int
+    metric: str
+    validation: dict[str, float] | None
+    stopped: str | None
+
+
+class TrainAnswer(TrainedAnswer):
+    """Result of `hwnas.workflows.train`: names of space and data, and the supernet's folder."""
 
     space: str
     data: str
-    steps: int
     supernet: str
-    metric: str
-    validation: dict[str, float] | None
-    stopped: str | None
 
 
-class FinetuneAnswer(Answer):
-    """Result of `hwnas.workflows.finetune`: the subnet's folder; the rest as in `TrainAnswer`."""
+class FinetuneAnswer(TrainedAnswer):
+    """Result of `hwnas.workflows.finetune`: the subnet's folder."""
 
-    steps: int
     subnet: str
-    metric: str
-    validation: dict[str, float] | None
-    stopped: str | None
 
 
 class SubnetAnswer(Answer):
@@ -379,7 +375,7 @@ class BenchAnswer(Answer):
         p95_ms, p99_ms: None with fewer than 200 and 1,000 timed runs.
         images_per_s: throughput of one run of `batch` images after the other.
         predicted_ms, relative_error: None for a bundle without a prediction.
-        over_budget: measured over budget, minus 1: above 0 if the budget is exceeded; None without a budget.
+        over_budget: measured over budget, minus 1; None without a budget.
         saturates: why outputs for other images may differ on this host; None if they cannot.
     """
 

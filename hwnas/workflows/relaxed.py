@@ -73,7 +73,7 @@ def search_differentiably(
     """
     from hwnas.search.differentiable import DifferentiableConfig, search_differentiable
     from hwnas.workflows.constraints import asked, check_one_recipe
-    from hwnas.workflows.training import launched
+    from hwnas.workflows.processes import launched
 
     check_one_recipe(target, f"{strategy} searches for")
     out = Path(out)

@@ -89,7 +89,8 @@ def study(
     from hwnas.search.study.from_scratch import FromScratch
     from hwnas.search.study.study import search_study
     from hwnas.workflows.constraints import asked, check_one_recipe
-    from hwnas.workflows.training import config_of, launched
+    from hwnas.workflows.processes import launched
+    from hwnas.workflows.training import config_of
 
     check_one_recipe(target, "a study is for")
     out = Path(out)

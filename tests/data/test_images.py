@@ -315,7 +315,7 @@ def test_other_classes_than_in_training(root: Path, folder: str) -> None:
 
 def test_a_message_names_the_first_of_many_classes(root: Path) -> None:
     fill(root, "val", {f"extra{i:02}": 1 for i in range(25)})
-    with pytest.raises(DataError, match="extra19 and 5 more; only in train: nothing"):
+    with pytest.raises(DataError, match="extra19 and 5 more; only in train: none"):
         Images(root)
 
 

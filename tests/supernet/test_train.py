@@ -549,7 +549,7 @@ from hwnas.data import ClutteredDigits
 from hwnas.errors import OutOfMemory
 from hwnas.spaces import Arch, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
-import lightning_fabric, torch
+import torch, torch._dynamo  # the optimizer imports it
 torch.set_num_threads(1)
 for line in sys.stdin:
     if os.fork():

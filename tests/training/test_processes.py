@@ -23,7 +23,7 @@ from hwnas.spaces import make_space
 from hwnas.supernet import Supernet, read_facts, read_training
 from hwnas.training.launchers import LAUNCHERS, launcher
 from hwnas.training.processes import make_fabric
-from hwnas.workflows.training import launched
+from hwnas.workflows.processes import launched
 
 SRUN = next(one for one in LAUNCHERS if one.name == "srun")
 RECIPE = """

@@ -57,5 +57,6 @@ def test_a_file_of_another_version_is_refused(schema, tmp_path):
 
 
 def test_every_answer_says_its_version():
-    answer = TrainAnswer(space="s", data="d", steps=1, supernet="net")
-    assert answer.document() == {"schema": 1, "space": "s", "data": "d", "steps": 1, "supernet": "net"}
+    fields = {"space": "s", "data": "d", "steps": 1, "supernet": "net", "metric": "top1"}
+    answer = TrainAnswer.model_validate({**fields, "validation": None, "stopped": None})
+    assert answer.document() == {"schema": 1, **fields, "validation": None, "stopped": None}
