@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from forks import Forks
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.accuracy import Evaluator
@@ -189,6 +190,14 @@ def hwnas_command() -> list[str]:
         "main()\n"
     )
     return [sys.executable, "-c", program]
+
+
+@pytest.fixture(scope="session")
+def forks(hwnas_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Starts runs of `hwnas`, as `hwnas_command` does, without the time of its imports."""
+    started = Forks(tmp_path_factory.mktemp("forks"), hwnas_command[-1])
+    yield started
+    started.close()
 
 
 @dataclass

@@ -76,7 +76,7 @@ def figures_of(outputs: Tensor, labels: Tensor, classes: Sequence[str], metric: 
 
 
 def difference_of(metric: Metric, first: Tensor, second: Tensor, labels: Tensor) -> Difference:
-    """The metric of one network minus that of another, and whether the same images can tell them apart.
+    """The metric of one network minus that of another, and whether the same images distinguish them.
 
     For top-1 accuracy McNemar's exact test decides, on the images that only one of the networks classifies correctly
     (McNemar, "Note on the Sampling Error of the Difference between Correlated Proportions", Psychometrika 12, 1947);

@@ -9,6 +9,7 @@ import pytest
 
 # Other work in place of the training. It says each step that it completes, and does something after the first.
 TRAINING = """
+import signal, sys
 from contextlib import suppress
 import hwnas.supernet
 from hwnas.training.validation import History

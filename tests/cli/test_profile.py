@@ -221,13 +221,12 @@ PART = (
 
 @pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_killed_at_20_random_moments_one_complete_table_comes_out(hwnas_command, tmp_path):
+def test_killed_at_20_random_moments_one_complete_table_comes_out(forks, tmp_path):
     target = resolve_target(TARGET)
 
     def start(folder):
-        env = {**os.environ, "HWNAS_HOME": str(tmp_path / "home")}
-        words = [*hwnas_command, "profile", *PART, "--tables", str(tmp_path / folder)]
-        return subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        home = {"HWNAS_HOME": str(tmp_path / "home")}
+        return forks.start(["profile", *PART, "--tables", tmp_path / folder], environment=home)
 
     def finished(folder):
         path = tmp_path / folder / f"{target.name}.csv"
@@ -236,14 +235,12 @@ def test_killed_at_20_random_moments_one_complete_table_comes_out(hwnas_command,
         return read_table(target, path)
 
     with start("before") as process:  # keeps the exported ops, which the runs after it find
-        process.communicate()
-    began, first_visit = time.monotonic(), 0.0
+        process.wait()
+    began = time.monotonic()
     with start("whole") as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("timing ops") and not first_visit:
-                first_visit = time.monotonic() - began
-    assert process.returncode == 0
+        assert process.wait_for("timing ops")
+        first_visit = time.monotonic() - began
+        assert process.wait() == 0
     measuring = time.monotonic() - began - first_visit
     whole = finished("whole")
 
@@ -253,15 +250,13 @@ def test_killed_at_20_random_moments_one_complete_table_comes_out(hwnas_command,
         moments.append(float(rng.uniform(0, first_visit + measuring / 8)))
         with start("killed") as process:
             try:
-                process.communicate(timeout=moments[-1])
+                process.wait(moments[-1])
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
-                process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-        assert process.returncode in (0, -signal.SIGKILL), moments
+        kills += process.wait() == -signal.SIGKILL
+        assert process.wait() in (0, -signal.SIGKILL), moments
     with start("killed") as process:
-        said = process.communicate()[1]
-    assert process.returncode == 0, said
+        assert process.wait() == 0, process.stderr.read_text()
     killed = finished("killed")
     assert kills >= 10, moments
 

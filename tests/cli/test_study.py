@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 
 import pytest
 
@@ -82,18 +80,12 @@ def test_from_the_first_training_to_a_bundle(hwnas_cli, refused, words, space, t
     assert json.loads(exported.out)["arch"] == best["arch"]
 
 
-def test_two_workers_at_once_in_a_relative_folder(hwnas_cli, hwnas_command, words, tmp_path):
-    command = [*hwnas_command, *map(str, words("--out", "shared", "--trials", 4, "--json"))]
-    how = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    how["env"] = os.environ | {"OMP_NUM_THREADS": "1"}  # more wait for each other: a hundred times slower
-    workers = [subprocess.Popen(command, **how) for _ in range(2)]
-    try:
-        ended = [worker.communicate(timeout=240) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    assert [worker.returncode for worker in workers] == [0, 0], ended
-    answers = [json.loads(out) for out, _ in ended]
+def test_two_workers_at_once_in_a_relative_folder(hwnas_cli, forks, words, tmp_path):
+    command = words("--out", "shared", "--trials", 4, "--json")
+    with forks.start(command, cwd=tmp_path) as first, forks.start(command, cwd=tmp_path) as second:
+        for worker in (first, second):
+            assert worker.wait() == 0, worker.stderr.read_text()
+    answers = [json.loads(worker.stdout.read_text()) for worker in (first, second)]
     trained = {json.dumps(c["arch"]): c["validation_accuracy"] for answer in answers for c in answer["candidates"]}
     _, facts = load_supernet(tmp_path / "shared")
     assert facts.training["validation_accuracy"] == max(trained.values())

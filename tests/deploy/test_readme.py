@@ -317,33 +317,35 @@ def test_the_lines_run_in_an_environment_of_their_own(name: str, make: Make, tmp
     check(bundle, done)
 
 
-@pytest.mark.parametrize("include", [("normalize",), ("softmax",), ("normalize", "softmax")], ids="+".join)
 @pytest.mark.parametrize("name", RECIPES)
 def test_lines_with_steps_in_the_program_agree_with_the_plain_bundle(
-    name: str, include: tuple[Step, ...], make: Make, photographs: Data, tmp_path: Path
+    name: str, make: Make, photographs: Data, tmp_path: Path
 ) -> None:
     """The lines give the raw uint8 image to the program, and get the class and the probabilities of the plain one."""
-    plain = make(name, transform=photographs.transform(24), folder="plain")
-    whole = make(name, transform=photographs.transform(24), include=include, folder="whole")
-    assert verify(whole.folder).max_abs_error is not None
-    found = {}
-    for bundle in (plain, whole):
+
+    def ran(bundle: Bundle) -> tuple[str, np.ndarray, np.ndarray]:
         done = subprocess.run(
             [sys.executable, "-I", "-c", lines(bundle) + AFTER, tmp_path / "photographs" / "val" / "cat" / "0.jpg"],
             cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        found[bundle.folder.name] = (done.stdout, np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"))
-    assert found["plain"][0] == found["whole"][0]
-    x, y = found["whole"][1:]
-    expected = torch.from_numpy(found["plain"][2])
-    if "softmax" in include:
-        expected = expected.softmax(1)
-        assert y.sum() == pytest.approx(1, abs=1e-3)
-    assert np.allclose(y, expected, atol=whole.manifest.example.max_abs_error)
-    if "normalize" in include:
-        assert (x.dtype, x.shape) == (np.uint8, (1, 24, 24, 3))
-        assert (whole.manifest.input.dtype, whole.manifest.input.shape) == ("uint8", [1, 24, 24, 3])
-        assert not {"mean", "std", "value_range"} & whole.manifest.input.transform.keys()
-        assert "The input is uint8 of the shape [1, 24, 24, 3]" in (whole.folder / README).read_text("utf-8")
-    assert f"(the program includes {' and '.join(include)})" in (whole.folder / README).read_text("utf-8")
+        return done.stdout, np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy")
+
+    said, _, outputs = ran(make(name, transform=photographs.transform(24), folder="plain"))
+    choices: tuple[tuple[Step, ...], ...] = (("normalize",), ("softmax",), ("normalize", "softmax"))
+    for include in choices:
+        whole = make(name, transform=photographs.transform(24), include=include, folder="+".join(include))
+        assert verify(whole.folder).max_abs_error is not None
+        again, x, y = ran(whole)
+        assert again == said
+        expected = torch.from_numpy(outputs)
+        if "softmax" in include:
+            expected = expected.softmax(1)
+            assert y.sum() == pytest.approx(1, abs=1e-3)
+        assert np.allclose(y, expected, atol=whole.manifest.example.max_abs_error)
+        if "normalize" in include:
+            assert (x.dtype, x.shape) == (np.uint8, (1, 24, 24, 3))
+            assert (whole.manifest.input.dtype, whole.manifest.input.shape) == ("uint8", [1, 24, 24, 3])
+            assert not {"mean", "std", "value_range"} & whole.manifest.input.transform.keys()
+            assert "The input is uint8 of the shape [1, 24, 24, 3]" in (whole.folder / README).read_text("utf-8")
+        assert f"(the program includes {' and '.join(include)})" in (whole.folder / README).read_text("utf-8")

@@ -145,7 +145,13 @@ def lowered(name: str, activations: Literal["uint8", "int8"]) -> Case:
     )
 
 
-AGAIN = ("mobilenetv3-w1.2", "mobilenetv3-small", "nasbench201", "darts")  # mobilenetv3 and the tiny cells say the same
+AGAIN = (
+    "mobilenetv3-w1.2",
+    "mobilenetv3-small",
+    "proxyless-w1.3",
+    "nasbench201",
+    "darts",
+)  # mobilenetv3 and the tiny cells say the same
 CASES = [
     *(pytest.param(name, "uint8", marks=[pytest.mark.long] if name in AGAIN else []) for name in SPACES),
     ("mobilenetv3-tiny", "int8"),

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import random
-import select
 import shutil
 import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,26 +18,6 @@ import pytest
 from hwnas.deploy import open_bundle
 from hwnas.pipeline.cache import Stages
 
-# As in this process: another number of threads adds up in another order.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-# Forks a run for each line on its stdin, so that the moments of a kill fall into the work, not into the imports; says
-# the run's process and then its exit status.
-SERVER = """
-import os, sys
-import hwnas.cli.main, hwnas.pipeline, onnx, onnxruntime, onnxscript, openvino, torch.onnx
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        sys.argv = line.split()
-        log = os.open(sys.argv.pop(), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-        os.dup2(log, 1), os.dup2(log, 2)
-        try:
-            hwnas.cli.main.main()
-        except SystemExit as ended:
-            os._exit(ended.code)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
 KILLS = 20
 # What a kill throws away, the lowering of all ops above all, is to be short; and an error bound from few networks on a
 # busy machine is wide.
@@ -48,14 +29,8 @@ SMALLER = {
 }
 
 
-def started(hwnas_command, job_file, out, **options):
-    command = [*hwnas_command, "compile", str(job_file), "--out", str(out), "--json"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **options)
-
-
-def wait_for(process, line):
-    """Read what a run says up to a line; False if it ended before."""
-    return any(line in said for said in process.stderr)
+def compiling(forks, job_file, out):
+    return forks.start(["compile", job_file, "--out", out, "--json"])
 
 
 def finished_stages(out):
@@ -71,22 +46,22 @@ def models(out):
 
 
 @pytest.mark.long
-def test_killed_in_the_training_and_in_the_export(hwnas_command, job_file, finished, profiled_only):
+def test_killed_in_the_training_and_in_the_export(forks, job_file, finished, profiled_only):
     """One of the two targets; the test of 20 kills has both."""
     text = job_file.read_text()
     job_file.write_text(text.replace('"this/onnxruntime-cpu-fp32", ', ""))
     before = finished_stages(profiled_only)
     assert len(before) == 4
     for line in ("training: ", "checking parity: "):
-        with started(hwnas_command, job_file, profiled_only, stdout=subprocess.DEVNULL) as process:
-            assert wait_for(process, line), line
-            process.kill()
+        with compiling(forks, job_file, profiled_only) as process:
+            assert process.wait_for(line), line
+            process.send_signal(signal.SIGKILL)
         after = finished_stages(profiled_only)
         assert before.items() <= after.items(), line
         before = after
-    with started(hwnas_command, job_file, profiled_only, stdout=subprocess.PIPE) as process:
-        report = json.loads(process.communicate()[0])
-    assert process.returncode == 0
+    with compiling(forks, job_file, profiled_only) as process:
+        assert process.wait() == 0, process.stderr.read_text()
+    report = json.loads(process.stdout.read_text())
     assert before.items() <= finished_stages(profiled_only).items()
     [[target, answer]] = report["targets"].items()
     assert [stage["name"] for stage in answer["stages"] if not stage["cached"]] == ["export", "bench"]
@@ -96,18 +71,12 @@ def test_killed_in_the_training_and_in_the_export(hwnas_command, job_file, finis
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_says_what_is_kept_and_leaves_nothing_behind(hwnas_command, job_file, profiled_only, number, code):
-    # What is started in the background of a shell ignores Ctrl-C, and so would the command.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = started(hwnas_command, job_file, profiled_only, stdout=subprocess.DEVNULL, start_new_session=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with process:
-        assert wait_for(process, "training: ")
+def test_a_signal_says_what_is_kept_and_leaves_nothing_behind(forks, job_file, profiled_only, number, code):
+    with compiling(forks, job_file, profiled_only) as process:
+        assert process.wait_for("training: ")
         process.send_signal(number)
-        rest = process.stderr.read()
-    assert process.returncode == code
+        assert process.wait() == code
+    rest = process.stderr.read_text()
     assert "stopped in stage train; finished before it: profile, validate" in rest
     assert "the same command resumes" in rest
     assert "Traceback" not in rest
@@ -119,7 +88,7 @@ def test_a_signal_says_what_is_kept_and_leaves_nothing_behind(hwnas_command, job
 
 
 @pytest.mark.long
-def test_killed_at_20_random_moments_the_bundles_are_those_of_an_uninterrupted_run(hwnas_command, job_file, tmp_path):
+def test_killed_at_20_random_moments_the_bundles_are_those_of_an_uninterrupted_run(forks, job_file, tmp_path):
     """The same measurements lead to the same bundles, and nothing that was finished is done again.
 
     Measurements differ between runs; so an uninterrupted run takes over those of the killed one, and nothing else.
@@ -129,62 +98,50 @@ def test_killed_at_20_random_moments_the_bundles_are_those_of_an_uninterrupted_r
         assert before in text
         text = text.replace(before, small)
     job_file.write_text(text)
-    [program] = hwnas_command[2:]
-    server = subprocess.Popen(
-        [*hwnas_command[:2], program.replace("from hwnas.cli.main import main\nmain()\n", SERVER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        bufsize=1,
-    )
     rng = random.Random()  # a kill may come anywhere; there is no moment that must not pass
     kills, completed, hit = 0, list[Path](), list[str]()
     out = tmp_path / "killed0"
-    with server:
+    before = finished_stages(out)
+    while kills < KILLS or not completed:
+        # Some stages further on, so that kills come into all of them on a machine of any speed.
+        moment = (len(before) + rng.randint(0, 1), rng.uniform(0, 4)) if kills < KILLS else None
+        with compiling(forks, job_file, out) as process:
+            status = end_of(process, out, moment)
+        after = finished_stages(out)
+        assert before.items() <= after.items()
+        before = after
+        if status == -signal.SIGKILL:
+            kills += 1
+            hit += [path.name.partition("-")[0] for path in (out / "stages").glob("*.partial")] or ["between"]
+            continue
+        assert status == 0, process.stderr.read_text()
+        completed.append(out)
+        out = tmp_path / f"killed{len(completed)}"
         before = finished_stages(out)
-        while kills < KILLS or not completed:
-            # Some stages further on, so that kills come into all of them on a machine of any speed.
-            moment = (len(before) + rng.randint(0, 1), rng.uniform(0, 4)) if kills < KILLS else None
-            status = run(server, job_file, out, moment)
-            after = finished_stages(out)
-            assert before.items() <= after.items()
-            before = after
-            if status == -signal.SIGKILL:
-                kills += 1
-                hit += [path.name.partition("-")[0] for path in (out / "stages").glob("*.partial")] or ["between"]
-                continue
-            assert status == 0, job_file.with_suffix(".log").read_text()
-            completed.append(out)
-            out = tmp_path / f"killed{len(completed)}"
-            before = finished_stages(out)
-        print(f"\n{kills} kills in {hit}, {len(completed)} runs completed")
-        assert len(set(hit)) > 2
-        for folder in completed:
-            assert not list(folder.rglob("*.partial"))
-            assert not list(folder.rglob("*.tmp"))
-            whole = measured_only(folder, tmp_path / f"whole-{folder.name}")
-            assert run(server, job_file, whole) == 0, job_file.with_suffix(".log").read_text()
-            assert models(whole) == models(folder)
-            assert len(models(whole)) == 2
-            assert results(whole) == results(folder)
-        server.stdin.close()
+    print(f"\n{kills} kills in {hit}, {len(completed)} runs completed")
+    assert len(set(hit)) > 2
+    for folder in completed:
+        assert not list(folder.rglob("*.partial"))
+        assert not list(folder.rglob("*.tmp"))
+        whole = measured_only(folder, tmp_path / f"whole-{folder.name}")
+        with compiling(forks, job_file, whole) as process:
+            assert process.wait() == 0, process.stderr.read_text()
+        assert models(whole) == models(folder)
+        assert len(models(whole)) == 2
+        assert results(whole) == results(folder)
 
 
-def run(server, job_file, out, moment=None):
-    """Have a run forked and return its exit status; kill it, unless it ends before, so many seconds after so many
-    stages are finished."""
-    words = ["hwnas", "compile", str(job_file), "--out", str(out), str(job_file.with_suffix(".log"))]
-    server.stdin.write(" ".join(words) + "\n")
-    child = int(server.stdout.readline())
-    if moment is not None:
-        stages, delay = moment
-        while len(finished_stages(out)) < stages:
-            if select.select([server.stdout], [], [], 0.02)[0]:
-                break
-        if not select.select([server.stdout], [], [], delay)[0]:
-            os.kill(child, signal.SIGKILL)
-    return int(server.stdout.readline())
+def end_of(process, out, moment=None):
+    """The exit status of a run; it is killed, unless it ends before, so many seconds after so many finished stages."""
+    if moment is None:
+        return process.wait()
+    stages, delay = moment
+    while len(finished_stages(out)) < stages and process.poll() is None:
+        time.sleep(0.02)
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(delay)
+    process.send_signal(signal.SIGKILL)
+    return process.wait()
 
 
 def results(out):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Forked, Forks
 
 from hwnas.errors import InfeasibleBudget, InvalidValue, OutputError, UnknownName
 from hwnas.search import Problem
@@ -211,59 +211,54 @@ print(worker_number(study))
 """
 
 
-def worker(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", WORKER, *words], cwd=folder, stdout=subprocess.PIPE, text=True)
-
-
-def ended(process: subprocess.Popen[str]) -> str:
+def ended(worker: Forked) -> str:
     """What a worker printed; one that waits without end is killed."""
-    try:
-        return process.communicate(timeout=60)[0].strip()
-    finally:
-        process.kill()
+    with worker:
+        worker.wait(60)
+    return worker.stdout.read_text().strip()
 
 
-def test_a_worker_that_was_killed_while_it_wrote_does_not_stop_the_next(tmp_path: Path) -> None:
+def hanging(forks: Forks, folder: Path) -> Forked:
+    """A worker that hangs while it writes."""
+    worker = forks.start(["hang"], cwd=folder, program=WORKER)
+    while worker.stdout.read_text() != "writing\n":
+        assert worker.poll() is None
+        time.sleep(0.01)
+    return worker
+
+
+def test_a_worker_that_was_killed_while_it_wrote_does_not_stop_the_next(tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "out").mkdir()
     journal = tmp_path / "out" / "study.journal"
-    assert ended(worker(tmp_path)) == "0"
-    killed = worker(tmp_path, "hang")
-    assert killed.stdout
-    assert killed.stdout.readline() == "writing\n"
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    assert ended(forks.start([], cwd=tmp_path, program=WORKER)) == "0"
+    with hanging(forks, tmp_path) as killed:
+        killed.send_signal(signal.SIGKILL)
     os.truncate(journal, journal.stat().st_size - 9)  # a line cut off in its midst
-    assert ended(worker(tmp_path)) == "1"
-    assert ended(worker(tmp_path)) == "2"
+    assert ended(forks.start([], cwd=tmp_path, program=WORKER)) == "1"
+    assert ended(forks.start([], cwd=tmp_path, program=WORKER)) == "2"
 
 
-def test_a_lock_that_an_older_hwnas_left_has_no_effect(tmp_path: Path) -> None:
+def test_a_lock_that_an_older_hwnas_left_has_no_effect(tmp_path: Path, forks: Forks) -> None:
     (tmp_path / "out").mkdir()
-    assert ended(worker(tmp_path)) == "0"
+    assert ended(forks.start([], cwd=tmp_path, program=WORKER)) == "0"
     (tmp_path / "out" / "study.journal.lock").symlink_to("out/study.journal")
-    assert ended(worker(tmp_path)) == "1"
+    assert ended(forks.start([], cwd=tmp_path, program=WORKER)) == "1"
 
 
 def test_a_worker_that_is_held_up_while_it_writes_is_waited_for_with_an_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forks: Forks
 ) -> None:
     from hwnas.search.study import lock as study_lock
 
     (tmp_path / "out").mkdir()
     monkeypatch.setattr(study_lock, "_PATIENCE_S", 0.2)
-    other = worker(tmp_path, "hang")
-    assert other.stdout
-    assert other.stdout.readline() == "writing\n"
-    backend = study_lock.journal_backend(tmp_path / "out" / "study.journal")
-    try:
+    with hanging(forks, tmp_path):
+        backend = study_lock.journal_backend(tmp_path / "out" / "study.journal")
         with pytest.raises(
             OutputError,
             match=r"another hwnas process is working on the study in .* did not finish within 0.2 s; wait for it",
         ):
             backend.append_logs([{}])
-    finally:
-        other.kill()
-        other.communicate()
 
 
 def test_a_study_of_something_else_is_refused(problem: Problem, storage: str) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from forks import Forked, Forks
 
 RECIPE = """
 schema = 1
@@ -20,19 +21,19 @@ checkpoint_every = 3
 
 [[phases]]
 name = "largest"
-steps = 40
+steps = 20
 learning_rate = 0.05
 largest_of = { kernel = 1, depth = 1, expansion = 1 }
 
 [[phases]]
 name = "depth"
-steps = 40
+steps = 20
 learning_rate = 0.05
 largest_of = { expansion = 1 }
 
 [[phases]]
 name = "all"
-steps = 40
+steps = 20
 learning_rate = 0.05
 
 [augmentation]
@@ -44,18 +45,16 @@ KILLS = 10
 
 @pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-def test_killed_at_10_random_moments_the_weights_are_the_same_bits(hwnas_command: list[str], tmp_path: Path) -> None:
+def test_killed_at_10_random_moments_the_weights_are_the_same_bits(forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(RECIPE)
 
-    def start(folder: str) -> subprocess.Popen[str]:
-        words = [*hwnas_command, "train", "--space", "mobilenetv3-tiny", "--data", "cluttered-digits"]
-        words += ["--recipe", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / folder)]
-        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def start(folder: str) -> Forked:
+        words = ["train", "--space", "mobilenetv3-tiny", "--data", "cluttered-digits"]
+        return forks.start([*words, "--recipe", tmp_path / "recipe.toml", "--out", tmp_path / folder])
 
     began = time.monotonic()
     with start("whole") as process:
-        said = process.communicate()[1]
-    assert process.returncode == 0, said
+        assert process.wait() == 0, process.stderr.read_text()
     seconds = time.monotonic() - began
 
     rng = random.Random()  # a kill may come anywhere; there is no moment that must not pass
@@ -64,16 +63,16 @@ def test_killed_at_10_random_moments_the_weights_are_the_same_bits(hwnas_command
         folder = f"killed{len(finished)}"
         with start(folder) as process:
             try:
-                said = process.communicate(timeout=rng.uniform(0, seconds * 0.7) if kills < KILLS else None)[1]
-                assert process.returncode == 0, said
+                code = process.wait(rng.uniform(0, seconds * 0.7) if kills < KILLS else 300)
+                assert code == 0, process.stderr.read_text()
                 finished.append(folder)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
-                process.communicate()
+                process.wait()
                 kills += 1
                 metrics = tmp_path / folder / "metrics.csv"
                 steps.append(len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0)
-    print(f"\n{kills} kills after {steps} of 120 steps, {len(finished)} trainings finished")
+    print(f"\n{kills} kills after {steps} of 60 steps, {len(finished)} trainings finished")
     assert len(set(steps)) > 2  # some kills came while it was training
     whole = (tmp_path / "whole" / "supernet.safetensors").read_bytes()
     for folder in finished:

@@ -3,9 +3,7 @@ from __future__ import annotations
 import copy
 import csv
 import importlib
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import pydantic
 import pytest
 import safetensors.torch
 import torch
+from forks import Forks
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -543,28 +542,20 @@ def test_an_accelerator_is_handed_batches_made_ahead() -> None:
 
 # Reads sizes of batches, and tries each in a process of its own, forked from this one: the imports take 8 s.
 OUT_OF_MEMORY = """
-import os, resource, sys
+import resource, sys
 from pathlib import Path
 from hwnas.data import ClutteredDigits
 from hwnas.errors import OutOfMemory
-from hwnas.spaces import Arch, make_space
+from hwnas.spaces import make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
-import torch, torch._dynamo  # the optimizer imports it
-torch.set_num_threads(1)
-for line in sys.stdin:
-    if os.fork():
-        os.wait()
-        continue
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 800_000_000,) * 2)
-    config = TrainConfig(phases=[Phase(name="all", steps=1, learning_rate=0.1)], batch_size=int(line))
-    folder = Path(sys.argv[1]) / line.strip()
-    try:
-        train(Supernet(make_space("mobilenetv3-tiny")), ClutteredDigits(), config, seed=0, folder=folder)
-        print("fitted", flush=True)
-    except OutOfMemory as error:
-        print(error, flush=True)
-    sys.exit()
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 800_000_000,) * 2)
+config = TrainConfig(phases=[Phase(name="all", steps=1, learning_rate=0.1)], batch_size=int(sys.argv[1]))
+try:
+    train(Supernet(make_space("mobilenetv3-tiny")), ClutteredDigits(), config, seed=0, folder=Path("."))
+    print("fitted")
+except OutOfMemory as error:
+    print(error)
 """
 
 
@@ -581,21 +572,16 @@ def test_out_of_memory_where_the_system_does_not_tell_how_much_there_is(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on the memory of a process is Linux's")
-def test_out_of_memory_says_what_fits(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OUT_OF_MEMORY, str(tmp_path)]
-    # Every thread reserves addresses for its memory, which count toward the limit.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1, "env": env}
-    with subprocess.Popen(command, **how) as server:  # type: ignore[call-overload]
+def test_out_of_memory_says_what_fits(forks: Forks) -> None:
+    def tried(size: int) -> str:
+        with forks.start([size], program=OUT_OF_MEMORY) as process:
+            assert process.wait() == 0, process.stderr.read_text()
+        return process.stdout.read_text().strip()
 
-        def tried(size: int) -> str:
-            server.stdin.write(f"{size}\n")
-            return str(server.stdout.readline()).strip()
-
-        message = tried(4096)
-        found = re.search(r"a batch of 4096 images does not fit into the memory; set batch_size = (\d+)$", message)
-        assert found, message
-        assert int(found[1]) < 4096
-        assert tried(int(found[1])) == "fitted"
-        # A power of two, of four fifths of what the failed attempt left free.
-        assert "does not fit" in tried(4 * int(found[1]))
+    message = tried(4096)
+    found = re.search(r"a batch of 4096 images does not fit into the memory; set batch_size = (\d+)$", message)
+    assert found, message
+    assert int(found[1]) < 4096
+    assert tried(int(found[1])) == "fitted"
+    # A power of two, of four fifths of what the failed attempt left free.
+    assert "does not fit" in tried(4 * int(found[1]))
