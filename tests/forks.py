@@ -160,7 +160,8 @@ class Forks:
         }
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        (folder / "stderr.txt").touch()
+        for name in ("stdout.txt", "stderr.txt"):
+            (folder / name).touch()
         self._server.stdin.write(json.dumps(request) + "\n")
         return Forked(int(self._server.stdout.readline()), folder)
 

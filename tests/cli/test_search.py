@@ -199,6 +199,7 @@ def test_own_accuracies_take_the_place_of_subnets(hwnas_cli, refused, words, spa
 
 
 INTERRUPTED = """
+import signal, sys
 import hwnas.accuracy.ensemble
 from hwnas.search import rerank
 hwnas.accuracy.ensemble._STEPS = 40

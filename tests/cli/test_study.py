@@ -107,6 +107,7 @@ def test_what_has_no_weights_here_is_said_to_have_none(hwnas_cli, words, tmp_pat
 
 
 INTERRUPTED = """
+import signal, sys
 from hwnas.search.study import from_scratch
 real, trainings = from_scratch.train, []
 def interrupted(*given, until, **named):
