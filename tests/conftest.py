@@ -62,14 +62,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """For ``--dist loadfile``: files in the order above, and all tests that share a run of a pipeline in one worker."""
+    """For ``--dist loadfile``: files in the order above, and all tests that share a run of a pipeline in one worker.
+
+    The test that keeps a core busy is there, too: beside it, the measurements of that run are noise.
+    """
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
     class LongestFirst(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "pipeline" if "/pipeline/" in nodeid else str(super()._split_scope(nodeid))
+            together = "/pipeline/" in nodeid or "/test_contention." in nodeid
+            return "pipeline" if together else str(super()._split_scope(nodeid))
 
     config.option.loadscopereorder = False
     return LongestFirst(config, log)
