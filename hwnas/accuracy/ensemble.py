@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hwnas.accuracy.stagewise import Term, single
+from hwnas.accuracy.stagewise import single
 from hwnas.spaces import Codes, Space
 from hwnas.spaces.slotsum import Lookup
 
@@ -82,12 +82,6 @@ class Ensemble:
         return lookup, torch.from_numpy(lookup.table)
 
 
-def fit_ensemble(space: Space, codes: Codes, scores: Floats, *, seed: int) -> Ensemble:
-    """An ensemble fitted to the scores ``(n,)`` of networks ``(n, variables)``."""
-    [fitted] = fit_ensembles(space, [(codes, scores)], seed=seed)
-    return fitted
-
-
 def fit_ensembles(space: Space, samples: Sequence[tuple[Codes, Floats]], *, seed: int) -> list[Ensemble]:
     """An ensemble for each sample of networks ``(n, variables)`` and scores ``(n,)``, fitted at the same time.
 
@@ -95,36 +89,26 @@ def fit_ensembles(space: Space, samples: Sequence[tuple[Codes, Floats]], *, seed
     and 4.9 s one after the other.
     """
     terms = single(space)
-    scales = [_scales(terms, codes, scores) for codes, scores in samples]
     longest = max(len(codes) for codes, _ in samples)
-    x, y, weights, layers = [], [], [], []
-    for (codes, scores), (inputs, outputs) in zip(samples, scales, strict=True):
-        own = _features(terms, codes, inputs)
+    x, y, weights, layers, scales = [], [], [], [], []
+    for codes, scores in samples:
+        features = np.concatenate([term(codes) for term in terms], axis=1)
+        inputs = np.stack([features.mean(axis=0), features.std(axis=0) + 1e-6])
+        outputs = float(scores.mean()), float(scores.std()) or 1.0
+        scales.append((inputs, outputs))
+        own = torch.tensor((features - inputs[0]) / inputs[1], dtype=torch.float32)
+        scaled = torch.tensor((scores - outputs[0]) / outputs[1], dtype=torch.float32)
         generator = torch.Generator().manual_seed(seed)
         importance = -torch.rand((_MEMBERS, len(codes)), generator=generator).clamp_min(1e-9).log()
         layers.append(_initial(own.shape[1], generator))
         padding = longest - len(codes)  # rows without a weight
         x.append(functional.pad(own, (0, 0, 0, padding)).expand(_MEMBERS, -1, -1))
-        scaled = torch.tensor((scores - outputs[0]) / outputs[1], dtype=torch.float32)
         y.append(functional.pad(scaled, (0, padding)).expand(_MEMBERS, -1))
         weights.append(functional.pad(importance / len(codes), (0, padding)))
     trained = tuple(torch.cat(same).requires_grad_() for same in zip(*layers, strict=True))
     _train(trained, torch.cat(x), torch.cat(y), torch.cat(weights))
     parts = [layer.detach().split(_MEMBERS) for layer in trained]
     return [Ensemble(space, own, *scale) for own, scale in zip(zip(*parts, strict=True), scales, strict=True)]
-
-
-def _scales(terms: list[Term], codes: Codes, scores: Floats) -> tuple[Floats, tuple[float, float]]:
-    """Means and standard deviations of the features and of the scores, as in `Ensemble`."""
-    given = np.concatenate([term(codes) for term in terms], axis=1)
-    inputs = np.stack([given.mean(axis=0), given.std(axis=0) + 1e-6])
-    return inputs, (float(scores.mean()), float(scores.std()) or 1.0)
-
-
-def _features(terms: list[Term], codes: Codes, inputs: Floats) -> Tensor:
-    """Standardised features, ``(n, features)``."""
-    given = np.concatenate([term(codes) for term in terms], axis=1)
-    return torch.tensor((given - inputs[0]) / inputs[1], dtype=torch.float32)
 
 
 def _initial(features: int, generator: torch.Generator) -> list[Tensor]:

@@ -64,6 +64,18 @@ def recalibrate_all(networks: Sequence[nn.Module], batches: Iterable[Tensor]) ->
         network.eval()
 
 
+def calibration_batches(
+    data: Data, count: int, resolution: int, *, seed: int, augmentation: Augmentation
+) -> Iterator[Tensor]:
+    """Batches of `count` training images that re-calibrate BN, each ``(n, channels, resolution, resolution)``.
+
+    About equal in size: BN averages over batches, not over images.
+    """
+    size = math.ceil(count / math.ceil(count / _BATCH))
+    for step, done in enumerate(range(0, count, size)):
+        yield data.train_batch(step, size, resolution, seed=seed, augmentation=augmentation)[0][: count - done]
+
+
 def logits(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Outputs and labels over batches of images: ``(n, classes)`` and ``(n,)``."""
     with torch.inference_mode():
@@ -134,16 +146,16 @@ class Evaluator:
     def _subnets(self, archs: Sequence[Mapping[str, int]], progress: Progress = silent) -> list[nn.Module]:
         """The networks of archs of one resolution, with BN re-calibrated in one pass over the images."""
         networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
-        count = self.calibration_images
-        size = math.ceil(count / math.ceil(count / _BATCH))  # about equal: BN averages over batches, not over images
+        count, resolution, done = self.calibration_images, archs[0]["resolution"], 0
 
         def batches() -> Iterator[Tensor]:
-            for i, done in enumerate(range(0, count, size)):
-                images, _ = self.data.train_batch(
-                    i, size, archs[0]["resolution"], seed=self.seed, augmentation=self.augmentation
-                )
-                yield images[: count - done]
-                progress("re-calibrating BN", min(count, done + size), count)
+            nonlocal done
+            for images in calibration_batches(
+                self.data, count, resolution, seed=self.seed, augmentation=self.augmentation
+            ):
+                yield images
+                done += len(images)
+                progress("re-calibrating BN", done, count)
 
         recalibrate_all(networks, batches())
         return networks

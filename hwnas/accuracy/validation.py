@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hwnas.accuracy.evaluate import logits, recalibrate
+from hwnas.accuracy.evaluate import calibration_batches, logits, recalibrate
 from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Augmentation, Data, Split
-
-_BATCH = 250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +50,10 @@ class Validation:
             resolution: side of the images that it takes.
         """
         device = next(network.parameters()).device
-        recalibrate(network, (images.to(device) for images in self._calibration(resolution)))
+        count = min(self.calibration_images, self.data.size("train"))
+        batches = calibration_batches(self.data, count, resolution, seed=self.seed, augmentation=self.augmentation)
+        recalibrate(network, (images.to(device) for images in batches))
         return self._value(network, "train", resolution, device), self._value(network, "validation", resolution, device)
-
-    def _calibration(self, resolution: int) -> Iterator[Tensor]:
-        total = min(self.calibration_images, self.data.size("train"))
-        size = min(_BATCH, total)
-        for number in range(max(1, total // size)):
-            yield self.data.train_batch(number, size, resolution, seed=self.seed, augmentation=self.augmentation)[0]
 
     def _value(self, network: nn.Module, split: Split, resolution: int, device: torch.device) -> float:
         batches = self.data.batches(split, resolution, limit=self.images)

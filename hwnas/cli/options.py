@@ -13,7 +13,7 @@ from hwnas.errors import InvalidValue
 
 if TYPE_CHECKING:
     from hwnas.data.options import DataOptions
-    from hwnas.workflows import FinetuneAnswer, TrainAnswer
+    from hwnas.workflows.answers import TrainedAnswer
 
 ARCH = (
     "File from `hwnas search`, report.json of `hwnas compile` (report.json:device/recipe if it has several targets), "
@@ -225,7 +225,7 @@ def print_json(document: object) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=not takes_unicode()))
 
 
-def echo_validation(answer: TrainAnswer | FinetuneAnswer) -> None:
+def echo_validation(answer: TrainedAnswer) -> None:
     """Print why a training ended early, and the validation of its weights."""
     if answer.stopped:
         typer.echo(answer.stopped)

@@ -69,7 +69,7 @@ def alone_on(accelerator: str, precision: str) -> Alone:
         precision: 32-true or bf16-mixed.
 
     Raises:
-        InvalidValue: there is no such device.
+        InvalidValue: the device is not available.
     """
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise InvalidValue(

@@ -40,9 +40,9 @@ def launched(
     from hwnas.data.base import check_batch
 
     one = _one_process(accelerator, devices, precision, alone=alone)
-    if config and one:
-        check_batch(config.batch_size, 1, config.augmentation)
     if one:
+        if config:
+            check_batch(config.batch_size, 1, config.augmentation)
         return one
     from hwnas.training.processes import launch
     from hwnas.training.signals import end_together

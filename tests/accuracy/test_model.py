@@ -9,7 +9,7 @@ import pytest
 from scipy import special, stats
 
 from hwnas.accuracy import AccuracyModel, fit_accuracy, spread_over_cost
-from hwnas.accuracy.ensemble import fit_ensemble
+from hwnas.accuracy.ensemble import fit_ensembles
 from hwnas.accuracy.stagewise import fit_score, logit, parameters, single
 from hwnas.accuracy.table import read_accuracies
 from hwnas.errors import DataError, InvalidValue
@@ -142,7 +142,7 @@ def test_lookups_are_the_first_layers_of_the_ensemble(name: str) -> None:
     """It is fitted on features and predicts by lookups; here the layers once more, in double precision."""
     space = make_space(name)
     codes, fresh = space.sample(100, seed=6), space.sample(2500, seed=7)
-    ensemble = fit_ensemble(space, codes, additive(space, codes, 6), seed=0)
+    [ensemble] = fit_ensembles(space, [(codes, additive(space, codes, 6))], seed=0)
     features = np.concatenate([term(fresh) for term in single(space)], axis=1)
     x = (features - ensemble.inputs[0]) / ensemble.inputs[1]
     weights = [layer.double().numpy() for layer in ensemble.layers]

@@ -132,7 +132,7 @@ def test_killed_at_20_random_moments_the_bundles_are_those_of_an_uninterrupted_r
 
 
 def end_of(process, out, moment=None):
-    """The exit status of a run; it is killed, unless it ends before, so many seconds after so many finished stages."""
+    """The exit status of a run. With a moment, stages and seconds, it is killed that long after that many stages."""
     if moment is None:
         return process.wait()
     stages, delay = moment

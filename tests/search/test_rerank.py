@@ -46,7 +46,7 @@ class MadeUp:
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("seed", range(2))
 def test_no_evaluated_network_within_the_budget_is_better(name: str, seed: int, tmp_path: Path) -> None:
-    """Five budgets share an accuracy model, whose fit takes 5 seconds."""
+    """Five budgets share an accuracy model, whose fit takes 2 seconds."""
     space = SPACES[name]
     codes = spread_over_cost(space, 60, seed=seed)
     cost = Objective(name="macs", unit="", total=space.macs)
