@@ -31,6 +31,8 @@ def sweep(
         list[str] | None, typer.Option(help="Only this recipe instead of all of the device. May be repeated.")
     ] = None,
     images: options.Images = 2000,
+    metric: options.DeployedMetric = "top1",
+    positive: options.Positive = None,
     data_path: options.MovedData = None,
     tables: options.Tables = None,
     as_json: options.AsJson = False,
@@ -38,7 +40,7 @@ def sweep(
     """Lower, check and time a network under every recipe of this host, and pick the fastest of small accuracy loss.
 
     Accuracy is measured in the recipe's runtime on validation images. A killed run resumes. Exit code 1 if the
-    accuracy loss of every recipe is too large.
+    accuracy loss of every recipe is too large, or its outputs differ more than its [parity] accepts.
     """
     from hwnas import workflows
 
@@ -50,6 +52,8 @@ def sweep(
             recipes=recipe or (),
             max_drop=max_drop / 100,
             images=images,
+            metric=metric,
+            positive=positive,
             data_path=data_path,
             tables=tables,
             progress=progress,
@@ -64,16 +68,19 @@ def sweep(
             export = ["hwnas", "export", str(arch), "--supernet", str(supernet), "--target", answer.picked]
             export += ["--tables", str(tables)] if tables else []
             export += ["--data-path", str(data_path)] if data_path else []
+            export += options.metric_words(answer.recipes[0].parity.figures)
             typer.echo(
                 f"picked: {_recipe(answer.picked)}, the fastest that loses at most {max_drop:g} points. Export it "
                 f"with: {shlex.join(export)} --out bundle"
             )
-        else:
-            least = min(answer.recipes, key=lambda one: one.lost)
+        elif accepted := [one for one in answer.recipes if one.refused is None]:
+            least = min(accepted, key=lambda one: one.lost)
             typer.echo(
                 f"picked: none; every recipe loses more than {max_drop:g} points, {_recipe(least.target)} the "
                 f"least, {least.lost * 100:.2f}"
             )
+        else:
+            typer.echo("picked: none; every recipe is refused")
         for one in answer.recipes:
             if one.too_noisy:
                 within = "within a round already" if one.unsteady else f"the two rounds differ by {one.repeat:.1%}"
@@ -96,21 +103,26 @@ def _print_table(answer: SweepAnswer) -> None:
 
     first = answer.recipes[0]
     images, accuracy = first.parity.images, first.parity.torch_accuracy
-    typer.echo(f"{answer.device}: {accuracy:.2%} in torch on {images} validation images")
+    of = "" if first.parity.metric == "top1" else f" {first.parity.metric}"
+    typer.echo(f"{answer.device}: {accuracy:.2%}{of} in torch on {images} validation images")
     table = Table(box=None, pad_edge=False)
     table.add_column("recipe", no_wrap=True)
-    columns = ("ms", "repeat", "predicted", "accuracy", "points lost", "bytes", "max error", "min cosine", "same class")
+    columns = (
+        *("ms", "repeat", "predicted", "accuracy" if not of else "metric", "points lost", "noise"),
+        *("bytes", "max error", "min cosine", "same class"),
+    )
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for one in answer.recipes:
         predicted, parity = one.predicted_ms, one.parity
         table.add_row(
-            _recipe(one.target),
+            _recipe(one.target) + (" (refused)" if one.refused else ""),
             f"{one.latency_ms:.4f}",
             f"{one.repeat:.1%}",
             "no table" if predicted is None else f"{predicted:.4f}",
             f"{parity.deployed_accuracy:.2%}",
             f"{one.lost * 100:.2f}",
+            "" if parity.difference is None or parity.difference.distinguishable else "within",
             f"{one.size_bytes:,}",
             f"{parity.max_abs_error:.2g}",
             f"{parity.min_cosine:.5f}",
@@ -118,5 +130,8 @@ def _print_table(answer: SweepAnswer) -> None:
         )
     # Possibly wider than the terminal: wrapped lines are better than truncated figures.
     Console(width=max(Console().width, 130)).print(table)
+    for one in answer.recipes:
+        if one.refused:
+            typer.echo(f"refused: {one.target}: {one.refused}")
     for name, why in answer.left_out.items():
         typer.echo(f"left out: {name}: {why}")

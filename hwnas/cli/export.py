@@ -18,6 +18,8 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     data_path: options.MovedData = None,
     tables: options.Tables = None,
+    metric: options.DeployedMetric = "top1",
+    positive: options.Positive = None,
     include: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,6 +40,8 @@ def export(
             out,
             data_path=data_path,
             tables=tables,
+            metric=metric,
+            positive=positive,
             include=include or (),
             progress=progress,
         )
@@ -46,7 +50,8 @@ def export(
     if as_json:
         options.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})
     else:
+        of = "" if manifest.parity.metric == "top1" else f" {manifest.parity.metric}"
         typer.echo(
-            f"{manifest.accuracy:.2%} on {manifest.parity.images} test images, largest difference of a logit "
+            f"{manifest.accuracy:.2%}{of} on {manifest.parity.images} test images, largest difference of a logit "
             f"{manifest.parity.max_abs_error:.2e}, {predicted}: {out}"
         )

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwnas.cli.options import metric_words
+
 if TYPE_CHECKING:
     from hwnas.workflows import NetworkAnswer, RelaxedAnswer
 
@@ -62,7 +64,7 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: P
     yield f"Arch: {file}"
     if supernet and answer.target is not None:
         words = ["hwnas", "export", str(file), "--supernet", str(supernet), "--target", answer.target]
-        words += ["--tables", str(tables)] if tables else []
+        words += [*(["--tables", str(tables)] if tables else []), *metric_words(answer.figures)]
         yield f"Export it with: {shlex.join(words)} --out bundle"
 
 

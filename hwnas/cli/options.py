@@ -12,6 +12,7 @@ from hwnas.cli.streams import takes_unicode
 from hwnas.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from hwnas.accuracy.figures import ClassificationFigures
     from hwnas.data.options import DataOptions
     from hwnas.workflows.answers import TrainedAnswer
 
@@ -102,6 +103,12 @@ Metric = Annotated[
 ]
 TrainingMetric = Annotated[
     str, typer.Option(help="What validations measure: {metrics}, recall@precision=0.9, or path/to/file.py:function.")
+]
+DeployedMetric = Annotated[
+    str,
+    typer.Option(
+        help="What the accuracy is in the runtime: {metrics}, recall@precision=0.9, or path/to/file.py:function."
+    ),
 ]
 Positive = Annotated[str | None, typer.Option(help="Class of the metric, for f1, auc and recall@precision.")]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
@@ -223,6 +230,15 @@ def held_confidence(confidence: float | None, no_margin: bool) -> float | None:
 def print_json(document: object) -> None:
     """Print one JSON document to stdout."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=not takes_unicode()))
+
+
+def metric_words(figures: ClassificationFigures | None) -> list[str]:
+    """The arguments ``--metric`` and ``--positive`` of what was evaluated; none for top-1 accuracy."""
+    if figures is None or figures.metric == "top1":
+        return []
+    if figures.positive is None:
+        return ["--metric", figures.metric]
+    return ["--metric", figures.metric.removesuffix(f" of {figures.positive}"), "--positive", figures.positive]
 
 
 def echo_validation(answer: TrainedAnswer) -> None:

@@ -185,7 +185,7 @@ def mixed_and_erased(
 
     Args:
         images: ``(n, channels, height, width)``, normalised.
-        labels: ``(n,)``.
+        labels: ``(n,)``, or shares of classes ``(n, classes)``.
         classes: number of classes.
         how: the augmentation.
         seed: of the training run.
@@ -195,7 +195,7 @@ def mixed_and_erased(
         images of the same shape; unchanged labels or, if images are mixed, the shares of classes ``(n, classes)``.
     """
     if how.mixes:
-        shares = functional.one_hot(labels, classes).to(images.dtype)
+        shares = (labels if labels.dim() == 2 else functional.one_hot(labels, classes)).to(images.dtype)
         images, mixed = images.clone(), shares.clone()
         for i in range(0, len(images) - 1, 2):
             rng = random.Random(f"mix {seed} {first + i}")

@@ -58,6 +58,11 @@ class Data(ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @property
+    def folder(self) -> str | None:
+        """Name of the folder that has the images; None if there is none."""
+        return None
+
     @abstractmethod
     def size(self, split: Split) -> int:
         """Number of images of a split.
@@ -181,7 +186,8 @@ class Data(ABC):
 
         Returns:
             Normalised images ``(size / parts, in_channels, resolution, resolution)``, float32, and labels: int64
-            ``(size / parts,)``, or if images are mixed the shares of classes, float32 ``(size / parts, classes)``.
+            ``(size / parts,)``; if images are mixed or have shares of several classes, these shares, float32
+            ``(size / parts, classes)``.
 
         Raises:
             InvalidValue: a negative step, an empty batch, a batch that cannot be split into such parts (of an even

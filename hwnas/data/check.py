@@ -14,7 +14,8 @@ from pydantic import Field
 
 from hwnas.data.base import Split
 from hwnas.data.decode import SUFFIXES
-from hwnas.data.layouts import SPLIT_NAMES, printable
+from hwnas.data.label_files import SPLIT_NAMES
+from hwnas.data.layouts import printable
 from hwnas.errors import DataError
 from hwnas.files import Spec
 from hwnas.progress import Progress, silent

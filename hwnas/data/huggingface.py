@@ -75,6 +75,11 @@ class HuggingFace(Photographs):
         check_split(split)
         return len(self._splits[split][1])
 
+    @property
+    def folder(self) -> str:
+        """Name of the dataset's folder."""
+        return self._path.resolve().name
+
     def fingerprint(self) -> str:
         """A hash of the columns' contents, as `datasets` fingerprints them, and of the order of all splits."""
         digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)

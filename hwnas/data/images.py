@@ -34,7 +34,8 @@ class Images(Photographs):
     those that evaluate it. With a test folder, each folder is a split.
 
     `DataOptions` has other layouts: ``<class>/*``, which is split by shares, and a CSV file of labels. Folders below a
-    class folder belong to the class.
+    class folder belong to the class. Where that file has shares of several classes, they are the targets of a training;
+    evaluation takes the class with the largest share.
 
     A split is shuffled once and then stratified: any run of images has the classes in their shares of the split.
     A training epoch contains every image once. Training images are randomly cropped and flipped; for test images
@@ -86,10 +87,15 @@ class Images(Photographs):
         return data
 
     def _list(self, options: DataOptions, seed: int) -> None:
-        listings = read_layout(self.path, options, seed)
+        listings, self._shares = read_layout(self.path, options, seed)
         self.options = options
         self.classes = tuple(listings["train"])
         self._files = {split: ordered(found, stable_seed(split, seed)) for split, found in listings.items()}
+
+    @property
+    def folder(self) -> str:
+        """Name of the dataset's folder."""
+        return self.path.resolve().name
 
     def size(self, split: Split) -> int:
         """Number of images of a split.
@@ -154,6 +160,8 @@ class Images(Photographs):
 
     def _add_files(self, digest: hashlib.blake2b, split: Split, files: Labelled) -> None:
         digest.update(repr(split).encode())
+        if self._shares:
+            digest.update(repr([self._shares[name] for name, _ in files]).encode())
         for name, label in files:
             try:
                 size = (self.path / name).stat().st_size
@@ -190,3 +198,7 @@ class Images(Photographs):
 
     def _label(self, split: Split, index: int) -> int:
         return self._files[split][index][1]
+
+    def _target(self, index: int) -> int | tuple[float, ...]:
+        name, label = self._files["train"][index]
+        return self._shares.get(name, label)

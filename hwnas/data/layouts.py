@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from hwnas.data.base import Split, stable_seed
 from hwnas.data.decode import SUFFIXES
+from hwnas.data.label_files import SPLIT_NAMES, read_labels
 from hwnas.data.options import DataOptions
 from hwnas.data.photographs import held_out
 from hwnas.errors import DataError, some
 
 Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
+Shares = dict[str, tuple[float, ...]]  # image -> share of each class
 LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
 OTHER_LAYOUTS = (
     "Other layouts: <class>/ folders with --split 70,15,15, or a CSV of file,label with --labels "
     "(split and labels under [data] in a job)"
 )
-_SHOWN = 20
 
 
-def read_layout(path: Path, options: DataOptions, seed: int) -> dict[Split, Listing]:
-    """The images of each split and class.
+def read_layout(path: Path, options: DataOptions, seed: int) -> tuple[dict[Split, Listing], Shares]:
+    """The images of each split and class, and the shares of classes of images that have several.
 
     Args:
         path: the dataset's folder.
@@ -46,22 +39,22 @@ def read_layout(path: Path, options: DataOptions, seed: int) -> dict[Split, List
         raise DataError(f"{path} does not exist; {LAYOUT}")
     if not path.is_dir():
         raise DataError(f"{path} is a file, not a folder; {LAYOUT}")
-    skip = set(options.skip)
+    skip, shares = set(options.skip), Shares()
     if options.labels is not None:
-        found = _from_csv(path, path / options.labels, options, skip)
+        found, shares = _from_csv(path / options.labels, options, skip)
     elif options.split is not None:
         if present := [name for name in ("train", "val", "validation") if (path / name).is_dir()]:
             raise DataError(f"{path} is already split (it has {' and '.join(present)}); omit split")
         classes = _listing(path, path, skip)
         _check_classes(classes, path)
-        return _split(classes, options, path)
+        return _split(classes, options, path), shares
     else:
         found = _from_folders(path, skip)
     if set(found) == {"train", "validation", "test"}:
-        return found
+        return found, shares
     kept, out = held_out(found["train"], path / "train", seed)
     [judge] = set(found) - {"train"}
-    return {"train": kept, "validation": out, "test": found[judge]}
+    return {"train": kept, "validation": out, "test": found[judge]}, shares
 
 
 def empty_classes(path: Path, options: DataOptions) -> list[str]:
@@ -199,81 +192,31 @@ def _split(found: Listing, options: DataOptions, where: Path) -> dict[Split, Lis
     return splits
 
 
-def _from_csv(path: Path, file: Path, options: DataOptions, skip: Collection[str]) -> dict[Split, Listing]:
+def _from_csv(file: Path, options: DataOptions, skip: Collection[str]) -> tuple[dict[Split, Listing], Shares]:
     """The images that a CSV file lists.
 
     Raises:
         DataError: the file cannot be read, or a line is wrong; the message lists all of them.
     """
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text)
-            columns = list(reader.fieldnames or [])
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot read the labels {file}: {error}") from error
-    if not {"file", "label"} <= set(columns):
-        raise DataError(
-            f"{file} has the columns {some(columns)}; its first line should be file,label or file,label,split"
-        )
-    if ("split" in columns) == (options.split is not None):
-        raise DataError(
-            f"{file} has a column split, and shares are given as well; omit one of them"
-            if options.split
-            else f"{file} has no column split; add one (train, val, test), or give shares: --split 70,15,15"
-        )
-    entries = _entries(file, rows)
-    entries = [entry for entry in entries if printable(entry[0]) not in skip]
-    labels = {label for _, label, _ in entries}
-    classes = sorted(labels, key=int) if all(map(_is_number, labels)) else sorted(labels)
+    labels = read_labels(file, splits=options.split is None)
+    entries = [entry for entry in labels.entries if printable(entry.file) not in skip]
+    classes = labels.classes
+    if classes is None:
+        named = {entry.label for entry in entries}
+        classes = sorted(named, key=int) if all(map(_is_number, named)) else sorted(named)
     if len(classes) < 2:
         raise DataError(f"{file} has only the class {some(classes)}; at least 2 are needed")
     found: dict[Split, Listing] = {}
-    for name, label, to in entries:
-        found.setdefault(to, {each: [] for each in classes})[label].append(name)
+    for entry in entries:
+        found.setdefault(entry.split, {each: [] for each in classes})[entry.label].append(entry.file)
+    shares = {entry.file: entry.shares for entry in entries if entry.shares}
     if options.split:
-        return _split(found["train"], options, file)
+        return _split(found["train"], options, file), shares
     if "train" not in found or len(found) == 1:
         raise DataError(f"{file} has only the split {some(sorted(found))}; it needs train, and val or test or both")
     if untrained := [label for label, each in found["train"].items() if not each]:
         raise DataError(f"{file} has no training images of {some(untrained)}; each class needs some")
-    return found
-
-
-def _entries(file: Path, rows: Sequence[tuple[int, dict[str, str]]]) -> list[tuple[str, str, Split]]:
-    """File, label and split of each line; train without a column of splits.
-
-    Raises:
-        DataError: a line is wrong; the message lists all of them.
-    """
-    mistakes, entries, seen = list[str](), list[tuple[str, str, Split]](), dict[str, int]()
-    for line, row in rows:
-        name, label = (row["file"] or "").strip(), (row["label"] or "").strip()
-        split = (row.get("split") or "").strip().lower() if "split" in row else "train"
-        if wrong := _wrong_row(name, label, split):
-            mistakes.append(f"line {line}: {wrong}")
-        elif name in seen:
-            mistakes.append(f"line {line}: {name} is already in line {seen[name]}")
-        else:
-            entries.append((name, label, SPLIT_NAMES[split]))
-        seen.setdefault(name, line)
-    if mistakes:
-        more = f"\n  and {len(mistakes) - _SHOWN} more" if len(mistakes) > _SHOWN else ""
-        raise DataError(f"{file} has {len(mistakes)} wrong lines\n  " + "\n  ".join(mistakes[:_SHOWN]) + more)
-    return entries
-
-
-def _wrong_row(name: str, label: str, split: str) -> str | None:
-    """What is wrong with a line of a CSV file of labels."""
-    if not name:
-        return "the file is missing"
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        return f"{name} is not a path below the dataset's folder"
-    if not label:
-        return f"{name} has no label"
-    if split not in SPLIT_NAMES:
-        return f"the split of {name} is {split!r}; it should be one of {', '.join(SPLIT_NAMES)}"
-    return None
+    return found, shares
 
 
 def _is_number(label: str) -> bool:

@@ -118,8 +118,8 @@ class DataOptions(Spec):
 
     Attributes:
         channels: 1 for gray, 3 for colour; None for gray if all training images store gray pixels.
-        labels: CSV file with the columns ``file``, ``label`` and optionally ``split``; a relative path starts at the
-            dataset's folder.
+        labels: CSV file with the columns ``file``, ``label`` and optionally ``split``, or with one column of shares
+            per class in place of ``label`` (`hwnas.data.label_files`); a relative path starts at the dataset's folder.
         split: shares of the train, validation and test split, of data that are not split into folders.
         split_seed: determines that split.
         skip_bad: whether images that cannot be read are left out; all are decoded once to find them.

@@ -141,6 +141,10 @@ class Photographs(Data):
     @abstractmethod
     def _label(self, split: Split, index: int) -> int: ...
 
+    def _target(self, index: int) -> int | tuple[float, ...]:
+        """What a training learns for a training image: its class, or for all images the shares of the classes."""
+        return self._label("train", index)
+
     def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
         return self.options.transform.geometry(resolution)
 
@@ -174,13 +178,15 @@ class Photographs(Data):
                 image = fitted(image, resolution, self.options.transform)
             return photograph(image, resolution, how, rng, native=native or not how.crop)
 
-        return self._load("train", indices, crop)
+        images = self._load("train", indices, crop)
+        return images, torch.tensor([self._target(index) for index in indices])
 
     def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._stratified(split)
         for start in range(0, count, batch_size):
             indices = order[start : min(start + batch_size, count)]
-            yield self._load(split, indices, lambda _, image: fitted(image, resolution, self.options.transform))
+            images = self._load(split, indices, lambda _, image: fitted(image, resolution, self.options.transform))
+            yield images, torch.tensor([self._label(split, index) for index in indices])
 
     def _stratified(self, split: Split) -> Sequence[int]:
         """The images of a split in the order of `batches`: every run of images has the classes in their shares.
@@ -197,9 +203,7 @@ class Photographs(Data):
     def _orders(self) -> dict[Split, list[int]]:
         return {}
 
-    def _load(
-        self, split: Split, indices: Sequence[int], crop: Callable[[int, Image.Image], Image.Image]
-    ) -> tuple[Tensor, Tensor]:
+    def _load(self, split: Split, indices: Sequence[int], crop: Callable[[int, Image.Image], Image.Image]) -> Tensor:
         """Decode images of a split; `crop` gets an image and its index in the batch."""
 
         def pixels(place: int) -> npt.NDArray[np.uint8]:
@@ -216,7 +220,7 @@ class Photographs(Data):
         images = torch.from_numpy(stack).permute(0, 3, 1, 2).float().div_(255)
         if (values := self._value_range()) != (0.0, 1.0):
             images.mul_(values[1] - values[0]).add_(values[0])
-        return normalised(images, self.mean, self.std), torch.tensor([self._label(split, i) for i in indices])
+        return normalised(images, self.mean, self.std)
 
 
 def held_out(train: Mapping[str, list[T]], where: Path, seed: int) -> tuple[dict[str, list[T]], dict[str, list[T]]]:

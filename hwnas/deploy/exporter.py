@@ -115,6 +115,8 @@ def export(
             arch=dict(arch),
             weights_sha256=weights,
             data=data.name,
+            data_folder=data.folder,
+            data_fingerprint=data.fingerprint(),
             classes=list(data.classes),
             include=list(steps.steps) if steps else [],
             input=Input(

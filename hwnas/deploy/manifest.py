@@ -134,6 +134,9 @@ class BundleManifest(Spec):
         arch: name of a variable -> value.
         weights_sha256: of the network's tensors before lowering, see `hwnas.deploy.exporter.weights_sha256`.
         data: name of the training dataset.
+        data_folder: name of its folder; None for a dataset without one, and in older bundles.
+        data_fingerprint: hash of its images' names, classes and sizes, or of what else determines it; None in older
+            bundles.
         classes: names of the classes, in the order of the outputs.
         include: steps of an image's way that are in the program: its normalisation, and softmax.
         input: name, shape and type of the input, and the preprocessing steps of an image, in order.
@@ -163,6 +166,8 @@ class BundleManifest(Spec):
     arch: dict[str, int]
     weights_sha256: Sha256
     data: str
+    data_folder: str | None = Field(default=None, exclude_if=lambda folder: folder is None)
+    data_fingerprint: str | None = Field(default=None, exclude_if=lambda fingerprint: fingerprint is None)
     classes: list[str]
     include: list[Literal["normalize", "softmax"]] = Field(default=[], exclude_if=lambda steps: not steps)
     input: Input

@@ -23,7 +23,7 @@ from hwnas.spaces import Arch
 from hwnas.targets import Recipe, saturates_here
 
 
-def check_parity(
+def compare(
     network: nn.Module,
     program: Program | Path,
     recipe: Recipe,
@@ -33,7 +33,7 @@ def check_parity(
     metric: Metric = TOP1,
     classes: Sequence[str] | None = None,
     progress: Progress = silent,
-) -> ParityReport:
+) -> tuple[ParityReport, str | None]:
     """Compare a network with its lowered program on images.
 
     Args:
@@ -46,9 +46,11 @@ def check_parity(
         classes: names of the classes; with them, the report has figures of each class.
         progress: callback, invoked after every batch.
 
+    Returns:
+        the report, and which limits of the recipe's ``[parity]`` are exceeded, with the figures; None if none is.
+
     Raises:
-        ParityError: a limit of the recipe's ``[parity]`` is exceeded (the message has the figures), or an output is not
-            finite.
+        ParityError: an output is not finite.
     """
     pairs, results, done = [], [], 0
     with open_session(program, recipe) as session:
@@ -75,25 +77,53 @@ def check_parity(
         difference=difference_of(metric, got, expected, labels),
         figures=figures_of(got, labels, classes, metric) if classes else None,
     )
+    return report, _refusal(report, recipe, outputs=expected.shape[1])
+
+
+def _refusal(report: ParityReport, recipe: Recipe, *, outputs: int) -> str | None:
     limits = recipe.parity
-    passed = {
+    exceeded = {
         f"max_abs_error {report.max_abs_error:.3g} > {limits.max_abs_error:.3g}": report.max_abs_error
         > limits.max_abs_error,
         # Two logits are nearly (-z, z): their cosine is -1 or 1, and depends only on whether the class is the same.
         # `top1_agreement` is the share of those images.
-        f"min_cosine {report.min_cosine:.6f} < {limits.min_cosine:.6f}": expected.shape[1] > 2
+        f"min_cosine {report.min_cosine:.6f} < {limits.min_cosine:.6f}": outputs > 2
         and report.min_cosine < limits.min_cosine,
         f"top1_agreement {report.top1_agreement:.4f} < {limits.min_top1_agreement:.4f}": report.top1_agreement
         < limits.min_top1_agreement,
     }
-    if any(passed.values()):
-        broken = "; ".join(text for text, bad in passed.items() if bad)
-        raise ParityError(
-            f"the lowered network differs from the torch network on {report.images} images under "
-            f"{recipe.name}: {broken}. "
-            + (f"{why}. " if (why := saturates_here(recipe)) else "")
-            + "The limits are in [parity] of the recipe."
-        )
+    if not any(exceeded.values()):
+        return None
+    return (
+        f"the lowered network differs from the torch network on {report.images} images under {recipe.name}: "
+        + "; ".join(text for text, bad in exceeded.items() if bad)
+        + (f". {why}" if (why := saturates_here(recipe)) else "")
+        + ". The limits are in [parity] of the recipe."
+    )
+
+
+def check_parity(
+    network: nn.Module,
+    program: Program | Path,
+    recipe: Recipe,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    images: int | None = None,
+    metric: Metric = TOP1,
+    classes: Sequence[str] | None = None,
+    progress: Progress = silent,
+) -> ParityReport:
+    """As `compare`, for a program that must be within the limits.
+
+    Raises:
+        ParityError: a limit of the recipe's ``[parity]`` is exceeded (the message has the figures), or an output is not
+            finite.
+    """
+    report, why = compare(
+        network, program, recipe, batches, images=images, metric=metric, classes=classes, progress=progress
+    )
+    if why:
+        raise ParityError(why)
     return report
 
 
@@ -128,8 +158,8 @@ def deployed_parity(
     journal: Journal,
     lowered: Callable[[], tuple[nn.Module, Program | Path]],
     progress: Progress = silent,
-) -> ParityReport:
-    """Parity of a network in the recipe's runtime on the validation images.
+) -> tuple[ParityReport, str | None]:
+    """Parity of a network in the recipe's runtime on the validation images, and why it is refused (`compare`).
 
     Args:
         arch: the network.
@@ -141,7 +171,7 @@ def deployed_parity(
 
     Raises:
         BundleError: the runtime cannot load the program.
-        ParityError: the program's outputs differ.
+        ParityError: an output is not finite.
         RuntimeUnavailable: the runtime cannot run on this host.
     """
     version = session_class(recipe).version()
@@ -153,7 +183,7 @@ def deployed_parity(
         batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
         available = evaluator.data.size("validation")
         images = min(evaluator.images or available, available)
-        report = check_parity(
+        report, why = compare(
             network,
             program,
             recipe,
@@ -163,5 +193,7 @@ def deployed_parity(
             classes=evaluator.data.classes,
             progress=progress,
         )
-        journal.record(key, report.model_dump())
-    return ParityReport.model_validate(journal.entries[key])
+        journal.record(key, {**report.model_dump(), "refused": why})
+    entry = dict(journal.entries[key])
+    refused = entry.pop("refused", None)
+    return ParityReport.model_validate(entry), refused

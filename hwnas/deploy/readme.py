@@ -121,6 +121,11 @@ def _included(manifest: BundleManifest) -> str:
     return f" (the program includes {' and '.join(manifest.include)})" if manifest.include else ""
 
 
+def _data(manifest: BundleManifest) -> str:
+    """The dataset in words."""
+    return f"the dataset `{manifest.data_folder or manifest.data}`"
+
+
 def readme(manifest: BundleManifest) -> str:
     """The page as Markdown."""
     runtime = manifest.recipe.runtime
@@ -132,7 +137,7 @@ def readme(manifest: BundleManifest) -> str:
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} {metric} on the test images of {manifest.data}{_interval(manifest)}. \
+{manifest.accuracy:.2%} {metric} on the test images of {_data(manifest)}{_interval(manifest)}. \
 {_latency(manifest, images)} \
 `manifest.json` has everything else.
 
@@ -157,7 +162,7 @@ authorship: anyone who can change a file can change its checksum.
 
 ## Licence
 
-The weights were trained on `{manifest.data}`. The licence of hwnas covers its code and grants no rights to these \
+The weights were trained on {_data(manifest)}. The licence of hwnas covers its code and grants no rights to these \
 weights or to that data; hwnas does not know their licences. If you distribute this folder, state the licence of the \
 weights here, and comply with that of the data.
 """

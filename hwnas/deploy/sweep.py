@@ -44,6 +44,7 @@ class Swept:
     Attributes:
         target: device and recipe.
         parity: outputs and accuracy compared with the torch network, on the validation images.
+        refused: which limits of the recipe's ``[parity]`` the outputs exceed; None if they are within all.
         size_bytes: of the program's file.
         rounds_ms: p25 of a run in each round.
         unsteady: whether the machine was too noisy in one of the rounds.
@@ -53,6 +54,7 @@ class Swept:
 
     target: Target
     parity: ParityReport
+    refused: str | None
     size_bytes: int
     rounds_ms: tuple[float, ...]
     unsteady: bool
@@ -85,7 +87,7 @@ class Sweep:
     """A network under the recipes of a device.
 
     Attributes:
-        recipes: the fastest first.
+        recipes: the fastest first; those whose outputs differ too much (`Swept.refused`) are among them.
         left_out: target's name -> why it is left out.
         max_drop: largest accepted accuracy loss, as a fraction.
     """
@@ -96,8 +98,9 @@ class Sweep:
 
     @property
     def picked(self) -> Swept | None:
-        """The fastest recipe within the accepted accuracy loss; None if all lose more."""
-        return next((swept for swept in self.recipes if swept.lost <= self.max_drop + 1e-9), None)
+        """The fastest recipe within the accepted accuracy loss that is not refused; None without one."""
+        fit = (swept for swept in self.recipes if swept.refused is None and swept.lost <= self.max_drop + 1e-9)
+        return next(fit, None)
 
 
 def sweep(
@@ -135,7 +138,7 @@ def sweep(
     protocol = protocol or usual().networks
     work = _work(arch, journal, targets)
     network = cache(lambda: evaluator.subnet(arch, progress=progress))
-    files, parities, left_out = dict[str, Path](), dict[str, ParityReport](), dict[str, str]()
+    files, parities, left_out = dict[str, Path](), dict[str, tuple[ParityReport, str | None]](), dict[str, str]()
     for target in targets:
         try:
             files[target.name], parities[target.name] = _made(arch, evaluator, target, journal, network, work, progress)
@@ -156,7 +159,8 @@ def sweep(
         model = (latencies or {}).get(name)
         one = Swept(
             target=target,
-            parity=parities[name],
+            parity=parities[name][0],
+            refused=parities[name][1],
             size_bytes=files[name].stat().st_size,
             rounds_ms=tuple(times[name][0] for times in rounds),
             unsteady=any(times[name][1] for times in rounds),
@@ -182,14 +186,14 @@ def _made(
     network: Callable[[], nn.Module],
     work: Path,
     progress: Progress,
-) -> tuple[Path, ParityReport]:
-    """The file of the network's program under a recipe, and its parity.
+) -> tuple[Path, tuple[ParityReport, str | None]]:
+    """The file of the network's program under a recipe, its parity, and why it is refused.
 
     Raises:
         InvalidValue, RuntimeUnavailable, SpecError: the recipe cannot run on this host.
         GraphError: the network cannot be lowered under it.
         BundleError: its runtime cannot load the program.
-        ParityError: the program's outputs differ.
+        ParityError: an output is not finite.
         OutputError, OSError: a file cannot be written.
     """
     check_host(target)

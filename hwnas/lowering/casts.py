@@ -26,7 +26,7 @@ _TYPES = {
 }
 # Sums of many values: in fp16 the sum over an image of 64x64 overflows for values from 16 on, and loses small values.
 _SUMS = {"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax"}
-_HEADROOM = 4.0  # from the largest observed value to the largest of fp16: other images have larger values
+_HEADROOM = 4.0  # largest fp16 value / largest accepted value: other images have larger values
 
 
 def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> onnx.ModelProto:
@@ -35,7 +35,7 @@ def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> on
     Args:
         model: an fp32 graph with inputs of one static shape.
         to: the type of values and weights.
-        images: ``(n, channels, height, width)``; with fp16, nodes whose values come near its limit on them stay in
+        images: ``(n, channels, height, width)``; with fp16, nodes whose values on them come near its limit stay in
             fp32. Without images only the weights are checked, which suits random weights.
 
     Raises:

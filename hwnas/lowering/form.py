@@ -31,7 +31,7 @@ class Form(ABC):
     """Lowers networks and ops to programs under one recipe.
 
     `lower` and `lower_ops` use the same export, so that ``assemble`` of a network's ops is the graph that ``lower``
-    returns for the network: what is profiled is what is deployed.
+    returns for the network: the profiled graph is the deployed graph.
     """
 
     filename: str

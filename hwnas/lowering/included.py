@@ -147,7 +147,7 @@ class _Around(nn.Module):
 
 
 def _with_steps(model: onnx.ModelProto, how: Included) -> onnx.ModelProto:
-    """An ONNX graph with the steps at its input and its output, whose names stay."""
+    """An ONNX graph with the steps at its input and its output, whose names are unchanged."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 

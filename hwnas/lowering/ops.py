@@ -39,7 +39,7 @@ class OpsForm(Form):
         return program
 
     def tied(self, program: Program) -> Program:
-        """The same."""
+        """The program itself."""
         return program
 
     def write(self, program: Program, folder: Path) -> Path:

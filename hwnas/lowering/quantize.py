@@ -105,7 +105,7 @@ class Quantizer:
                 raise GraphError(f"ONNX Runtime cannot run the graph for int8 calibration: {error}") from error
 
     def quantized(self, keep: Collection[str] = ()) -> onnx.ModelProto:
-        """The graph with Q/DQ pairs around what can run in int8; weights are stored as int8.
+        """The graph with Q/DQ pairs around the operators that can run in int8; weights are stored as int8.
 
         Args:
             keep: layers that stay in float, with the nodes after them up to the next layers.
@@ -187,7 +187,7 @@ def informative_range(counts: Counts, edges: Counts, low: float, high: float) ->
 
     The limit whose quantised distribution of magnitudes is closest to the observed one by Kullback-Leibler divergence
     (Migacz, "8-bit inference with TensorRT", 2017). ONNX Runtime's search takes a minute for a small network, and
-    cost one 13 points of accuracy.
+    cost one network 13 points of accuracy.
 
     At most 1% of the observed values other than zero are beyond the limit. The divergence alone does not account for
     clipping: if the first non-empty bin is the last one kept, all values are in that bin and it is 0, and if most

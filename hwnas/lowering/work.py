@@ -1,4 +1,4 @@
-"""What the operations of a lowered network compute and move: the input of roofline estimates."""
+"""Computation and memory traffic of the operations of a lowered network: the input of roofline estimates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BYTES = 4  # fp32
 def works(program: Program) -> tuple[Work, ...]:
     """The work of each operation of a program that `torch.export` made, in order.
 
-    Counted are multiply-adds of convolutions and linear layers, and one operation for each element that any other
+    This counts the multiply-adds of convolutions and linear layers, and one operation for each element that any other
     operation writes.
     """
     if isinstance(program, Wired):

@@ -150,6 +150,7 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
         spread=answer["noise"]["spread"],
         largest=largest,
         best_random=tested(answer["best_random"]),
+        classification=parity.figures,
         search=search_figures(space, searched),
         validation=Validation.model_validate(validated["summary"]),
         networks=timed_networks(model, validated),

@@ -1,4 +1,4 @@
-"""Measuring a space on a device: its latency table, the fit on whole networks, and the validation of both."""
+"""Measurement of a space on a device: its latency table, the fit on whole networks, and the validation of both."""
 
 from hwnas.profiling.estimate import estimated_model
 from hwnas.profiling.profiler import profile

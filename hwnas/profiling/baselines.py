@@ -1,4 +1,4 @@
-"""What else could predict a latency: the predictors that a latency model has to beat."""
+"""Baselines: the simple latency predictors that a latency model has to beat."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hwnas.spaces import Codes, Space
 def baselines(
     model: LatencyModel, domain: Space, calibration: Codes, calibration_ms: Floats, codes: Codes
 ) -> dict[str, Floats]:
-    """Predictions of the usual alternatives, fitted on the same calibration networks.
+    """Predictions of the baselines, fitted on the same calibration networks.
 
     Args:
-        model: gives the plain sum and the space of `codes`.
+        model: provides the plain sum and the space of `codes`.
         domain: the space of `calibration`.
         calibration: networks, ``(m, variables)``.
         calibration_ms: their latencies, ``(m,)``.
         codes: networks to predict, ``(n, variables)``.
 
     Returns:
-        ``plain sum``: of the table, without its context; ``MACs`` and ``parameters``: a straight line through the
-        calibration networks, each weighted by the inverse of its latency; ``gradient boosting``: scikit-learn's
+        ``plain sum``: sum of the table without context terms; ``MACs`` and ``parameters``: linear regression on the
+        calibration networks, whose residuals are weighted by the inverse latency; ``gradient boosting``: scikit-learn's
         regressor on MACs, parameters and every variable's value. Each ``(n,)``.
     """
     from sklearn.ensemble import GradientBoostingRegressor  # takes a second to import
@@ -42,14 +42,14 @@ def baselines(
 
 
 def mape(predicted: Floats, measured: Floats) -> float:
-    """Mean absolute error of predictions ``(n,)``, as a fraction of what was measured, ``(measurements, n)``."""
+    """Mean absolute error of predictions ``(n,)``, as a fraction of the measured values, ``(measurements, n)``."""
     return float(np.abs(predicted / measured - 1).mean())
 
 
 def tau(predicted: Floats, measured: Floats) -> float:
-    """Kendall's rank correlation of ``(n,)`` with each measurement, ``(measurements, n)``: the mean.
+    """Mean of Kendall's rank correlation of predictions ``(n,)`` with each measurement, ``(measurements, n)``.
 
-    It is 0 where all of one side are equal, for then nothing is ranked.
+    A correlation is 0 if all predictions or all measured values are equal, because then there is no ranking.
     """
     from scipy import stats  # takes half a second to import
 
@@ -58,7 +58,7 @@ def tau(predicted: Floats, measured: Floats) -> float:
 
 
 def _features(space: Space, codes: Codes) -> Floats:
-    """MACs, parameters, and each variable's value (0 where it does not matter): ``(n, 2 + variables)``."""
+    """MACs, parameters, and each variable's value (0 if it has no effect): ``(n, 2 + variables)``."""
     described = [space.describe(arch) for arch in space.decode(codes)]
     values = [[found.get(variable.name, 0) for variable in space.variables] for found in described]
     return np.column_stack([space.macs(codes), space.params(codes), np.array(values, np.float64)])

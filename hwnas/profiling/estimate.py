@@ -1,4 +1,4 @@
-"""Latencies from a device's peak figures, for tests and dry runs: a model without a table."""
+"""Latency models without a table, estimated from a device's peak figures, for tests and dry runs."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def roofline_source(space: Space, target: Target) -> LatencySource:
     """Roofline estimates of all ops of a space.
 
     Raises:
-        SpecError: the device's file does not give its peak figures, or the recipe has options.
+        SpecError: the device's file does not contain its peak figures, or the recipe has options.
     """
     from hwnas.lowering.work import works  # loads torch
 
-    RooflineSource.peaks(target)  # refuses a device without them before ops are lowered, which takes seconds
+    RooflineSource.peaks(target)  # rejects a device without them before the lowering, which takes seconds
     programs = form_of(target.recipe).lower_ops(space.distinct_ops)
     return RooflineSource(target, {op: works(program) for op, program in programs.items()})
 
 
 def estimated_model(space: Space, target: Target) -> LatencyModel:
-    """The sum over slots of a runtime's estimates (`RuntimeFacts.estimates`); it has no upper bound.
+    """A model that sums a runtime's estimates over the slots (`RuntimeFacts.estimates`); it has no upper bound.
 
     Raises:
-        InvalidValue: the runtime of the target's recipe gives no estimates.
-        SpecError: the device's file lacks what the estimates are computed from.
+        InvalidValue: the runtime of the target's recipe has no estimates.
+        SpecError: the device's file lacks figures that the estimates need.
     """
     estimates = target.recipe.facts.estimates
     if estimates is None:

@@ -1,4 +1,4 @@
-"""Profiling: every op of a space timed on a target, and the context factors fitted on whole networks."""
+"""Profiling: times every op of a space on a target, and fits the context terms on whole networks."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ def profile(
     Args:
         space: every distinct op of it is timed.
         target: its device must be the machine.
-        journals: folder for the record of the measurement under way; after a kill, the same call goes on there.
-        old: a table of the same target; rows that are not measured anew are kept.
-        networks: calibration networks, which the context is fitted on.
-        bound_networks: further networks, from whose errors upper bounds are read; n of them carry a confidence of up to
-            ``n / (n + 1)``.
-        only_missing: time only the ops that the older table lacks; where it lacks none and has a fit, it is returned.
-        machine: where ops and networks are timed; the present host if None.
-        protocols: how ops and networks are timed; the usual ones if None.
+        journals: folder for the journals of the measurements; after a kill, the same call resumes from them.
+        old: a table of the same target; rows that are not measured again are kept.
+        networks: number of calibration networks, on which the context terms are fitted.
+        bound_networks: number of further networks, whose errors determine upper bounds; n of them allow a confidence of
+            up to ``n / (n + 1)``.
+        only_missing: time only the ops that the old table lacks; if it lacks none and has a fit, it is returned.
+        machine: the machine on which ops and networks are timed; the present host if None.
+        protocols: for ops and networks; the defaults if None.
         progress: callback, invoked after every visit.
 
     Raises:
-        InvalidValue: fewer than 4 calibration networks, or the space has not as many networks.
+        InvalidValue: there are fewer than 4 calibration networks, or the space has too few networks.
         TableError: the target's device is not the machine.
-        TableMismatch: the older table was imported, or measured with another version of the runtime, or on a machine
-            that reports something else.
+        TableMismatch: the old table was imported, or measured with another version of the runtime, or on a machine
+            that reports other facts.
         RuntimeUnavailable: the runtime cannot run here.
-        TooNoisy: the figures cannot be trusted; there is no table.
-        OutputError: the journal, or a network's program beside it, cannot be written.
-        OutOfMemory: the memory does not hold even one network.
+        TooNoisy: the figures cannot be trusted; no table is created.
+        OutputError: the journal, or the program of a network in the same folder, cannot be written.
+        OutOfMemory: not even one network fits into memory.
     """
     machine, protocols = machine or LocalMachine(), protocols or usual()
     machine.check(target)
@@ -172,7 +172,7 @@ def _steadily(
     what: str,
     progress: Progress,
 ) -> Measurement:
-    """A measurement that can be resumed and that can be trusted; a noisy one is not resumed but taken anew."""
+    """A measurement that resumes from its journal; if it is too noisy, deletes the journal and raises `TooNoisy`."""
     how = {"protocol": asdict(protocol), "cores": machine.cores(target.recipe)}
     with Journal(journal, {**subject, **how}) as record:
         timed = machine.time(
@@ -185,7 +185,7 @@ def _steadily(
 
 
 def _fit(table: LatencyTable, space: Space, codes: Codes, networks: int, timed: Measurement) -> Fit:
-    """The context fitted on the first so many networks, and its errors on the others."""
+    """The context terms, fitted on the first `networks` codes, with the errors on the others."""
     measured_ms = latencies_ms(timed)
     table_ms = {op: table.latency_ms(op) for op in space.distinct_ops}
     fitted = fit_context(space, table_ms, codes[:networks], measured_ms[:networks])
@@ -204,13 +204,13 @@ def _fit(table: LatencyTable, space: Space, codes: Codes, networks: int, timed: 
 
 
 def calibration_codes(space: Space, networks: int, bound_networks: int = 0, *, seed: int = CALIBRATION_SEED) -> Codes:
-    """The networks that a profile times: different random ones; the context is fitted on the first `networks`.
+    """The networks that a profile times: distinct random ones; the context is fitted on the first `networks`.
 
-    The smallest and the largest are left to chance: far from all others, they would pull the fit away from those (the
-    largest one's weights may fit no cache), and a search rarely ends at either.
+    The smallest and the largest network are included only by chance: as outliers, they would pull the fit away from the
+    others (the weights of the largest may not fit into a cache), and a search rarely returns either.
 
     Raises:
-        InvalidValue: fewer than 4 to fit on, or the space has not as many.
+        InvalidValue: there are fewer than 4 calibration networks, or the space has too few networks.
     """
     if networks < 4:
         raise InvalidValue(f"context terms need at least 4 calibration networks (16 is usual), not {networks}")

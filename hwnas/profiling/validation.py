@@ -1,4 +1,4 @@
-"""Validation: predictions against fresh networks, next to what a second measurement would have said."""
+"""Validation: predictions compared with measurements of fresh networks, each measured twice."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from hwnas.timing.protocol import Protocol, usual
 
 CONFIDENCE = 0.95
 _TIMES = ("first", "second")
-_TILT = 0.1  # how far the slope between then and now is expected to be from 0
-_TINY = 1e-12  # networks may all take the same time
+_TILT = 0.1  # expected magnitude of the slope in `as_it_was`
+_TINY = 1e-12  # avoids a division by 0 if all networks take the same time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationReport:
-    """A validation with its networks.
+    """A validation and its networks.
 
     Attributes:
         summary: the figures.
         codes: the networks, ``(n, variables)``.
-        measured_ms: two measurements, in the conditions that the machine was profiled in (`as_it_was`), ``(2, n)``.
-        predicted_ms, upper_ms: predictions and their upper bounds, ``(n,)``; the bound is NaN where the profile has too
-            few networks for one.
+        measured_ms: two measurements, corrected to the machine's speed during the profile (`as_it_was`), ``(2, n)``.
+        predicted_ms, upper_ms: predictions and their upper bounds, ``(n,)``; bounds are NaN if the profile has too few
+            networks for them.
     """
 
     summary: Validation
@@ -51,7 +51,7 @@ class ValidationReport:
     upper_ms: Floats
 
     def worst(self, model: LatencyModel, n: int = 5) -> list[tuple[Arch, float, dict[str, float]]]:
-        """The n worst predicted networks: arch, relative error, and milliseconds of each slot."""
+        """The n networks with the largest errors: arch, relative error, and milliseconds of each slot."""
         errors = (self.predicted_ms / self.measured_ms - 1).mean(axis=0)
         rows = np.argsort(-np.abs(errors))[:n]
         archs = model.space.decode(self.codes[rows])
@@ -69,29 +69,29 @@ def validate(
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> ValidationReport:
-    """Measure fresh networks twice and compare: prediction with each measurement, and measurement with measurement.
+    """Measure fresh networks twice, and compare the predictions with each measurement and the two measurements.
 
-    Networks that the profile measured are never among them. The calibration networks are measured along, each time: the
-    machine as a whole is faster or slower from one hour to the next, by as much as they say (`as_it_was`), and that is
-    taken out of the figures and reported as `Validation.speed`. What remains is what a prediction can be blamed for.
+    No fresh network was measured by the profile. The calibration networks are measured again in both measurements: the
+    speed of the whole machine changes from hour to hour, and they show by how much (`as_it_was`). The figures are
+    corrected for this change, which is reported as `Validation.speed`. The remaining errors are those of the model.
 
     Args:
-        model: says what is predicted.
+        model: the latency model.
         target: its device must be the machine.
-        networks: how many fresh ones.
+        networks: number of fresh networks.
         seed: of their draw.
-        programs: folder for the networks' programs meanwhile, where no other process works; the system's folder of
-            temporary files if None.
-        machine: where the networks are timed; the present host if None.
-        protocol: how the networks are timed; the usual one if None.
+        programs: folder for the networks' temporary programs, which no other process may use; a temporary folder of the
+            system if None.
+        machine: the machine on which the networks are timed; the present host if None.
+        protocol: for the networks; the default if None.
         progress: callback, invoked after every visit.
 
     Raises:
-        InvalidValue: fewer than 2 networks, or the space has not as many fresh ones.
+        InvalidValue: there are fewer than 2 networks, or the space has too few fresh ones.
         TableError: the target's device is not the machine, or the latencies were imported or estimated.
         TooNoisy: the figures cannot be trusted.
         OutputError: a network's program cannot be written.
-        OutOfMemory: the memory does not hold even one network.
+        OutOfMemory: not even one network fits into memory.
     """
     if networks < 2:
         raise InvalidValue(f"a validation needs at least 2 networks, not {networks}")
@@ -154,7 +154,7 @@ def validate(
 
 @dataclass(frozen=True, slots=True)
 class _Timing:
-    """Latencies of networks as at the profile (ms), the speed over that one, and the reference's spread."""
+    """Latencies of networks at the profile's speed (ms), the speed relative to it, and the reference's spread."""
 
     ms: Floats
     speed: float
@@ -182,17 +182,18 @@ def _measure(
 
 
 def as_it_was(now_ms: Floats, calibration_now_ms: Floats, calibration_then_ms: Floats) -> Floats:
-    """Latencies at the machine's speed during the profile, from the networks that were timed then and now.
+    """Latencies corrected to the machine's speed during the profile, by the networks that were timed then and now.
 
-    A machine that gets less of the shared cache and the memory, because of other load, is slower for all networks, and
-    more so for some: on logarithms, the difference between both times is a straight line in the mean of both, in which
-    the noise of either is no slope (Bland and Altman, "Statistical methods for assessing agreement", 1986). The slope
-    is shrunk as if it were about a tenth (ridge regression), because networks that are all alike do not determine it.
+    If other load takes a part of the shared cache and of the memory, all networks are slower, and some more than
+    others. The difference of a network's two log-latencies is modelled as linear in their mean, because noise in either
+    does not appear as a slope there (Bland and Altman, "Statistical methods for assessing agreement", 1986). Ridge
+    regression shrinks the slope, with an expected magnitude of about a tenth, because networks of similar latency do
+    not determine it.
 
     Args:
-        now_ms: networks' latencies now, ``(n,)``.
-        calibration_now_ms: of the calibration networks, ``(m,)``.
-        calibration_then_ms: the same at the profile, ``(m,)``.
+        now_ms: current latencies of networks, ``(n,)``.
+        calibration_now_ms: current latencies of the calibration networks, ``(m,)``.
+        calibration_then_ms: their latencies in the profile, ``(m,)``.
     """
     now, then = np.log(calibration_now_ms), np.log(calibration_then_ms)
     x, y = (now + then) / 2, then - now
@@ -204,7 +205,7 @@ def as_it_was(now_ms: Floats, calibration_now_ms: Floats, calibration_then_ms: F
 
 
 def _upper(model: LatencyModel, codes: Codes) -> Floats:
-    """Upper bounds; NaN where the profile measured too few networks for one at `CONFIDENCE`."""
+    """Upper bounds; NaN if the profile measured too few networks for a bound at `CONFIDENCE`."""
     try:
         return model.predict_upper(codes, CONFIDENCE)
     except InvalidValue:
@@ -212,11 +213,11 @@ def _upper(model: LatencyModel, codes: Codes) -> Floats:
 
 
 def _fresh(model: LatencyModel, profiled: list[Arch], networks: int, seed: int) -> Codes:
-    """Different random networks that are not among those of the profile."""
+    """Distinct random networks that the profile did not measure."""
     space = model.space
     known: set[bytes] = set()
     for arch in profiled:
-        # The space may be a part of the domain that was profiled: its codes count other values.
+        # The space may be a restriction of the profiled domain, with other indices of values in its codes.
         with contextlib.suppress(InvalidValue):
             known.add(space.encode([arch]).tobytes())
     if space.size < networks + len(known):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.errors import SpecError
 from hwnas.files import Spec
 from hwnas.latency.manifest import Validation
@@ -147,6 +148,7 @@ class TargetFigures(Spec):
         bundle: its folder, relative to the run's.
         too_noisy: the machine was too noisy for the last measurement to be trusted; `spread` quantifies it.
         largest, best_random: baselines; None if no random network is within the budget.
+        classification: figures of the deployed result on the test images; None for a bundle of an older version.
         search, validation, networks, slots, table, stages: see their classes.
         provenance: title -> name -> value.
     """
@@ -171,6 +173,7 @@ class TargetFigures(Spec):
     spread: Finite
     largest: Tested
     best_random: Tested | None
+    classification: ClassificationFigures | None = None
     search: Search
     validation: Validation
     networks: list[TimedNetwork] = Field(min_length=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from hwnas.report.confusion_plot import confusion_plot
 from hwnas.report.figures import Network, RunFigures, SlotCost, TableRow, TargetFigures
 from hwnas.report.plots import COLOURS, Plot, arch_lines, arch_text, base_figure, ms, percent, signed
 
@@ -23,7 +24,7 @@ def target_plots(run: RunFigures) -> list[list[Plot]]:
     for i, target in enumerate(run.targets, start=1):
         prefix = f"{i}-" if several else ""
         first = [draw(target, prefix) for draw in (_front, _validation, _errors, _slots)]
-        found.append([*first, *_tables(target, prefix)])
+        found.append([*first, *confusion_plot(target.classification, prefix), *_tables(target, prefix)])
     return found
 
 

@@ -1,4 +1,4 @@
-"""Supernets: networks that hold every network of a space, their training, and extraction."""
+"""Supernets: networks that contain every network of a space. Training, storage and subnet extraction."""
 
 from hwnas.supernet.config import Phase, TrainConfig, read_training
 from hwnas.supernet.network import Supernet, extract, single

@@ -1,4 +1,4 @@
-"""Batches of training images, on the device and at the resolutions of a training."""
+"""Batches of training images: transfer to the device, and resizing to a subnet's resolution."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Batch = tuple[Tensor, Tensor]
 
 
 def on_device(load: Callable[[int], Batch], numbers: Sequence[int], device: torch.device) -> Iterator[Batch]:
-    """The images and labels of numbered batches, on a device.
+    """Load batches by number and yield their images and labels on a device.
 
-    On a CPU the network takes all cores: loading beside it makes each of its operations wait for the last core. For
-    other devices, a thread loads one batch ahead.
+    On a CPU the network uses all cores; if images are loaded concurrently, each of its operations waits for the last
+    core. For other devices, a thread loads one batch ahead.
     """
     batches = map(load, numbers)
     for images, labels in batches if device.type == "cpu" else _one_ahead(batches):
@@ -26,7 +26,7 @@ def on_device(load: Callable[[int], Batch], numbers: Sequence[int], device: torc
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same; one is made in a thread while the one before is trained on."""
+    """Yield the same batches; a thread prepares the next one while the network trains on the current one."""
     with ThreadPoolExecutor(1) as loader:
         ahead = loader.submit(next, batches, None)
         while batch := ahead.result():
@@ -35,7 +35,7 @@ def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def resized(images: Tensor, arch: Arch) -> Tensor:
-    """Images ``(n, channels, side, side)`` at the resolution of an arch."""
+    """Resize images ``(n, channels, side, side)`` to the resolution of an arch."""
     side = arch["resolution"]
     if images.shape[-1] == side:
         return images

@@ -1,4 +1,4 @@
-"""How a supernet is trained, as a typed value and as a TOML file."""
+"""The training config of a supernet, as a typed value and as a TOML file."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from hwnas.training.losses import LossName
 
 
 class Phase(Spec):
-    """One phase of progressive shrinking: which choices are open, for how long, at what learning rate.
+    """One phase of progressive shrinking: the open choices, the number of updates and the learning rate.
 
     Attributes:
         name: shown with the progress and in the metrics.
-        steps: updates.
+        steps: number of updates.
         learning_rate: peak, after a linear warm-up and before a cosine decay to 0.
-        warmup: share of the steps that warm up.
-        largest_of: kind of variable (``kernel``, ``depth``, ``expansion``, ``width``, ``resolution``) -> how many of
-            its largest choices are open; kinds that are not named are open wholly. ``{depth = 1}`` holds every depth at
+        warmup: fraction of the steps used for the warm-up.
+        largest_of: kind of variable (``kernel``, ``depth``, ``expansion``, ``width``, ``resolution``) -> number of its
+            largest choices that are open; all choices of unnamed kinds are open. ``{depth = 1}`` fixes every depth at
             its largest.
     """
 
@@ -37,10 +37,10 @@ class Phase(Spec):
     largest_of: dict[str, PositiveInt] = Field(default={})
 
     def open(self, space: Space) -> Space:
-        """The space of the networks that this phase trains.
+        """Return the space of the networks that this phase trains.
 
         Raises:
-            InvalidValue: the space has no variables of a kind that is named.
+            InvalidValue: the space has no variables of a named kind.
         """
         kinds = {variable.name: variable.name.partition("_")[0] for variable in space.variables}
         if unknown := self.largest_of.keys() - kinds.values():
@@ -56,32 +56,34 @@ class TrainConfig(Spec):
     """A training config.
 
     Attributes:
-        schema_: version of the file's form, ``schema`` in the file.
-        phases: in their order. Cai et al. 2020 open kernels, then depths, then expansions.
-        batch_size: images an update, over all processes.
-        weight_decay: of convolution and linear weights.
-        momentum: of Nesterov's SGD.
-        clip_norm: the gradient's norm is held to this.
-        label_smoothing: for the largest subnet.
-        class_weights: of the classes in the loss on labels: "balanced", or a number for each class in the order of the
-            dataset's classes. See `hwnas.training.losses.class_weights`.
+        schema_: version of the file format, ``schema`` in the file.
+        phases: in the order of training. Cai et al. 2020 open kernels, then depths, then expansions.
+        batch_size: images per update, over all processes.
+        weight_decay: weight decay of convolution and linear weights.
+        momentum: momentum of SGD with Nesterov momentum.
+        clip_norm: gradients are clipped to this norm.
+        label_smoothing: label smoothing for the largest subnet.
+        class_weights: weights of the classes in the loss on labels: "balanced", or a number for each class in the order
+            of the dataset's classes. See `hwnas.training.losses.class_weights`.
         sampler: "shuffled", each epoch contains every training image once; or "balanced", each class is drawn equally
             often.
-        loss: on labels, "cross-entropy" or "focal". Distillation has the cross entropy.
+        loss: loss on labels, "cross-entropy" or "focal". Distillation uses the cross entropy.
         focal_gamma: exponent of the focal loss.
-        random_subnets: random subnets in each update, beside the largest and the smallest (the sandwich rule).
-        label_share: of the labels in the loss of the other subnets; the rest is the largest's outputs (in-place
-            distillation). BigNAS has 0; in a short training the largest knows little at first, and a share helps.
-        teacher_share: of a separate teacher's outputs in every subnet's loss, where there is one.
-        ema_decay: of the exponential moving average of the weights, which is what is kept; 0 for none.
-        sort_channels: before each phase but the first, the channels inside blocks are sorted by importance, so that
-            smaller expansions inherit the most important ones. Channels between blocks stay where they are.
+        random_subnets: random subnets in each update, in addition to the largest and the smallest (the sandwich rule).
+        label_share: weight of the labels in the loss of all subnets except the largest; the remaining weight is that of
+            the largest subnet's outputs (in-place distillation). BigNAS uses 0; in a short training the largest
+            subnet's outputs are poor at first, and a positive weight helps.
+        teacher_share: weight of a separate teacher's outputs in every subnet's loss, if there is a teacher.
+        ema_decay: decay of the exponential moving average of the weights, which is kept instead of the last
+            weights; 0 for none.
+        sort_channels: sort the channels inside blocks by importance before each phase except the first, so that smaller
+            expansions inherit the most important ones. Channels between blocks keep their order.
         checkpoint_every: updates between two checkpoints.
         validate_every: updates between two validations of the largest network; 0 for none; by default a tenth of the
             training, but at least 100.
-        validation_images: largest number of images of a validation, of the validation split and of the training split.
-        patience: validations of the last phase without a better one, after which the training ends. The weights of the
-            best validation are then kept. None: train to the end, and keep the last weights.
+        validation_images: maximum number of images in a validation, for the validation split and the training split each.
+        patience: number of validations in the last phase without an improvement after which the training ends. The
+            weights of the best validation are then kept. None: train to the end, and keep the last weights.
         augmentation: a table, or the name of a preset (`hwnas.data.augment.PRESETS`).
     """
 
@@ -92,7 +94,7 @@ class TrainConfig(Spec):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     clip_norm: float = Field(default=5.0, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    # Defaults are left out: stages and checkpoints of former versions are without these keys.
+    # Exclude default values: stages and checkpoints of older versions lack these keys.
     class_weights: Literal["balanced"] | list[PositiveFloat] | None = Field(
         default=None, exclude_if=lambda weights: weights is None
     )
@@ -139,20 +141,20 @@ class TrainConfig(Spec):
         return self
 
     def facts(self, seed: int) -> dict[str, JsonValue]:
-        """What a supernet's facts say of its training."""
+        """Return the entry ``training`` of `SupernetFacts`."""
         return {**self.model_dump(mode="json", by_alias=True), "seed": seed}
 
     def lasting(self, steps: int) -> Self:
-        """The same config with so many updates in all, shared out among the phases as they are now.
+        """Return the same config with `steps` updates in total, distributed over the phases in the current proportions.
 
         Raises:
-            InvalidValue: fewer updates than phases.
+            InvalidValue: there are fewer updates than phases.
         """
         count = len(self.phases)
         if steps < count:
             raise InvalidValue(f"{count} phases take at least as many steps, not {steps}")
         ends = accumulate((phase.steps for phase in self.phases), initial=0)
-        # No phase is left without a step, however short it is beside the others.
+        # Every phase keeps at least one step, even if it is much shorter than the others.
         cuts = [min(max(i, round(end * steps / self.steps)), steps - count + i) for i, end in enumerate(ends)]
         lengths = [after - before for before, after in pairwise(cuts)]
         phases = [p.model_copy(update={"steps": n}) for p, n in zip(self.phases, lengths, strict=True)]
@@ -160,12 +162,12 @@ class TrainConfig(Spec):
 
     @property
     def steps(self) -> int:
-        """Updates of all phases."""
+        """Number of updates of all phases."""
         return sum(phase.steps for phase in self.phases)
 
 
 def read_training(path: Path) -> TrainConfig:
-    """A training config from its file.
+    """Read a training config from its file.
 
     Raises:
         SpecError: the file cannot be read, is not TOML, or has a wrong or unknown key.

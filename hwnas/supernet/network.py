@@ -1,4 +1,4 @@
-"""The supernet of a space, and the network of one arch taken out of it."""
+"""The supernet of a space, and the extraction of the network of one arch."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Supernet(nn.Module):
     The arch is an argument, not a state: ``supernet(x, arch)``.
 
     Args:
-        space: the space; only its choices are stored, so a restricted space makes a smaller supernet.
-        seed: of the initial weights.
+        space: the space; the supernet stores weights for its choices only, so a restricted space gives a smaller one.
+        seed: seed of the initial weights.
     """
 
     def __init__(self, space: Space, *, seed: int = 0) -> None:
@@ -31,7 +31,7 @@ class Supernet(nn.Module):
         slots, together = {slot.name: slot for slot in space.slots}, dict[str, list[Op]]()
         for place in space.places:
             for op in space.slot_ops(slots[place.slot]).flat:
-                # A slot that a restriction leaves without any op (a block beyond every depth) has no weights.
+                # A slot without any op after a restriction (a block beyond every depth) has no weights.
                 if op is not None and not op.free:
                     together.setdefault(self._name(place.name, op), []).append(op)
         self.slots = nn.ModuleDict({name: Elastic(ops, bn_eps=space.bn_eps) for name, ops in together.items()})
@@ -41,8 +41,8 @@ class Supernet(nn.Module):
         """Images ``(n, in_channels, resolution, resolution)`` at the arch's resolution -> logits ``(n, classes)``.
 
         Raises:
-            InvalidValue: the images are not of the arch's resolution, or have another number of channels; the arch is
-                not of the supernet's space.
+            InvalidValue: the resolution or the number of channels of the images does not match the arch; the arch is
+                not in the supernet's space.
         """
         shape = self.space.image_shape(arch)
         if tuple(x.shape[1:]) != shape:
@@ -52,29 +52,29 @@ class Supernet(nn.Module):
         return run_wired(modules, [node.reads for node in nodes], x)
 
     def elastic(self, place: str, op: Op) -> Elastic:
-        """The weights that an op has in a place."""
+        """Return the weights of an op in a place."""
         found = self.slots[self._name(place, op)]
         assert isinstance(found, Elastic)
         return found
 
     def _name(self, place: str, op: Op) -> str:
-        """The name of an op's weights: the place's, where all of its ops share them."""
+        """Return the name of an op's weights: the name of the place, if all ops of the place share weights."""
         if self.space.shares_weights:
             return module_name(place)
         return "-".join([module_name(place), op.kind, *(f"{name}{value}" for name, value in op.attributes)])
 
 
 def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
-    """The network of an arch as a plain module of torch's own layers, with its own copy of the weights.
+    """Return the network of an arch as a plain module of torch layers, with its own copy of the weights.
 
-    Its outputs equal ``supernet(x, arch)`` in evaluation mode. Running statistics of BN are the supernet's, which
-    fit no subnet in particular: re-calibrate them (`hwnas.accuracy.recalibrate`) before measuring accuracy.
+    Its outputs equal ``supernet(x, arch)`` in evaluation mode. BN's running statistics are those of the supernet, which
+    match no individual subnet: re-calibrate them (`hwnas.accuracy.recalibrate`) before measuring accuracy.
 
     Returns:
         images ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``, in evaluation mode.
 
     Raises:
-        InvalidValue: the arch is not of the supernet's space.
+        InvalidValue: the arch is not in the supernet's space.
     """
     space = supernet.space
     subnet = network(space, arch).to(next(supernet.parameters()))
@@ -88,12 +88,12 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
 
 
 def single(space: Space, arch: Mapping[str, int], network: nn.Module) -> Supernet:
-    """An extracted network as the supernet of a space with this one arch, which can be trained and stored.
+    """Convert an extracted network to the supernet of a space with only this arch, which can be trained and stored.
 
     Args:
-        space: that the arch belongs to.
-        arch: of the network.
-        network: what `extract` returned, perhaps re-calibrated.
+        space: the space of the arch.
+        arch: the arch of the network.
+        network: the result of `extract`, optionally re-calibrated.
     """
     supernet = Supernet(space.fix(**dict(arch)))
     weights = network.state_dict()

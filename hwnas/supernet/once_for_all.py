@@ -1,7 +1,7 @@
-"""Once-for-all's published supernets, read into ours.
+"""Load the published once-for-all supernets.
 
 Source: mit-han-lab/once-for-all (MIT): `ofa_mbv3_d234_e346_k357_w1.0` and `_w1.2`, `ofa_proxyless_d234_e346_k357_w1.3`,
-`ofa_resnet50`. The networks are the same; only the parameters have other names.
+`ofa_resnet50`. The networks are identical; only the parameter names differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hwnas.errors import CheckpointError, InvalidValue
 from hwnas.spaces import make_space
 from hwnas.supernet.network import Supernet
 
-# What torch raises where bytes of a file were changed, beside its own errors.
+# Exceptions that torch raises for a corrupted file, in addition to its own.
 _BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -33,25 +33,25 @@ _BROKEN = (
     ValueError,
     struct.error,
 )
-_SHOWN = 8  # names of one kind in a message
-_BLOCKS = 4  # blocks of a MobileNet's stage; the published files count them through, after a block 0
-_FIRSTS = (0, 4, 8, 14)  # the first block of each of ResNet's stages
+_SHOWN = 8  # maximum number of names of each kind in a message
+_BLOCKS = 4  # blocks per MobileNet stage; the published files number them consecutively after a block 0
+_FIRSTS = (0, 4, 8, 14)  # index of the first block of each ResNet stage
 
 
 def read_once_for_all(path: Path) -> dict[str, Tensor]:
-    """The parameters of a checkpoint of once-for-all's form. Nothing but tensors is unpickled.
+    """Read the parameters of a checkpoint in once-for-all format. Only tensors are unpickled.
 
     Returns:
         published name -> tensor on the CPU, all values finite.
 
     Raises:
-        CheckpointError: the file is missing, broken, or holds something else.
+        CheckpointError: the file is missing or broken, or is not a once-for-all checkpoint.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is about to fail
+            warnings.simplefilter("ignore")  # warnings that precede the error handled below
             content = torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:  # torch's own message says how to run the code in such a file
+    except pickle.UnpicklingError as error:  # torch's message explains how to execute the code in such a file
         raise CheckpointError(
             f"cannot read {path} as a once-for-all checkpoint: it is not a file of tensors, or holds more than "
             "tensors, which is not unpickled"
@@ -75,16 +75,16 @@ def read_once_for_all(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{name} of {path} is no tensor of weights: {tensor.layout}, {tensor.dtype}")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{name} of {path} holds values that are NaN or infinite")
-    # What torch's DataParallel and DistributedDataParallel save.
+    # torch's DataParallel and DistributedDataParallel save names with this prefix.
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def load_once_for_all(supernet: Supernet, state_dict: Mapping[str, Tensor]) -> None:
-    """Give a supernet the parameters of a published one. Where this raises, the supernet stays as it was.
+    """Load the parameters of a published supernet into a supernet, which is unchanged if this raises.
 
     Args:
-        supernet: of a whole space of `PUBLISHED`, with its usual classes and channels.
-        state_dict: published name -> tensor; ``num_batches_tracked``, which nothing here reads, may be missing.
+        supernet: supernet of an unrestricted space of `PUBLISHED`, with its default classes and channels.
+        state_dict: published name -> tensor; ``num_batches_tracked``, which is not used, may be missing.
 
     Raises:
         InvalidValue: the supernet is of another space.
@@ -120,7 +120,7 @@ def load_once_for_all(supernet: Supernet, state_dict: Mapping[str, Tensor]) -> N
 
 
 def resembled(state_dict: Mapping[str, Tensor]) -> str | None:
-    """The space of `PUBLISHED` that has the most parameters of these names and shapes; None if each has none."""
+    """Return the space of `PUBLISHED` with the most matching parameter names and shapes; None without any match."""
     found = {(name, tuple(tensor.shape)) for name, tensor in state_dict.items()}
     shared = {space: len(found & _parameters(space)) for space in PUBLISHED}
     return max(shared, key=shared.__getitem__) if any(shared.values()) else None
@@ -134,12 +134,12 @@ def _parameters(space: str) -> frozenset[tuple[str, tuple[int, ...]]]:
 
 
 def _published_shape(ours: str, tensor: Tensor) -> tuple[int, ...]:
-    """The published layer before MobileNetV3's classifier is a 1x1 convolution; here it is linear."""
+    """Return the published shape: the layer before MobileNetV3's classifier is a 1x1 convolution there, linear here."""
     return (*tensor.shape, 1, 1) if ".hidden." in ours else tuple(tensor.shape)
 
 
 def _mobilenet(ours: str, *, head: str) -> str:
-    """The published name of a tensor of a MobileNet.
+    """Return the published name of a tensor of a MobileNet.
 
     ``slots.stage2_block1.shared.layers.project.bn.bias`` -> ``blocks.5.mobile_inverted_conv.point_linear.bn.bn.bias``
     """
@@ -163,12 +163,12 @@ def _mobilenet(ours: str, *, head: str) -> str:
     if part == "se":
         return f"{layer}depth_conv.se.fc.{kind}.{tensor}"
     parts = {"expand": "inverted_bottleneck", "depthwise": "depth_conv", "project": "point_linear"}
-    # Elastic layers wrap the plain one under its own name; block 0 is not elastic.
+    # An elastic layer wraps the plain layer under the same name; block 0 is not elastic.
     return f"{layer}{parts[part]}.{kind}.{f'{kind}.' if index else ''}{tensor}"
 
 
 def _resnet(ours: str) -> str:
-    """The published name of a tensor of a ResNet; every layer there is elastic.
+    """Return the published name of a tensor of a ResNet, in which every layer is elastic.
 
     ``slots.stage2_block1.shared.layers.spatial.bn.bias`` -> ``blocks.4.conv2.bn.bn.bias``
     """
@@ -191,7 +191,7 @@ PUBLISHED: dict[str, Callable[[str], str]] = {
     "proxyless-w1.3": partial(_mobilenet, head="feature_mix_layer"),
     "resnet50": _resnet,
 }
-"""Space -> from our name of a tensor to the published one."""
+"""Space -> function from the tensor name in hwnas to the published name."""
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -13,18 +13,18 @@ from hwnas.supernet.config import TrainConfig
 def sgd(
     parameters: Mapping[str, nn.Parameter], config: TrainConfig, momentum: Mapping[str, Tensor] | None = None
 ) -> torch.optim.SGD:
-    """SGD with weight decay on the weights of convolutions and linear layers only (not on BN and biases).
+    """Create SGD with weight decay on the weights of convolutions and linear layers only (not on BN and biases).
 
     Args:
         parameters: by name.
-        config: of the training.
-        momentum: buffers of a checkpoint, by the parameter's name.
+        config: the training config.
+        momentum: momentum buffers from a checkpoint, by parameter name.
     """
     groups = [
         {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    nesterov = config.momentum > 0  # torch refuses Nesterov's rule without momentum
+    nesterov = config.momentum > 0  # torch rejects Nesterov momentum without momentum
     optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=nesterov)
     for name, buffer in (momentum or {}).items():
         parameter = parameters[name]

@@ -1,4 +1,4 @@
-"""Which update of a training does what."""
+"""The schedule of a training: phase, space and learning rate of each update."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hwnas.supernet.config import Phase
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An update: its number, counted from 0, where it stands in its phase, and what the phase trains."""
+    """An update: its number, counted from 0, its phase, the first update of the phase, and the space trained."""
 
     number: int
     phase: Phase
@@ -23,7 +23,7 @@ class Step:
 
     @property
     def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine to 0."""
+        """Learning rate: linear warm-up, then cosine decay to 0."""
         steps, done = self.phase.steps, self.number - self.begin
         warmup = round(self.phase.warmup * steps)
         if done < warmup:
@@ -32,11 +32,11 @@ class Step:
 
 
 class Schedule:
-    """The updates of phases, one after the other, by their number.
+    """The updates of consecutive phases, by number.
 
     Args:
-        phases: in their order.
-        space: that they open parts of.
+        phases: in the order of training.
+        space: the space of which each phase opens a part.
     """
 
     def __init__(self, phases: Sequence[Phase], space: Space) -> None:
@@ -45,6 +45,6 @@ class Schedule:
         self._spaces = [phase.open(space) for phase in phases]
 
     def __call__(self, number: int) -> Step:
-        """An update, counted from 0."""
+        """Return an update by its number, counted from 0."""
         at = bisect_right(self._begins, number) - 1
         return Step(number, self._phases[at], self._begins[at], self._spaces[at])

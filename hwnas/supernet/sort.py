@@ -1,8 +1,8 @@
 """Sorting the channels inside blocks by importance.
 
-A narrower block keeps the first channels. Before narrower ones are trained, the most important channels are moved to
-the front (Cai et al. 2020, section 3.4): importance is the L1 norm of the weights that read a channel. The largest
-network computes the same before and after, and so does every network that was trained until then.
+A narrower block keeps the first channels. Before narrower blocks are trained, the most important channels are moved to
+the front (Cai et al. 2020, section 3.4). The importance of a channel is the L1 norm of the weights that read it.
+Sorting does not change the outputs of the largest network or of any other network trained so far.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Orders = dict[str, list[tuple[int, Tensor]]]
 
 
 def channel_orders(supernet: Supernet, trained: Space) -> Orders:
-    """In which order the slices of each tensor of a supernet should stand.
+    """Compute the order in which to sort the slices of each tensor of a supernet.
 
     Args:
-        supernet: its weights decide.
-        trained: the networks that were trained so far; each keeps the channels that it has, so channels are sorted
-            between the widths that occur in it.
+        supernet: its weights determine the importance.
+        trained: space of the networks trained so far. Each of them keeps its set of channels, so channels are sorted
+            only between adjacent widths of this space.
 
     Returns:
-        name in the supernet's state -> axis and order, the most important first.
+        name in the supernet's state -> axis and order, most important channel first.
     """
     state, orders = supernet.state_dict(), Orders()
     for slot in supernet.space.slots:
@@ -49,7 +49,7 @@ def channel_orders(supernet: Supernet, trained: Space) -> Orders:
 
 
 def reorder(state: Mapping[str, Tensor], orders: Orders) -> None:
-    """Put the slices of tensors, by name, into their order, in place; names that are not there are passed over."""
+    """Reorder the slices of tensors in place, by tensor name; names that are not in the state are ignored."""
     with torch.no_grad():
         for name in orders.keys() & state.keys():
             for axis, order in orders[name]:
@@ -57,7 +57,7 @@ def reorder(state: Mapping[str, Tensor], orders: Orders) -> None:
 
 
 def _descending(importance: Tensor, boundaries: set[int]) -> Tensor:
-    """Order of the channels by importance, sorted between boundaries only: ``(channels,)`` -> ``(channels,)``."""
+    """Sort channels by importance, only between boundaries: ``(channels,)`` -> indices ``(channels,)``."""
     edges = sorted({0, len(importance), *boundaries})
     parts = [start + importance[start:stop].argsort(descending=True, stable=True) for start, stop in pairwise(edges)]
     return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""A trained supernet in a folder: its weights, and what they are of."""
+"""Storage of a trained supernet in a folder: its weights and their description."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ WEIGHTS, FACTS = "supernet.safetensors", "supernet.json"
 
 
 class SupernetFacts(Spec):
-    """``supernet.json``: what the weights beside it are of.
+    """``supernet.json``: describes the weights in the same folder.
 
     Attributes:
         domain: the space.
-        data: name and path of the dataset they were trained on, and its `hwnas.data.DataOptions` that differ from the
-            defaults (missing in supernets of older versions).
+        data: name and path of the training dataset, and its `hwnas.data.DataOptions` that differ from the defaults
+            (missing in supernets of older versions).
         classes: names of the classes.
-        training: how they were trained.
-        weights_sha256: of the file of weights.
+        training: the training config and the seed.
+        weights_sha256: SHA-256 hash of the weights file.
     """
 
     domain: Domain
@@ -67,7 +67,7 @@ def save_supernet(
 
 
 def read_facts(folder: Path) -> SupernetFacts:
-    """What the supernet of a folder is, without its weights.
+    """Read the description of the supernet in a folder, without its weights.
 
     Raises:
         CheckpointError: the file is missing or malformed.
@@ -81,10 +81,10 @@ def read_facts(folder: Path) -> SupernetFacts:
 
 
 def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
-    """The supernet of a folder that `save_supernet` wrote, in evaluation mode.
+    """Load a supernet from a folder written by `save_supernet`, in evaluation mode.
 
     Raises:
-        CheckpointError: a file is missing, malformed, or not the one that was written.
+        CheckpointError: a file is missing, malformed, or was changed after it was written.
     """
     facts = read_facts(folder)
     try:

@@ -1,11 +1,12 @@
 """Training a supernet: progressive shrinking in phases, the sandwich rule, in-place distillation.
 
-Phases open more and more choices (Cai et al., "Once for All", ICLR 2020, section 3.4). Each step trains the largest
-open subnet on the labels, and the smallest and a few random ones on the largest's outputs as well; their gradients add
-up to one update (Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", ECCV 2020,
-section 3.2). Each subnet sees the images at its own resolution; the smallest's is drawn in every second step.
+Successive phases open more choices (Cai et al., "Once for All", ICLR 2020, section 3.4). Each step trains the largest
+open subnet on the labels, and the smallest and a few random subnets also on the outputs of the largest; the gradients
+are summed into one update (Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models",
+ECCV 2020, section 3.2). Each subnet receives the images at its own resolution; in every second step, the resolution of
+the smallest subnet is drawn at random.
 
-A space with a single network makes this the usual training of that network.
+For a space with a single network, this is ordinary training of that network.
 """
 
 from __future__ import annotations
@@ -59,37 +60,37 @@ def train(
     until: int | None = None,
     progress: Progress = silent,
 ) -> History:
-    """Train a supernet in place, or go on where a killed run of the same training left off.
+    """Train a supernet in place, or resume an interrupted run of the same training.
 
-    The result does not depend on whether it was interrupted, nor (up to rounding) on the number of processes: images,
-    subnets and learning rate are functions of the step alone.
+    The result does not depend on interruptions, nor (up to rounding) on the number of processes: images, subnets and
+    learning rate are functions of the step only.
 
     Args:
         supernet: with its initial weights; a checkpoint in `folder` replaces them.
-        data: images of as many channels and classes as the space has.
-        config: how.
-        seed: of the images and the random subnets.
+        data: images with the same number of channels and classes as the space.
+        config: the training config.
+        seed: seed for the images and the random subnets.
         folder: for the checkpoint and the metrics.
-        fabric: device, precision and processes: an `Alone` or a launched `Fabric`; this process's CPU in single
-            precision if None.
+        fabric: device, precision and processes: an `Alone` or a launched `Fabric`; if None, train in this process on
+            the CPU in single precision.
         teacher: a separate teacher in evaluation mode, for images at the space's largest resolution.
-        validator: evaluates the largest network as often as the config says; no validations if None.
-        resume: go on from a checkpoint in the folder; otherwise the first new one takes its place.
-        until: pause behind that many updates, with a checkpoint and the weights as they would be kept; the same
-            training goes on from there. None trains to the end.
+        validator: evaluates the largest network every `config.validate_every` updates; no validations if None.
+        resume: resume from a checkpoint in the folder; otherwise the first new checkpoint replaces it.
+        until: pause after that many updates, with a checkpoint and the weights that would be kept; the same training
+            can resume from there. None trains to the end.
         progress: callback, invoked after every step, in images.
 
     Returns:
         The validations. If the config has `patience`, the kept weights are those of the best one.
 
     Raises:
-        InvalidValue: the config has `patience`, but there is no validator; the data is not of the space's channels
-            and classes; the batch cannot be split among the processes; a phase restricts what the space does not
-            have; it shall pause where it has no updates.
+        InvalidValue: the config has `patience`, but there is no validator; the data does not have the space's channels
+            and classes; the batch cannot be split among the processes; a phase restricts a kind of variable that the
+            space does not have; `until` is not a number of updates of this training.
         CheckpointError: the folder holds a checkpoint of another training.
-        TrainingDiverged: a loss is not a finite number.
-        OutOfMemory: a batch does not fit.
-        ProcessLost: another of several processes ended.
+        TrainingDiverged: a loss or the gradient norm is NaN or infinite.
+        OutOfMemory: a batch does not fit into memory.
+        ProcessLost: another process of the training ended.
         OutputError: a file cannot be written.
     """
     if (data.in_channels, len(data.classes)) != (supernet.space.in_channels, supernet.space.classes):
@@ -126,7 +127,7 @@ def train(
 
 
 class _Run:
-    """A training under way."""
+    """The state of a running training."""
 
     def __init__(
         self,
@@ -152,16 +153,16 @@ class _Run:
         self.label_loss = LabelLoss(name=config.loss, gamma=config.focal_gamma, weights=weights)
         images = data.split_fingerprint("train")
         saved = checkpoint_subject(folder / CHECKPOINT).get("data") if resume else None
-        # Checkpoints of older versions have the fingerprint of all splits, which lists all files: made only for one.
+        # Older checkpoints store the fingerprint of all splits. Compute it only for them: it lists all files.
         if saved not in (None, images) and saved == (whole := data.fingerprint()):
             images = whole
         subject = _subject(supernet, images, config, seed, fabric, teacher)
         if config.patience and validator:
-            subject["validation"] = validator.identity  # decides which weights are kept
+            subject["validation"] = validator.identity  # determines which weights are kept
         self.loop = Loop(folder, subject, resume=resume)
 
     def go(self, end: int, progress: Progress) -> History:
-        """Train from the loop's checkpoint to the end, or to a pause behind `end` updates."""
+        """Train from the loop's checkpoint to `end` updates: the end of the training, or a pause."""
         found = self.loop.found
         if found:
             self.supernet.load_state_dict(found.model)
@@ -193,13 +194,13 @@ class _Run:
         return replace(self.history, stopped=stopped)
 
     def _use(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy weights into the parameters of their names."""
+        """Copy weights into the parameters of the same names."""
         with torch.no_grad():
             for name, tensor in weights.items():
                 self.parameters[name].copy_(tensor)
 
     def _validate(self, done: int) -> dict[str, float] | None:
-        """Columns of the metrics from a validation of the largest network, with the weights that would be kept."""
+        """Validate the largest network with the weights that would be kept; return columns of the metrics, or None."""
         if self.validator is None or not due(done, self.config.validate_every, self.config.steps):
             return None
         trained = {name: self.parameters[name].detach().clone() for name in self.average}
@@ -215,13 +216,13 @@ class _Run:
         return {"metric_training": found[0], "metric_validation": found[1]}
 
     def _note(self, loss: float) -> str:
-        """The loss and the last validation, for the progress."""
+        """Format the loss and the last validation for the progress output."""
         if self.validator is None or not self.history.found:
             return f"loss {loss:.3f}"
         return f"loss {loss:.3f}, validation {self.validator.name} {self.history.found[-1].validation:.2%}"
 
     def _step(self, step: Step, batches: Iterator[tuple[Tensor, Tensor]]) -> Update:
-        """The update of a step; the first of a phase begins it."""
+        """Run the update of a step; the first step of a phase also begins the phase."""
         if step.number and step.number == step.begin:
             self._begin(self.steps(step.number - 1).space)
         losses = self._attempt(step, *next(batches))
@@ -235,7 +236,7 @@ class _Run:
         )
 
     def _load(self, number: int) -> Batch:
-        """The images and labels of this process in an update."""
+        """Load the images and labels of this process for an update."""
         return self.data.train_batch(
             number,
             self.config.batch_size,
@@ -247,7 +248,7 @@ class _Run:
         )
 
     def _begin(self, trained: Space) -> None:
-        """Begin another phase: channels sorted, and no momentum from other networks."""
+        """Begin a new phase: reset the momentum, which stems from other networks, and sort the channels."""
         self.optimizer = sgd(self.parameters, self.config)
         if self.config.sort_channels:
             orders = channel_orders(self.supernet, trained)
@@ -255,17 +256,17 @@ class _Run:
             reorder(self.average, orders)
 
     def _attempt(self, step: Step, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """`_update`, which may need more memory than there is."""
+        """Run `_update`; convert an out-of-memory error."""
         try:
             return self._update(step, images, labels)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # Out here the error is gone, and with it all that the update held.
+        # Outside the except block, the error and the tensors that it references are freed.
         raise self._out_of_memory(images)
 
     def _update(self, step: Step, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """One update; the mean losses of the largest, the smallest and the random subnets over all processes."""
+        """Run one update; return the mean losses of largest, smallest and random subnets over all processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = step.learning_rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -293,7 +294,9 @@ class _Run:
         if not torch.isfinite(norm):
             raise self._diverged(f"the norm of the gradients is {float(norm)}", step)
         self.optimizer.step()
-        decay = min(config.ema_decay, (1 + step.number) / (10 + step.number))  # the first weights are soon forgotten
+        decay = min(
+            config.ema_decay, (1 + step.number) / (10 + step.number)
+        )  # smaller at first, to discount the initial weights
         with torch.no_grad():
             for name, tensor in self.average.items():
                 tensor.lerp_(self.parameters[name], 1 - decay)
@@ -308,26 +311,26 @@ class _Run:
         )
 
     def _archs(self, step: Step) -> list[tuple[str, Arch]]:
-        """The subnets of a step; the same in every process."""
+        """Choose the subnets of a step, identical in every process."""
         space = step.space
         if space.size == 1:
             return [("largest", space.largest)]
         *random, other = space.decode(space.sample(self.config.random_subnets + 1, seed=(self.seed, step.number)))
         smallest = space.smallest
-        if step.number % 2:  # with small images only, narrow and shallow networks would be good for nothing else
+        if step.number % 2:  # otherwise narrow and shallow networks would be trained on small images only
             smallest = space.arch({**smallest, "resolution": other["resolution"]})
-        # A network that gives the same for every image has nothing to learn: the smallest that does not is trained.
+        # A network whose output does not depend on the image cannot learn: train the smallest subnet in its place.
         drawn = [arch if space.depends_on_image(arch) else smallest for arch in random]
         return [("largest", space.largest), ("smallest", smallest), *(("random", arch) for arch in drawn)]
 
     def _loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None, told: Tensor | None) -> Tensor:
-        """The loss of a subnet.
+        """Compute the loss of a subnet.
 
         Args:
             logits: ``(n, classes)``.
-            labels: ``(n,)``, or shares ``(n, classes)``.
+            labels: ``(n,)``, or class probabilities ``(n, classes)``.
             targets: the largest subnet's probabilities ``(n, classes)``; None for the largest itself.
-            told: a teacher's probabilities ``(n, classes)``, if there is one.
+            told: a separate teacher's probabilities ``(n, classes)``; None without a teacher.
         """
         config = self.config
         if targets is None:
@@ -340,7 +343,7 @@ class _Run:
         return (1 - config.teacher_share) * loss + config.teacher_share * functional.cross_entropy(logits, told)
 
     def _share_gradients(self) -> None:
-        """The mean of the processes' gradients, in one message."""
+        """Average the gradients over the processes, in one all-reduce."""
         if self.fabric.world_size == 1:
             return
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -349,13 +352,13 @@ class _Run:
             gradient.copy_(part.view_as(gradient))
 
     def _mean(self, tensor: Tensor) -> Tensor:
-        """The mean over all processes."""
+        """Average a tensor over all processes."""
         mean = self.fabric.all_reduce(tensor, reduce_op="mean")
         assert isinstance(mean, Tensor)
         return mean
 
     def _state(self, done: int) -> Checkpoint:
-        """All that the next update depends on."""
+        """Return the state on which the next update depends."""
         momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
         return Checkpoint(
             step=done,
@@ -368,7 +371,7 @@ class _Run:
 
     def _out_of_memory(self, images: Tensor) -> OutOfMemory:
         self.optimizer.zero_grad(set_to_none=True)
-        self.supernet.eval()  # what BN keeps is the same, and the other processes need not take part
+        self.supernet.eval()  # BN saves the same tensors, but does not synchronise with the other processes
         fitting = fitting_batch(self._largest, images, self.parameters.values())
         # Processes on CPUs share one memory.
         total = (fitting or 0) * (1 if images.device.type == "cpu" else self.fabric.world_size)
@@ -378,7 +381,7 @@ class _Run:
         return OutOfMemory(f"a batch of {self.config.batch_size} images does not fit into the memory; {helps}")
 
     def _largest(self, images: Tensor) -> Tensor:
-        """What needs the most memory, at the data's size: the largest network's outputs ``(n, classes)``."""
+        """Run the largest network, which needs the most memory, without resizing: logits ``(n, classes)``."""
         with self.fabric.autocast():
             out: Tensor = self.supernet(images, self.supernet.space.largest)
         return out
@@ -387,7 +390,7 @@ class _Run:
 def _subject(
     supernet: Supernet, data: str, config: TrainConfig, seed: int, fabric: Processes, teacher: nn.Module | None
 ) -> dict[str, JsonValue]:
-    """Tells one training from another."""
+    """Return values that identify a training."""
     return {
         "space": Domain.of(supernet.space).model_dump(),
         "data": data,
@@ -395,6 +398,6 @@ def _subject(
         "seed": seed,
         "precision": precision_of(fabric),
         "initial weights": weights_hash(supernet.state_dict()),
-        # Its BN statistics may be re-calibrated anew, and then differ in rounding.
+        # Only the parameters: re-calibrated BN statistics differ by rounding.
         "teacher": teacher and weights_hash(dict(teacher.named_parameters())),
     }

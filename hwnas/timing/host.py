@@ -66,7 +66,7 @@ def runtime_versions(target: Target) -> dict[str, str]:
 
 
 def host_facts(kind: DeviceKind, *, core: int = 0) -> dict[str, object]:
-    """Facts about the host for a manifest: hardware and clocks; of its GPU, if the target is a GPU.
+    """Facts about the host for a manifest: hardware and clocks; including its GPU, if the target is a GPU.
 
     Args:
         kind: kind of the device.

@@ -112,7 +112,7 @@ class Measurement:
     def tail_ms(self, name: str, q: float) -> float | None:
         """A high quantile of all samples of a program, in milliseconds; None if it has too few (`runs_for`).
 
-        It is not corrected for drift: rare slow runs are what it is about.
+        It is not corrected for drift, because it measures rare slow runs.
         """
         return self.quantile_ms(name, q) if self.runs(name) >= runs_for(q) else None
 
@@ -197,7 +197,7 @@ def _common(visits: npt.NDArray[np.float64], columns: npt.NDArray[np.int64]) -> 
 
     If all programs are open at once, the median over the passes is a good initial value of a program's time. In groups
     it is not: with 3 sessions and a machine that slows down halfway, one program may have two slow visits and another
-    only one, and medians stay 22% off. So the mean of each window and the mean of each program are solved for jointly:
+    only one, and medians are 22% off. So the mean of each window and the mean of each program are solved for jointly:
     groups differ in every session, which connects all programs.
 
     Args:

@@ -60,7 +60,7 @@ class Opened:
         self._close(set(self._sessions))
 
     def anew(self, names: Sequence[str], rng: np.random.Generator) -> dict[str, Sample]:
-        """Reopen programs, in this order: each as a call that runs it once and returns the milliseconds it took.
+        """Reopen programs, in this order; return name -> function that runs it once and returns the time in ms.
 
         The first of `names` are opened, as many as fit into memory. If not all fit, later calls open groups of about
         equal size. Sessions of other programs are closed.

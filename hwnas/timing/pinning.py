@@ -1,4 +1,4 @@
-"""Pinning of timed threads to cores: checked before any work, in force while it lasts."""
+"""Pinning of timed threads to cores: checked before a measurement, and applied during it."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ def take(
 
     Args:
         names: of the programs.
-        anew: reopens the first of some programs, at least one: their names -> calls that run each once and return the
-            milliseconds it took. Previously opened programs may be closed.
+        anew: reopens the first of some programs, at least one, and returns name -> function that runs it once and
+            returns the time in milliseconds. It may close previously opened programs.
         protocol: the protocol.
         reference: as for `time_programs`.
         journal: as for `time_programs`.
@@ -177,7 +177,7 @@ def _visit(sample: Sample, protocol: Protocol) -> list[float]:
 
 @contextmanager
 def _no_garbage_collection(*, collect: bool) -> Iterator[None]:
-    """Hold Python's garbage collector back; collect first if asked, which takes 0.7 s beside torch's objects."""
+    """Disable Python's garbage collector; if `collect`, collect first, which takes 0.7 s with torch's objects."""
     was_enabled = gc.isenabled()
     if collect:
         gc.collect()

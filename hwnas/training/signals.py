@@ -21,9 +21,14 @@ def end_together(children: list[subprocess.Popen[bytes]]) -> None:
     the children, which write no files, and the waiting call fails. Where this process waits for processes that it did
     not start, the thread ends this process.
 
+    After a signal, this process ends without finalising the interpreter: threads of torch's process group are still in
+    calls that failed with the children, and one of them may abort the process ("terminate called without an active
+    exception", exit code 134; seen once in some hundred runs).
+
     Args:
         children: the processes that this one has started by the time of the signal.
     """
+    signalled: list[int] = []
     reader, writer = os.pipe()  # open as long as this process lives
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -32,13 +37,21 @@ def end_together(children: list[subprocess.Popen[bytes]]) -> None:
         number = 0
         while number not in (signal.SIGINT, signal.SIGTERM):
             [number] = os.read(reader, 1)
+        signalled.append(number)
         _end(children, 0.0)
         time.sleep(_GRACE_S)
         print("interrupted while waiting for other processes of this training", file=sys.stderr, flush=True)
         os._exit(128 + number)
 
+    def leave() -> None:
+        _end(children, _GRACE_S)
+        if signalled:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(128 + signalled[0])
+
     threading.Thread(target=watch, name="signals", daemon=True).start()
-    atexit.register(_end, children, _GRACE_S)
+    atexit.register(leave)
 
 
 def _end(children: list[subprocess.Popen[bytes]], wait_s: float) -> None:

@@ -12,7 +12,6 @@ from hwnas.lazy import lazily
 if TYPE_CHECKING:
     from hwnas.workflows.answers import (
         ArchFile,
-        BenchAnswer,
         DataAnswer,
         EvaluatedSubnet,
         FinetuneAnswer,
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
         SearchAnswer,
         StudyAnswer,
         SubnetAnswer,
-        SweepAnswer,
         TrainAnswer,
         ValidationAnswer,
     )
     from hwnas.workflows.checking import check_data
+    from hwnas.workflows.deployed_answers import BenchAnswer, SweepAnswer
     from hwnas.workflows.deployment import bench, export, sweep
     from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
     from hwnas.workflows.measuring import profile, validate
@@ -78,7 +77,10 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "answers": tuple(name for name in __all__ if name[0].isupper() and not name.startswith("Space")),
+        "answers": tuple(
+            name for name in __all__ if name[0].isupper() and not name.startswith(("Space", "Bench", "Sweep"))
+        ),
+        "deployed_answers": ("BenchAnswer", "SweepAnswer"),
         "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
         "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),

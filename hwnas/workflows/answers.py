@@ -8,7 +8,6 @@ from pydantic import ConfigDict, Field
 
 from hwnas.accuracy.figures import AccuracyModelFigures, ClassificationFigures
 from hwnas.data.check import DataCheck
-from hwnas.deploy.manifest import ParityReport
 from hwnas.files import Spec
 from hwnas.latency.manifest import Validation
 from hwnas.search.next_steps import NextStep
@@ -312,89 +311,3 @@ class RelaxedAnswer(ArchFile):
     log_probability: float
     probabilities: dict[str, list[float]]
     notation: str | None = None
-
-
-class SweptRecipe(Spec):
-    """A network under one recipe.
-
-    Attributes:
-        target: ``device/recipe``.
-        latency_ms: mean of the rounds.
-        rounds_ms: p25 of a run in each round.
-        repeat: relative difference of the rounds.
-        unsteady: whether the machine was too noisy within a round.
-        too_noisy: whether the latency cannot be trusted, because of noise within a round or between rounds.
-        predicted_ms: from the target's table; None without one.
-        accuracy: in the recipe's runtime, as a fraction.
-        lost: accuracy loss relative to torch, as a fraction.
-        size_bytes: of the program's file.
-        parity: outputs compared with those of the torch network.
-    """
-
-    target: str
-    latency_ms: float
-    rounds_ms: list[float]
-    repeat: float
-    unsteady: bool
-    too_noisy: bool
-    predicted_ms: float | None
-    accuracy: float
-    lost: float
-    size_bytes: int
-    parity: ParityReport
-
-
-class SweepAnswer(Answer):
-    """Result of `hwnas.workflows.sweep`.
-
-    Attributes:
-        arch: variable -> value.
-        device: name of the device.
-        max_drop: largest accepted accuracy loss, as a fraction.
-        picked: the fastest target within it; None if all lose more.
-        recipes: the fastest first.
-        left_out: ``device/recipe`` -> why it cannot run the network.
-        unpredicted: ``device/recipe`` -> why its table cannot be used.
-    """
-
-    arch: dict[str, int]
-    device: str
-    max_drop: float
-    picked: str | None
-    recipes: list[SweptRecipe]
-    left_out: dict[str, str]
-    unpredicted: dict[str, str]
-
-
-class BenchAnswer(Answer):
-    """Measured and predicted latency of a bundle (`hwnas.deploy.Benchmark`).
-
-    Attributes:
-        target: the measured device and the recipe.
-        predicted_for: the target of the bundle.
-        p95_ms, p99_ms: None with fewer than 200 and 1,000 timed runs.
-        images_per_s: throughput of one run of `batch` images after the other.
-        predicted_ms, relative_error: None for a bundle without a prediction.
-        over_budget: measured over budget, minus 1; None without a budget.
-        saturates: why outputs for other images may differ on this host; None if they cannot.
-    """
-
-    target: str
-    predicted_for: str
-    measured_ms: float
-    p50_ms: float
-    p90_ms: float
-    p95_ms: float | None
-    p99_ms: float | None
-    runs: int
-    images_per_s: float
-    batch: int
-    predicted_ms: float | None
-    relative_error: float | None
-    budget_ms: float | None
-    over_budget: float | None
-    spread: float
-    too_noisy: bool
-    cores: str
-    cores_note: str
-    saturates: str | None

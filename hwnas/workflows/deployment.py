@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hwnas.errors import InvalidValue
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
-from hwnas.workflows.answers import BenchAnswer, SweepAnswer, SweptRecipe
+from hwnas.workflows.deployed_answers import BenchAnswer, SweepAnswer, SweptRecipe
 from hwnas.workflows.inputs import Place
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def export(
     budget_ms: float | None = None,
     data_path: Place | None = None,
     tables: Place | None = None,
+    metric: str = "top1",
+    positive: str | None = None,
     include: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Bundle:
@@ -51,6 +53,9 @@ def export(
         data_path: folder where the supernet's images are now, if they were moved.
         budget_ms: latency budget of the search in milliseconds; that of the arch's file if None.
         tables: folder of latency tables; the catalog's if None.
+        metric: what the parity check measures, and a recipe's bound on the accuracy loss is of
+            (`hwnas.accuracy.parse_metric`).
+        positive: class of the metric.
         include: steps that become part of the program: ``normalize`` (it then takes uint8 images
             ``(batch, height, width, channels)``) and ``softmax``.
         progress: callback, invoked during re-calibration, lowering and the parity check.
@@ -59,7 +64,8 @@ def export(
         the bundle.
 
     Raises:
-        SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data or the target cannot be used.
+        SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data, the metric or the target
+            cannot be used.
         TableError: there is no such folder of tables, or the target's table cannot be used.
         ParityError: the outputs of the lowered network differ; nothing is written.
         OutputError: the bundle cannot be written.
@@ -67,7 +73,7 @@ def export(
     from hwnas.deploy.exporter import export as make
 
     wanted = inputs.target_of(target)
-    evaluator, _ = inputs.evaluator_of(supernet, images=None, data_path=data_path)
+    evaluator, _ = inputs.evaluator_of(supernet, images=None, metric=metric, positive=positive, data_path=data_path)
     space = evaluator.supernet.space
     values, of_file = inputs.arch_of(arch, wanted.name)
     latency, missing = inputs.prediction(wanted, Path(tables) if tables else None, space)
@@ -94,6 +100,8 @@ def sweep(
     recipes: Sequence[str] = (),
     max_drop: float = 0.005,
     images: int | None = 2000,
+    metric: str = "top1",
+    positive: str | None = None,
     tables: Place | None = None,
     data_path: Place | None = None,
     protocol: Protocol | None = None,
@@ -110,14 +118,16 @@ def sweep(
         recipes: names of recipes; empty for all of the device.
         max_drop: largest accepted accuracy loss relative to torch, as a fraction.
         images: validation images; all if None.
+        metric: what the accuracy loss is of (`hwnas.accuracy.parse_metric`).
+        positive: class of the metric.
         data_path: folder where the supernet's images are now, if they were moved.
         tables: folder of latency tables, for predictions; the catalog's if None.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked during the work.
 
     Raises:
-        SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data, the device or a recipe cannot
-            be used.
+        SpecError, DataError, UnknownName, InvalidValue: the arch, the supernet, its data, the metric, the device or a
+            recipe cannot be used.
         TableError: there is no such folder of tables, or the device is not this host.
         RuntimeUnavailable: no recipe can run the network on this host.
         OutputError: a file cannot be written, or another process sweeps this supernet.
@@ -129,7 +139,9 @@ def sweep(
     supernet = Path(supernet)
     targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipes)] or targets_of(device)
     # The same network as in `export`.
-    evaluator, facts = inputs.evaluator_of(supernet, images=images, data_path=data_path)
+    evaluator, facts = inputs.evaluator_of(
+        supernet, images=images, metric=metric, positive=positive, data_path=data_path
+    )
     space = evaluator.supernet.space
     chosen = space.arch(inputs.arch_of(arch)[0])
     place = inputs.evaluations_folder(supernet)
@@ -191,6 +203,7 @@ def _swept(one: Swept) -> SweptRecipe:
         predicted_ms=one.predicted_ms,
         accuracy=one.parity.deployed_accuracy,
         lost=one.lost,
+        refused=one.refused,
         size_bytes=one.size_bytes,
         parity=one.parity,
     )
@@ -199,7 +212,7 @@ def _swept(one: Swept) -> SweptRecipe:
 def bench(
     bundle: Place,
     *,
-    budget: str | None = None,
+    budget: str | Sequence[str] = (),
     require_budget: bool = False,
     runs: int | None = None,
     protocol: Protocol | None = None,
@@ -209,46 +222,40 @@ def bench(
 
     Args:
         bundle: folder of the bundle.
-        budget: latency budget to compare with, ``0.8ms``; the bundle's if None.
+        budget: budgets to compare with: the latency, ``0.8ms``, by default the bundle's; ``p95=1.2ms``, likewise p50,
+            p90 and p99, for which there are as many timed runs as the quantile needs; ``images_per_s=500``, the least
+            throughput of one stream.
         require_budget: raise before timing if there is no budget.
         runs: least number of timed runs; those of the protocol if None.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked after every visit.
 
     Raises:
-        InvalidValue: the budget is not a latency, or is required and missing; `runs` is not positive; the process does
+        InvalidValue: a budget has another form, or is required and missing; `runs` is not positive; the process does
             not have the cores that the recipe needs.
         BundleError: the bundle was changed, cannot be run, or its outputs differ on this host.
         RuntimeUnavailable: its runtime cannot run on this host.
     """
     from hwnas.deploy import bench as measure
     from hwnas.deploy import open_bundle
+    from hwnas.deploy.budgets import over_budgets, parse_budgets, runs_of
     from hwnas.targets import this_device
 
     bundle = Path(bundle)
+    latency_ms, budgets = parse_budgets([budget] if isinstance(budget, str) else budget)
     opened = open_bundle(bundle)
-    budget_ms = opened.manifest.budget_ms if budget is None else _milliseconds(budget)
-    if require_budget and budget_ms is None:
+    budget_ms = opened.manifest.budget_ms if latency_ms is None else latency_ms
+    if needed := runs_of(budgets):
+        runs = max(runs or 0, needed)
+    if require_budget and budget_ms is None and not budgets:
         raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {shlex.quote(str(bundle))} --budget 0.8ms")
     here = this_device(opened.manifest.recipe.facts.kind)
     result = replace(measure(opened, here, protocol=protocol, runs=runs, progress=progress), budget_ms=budget_ms)
     return BenchAnswer(
         **asdict(result),
         over_budget=result.over_budget,
+        budgets=budgets,
+        over_budgets=over_budgets(result, budgets),
         predicted_for=opened.manifest.target,
         saturates=opened.saturates,
     )
-
-
-def _milliseconds(text: str) -> float:
-    """A budget in milliseconds.
-
-    Raises:
-        InvalidValue: it is not a latency.
-    """
-    from hwnas.search.objectives import check_budget_text
-
-    value, unit = check_budget_text(text)
-    if unit not in ("", "ms"):
-        raise InvalidValue(f"the budget of a bundle must be a latency in milliseconds, such as 0.8ms; not {text!r}")
-    return value

@@ -15,7 +15,7 @@ from torch import nn
 from hwnas.accuracy import Evaluator
 from hwnas.deploy.exporter import lower_subnet
 from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
-from hwnas.errors import InfeasibleBudget, InvalidValue, TableError
+from hwnas.errors import InfeasibleBudget, InvalidValue, ParityError, TableError
 from hwnas.files import Journal
 from hwnas.lowering import Program
 from hwnas.progress import Progress, never, silent
@@ -105,11 +105,18 @@ def choose_recipe(
 def _accuracy(
     candidate: Candidate, evaluator: Evaluator, target: Target, journal: Journal, progress: Progress
 ) -> float:
-    """Accuracy of a network in the recipe's runtime on the validation images."""
+    """Accuracy of a network in the recipe's runtime on the validation images.
+
+    Raises:
+        ParityError: its outputs differ.
+    """
     arch, recipe = candidate.arch, target.recipe
 
     def lowered() -> tuple[nn.Module, Program]:
         network = evaluator.subnet(arch, progress=progress)
         return network, lower_subnet(network, evaluator, arch, recipe)
 
-    return deployed_parity(arch, evaluator, recipe, journal, lowered, progress).deployed_accuracy
+    parity, refused = deployed_parity(arch, evaluator, recipe, journal, lowered, progress)
+    if refused:
+        raise ParityError(refused)
+    return parity.deployed_accuracy

@@ -40,6 +40,8 @@ def study(
     storage: str | None = None,
     name: str = "study",
     images: int | None = 2000,
+    metric: str = "top1",
+    positive: str | None = None,
     confidence: float | None = 0.95,
     accelerator: str = "auto",
     precision: str = "32-true",
@@ -70,6 +72,8 @@ def study(
             `out` if None.
         name: name of the study in its storage.
         images: number of validation images per evaluation; all if None.
+        metric: what evaluations measure and the study maximises (`hwnas.accuracy.parse_metric`).
+        positive: class of the metric.
         confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
         accelerator: auto, cpu or cuda.
         precision: 32-true or bf16-mixed.
@@ -86,6 +90,7 @@ def study(
         KeyboardInterrupt: the study was interrupted before that.
         OutputError: a file cannot be written.
     """
+    from hwnas.accuracy import parse_metric
     from hwnas.search.study.from_scratch import FromScratch
     from hwnas.search.study.study import search_study
     from hwnas.workflows.constraints import asked, check_one_recipe
@@ -117,6 +122,7 @@ def study(
             fabric=launched(accelerator, 1, precision, alone=True),
             folder=out,
             study=name,
+            metric=parse_metric(metric, pictures.classes, positive),
             progress=progress,
             stop=stop,
         )
@@ -145,11 +151,14 @@ def study(
     proof = (
         "Stopped early: the" if found.stopped else "The"
     ) + f" best of {found.evaluations} networks that the study trained. Nothing is proved about other networks"
+    here = kept is not None and kept.domain.make().largest == best.arch
     answer = StudyAnswer.model_validate(
         {
             **network_facts(wanted, best, best.predicted_accuracy, proof=proof, strategy=found.strategy),
+            "metric": train.metric.name,
+            "figures": kept.training.get("figures") if kept is not None and here else None,
             "stopped": found.stopped,
-            "supernet": str(out) if kept is not None and kept.domain.make().largest == best.arch else None,
+            "supernet": str(out) if here else None,
             "candidates": [
                 StudyCandidate(arch=dict(c.arch), predicted=dict(c.costs), validation_accuracy=c.predicted_accuracy)
                 for c in found.candidates

@@ -10,6 +10,7 @@ import typer
 
 from hwnas.cli.compile import _fail_over_budget
 from hwnas.deploy.benchmark import Benchmark
+from hwnas.deploy.budgets import runs_of
 from hwnas.deploy.verdict import verdict
 from hwnas.errors import TooNoisy
 from hwnas.targets import RUNTIMES
@@ -48,6 +49,49 @@ def bench(monkeypatch, hwnas_cli):
         return hwnas_cli("bench", "my-bundle", *words)
 
     return run
+
+
+def test_budgets_of_quantiles_and_of_the_throughput(bench):
+    ran = bench(1.0, None, "--budget", "p95=1.1ms", "--budget", "images_per_s=5000", "--json")
+    answer = json.loads(ran.out)
+    assert (ran.code, answer["budget_ms"], answer["over_budget"]) == (0, None, None)
+    assert answer["budgets"] == {"p95": 1.1, "images_per_s": 5000}
+    assert answer["over_budgets"] == {"p95": pytest.approx(1 / 1.1 - 1), "images_per_s": pytest.approx(0.2)}
+    within = ("--budget", "p95=1.1", "--budget", "images_per_s=3000", "--fail-over-budget")
+    ran = bench(1.0, None, *within)
+    assert ran.code == 0
+    assert "p95 within its budget of 1.1 ms, 9% below it" in ran.out
+    assert "images_per_s within its budget of 3000, 33% above it" in ran.out
+    ran = bench(1.0, None, *within, "--budget", "p90=0.5ms", "--budget", "2ms")
+    assert ran.code == 1
+    assert "within the budget of 2 ms, 50% below it" in ran.out
+    assert "p90 MISSES ITS BUDGET of 0.5 ms by 100%" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        ("p96=1ms", "unknown figure of a budget 'p96'"),
+        ("p95=fast", "a budget must be"),
+        ("p95=50%", "must be a latency in milliseconds"),
+        ("images_per_s=5ms", "must be a number of images per second"),
+        ("p95=-1ms", "a budget must be"),
+    ],
+)
+def test_wrong_budgets(bench, budget, said):
+    ran = bench(1.0, None, "--budget", budget)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_two_budgets_of_one_figure(bench):
+    for text, what in (("p95=1ms", "p95"), ("1ms", "the latency")):
+        ran = bench(1.0, None, "--budget", text, "--budget", text)
+        assert (ran.code, f"there are two budgets of {what}; give one" in ran.err) == (2, True)
+
+
+def test_a_budget_of_a_high_quantile_needs_its_runs():
+    assert (runs_of({"p99": 1.0, "p50": 1.0}), runs_of({"p95": 1.0}), runs_of({"p90": 1.0})) == (1000, 200, 0)
 
 
 def test_without_the_option_it_says_so_and_ends_well(bench):

@@ -52,6 +52,21 @@ def test_as_json_and_as_a_table(hwnas_cli, words, space, tmp_path):
     assert f" --tables {tmp_path} --out bundle" in ran.out
 
 
+def test_a_metric_instead_of_top_1_accuracy(hwnas_cli, words, net, tmp_path):
+    ran = hwnas_cli(*words, "--max-drop", 100, "--metric", "f1", "--positive", 3)
+    assert ran.code == 0, ran.err
+    assert "f1 of 3 in torch on 100 validation images" in ran.out
+    assert " --metric f1 --positive 3 --out bundle" in ran.out
+    export = ("export", "my arch.json", "--supernet", net, "--target", f"this/{FP32}", "--out", tmp_path / "bundle")
+    ran = hwnas_cli(*export, "--metric", "f1", "--positive", 3)
+    assert ran.code == 0, ran.err
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    assert manifest["parity"]["metric"] == manifest["parity"]["figures"]["metric"] == "f1 of 3"
+    assert manifest["accuracy"] == manifest["parity"]["figures"]["value"]
+    assert f"{manifest['accuracy']:.2%} f1 of 3 on " in ran.out
+    assert "f1 of 3 on the test images" in (tmp_path / "bundle" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("why", ["stage", "not writable"])
 def test_nothing_is_written_into_a_stage_or_a_folder_that_is_not_writable(
     hwnas_cli, words, net, tmp_path, monkeypatch, why
@@ -100,6 +115,8 @@ def test_a_folder_of_tables_that_is_none(hwnas_cli, words, tmp_path):
         (("--device", "nobody"), "unknown device 'nobody'"),
         (("--max-drop", "101"), "max-drop"),
         (("--images", "0"), "images"),
+        (("--metric", "f2"), "unknown metric 'f2'"),
+        (("--metric", "f1", "--positive", "ten"), "unknown class 'ten'"),
     ],
 )
 def test_bad_input(hwnas_cli, words, more, message):

@@ -153,7 +153,7 @@ def test_a_folder_with_a_supernet_of_something_else_is_left_alone(refused, words
         (("--budget", "params=10"), "is within 10 of params"),
         (("--confidence", "0.9", "--no-margin"), "use --confidence or --no-margin, not both"),
         (("--storage", "study.txt"), "a .log or .journal file or a database URL"),
-        (("--epochs", "5"), "falls into 1 to 4 epochs, not 5; give fewer, or more --steps"),
+        (("--epochs", "5"), "has 1 to 4 epochs, not 5; use fewer epochs, or more --steps"),
         (("--training", "none.toml"), "none.toml"),
         (("--out", "recipe.toml"), "is a file, but a study is a folder"),
     ],

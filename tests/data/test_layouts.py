@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hwnas.data import DataOptions, Images, Split
+from hwnas.data import Augmentation, DataOptions, Images, Split
 from hwnas.errors import DataError
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -168,6 +168,8 @@ def test_all_wrong_lines_of_a_csv_are_listed(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("name;class\n", r"has the columns name;class; its first line should be file,label"),
+        ("file,cat,split\n", "or for shares of several classes file and the name of each class"),
+        ("file,cat,dog,cat,split\n", "two columns of one name"),
         ("file,label,split\na.png,cat,train\nb.png,cat,val\n", "only the class cat"),
         ("file,label,split\na.png,cat,train\nb.png,dog,train\n", "has only the split train"),
         ("file,label,split\na.png,cat,train\nb.png,cat,train\nc.png,dog,val\n", "no training images of dog"),
@@ -176,6 +178,43 @@ def test_all_wrong_lines_of_a_csv_are_listed(tmp_path: Path) -> None:
 def test_a_wrong_csv(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         Images(labelled(tmp_path, text), options=DataOptions(labels="labels.csv"))
+
+
+def test_shares_of_several_classes(tmp_path: Path) -> None:
+    """Probabilities, votes, or several classes: a training learns the shares, an evaluation the largest."""
+    shares = ("1,0,0", "0.25,0.75,0", "1,1,", "0,3,1", "0,0,1", "2,0,2")
+    lines = [f"pictures/{i}.png,{shares[i % 6]},{['train', 'val', 'test'][i // 6]}" for i in range(18)]
+    text = "file,cat,dog,bird,split\n" + "\n".join(lines) + "\n"
+    data = Images(labelled(tmp_path, text, 18), options=DataOptions(labels="labels.csv"))
+    assert data.classes == ("cat", "dog", "bird")  # the order of the columns
+    labels = {0: 0, 1: 1, 2: 0, 3: 1, 4: 2, 5: 0}  # the first of equal ones
+    assert dict(data.files("train")) == {f"pictures/{i}.png": label for i, label in labels.items()}
+    images, targets = data.train_batch(0, 6, 24, seed=0)
+    assert (images.shape, targets.shape, targets.dtype) == ((6, 3, 24, 24), (6, 3), torch.float32)
+    expected = [[1, 0, 0], [0.25, 0.75, 0], [0.5, 0.5, 0], [0, 0.75, 0.25], [0, 0, 1], [0.5, 0, 0.5]]
+    assert sorted(targets.tolist()) == sorted(expected)
+    mixed = data.train_batch(0, 6, 24, seed=0, augmentation=Augmentation(mixup=0.5))[1]
+    assert torch.allclose(mixed.sum(dim=1), torch.ones(6))
+    [(_, evaluated)] = data.batches("validation", 24)
+    assert sorted(evaluated.tolist()) == [0, 0, 0, 1, 1, 2]
+    before = data.split_fingerprint("train"), data.split_fingerprint("test")
+    (tmp_path / "labels.csv").write_text(text.replace("0.25,0.75,0,train", "0.3,0.7,0,train"))
+    changed = Images(tmp_path, options=DataOptions(labels="labels.csv"))
+    assert changed.split_fingerprint("train") != before[0]
+    assert changed.split_fingerprint("test") == before[1]
+
+
+def test_wrong_shares(tmp_path: Path) -> None:
+    text = "file,cat,dog,split\na.png,1,-1,train\nb.png,0,0,train\nc.png,many,1,train\nd.png,inf,1,train\n"
+    with pytest.raises(DataError) as caught:
+        Images(labelled(tmp_path, text), options=DataOptions(labels="labels.csv"))
+    for said in (
+        "line 2: the share of 'dog' in a.png is '-1'; it should be a number of at least 0",
+        "line 3: b.png has no label: all its shares are 0",
+        "line 4: the share of 'cat' in c.png is 'many'",
+        "line 5: the share of 'cat' in d.png is 'inf'",
+    ):
+        assert said in str(caught.value)
 
 
 def test_a_missing_csv(tmp_path: Path) -> None:

@@ -296,7 +296,13 @@ def test_the_steps_of_the_input_are_told_in_words(manifest: BundleManifest) -> N
 
 def test_the_page_names_data_and_licence(bundle: Bundle) -> None:
     page = (bundle.folder / README).read_text()
-    for words in ("## Licence", "trained on `made-up`", "grants no rights", "pip install onnxruntime numpy", "87.50%"):
+    for words in (
+        "## Licence",
+        "trained on the dataset `made-up`",
+        "grants no rights",
+        "pip install onnxruntime numpy",
+        "87.50%",
+    ):
         assert words in page
 
 

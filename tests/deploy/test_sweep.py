@@ -33,6 +33,7 @@ def swept(name, *, rounds_ms=(1.0, 1.0), accuracy=0.9, unsteady=False):
     return Swept(
         target=resolve_target(f"this/{name}"),
         parity=parity,
+        refused=None,
         size_bytes=1,
         rounds_ms=rounds_ms,
         unsteady=unsteady,
@@ -101,9 +102,12 @@ def test_what_cannot_run_is_left_out_with_the_reason(space, evaluator, this, jou
     guess = resolve_target("this/roofline-cpu-fp32")
     targets = [this, *(Target(this.device, recipe) for recipe in (exact, many, wrong)), guess]
     found = sweep(space.smallest, evaluator, targets, journal)
-    assert [one.target for one in found.recipes] == [this]
+    assert {one.target.recipe.name for one in found.recipes} == {this.recipe.name, "exact"}
+    [(refused, kept)] = [(one.refused, one.parity.images) for one in found.recipes if one.target.recipe.name == "exact"]
+    assert kept == evaluator.images
+    assert "max_abs_error" in refused
+    assert found.picked.target == this
     reasons = {name.partition("/")[2]: why for name, why in found.left_out.items()}
-    assert "max_abs_error" in reasons["exact"]
     assert "4096 threads" in reasons["many"]
     assert "speed" in reasons["wrong"]
     assert "cannot be timed" in reasons["roofline-cpu-fp32"]
@@ -203,7 +207,7 @@ def made_of_nothing(monkeypatch, tmp_path):
         program = tmp_path / target.recipe.name / "model.onnx"
         program.parent.mkdir(exist_ok=True)
         program.write_bytes(b"")
-        return program, swept(NAMES[0]).parity
+        return program, (swept(NAMES[0]).parity, None)
 
     monkeypatch.setattr(module, "_made", made)
     monkeypatch.setattr(module, "time_programs", lambda *_, **__: Timed())

@@ -109,5 +109,5 @@ def test_a_kill_between_two_files_leaves_no_network(
 
 @pytest.mark.parametrize("epochs", [0, 6])
 def test_as_many_epochs_as_updates_at_most(make: Callable[..., FromScratch], epochs: int) -> None:
-    with pytest.raises(InvalidValue, match=f"falls into 1 to 5 epochs, not {epochs}"):
+    with pytest.raises(InvalidValue, match=f"has 1 to 5 epochs, not {epochs}"):
         make(epochs=epochs)

@@ -1,4 +1,4 @@
-"""Differentiable search: a network of all networks is trained together with the probabilities of its choices."""
+"""Differentiable search: trains a relaxed network together with the probabilities of its choices."""
 
 from hwnas.search.differentiable.config import DifferentiableConfig
 from hwnas.search.differentiable.methods import METHODS, Method

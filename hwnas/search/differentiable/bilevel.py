@@ -1,4 +1,4 @@
-"""The gradient of the upper level: how the validation loss changes with the architecture, weights following it."""
+"""Gradients of the upper level: of the validation loss by the architecture, at current or at updated weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 Loss = Callable[[], Tensor]
 
-_STEP = 0.01  # of the finite difference, as a norm: DARTS, footnote 2
+_STEP = 0.01  # norm of the step of the finite difference: DARTS, footnote 2
 
 
 def first_order(validation: Loss, archs: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient with the weights as they are (DARTS, equation 6 with a learning rate of 0).
+    """The gradient at the current weights (DARTS, equation 6 with a learning rate of 0).
 
     Args:
-        validation: the loss, from the parameters as they stand.
+        validation: computes the loss at the current parameters.
         archs: the architecture parameters.
     """
     return _gradients(validation(), archs)
@@ -30,17 +30,17 @@ def second_order(
     archs: Sequence[Tensor],
     rate: float,
 ) -> list[Tensor]:
-    """The gradient with the weights after a step of gradient descent on the training loss (DARTS, equations 6 to 8).
+    """The gradient at the weights after a step of gradient descent on the training loss (DARTS, equations 6 to 8).
 
-    ``d L_val(w') / d a  -  rate * (d L_train(w+) / d a - d L_train(w-) / d a) / (2 e)`` with ``w'`` as ``w`` after the
-    step and ``w+-`` is ``w +- e * d L_val(w') / d w'``. The weights are as before when it returns.
+    ``d L_val(w') / d a  -  rate * (d L_train(w+) / d a - d L_train(w-) / d a) / (2 e)``, where ``w'`` is ``w`` after
+    the step and ``w+-`` is ``w +- e * d L_val(w') / d w'``. The weights are restored before it returns.
 
     Args:
-        training: the lower level's loss, from the parameters as they stand.
-        validation: the upper level's.
+        training: computes the lower level's loss at the current parameters.
+        validation: computes the upper level's loss.
         weights: of the lower level.
         archs: the architecture parameters.
-        rate: of the step.
+        rate: learning rate of the step.
     """
     before = [weight.detach().clone() for weight in weights]
     descent = _gradients(training(), weights)
@@ -50,7 +50,7 @@ def second_order(
         direct, ahead = found[: len(archs)], found[len(archs) :]
         norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in ahead))
         if not norm:
-            return direct  # the weights do not matter to the validation loss
+            return direct  # the validation loss does not depend on the weights
         step = _STEP / norm
         _move(weights, before, ahead, step)
         plus = _gradients(training(), archs)

@@ -1,4 +1,4 @@
-"""What may stand in the places of a relaxed network, and which variables choose it."""
+"""The candidates in the places of a relaxed network, and the variables that choose among them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from hwnas.spaces.wiring import Position
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What may stand in a slot.
+    """The choice among the candidates of a slot.
 
     Attributes:
-        variables: those that choose.
-        candidates: the different ops, and None where what is read passes on.
-        table: 1 where values choose a candidate, ``(choices of the first variable, ..., candidates)``.
+        variables: names of the variables that choose.
+        candidates: the distinct ops; None is an identity.
+        table: 1 if the values choose the candidate, else 0: ``(choices of the first variable, ..., candidates)``.
     """
 
     variables: tuple[str, ...]
@@ -35,7 +35,7 @@ class Choice:
         """The choice of a slot.
 
         Raises:
-            InvalidValue: ops with images of different sizes or widths cannot be summed.
+            InvalidValue: the outputs of the ops differ in size or number of channels, so they cannot be summed.
         """
         ops = space.slot_ops(slot)
         candidates = tuple(dict.fromkeys(ops.flat))
@@ -56,11 +56,11 @@ class Choice:
 
     @property
     def merges(self) -> bool:
-        """Whether this is a node, which makes one value of those that reach it, and chooses nothing."""
+        """Whether this is a node, which merges its inputs into one value and has no choice."""
         return any(op is not None and KINDS[op.kind].merges for op in self.candidates)
 
     def contracted(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Values of the variables, ``(choices,)`` each -> of the candidates, ``(candidates,)``."""
+        """Weights or masks of the variables' values, ``(choices,)`` each -> of the candidates, ``(candidates,)``."""
         given = [values[name] for name in self.variables]
         if not given:
             return self.table
@@ -68,14 +68,14 @@ class Choice:
 
 
 def chosen_edges(space: Space, choices: Mapping[str, Choice], node: Position) -> tuple[str, Tensor] | None:
-    """The variable that chooses among the edges into a node, and which edges each of its values opens.
+    """The variable that chooses among the edges into a node, and the edges that each of its values opens.
 
-    Each of its values opens some of the edges, equally many, and leaves the others with nothing, whatever the other
-    variables say. In DARTS that is the pair of nodes that a node reads. A node of NAS-Bench-201 reads all of its edges:
-    that an edge has no operation is a choice of its own there.
+    Each of its values opens the same number of edges; the others have no output, for all values of the other variables.
+    In DARTS, this variable is the pair of nodes that a node reads. A node of NAS-Bench-201 reads all of its edges:
+    there, each edge has a separate choice to have no operation.
 
     Returns:
-        the variable and ``(choices, edges)``, 1 where a value opens an edge; None if there is no such variable.
+        The variable and ``(choices, edges)``, 1 if the value opens the edge, else 0; None if there is no such variable.
     """
     slots = {place.name: place.slot for place in space.places}
     edges = [choices[slots[read]] for read in node.reads if read in slots]
@@ -90,7 +90,7 @@ def chosen_edges(space: Space, choices: Mapping[str, Choice], node: Position) ->
 
 
 def _opened(edge: Choice, name: str) -> Tensor:
-    """For each value of a variable, whether an edge can give anything, ``(choices,)``."""
+    """For each value of a variable, whether the edge can have an output, ``(choices,)``."""
     gives = torch.tensor([op is None or not op.free for op in edge.candidates])
     given = (edge.table.bool() & gives).any(dim=-1)
     others = [axis for axis, variable in enumerate(edge.variables) if variable != name]

@@ -1,4 +1,4 @@
-"""How a relaxed network is trained."""
+"""Configuration of the training of a relaxed network."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from hwnas.files import Spec
 
 
 class DifferentiableConfig(Spec):
-    """How a relaxed network is trained.
+    """Configuration of the training of a relaxed network.
 
     Attributes:
-        steps: updates of the weights.
-        batch_size: images of each level's batch.
-        learning_rate: of the weights, falling to 0 along a cosine.
-        momentum, weight_decay, clip_norm: of the weights.
-        warmup: share of the steps before probabilities are trained, too.
-        arch_learning_rate, arch_weight_decay: of the probabilities' logits, by Adam.
+        steps: number of updates of the weights.
+        batch_size: images per batch of each level.
+        learning_rate: of the weights; cosine decay to 0.
+        momentum, weight_decay: of the weights.
+        clip_norm: gradients of the weights are clipped to this norm.
+        warmup: initial share of the steps, in which only the weights are trained.
+        arch_learning_rate, arch_weight_decay: of the probabilities' logits, which Adam trains.
         penalty: on latency, a key of `hwnas.latency.penalties.PENALTIES`.
-        update_every: steps between two updates of a penalty that adapts.
-        entropy: weight of the probabilities' mean entropy in the loss, rising from 0 to this at the end.
-        skip_dropout: on skip connections of cells, falling from this to 0 (Chen et al., "P-DARTS", ICCV 2019).
-        skip_guard: end before more than half of a cell's edges are skip connections, and return none that has (DARTS+).
-        window: the network at the end lies at most this share below its target, where one does; else as near as any.
+        update_every: steps between two updates of an adaptive penalty.
+        entropy: weight of the probabilities' mean entropy in the loss; increases linearly from 0 to this value.
+        skip_dropout: dropout on skip connections of cells; decreases linearly from this value to 0 (Chen et al.,
+            "P-DARTS", ICCV 2019).
+        skip_guard: stop before more than half of a cell's edges are skip connections, and never return such a network
+            (DARTS+).
+        window: the returned network is at most this share below its target if such a network exists; otherwise the
+            share is doubled until one exists.
         checkpoint_every: steps between two checkpoints.
     """
 

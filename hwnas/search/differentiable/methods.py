@@ -1,4 +1,4 @@
-"""The methods by name, each composed of the same few parts."""
+"""The differentiable search methods by name, each composed from a few common parts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from hwnas.search.differentiable.sampling import Draw, concrete, hard_gumbel, on
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """How a relaxed network is trained, and the probabilities with it.
+    """A method to train a relaxed network and its probabilities.
 
     Attributes:
-        source: where it was published.
-        weights: what runs while weights are trained.
-        archs: what runs while probabilities are.
-        temperatures: of the relaxation, at the beginning and at the end; geometric between them.
-        second_order: whether probabilities foresee the next step of the weights.
-        together: whether one loss trains both levels, on the training images.
-        partial: of so many channels one passes through a mixture.
-        edge_normalisation: whether edges into a node are weighted against each other, where the space chooses among
-            them.
-        fair: whether each step trains every value once, in place of `weights`.
-        pairs: whether two logits that were compared keep their probability together.
-        variance: weight of the penalty on probabilities that lie close together.
+        source: its publication.
+        weights: selects the paths that run while weights are trained.
+        archs: selects the paths that run while probabilities are trained.
+        temperatures: of the relaxation, at the start and at the end; interpolated geometrically.
+        second_order: whether the gradient of the probabilities takes the next step of the weights into account.
+        together: whether one loss on the training images trains both levels.
+        partial: one of this number of channels passes through a mixture.
+        edge_normalisation: whether edges into a node are weighted by a softmax, if the space chooses among them.
+        fair: whether each step trains every value equally often (`fair_paths`), instead of `weights`.
+        pairs: whether the total probability of two compared logits is kept constant.
+        variance: weight of the penalty on probabilities with a low variance.
 
     Raises:
         InvalidValue: a temperature is not a positive number.

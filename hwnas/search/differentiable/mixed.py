@@ -1,7 +1,7 @@
-"""The network of all networks: in every place, the sum of what may stand there, weighted by its probability.
+"""The relaxed network: in every place, the sum of the candidates' outputs, weighted by their probabilities.
 
-The weight of an op is the product of the weights of the values that choose it, as in the expected latency: for a cell
-that is the softmax over an edge's operations (Liu et al., "DARTS", ICLR 2019, equation 2), for an elastic block the
+The weight of an op is the product of the weights of the values that choose it, as in the expected latency: in a cell
+it is the softmax over an edge's operations (Liu et al., "DARTS", ICLR 2019, equation 2), in an elastic block the
 product of the weights of its depth, kernel and expansion.
 """
 
@@ -28,12 +28,12 @@ from hwnas.supernet import Supernet
 
 
 class Paths(NamedTuple):
-    """What of a relaxed network runs.
+    """The values of a relaxed network that run, and their weights.
 
     Attributes:
         weights: name of a variable -> weights of its values, ``(choices,)``.
         open: name of a variable -> 1 for values that are computed, 0 for others, ``(choices,)``. An op that is computed
-            with a weight of 0 is not trained by it; the weight is.
+            with a weight of 0 gets no gradient, but its weight does.
     """
 
     weights: dict[str, Tensor]
@@ -44,15 +44,15 @@ class MixedNet(nn.Module):
     """A relaxed network.
 
     Args:
-        space: whose networks it mixes; one resolution.
-        partial: of so many channels one passes through the mixture, the others around it (Xu et al., "PC-DARTS", ICLR
-            2020, equation 2); 1 for all.
-        edge_normalisation: whether the edges into a node are weighted against each other (PC-DARTS, equation 3), where
-            the space chooses among them, see `chosen_edges`.
+        space: the space of the mixed networks, with a single resolution.
+        partial: one of this number of channels passes through the mixture, the others bypass it (Xu et al., "PC-DARTS",
+            ICLR 2020, equation 2); 1 for all channels.
+        edge_normalisation: whether the edges into a node are weighted by a softmax (PC-DARTS, equation 3) if the space
+            chooses among them; see `chosen_edges`.
         seed: of the initial weights.
 
     Raises:
-        InvalidValue: ops of a slot cannot be summed; part of the channels is asked for in a space without cells.
+        InvalidValue: outputs of a slot's ops cannot be summed, or `partial` is above 1 in a space without cells.
     """
 
     def __init__(self, space: Space, *, partial: int = 1, edge_normalisation: bool = False, seed: int = 0) -> None:
@@ -68,7 +68,7 @@ class MixedNet(nn.Module):
         self.logits = nn.ParameterDict(
             {v.name: torch.zeros(len(v.values)) for v in space.variables if len(v.values) > 1}
         )
-        # By the variable that chooses among the edges: cells of a kind share them as they share their variables.
+        # Keyed by the variable that chooses among the edges: cells of the same kind share them, like their variables.
         self.edges = nn.ParameterDict()
         self.opens: dict[str, Tensor] = {}
         self._chooser: dict[str, str] = {}
@@ -87,17 +87,17 @@ class MixedNet(nn.Module):
 
     @property
     def arch_parameters(self) -> list[nn.Parameter]:
-        """What says which network: logits of the variables, and of edges if they are normalised."""
+        """The architecture parameters: logits of the variables, and of the edges if they are normalised."""
         return [*self.logits.parameters(), *self.edges.parameters()]
 
     @property
     def weight_parameters(self) -> list[nn.Parameter]:
-        """What the ops compute with."""
+        """The trainable weights of the ops."""
         return [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
 
     @contextlib.contextmanager
     def held_weights(self) -> Iterator[None]:
-        """No gradients into the weights, and nothing kept for them: probabilities alone are trained."""
+        """Disable gradients of the weights, and save no activations for them, while only probabilities are trained."""
         weights = self.weight_parameters
         for parameter in weights:
             parameter.requires_grad_(False)
@@ -110,8 +110,8 @@ class MixedNet(nn.Module):
     def probabilities(self) -> dict[str, Tensor]:
         """Name of a variable -> probabilities of its values, ``(choices,)``.
 
-        A softmax of the logits; where a variable chooses among normalised edges, times the weights of the edges that a
-        value opens (PC-DARTS, section 3.3: an edge is as strong as its weight and its operation's together).
+        A softmax of the logits; if a variable chooses among normalised edges, multiplied by the weights of the edges
+        that a value opens (PC-DARTS, section 3.3: the strength of an edge is its weight times its operation's weight).
         """
         logits = self.alphas
         for name, opens in self.opens.items():
@@ -124,7 +124,7 @@ class MixedNet(nn.Module):
         live = {slot: self._live(slot, paths) for slot in self.choices}
         modules = self._modules_of(live)
         values: dict[str, Tensor | None] = {IMAGE: x}
-        read: dict[str, Tensor] = {}  # what a place would be made of that gives nothing
+        read: dict[str, Tensor] = {}  # inputs of the places without output, for the shape of zeros
         for i, place in enumerate(self.space.places):
             if self.choices[place.slot].merges:
                 values[place.name] = self._merged(place, values, read)
@@ -148,7 +148,7 @@ class MixedNet(nn.Module):
         return [(i, weights[i]) for i in kept]
 
     def _modules_of(self, live: Mapping[str, list[tuple[int, Tensor]]]) -> dict[tuple[str, int], nn.Module]:
-        """Position and candidate -> its module, for all that run."""
+        """Name of a place and index of a candidate -> its module, for all that run."""
         names, chosen = [], []
         for place in self.space.places:
             for i, _ in () if self.choices[place.slot].merges else live[place.slot]:
@@ -166,14 +166,14 @@ class MixedNet(nn.Module):
         live: list[tuple[int, Tensor]],
         modules: Mapping[tuple[str, int], nn.Module],
     ) -> Tensor | None:
-        """The weighted sum of what stands in a place; None if nothing does."""
+        """The weighted sum of the candidates' outputs in a place; None if there is no output."""
         candidates = self.ops[place.slot]
         x = _value(values, read, place.reads[0])
         taken = x.shape[1] // self.partial
         if len(candidates) == 1:
             [only] = candidates
             if only is not None and KINDS[only.kind].role == "activation":
-                x = x[:, :taken]  # only what passes through mixtures reads it
+                x = x[:, :taken]  # its readers are mixtures, which use only these channels
             return x if only is None else modules[place.name, 0](x)
         rest = x[:, taken:] if self.partial > 1 else None
         total: Tensor | None = None
@@ -193,7 +193,7 @@ class MixedNet(nn.Module):
             y = _weighted(weight, y)
             total = y if total is None else total + y
         for gate in closed:
-            if total is None:  # the open one gives nothing
+            if total is None:  # the open candidate has no output
                 total = x.new_zeros(()).expand(shape)
             total = _closed(total, *gate)
         if rest is None or total is None:
@@ -205,7 +205,7 @@ class MixedNet(nn.Module):
     def _merged(
         self, place: Position, values: Mapping[str, Tensor | None], read: Mapping[str, Tensor]
     ) -> Tensor | None:
-        """What a node makes of what it reads; None if that is nothing."""
+        """The output of a node; None if it has none."""
         given = [values[name] for name in place.reads]
         if not self._is_sum(place):
             return torch.cat([value for value in given if value is not None], dim=1)
@@ -222,7 +222,7 @@ class MixedNet(nn.Module):
         return choice.merges and not any(op is not None and KINDS[op.kind].role == "concat" for op in choice.candidates)
 
     def _hold_scales(self) -> None:
-        """BN of candidates does not scale: it would trade with the weights of the mixture (DARTS, appendix A.1.1)."""
+        """Freeze the affine parameters of candidates' BN: they would rescale the mixture (DARTS, appendix A.1.1)."""
         for place in self.space.places:
             candidates = self.ops[place.slot]
             for op in () if len(candidates) == 1 or self.choices[place.slot].merges else candidates:
@@ -232,16 +232,16 @@ class MixedNet(nn.Module):
 
 
 class _GateContext(FunctionCtx):
-    """What a gate keeps until its gradient is asked for."""
+    """The values that a gate saves for its backward pass."""
 
     saved_tensors: tuple[Tensor, ...]
     module: nn.Module
 
 
 class _ClosedGate(torch.autograd.Function):
-    """A sum to which an op contributes 0 times its output: only the gate's gradient asks what that would have been.
+    """Add 0 times an op's output to a sum; only the gate's gradient depends on this output.
 
-    The op runs in the backward pass, so that nothing of it is kept meanwhile.
+    The op runs in the backward pass, so that none of its activations are stored.
     """
 
     @staticmethod
@@ -257,7 +257,7 @@ class _ClosedGate(torch.autograd.Function):
 
 
 class _OpenGate(torch.autograd.Function):
-    """An op's output times 1: no product is made, so that the output is kept once, not twice."""
+    """An op's output times 1, without a multiplication, so that the output is stored once, not twice."""
 
     @staticmethod
     def forward(ctx: _GateContext, gate: Tensor, y: Tensor) -> Tensor:
@@ -289,7 +289,7 @@ def _output_of(x: Tensor, module: nn.Module) -> Tensor:
 
 
 def _last_read(space: Space) -> dict[int, list[str]]:
-    """Number of a place -> what no place after it can read."""
+    """Index of a place -> the names that no later place can read."""
     last: dict[str, int] = {}
     for i, place in enumerate(space.places):
         for name in {*place.reads, *([place.activated] if place.activated else [])}:
@@ -301,16 +301,16 @@ def _last_read(space: Space) -> dict[int, list[str]]:
 
 
 def _value(values: Mapping[str, Tensor | None], read: Mapping[str, Tensor], name: str) -> Tensor:
-    """What a place gives; zeros for nothing, so that all that is to be trained is, and equally often."""
+    """The output of a place; zeros if it has none, so that all weights are trained, and equally often."""
     value = values[name]
     return torch.zeros_like(read[name]) if value is None else value
 
 
 def _narrowed(space: Space, choices: Mapping[str, Choice], partial: int) -> Space:
-    """The space with a part of the channels on each edge that chooses.
+    """The space with a fraction of the channels on each edge that has a choice.
 
     Raises:
-        InvalidValue: what may stand there is more than an edge of a cell, or has no such part of channels.
+        InvalidValue: a candidate is not an op of a cell's edges, or its channels cannot be divided by `partial`.
     """
 
     def narrow(slot: Slot) -> Slot:
@@ -337,6 +337,6 @@ def _narrowed(space: Space, choices: Mapping[str, Choice], partial: int) -> Spac
 
 
 def _shuffled(x: Tensor, groups: int) -> Tensor:
-    """Channels in another order, so that another part passes through the next mixture (ShuffleNet)."""
+    """Shuffle the channels, so that another part of them passes through the next mixture (ShuffleNet)."""
     n, c, h, w = x.shape
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)

@@ -1,7 +1,7 @@
-"""From probabilities to a network that meets its target: the most probable one that does, found exactly.
+"""The most probable network that meets its target, found exactly.
 
-The logarithm of a network's probability is a sum over variables, so the search is that of
-`hwnas.search.exact.best`, with log-probabilities in place of accuracies.
+The logarithm of a network's probability is a sum over variables, so `hwnas.search.exact.best` finds the network, with
+log-probabilities in place of accuracies.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hwnas.search.feasible import check_feasible, together
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Arch, Codes, SlotSum, Space
 
-_CLOSE = 0.01  # below the limit, where it is itself further below the target than a network should be
-_LEAST = 1e-30  # of a probability: the logarithm of 0 would forbid a value, which only budgets may
+_CLOSE = 0.01  # window below the limit, if the limit itself is below the window of the target
+_LEAST = 1e-30  # smallest probability: the logarithm of 0 would exclude a value, which only budgets may do
 
 Limit = tuple[SlotSum, float]
 Floats = npt.NDArray[np.float64]
@@ -31,16 +31,16 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """The network that is made of probabilities.
+    """The network that is derived from probabilities.
 
     Attributes:
-        arch: the most probable one that keeps the budgets.
-        probability: of it, as a natural logarithm.
+        arch: the most probable network within the budgets.
+        probability: natural logarithm of its probability.
         costs: name of an objective -> its value for `arch`.
-        argmax: the most probable network of all, and its costs; the same if it keeps the budgets.
-        argmax_costs: see there.
-        near: whether it lies in the window below its target: a network that is much faster wastes what it was given.
-            False where no network does, and with several budgets.
+        argmax: the most probable network of all; the same if it meets the requirements.
+        argmax_costs: name of an objective -> its value for `argmax`.
+        near: whether `arch` is in the window below its target; a much faster network leaves budget unused. False if no
+            network is in the window, and with several budgets.
     """
 
     arch: Arch
@@ -58,20 +58,20 @@ def most_probable(
     window: float = 0.05,
     limits: Sequence[Limit] = (),
 ) -> Repaired:
-    """The most probable network within the budgets and, if there is one budget, near it.
+    """The most probable network within the budgets and, if there is only one budget, near it.
 
     Args:
-        wanted: the space, and what its networks may cost.
+        wanted: the space and the budgets.
         probabilities: name of a variable -> probabilities of its values, ``(choices,)``.
         window: a network is near its target if it is at most this share below it: with the confidence of the budget, if
-            there is such a network; else by its prediction; else below what the confidence leaves of the target, by 1%
-            at most if that alone is further below than `window`. Where no network is (latencies of cells have gaps),
-            the share is doubled until there is one.
-        limits: other sums over slots, and what each may be at most.
+            there is such a network; otherwise by its prediction; otherwise relative to the limit that the confidence
+            leaves of the target, at most 1% below this limit if the limit itself is below the window. If no network is
+            near (latencies of cells have gaps), the share is doubled until there is one.
+        limits: other sums over slots, each with its upper limit.
 
     Raises:
-        UnknownName, InvalidValue: the probabilities are not those of the space.
-        InfeasibleBudget: no network keeps the budgets, and the other limits.
+        UnknownName, InvalidValue: the probabilities do not match the variables of the space.
+        InfeasibleBudget: no network is within the budgets and the other limits.
     """
     space = wanted.space
     check_repairable(wanted, limits)
@@ -85,7 +85,7 @@ def most_probable(
         found = argmax[None] if _keeps(argmax[None], losses) else best_networks(space, gain, losses, 1, stop=never)[0]
         if len(found):
             break
-    assert len(found)  # as was checked above
+    assert len(found)  # `check_repairable` ensures it
     names = [objective.name for objective in wanted.objectives]
     costs = wanted.costs(np.concatenate([found, argmax[None]]))
     arch, best = space.decode(np.concatenate([found, argmax[None]]))
@@ -100,14 +100,14 @@ def most_probable(
 
 
 def check_repairable(wanted: Constraints, limits: Sequence[Limit] = ()) -> None:
-    """Check, before a search, that one network keeps all budgets and other limits.
+    """Check, before a search, that at least one network is within all budgets and other limits.
 
     Args:
-        wanted: the space, and what its networks may cost.
-        limits: other sums over slots, and what each may be at most.
+        wanted: the space and the budgets.
+        limits: other sums over slots, each with its upper limit.
 
     Raises:
-        InfeasibleBudget: none does.
+        InfeasibleBudget: there is no such network.
     """
     check_feasible(wanted)
     first = next((o.total for o in wanted.budgeted if isinstance(o.total, SlotSum)), None)
@@ -126,7 +126,7 @@ def check_repairable(wanted: Constraints, limits: Sequence[Limit] = ()) -> None:
 
 
 def log_probability(space: Space, probabilities: Mapping[str, Floats]) -> SlotSum:
-    """The logarithm of a network's probability; variables that do not matter do not count."""
+    """The logarithm of a network's probability; variables that have no effect do not count."""
     axes: list[tuple[int, ...]] = []
     arrays: list[Floats] = []
     for i, variable in enumerate(space.variables):
@@ -145,13 +145,13 @@ def log_probability(space: Space, probabilities: Mapping[str, Floats]) -> SlotSu
 
 
 def _upper(wanted: Constraints, limits: Sequence[Limit]) -> Losses:
-    """What may not be exceeded."""
+    """The upper limits: of the budgets and of the other sums."""
     held = wanted.held
     return Losses((*held.functions, *(f for f, _ in limits)), (*held.limits, *(limit for _, limit in limits)))
 
 
 def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
-    """From the narrowest to none: that the only budget is used up to a window, as a sum that has a limit."""
+    """Lower limits on the use of the only budget, from the narrowest to None, as negated sums with upper limits."""
     if len(wanted.budgeted) != 1:
         return [None]
     [objective] = wanted.budgeted
@@ -160,9 +160,9 @@ def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
         return [None]
     minus = _negative(total)
     lowest = budget * (1 - window)
-    sure = lowest * (1 + max(objective.margin(wanted.confidence), 0.0))  # errors are as large on the other side
-    # Where the margin is wider than the window, no network is surely near the target: the nearest that are allowed are
-    # those at the limit.
+    sure = lowest * (1 + max(objective.margin(wanted.confidence), 0.0))  # the margin for errors in the other direction
+    # If the margin is wider than the window, no network is near the target with confidence: the nearest that are
+    # accepted are those at the limit.
     tiers = (sure, lowest) if lowest < limit else (limit * (1 - _CLOSE),)
     leasts = [least for least in tiers if least < limit]
     while window < 1:
@@ -172,7 +172,7 @@ def _lower(wanted: Constraints, window: float) -> list[Limit | None]:
 
 
 def _is_near(wanted: Constraints, found: Codes, window: float) -> bool:
-    """Whether a network, ``(1, variables)``, lies at most a window below what may be used of the only budget."""
+    """Whether a network, ``(1, variables)``, is at most a window below the limit of the only budget."""
     if len(wanted.budgeted) != 1:
         return False
     [objective] = wanted.budgeted
@@ -188,5 +188,5 @@ def _both(upper: Losses, lower: Limit | None) -> Losses:
 
 
 def _keeps(codes: Codes, losses: Losses) -> bool:
-    """Whether a network, ``(1, variables)``, keeps all limits."""
+    """Whether a network, ``(1, variables)``, is within all limits."""
     return all(float(f(codes)[0]) <= limit for f, limit in zip(losses.functions, losses.limits, strict=True))

@@ -1,4 +1,4 @@
-"""The search itself: two levels trained in turns, a latency that is held to its target, and a network at the end."""
+"""The differentiable search: trains both levels alternately under latency targets, and derives a network."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _ADAM = (0.5, 0.999)  # DARTS, section 3.1: the architecture's betas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relaxed:
-    """What a differentiable search ends with.
+    """The result of a differentiable search.
 
     Attributes:
-        repaired: the network, and the one that the probabilities alone would have given.
+        repaired: the network, and the most probable one without budgets.
         probabilities: name of a variable -> probabilities of its values.
-        expected: name of an objective -> its expectation under them.
-        steps: updates behind it.
-        ended: why it ended before the last step, if it did.
+        expected: name of an objective -> its expectation under the probabilities.
+        steps: number of updates.
+        ended: the reason if it ended before the last step; otherwise None.
     """
 
     repaired: Repaired
@@ -64,29 +64,29 @@ def search_differentiable(
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
 ) -> Relaxed:
-    """Train a relaxed network and the probabilities of its choices, and make a network of them that keeps the budgets.
+    """Train a relaxed network and the probabilities of its choices, and derive a network within the budgets from them.
 
-    Weights are trained on training images, probabilities on validation images, with the expected latency held below its
-    budgets. A killed search goes on from the checkpoint in its folder.
+    Weights are trained on training images, probabilities on validation images, with a penalty that keeps the expected
+    latency below its budgets. A killed search resumes from the checkpoint in its folder.
 
     Args:
-        wanted: the space, and budgets of latency; the search is held to what the confidence leaves of them.
-        data: images of as many channels and classes as the space has.
+        wanted: the space and the latency budgets; the search targets the limits that the confidence leaves of them.
+        data: images with the space's number of channels and classes.
         strategy: a key of `METHODS`.
-        config: how.
+        config: configuration of the training.
         folder: for the checkpoint.
         seed: of weights, images, samples.
-        device: that torch computes on.
-        resume: go on from a checkpoint in the folder.
+        device: torch device.
+        resume: resume from a checkpoint in the folder.
         progress: callback, invoked after every step, in images.
-        stop: asked after each step; after a True the network is made of the probabilities so far.
+        stop: polled after every step; when it returns True, the network is derived from the current probabilities.
 
     Raises:
         UnknownName: there is no such strategy or penalty.
-        InvalidValue: a budget is of something else than latency, or there is none; ops of the space cannot be summed;
-            the space leaves nothing to choose; the data is not of its channels and classes.
-        InfeasibleBudget: no network keeps the budgets (and, if it is on, the guard).
-        TrainingDiverged: a loss is not a finite number.
+        InvalidValue: a budget is not a latency budget, or there is no budget; outputs of a slot's ops cannot be summed;
+            the space has only one network; the data has another number of channels or classes.
+        InfeasibleBudget: no network is within the budgets (and, with `skip_guard`, the limits on skip connections).
+        TrainingDiverged: a loss is NaN or infinite.
         CheckpointError: the folder holds a checkpoint of another search.
         OutputError: the checkpoint cannot be written.
     """
@@ -152,12 +152,12 @@ def search_differentiable(
 
 
 class Trained:
-    """A search under way: its networks, optimisers and penalty.
+    """The state of a search: its network, optimisers and penalty.
 
     Args:
         wanted, data, config, seed: as in `search_differentiable`.
-        method: of `METHODS`.
-        device: that torch computes on.
+        method: a value of `METHODS`.
+        device: torch device.
     """
 
     def __init__(
@@ -195,14 +195,14 @@ class Trained:
     # -- images ----------------------------------------------------------------------------------------------------
 
     def training_images(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the weights' level, from a step on."""
+        """Training batches for the weights, from the step `done` on."""
         side = self.wanted.space.largest["resolution"]
         for step in range(done, self.config.steps):
             images, labels = self.data.train_batch(step, self.config.batch_size, side, seed=self.seed)
             yield images.to(self.device), labels.to(self.device)
 
     def validation_images(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of the probabilities' level: the validation split over and over."""
+        """Batches for the probabilities, from the step `done` on: the validation split, repeated endlessly."""
         side, size = self.wanted.space.largest["resolution"], self.config.batch_size
         count = math.ceil(self.data.size("validation") / size)
         skipped = done % count
@@ -215,7 +215,7 @@ class Trained:
     # -- a step ----------------------------------------------------------------------------------------------------
 
     def step(self, number: int, training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) -> float:
-        """One update of each level; the loss on the training images before it."""
+        """Update each level once; return the loss on the training images before the update."""
         config, method = self.config, self.method
         share = number / config.steps
         high, low = method.temperatures
@@ -250,7 +250,7 @@ class Trained:
             return self._finite(self._arch_loss(self._task(paths_now(), *validation), number), number)
 
         def paths_now() -> Paths:
-            # The second order moves nothing but weights, yet each loss needs a graph of its own.
+            # The second order changes only weights, but each loss needs its own graph.
             return self.method.archs(self.net.alphas, temperature, _nothing()) if self.method.second_order else paths
 
         if self.method.second_order:
@@ -304,7 +304,7 @@ class Trained:
         return expected
 
     def _arch_loss(self, task: Tensor, number: int) -> Tensor:
-        """The task's loss with the penalty on latency and, if asked for, on undecided probabilities."""
+        """The task's loss plus the penalty on latency and, if enabled, on undecided probabilities."""
         loss: Tensor = self.penalty(task, self._latency())
         probabilities = list(self.net.probabilities().values())
         share = number / self.config.steps
@@ -317,7 +317,7 @@ class Trained:
         return loss
 
     def _keep_pairs(self, before: dict[str, Tensor], paths: Paths) -> None:
-        """Shift the two logits that were compared so that the others' probabilities stay (ProxylessNAS, 3.2.1)."""
+        """Shift the two compared logits so that the others' probabilities are unchanged (ProxylessNAS, 3.2.1)."""
         with torch.no_grad():
             for name, logits in self.net.alphas.items():
                 two = paths.open[name] > 0
@@ -334,7 +334,7 @@ class Trained:
             )
         return loss
 
-    # -- what it ends with -----------------------------------------------------------------------------------------
+    # -- result ----------------------------------------------------------------------------------------------------
 
     def skips_dominate(self) -> bool:
         """Whether the most probable network has a cell with more than half skip connections."""
@@ -344,7 +344,7 @@ class Trained:
         return any(float(count(space.encode([arch]))[0]) > half for count, half in self.limits)
 
     def result(self, done: int, ended: str | None) -> Relaxed:
-        """The network that the probabilities make."""
+        """The result, with the network that is derived from the current probabilities."""
         with torch.no_grad():
             probabilities = {n: p.double().cpu() for n, p in self.net.probabilities().items()}
             expected = self.latency(probabilities)
@@ -358,10 +358,10 @@ class Trained:
             ended=ended,
         )
 
-    # -- kept ------------------------------------------------------------------------------------------------------
+    # -- checkpoint ------------------------------------------------------------------------------------------------
 
     def state(self, done: int) -> Checkpoint:
-        """All that the next step depends on."""
+        """Everything that the next step depends on."""
         kept: dict[str, Tensor] = {}
         for level, optimiser in (("weights", self.weights), ("archs", self.archs)):
             for number, values in optimiser.state_dict()["state"].items():
@@ -369,7 +369,7 @@ class Trained:
         return Checkpoint(step=done, model=self.module.state_dict(), average={}, momentum=kept)
 
     def restore(self, found: Checkpoint | None) -> None:
-        """Take over the state of a checkpoint, if there is one."""
+        """Restore the state of a checkpoint, if there is one."""
         if found is None:
             return
         self.module.load_state_dict(found.model)
@@ -383,5 +383,5 @@ class Trained:
 
 
 def _nothing() -> torch.Generator:
-    """Of a relaxation that draws nothing."""
+    """A generator for a relaxation that draws no samples."""
     return torch.Generator()

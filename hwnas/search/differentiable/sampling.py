@@ -1,4 +1,4 @@
-"""From logits to what runs: relaxations of a categorical choice, and samples of it."""
+"""Relaxations of a categorical choice, and samples of it: from logits to the paths that run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from hwnas.spaces import Space
 
 Logits = Mapping[str, Tensor]
 Draw = Callable[[Logits, float, torch.Generator], Paths]
-"""Logits, a temperature and a source of randomness -> what runs."""
+"""Logits, a temperature and a source of randomness -> the paths that run."""
 
 
 def softmax(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
-    """All at once, each by its probability (DARTS, equation 2)."""
+    """All values, weighted by their probabilities (DARTS, equation 2)."""
     return _all({name: (value / temperature).softmax(dim=0) for name, value in logits.items()})
 
 
 def concrete(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
-    """All at once, by a sample of the concrete distribution (Xie et al., "SNAS", ICLR 2019, equation 6; FBNet, 6)."""
+    """All values, weighted by a concrete sample (Xie et al., "SNAS", ICLR 2019, equation 6; FBNet, equation 6)."""
     return _all({name: _gumbel_softmax(value, temperature, generator) for name, value in logits.items()})
 
 
@@ -39,7 +39,7 @@ def hard_gumbel(logits: Logits, temperature: float, generator: torch.Generator) 
 
 
 def one_path(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
-    """One value by its probability, without a gradient (ProxylessNAS, equation 2: the binary gates)."""
+    """One value, sampled by its probability, without a gradient (ProxylessNAS, equation 2: the binary gates)."""
     chosen = {}
     for name, value in logits.items():
         index = torch.multinomial(value.detach().softmax(dim=0).cpu(), 1, generator=generator)
@@ -48,9 +48,9 @@ def one_path(logits: Logits, temperature: float, generator: torch.Generator) -> 
 
 
 def two_paths(logits: Logits, temperature: float, generator: torch.Generator) -> Paths:
-    """Two values by their probability, of which one is active (ProxylessNAS, section 3.2.1 and equation 4).
+    """Two values, sampled by their probabilities, one of which is active (ProxylessNAS, section 3.2.1, equation 4).
 
-    Both are computed, the other one only for the gradient of its gate; what is learnt is which of the two is better.
+    Both are computed, the inactive one only for the gradient of its gate; the update learns which of the two is better.
     """
     weights, runs, values = {}, {}, {}
     for name, value in logits.items():
@@ -68,9 +68,10 @@ def two_paths(logits: Logits, temperature: float, generator: torch.Generator) ->
 def fair_paths(space: Space, seed: int, step: int) -> list[Paths]:
     """The paths of a step in which every value of every variable is trained equally often.
 
-    Strict fairness (Chu et al., "FairNAS", ICCV 2021, section 3.2). There are as many paths as the variable with the
-    most values has. A variable goes through one random order of its values after another, whatever the steps' borders:
-    after any number of draws the counts differ by one at most, and not at all after a multiple of its values.
+    Strict fairness (Chu et al., "FairNAS", ICCV 2021, section 3.2). The number of paths is the largest number of
+    values of a variable. Each variable iterates over successive random permutations of its values, independent of the
+    boundaries of steps: after any number of draws, the counts of its values differ by at most one, and after a multiple
+    of the number of values they are equal.
     """
     variables = [v for v in space.variables if len(v.values) > 1]
     count = max(len(v.values) for v in variables)
@@ -95,7 +96,7 @@ def _gumbel_softmax(logits: Tensor, temperature: float, generator: torch.Generat
 
 
 class _StraightThrough(torch.autograd.Function):
-    """A value with the gradient of another; exactly that value, which ``hard - soft + soft`` is only nearly."""
+    """The hard value with the gradient of the soft one; exact, unlike ``hard - soft + soft``, which is rounded."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, soft: Tensor, hard: Tensor) -> Tensor:

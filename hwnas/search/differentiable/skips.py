@@ -1,6 +1,6 @@
-"""Skip connections: how many a cell has. Differentiable search likes them more than it should.
+"""Limits on the number of skip connections of a cell; differentiable search selects too many of them.
 
-Liang et al., "DARTS+: Improved Differentiable Architecture Search with Early Stopping", 2019: skip connections gather
+Liang et al., "DARTS+: Improved Differentiable Architecture Search with Early Stopping", 2019: skip connections gain
 probability because they train the fastest, and the search should end before they dominate a cell.
 """
 
@@ -27,8 +27,8 @@ def skip_limits(space: Space) -> list[tuple[SlotSum, float]]:
         slot = slots[place.slot]
         merges = any(op is not None and KINDS[op.kind].merges for op in space.slot_ops(slot).flat)
         if merges or set(slot.variables) <= {"resolution"}:
-            continue  # no edge: a node, or it chooses nothing
-        # Cells of a kind differ in the shapes on their edges, but not in what stands for nothing.
+            continue  # not an edge with a choice
+        # Cells of the same kind differ in the shapes on their edges, but not in the positions of skips and empty ops.
         what = tuple("skip" if op is None else "none" if op.free else "op" for op in space.slot_ops(slot).flat)
         cell, _, edge = place.name.rpartition(".")
         cells.setdefault(cell, {})[edge, slot.variables, what] = slot

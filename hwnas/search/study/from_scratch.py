@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from hwnas.accuracy import Evaluator
+from hwnas.accuracy.classification import figures_of
+from hwnas.accuracy.figures import ClassificationFigures
+from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Data
 from hwnas.data.augment import calibration_augmentation
 from hwnas.errors import InvalidValue, SearchStopped
@@ -31,8 +34,8 @@ _PATIENCE_S = 60.0  # for another worker that writes its weights
 class FromScratch:
     """A `hwnas.search.study.study.Train`: trains a network in equal parts and evaluates it after each.
 
-    The learning rate is that of the whole training, whichever part is under way. The best network that was trained to
-    the end stays in a folder, as the supernet of a space with this one arch; several workers may share the folder.
+    The learning rate follows the schedule of the whole training. The best completely trained network is kept in a
+    folder, as the supernet of a space with this one arch; several workers may share the folder.
 
     Attributes:
         space: of the networks.
@@ -40,13 +43,14 @@ class FromScratch:
         data_facts: name and path of the data, to open it again.
         config: the whole training.
         epochs: equal parts of it, after each of which a network is evaluated.
-        images: of the validation split that an evaluation takes, the first ones; None for all.
+        images: number of validation images per evaluation; None for all.
         seed: of initial weights, images and BN re-calibration, the same for all networks.
         fabric: device and precision.
         folder: for the best network.
-        study: its name, by which the folder's network is known to be of this study.
+        study: its name, recorded with the kept network.
+        metric: what evaluations measure and the study maximises.
         progress: callback, invoked after every update, in images.
-        stop: asked as often; after a True the training raises `SearchStopped`.
+        stop: polled after every update; when it returns True, the training raises `SearchStopped`.
 
     Raises:
         InvalidValue: more epochs than updates.
@@ -62,24 +66,25 @@ class FromScratch:
     fabric: Processes
     folder: Path
     study: str
+    metric: Metric = TOP1
     progress: Progress = silent
     stop: Callable[[], bool] = never
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs <= self.config.steps:
             raise InvalidValue(
-                f"a training of {self.config.steps} updates falls into 1 to {self.config.steps} epochs, not "
-                f"{self.epochs}; give fewer, or more --steps"
+                f"a training of {self.config.steps} updates has 1 to {self.config.steps} epochs, not "
+                f"{self.epochs}; use fewer epochs, or more --steps"
             )
 
     def __call__(self, arch: Arch) -> Iterator[float]:
-        """Train a network, and give its validation accuracy after each epoch, as a fraction.
+        """Train a network, and yield its metric on the validation images after each epoch, as a fraction.
 
         Raises:
             SearchStopped: it was stopped.
             TrainingDiverged, OutOfMemory, OutputError: as `hwnas.supernet.train` does.
         """
-        # Its checkpoints lead from one epoch to the next, and are good for nothing else.
+        # Its checkpoints are only used to continue from one epoch to the next.
         config = self.config.model_copy(update={"checkpoint_every": self.config.steps})
         with temporary_folder("the training of a study's network") as folder:
             for epoch in range(1, self.epochs + 1):
@@ -94,7 +99,7 @@ class FromScratch:
                     until=round(epoch * config.steps / self.epochs),
                     progress=self._told,
                 )
-                # As it is evaluated and exported later: moving averages of weights need BN statistics of their own.
+                # Evaluated as in an export: averaged weights need their own BN statistics.
                 evaluator = Evaluator(
                     network.cpu(),
                     self.data,
@@ -102,26 +107,28 @@ class FromScratch:
                     seed=self.seed + 1,
                     augmentation=calibration_augmentation(config.augmentation),
                 )
-                accuracy = evaluator.accuracy(arch)
+                [outputs], labels = evaluator.outputs([arch], "validation", self.images)
                 if epoch == self.epochs:
-                    self._keep(network, accuracy)
-                yield accuracy
+                    self._keep(network, figures_of(outputs, labels, self.data.classes, self.metric))
+                yield self.metric(outputs, labels)
 
     @property
     def settings(self) -> dict[str, JsonValue]:
-        """What all workers of a study have in common, as JSON values."""
+        """The settings that all workers of a study must share, as JSON values."""
         return {
             "data": self.data.fingerprint(),
             "training": self.config.model_dump(mode="json", exclude={"checkpoint_every"}),
             "precision": precision_of(self.fabric),
             "seed": self.seed,
             "validation images": self.images,
+            # Left out for top-1 accuracy, so that studies of older versions resume.
+            **({} if self.metric is TOP1 else {"metric": self.metric.identity}),
         }
 
     @property
     def kept(self) -> SupernetFacts | None:
-        """What the folder's network is, if there is one; another worker that writes it is waited for."""
-        if not self._lock.exists():  # no worker has written here; a folder of something else is left as it is
+        """Facts of the kept network, if there is one; waits for a worker that is writing it."""
+        if not self._lock.exists():  # no worker has written here; do not create a lock in an unrelated folder
             return self._read_kept()
         with self._alone():
             return self._read_kept()
@@ -136,20 +143,21 @@ class FromScratch:
     def _read_kept(self) -> SupernetFacts | None:
         return read_facts(self.folder) if (self.folder / FACTS).exists() else None
 
-    def _keep(self, network: Supernet, accuracy: float) -> None:
-        """Store a network if it is better than the one in the folder."""
+    def _keep(self, network: Supernet, figures: ClassificationFigures) -> None:
+        """Store a network if its metric is higher than that of the one in the folder."""
         with self._alone():
             kept = self._read_kept()
             before = kept.training.get("validation_accuracy") if kept else None
-            if isinstance(before, float) and before >= accuracy:
+            if isinstance(before, float) and before >= figures.value:
                 return
             training = {
                 **self.config.facts(self.seed),
                 "precision": precision_of(self.fabric),
                 "study": self.study,
-                "validation_accuracy": accuracy,
+                "validation_accuracy": figures.value,
+                "figures": figures.model_dump(mode="json"),
             }
-            (self.folder / FACTS).unlink(missing_ok=True)  # a kill leaves no facts rather than those of other weights
+            (self.folder / FACTS).unlink(missing_ok=True)  # if killed here: no facts instead of wrong ones
             save_supernet(network, self.folder, data=self.data_facts, classes=self.data.classes, training=training)
 
     def _told(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:

@@ -50,7 +50,7 @@ class _Lock:
         return True
 
     def release(self) -> None:
-        """Let the next worker write."""
+        """Release the lock."""
         self._held.close()
 
 
