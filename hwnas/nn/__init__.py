@@ -1,4 +1,4 @@
-"""From ops to torch modules, and modules whose weights are shared across sizes."""
+"""Convert ops to torch modules, and share module weights across sizes."""
 
 from hwnas.nn.blocks import build, channels_last, network, plain
 from hwnas.nn.elastic import Elastic, ready

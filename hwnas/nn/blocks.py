@@ -1,6 +1,6 @@
-"""Ops as torch modules: the only definition of what an op computes.
+"""Ops as torch modules: the single definition of the computation of each op.
 
-Profiling, training (through `hwnas.nn.elastic`) and deployment all run these modules, so they cannot disagree.
+Profiling, training (through `hwnas.nn.elastic`) and deployment all run these modules, so they are always consistent.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ResidualConv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down, 3x3, 1x1 up; the input, averaged and projected if the op downsamples, added before the activation."""
+    """1x1 reduction, 3x3, 1x1 expansion; adds the input (pooled and projected when downsampling), then activates."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def conv(op: Op) -> nn.Module:
 
 
 def classifier(op: Op) -> nn.Module:
-    """Mean over the image, linear without bias, activation, linear."""
+    """Global average pooling, linear without bias, activation, linear."""
     hidden = op.number("hidden")
     layers = {
         "pool": nn.AdaptiveAvgPool2d(1),
@@ -138,25 +138,25 @@ def classifier(op: Op) -> nn.Module:
 
 
 def linear(op: Op) -> nn.Module:
-    """Mean over the image, linear."""
+    """Global average pooling, linear."""
     layers = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "linear": nn.Linear(op.input[0], op.output[0])}
     return nn.Sequential(OrderedDict(layers))
 
 
 def maxpool(op: Op) -> nn.Module:
-    """Maximum, padded by half the kernel."""
+    """Max pooling, padded by half the kernel."""
     kernel = op.number("kernel")
     return nn.MaxPool2d(kernel, op.number("stride"), kernel // 2)
 
 
 def avgpool(op: Op) -> nn.Module:
-    """Mean without what lies outside the image, padded by half the kernel."""
+    """Average pooling, padded by half the kernel; padding pixels are excluded from the mean."""
     kernel = op.number("kernel")
     return nn.AvgPool2d(kernel, op.number("stride"), kernel // 2, count_include_pad=False)
 
 
 def bn_linear(op: Op) -> nn.Module:
-    """BN, ReLU, mean over the image, linear."""
+    """BN, ReLU, global average pooling, linear."""
     layers = {
         "bn": nn.BatchNorm2d(op.input[0]),
         "act": nn.ReLU(),
@@ -168,7 +168,7 @@ def bn_linear(op: Op) -> nn.Module:
 
 
 def relu(op: Op) -> nn.Module:
-    """An activation that several edges share."""
+    """ReLU that several edges share."""
     return nn.ReLU()
 
 
@@ -189,7 +189,7 @@ def _builder(kind: str) -> Callable[[Op], nn.Module]:
 
 
 def initialise(module: nn.Module, *, seed: int) -> None:
-    """He initialisation by fan-out (as once-for-all trains), the same for the same seed."""
+    """Apply He initialisation by fan-out (as in once-for-all), deterministic for a given seed."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -215,13 +215,13 @@ def module_name(slot: str) -> str:
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """Convert a module to channels-last memory format, with which torch's CPU convolutions are fastest."""
+    """Convert a module to channels-last memory format, in which torch's CPU convolutions are fastest."""
     moved: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """The same network with torch layers only (a `torch.fx.GraphModule`); it shares the weights.
+    """Convert a network to torch layers only (a `torch.fx.GraphModule`) that share its weights.
 
     It runs, exports and can be quantised without hwnas.
     """

@@ -1,4 +1,4 @@
-"""The modules of cells: edges and nodes."""
+"""Modules for the edges and nodes of cells."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def relu_conv(op: Op) -> nn.Module:
 
 
 def sep_conv(op: Op) -> nn.Module:
-    """ReLU, depthwise convolution, 1x1, BN, twice; the first with the stride."""
+    """ReLU, depthwise convolution, 1x1, BN, twice; the first depthwise convolution has the stride."""
     inp, kernel = op.input[0], op.number("kernel")
     return nn.Sequential(
         OrderedDict(
@@ -60,7 +60,7 @@ def dil_conv(op: Op) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, each after a ReLU and before a BN; the input, averaged and projected, is added."""
+    """Two 3x3 convolutions, each after a ReLU and before a BN; the average-pooled and projected input is added."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class BasicBlock(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """ReLU, then half of the channels from even pixels and half from odd ones, BN; sides are even.
+    """ReLU, 1x1 convolution of even pixels for half of the channels and of odd pixels for the rest, BN; sides are even.
 
     Each half has its own BN, which is equivalent and can be folded into its convolution.
     """
@@ -115,14 +115,14 @@ def concat_of(op: Op) -> nn.Module:
 
 
 def _merging(inputs: int, merge: Callable[[fx.Graph, list[fx.Node]], fx.Node]) -> nn.Module:
-    """A module with `n` arguments, built as a graph: a module with ``*args`` cannot be traced or exported."""
+    """Build a module with `inputs` arguments as a graph: a module with ``*args`` cannot be traced or exported."""
     graph = fx.Graph()
     graph.output(merge(graph, [graph.placeholder(f"x{i}") for i in range(inputs)]))
     return fx.GraphModule(nn.Module(), graph)
 
 
 class Zero(nn.Module):
-    """Zeros."""
+    """Output zeros, downsampled by the stride."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Depthwise convolutions of small images: their weight gradient as a matrix product.
+"""Depthwise convolutions of small images: compute the weight gradient as a matrix product.
 
 If an image is smaller than the kernel, oneDNN computes this gradient with general matrix products, channel by channel.
 A training step of `mobilenetv3-tiny` spent 27% of its time there, with 7x7 kernels on 4x4 images. This module reduces
-the backward pass of such a convolution to between a third and a quarter, and a whole training step to two thirds (two
-threads of an AMD EPYC, Zen 3). On larger images oneDNN is faster.
+the time of the backward pass of such a convolution to between a third and a quarter, and of a whole training step to
+two thirds (two threads of an AMD EPYC, Zen 3). On larger images oneDNN is faster.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
 
 
 class _SmallDepthwise(torch.autograd.Function):
-    """A depthwise convolution with square kernels; everything except the weight gradient is torch's implementation."""
+    """A depthwise convolution with square kernels; all except the weight gradient uses torch's implementation."""
 
     # torch's `ctx` accepts any attribute.
     @staticmethod
@@ -100,10 +100,10 @@ def _weight_gradient(
 def _connections(
     size: tuple[int, int], out: tuple[int, int], kernel: int, stride: int, padding: int, dilation: int
 ) -> Tensor:
-    """Which tap of a kernel connects an input pixel with an output pixel: ``(pixel pairs, taps)`` of 0 and 1."""
+    """Indicate which kernel tap connects an input pixel with an output pixel: ``(pixel pairs, taps)`` of 0 and 1."""
 
     def along(length: int, out_length: int) -> Tensor:
-        """``(kernel, length, out_length)`` of one side."""
+        """Compute the connections along one side: ``(kernel, length, out_length)``."""
         offsets = torch.arange(length)[:, None] - stride * torch.arange(out_length) + padding
         return torch.stack([offsets == dilation * tap for tap in range(kernel)])
 

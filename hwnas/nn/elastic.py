@@ -1,8 +1,8 @@
-"""Weights shared across sizes, as once-for-all shares them.
+"""Weights shared across sizes, as in once-for-all.
 
-A slot has one set of weights, those of its largest op. Any other op of the slot runs on the first channels of
-each tensor and, for a smaller kernel, on the centre of the kernel after a learned transformation
-(Cai et al. 2020, section 3.3). `hwnas.nn.blocks` defines what an op computes; this module selects its weights.
+A slot has one set of weights, those of its largest op. Any other op of the slot uses the first channels of each tensor
+and, for a smaller kernel, the centre of the kernel after a learned transformation (Cai et al. 2020, section 3.3).
+`hwnas.nn.blocks` defines what an op computes; this module selects its weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hwnas.spaces import Op
 
 
 class Elastic(nn.Module):
-    """Every op that a slot may hold, on shared weights.
+    """All ops of a slot, with shared weights.
 
     Args:
         ops: the ops, all of one kind.
@@ -57,7 +57,7 @@ class Elastic(nn.Module):
         self._skeletons: dict[Op, Skeleton] = {}
 
     def state(self, op: Op) -> dict[str, Tensor]:
-        """Names and values of the tensors of `build(op)`: views of the shared ones, not copies.
+        """Names and values of the tensors of `build(op)`: views of the shared tensors, not copies.
 
         Gradients flow back through them, and BN's running statistics are updated through them.
         """
@@ -124,13 +124,13 @@ class TensorRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """The module of an op without its own tensors, which are inserted before each use.
+    """The module of an op without tensors of its own; `ready` inserts them before each use.
 
     Attributes:
         module: the module.
-        wholes: targets of whole tensors, and the shared tensors.
-        views: targets of buffers, and their channels of the shared tensors.
-        parts: targets of parameters, their parts, and the sources: the shared tensor and the matrices of the steps.
+        wholes: targets that use a whole shared tensor, and these tensors.
+        views: target buffers, the shared tensors, and the channels of these to use.
+        parts: target parameters, their parts, and the sources: the shared tensor and the matrices of the steps.
     """
 
     module: nn.Module
@@ -140,12 +140,12 @@ class Skeleton:
 
 
 def ready(chosen: Sequence[tuple[Elastic, Op]]) -> list[nn.Module]:
-    """The modules of ops of some slots, ready to run until the next call with the same slots and ops.
+    """Prepare the modules of ops of some slots, valid until the next call with the same slots and ops.
 
-    All slots are prepared at once: this takes a quarter less time than slicing tensors between convolutions.
+    All slots are prepared at once, which takes a quarter less time than slicing tensors between convolutions.
     """
     skeletons = [slot.skeleton(op) for slot, op in chosen]
-    # As torch.func.functional_call, without its checks, which take longer than a small convolution.
+    # Like torch.func.functional_call, without its checks, which take longer than a small convolution.
     for skeleton in skeletons:
         for (holder, key), (source, name) in skeleton.wholes:
             holder[key] = source[name]
@@ -164,7 +164,7 @@ def ready(chosen: Sequence[tuple[Elastic, Op]]) -> list[nn.Module]:
 
 @functools.lru_cache(maxsize=20_000)
 def _shapes(op: Op) -> Mapping[str, torch.Size]:
-    """Shapes of the tensors of an op's module by name; kept, since finding them takes 60% of making a supernet."""
+    """Shapes of the tensors of an op's module, by name; cached, since they take 60% of the time to build a supernet."""
     with torch.device("meta"):
         return {name: tensor.shape for name, tensor in build(op).state_dict().items()}
 

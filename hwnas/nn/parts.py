@@ -30,7 +30,7 @@ class Part:
 
 
 def take(parts: Sequence[Part], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Differentiable parts of tensors.
+    """Take parts of tensors, differentiably.
 
     Args:
         parts: the parts.
@@ -91,7 +91,7 @@ class _Shrunk:
         self.side = side
 
     def kernels(self) -> Tensor:
-        """The smaller kernels; not stored: a node that references its own output is never freed."""
+        """Return the smaller kernels without storing them: a node that references its own output is never freed."""
         return (self.read @ self.products[-1].T).view(-1, self.inputs, self.side, self.side)
 
     def backward(self, gradient: Tensor) -> tuple[Tensor, list[Tensor]]:

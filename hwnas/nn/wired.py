@@ -1,4 +1,4 @@
-"""Networks of modules with a given wiring."""
+"""Networks of modules with explicit connections between them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Wired(nn.Module):
 
 
 def run_wired(modules: Sequence[nn.Module], reads: Sequence[tuple[int, ...]], x: Tensor) -> Tensor:
-    """Run modules on an input, see `Wired`."""
+    """Run modules on an input; see `Wired`."""
     last = {read: i for i, those in enumerate(reads) for read in those}  # position of the last reader
     values: dict[int, Tensor] = {FROM_IMAGE: x}
     for i, (module, those) in enumerate(zip(modules, reads, strict=True)):

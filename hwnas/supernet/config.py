@@ -81,7 +81,7 @@ class TrainConfig(Spec):
         checkpoint_every: updates between two checkpoints.
         validate_every: updates between two validations of the largest network; 0 for none; by default a tenth of the
             training, but at least 100.
-        validation_images: maximum number of images in a validation, for the validation split and the training split each.
+        validation_images: maximum number of images in a validation, per split (validation and training).
         patience: number of validations in the last phase without an improvement after which the training ends. The
             weights of the best validation are then kept. None: train to the end, and keep the last weights.
         augmentation: a table, or the name of a preset (`hwnas.data.augment.PRESETS`).
@@ -141,7 +141,7 @@ class TrainConfig(Spec):
         return self
 
     def facts(self, seed: int) -> dict[str, JsonValue]:
-        """Return the entry ``training`` of `SupernetFacts`."""
+        """Return the config and the seed as an entry of a supernet's facts."""
         return {**self.model_dump(mode="json", by_alias=True), "seed": seed}
 
     def lasting(self, steps: int) -> Self:

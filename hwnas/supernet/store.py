@@ -30,7 +30,7 @@ class SupernetFacts(Spec):
         data: name and path of the training dataset, and its `hwnas.data.DataOptions` that differ from the defaults
             (missing in supernets of older versions).
         classes: names of the classes.
-        training: the training config and the seed.
+        training: description of the training.
         weights_sha256: SHA-256 hash of the weights file.
     """
 

@@ -294,9 +294,7 @@ class _Run:
         if not torch.isfinite(norm):
             raise self._diverged(f"the norm of the gradients is {float(norm)}", step)
         self.optimizer.step()
-        decay = min(
-            config.ema_decay, (1 + step.number) / (10 + step.number)
-        )  # smaller at first, to discount the initial weights
+        decay = min(config.ema_decay, (1 + step.number) / (10 + step.number))  # the initial weights decay quickly
         with torch.no_grad():
             for name, tensor in self.average.items():
                 tensor.lerp_(self.parameters[name], 1 - decay)
@@ -319,7 +317,7 @@ class _Run:
         smallest = space.smallest
         if step.number % 2:  # otherwise narrow and shallow networks would be trained on small images only
             smallest = space.arch({**smallest, "resolution": other["resolution"]})
-        # A network whose output does not depend on the image cannot learn: train the smallest subnet in its place.
+        # A network whose output does not depend on the image cannot learn: replace it by the smallest that does depend.
         drawn = [arch if space.depends_on_image(arch) else smallest for arch in random]
         return [("largest", space.largest), ("smallest", smallest), *(("random", arch) for arch in drawn)]
 

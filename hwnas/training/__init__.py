@@ -1,1 +1,1 @@
-"""What every training shares: the loop, checkpoints, metrics, memory, threads and processes."""
+"""Shared parts of all trainings: the loop, checkpoints, metrics, memory, threads and processes."""

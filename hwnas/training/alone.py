@@ -1,4 +1,4 @@
-"""A training in one process. Those in several processes use Fabric, whose import takes 4 seconds of a core."""
+"""Training in one process. Training in several processes uses Fabric, whose import takes 4 s of CPU time."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """This process, which trains alone. A `Fabric` describes several processes with the same methods.
+    """Training in this process only. A `Fabric` has the same methods for several processes.
 
     Attributes:
-        device: that torch computes on.
+        device: the device that torch computes on.
         precision: 32-true, or bf16-mixed: matrix products and convolutions in bfloat16, weights in single precision.
     """
 
@@ -36,33 +36,33 @@ class Alone:
     is_global_zero: ClassVar[bool] = True
 
     def to_device(self, moved: _Moved) -> _Moved:
-        """A tensor on the device; a module is moved in place."""
+        """Return a tensor on the device; a module is moved in place."""
         return moved.to(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """A context in which torch computes in the precision."""
+        """Return a context in which torch computes in this precision."""
         if self.precision == "32-true":
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those of its weights."""
+        """Add the gradients of a loss to the gradients of the weights."""
         loss.backward()
 
     def all_reduce(self, tensor: Tensor, *, reduce_op: str) -> Tensor:
-        """The tensor itself, as the mean or the sum over one process."""
+        """Return the tensor unchanged: it is the mean and the sum over one process."""
         return tensor
 
     def broadcast(self, value: _Value) -> _Value:
-        """The value itself."""
+        """Return the value unchanged."""
         return value
 
     def barrier(self) -> None:
-        """Return at once: there is no other process to wait for."""
+        """Return immediately: there is no other process to wait for."""
 
 
 def alone_on(accelerator: str, precision: str) -> Alone:
-    """One process on the CPU or on the first GPU.
+    """Choose the CPU or the first GPU for a training in one process.
 
     Args:
         accelerator: auto (a GPU if there is one), cpu or cuda.
@@ -83,7 +83,7 @@ def alone_on(accelerator: str, precision: str) -> Alone:
 
 
 def precision_of(processes: Processes) -> str:
-    """The precision of a training."""
+    """Return the precision of a training."""
     if isinstance(processes, Alone):
         return processes.precision
     return str(processes.strategy.precision.precision)

@@ -1,6 +1,6 @@
-"""Checkpoints of a training: weights, moving average and momentum, and the step they belong to.
+"""Checkpoints of a training: weights, moving average, momentum and the number of steps done.
 
-All that is random follows from the seed and the step, so there is no generator to be stored.
+All random choices are functions of the seed and the step, so no generator state is stored.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _PARTS = ("model", "average", "momentum", "best")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Where a training was.
+    """The state of a training.
 
     Attributes:
-        step: updates behind it.
+        step: number of updates done.
         model: state of the supernet.
         average: moving averages of its parameters, by name; empty if none are kept.
-        momentum: the optimizer's, by the parameter's name.
-        best: state with the best validation, where the training keeps it.
-        validated: numbers of each validation (`hwnas.training.validation.Validated`).
+        momentum: momentum buffers of the optimizer, by parameter name.
+        best: state with the best validation, if the training keeps it.
+        validated: values of each validation (`hwnas.training.validation.Validated`).
     """
 
     step: int
@@ -48,11 +48,11 @@ def write_checkpoint(path: Path, subject: Mapping[str, JsonValue], state: Checkp
 
     Args:
         path: the file.
-        subject: tells one training from another.
-        state: what is written.
+        subject: values that identify the training.
+        state: the state to write.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     tensors = {
         f"{part}.{name}": tensor.contiguous() for part in _PARTS for name, tensor in getattr(state, part).items()
@@ -62,7 +62,7 @@ def write_checkpoint(path: Path, subject: Mapping[str, JsonValue], state: Checkp
 
 
 def checkpoint_subject(path: Path) -> dict[str, JsonValue]:
-    """The training that a checkpoint belongs to; empty if there is none, or it cannot be read."""
+    """Return the subject of a checkpoint's training; empty if the file is missing or cannot be read."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return dict(json.loads((file.metadata() or {})["subject"]))
@@ -71,7 +71,7 @@ def checkpoint_subject(path: Path) -> dict[str, JsonValue]:
 
 
 def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint | None:
-    """A checkpoint of that training; None if there is none.
+    """Read a checkpoint of a training; None if the file is missing.
 
     Raises:
         CheckpointError: the file is broken, or was written with other settings.
@@ -99,6 +99,6 @@ def read_checkpoint(path: Path, subject: Mapping[str, JsonValue]) -> Checkpoint 
 
 
 def _difference(name: str, there: JsonValue, now: JsonValue) -> str:
-    """How a setting differs; what is long (phases, hashes) is only named."""
+    """Describe how a setting differs; for long values (phases, hashes), give the name only."""
     texts = [json.dumps(value) for value in (there, now)]
     return f"{name} (there {texts[0]}, now {texts[1]})" if max(map(len, texts)) < 20 else f"another {name}"

@@ -1,4 +1,4 @@
-"""Programs that start several processes of one command, known by the variables that they set.
+"""Programs that start several processes of one command, identified by the environment variables that they set.
 
 Within a Slurm allocation, `salloc` and `sbatch` set the same variables as `srun`, but start one process.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from hwnas.errors import InvalidValue
 
-STARTED = "HWNAS_STARTED"  # set while hwnas starts processes: they have it, nothing that they start has
+STARTED = "HWNAS_STARTED"  # set while hwnas starts processes; they inherit it, but their own child processes do not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,11 +20,11 @@ class Launcher:
     """A program that starts several processes of one command and numbers them in their environment.
 
     Attributes:
-        name: of the program.
+        name: name of the program.
         tasks: variable that holds the number of processes.
-        per_node: variable that holds how many of them run on one node, ``2`` or Slurm's ``2(x3)``.
-        needs: variables that must be there as well: where `tasks` alone may come from elsewhere.
-        environment: module and name of the class with which Fabric takes part.
+        per_node: variable that holds the number of processes on one node, ``2`` or Slurm's ``2(x3)``.
+        needs: further variables that must be set, if other programs may set `tasks`.
+        environment: module and name of Fabric's cluster environment class for this launcher.
     """
 
     name: str
@@ -34,10 +34,10 @@ class Launcher:
     environment: tuple[str, str]
 
     def share(self, devices: int, environ: Mapping[str, str]) -> tuple[int, int]:
-        """Processes on each node, and the number of nodes.
+        """Return the number of processes on each node, and the number of nodes.
 
         Raises:
-            InvalidValue: it started another number of processes than `devices`, or unequally many on the nodes.
+            InvalidValue: it did not start `devices` processes, or not the same number on every node.
         """
         tasks = _count(environ, self.tasks) or 0
         started = f"{self.name} started {tasks} processes of this command ({self.tasks}={environ[self.tasks]})"
@@ -63,8 +63,8 @@ LAUNCHERS = (
         needs=("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK"),
         environment=("lightning_fabric.plugins.environments.torchelastic", "TorchElasticEnvironment"),
     ),
-    # `sbatch` sets SLURM_NTASKS and SLURM_PROCID for its script, too, but nothing of a step. The shell that `salloc` or
-    # `srun --pty` opens is a step of one task.
+    # `sbatch` also sets SLURM_NTASKS and SLURM_PROCID for its script, but no variables of a step. The shell that
+    # `salloc` or `srun --pty` opens is a step with one task.
     Launcher(
         name="srun",
         tasks="SLURM_STEP_NUM_TASKS",
@@ -89,12 +89,12 @@ LAUNCHERS = (
 
 
 def started_by_training() -> bool:
-    """Whether a training of this command started this process, to take part in it."""
+    """Return whether hwnas started this process as one process of a training."""
     return STARTED in os.environ
 
 
 def launcher(environ: Mapping[str, str]) -> Launcher | None:
-    """The launcher that started several processes of this command, by its environment; None if nobody did."""
+    """Return the launcher that started several processes of this command, from its environment; None without one."""
     if STARTED in environ:
         return None
     for one in LAUNCHERS:
@@ -104,6 +104,6 @@ def launcher(environ: Mapping[str, str]) -> Launcher | None:
 
 
 def _count(environ: Mapping[str, str], name: str) -> int | None:
-    """The number in a variable, ``2`` or ``2(x3)``; None if there is none."""
+    """Parse the number in a variable, ``2`` or ``2(x3)``; None if it is unset or malformed."""
     found = re.fullmatch(r"(\d+)(\(x\d+\))?", environ.get(name, ""))
     return int(found[1]) if found else None

@@ -1,8 +1,8 @@
-"""The loop of a training: the updates from its last checkpoint to its end.
+"""The training loop: the updates from the last checkpoint to the end.
 
-The training of supernets and the differentiable search run it. A study trains each of its networks as a supernet of one
-arch. An update depends on nothing but its number and the state that a checkpoint holds, so a training that was killed
-continues with the same bits.
+Supernet training and the differentiable search use it. A study trains each of its networks as a supernet of one arch.
+An update depends only on its number and the state in the checkpoint, so a resumed training is bit-identical to an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What an update reports.
+    """The report of an update.
 
     Attributes:
-        what: name of the training, or of its phase, for the progress.
-        done: updates of it that are over, this one included.
-        total: all its updates.
-        note: for the progress, such as the loss.
-        phase: for the row of the metrics.
+        what: name of the training or phase, for the progress output.
+        done: number of its updates done, including this one.
+        total: its total number of updates.
+        note: note for the progress output, such as the loss.
+        phase: name of the phase in the metrics.
         figures: column of the metrics -> value, except for ``images_per_s``.
     """
 
@@ -47,22 +47,22 @@ class Update:
 
 
 class Loop:
-    """The updates of a training, from the checkpoint in its folder to an end.
+    """The updates of a training, from the checkpoint in its folder to a given number.
 
     Args:
         folder: for the checkpoint and the metrics.
-        subject: distinguishes this training from others.
+        subject: values that identify the training.
         resume: continue from a checkpoint in the folder; otherwise the first new checkpoint replaces it.
 
     Raises:
         CheckpointError: the checkpoint is broken, or was written with other settings.
 
     Attributes:
-        path: of the checkpoint.
-        found: the checkpoint to continue from, None at the beginning. The caller restores its state before it calls
-            `run`.
-        done: updates that are over.
-        saved: updates that the checkpoint holds; 0 if this training has no checkpoint.
+        path: path of the checkpoint.
+        found: the checkpoint to continue from; None if the training starts from the beginning. The caller restores its
+            state before it calls `run`.
+        done: number of updates done.
+        saved: number of updates in the checkpoint; 0 if this training has no checkpoint.
     """
 
     def __init__(self, folder: Path, subject: Mapping[str, JsonValue], *, resume: bool) -> None:
@@ -84,24 +84,26 @@ class Loop:
         validate: Callable[[int], Mapping[str, float] | None] = lambda done: None,
         ended: Callable[[], str | None] = lambda: None,
     ) -> str | None:
-        """Run the updates up to `end`. Return why they ended earlier, or None.
+        """Run the updates up to `end`. Return the reason if they stopped earlier, otherwise None.
 
-        After each update come, in this order, `validate`, the row of the metrics, the checkpoint where one is due, the
-        progress and `ended`: what the progress reports behind a checkpoint is never done again.
+        The steps after each update are, in this order: `validate`, the metrics row, the checkpoint if one is due, the
+        progress callback, and `ended`. An update that is saved in a checkpoint before the progress callback reports it
+        is never repeated.
 
         Args:
-            update: does the update of a number, counted from 0. What it raises ends the loop, and the last checkpoint
-                stays.
-            state: all that the next update depends on, after a number of updates. Only the main process calls it.
+            update: runs the update with a number, counted from 0. An exception ends the loop and keeps the last
+                checkpoint.
+            state: returns the state on which the next update depends, after a number of updates. Only the main process
+                calls it.
             end: number of updates after which the loop ends, with a checkpoint.
-            batch_size: images of an update, over all processes.
+            batch_size: images per update, over all processes.
             checkpoint_every: updates between two checkpoints.
-            processes: that take part, each with a loop of its own; the main one writes the files.
+            processes: the processes of the training. Each runs its own loop; the main process writes the files.
             progress: callback, invoked after every update, in images.
-            metrics: keep a row of each update in ``metrics.csv``; rows of updates that are done again are dropped.
-            validate: evaluates after a number of updates; returns columns of the metrics, or None if nothing was due.
-                Its time is not part of ``images_per_s``.
-            ended: polled after every update; a reason ends the loop without a further checkpoint.
+            metrics: write a row for each update to ``metrics.csv``; rows of repeated updates are dropped.
+            validate: validates after a number of updates; returns columns of the metrics, or None if no validation is
+                due. ``images_per_s`` excludes its time.
+            ended: polled after every update; if it returns a reason, the loop ends without another checkpoint.
 
         Raises:
             OutputError: a file cannot be written.
@@ -124,7 +126,7 @@ class Loop:
                 before = now if found is None else time.monotonic()
                 if self.done % checkpoint_every == 0 or self.done == end:
                     if rows:
-                        rows.flush()  # an update that a checkpoint holds is not done again
+                        rows.flush()  # updates in a checkpoint are not repeated
                     if processes.is_global_zero:
                         write_checkpoint(self.path, self._subject, state(self.done))
                     processes.barrier()

@@ -1,4 +1,4 @@
-"""The loss on labels: cross entropy or focal loss, with weights for unbalanced classes."""
+"""The loss on labels: cross entropy or focal loss, with weights for imbalanced classes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LossName = Literal["cross-entropy", "focal"]
 class LabelLoss:
     """The mean loss of a batch on its labels.
 
-    Weighted losses are summed and divided by the number of images, not by the sum of the batch's weights as
-    `torch.nn.functional.cross_entropy` does: the mean over parts of a batch is then that of the whole batch, and the
-    number of processes does not matter.
+    The sum of the weighted losses is divided by the number of images, not by the sum of the batch's weights as in
+    `torch.nn.functional.cross_entropy`. The mean over the parts of a batch then equals the mean over the whole batch,
+    and the result does not depend on the number of processes.
 
     Attributes:
-        name: of the loss.
+        name: name of the loss.
         gamma: exponent of the focal loss; 0 gives the cross entropy.
-        weights: of the classes, ``(classes,)``; None for equal weights.
+        weights: class weights ``(classes,)``; None for equal weights.
     """
 
     name: LossName = "cross-entropy"
@@ -36,15 +36,15 @@ class LabelLoss:
     weights: Tensor | None = None
 
     def __call__(self, logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """The loss, a scalar.
+        """Compute the loss, a scalar.
 
         With focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 5) the term of class c is
         ``-weight[c] * share[c] * (1 - p[c]) ** gamma * log p[c]``.
 
         Args:
             logits: ``(n, classes)``.
-            labels: ``(n,)``, or shares of the classes ``(n, classes)``.
-            smoothing: share of each label that is spread evenly over all classes.
+            labels: ``(n,)``, or class probabilities ``(n, classes)``.
+            smoothing: label smoothing: fraction of each label that is distributed evenly over all classes.
         """
         if self.name == "cross-entropy" and self.weights is None:
             return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -53,7 +53,7 @@ class LabelLoss:
         shares = labels.to(logs.dtype) if labels.dim() == 2 else functional.one_hot(labels, classes).to(logs.dtype)
         terms = -((1 - smoothing) * shares + smoothing / classes) * logs
         if self.name == "focal":
-            # 1 - p from the logarithm: exact for p near 1. The slope of x ** gamma is infinite at 0 for gamma < 1.
+            # 1 - p computed from log p is accurate for p near 1. For gamma < 1, x ** gamma has an infinite slope at 0.
             terms = terms * (-torch.expm1(logs)).clamp_min(torch.finfo(logs.dtype).tiny) ** self.gamma
         if self.weights is not None:
             terms = terms * self.weights.to(logs)
@@ -61,19 +61,19 @@ class LabelLoss:
 
 
 def class_weights(chosen: Literal["balanced"] | Sequence[float] | None, data: Data) -> Tensor | None:
-    """Weights of the classes in the loss.
+    """Compute the weights of the classes in the loss.
 
     Args:
         chosen: a number for each class, in the order of `data.classes`; or "balanced": ``n / (classes * n_c)``, where
-            n_c of the n training images belong to class c (King and Zeng 2001; as scikit-learn's
+            n_c of the n training images belong to class c (King and Zeng 2001; as in scikit-learn's
             `compute_class_weight`).
         data: the dataset.
 
     Returns:
-        ``(classes,)``, float32; None if nothing is chosen.
+        ``(classes,)``, float32; None if `chosen` is None.
 
     Raises:
-        InvalidValue: the number of weights is not that of the classes, or a class has no training image.
+        InvalidValue: the number of weights is not the number of classes, or a class has no training image.
         DataError: the labels cannot be read.
     """
     if chosen is None:
@@ -95,12 +95,12 @@ def check_fit(
     sampler: Sampler,
     augmentation: Augmentation,
 ) -> None:
-    """Reject settings of a training that its dataset does not support, before other work is done.
+    """Reject training settings that the dataset does not support, before other work is done.
 
-    A training image is drawn if the sampler or the augmentation is not the usual one.
+    If the sampler or the augmentation is not the default, load a batch of one image (two if images are mixed).
 
     Raises:
-        InvalidValue: the weights do not fit the classes, or the dataset has no such sampler or augmentation.
+        InvalidValue: the weights do not match the classes, or the dataset does not support the sampler or augmentation.
         DataError: an image cannot be read.
     """
     class_weights(weights, data)
@@ -113,11 +113,11 @@ def check_counts(counts: Tensor, data: Data) -> None:
     """Reject classes without training images.
 
     Args:
-        counts: training images by class, ``(classes,)``.
+        counts: number of training images per class, ``(classes,)``.
         data: the dataset.
 
     Raises:
-        InvalidValue: a class has none.
+        InvalidValue: a class has no training image.
     """
     empty = [name for name, count in zip(data.classes, counts.tolist(), strict=True) if not count]
     if empty:

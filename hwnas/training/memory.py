@@ -1,4 +1,4 @@
-"""What batch a training has memory for."""
+"""The largest batch that fits into memory."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import torch
 from torch import Tensor
 
 _PROBE = 2  # images; BN needs more than one
-_MARGIN = 0.8  # of the free memory: gradients of activations and the libraries' work space come on top
+_MARGIN = 0.8  # fraction of the free memory; the rest is for activation gradients and library workspaces
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not get memory; on the CPU it says so in words only."""
+    """Return whether torch failed to allocate memory; on the CPU, only the error message shows it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor, weights: Iterable[Tensor]) -> int | None:
-    """The largest batch, a power of two, whose activations fit into the memory that is free; 0 if not even one does.
+    """Estimate the largest batch, a power of two, whose activations fit into free memory; 0 if not even one image fits.
 
-    None where the system does not tell how much is free.
+    Returns None if the system does not report its free memory.
 
     Args:
         forward: the network with the most activations.
-        images: ``(n, channels, height, width)`` on the device, of which a few are run.
-        weights: the network's, which lie in the memory already.
+        images: ``(n, channels, height, width)`` on the device; the network runs on the first few.
+        weights: the network's weights, which are already in memory.
     """
     free = free_bytes(images.device)
     if free is None:
@@ -42,7 +42,7 @@ def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor, weights: 
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        kept = forward(images[:_PROBE].clone())  # held until the sizes are counted: freed storage is given out again
+        kept = forward(images[:_PROBE].clone())  # keep until the sizes are summed: freed storage is reused
     per_image = sum(sizes.values()) / _PROBE
     del kept
     fitting = int(_MARGIN * free / per_image)
@@ -50,7 +50,7 @@ def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor, weights: 
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that this process can still get; None on systems that do not tell."""
+    """Return the memory that this process can still allocate, in bytes; None if the system does not report it."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + cached
@@ -65,6 +65,6 @@ def free_bytes(device: torch.device) -> int | None:
         if limit != resource.RLIM_INFINITY:
             used = int(Path("/proc/self/statm").read_bytes().split()[0]) * page
             free = min(free, limit - used)
-    except (OSError, ValueError, IndexError):  # a sandbox without /proc, or one that hides such figures
+    except (OSError, ValueError, IndexError):  # a sandbox without /proc, or without these values
         return None
     return max(0, free)

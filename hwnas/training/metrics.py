@@ -1,4 +1,4 @@
-"""What a training reports of each step: a CSV file and, where TensorBoard is installed, its event files."""
+"""The metrics of each training step: a CSV file and, if TensorBoard is installed, its event files."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ COLUMNS = (
     "metric_training",
     "metric_validation",
 )
-_OLDER = 7  # columns of the first versions: the first of these
+_OLDER = 7  # number of columns in files of the first versions
 
 
 class Metrics:
-    """Rows of a training, one a step; rows of steps that are done again are dropped.
+    """Metrics of a training, one row per step; rows of repeated steps are dropped.
 
     Args:
         folder: for ``metrics.csv`` and ``tensorboard/``.
-        done: steps behind the training.
+        done: number of steps done; later rows are dropped.
 
     Raises:
         OutputError: a file cannot be written.
@@ -63,8 +63,8 @@ class Metrics:
 
         Args:
             step: counted from 1.
-            phase: its name.
-            values: of the other columns; what is missing stays empty.
+            phase: name of the phase.
+            values: values of the other columns; missing values stay empty.
 
         Raises:
             OutputError: the disk is full.
@@ -80,7 +80,7 @@ class Metrics:
                 self._board.add_scalar(name, value, step)
 
     def flush(self) -> None:
-        """Hand everything that was recorded to the system: it outlives this process."""
+        """Flush all records to the operating system, so that they survive the end of this process."""
         if self._board:
             self._board.flush()
 

@@ -1,7 +1,8 @@
-"""Trainings in several processes, which hwnas itself starts, or a launcher has started already.
+"""Training in several processes, which either hwnas or a launcher starts.
 
-Fabric guesses from the environment. Within a Slurm allocation the guess is wrong: `salloc` and `sbatch` set the same
-variables as `srun`, but start one process, and Fabric then waits for the others for ever. So nothing is left to it.
+By default, Fabric detects the launcher from the environment. Within a Slurm allocation the detection is wrong: `salloc`
+and `sbatch` set the same variables as `srun`, but start one process, and Fabric then waits forever for the others. This
+module therefore always passes the cluster environment to Fabric.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from hwnas.training.launchers import STARTED, launcher
 
 
 class OwnProcesses(LightningEnvironment):
-    """hwnas starts all processes, on this machine, whatever a cluster or a script has set in the environment.
+    """hwnas starts all processes, on this machine, and ignores variables that a cluster or a script has set.
 
-    `LightningEnvironment` alone waits for processes of others where a variable such as LOCAL_RANK or MASTER_ADDR is
-    left over, as in many a batch script.
+    `LightningEnvironment` alone waits for external processes if a variable such as LOCAL_RANK or MASTER_ADDR is set, as
+    in many batch scripts.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class OwnProcesses(LightningEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:
-        """Whether this process is one of those that were started."""
+        """Whether hwnas started this process."""
         return self._started
 
     @property
@@ -56,7 +57,7 @@ class OwnProcesses(LightningEnvironment):
 
     def launch(self, fabric: Fabric) -> None:
         """Start the other processes and connect to them."""
-        # A rendezvous of torchrun's would be looked for in place of one among these processes.
+        # Otherwise torch looks for the rendezvous of torchrun instead of one among these processes.
         os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
         os.environ[STARTED] = "1"
         try:
@@ -68,8 +69,8 @@ class OwnProcesses(LightningEnvironment):
 class SrunTasks(SLURMEnvironment):
     """The tasks of a step that `srun` started.
 
-    The figures are the step's. Those of the job, which `SLURMEnvironment` reads, also count tasks of other steps, and
-    without ``--ntasks-per-node`` it refuses to start.
+    It reads the variables of the step. `SLURMEnvironment` reads those of the job, which include the tasks of other
+    steps, and it raises without ``--ntasks-per-node``.
     """
 
     def __init__(self) -> None:
@@ -77,14 +78,14 @@ class SrunTasks(SLURMEnvironment):
 
     @property
     def main_address(self) -> str:
-        """The first node of the step, unless MASTER_ADDR says otherwise."""
+        """MASTER_ADDR, or the first node of the step."""
         nodes = os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")
         one = os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1"
         return os.environ.get("MASTER_ADDR") or ("127.0.0.1" if one else self.resolve_root_node_address(nodes))
 
     @property
     def main_port(self) -> int:
-        """MASTER_PORT, or one that follows from the job and the step: all tasks come to the same."""
+        """MASTER_PORT, or a port computed from the job and step numbers, so that all tasks use the same one."""
         job, step = (int(os.environ.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
         return int(os.environ.get("MASTER_PORT") or 15_000 + (job + 101 * step) % 10_000)
 
@@ -93,21 +94,21 @@ class SrunTasks(SLURMEnvironment):
         return int(os.environ["SLURM_STEP_NUM_TASKS"])
 
     def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """`Launcher.share` has checked them."""
+        """Do nothing: `Launcher.share` has checked the settings."""
 
 
 def make_fabric(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
-    """Devices, precision and processes of a training, not yet launched: `launch` does. One process needs no Fabric.
+    """Create the Fabric of a training; `launch` launches it. A training in one process needs no Fabric.
 
     Args:
         accelerator: auto, cpu or cuda.
-        devices: processes in all, one a device.
+        devices: total number of processes, one per device.
         precision: 32-true or bf16-mixed.
-        alone: whether this process computes for itself, also where a launcher started several of them.
+        alone: whether this process trains alone, even if a launcher started several processes.
 
     Raises:
-        InvalidValue: a launcher started another number of processes.
-        RuntimeError, ValueError, MisconfigurationException: the devices are not there.
+        InvalidValue: a launcher started a different number of processes, or its environment needs a missing package.
+        RuntimeError, ValueError, MisconfigurationException: the devices are not available.
     """
     nodes, environment = 1, None
     started_by = None if alone else launcher(os.environ)
@@ -131,7 +132,7 @@ def make_fabric(accelerator: str, devices: int, precision: str, *, alone: bool =
 
 
 def launch(fabric: Fabric) -> None:
-    """Connect the processes of a training; with several, this one and those that it starts run on."""
+    """Start and connect the processes of a training; execution continues in each of them."""
     environment = getattr(fabric.strategy, "cluster_environment", None)
     if isinstance(environment, OwnProcesses):
         environment.launch(fabric)

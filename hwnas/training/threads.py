@@ -1,9 +1,9 @@
-"""How many threads a training computes with, beside other work on the same cores.
+"""Adapt the number of threads of a training to the load of other processes on the same cores.
 
-OpenMP's threads wait for each other at the end of every operation, and spin while they do. Where other work takes one
-of their cores, each operation lasts until the scheduler gives that core back: with one of two cores busy, 271 images a
-second fell to 8.8, and one thread alone trains 127. Waiting passively (`OMP_WAIT_POLICY`) cannot be switched on later,
-and costs 40% on a quiet machine. So the number of threads follows the cores that other work leaves.
+OpenMP threads synchronise at the end of every operation, and spin while they wait. If another process occupies one of
+their cores, each operation takes until the scheduler returns that core: with one of two cores busy, throughput fell
+from 271 to 8.8 images per second, while a single thread trains 127. Passive waiting (`OMP_WAIT_POLICY`) cannot be
+enabled at run time, and costs 40% on an idle machine. The number of threads is therefore adapted to the free cores.
 """
 
 from __future__ import annotations
@@ -19,23 +19,21 @@ from typing import Self
 
 import torch
 
-_STEPS, _LEAST_S, _MOST_S = 3, 2.0, 5.0  # a window: three steps and two seconds, or what five seconds hold
-_SLOWER = 1.5  # than the fastest window: other work that leaves the steps as fast as ever needs no answer
-_GAIN = 1.2  # with fewer threads, or they were not the remedy
-_ROUNDS = (
-    64  # windows that a threshold grows to, by doubling, so that work that comes and goes is not followed for ever
-)
+_STEPS, _LEAST_S, _MOST_S = 3, 2.0, 5.0  # a window: at least three steps and two seconds, or five seconds
+_SLOWER = 1.5  # ratio to the fastest window; other work that does not slow down the steps is ignored
+_GAIN = 1.2  # minimum speed-up to keep fewer threads
+_ROUNDS = 64  # windows; limit of the doubling thresholds, which avoid endless switching under intermittent load
 
 
 def training_threads(device: torch.device, processes: int) -> Threads:
-    """The threads of a training in this process.
+    """Return the threads of a training in this process.
 
-    They stay as they are on a GPU, with several processes (whose threads are one another's other work), with one
-    thread, with ``OMP_DYNAMIC=false``, and on systems that do not tell what keeps their cores busy.
+    Their number is constant on a GPU, with several processes (each would count the others' threads as other work), with
+    one thread, with ``OMP_DYNAMIC=false``, and on systems that do not report the load of their cores.
 
     Args:
-        device: that it computes on.
-        processes: of the training.
+        device: the device of the training.
+        processes: number of processes of the training.
     """
     fixed = os.environ.get("OMP_DYNAMIC", "").strip().lower() in ("false", "0")
     follow = device.type == "cpu" and processes == 1 and not fixed and hasattr(os, "sched_getaffinity")
@@ -44,31 +42,31 @@ def training_threads(device: torch.device, processes: int) -> Threads:
 
 @cache
 def _threads(threads: int, cores: frozenset[int]) -> Threads:
-    """One for all trainings of a process: the parts of a study's trainings last seconds."""
+    """Return one object for all trainings of a process: a study trains in parts that last seconds."""
     others = BusyCores(cores) if threads > 1 and cores else None
     return Threads(threads, len(cores), others=others or (lambda: None))
 
 
 class Threads:
-    """Follows the steps of a training and switches the number of its threads, as a context.
+    """A context manager that times the steps of a training and adapts its number of threads.
 
-    Fewer threads are tried where other work leaves fewer cores than there are threads and the steps are slower than
-    they were without it; they stay if the steps become faster. All come back when the cores are free again.
+    It tries fewer threads if other work leaves fewer cores than there are threads and the steps are slower than without
+    other work. It keeps them if the steps become faster, and restores all threads when the cores are free again.
 
-    A switch changes the order of sums, so results differ from then on by rounding. Without other work nothing is
-    switched. ``OMP_DYNAMIC=false`` in the environment, OpenMP's own word for it, forbids it. Behind the context all
-    threads are there again.
+    A switch changes the order of summation, so later results differ by rounding. Without other work, the number of
+    threads never changes. OpenMP's variable ``OMP_DYNAMIC=false`` in the environment disables switching. On exit, the
+    context restores all threads.
 
     Args:
-        threads: that the training begins with, and has at most.
-        cores: that it may run on.
-        others: returns how many cores other work kept busy since it was last called; None if that is not known.
+        threads: initial and maximum number of threads.
+        cores: number of cores on which the training may run.
+        others: returns the number of cores that other work kept busy since the last call; None if unknown.
         switch: sets the number of threads.
-        clock: seconds.
+        clock: returns the time in seconds.
 
     Attributes:
-        threads: that the training computes with.
-        note: why those are not all, if they are not.
+        threads: current number of threads.
+        note: why the training uses fewer than all threads; empty if it uses all.
     """
 
     def __init__(
@@ -83,15 +81,15 @@ class Threads:
         self.threads = self._most = threads
         self._cores, self._others, self._switch, self._clock = cores, others, switch, clock
         self.note = ""
-        self._best_s = math.inf  # of a window with all threads and without other work
-        self._contended: float | None = None  # seconds a step of the window before, if others were in the way
-        self._trial: tuple[int, float] | None = None  # threads and seconds a step before fewer were tried
-        self._pause, self._paused = 1, 0  # windows without a trial after one that did not help
-        self._calm_needed, self._calm = 2, 0  # windows in a row until all threads come back
+        self._best_s = math.inf  # best time of a step with all threads and without other work
+        self._contended: float | None = None  # seconds per step in the previous window, if slowed by other work
+        self._trial: tuple[int, float] | None = None  # threads and seconds per step before the trial
+        self._pause, self._paused = 1, 0  # windows to skip after a failed trial, and those left
+        self._calm_needed, self._calm = 2, 0  # free windows in a row: required to restore threads, so far
         self._begin()
 
     def __enter__(self) -> Self:
-        self._trial, self._contended, self._best_s = None, None, math.inf  # of another training, perhaps
+        self._trial, self._contended, self._best_s = None, None, math.inf  # may be from another training
         if self.threads != self._most:
             self._switch(self.threads)
         self._others()
@@ -107,7 +105,7 @@ class Threads:
             self.threads = self._trial[0]
 
     def step(self) -> None:
-        """A step of the training is over."""
+        """Record the end of a training step."""
         self._steps += 1
         elapsed = self._clock() - self._began
         if elapsed < (_LEAST_S if self._steps >= _STEPS else _MOST_S):
@@ -118,19 +116,19 @@ class Threads:
         self._begin()
 
     def noted(self, text: str) -> str:
-        """What the progress of a training shows beside its images: a text, and why there are fewer threads."""
+        """Append the reason for fewer threads, if any, to a note for the progress output."""
         return f"{text}, {self.note}" if self.note else text
 
     def pause(self) -> None:
-        """Leave the time since the last step out: the training did something else."""
+        """Exclude the time since the last step, and start a new window: the training did other work."""
         self._begin()
 
     def _begin(self) -> None:
         self._steps, self._began = 0, self._clock()
 
     def _follow(self, step_s: float, busy: float) -> None:
-        """Judge a window: the mean time of its steps, and how many cores other work kept busy meanwhile."""
-        free = max(1, min(self._most, int(self._cores - busy + 0.5)))  # half a core that is busy counts as one
+        """Evaluate a window, given the mean time of its steps and the number of cores that other work kept busy."""
+        free = max(1, min(self._most, int(self._cores - busy + 0.5)))  # rounded to the nearest integer
         if self._trial is not None:
             self._judge(step_s, *self._trial)
             return
@@ -146,7 +144,7 @@ class Threads:
             self._best_s = min(self._best_s, step_s)
 
     def _consider(self, step_s: float, busy: float, free: int) -> None:
-        """Try fewer threads in the second window in a row in which others were in the way."""
+        """Try fewer threads in the second successive window that other work slows down."""
         slow = self._best_s == math.inf or step_s > _SLOWER * self._best_s
         if self._paused or not slow:
             self._paused = max(0, self._paused - 1)
@@ -159,7 +157,7 @@ class Threads:
             self._set(free, busy)
 
     def _judge(self, step_s: float, before: int, before_s: float) -> None:
-        """Keep fewer threads if the steps became faster, or go back."""
+        """Keep fewer threads if the steps became faster; otherwise restore the previous number."""
         self._trial = None
         if before_s > _GAIN * step_s:
             self._pause = 1
@@ -176,13 +174,13 @@ class Threads:
 
 
 class BusyCores:
-    """How many of some cores other processes kept busy since the last call, from ``/proc/stat``.
+    """Measure how many of the given cores other processes kept busy since the last call, from ``/proc/stat``.
 
     Args:
-        cores: their numbers.
-        stat: the file.
-        own_s: CPU time of this process, in seconds.
-        clock: seconds.
+        cores: numbers of the cores.
+        stat: path of the file.
+        own_s: returns the CPU time of this process, in seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -198,7 +196,7 @@ class BusyCores:
         self._last = self._read()
 
     def __call__(self) -> float | None:
-        """Cores, 0 to all; None if the system does not tell."""
+        """Return the number of busy cores, from 0 to all; None if the system does not report it."""
         before, self._last = self._last, self._read()
         if before is None or self._last is None:
             return None
@@ -206,10 +204,10 @@ class BusyCores:
         return min(max(0.0, (busy_s - own_s) / elapsed_s), float(len(self._names))) if elapsed_s > 0 else 0.0
 
     def _read(self) -> tuple[float, float, float] | None:
-        """Seconds that the cores were busy, of this process, and of the clock."""
+        """Return, in seconds: busy time of the cores, CPU time of this process, and clock time."""
         try:
             rows = [line.split() for line in self._stat.read_text(encoding="utf-8").splitlines()]
-            # user nice system idle iowait irq softirq steal; guests are part of user
+            # user nice system idle iowait irq softirq steal; user includes guest
             busy = [sum(map(int, row[1:4] + row[6:9])) for row in rows if row and row[0] in self._names]
         except (OSError, ValueError):
             return None

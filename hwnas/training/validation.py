@@ -1,4 +1,4 @@
-"""Validations of a training: the metric as it goes, early stop, and signs of overfitting."""
+"""Validations during a training: the metric, early stopping, and detection of overfitting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 class Validated(NamedTuple):
     """Metric of the largest network after `step` updates, as fractions, on images of both splits.
 
-    The training images are prepared as test images are, without augmentation.
+    Training images are preprocessed like test images, without augmentation.
     """
 
     step: int
@@ -30,25 +30,26 @@ class Validator(Protocol):
 
     @property
     def identity(self) -> str:
-        """What the validations depend on: the metric, the images, their number."""
+        """Settings that affect the validations: the metric, the images and their number."""
 
     def __call__(self, network: nn.Module, resolution: int) -> tuple[float, float]:
-        """The metric on training images and on validation images, as fractions.
+        """Return the metric on training images and on validation images, as fractions.
 
         Args:
             network: an extracted network on the device of the training; its BN statistics are re-calibrated in place.
-            resolution: side of the images that it takes.
+            resolution: side of its input images in pixels.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The validations of a training, and what follows from them.
+    """The validations of a training, and decisions based on them.
 
     Attributes:
         found: the validations, in the order of their updates.
-        begin: updates before the last phase. Its validations are compared; earlier phases train fewer networks.
-        stopped: why the training ended before its last update, if it did.
+        begin: number of updates before the last phase. Only validations of the last phase are compared: earlier phases
+            train fewer networks.
+        stopped: why the training stopped early; None if it did not.
     """
 
     found: tuple[Validated, ...] = ()
@@ -62,11 +63,11 @@ class History:
 
     @property
     def best(self) -> Validated | None:
-        """The validation of the last phase with the best metric, the first at a tie."""
+        """The validation of the last phase with the best metric; the first one if tied."""
         return max(self.compared, key=lambda v: v.validation, default=None)
 
     def stop(self, patience: int) -> str | None:
-        """Why a training ends after its last validation: `patience` validations followed the best one."""
+        """Return why the training stops if at least `patience` validations followed the best one, otherwise None."""
         if self.best is None:
             return None
         waited = len(self.compared) - 1 - self.compared.index(self.best)
@@ -78,9 +79,9 @@ class History:
         )
 
     def overfit(self, images: int) -> str | None:
-        """Whether the metric fell on validation images by more than chance while it did not fall on training images.
+        """Return a warning if the metric fell significantly on validation images, but not on training images.
 
-        The fall must exceed two standard errors of a share of `images` images, √(p (1 − p) / n).
+        The decrease must exceed two standard errors of a proportion over `images` images, √(p (1 − p) / n).
         """
         if self.best is None:
             return None
@@ -97,17 +98,17 @@ class History:
 
 
 def due(step: int, every: int | None, steps: int) -> bool:
-    """Whether a validation follows `step` updates of a training.
+    """Return whether a validation is due after `step` updates of a training.
 
     Args:
-        step: updates that are over.
+        step: number of updates done.
         every: updates between two validations; 0 for none; None for a tenth of the training, but at least 100.
-        steps: updates of the training.
+        steps: total number of updates of the training.
     """
     every = max(100, steps // 10) if every is None else every
     return every > 0 and step % every == 0
 
 
 def history_of(rows: Sequence[Sequence[float]], begin: int) -> History:
-    """The history that a checkpoint holds as numbers."""
+    """Convert the rows of a checkpoint to a history."""
     return History(tuple(Validated(int(step), *shares) for step, *shares in rows), begin)
