@@ -3,8 +3,7 @@
 Successive phases open more choices (Cai et al., "Once for All", ICLR 2020, section 3.4). Each step trains the largest
 open subnet on the labels, and the smallest and a few random subnets also on the outputs of the largest; the gradients
 are summed into one update (Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models",
-ECCV 2020, section 3.2). Each subnet receives the images at its own resolution; in every second step, the resolution of
-the smallest subnet is drawn at random.
+ECCV 2020, section 3.2). Each subnet gets the images at its own resolution, the smallest a random one in every second step.
 
 For a space with a single network, this is ordinary training of that network.
 """
@@ -262,7 +261,7 @@ class _Run:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside the except block, the error and the tensors that it references are freed.
+        # Outside the except block, the error and its tensors are freed.
         raise self._out_of_memory(images)
 
     def _update(self, step: Step, images: Tensor, labels: Tensor) -> dict[str, float]:

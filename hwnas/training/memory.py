@@ -11,12 +11,19 @@ import torch
 from torch import Tensor
 
 _PROBE = 2  # images; BN needs more than one
+# oneDNN reports failed allocations without a reason. With less free memory than this, memory is the reason.
+_UNEXPLAINED = ("could not create a primitive", "could not create a memory", "could not execute a primitive")
+_LITTLE = 2**28  # bytes
 _MARGIN = 0.8  # fraction of the free memory; the rest is for activation gradients and library workspaces
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether torch failed to allocate memory; on the CPU, only the error message shows it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = str(error)
+    if any(text in said for text in _UNEXPLAINED):
+        free = free_bytes(torch.device("cpu"))
+        return free is not None and free < _LITTLE
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said
 
 
 def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor, weights: Iterable[Tensor]) -> int | None:

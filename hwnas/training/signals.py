@@ -29,6 +29,7 @@ def end_together(children: list[subprocess.Popen[bytes]]) -> None:
         children: the processes that this one has started by the time of the signal.
     """
     signalled: list[int] = []
+    ending = threading.Lock()
     reader, writer = os.pipe()  # open as long as this process lives
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -38,13 +39,15 @@ def end_together(children: list[subprocess.Popen[bytes]]) -> None:
         while number not in (signal.SIGINT, signal.SIGTERM):
             [number] = os.read(reader, 1)
         signalled.append(number)
-        _end(children, 0.0)
+        with ending:
+            _end(children, 0.0)
         time.sleep(_GRACE_S)
         print("interrupted while waiting for other processes of this training", file=sys.stderr, flush=True)
         os._exit(128 + number)
 
     def leave() -> None:
-        _end(children, _GRACE_S)
+        with ending:
+            _end(children, _GRACE_S)
         if signalled:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -91,7 +91,7 @@ def test_progress_counts_the_images_that_there_are(
         told.append(images)
         raise ParityError("enough")
 
-    monkeypatch.setattr(parity, "check_parity", checked)
+    monkeypatch.setattr(parity, "compare", checked)
     with Journal(tmp_path / "journal.jsonl", {}) as journal, pytest.raises(ParityError):
         deployed_parity(space.smallest, few, this.recipe, journal, lambda: (few.subnet(space.smallest), tmp_path))
     assert told == [evaluator.data.size("validation")]

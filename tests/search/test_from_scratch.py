@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 
 from hwnas.accuracy import Evaluator
+from hwnas.accuracy.classification import figures_of
+from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.data import ClutteredDigits
 from hwnas.errors import InvalidValue, SearchStopped
+from hwnas.search.study import from_scratch
 from hwnas.search.study.from_scratch import FromScratch
 from hwnas.spaces import Space
 from hwnas.supernet import Phase, Supernet, TrainConfig, load_supernet, save_supernet, train
@@ -58,9 +62,18 @@ def test_it_is_the_training_of_that_network_alone(
     assert accuracies[-1] == Evaluator(alone, data, images=100, seed=4).accuracy(arch)
 
 
+def judge_by(values: Iterator[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The metric of each network that was trained to the end."""
+
+    def judged(*args: Any) -> ClassificationFigures:
+        return figures_of(*args).model_copy(update={"value": next(values)})
+
+    monkeypatch.setattr(from_scratch, "figures_of", judged)
+
+
 def test_the_best_is_kept(make: Callable[..., FromScratch], space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter((0.3, 0.5, 0.4, 0.5))
-    monkeypatch.setattr(Evaluator, "accuracy", lambda *_: next(found))
+    judge_by(found, monkeypatch)
     archs = space.decode(space.sample(4, seed=0))
     assert len(set(archs)) == 4
     scratch = make(epochs=1)
@@ -91,7 +104,7 @@ def test_a_kill_between_two_files_leaves_no_network(
 ) -> None:
     """Rather than weights beside the facts of others."""
     found = iter((0.3, 0.5))
-    monkeypatch.setattr(Evaluator, "accuracy", lambda *_: next(found))
+    judge_by(found, monkeypatch)
     scratch = make(epochs=1)
     list(scratch(space.smallest))
 
