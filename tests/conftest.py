@@ -19,7 +19,7 @@ from forks import Forks
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.accuracy import Evaluator
-from hwnas.data import ClutteredDigits
+from hwnas.data import ClutteredDigits, digits
 from hwnas.files.atomic import write_whole
 from hwnas.latency import LatencyTable, Row
 from hwnas.latency.manifest import Manifest
@@ -36,6 +36,8 @@ os.environ.setdefault("OMP_DYNAMIC", "false")
 # Tests accept any noise, since other work may run on the machine, and judge no figure: short visits, and the least
 # number of sessions. The timings of a job for two targets take 71 s with the usual visits.
 ON_ANY_MACHINE = {"max_disagreement": 1e3, "max_seconds": 0.0, "visit_ms": 1.0, "session_passes": 3}
+# Test images of the cluttered digits: an export of a job evaluates four networks on them, 13 s on the 10,000 of users.
+TEST_IMAGES = 1000
 OF_TESTS = Protocols(ops=replace(OPS, **ON_ANY_MACHINE), networks=replace(NETWORKS, **ON_ANY_MACHINE))
 RECIPE = Recipe.model_validate(
     {
@@ -176,6 +178,20 @@ def any_machine() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def few_test_images() -> Iterator[None]:
+    """Jobs and exports on the cluttered digits evaluate fewer images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(digits.SIZES, "test", TEST_IMAGES)
+        yield
+
+
+@pytest.fixture
+def all_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the dataset itself, and of files that older versions wrote."""
+    monkeypatch.setitem(digits.SIZES, "test", 10_000)
+
+
 @pytest.fixture
 def noise_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test of noise itself: figures are refused as they are outside of tests."""
@@ -190,6 +206,8 @@ def hwnas_command() -> list[str]:
         "from hwnas.timing import protocol\n"
         f"ops, networks = (replace(each, **{ON_ANY_MACHINE}) for each in (protocol.OPS, protocol.NETWORKS))\n"
         "protocol.USUAL = protocol.Protocols(ops=ops, networks=networks)\n"
+        "from hwnas.data import digits\n"
+        f"digits.SIZES['test'] = {TEST_IMAGES}\n"
         "from hwnas.cli.main import main\n"
         "main()\n"
     )

@@ -25,6 +25,7 @@ from hwnas.spaces import Domain
 from hwnas.supernet import extract, read_facts, read_training
 from hwnas.targets import Host
 
+pytestmark = pytest.mark.usefixtures("all_test_images")
 FILES = Path(__file__).parents[1] / "data" / "compat"
 FP32, INT8, IMPORTED = "compat-board/compat-fp32", "compat-board/compat-int8", "compat-phone/compat-external"
 TABLES = {

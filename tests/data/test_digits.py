@@ -13,6 +13,7 @@ from hwnas.data import DATASETS, ClutteredDigits, Split, open_data
 from hwnas.data.base import stable_seed
 from hwnas.errors import InvalidValue, UnknownName
 
+pytestmark = pytest.mark.usefixtures("all_test_images")
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 

@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from hwnas.accuracy import Evaluator
+from hwnas.data.digits import SIZES
 from hwnas.deploy import Bundle, BundleManifest, bench, export, open_bundle, verify, write_bundle
 from hwnas.deploy.benchmark import summarise
 from hwnas.errors import BundleError, InvalidValue, OutputError, ParityError
@@ -303,7 +304,7 @@ def test_the_manifest_tells_all(real: Bundle, space: Space, this: Target, profil
     assert (said["macs"], said["params"]) == (int(space.macs(codes)[0]), int(space.params(codes)[0]))
     assert set(said["versions"]) == {"hwnas", "onnxruntime", "torch", "python", "system"}
     assert sorted([*said["files"], "manifest.json"]) == FILES
-    assert said["parity"]["images"] == 10_000
+    assert said["parity"]["images"] == SIZES["test"]
     assert said["parity"]["max_abs_error"] <= 1e-4
     assert said["parity"]["top1_agreement"] >= 0.999
     assert said["accuracy"] == said["parity"]["deployed_accuracy"]

@@ -338,7 +338,9 @@ def test_lines_with_steps_in_the_program_agree_with_the_plain_bundle(
         return done.stdout, np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy")
 
     said, _, outputs = ran(make(name, transform=photographs.transform(24), folder="plain"))
-    choices: tuple[tuple[Step, ...], ...] = (("normalize",), ("softmax",), ("normalize", "softmax"))
+    choices: tuple[tuple[Step, ...], ...] = (("normalize", "softmax"),)
+    if name == RECIPES[0]:  # each step alone is the same for every runtime; a bundle of torch takes 5 s
+        choices = (("normalize",), ("softmax",), *choices)
     for include in choices:
         whole = make(name, transform=photographs.transform(24), include=include, folder="+".join(include))
         assert verify(whole.folder).max_abs_error is not None

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hwnas
+from hwnas.data.digits import SIZES
 from hwnas.deploy import open_bundle
 from hwnas.errors import (
     CheckpointError,
@@ -156,7 +157,7 @@ def test_figures_belong_together(finished):
         assert model.predict_upper(codes, job.search.confidence)[0] <= answer["budget_ms"] * (1 + 1e-9)
         assert answer["budget_ms"] == pytest.approx(2 * model.predict(space.encode([space.largest]))[0])  # 200%
         assert answer["relative_error"] == pytest.approx(answer["measured_ms"] / answer["predicted_ms"] - 1)
-        assert answer["parity"]["images"] == 10_000
+        assert answer["parity"]["images"] == SIZES["test"]
         assert answer["parity"]["max_abs_error"] <= 1e-4
         assert answer["parity"]["top1_agreement"] >= 0.999
         assert abs(answer["accuracy"]["deployed"] - answer["accuracy"]["supernet"]) <= 0.001

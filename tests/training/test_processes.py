@@ -121,6 +121,7 @@ def losses(folder: Path) -> list[list[float]]:
         ]
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     """Also in a batch job, whose variables look as if others had started the processes."""
     done = train(tmp_path / "2", environ=BATCH)
@@ -212,6 +213,7 @@ def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
     assert not Path(f"/proc/{child}").exists()
 
 
+@pytest.mark.long
 def test_tasks_that_srun_started_train_together(tmp_path: Path) -> None:
     port = free_port()
     (tmp_path / "net").mkdir()
