@@ -9,9 +9,9 @@ cell with a probability of a defect of at least 0.5 is defective: 31%. Files are
 the first 60% are for training, the next 15% for validation, the rest for the test.
 
 Both jobs search the same space at 64 to 128 pixels. `default` maximises top-1 accuracy; `unbalanced` reads gray images,
-weights the classes, keeps whole cells in training, and maximises the F1 of the defective class. The lines in the
-`README.md` of each bundle, which need its runtime, numpy and Pillow, run on every test image; their figures must be
-those of the manifest. A killed run resumes.
+learns the probabilities, weights the classes, keeps whole cells in training, and maximises the F1 of the defective
+class. The lines in the `README.md` of each bundle, which need its runtime, numpy and Pillow, run on every test image;
+their figures must be those of the manifest. A killed run resumes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ width = 0.5
 [data]
 name = "images"
 path = {path}
-labels = "labels.csv"
 {data}
 [latency]
 max_seconds = 20
@@ -65,9 +64,9 @@ calibration_images = 500
 {accuracy}
 """
 ARMS = {
-    "default": {"data": "channels = 3", "training": "", "accuracy": ""},
+    "default": {"data": 'labels = "labels.csv"\nchannels = 3', "training": "", "accuracy": ""},
     "unbalanced": {
-        "data": "channels = 1",
+        "data": 'labels = "shares.csv"\nchannels = 1',
         "training": 'class_weights = "balanced"\naugmentation = "any-orientation"',
         "accuracy": 'metric = "f1"\npositive = "defective"',
     },
@@ -82,23 +81,24 @@ np.save("outputs-of-test.npy", np.concatenate(rows))
 
 
 def labelled(source: Path, folder: Path) -> list[tuple[str, str]]:
-    """Write ``labels.csv`` into a folder beside a link to the images; the test images and their classes."""
+    """Write ``labels.csv`` and ``shares.csv`` into a folder with a link to the images; the test images and classes."""
     rows = [line.split() for line in (source / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
     rows.sort(key=lambda row: hashlib.sha256(Path(row[0]).name.encode()).hexdigest())
     first, second = (round(len(rows) * share) for share in (SHARES[0], sum(SHARES)))
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "images").exists():
         (folder / "images").symlink_to(source / "images")
-    found = []
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "label", "split"])
-        for place, (name, probability, _) in enumerate(rows):
-            label = CLASSES[0] if float(probability) >= 0.5 else CLASSES[1]
-            split = "train" if place < first else "val" if place < second else "test"
-            writer.writerow([name, label, split])
-            if split == "test":
-                found.append((name, label))
+    labels, shares, found = [["file", "label", "split"]], [["file", *CLASSES, "split"]], []
+    for place, (name, probability, _) in enumerate(rows):
+        label = CLASSES[0] if float(probability) >= 0.5 else CLASSES[1]
+        split = "train" if place < first else "val" if place < second else "test"
+        labels.append([name, label, split])
+        shares.append([name, probability, f"{1 - float(probability):.4f}", split])
+        if split == "test":
+            found.append((name, label))
+    for table, lines in (("labels.csv", labels), ("shares.csv", shares)):
+        with (folder / table).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(lines)
     return found
 
 

@@ -59,9 +59,9 @@ def bench(
 ) -> None:
     """Check that a bundle is unchanged, time it on this host, and compare with its prediction."""
     from hwnas import workflows
-    from hwnas.deploy.budgets import budget_words
     from hwnas.deploy.verdict import verdict
     from hwnas.errors import TooNoisy
+    from hwnas.workflows.budgets import budget_words
 
     with shown_progress() as progress:
         answer = workflows.bench(

@@ -3,7 +3,7 @@
 Successive phases open more choices (Cai et al., "Once for All", ICLR 2020, section 3.4). Each step trains the largest
 open subnet on the labels, and the smallest and a few random subnets also on the outputs of the largest; the gradients
 are summed into one update (Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models",
-ECCV 2020, section 3.2). Each subnet gets the images at its own resolution, the smallest a random one in every second step.
+ECCV 2020, section 3.2). Each subnet has its own resolution, the smallest a random one in every second step.
 
 For a space with a single network, this is ordinary training of that network.
 """

@@ -238,8 +238,8 @@ def bench(
     """
     from hwnas.deploy import bench as measure
     from hwnas.deploy import open_bundle
-    from hwnas.deploy.budgets import over_budgets, parse_budgets, runs_of
     from hwnas.targets import this_device
+    from hwnas.workflows.budgets import over_budgets, parse_budgets, runs_of
 
     bundle = Path(bundle)
     latency_ms, budgets = parse_budgets([budget] if isinstance(budget, str) else budget)

@@ -10,10 +10,10 @@ import typer
 
 from hwnas.cli.compile import _fail_over_budget
 from hwnas.deploy.benchmark import Benchmark
-from hwnas.deploy.budgets import runs_of
 from hwnas.deploy.verdict import verdict
 from hwnas.errors import TooNoisy
 from hwnas.targets import RUNTIMES
+from hwnas.workflows.budgets import runs_of
 
 
 @pytest.fixture
