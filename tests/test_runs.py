@@ -21,7 +21,9 @@ ENDS = {
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL and process groups")
-@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[] if how == "is killed" else [pytest.mark.long]) for how in ENDS]
+)
 def test_a_worker_that_dies_ends_the_run(tmp_path: Path, how: str) -> None:
     for name, content in zip("abcd", (PASSES, PASSES, ENDS[how], PASSES), strict=True):
         (tmp_path / f"test_{name}.py").write_text(content)

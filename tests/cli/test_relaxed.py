@@ -85,6 +85,7 @@ def test_what_is_refused(refused, words, tmp_path):
     assert "is a folder" in refused(*words("--strategy", "gdas"))
 
 
+@pytest.mark.long
 def test_other_seeds_do_not_go_on_with_a_search(hwnas_cli, refused, words):
     assert hwnas_cli(*words("--strategy", "proxyless", "--steps", 1)).code == 0
     assert "seed" in refused(*words("--strategy", "proxyless", "--steps", 1, "--seed", 2))

@@ -307,6 +307,7 @@ def test_a_bad_file_that_opening_does_not_find_is_found_by_the_first_stage(tmp_p
     assert [path.name.split("-")[0] for path in (tmp_path / "out" / "stages").iterdir()] == ["check"]
 
 
+@pytest.mark.long
 def test_with_skip_bad_the_job_runs_and_a_changed_test_image_leaves_its_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -261,7 +261,9 @@ def test_the_lines_show_another_program(make: Make) -> None:
     assert float(done.stdout.split()[-1]) > 90
 
 
-@pytest.mark.parametrize("name", ["onnxruntime-cpu-fp32", "openvino-cpu-fp32", "torch-cpu-fp32"])
+@pytest.mark.parametrize(
+    "name", ["onnxruntime-cpu-fp32", "openvino-cpu-fp32", pytest.param("torch-cpu-fp32", marks=pytest.mark.long)]
+)
 def test_a_run_of_several_images(name: str, make: Make) -> None:
     bundle = make(name, batch=4)
     assert bundle.manifest.output.shape == [4, 3]  # the outputs that `check` compares are of this shape

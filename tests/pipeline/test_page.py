@@ -443,6 +443,7 @@ def test_dark_by_the_system_and_by_the_button(run, opened):
     assert colours() == [rgb("ground", 0), rgb("paper", 0)]
 
 
+@pytest.mark.long
 @needs_chromium
 def test_a_picture_of_each_plot(run, tmp_path):
     from PIL import Image

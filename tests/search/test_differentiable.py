@@ -325,8 +325,10 @@ def test_every_method_ends_with_a_network_near_its_target(strategy: str, digits:
     assert any(np.abs(np.array(p) - uniform[n]).max() > 1e-3 for n, p in found.probabilities.items())
 
 
-@pytest.mark.parametrize("strategy", ["gdas", "darts"])
-@pytest.mark.parametrize("space", ["darts", "mobilenetv3"])
+@pytest.mark.parametrize(
+    ("space", "strategy"),
+    [("darts", "gdas"), ("mobilenetv3", "darts"), pytest.param("darts", "darts", marks=pytest.mark.long)],
+)
 def test_other_spaces_take_part(strategy: str, space: str, digits: Data, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"steps": 2, "batch_size": 2})
     constraints = wanted(SPACES[space])

@@ -107,6 +107,7 @@ def test_gp_draws_from_what_it_has_learnt(
     assert np.mean(better) < 0.3, "of the networks within the budget; half of them, were the draws random"
 
 
+@pytest.mark.long
 def test_tpe_is_better_than_random(make_problem: MakeProblem) -> None:
     problems = [half(make_problem(TINY, seed), TINY) for seed in range(3)]
     best = {

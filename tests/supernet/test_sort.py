@@ -20,7 +20,7 @@ def outputs(supernet: Supernet, arch: Arch, images: Images) -> torch.Tensor:
         return supernet(images(arch, supernet.space.in_channels), arch)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv3-tiny", "mobilenetv3", "resnet50"])
+@pytest.mark.parametrize("name", ["mobilenetv3-tiny", "mobilenetv3", pytest.param("resnet50", marks=pytest.mark.long)])
 def test_what_was_trained_computes_the_same(name: str, drawn: Drawn, images: Images) -> None:
     supernet = copy.deepcopy(drawn(name))
     space = supernet.space

@@ -184,6 +184,7 @@ def test_only_rounding_tells_two_processes_from_one(tmp_path: Path) -> None:
         assert (tensor - two[name]).abs().max() < 1e-10, name
 
 
+@pytest.mark.long
 def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
     done = train(tmp_path / "out", content=RECIPE.replace("batch_size = 64", "batch_size = 63"))
     assert done.returncode != 0
@@ -191,6 +192,7 @@ def test_a_batch_that_cannot_be_split(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="children are found in /proc")
 def test_sigterm_ends_all_processes(tmp_path: Path) -> None:
     folder = tmp_path / "net"
@@ -224,6 +226,7 @@ def test_tasks_that_srun_started_train_together(tmp_path: Path) -> None:
     assert read_facts(tmp_path / "net").training["processes"] == 2
 
 
+@pytest.mark.long
 def test_sigterm_ends_a_task_that_waits_for_the_others(tmp_path: Path) -> None:
     """Waiting for a connection does not return to Python, which would handle the signal."""
     (tmp_path / "net").mkdir()
