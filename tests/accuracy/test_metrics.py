@@ -86,6 +86,7 @@ def test_log_odds_are_those_of_the_softmax() -> None:
     np.testing.assert_allclose(log_odds(outputs, 3), torch.log(shares / (1 - shares)).numpy())
 
 
+@pytest.mark.long
 def test_the_interval_covers_the_value_of_all_images() -> None:
     """95% intervals from parts of 150 of 6,000 images hold the value of all of them in at least 85 of 100 cases."""
     outputs, labels = made_up(6000, 2, 3)

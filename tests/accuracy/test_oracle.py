@@ -228,6 +228,7 @@ def test_the_script_prints_regrets(table: BenchmarkTable, capsys: pytest.Capture
         assert 0 < networks <= 120
 
 
+@pytest.mark.long
 def test_the_script_says_what_is_wrong(table: BenchmarkTable, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["missing.csv"], "cannot be read as CSV"),

@@ -65,6 +65,7 @@ def test_numbers_of_processes_that_are_none():
     assert drop_ranks(environment) == ""
 
 
+@pytest.mark.long
 def test_fabric_is_imported_beside_a_rank_that_is_none(tmp_path):
     program = """
 import sys

@@ -98,6 +98,7 @@ def test_a_family_has_a_network_for_each(hwnas_cli, words, tables, space, tmp_pa
     assert all(a["predicted_ms"] <= a["budget_ms"] for a in answers)
 
 
+@pytest.mark.long
 def test_the_recipe_is_chosen_by_what_it_deploys(hwnas_cli, words, tables, space, tmp_path):
     largest = max(float(m.predict(space.encode([space.largest]))[0]) for m in models(tables, space).values())
     ran = hwnas_cli(*words("--target", "this/*", "--budget", f"{largest}ms", "--front", tmp_path / "front", "--json"))

@@ -40,6 +40,8 @@ RECIPES = [
     "openvino-cpu-int8",
     "torch-cpu-fp32",
 ]
+# Programs of torch alone take 5 s each in a process of their own.
+QUICK = [pytest.param(name, marks=[pytest.mark.long] if name.startswith("torch") else []) for name in RECIPES]
 # Nothing else of this environment may be imported: hwnas and what it needs is not there for whoever gets a bundle.
 ALONE = """\
 import sys
@@ -172,7 +174,7 @@ def photographs(tmp_path: Path) -> Data:
     return open_data("images", path=tmp_path / "photographs")
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", QUICK)
 def test_the_lines_go_from_a_photograph_to_the_name_of_its_class(name: str, make: Make, photographs: Data) -> None:
     """The input is bit for bit what hwnas computes from the file, and so is the class."""
     bundle = make(name, transform=photographs.transform(24))
@@ -325,7 +327,7 @@ def test_the_lines_run_in_an_environment_of_their_own(name: str, make: Make, tmp
     check(bundle, done)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", QUICK)
 def test_lines_with_steps_in_the_program_agree_with_the_plain_bundle(
     name: str, make: Make, photographs: Data, tmp_path: Path
 ) -> None:

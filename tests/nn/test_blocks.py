@@ -51,7 +51,9 @@ def test_macs_params_and_shapes_are_those_of_the_modules(name: str) -> None:
         assert counted(module, op.input, op.inputs) == (op.macs, op.params, op.output), op.key
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name == "darts" else []) for name in SPACES]
+)
 def test_macs_and_params_of_whole_networks(name: str) -> None:
     space = make_space(name)
     archs = [space.largest, *space.decode(space.sample(2, seed=0))]

@@ -403,6 +403,7 @@ def test_a_series_is_hidden_and_shown(desk):
     assert traces.count() == before
 
 
+@pytest.mark.long
 @needs_chromium
 def test_readable_on_a_phone(several, opened):
     shown = opened(several, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
@@ -421,6 +422,7 @@ def test_readable_on_a_phone(several, opened):
     assert wide == 0
 
 
+@pytest.mark.long
 @needs_chromium
 def test_dark_by_the_system_and_by_the_button(run, opened):
     shown = opened(run, color_scheme="dark")

@@ -119,6 +119,7 @@ def saved_bytes(net: MixedNet, paths: Paths) -> int:
     return total
 
 
+@pytest.mark.long
 def test_what_a_step_keeps_in_memory() -> None:
     generator = torch.Generator().manual_seed(0)
     twice = NasBench201(name="nasbench201-tiny", channels=16, cells=2, classes=10, in_channels=1)
@@ -312,7 +313,10 @@ def test_gradients_of_a_quadratic_problem() -> None:
 # -- searches ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", METHODS)
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(name, marks=[pytest.mark.long] if name == "darts-second-order" else []) for name in METHODS],
+)
 def test_every_method_ends_with_a_network_near_its_target(strategy: str, digits: Data, tmp_path: Path) -> None:
     constraints = wanted(CELLS)
     found = search_differentiable(constraints, digits, strategy, QUICK, folder=tmp_path)

@@ -75,7 +75,7 @@ def check_front(problem: Problem, codes: Codes) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.usefixtures("held")
 def test_what_is_found_is_what_brute_force_finds(
     small: Space, seed: int, count: int, make_gain: MakeSum, make_cost: MakeSum, brute_force: BruteForce

@@ -9,14 +9,14 @@ import sys
 import pytest
 
 PROGRAM = """
-import atexit, os, subprocess, sys, time
+import atexit, os, signal, subprocess, sys, time
 from hwnas.training.signals import end_together
 
 atexit.register(os.abort)  # as a thread that is still in a call when the interpreter is finalised
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 end_together([child])
-signal_of = __import__("signal")
-signal_of.signal(signal_of.SIGTERM, signal_of.default_int_handler)
+for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started the tests with SIGINT ignored
+    signal.signal(number, signal.default_int_handler)
 print("ready", flush=True)
 try:
     time.sleep(600)
