@@ -86,7 +86,7 @@ def bench(
         if answer.budget_ms is not None:
             typer.echo(verdict(answer.measured_ms, answer.budget_ms, too_noisy=answer.too_noisy))
         for name, value in answer.budgets.items():
-            typer.echo(budget_words(name, value, answer.over_budgets[name]))
+            typer.echo(budget_words(name, value, answer.over_budgets[name], too_noisy=answer.too_noisy))
     if answer.too_noisy:
         noise = (
             f"the machine was too noisy (spread {answer.spread:.1%}); close other programs and time the bundle again: "

@@ -76,8 +76,8 @@ def sweep(
         elif accepted := [one for one in answer.recipes if one.refused is None]:
             least = min(accepted, key=lambda one: one.lost)
             typer.echo(
-                f"picked: none; every recipe loses more than {max_drop:g} points, {_recipe(least.target)} the "
-                f"least, {least.lost * 100:.2f}"
+                f"picked: none; every recipe {'that is not refused ' if len(accepted) < len(answer.recipes) else ''}"
+                f"loses more than {max_drop:g} points, {_recipe(least.target)} the least, {least.lost * 100:.2f}"
             )
         else:
             typer.echo("picked: none; every recipe is refused")

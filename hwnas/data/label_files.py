@@ -19,6 +19,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
 }
 _SHOWN = 20  # wrong lines that a message lists
+_LARGEST = 1e12  # of a share, so that sums are finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,8 @@ def read_labels(file: Path, *, splits: bool) -> Labels:
     try:
         with file.open(encoding="utf-8-sig", newline="") as text:
             reader = csv.DictReader(text)
-            columns = list(reader.fieldnames or [])
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the labels {file}: {error}") from error
@@ -72,8 +74,14 @@ def read_labels(file: Path, *, splits: bool) -> Labels:
             f"{file} has the columns {some(columns)}; its first line should be file,label or file,label,split, or for "
             "shares of several classes file and the name of each class, such as file,cat,dog"
         )
-    if len(set(columns)) < len(columns):
-        raise DataError(f"{file} has two columns of one name: {some(columns)}")
+    if classes is not None:
+        if unnamed := [number for number, name in enumerate(columns, start=1) if not name or not name.isprintable()]:
+            raise DataError(
+                f"column {unnamed[0]} of {file} has no readable name, but each column of shares is a class; remove it, "
+                "or name it (pandas writes no index with to_csv(index=False))"
+            )
+        if len(set(columns)) < len(columns):
+            raise DataError(f"{file} has two columns of one name: {some(columns)}")
     if ("split" in columns) != splits:
         raise DataError(
             f"{file} has no column split; add one (train, val, test), or give shares: --split 70,15,15"
@@ -127,6 +135,8 @@ def _label(name: str, row: Mapping[str, str | None]) -> tuple[str, tuple[float, 
 
 def _shared(name: str, row: Mapping[str, str | None], classes: Sequence[str]) -> tuple[str, tuple[float, ...]]:
     """The class with the largest share, and the shares."""
+    if None in row or any(row[each] is None for each in classes):
+        raise ValueError(f"the line of {name} has other cells than the first line; write decimals with a point")
     values = []
     for each in classes:
         text = (row[each] or "").strip() or "0"
@@ -134,8 +144,10 @@ def _shared(name: str, row: Mapping[str, str | None], classes: Sequence[str]) ->
             value = float(text)
         except ValueError:
             value = math.nan
-        if not 0 <= value < math.inf:
-            raise ValueError(f"the share of {each!r} in {name} is {text!r}; it should be a number of at least 0")
+        if not 0 <= value <= _LARGEST:
+            raise ValueError(
+                f"the share of {each!r} in {name} is {text!r}; it should be a number from 0 to {_LARGEST:g}"
+            )
         values.append(value)
     if not (total := math.fsum(values)):
         raise ValueError(f"{name} has no label: all its shares are 0")

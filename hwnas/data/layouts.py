@@ -200,6 +200,8 @@ def _from_csv(file: Path, options: DataOptions, skip: Collection[str]) -> tuple[
     """
     labels = read_labels(file, splits=options.split is None)
     entries = [entry for entry in labels.entries if printable(entry.file) not in skip]
+    if not entries:
+        raise DataError(f"{file} lists no images" + (", apart from those that are left out" if labels.entries else ""))
     classes = labels.classes
     if classes is None:
         named = {entry.label for entry in entries}
@@ -215,7 +217,8 @@ def _from_csv(file: Path, options: DataOptions, skip: Collection[str]) -> tuple[
     if "train" not in found or len(found) == 1:
         raise DataError(f"{file} has only the split {some(sorted(found))}; it needs train, and val or test or both")
     if untrained := [label for label, each in found["train"].items() if not each]:
-        raise DataError(f"{file} has no training images of {some(untrained)}; each class needs some")
+        largest = " (a class whose share is the largest)" if shares else ""
+        raise DataError(f"{file} has no training images of {some(untrained)}; each class needs some{largest}")
     return found, shares
 
 

@@ -165,7 +165,8 @@ def deployed_parity(
         arch: the network.
         evaluator: defines the images.
         recipe: the recipe with the limits of parity.
-        journal: record of results, by arch, recipe and version of the runtime; those in it are not computed again.
+        journal: record of results, by arch, recipe and version of the runtime; those in it are not computed again. A
+            refused one is not recorded: another host or version of hwnas may accept it.
         lowered: returns the torch network and its program, or its file; called if the journal has no result.
         progress: callback, invoked after every batch.
 
@@ -193,7 +194,7 @@ def deployed_parity(
             classes=evaluator.data.classes,
             progress=progress,
         )
-        journal.record(key, {**report.model_dump(), "refused": why})
-    entry = dict(journal.entries[key])
-    refused = entry.pop("refused", None)
-    return ParityReport.model_validate(entry), refused
+        if why:
+            return report, why
+        journal.record(key, report.model_dump())
+    return ParityReport.model_validate(journal.entries[key]), None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NOISY = ", but the machine was too noisy for the figure to be trusted"
+
 
 def over_budget(measured_ms: float, budget_ms: float) -> float:
     """Share by which a latency exceeds its budget (0.1: 10% over); negative or 0 within it."""
@@ -24,4 +26,4 @@ def verdict(measured_ms: float, budget_ms: float, *, too_noisy: bool = False) ->
         if over > 0
         else f"within the budget of {budget_ms:.4g} ms, {share} below it"
     )
-    return found + (", but the machine was too noisy for the figure to be trusted" if too_noisy else "")
+    return found + (NOISY if too_noisy else "")

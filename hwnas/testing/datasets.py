@@ -32,7 +32,13 @@ class DatasetSuite:
 
     @pytest.mark.parametrize("side", SIDES)
     def test_shapes_types_and_labels(self, data: Data, side: int) -> None:
-        batches = [data.train_batch(0, _COUNT, side, seed=0)]
+        images, targets = data.train_batch(0, _COUNT, side, seed=0)
+        if targets.dim() == 2:  # shares of several classes
+            assert (targets.dtype, targets.shape[1]) == (torch.float32, len(data.classes))
+            assert (targets >= 0).all()
+            assert torch.allclose(targets.sum(dim=1), torch.ones(len(targets)))
+            targets = targets.argmax(dim=1)
+        batches = [(images, targets)]
         batches += [next(data.batches(split, side, limit=_COUNT)) for split in get_args(Split)]
         for x, y in batches:
             assert x.shape == (len(y), data.in_channels, side, side)

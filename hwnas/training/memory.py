@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 _PROBE = 2  # images; BN needs more than one
-# oneDNN reports failed allocations without a reason. With less free memory than this, memory is the reason.
+# oneDNN reports failed allocations without a reason. With less free memory than this, or than half of what the process
+# uses, memory is taken to be the reason.
 _UNEXPLAINED = ("could not create a primitive", "could not create a memory", "could not execute a primitive")
 _LITTLE = 2**28  # bytes
 _MARGIN = 0.8  # fraction of the free memory; the rest is for activation gradients and library workspaces
@@ -22,7 +23,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     said = str(error)
     if any(text in said for text in _UNEXPLAINED):
         free = free_bytes(torch.device("cpu"))
-        return free is not None and free < _LITTLE
+        return free is not None and free < max(_LITTLE, _used_bytes() // 2)
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said
 
 
@@ -54,6 +55,14 @@ def fitting_batch(forward: Callable[[Tensor], Tensor], images: Tensor, weights: 
     del kept
     fitting = int(_MARGIN * free / per_image)
     return 1 << fitting.bit_length() - 1 if fitting else 0
+
+
+def _used_bytes() -> int:
+    """Resident memory of this process; 0 if the system does not report it."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def free_bytes(device: torch.device) -> int | None:

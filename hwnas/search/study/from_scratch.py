@@ -154,6 +154,7 @@ class FromScratch:
                 **self.config.facts(self.seed),
                 "precision": precision_of(self.fabric),
                 "study": self.study,
+                **({} if self.metric is TOP1 else {"metric": self.metric.identity}),
                 "validation_accuracy": figures.value,
                 "figures": figures.model_dump(mode="json"),
             }
