@@ -12,6 +12,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 _LOWEST = 3  # classes of low recall that `ClassificationFigures.words` names
 
 
+def metric_suffix(metric: str) -> str:
+    """What follows a value in a sentence: the name of its metric; nothing for top-1 accuracy."""
+    return "" if metric == "top1" else f" {metric}"
+
+
 class Interval(Spec):
     """A 95% confidence interval of a share."""
 
@@ -95,8 +100,9 @@ class ClassificationFigures(Spec):
     @property
     def words(self) -> str:
         """The metric with its interval, the baseline, and the recall of the class of the metric or of the worst."""
-        of = "" if self.metric == "top1" else f" {self.metric}"
-        parts = [f"{self.value:.2%}{of} on {self.images} images (95% interval {self.interval.words})"]
+        parts = [
+            f"{self.value:.2%}{metric_suffix(self.metric)} on {self.images} images (95% interval {self.interval.words})"
+        ]
         if self.metric != "top1":
             parts.append(f"top-1 accuracy {self.accuracy:.2%}")
         constant = f"{self.majority!r} for every image:"

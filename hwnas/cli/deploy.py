@@ -101,9 +101,11 @@ def _print_table(answer: SweepAnswer) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from hwnas.accuracy.figures import metric_suffix
+
     first = answer.recipes[0]
     images, accuracy = first.parity.images, first.parity.torch_accuracy
-    of = "" if first.parity.metric == "top1" else f" {first.parity.metric}"
+    of = metric_suffix(first.parity.metric)
     typer.echo(f"{answer.device}: {accuracy:.2%}{of} in torch on {images} validation images")
     table = Table(box=None, pad_edge=False)
     table.add_column("recipe", no_wrap=True)

@@ -31,6 +31,7 @@ def export(
 ) -> None:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle."""
     from hwnas import workflows
+    from hwnas.accuracy.figures import metric_suffix
 
     with shown_progress() as progress:
         bundle = workflows.export(
@@ -50,8 +51,8 @@ def export(
     if as_json:
         options.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})
     else:
-        of = "" if manifest.parity.metric == "top1" else f" {manifest.parity.metric}"
         typer.echo(
-            f"{manifest.accuracy:.2%}{of} on {manifest.parity.images} test images, largest difference of a logit "
+            f"{manifest.accuracy:.2%}{metric_suffix(manifest.parity.metric)} on "
+            f"{manifest.parity.images} test images, largest difference of a logit "
             f"{manifest.parity.max_abs_error:.2e}, {predicted}: {out}"
         )

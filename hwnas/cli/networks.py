@@ -25,13 +25,14 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: P
         supernet: the folder with its weights.
         tables: folder of latency tables, if it is not the catalog's.
     """
+    from hwnas.accuracy.figures import metric_suffix
+
     budgets = ", ".join(
         f"{answer.predicted[name]:.4g} of {budget:.4g} {'ms ' if '/' in name else ''}on {name}"
         for name, budget in answer.budgets.items()
     )
     sources = ", ".join(sorted(set(answer.latency_sources.values())))
-    of = "" if answer.metric == "top1" else f" {answer.metric}"
-    yield f"{answer.validation_accuracy:.2%}{of} on validation, predicted {budgets}" + (
+    yield f"{answer.validation_accuracy:.2%}{metric_suffix(answer.metric)} on validation, predicted {budgets}" + (
         f" (latencies of ops: {sources})" if sources else ""
     )
     if answer.figures:

@@ -10,6 +10,11 @@ def over_budget(measured_ms: float, budget_ms: float) -> float:
     return measured_ms / budget_ms - 1
 
 
+def share_words(over: float) -> str:
+    """The size of a share, at least with tenths of a percent: above the budget must not read as 0% above it."""
+    return f"{abs(over):.0%}" if abs(over) >= 0.01 else f"{abs(over):.1%}"
+
+
 def verdict(measured_ms: float, budget_ms: float, *, too_noisy: bool = False) -> str:
     """Whether a latency is within its budget, in words: ``within the budget of 0.8 ms, 12% below it``.
 
@@ -19,8 +24,7 @@ def verdict(measured_ms: float, budget_ms: float, *, too_noisy: bool = False) ->
         too_noisy: the machine was too noisy for the measurement to be trusted.
     """
     over = over_budget(measured_ms, budget_ms)
-    # At least a tenth of a percent: a latency above the budget must not read as 0% above it.
-    share = f"{abs(over):.0%}" if abs(over) >= 0.01 else f"{abs(over):.1%}"
+    share = share_words(over)
     found = (
         f"OVER THE BUDGET of {budget_ms:.4g} ms by {share}"
         if over > 0

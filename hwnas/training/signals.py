@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import signal
@@ -53,8 +52,12 @@ def end_together(children: list[subprocess.Popen[bytes]]) -> None:
         if signalled:
             logging.shutdown()
             for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):  # its reader has ended
+                try:
                     stream.flush()
+                except BrokenPipeError:
+                    pass  # whoever read it has ended
+                except (OSError, ValueError) as error:
+                    os.write(2, f"cannot write the rest of the output: {error}\n".encode())
             os._exit(128 + signalled[0])
 
     threading.Thread(target=watch, name="signals", daemon=True).start()

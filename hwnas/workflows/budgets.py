@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hwnas.deploy.benchmark import Benchmark
-from hwnas.deploy.verdict import NOISY
+from hwnas.deploy.verdict import NOISY, share_words
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.search.objectives import check_budget_text
 from hwnas.timing import runs_for
@@ -70,7 +70,7 @@ def over_budgets(result: Benchmark, budgets: Mapping[str, float]) -> dict[str, f
 
 def budget_words(name: str, budget: float, over: float, *, too_noisy: bool = False) -> str:
     """``p95 within its budget of 1.2 ms, 12% below it``."""
-    share, unit = f"{abs(over):.0%}" if abs(over) >= 0.01 else f"{abs(over):.1%}", "" if name == THROUGHPUT else " ms"
+    share, unit = share_words(over), "" if name == THROUGHPUT else " ms"
     side = "above" if name == THROUGHPUT else "below"
     found = (
         f"{name} MISSES ITS BUDGET of {budget:.4g}{unit} by {share}"

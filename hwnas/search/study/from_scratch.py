@@ -121,9 +121,13 @@ class FromScratch:
             "precision": precision_of(self.fabric),
             "seed": self.seed,
             "validation images": self.images,
-            # Left out for top-1 accuracy, so that studies of older versions resume.
-            **({} if self.metric is TOP1 else {"metric": self.metric.identity}),
+            **self._metric_facts,
         }
+
+    @property
+    def _metric_facts(self) -> dict[str, JsonValue]:
+        """Empty for top-1 accuracy, so that studies of older versions resume."""
+        return {} if self.metric is TOP1 else {"metric": self.metric.identity}
 
     @property
     def kept(self) -> SupernetFacts | None:
@@ -154,7 +158,7 @@ class FromScratch:
                 **self.config.facts(self.seed),
                 "precision": precision_of(self.fabric),
                 "study": self.study,
-                **({} if self.metric is TOP1 else {"metric": self.metric.identity}),
+                **self._metric_facts,
                 "validation_accuracy": figures.value,
                 "figures": figures.model_dump(mode="json"),
             }
