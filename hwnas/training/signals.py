@@ -55,7 +55,7 @@ def end_together(children: list[subprocess.Popen[bytes]]) -> None:
                 try:
                     stream.flush()
                 except BrokenPipeError:
-                    pass  # whoever read it has ended
+                    pass  # its reader has ended
                 except (OSError, ValueError) as error:
                     os.write(2, f"cannot write the rest of the output: {error}\n".encode())
             os._exit(128 + signalled[0])
