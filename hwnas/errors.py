@@ -2,7 +2,7 @@
 
 ::
 
-    HwnasError                    a user can act on it: one message, exit code 2, no traceback
+    HwnasError                    a user can act on it: one message, no traceback, exit code 2 (TooNoisy: 1)
     ├── SpecError                 a TOML or JSON file is invalid
     ├── UnknownName               no device, recipe, space, variable ... has that name
     ├── InvalidValue              an argument is invalid
@@ -21,6 +21,8 @@
     ├── TrainingDiverged          a loss is NaN or infinite
     ├── OutOfMemory               a batch or a program does not fit into the memory
     ├── ProcessLost               one of a training's processes ended before the others
+    ├── MachineError              a machine cannot be reached, or is not the one that a target names
+    ├── ProgramCrashed            a program ended the process that ran it
     ├── GraphError                a lowered graph is not accepted by its runtime
     ├── ParityError               the outputs of the lowered network differ from those of the original
     ├── BundleError               a bundle is incomplete or was changed
@@ -32,6 +34,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 
 def some(names: Sequence[str], most: int = 20) -> str:
@@ -41,7 +44,13 @@ def some(names: Sequence[str], most: int = 20) -> str:
 
 
 class HwnasError(Exception):
-    """An error that the user can act on. Messages say what was wrong, the value, what is valid, and what helps."""
+    """An error that the user can act on. Messages say what was wrong, the value, what is valid, and what helps.
+
+    Attributes:
+        exit_code: of the command line.
+    """
+
+    exit_code: ClassVar[int] = 2
 
 
 class SpecError(HwnasError):
@@ -81,7 +90,9 @@ class MissingOp(TableError):
 
 
 class TooNoisy(HwnasError):
-    """Timings vary too much to be trusted."""
+    """Timings vary too much to be trusted. The same command may succeed on a quiet machine."""
+
+    exit_code = 1
 
 
 class InfeasibleBudget(HwnasError):
@@ -137,6 +148,22 @@ class OutOfMemory(HwnasError):
 
 class ProcessLost(HwnasError):
     """One of a training's processes ended before the others."""
+
+
+class MachineError(HwnasError):
+    """A machine cannot be reached, lacks something, is in use, or is not the one that a target names."""
+
+
+class ProgramCrashed(HwnasError):
+    """A program ended the process that ran it, e.g. because its runtime aborted.
+
+    Attributes:
+        program: name of the program.
+    """
+
+    def __init__(self, message: str, program: str) -> None:
+        super().__init__(message)
+        self.program = program
 
 
 class GraphError(HwnasError):

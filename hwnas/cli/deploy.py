@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli import options
+from hwnas.errors import TooNoisy
 from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
@@ -81,14 +82,16 @@ def sweep(
             )
         else:
             typer.echo("picked: none; every recipe is refused")
-        for one in answer.recipes:
-            if one.too_noisy:
-                within = "within a round already" if one.unsteady else f"the two rounds differ by {one.repeat:.1%}"
-                typer.echo(
-                    f"warning: the machine was too noisy for {_recipe(one.target)}: {within}. Do not trust its "
-                    "latency; close other programs and sweep again",
-                    err=True,
-                )
+    noisy = [
+        f"{_recipe(one.target)}: {'within a round' if one.unsteady else f'the two rounds differ by {one.repeat:.1%}'}"
+        for one in answer.recipes
+        if one.too_noisy
+    ]
+    if noisy:
+        raise TooNoisy(
+            f"the machine was too noisy for {'; '.join(noisy)}. These latencies cannot be trusted, nor can the pick: "
+            "close other programs, and run the same command again: it repeats what was too noisy"
+        )
     if not answer.picked:
         raise typer.Exit(1)
 

@@ -9,17 +9,20 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from hwnas.affinity import allowed_cores, cores_text
-from hwnas.cli import options
+from hwnas.cli import connections, options
 from hwnas.errors import InvalidValue, OutputError, SpecError
 from hwnas.files.atomic import write_whole
 from hwnas.files.spec import read_spec, toml_text
 from hwnas.targets import catalog
 from hwnas.targets.device import Device, DeviceKind, Hardware, checked_name
-from hwnas.targets.host import detect_host
+from hwnas.targets.host import Host, detect_host
 from hwnas.targets.quota import cpu_quota
 from hwnas.targets.topology import choose_cores, read_topology
 
-app = typer.Typer(help="List, show, detect and check devices.", no_args_is_help=True)
+app = typer.Typer(help="List, show, detect and check devices, and connect to them.", no_args_is_help=True)
+app.command()(connections.connect)
+app.command()(connections.connections)
+app.command()(connections.disconnect)
 
 Name = Annotated[str, typer.Argument(help="Name of a device; 'this' is the present host.", metavar="NAME")]
 
@@ -82,14 +85,21 @@ def detect(
         bool,
         typer.Option("--measure-peaks", help="Measure the CPU's peak figures for roofline estimates."),
     ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(help="Name of a connection (hwnas devices connect): detect that machine, and name it so."),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Print a spec of the present host."""
+    """Print a spec of the present host, or of a machine at the end of a connection."""
     if kind not in get_args(DeviceKind):
         raise InvalidValue(f"--kind is {kind!r}; it should be one of: {', '.join(get_args(DeviceKind))}")
     if measure_peaks and kind != "cpu":
         raise InvalidValue(f"--measure-peaks measures the CPU, but --kind is {kind!r}; omit one of them")
-    host = detect_host()
+    if on and (measure_peaks or kind != "cpu"):
+        raise InvalidValue("--on detects the CPU of another machine: omit --measure-peaks and --kind")
+    host = _host(on)
+    name = name or (None if out else on)
     nameless = kind == "cpu" and not host.recognisable and not (name or out)
     if nameless and save:
         raise InvalidValue(f"{host.unrecognised}: give it a name, e.g. --save --name my-machine")
@@ -131,6 +141,20 @@ def check(name: Name, as_json: options.AsJson = False) -> None:
         typer.echo(f"This host is {device.name}.")
     if differences:
         raise typer.Exit(1)
+
+
+def _host(on: str | None) -> Host:
+    """This host, or the machine at the end of a connection.
+
+    Raises:
+        UnknownName: there is no such connection.
+        MachineError: the machine cannot be reached.
+    """
+    if on is None:
+        return detect_host()
+    from hwnas.machines.connections import machine_named
+
+    return machine_named(on).host()
 
 
 def _named(device: Device, name: str | None, out: Path | None, *, save: bool) -> Device:

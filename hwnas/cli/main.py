@@ -101,11 +101,12 @@ def _verb(**options: object) -> object:
 
 
 def _ended(run: Callable[..., object], **options: object) -> object:
-    """The result of a call; 2 with a message, if it raises an error that a user can act on."""
+    """The result of a call; an exit code with a message, if it raises an error that a user can act on."""
     try:
         return run(**options)
     except HwnasError as error:
-        said = str(error)
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     except OSError as error:
         said = f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
     except MemoryError as error:
@@ -123,7 +124,7 @@ def _ended(run: Callable[..., object], **options: object) -> object:
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 2 after a user's error, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run the command line: exit code 0, 2 after a user's error, 1 on a machine too noisy for timing, 130 after Ctrl-C, 143 after SIGTERM."""
     streams.take_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     for words in filter(None, (drop_binding(), drop_ranks())):

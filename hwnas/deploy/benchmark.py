@@ -1,20 +1,23 @@
-"""Re-benchmark: a bundle's latency, measured by the protocol of its prediction."""
+"""Re-benchmark: a bundle's latency, measured by the protocol and the estimator of its prediction."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hwnas.deploy.bundle import Bundle
 from hwnas.deploy.verdict import over_budget
 from hwnas.deploy.verification import check_outputs
 from hwnas.errors import InvalidValue
-from hwnas.files import Journal
+from hwnas.files import Journal, temporary_folder
+from hwnas.lowering import Program
+from hwnas.machines import LocalMachine, Machine
 from hwnas.progress import Progress, silent
-from hwnas.targets import Device, Recipe
-from hwnas.timing import Measurement, require_cores, runs_for, time_programs
+from hwnas.targets import Recipe, Target
+from hwnas.timing import Measurement, runs_for
+from hwnas.timing.among import Among, Reference, Time, time_among
 from hwnas.timing.protocol import Protocol, usual
 
 
@@ -24,15 +27,20 @@ class Benchmark:
 
     Attributes:
         target: the measured device and the recipe.
-        measured_ms, p50_ms, p90_ms: quantiles; `measured_ms` is p25, which predictions refer to.
+        measured_ms: latency on the quiet machine: p25 of calm visits without drift, which predictions refer to.
+        p50_ms, p90_ms: quantiles of all runs.
         p95_ms, p99_ms: quantiles; None with fewer than 200 and 1,000 timed runs (`hwnas.timing.runs_for`).
         runs: number of timed runs.
         images_per_s: throughput of one stream, i.e. one run after the other: images of a run over its mean time.
         batch: images of a run.
-        predicted_ms: from the manifest; None for a bundle without a prediction.
-        relative_error: measured over predicted, minus 1; None likewise.
+        predicted_ms: from the manifest, at the machine's speed in the profile; None for a bundle without a prediction.
+        speed: of the machine now, relative to its speed in the profile, by the bundle's reference programs; None
+            without them.
+        expected_ms: the prediction at that speed; equal to `predicted_ms` if the speed is not known.
+        relative_error: measured over expected, minus 1; None without a prediction.
         budget_ms: from the manifest.
-        spread, too_noisy: stability of the machine.
+        spread: stability of the machine (`hwnas.timing.Measurement.spread`).
+        too_noisy: whether the machine was too noisy for the figures to be trusted.
         cores: logical cores of the measurement, e.g. ``4-5``; empty if the system cannot pin threads.
         cores_note: caveats about them: shared physical cores, several kinds; empty if none.
     """
@@ -47,6 +55,8 @@ class Benchmark:
     images_per_s: float
     batch: int
     predicted_ms: float | None
+    speed: float | None
+    expected_ms: float | None
     relative_error: float | None
     budget_ms: float | None
     spread: float
@@ -62,63 +72,84 @@ class Benchmark:
 
 def bench(
     bundle: Bundle,
-    device: Device,
+    target: Target,
     *,
+    machine: Machine | None = None,
     protocol: Protocol | None = None,
     runs: int | None = None,
     progress: Progress = silent,
 ) -> Benchmark:
-    """Time a bundle on this host, after checking its outputs on the recorded example.
+    """Time a bundle among its reference programs, after checking its outputs on the recorded example.
 
     Args:
         bundle: an opened bundle.
-        device: the device of this host.
+        target: the machine's device and the bundle's recipe.
+        machine: where it is timed; the present host if None.
         protocol: the timing protocol; the default for networks if None.
         runs: least number of timed runs: sessions are added until there are as many; those of the protocol if None.
         progress: callback, invoked after every visit.
 
     Raises:
-        BundleError: its program cannot be run, or its outputs differ on this host.
-        InvalidValue: the number of runs is not positive; this process does not have the cores that its recipe needs.
-        RuntimeUnavailable: its runtime cannot run on this host.
+        BundleError: its program cannot be run, or its outputs differ on the machine.
+        InvalidValue: the number of runs is not positive; the machine does not have the cores that its recipe needs.
+        RuntimeUnavailable: its runtime cannot run on the machine.
+        TooNoisy: the figures cannot be trusted.
     """
-    recipe: Recipe = bundle.manifest.recipe
+    recipe: Recipe = target.recipe
     if runs is not None and runs < 1:
         raise InvalidValue(f"the number of timed runs must be positive, not {runs}; p99 needs {runs_for(0.99):,}")
-    require_cores(recipe)
-    check_outputs(bundle)
+    machine = machine or LocalMachine()
+    machine.cores(recipe)  # raises before the outputs are computed
+    check_outputs(bundle, machine)
     protocol = protocol or usual().networks
-    with TemporaryDirectory() as folder, Journal(Path(folder) / "visits.jsonl", {}) as journal:
+    with temporary_folder("a benchmark") as folder, Journal(folder / "visits.jsonl", {}) as journal:
         while True:
-            measured = time_programs(
-                {"bundle": bundle.compiled}, recipe, protocol, journal=journal, what="timing", progress=progress
-            )
-            if runs is None or measured.runs("bundle") >= runs:
+
+            def time(programs: Mapping[str, Program | Path], protocol: Protocol = protocol) -> Measurement:
+                return machine.time(
+                    programs, recipe, protocol, reference="bundle", journal=journal, what="timing", progress=progress
+                )
+
+            found = bench_among({"bundle": bundle.compiled}, bundle, time)
+            measured, copies = found.measured, found.copies["bundle"]
+            if runs is None or measured.runs(copies) >= runs:
                 break
             # The journal has the visits so far, so only the added sessions are timed.
-            sessions = math.ceil(runs / (measured.runs("bundle") / measured.passes) / protocol.session_passes)
+            sessions = math.ceil(runs / (measured.runs(copies) / measured.passes) / protocol.session_passes)
             sessions = max(sessions, measured.passes // protocol.session_passes + 1)
             protocol = replace(protocol, min_sessions=sessions, max_sessions=max(sessions, protocol.max_sessions))
-    return summarise(bundle, device, measured, "bundle")
+    measured.require_steady()
+    return summarise(bundle, target, found, "bundle")
 
 
-def summarise(bundle: Bundle, device: Device, measured: Measurement, name: str) -> Benchmark:
+def bench_among(programs: Mapping[str, Path], bundle: Bundle, time: Time) -> Among:
+    """Time programs among the reference programs of a bundle (`hwnas.timing.among.time_among`)."""
+    references = {path.name: Reference(program=path, profiled_ms=ms) for path, ms in bundle.references.items()}
+    return time_among(programs, references, time)
+
+
+def summarise(bundle: Bundle, target: Target, found: Among, name: str) -> Benchmark:
     """The benchmark of a bundle from a measurement that includes it as `name`."""
-    p25, p50, p90 = (measured.quantile_ms(name, q) for q in (0.25, 0.5, 0.9))
-    predicted_ms = bundle.manifest.predicted_ms
+    measured, copies, manifest = found.measured, found.copies[name], bundle.manifest
+    p25 = found.p25_ms(name)
+    p50, p90 = (measured.quantile_ms(copies, q) for q in (0.5, 0.9))
+    predicted_ms = manifest.predicted_ms
+    expected_ms = None if predicted_ms is None else found.expected_ms(predicted_ms)
     return Benchmark(
-        target=f"{device.name}/{bundle.manifest.recipe.name}",
+        target=target.name,
         measured_ms=p25,
         p50_ms=p50,
         p90_ms=p90,
-        p95_ms=measured.tail_ms(name, 0.95),
-        p99_ms=measured.tail_ms(name, 0.99),
-        runs=measured.runs(name),
-        images_per_s=1e3 * bundle.manifest.recipe.batch / measured.mean_ms(name),
-        batch=bundle.manifest.recipe.batch,
+        p95_ms=measured.tail_ms(copies, 0.95),
+        p99_ms=measured.tail_ms(copies, 0.99),
+        runs=measured.runs(copies),
+        images_per_s=1e3 * manifest.recipe.batch / measured.mean_ms(copies),
+        batch=manifest.recipe.batch,
         predicted_ms=predicted_ms,
-        relative_error=None if predicted_ms is None else p25 / predicted_ms - 1,
-        budget_ms=bundle.manifest.budget_ms,
+        speed=found.speed,
+        expected_ms=expected_ms,
+        relative_error=None if expected_ms is None else p25 / expected_ms - 1,
+        budget_ms=manifest.budget_ms,
         spread=measured.spread,
         too_noisy=measured.too_noisy,
         cores=measured.held.text,

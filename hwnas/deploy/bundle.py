@@ -68,6 +68,11 @@ class Bundle:
         return engine if engine.name in self.manifest.files else self.program
 
     @property
+    def references(self) -> dict[Path, float]:
+        """File of each reference program -> its latency in the profile, in milliseconds."""
+        return {self.folder / name: profiled_ms for name, profiled_ms in self.manifest.references.items()}
+
+    @property
     def form_is_known(self) -> bool:
         """Whether hwnas checks the content of the opened file, not only its hash."""
         return self.compiled.suffix in _CHECKS
@@ -210,8 +215,9 @@ def open_bundle(folder: Path) -> Bundle:
             )
     bundle = Bundle(folder, manifest, folder / manifest.program)
     bundle.example()
-    if check := _CHECKS.get(bundle.program.suffix):
-        check(bundle.program.read_bytes(), str(bundle.program))
+    for path in (bundle.program, *bundle.references):
+        if check := _CHECKS.get(path.suffix):
+            check(path.read_bytes(), str(path))
     return bundle
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
 from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
 from hwnas.errors import InvalidValue
+from hwnas.files import temporary_folder, write_whole
 from hwnas.latency import LatencyModel
-from hwnas.lowering import Program, form_of
+from hwnas.lowering import Form, Program, form_of
+from hwnas.profiling.references import references_for
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session, session_class
 from hwnas.spaces import Arch, Domain
@@ -105,7 +107,9 @@ def export(
     image, _ = next(iter(sample))
     x = np.ascontiguousarray(image.numpy())
     codes = space.encode([arch])
-    with open_session(program, target.recipe) as session:
+    predicted_ms = float(latency.predict(latency.space.encode([arch]))[0]) if latency else None
+    with temporary_folder("an export") as temporary, open_session(program, target.recipe) as session:
+        references = _references(latency, predicted_ms, form, temporary, progress)
         y = session.run(x.repeat(target.recipe.batch, axis=0))[:1]
         manifest = BundleManifest(
             target=target.name,
@@ -131,7 +135,7 @@ def export(
                 meaning=f"{'probabilities' if 'softmax' in include else 'logits'}, one per class",
             ),
             example=Example(max_abs_error=tolerance(target.recipe.precision, float(np.abs(y).max()))),
-            predicted_ms=float(latency.predict(latency.space.encode([arch]))[0]) if latency else None,
+            predicted_ms=predicted_ms,
             measured_ms=None,
             budget_ms=budget_ms,
             accuracy=parity.deployed_accuracy,
@@ -139,16 +143,33 @@ def export(
             fallback=float_layers,
             macs=int(space.macs(codes)[0]),
             params=int(space.params(codes)[0]),
+            references={path.name: profiled_ms for path, profiled_ms in references.items()},
             versions={**runtime_versions(target), **session.facts()},
             files={},
         )
 
         def write(place: Path) -> Path:
             write_example(place, x, y)
+            for path in references:
+                write_whole(place / path.name, path.read_bytes())
             session.write_compiled(place)
             return form.write(program, place)
 
         return write_bundle(folder, write, manifest)
+
+
+def _references(
+    latency: LatencyModel | None, predicted_ms: float | None, form: Form, folder: Path, progress: Progress
+) -> dict[Path, float]:
+    """Files of a bundle's reference programs, named as in the bundle, and their latencies in the profile."""
+    if latency is None or predicted_ms is None:
+        return {}
+    found = {}
+    for name, reference in references_for(latency, predicted_ms, form, folder, progress).items():
+        program = reference.program
+        path = program if isinstance(program, Path) else form.write(program, folder / name)
+        found[path.rename(folder / f"reference-{name}{path.suffix}")] = reference.profiled_ms
+    return found
 
 
 def included(transform: Mapping[str, object], include: Sequence[str], recipe: Recipe) -> Included | None:

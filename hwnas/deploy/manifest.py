@@ -152,6 +152,8 @@ class BundleManifest(Spec):
         parity: agreement of its outputs with those of the torch network.
         fallback: layers that stayed in floating point because int8 cost too much accuracy.
         macs, params: of the network.
+        references: file of a reference program -> its latency in the profile, in milliseconds: timed beside the
+            bundle, they show the machine's speed. Empty without a table, and in older bundles.
         versions: of hwnas, the runtime, torch, Python and the operating system's kernel.
         files: name -> size and hash, of every file but this one.
         manifest_sha256: of this file with this entry empty.
@@ -186,6 +188,7 @@ class BundleManifest(Spec):
     fallback: list[str] = Field(default=[])
     macs: NonNegativeInt
     params: PositiveInt
+    references: dict[FileName, PositiveFloat] = Field(default={}, exclude_if=lambda references: not references)
     versions: dict[str, str]
     files: dict[FileName, FileFacts]
     manifest_sha256: str = ""
@@ -196,7 +199,7 @@ class BundleManifest(Spec):
             raise ValueError(f"files: {len(self.files)} entries; at most {MAX_FILES} are accepted")
         if len({name.casefold() for name in (*self.files, MANIFEST)}) <= len(self.files):
             raise ValueError(f"files: two names are equal on some systems, or one is called {MANIFEST}")
-        missing = [name for name in (self.program, README, INPUT, OUTPUT) if name not in self.files]
+        missing = [name for name in (self.program, README, INPUT, OUTPUT, *self.references) if name not in self.files]
         if self.files and missing:
             raise ValueError(f"files: {missing[0]!r} is not among them")
         if [self.recipe.batch, len(self.classes)] != self.output.shape or self.recipe.batch != self.input.shape[0]:

@@ -13,7 +13,16 @@ from hwnas.accuracy import Evaluator, difference_of, figures_of
 from hwnas.accuracy.evaluate import logits
 from hwnas.accuracy.metrics import TOP1, Metric, top1
 from hwnas.deploy.manifest import ParityReport
-from hwnas.errors import BundleError, GraphError, InvalidValue, OutputError, ParityError, RuntimeUnavailable, SpecError
+from hwnas.errors import (
+    BundleError,
+    GraphError,
+    InvalidValue,
+    OutputError,
+    ParityError,
+    ProgramCrashed,
+    RuntimeUnavailable,
+    SpecError,
+)
 from hwnas.files import Journal, reason_of
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
@@ -141,7 +150,7 @@ def outputs(session: Session, images: Array) -> Array:
 # Errors that affect a single recipe of several; it is then left out with the reason. They include a full disk and a
 # limit of processes: some runtimes write gigabytes and start compilers, others do not.
 OF_ONE_RECIPE = (
-    *(BundleError, GraphError, InvalidValue, OutputError, ParityError, RuntimeUnavailable, SpecError),
+    *(BundleError, GraphError, InvalidValue, OutputError, ParityError, ProgramCrashed, RuntimeUnavailable, SpecError),
     OSError,
 )
 

@@ -21,17 +21,20 @@ from torch import nn
 from hwnas.accuracy import Evaluator
 from hwnas.affinity import allowed_cores, cores_text
 from hwnas.deploy.exporter import lower_subnet
-from hwnas.deploy.manifest import ParityReport
+from hwnas.deploy.manifest import ParityReport, tolerance
 from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
-from hwnas.errors import InvalidValue, RuntimeUnavailable
+from hwnas.errors import InvalidValue, ParityError, RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel
-from hwnas.lowering import form_of
+from hwnas.lowering import Program, form_of
+from hwnas.machines import LocalMachine, Machine
+from hwnas.profiling.references import references_for
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch
-from hwnas.targets import Target
-from hwnas.timing import time_programs
-from hwnas.timing.host import check_host, runtime_versions
+from hwnas.runtimes import open_session
+from hwnas.targets import Recipe, Target
+from hwnas.timing import Measurement
+from hwnas.timing.among import Among, Reference, time_among
 from hwnas.timing.protocol import Protocol, usual
 
 ROUNDS = 2
@@ -43,6 +46,8 @@ class Swept:
 
     Attributes:
         target: device and recipe.
+        speeds: of the machine in each round, relative to its speed in the profile of the recipe's table, by reference
+            programs; None without a table.
         parity: outputs and accuracy compared with the torch network, on the validation images.
         refused: which limits of the recipe's ``[parity]`` the outputs exceed; None if they are within all.
         size_bytes: of the program's file.
@@ -57,6 +62,7 @@ class Swept:
     refused: str | None
     size_bytes: int
     rounds_ms: tuple[float, ...]
+    speeds: tuple[float | None, ...]
     unsteady: bool
     max_disagreement: float
     predicted_ms: float | None
@@ -111,10 +117,13 @@ def sweep(
     *,
     max_drop: float = 0.005,
     latencies: Mapping[str, LatencyModel] | None = None,
+    machine: Machine | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> Sweep:
-    """Lower, check and time a network under several recipes of this host.
+    """Lower, check and time a network under several recipes of a machine.
+
+    A latency that the machine was too noisy for is not kept: the same call measures it again.
 
     Args:
         arch: the network.
@@ -124,31 +133,36 @@ def sweep(
             from them; a finished sweep is timed again.
         max_drop: largest accepted accuracy loss, as a fraction.
         latencies: target's name -> its latency model, if there is one.
+        machine: where the network is timed; the present host if None. Accuracy is measured here, and on another machine
+            the outputs of some images are compared with those here.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked during every step.
 
     Raises:
         InvalidValue: `max_drop` is not from 0 to 1.
-        TableError: the device is not this host.
-        RuntimeUnavailable: no recipe can run the network on this host; the message has the reason for each.
+        TableError: the device is not the machine.
+        RuntimeUnavailable: no recipe can run the network on the machine; the message has the reason for each.
         OutputError: a file cannot be written.
     """
     if not 0 <= max_drop <= 1:
         raise InvalidValue(f"the largest accuracy loss must be a fraction from 0 to 1, not {max_drop}")
-    protocol = protocol or usual().networks
+    protocol, machine = protocol or usual().networks, machine or LocalMachine()
     work = _work(arch, journal, targets)
     network = cache(lambda: evaluator.subnet(arch, progress=progress))
     files, parities, left_out = dict[str, Path](), dict[str, tuple[ParityReport, str | None]](), dict[str, str]()
     for target in targets:
         try:
-            files[target.name], parities[target.name] = _made(arch, evaluator, target, journal, network, work, progress)
+            files[target.name], parities[target.name] = _made(
+                arch, evaluator, target, machine, journal, network, work, progress
+            )
         except OF_ONE_RECIPE as error:
             left_out[target.name] = told(error)
-    rounds = list[dict[str, tuple[float, bool]]]()
+    rounds = list[dict[str, _Round]]()
     if made := [target for target in targets if target.name in parities]:
-        how = {"protocol": asdict(protocol), "allowed": cores_text(allowed_cores())}
+        how = {"protocol": asdict(protocol), "allowed": cores_text(allowed_cores()), "estimator": 2}
         with Journal(work / "times.jsonl", how) as times:
-            rounds += [_timed(made, files, times, number, protocol, left_out, progress) for number in range(ROUNDS)]
+            timing = _Timing(machine, protocol, times, files, latencies or {}, progress)
+            rounds += [timing.round(made, arch, number, left_out) for number in range(ROUNDS)]
     usable = [target for target in made if target.name not in left_out]
     if not usable:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "there is none of its kind"
@@ -162,8 +176,9 @@ def sweep(
             parity=parities[name][0],
             refused=parities[name][1],
             size_bytes=files[name].stat().st_size,
-            rounds_ms=tuple(times[name][0] for times in rounds),
-            unsteady=any(times[name][1] for times in rounds),
+            rounds_ms=tuple(times[name].p25_ms for times in rounds),
+            speeds=tuple(times[name].speed for times in rounds),
+            unsteady=any(times[name].too_noisy for times in rounds),
             max_disagreement=protocol.max_disagreement,
             predicted_ms=float(model.predict(model.space.encode([arch]))[0]) if model else None,
         )
@@ -182,6 +197,7 @@ def _made(
     arch: Arch,
     evaluator: Evaluator,
     target: Target,
+    machine: Machine,
     journal: Journal,
     network: Callable[[], nn.Module],
     work: Path,
@@ -196,50 +212,103 @@ def _made(
         ParityError: an output is not finite.
         OutputError, OSError: a file cannot be written.
     """
-    check_host(target)
+    machine.check(target)
     recipe, form = target.recipe, form_of(target.recipe)
     # The recipe's hash excludes settings that change the program but not the times of its ops.
     asked = recipe.model_dump(mode="json", exclude={"schema_", "description", "parity"})
-    folder = work / f"{recipe.name}-{_short_hash([asked, runtime_versions(target)])}"
+    folder = work / f"{recipe.name}-{_short_hash([asked, machine.versions(target)])}"
     path = folder / form.filename
     if not path.is_file():
         progress(f"lowering for {recipe.name}", 0, 1)
         form.write(lower_subnet(network(), evaluator, arch, recipe), folder)
         progress(f"lowering for {recipe.name}", 1, 1)
+    _check_there(arch, evaluator, recipe, path, machine)
     parity = deployed_parity(arch, evaluator, recipe, journal, lambda: (network(), path), progress)
     return path, parity
 
 
-def _timed(
-    targets: Sequence[Target],
-    files: Mapping[str, Path],
-    times: Journal,
-    number: int,
-    protocol: Protocol,
-    left_out: dict[str, str],
-    progress: Progress,
-) -> dict[str, tuple[float, bool]]:
-    """One round: target's name -> p25 in milliseconds, and whether the machine was too noisy.
+def _check_there(arch: Arch, evaluator: Evaluator, recipe: Recipe, path: Path, machine: Machine) -> None:
+    """Run the program on the machine, in a process of its own, and compare with its outputs here.
 
-    Targets that cannot be timed are added to `left_out`; a later round does not retry them.
+    A runtime that aborts on a program would else end this process during the parity check.
+
+    Raises:
+        ProgramCrashed: it ends the process that runs it.
+        ParityError: the outputs differ.
     """
-    done = {}
-    for i in np.random.default_rng(number).permutation(len(targets)):
-        if targets[i].name in left_out:
-            continue
-        recipe, path = targets[i].recipe, files[targets[i].name]
-        key = f"{number} {path.parent.name}"
-        if key not in times.entries:
-            what = f"round {number + 1} of {ROUNDS}: timing {recipe.name}"
-            try:
-                measured = time_programs({recipe.name: path}, recipe, protocol, what=what, progress=progress)
-            except OF_ONE_RECIPE as error:
-                left_out[targets[i].name] = told(error)
+    x = evaluator.training_images(arch["resolution"], recipe.batch).numpy()[None]
+    there = machine.run(path, recipe, x)[0]
+    with open_session(path, recipe) as session:
+        here = session.run(x[0])
+    difference, accepted = float(np.abs(here - there).max()), tolerance(recipe.precision, float(np.abs(here).max()))
+    if not difference <= accepted:
+        raise ParityError(
+            f"its outputs on the machine differ by {difference:.3g} from those on this host; at most {accepted:.3g} is "
+            "accepted"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """A recipe's latency in one round, in milliseconds, and the machine's state."""
+
+    p25_ms: float
+    too_noisy: bool
+    speed: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Timing:
+    """What is timed, and where: see `sweep`."""
+
+    machine: Machine
+    protocol: Protocol
+    times: Journal
+    files: Mapping[str, Path]
+    latencies: Mapping[str, LatencyModel]
+    progress: Progress
+
+    def round(
+        self, targets: Sequence[Target], arch: Arch, number: int, left_out: dict[str, str]
+    ) -> dict[str, _Round]:
+        """One round: target's name -> latency. Rounds that were too noisy are not recorded.
+
+        Targets that cannot be timed are added to `left_out`; a later round does not retry them.
+        """
+        done = {}
+        for i in np.random.default_rng(number).permutation(len(targets)):
+            target = targets[i]
+            if target.name in left_out:
                 continue
-            times.record(key, [measured.p25_ms(recipe.name), measured.too_noisy])
-        p25_ms, too_noisy = times.entries[key]
-        done[targets[i].name] = (float(p25_ms), bool(too_noisy))
-    return done
+            key = f"{number} {self.files[target.name].parent.name}"
+            if key not in self.times.entries:
+                try:
+                    found = self._among(target, arch, f"round {number + 1} of {ROUNDS}: timing {target.recipe.name}")
+                except OF_ONE_RECIPE as error:
+                    left_out[target.name] = told(error)
+                    continue
+                now = _Round(found.p25_ms(target.recipe.name), found.measured.too_noisy, found.speed)
+                if now.too_noisy:
+                    done[target.name] = now
+                    continue
+                self.times.record(key, [now.p25_ms, now.speed])
+            p25_ms, speed = self.times.entries[key]
+            done[target.name] = _Round(float(p25_ms), False, speed)
+        return done
+
+    def _among(self, target: Target, arch: Arch, what: str) -> Among:
+        """Time the recipe's program among references of its table, if there is one."""
+        recipe, model = target.recipe, self.latencies.get(target.name)
+        references: Mapping[str, Reference] = {}
+        if model:
+            predicted_ms = float(model.predict(model.space.encode([arch]))[0])
+            folder = self.files[target.name].parent / "references"
+            references = references_for(model, predicted_ms, self.machine.form(recipe), folder, self.progress)
+
+        def time(programs: Mapping[str, Program | Path]) -> Measurement:
+            return self.machine.time(programs, recipe, self.protocol, what=what, progress=self.progress)
+
+        return time_among({recipe.name: self.files[target.name]}, references, time)
 
 
 def _short_hash(content: object) -> str:

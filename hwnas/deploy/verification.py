@@ -9,7 +9,9 @@ import numpy as np
 
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.errors import BundleError, RuntimeUnavailable
+from hwnas.machines import Machine
 from hwnas.runtimes import open_session
+from hwnas.runtimes.base import Array
 from hwnas.targets import usable_cores
 
 
@@ -63,15 +65,39 @@ def verify(folder: Path) -> Verification:
     )
 
 
-def check_outputs(bundle: Bundle) -> float:
+def check_outputs(bundle: Bundle, machine: Machine | None = None) -> float:
     """Run a bundle's program on its example; return the largest difference from the recorded output.
 
+    Args:
+        bundle: an opened bundle.
+        machine: where it runs; this process if None.
+
     Raises:
-        BundleError: it cannot be run, or its outputs differ on this host.
-        RuntimeUnavailable: its runtime cannot run on this host.
+        BundleError: it cannot be run, or its outputs differ on the machine.
+        RuntimeUnavailable: its runtime cannot run on the machine.
     """
     manifest = bundle.manifest
     x, recorded = bundle.example()
+    x = x.repeat(manifest.recipe.batch, axis=0)
+    y = _run(bundle, x) if machine is None else machine.run(bundle.compiled, manifest.recipe, x[None])[0]
+    if list(y.shape) != manifest.output.shape:
+        raise BundleError(
+            f"{bundle.compiled} has the output shape {y.shape}, but the manifest has {manifest.output.shape}"
+        )
+    difference, accepted = float(np.abs(y[:1] - recorded).max()), manifest.example.max_abs_error
+    if not difference <= accepted:
+        raise BundleError(
+            f"{bundle.folder}: the program's outputs on this machine differ from the recorded ones by "
+            f"{difference:.3g}; at most {accepted:.3g} is accepted. "
+            + (f"{why}. " if (why := bundle.saturates) else "")
+            + f"Recorded with {_versions(manifest.versions)}"
+        )
+    return difference
+
+
+def _run(bundle: Bundle, x: Array) -> Array:
+    """The outputs in this process."""
+    manifest = bundle.manifest
     # The outputs do not depend on the number of threads, and more threads than cores would wait for each other.
     recipe = manifest.recipe.model_copy(update={"threads": min(manifest.recipe.threads, usable_cores())})
     with open_session(bundle.compiled, recipe) as session:
@@ -80,22 +106,9 @@ def check_outputs(bundle: Bundle) -> float:
                 f"{bundle.compiled} has the input shape {session.shape}, but the manifest has {manifest.input.shape}"
             )
         try:
-            y = session.run(x.repeat(manifest.recipe.batch, axis=0))
+            return session.run(x)
         except Exception as error:  # runtimes have no common base class for errors during runs
             raise BundleError(f"cannot run {bundle.compiled}: {str(error).strip()[:400]}") from error
-    if list(y.shape) != manifest.output.shape:
-        raise BundleError(
-            f"{bundle.compiled} has the output shape {y.shape}, but the manifest has {manifest.output.shape}"
-        )
-    difference, accepted = float(np.abs(y[:1] - recorded).max()), manifest.example.max_abs_error
-    if not difference <= accepted:
-        raise BundleError(
-            f"{bundle.folder}: the program's outputs on this host differ from the recorded ones by {difference:.3g}; "
-            f"at most {accepted:.3g} is accepted. "
-            + (f"{why}. " if (why := bundle.saturates) else "")
-            + f"Recorded with {_versions(manifest.versions)}"
-        )
-    return difference
 
 
 def _versions(versions: dict[str, str]) -> str:

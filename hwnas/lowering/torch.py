@@ -85,7 +85,7 @@ class TorchForm(Form):
 
     def write(self, program: Program, folder: Path) -> Path:
         """Write ``model.pt2`` (a zip of tensors and JSON, without a pickle)."""
-        assert isinstance(program, torch.fx.GraphModule)
+        assert isinstance(program, nn.Module)
         with system_refusals("torch's export"):
             x = torch.zeros(input_shape(program), dtype=input_dtype(program))
             exported = torch.export.export(program, (x,))

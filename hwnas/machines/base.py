@@ -5,6 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from hwnas.files import Journal
 from hwnas.lowering import Form, Program
@@ -66,3 +70,20 @@ class Machine(ABC):
         progress: Progress = silent,
     ) -> Measurement:
         """Time programs in common passes: arguments and errors as for `hwnas.timing.time_programs`."""
+
+    @abstractmethod
+    def run(self, program: Path, recipe: Recipe, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Run a program's file on one input after the other.
+
+        Args:
+            program: the file.
+            recipe: its runtime and settings.
+            inputs: float32 or uint8, ``(n, *shape)`` with the program's input shape.
+
+        Returns:
+            the outputs, ``(n, *output shape)``.
+
+        Raises:
+            BundleError: the runtime does not accept the program or the input.
+            RuntimeUnavailable: the runtime cannot run on the machine.
+        """

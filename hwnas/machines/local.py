@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import hwnas
+from hwnas.affinity import allowed_cores
+from hwnas.errors import MachineError
 from hwnas.files import Journal
 from hwnas.lowering import Form, Program, form_of
-from hwnas.machines.base import Machine
+from hwnas.machines.piped import Files, PipedMachine, driven_settings
+from hwnas.machines.runner import Runner
 from hwnas.progress import Progress, silent
-from hwnas.targets import Host, Recipe, Target, detect_host
+from hwnas.runner.__main__ import READY
+from hwnas.runner.frames import BadFrame, TimedOut
+from hwnas.targets import Chosen, Host, Recipe, Target, detect_host
 from hwnas.timing import Measurement, Protocol, require_cores, time_programs
 from hwnas.timing.host import check_host, host_facts, runtime_versions
 
+_START_S = 120.0
 
-class LocalMachine(Machine):
-    """Times programs in this process, pinned to cores."""
+
+class LocalMachine(PipedMachine):
+    """Times programs in a process of their own, pinned to cores.
+
+    A process that has trained holds threads, caches and a fragmented heap; a runtime that crashes would end it. Programs
+    without a file form (torch modules that are wired from parts) are timed in this process.
+    """
+
+    beside = True
 
     def host(self) -> Host:
         """The present host."""
@@ -52,7 +71,47 @@ class LocalMachine(Machine):
         what: str = "timing",
         progress: Progress = silent,
     ) -> Measurement:
-        """As `hwnas.timing.time_programs`."""
-        return time_programs(
-            programs, recipe, protocol, reference=reference, journal=journal, what=what, progress=progress
-        )
+        """As `hwnas.timing.time_programs`, in another process if the programs are files or ONNX graphs."""
+        how = time_programs if recipe.facts.form != "onnx" and not _are_files(programs) else super().time
+        return how(programs, recipe, protocol, reference=reference, journal=journal, what=what, progress=progress)
+
+    def chosen(self, recipe: Recipe) -> Chosen:
+        """As `hwnas.timing.require_cores`."""
+        return require_cores(recipe)
+
+    def open_on(self, held: Chosen) -> list[int]:
+        """All cores if a single one is timed; the threads of a program stay on the cores where they were started."""
+        if not held.cores:
+            return []
+        return sorted(allowed_cores() if len(held.cores) == 1 else held.cores)
+
+    def settings(self, recipe: Recipe) -> Mapping[str, Any]:
+        """Those of the runner's class, if the runtime has one; else the recipe."""
+        return driven_settings(recipe) or {"recipe": recipe.model_dump(mode="json", by_alias=True)}
+
+    def connect(self, recipe: Recipe) -> Runner:
+        """Start a runner in this environment."""
+        loader = [] if driven_settings(recipe) else ["hwnas.machines.child"]
+        # -P: a file `onnx.py` in the working folder is not the package.
+        command = [sys.executable, "-P", "-m", "hwnas.runner", tempfile.gettempdir(), *loader]
+        above = str(Path(hwnas.__file__).parents[1])
+        paths = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH", "")]))
+        runner = Runner.start(command, "this machine", {**os.environ, "PYTHONPATH": paths})
+        try:
+            _, ready = runner.frames.skip_to(READY, 2**16, _START_S)
+        except (BadFrame, TimedOut):
+            ready = False
+        if not ready:
+            said = runner.said()
+            with contextlib.suppress(Exception):
+                runner.close()
+            raise MachineError(f"the process that times programs does not start: {said or 'it says nothing'}")
+        return runner
+
+    def delivered(self, runner: Runner, files: Files, progress: Progress) -> dict[str, str]:
+        """The files themselves."""
+        return {name: str(path) for name, path in files.items()}
+
+
+def _are_files(programs: Mapping[str, Program | Path]) -> bool:
+    return all(isinstance(program, Path) for program in programs.values())

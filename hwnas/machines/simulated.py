@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from hwnas.errors import TableError
+from hwnas.errors import RuntimeUnavailable, TableError
 from hwnas.files import Journal
 from hwnas.lowering import Form, Program
 from hwnas.lowering.form import OpsProgram
@@ -23,6 +25,7 @@ from hwnas.spaces import Op
 from hwnas.targets import Host, Recipe, Target
 from hwnas.timing import Measurement, Protocol
 from hwnas.timing.opened import Sample
+from hwnas.timing.sampler import SamplesHere
 from hwnas.timing.timer import take
 
 
@@ -102,7 +105,7 @@ class SimulatedMachine(Machine):
 
         return take(
             list(programs),
-            anew,
+            SamplesHere(anew),
             protocol,
             reference=reference,
             journal=journal,
@@ -110,6 +113,14 @@ class SimulatedMachine(Machine):
             what=what,
             progress=progress,
         )
+
+    def run(self, program: Path, recipe: Recipe, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Nothing runs on a simulated machine.
+
+        Raises:
+            RuntimeUnavailable: always.
+        """
+        raise RuntimeUnavailable("a simulated machine has no runtime")
 
     def _own_ms(self, program: Program | Path) -> float:
         assert isinstance(program, OpsProgram)

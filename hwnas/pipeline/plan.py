@@ -21,13 +21,13 @@ from hwnas.pipeline.checked import open_checked
 from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.stages import Context
 from hwnas.plugins import file_of
+from hwnas.machines import machine_of
 from hwnas.progress import Progress, silent
 from hwnas.search import strategy_names
 from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain, Space, base_of
 from hwnas.supernet import read_facts
-from hwnas.targets import Target, detect_host, resolve_target
-from hwnas.timing.host import check_host, runtime_versions
+from hwnas.targets import Target, resolve_target
 from hwnas.training.launchers import launcher, started_by_training
 from hwnas.training.losses import check_fit
 from hwnas.workflows.processes import check_devices
@@ -149,7 +149,7 @@ def _targets(job: Job) -> dict[str, Target]:
         target = resolve_target(text)
         if text in found or target in found.values():
             raise InvalidValue(f"targets contains {target.name} twice: {', '.join(job.targets)}; list it once")
-        check_host(target)
+        machine_of(target).check(target)
         found[text] = target
     return found
 
@@ -212,7 +212,7 @@ def _metric(job: Job, data: Data) -> dict[str, str]:
 
 def _plan(context: Context, place: Path, data: str, check: Stage | None, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
-    domain, versions = Domain.of(context.space).model_dump(), runtime_versions(target)
+    domain, versions = Domain.of(context.space).model_dump(), context.machine.versions(target)
     if file := file_of(base_of(context.space.name)):  # stages are executed again when the space's file changes
         domain["file_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     shared, stage = replace(context, progress=progress), partial(Stage, place=place)
@@ -221,7 +221,7 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
         inputs={
             "target": target.name,
             "recipe": target.recipe.hash,
-            "host": asdict(detect_host()),
+            "host": asdict(context.machine.host()),
             "versions": versions,
             "domain": domain,
             "networks": [job.latency.calibration_networks, job.latency.bound_networks],

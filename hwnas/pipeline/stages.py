@@ -18,13 +18,15 @@ from pydantic import JsonValue
 from hwnas.accuracy import Evaluator, difference_of, fit_accuracy
 from hwnas.accuracy.model import evaluate_subnets
 from hwnas.data import Data
-from hwnas.deploy.benchmark import summarise
+from hwnas.deploy.benchmark import bench_among, summarise
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.exporter import export, included, lower_subnet
+from hwnas.deploy.verification import check_outputs
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel, load_model, read_table
-from hwnas.lowering import form_of
+from hwnas.lowering import Program, form_of
+from hwnas.machines import Machine, machine_of
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
 from hwnas.profiling import validate
@@ -35,7 +37,7 @@ from hwnas.search.solver import Found
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet
 from hwnas.targets import Target
-from hwnas.timing import time_programs
+from hwnas.timing import Measurement
 from hwnas.timing.protocol import Protocols, usual
 from hwnas.workflows.inputs import evaluator_of, facts_of
 from hwnas.workflows.measuring import profile_into
@@ -73,6 +75,11 @@ class Context:
         """The job's timing protocols."""
         seconds = self.job.latency.max_seconds
         return usual() if seconds is None else replace(usual(), networks=replace(usual().networks, max_seconds=seconds))
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Where the target is timed."""
+        return machine_of(self.target)
 
     @cached_property
     def data_facts(self) -> dict[str, JsonValue]:
@@ -118,6 +125,7 @@ def profile_stage(context: Context, folder: Path) -> Result:
         journals=folder,
         networks=config.calibration_networks,
         bound_networks=config.bound_networks,
+        machine=context.machine,
         protocols=context.protocols,
         progress=context.progress,
     )
@@ -133,6 +141,7 @@ def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
         networks=networks,
         seed=context.job.seed,
         programs=folder / "programs",
+        machine=context.machine,
         protocol=context.protocols.networks,
         progress=context.progress,
     )
@@ -312,17 +321,24 @@ def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
     programs = {"bundle": bundle.compiled} | {
         name: exported.folder / name / filename for name in exported.result()["accuracy"]
     }
-    measured = time_programs(
-        programs,
-        context.target.recipe,
-        context.protocols.networks,
-        what="timing the bundle",
-        progress=context.progress,
-    )
+    machine, recipe = context.machine, context.target.recipe
+    check_outputs(bundle, machine)
+
+    def time(programs: Mapping[str, Program | Path]) -> Measurement:
+        return machine.time(
+            programs,
+            recipe,
+            context.protocols.networks,
+            reference="bundle",
+            what="timing the bundle",
+            progress=context.progress,
+        )
+
+    found = bench_among(programs, bundle, time)
     return {
-        "bundle": asdict(summarise(bundle, context.target.device, measured, "bundle")),
-        "compared": {name: measured.p25_ms(name) for name in programs},
-        "measurement": measured.summary(),
+        "bundle": asdict(summarise(bundle, context.target, found, "bundle")),
+        "compared": {name: found.p25_ms(name) for name in programs},
+        "measurement": found.measured.summary(),
     }
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,7 @@ import pydantic
 
 from hwnas.errors import RuntimeInputError, SpecError
 from hwnas.lowering import Program
+from hwnas.runner.program import Timed
 from hwnas.targets import Recipe
 from hwnas.targets.runtimes import Precision
 
@@ -24,22 +23,16 @@ Call = Callable[[], object]
 Options = TypeVar("Options", bound=pydantic.BaseModel)
 
 
-class Session(ABC):
+class Session(Timed):
     """A program compiled by a runtime, ready to run.
 
     Attributes:
         recipe: recipe that it was compiled for.
-        shape: of its input, with the batch axis.
-        dtype: of its input: float32, or uint8 if the program includes the normalisation.
-        takes_uint8: whether the runtime's sessions run such programs.
-        opens_in_threads: whether opening sessions in several threads at once is safe and faster.
+        takes_uint8: whether the runtime's sessions run programs that include the normalisation.
     """
 
     recipe: Recipe
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any] = np.dtype(np.float32)
     takes_uint8: ClassVar[bool] = False
-    opens_in_threads: ClassVar[bool] = False
 
     def __init__(self, program: Program | Path, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -79,12 +72,6 @@ class Session(ABC):
         """
         return self._bind(self._checked(x))
 
-    def time_ms(self, call: Call) -> float:
-        """Run a bound call and return its duration in milliseconds."""
-        start = time.perf_counter_ns()
-        call()
-        return (time.perf_counter_ns() - start) / 1e6
-
     def again(self) -> Self:
         """The same program in a new session, elsewhere in memory; it is not recompiled if compiling is slow.
 
@@ -105,16 +92,6 @@ class Session(ABC):
             OutputError: a file cannot be written.
         """
         self._require_open()
-
-    def noise(self, rng: np.random.Generator) -> Array:
-        """A random input: normally distributed, or of random bytes if it is uint8."""
-        if self.dtype == np.uint8:
-            return cast("Array", rng.integers(0, 256, self.shape, np.uint8))
-        return rng.standard_normal(self.shape, np.float32)
-
-    def threads(self) -> AbstractContextManager[None]:
-        """Context of process-wide settings in which bound calls use the recipe's number of threads."""
-        return nullcontext()
 
     def close(self) -> None:
         """Free the program. Running a closed session is an error; closing twice is harmless."""

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.lowering import Program
+from hwnas.runner.onnxruntime import inference_session, session_settings
+from hwnas.runner.program import CannotLoad
 from hwnas.runtimes.base import parse_options
 from hwnas.runtimes.cuda import WARM_UP, Bound, CudaOptions, CudaSession, stream, timing_caches
-from hwnas.runtimes.onnxruntime import GraphOptimization, inference_session, session_settings
+from hwnas.runtimes.driven import source_of
+from hwnas.runtimes.onnxruntime import GraphOptimization
 from hwnas.targets.runtimes import Precision
 
 # Types of a graph's input and output, for torch and for ONNX Runtime.
@@ -86,9 +89,12 @@ class OnnxRuntimeCudaSession(CudaSession):
         return tuple(entry.shape)
 
     def _session(self) -> ort.InferenceSession:
-        settings = session_settings(self.recipe, self._options.graph_optimization)
+        settings = session_settings(self.recipe.threads, self._options.graph_optimization)
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        session = inference_session(self._program, settings, self._providers())
+        try:
+            session = inference_session(source_of(self._program), settings, self._providers())
+        except CannotLoad as error:
+            raise BundleError(str(error)) from error
         if self.provider not in session.get_providers():
             raise RuntimeUnavailable(
                 f"{self.recipe.name} runs in ONNX Runtime's {self.provider}, which did not start; the session has "
@@ -165,7 +171,7 @@ def _unloadable(provider: str) -> list[str]:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     settings = ort.SessionOptions()
     settings.log_severity_level = 4
-    started = inference_session(model, settings, [provider]).get_providers()
+    started = inference_session(model.SerializeToString(), settings, [provider]).get_providers()
     if provider in started:
         return []
     return [

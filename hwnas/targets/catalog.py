@@ -28,6 +28,7 @@ from hwnas.targets.weights import with_weights
 log = logging.getLogger(__name__)
 
 Named = TypeVar("Named", Device, Recipe)
+CONNECTIONS = "connections"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +264,9 @@ def detected_device(host: Host, kind: DeviceKind = "cpu") -> Device:
 def this_device(kind: DeviceKind = "cpu") -> Device:
     """The device that the name `this` refers to.
 
-    Of the known devices of that kind that match this host, the one with the most conditions; of equals, the first in
-    the order of the roots. If none matches, the host is detected. An invalid file is skipped with a warning.
+    Of the known devices of that kind that match this host and have no connection (they are other machines), the one
+    with the most conditions; of equals, the first in the order of the roots. If none matches, the host is detected. An
+    invalid file is skipped with a warning.
 
     Raises:
         SpecError: the file with the name of the detected device is invalid.
@@ -272,12 +274,26 @@ def this_device(kind: DeviceKind = "cpu") -> Device:
         InvalidValue: the host reports nothing that identifies it, and no named device, or several, match it.
     """
     host = detect_host()
-    matching = [device for device in known_devices() if device.kind == kind and not device.differences(host)]
+    others = connection_files()
+    matching = [
+        device
+        for device in known_devices()
+        if device.kind == kind and device.name not in others and not device.differences(host)
+    ]
     if kind == "cpu" and not host.recognisable:
         return _named_by_the_user(host, matching)
     if matching:
         return max(matching, key=lambda device: device.match.criteria)
     return detected_device(host, kind)
+
+
+def connection_files() -> dict[str, Path]:
+    """Name of each of the user's connections to another machine -> its file (`hwnas.machines.connections`)."""
+    try:
+        folder = home() / CONNECTIONS
+    except OutputError:  # a user without a home folder
+        return {}
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def _named_by_the_user(host: Host, matching: list[Device]) -> Device:

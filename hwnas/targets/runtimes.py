@@ -34,6 +34,8 @@ class RuntimeFacts:
         install: arguments of ``pip install``, as shown in messages and a bundle's README.
         script: the Python in a bundle's README, ``package:path`` of a file below the package's folder, see
             `hwnas.deploy.readme.lines`; required if `session` is set.
+        runner: class that drives it without hwnas, ``hwnas.runner.module:class`` (`hwnas.runner.program`): its programs
+            can be timed on other machines. None if they can only be timed where hwnas is installed.
         recipes: a folder of recipes that come with it, ``package:folder``; None if they are in `exporters/`.
     """
 
@@ -47,6 +49,7 @@ class RuntimeFacts:
     packages: tuple[str, ...] = ()
     install: str = ""
     script: str | None = None
+    runner: str | None = None
     recipes: str | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +66,7 @@ RUNTIMES: dict[str, RuntimeFacts] = {
         packages=("onnxruntime", "onnxruntime-gpu"),
         install="onnxruntime",
         script="hwnas.runtimes:scripts/onnxruntime.py",
+        runner="hwnas.runner.onnxruntime:OnnxRuntimeProgram",
     ),
     "openvino": RuntimeFacts(
         kind="cpu",
@@ -72,6 +76,7 @@ RUNTIMES: dict[str, RuntimeFacts] = {
         packages=("openvino",),
         install="openvino",
         script="hwnas.runtimes:scripts/openvino.py",
+        runner="hwnas.runner.openvino:OpenVinoProgram",
     ),
     "torch": RuntimeFacts(
         kind="cpu",

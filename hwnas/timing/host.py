@@ -9,13 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hwnas.errors import RuntimeUnavailable, TableError
+from hwnas.runner.memory import available_bytes
 from hwnas.runtimes import session_class
 from hwnas.targets import Target, cpu_quota, detect_host
 from hwnas.targets.device import DeviceKind
 from hwnas.targets.host import gpu_state
 from hwnas.targets.linux import text_of
 from hwnas.timing import require_cores
-from hwnas.timing.memory import available_bytes
+from hwnas.timing.opened import errors_of_runner
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ def check_host(target: Target) -> None:
             "without a table"
         )
     held = require_cores(target.recipe)
-    available_bytes()  # reject an invalid HWNAS_MEMORY_GIB before half a minute of lowering
+    with errors_of_runner():
+        available_bytes()  # reject an invalid HWNAS_MEMORY_GIB before half a minute of lowering
     differences = target.device.differences(detect_host())
     if differences:
         raise TableError(

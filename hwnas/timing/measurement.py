@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,9 @@ from hwnas.errors import TooNoisy
 from hwnas.targets import Chosen
 from hwnas.timing.protocol import Protocol, order_of
 
-_FEW = 8
+Names: TypeAlias = str | tuple[str, ...]  # a program, or the copies of one
+
+FEW = 8  # with fewer programs their times cannot be told from the machine's drift
 _BEYOND = 10  # runs that are expected above a high quantile
 _WINDOW = 15  # visits, about a tenth of a second: other load on the machine changes within a pass
 _POLISH = 8  # rounds; it converges after four or five
@@ -63,7 +66,7 @@ class Measurement:
         because a slowdown does not affect all programs equally.
         """
         programs = len(self.samples_ms)
-        if programs < _FEW:
+        if programs < FEW:
             return np.ones((self.passes, programs))
         visits = np.log([[np.quantile(s, 0.25) for s in passes] for passes in self.samples_ms.values()]).T
         rows, columns = self._in_time.T
@@ -90,37 +93,44 @@ class Measurement:
         programs = len(self.samples_ms)
         return np.array([(p, i) for p in range(self.passes) for i in order_of(self.protocol, p, programs)], np.int64)
 
-    def quantile_ms(self, name: str, q: float, *, steady: bool = False) -> float:
+    def quantile_ms(self, name: Names, q: float, *, steady: bool = False) -> float:
         """A quantile of all samples of a program, in milliseconds.
 
         Args:
-            name: of the program.
+            name: of the program; several names are copies of one program, whose samples are pooled.
             q: between 0 and 1.
             steady: use only calm visits, corrected for drift, as if every visit had been quiet. A slowdown does not
                 affect all programs equally, so visits with a large correction are less reliable: with a quarter of the
                 visits quiet, ops were 1.6% off the quiet machine's times with all visits, and 0.2% with the calm ones.
         """
-        passes = self.samples_ms[name]
-        if steady:
-            return _steady_quantile(passes, self.drift[:, list(self.samples_ms).index(name)], q)
-        return float(np.quantile(np.concatenate(passes), q))
+        if not steady:
+            return float(np.quantile(self._all(name), q))
+        columns = {own: column for column, own in enumerate(self.samples_ms)}
+        return float(
+            np.quantile(
+                np.concatenate([_steady(self.samples_ms[own], self.drift[:, columns[own]]) for own in _names(name)]), q
+            )
+        )
 
-    def runs(self, name: str) -> int:
+    def _all(self, name: Names) -> npt.NDArray[np.float64]:
+        return np.concatenate([visit for own in _names(name) for visit in self.samples_ms[own]])
+
+    def runs(self, name: Names) -> int:
         """Number of timed runs of a program."""
-        return sum(map(len, self.samples_ms[name]))
+        return len(self._all(name))
 
-    def tail_ms(self, name: str, q: float) -> float | None:
+    def tail_ms(self, name: Names, q: float) -> float | None:
         """A high quantile of all samples of a program, in milliseconds; None if it has too few (`runs_for`).
 
         It is not corrected for drift, because it measures rare slow runs.
         """
         return self.quantile_ms(name, q) if self.runs(name) >= runs_for(q) else None
 
-    def mean_ms(self, name: str) -> float:
+    def mean_ms(self, name: Names) -> float:
         """The mean of all samples of a program, in milliseconds."""
-        return float(np.mean(np.concatenate(self.samples_ms[name])))
+        return float(np.mean(self._all(name)))
 
-    def p25_ms(self, name: str) -> float:
+    def p25_ms(self, name: Names) -> float:
         """The figure for predictions: the 25% quantile corrected for drift, in milliseconds."""
         return self.quantile_ms(name, 0.25, steady=True)
 
@@ -145,7 +155,7 @@ class Measurement:
         for half in (0, 1):
             rows = np.flatnonzero(parity == half)
             for column, passes in enumerate(self.samples_ms.values()):
-                found[half, column] = _steady_quantile([passes[i] for i in rows], self.drift[rows, column], 0.25)
+                found[half, column] = np.quantile(_steady([passes[i] for i in rows], self.drift[rows, column]), 0.25)
         return found
 
     @cached_property
@@ -220,8 +230,13 @@ def _calm(drift: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
     return np.asarray((drift < _CALM) | (ranks < len(drift) * _LEAST))
 
 
-def _steady_quantile(passes: list[list[float]], drift: npt.NDArray[np.float64], q: float) -> float:
-    return float(np.quantile(np.concatenate([np.divide(passes[i], drift[i]) for i in np.flatnonzero(_calm(drift))]), q))
+def _steady(passes: list[list[float]], drift: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The samples of a program's calm visits, corrected for drift."""
+    return np.concatenate([np.divide(passes[i], drift[i]) for i in np.flatnonzero(_calm(drift))])
+
+
+def _names(name: Names) -> tuple[str, ...]:
+    return (name,) if isinstance(name, str) else name
 
 
 def latencies_ms(measured: Measurement) -> npt.NDArray[np.float64]:

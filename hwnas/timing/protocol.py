@@ -56,6 +56,11 @@ class Protocol:
         if self.session_passes < 1:
             raise InvalidValue(f"a session needs at least one pass, not {self.session_passes}")
 
+    @property
+    def of_visit(self) -> tuple[float, int, int, int]:
+        """The arguments of `hwnas.runner.visits.visit`: duration in milliseconds, least, most and warm-up runs."""
+        return self.visit_ms, self.min_runs, self.max_runs, self.warmup_runs
+
 
 OPS = Protocol(min_sessions=3, max_sessions=10, max_seconds=25.0, tolerance=0.015)
 # Consecutive runs are slowed alike: for slow networks, one run per visit and more visits are more informative. Fast

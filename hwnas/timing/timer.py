@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hwnas.errors import RuntimeUnavailable
+from hwnas.errors import ProgramCrashed, RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
 from hwnas.targets import Chosen, Recipe
 from hwnas.timing.measurement import Measurement
-from hwnas.timing.opened import Opened, Sample
+from hwnas.timing.opened import opened
 from hwnas.timing.pinning import pinned, require_cores
 from hwnas.timing.protocol import Protocol, order_of
+from hwnas.timing.sampler import Sampler, SamplesHere
 
 
 def time_programs(
@@ -59,10 +58,10 @@ def time_programs(
             "runtime, e.g. onnxruntime-cpu-fp32"
         )
     held = require_cores(recipe)
-    with pinned(held) as cores, Opened(programs, recipe, cores) as opened:
+    with pinned(held) as cores, opened(programs, recipe, cores) as here:
         return take(
             list(programs),
-            opened.anew,
+            SamplesHere(here.anew),
             protocol,
             reference=reference,
             journal=journal,
@@ -74,7 +73,7 @@ def time_programs(
 
 def take(
     names: Sequence[str],
-    anew: Callable[[Sequence[str], np.random.Generator], Mapping[str, Sample]],
+    sampler: Sampler,
     protocol: Protocol,
     *,
     reference: str | None = None,
@@ -84,12 +83,11 @@ def take(
     what: str = "timing",
     progress: Progress = silent,
 ) -> Measurement:
-    """Time programs by a protocol, independent of how they run.
+    """Time programs by a protocol, independent of where they run.
 
     Args:
         names: of the programs.
-        anew: reopens the first of some programs, at least one, and returns name -> function that runs it once and
-            returns the time in milliseconds. It may close previously opened programs.
+        sampler: opens them and runs them.
         protocol: the protocol.
         reference: as for `time_programs`.
         journal: as for `time_programs`.
@@ -97,10 +95,14 @@ def take(
         clock: clock in seconds for `Protocol.max_seconds`; the system's if None.
         what: description for `progress`.
         progress: callback, invoked after every visit.
+
+    Raises:
+        ProgramCrashed: programs ended the process that ran them. The others are timed before, and the journal has them.
     """
     reference, clock = reference or names[0], clock or time.monotonic
     # Invalid entries of the journal, e.g. edited by hand, are measured again.
     visits = {visit: samples for visit, samples in journal.entries.items() if _timed(samples)} if journal else {}
+    crashed: dict[str, ProgramCrashed] = {}
     most = protocol.max_sessions * protocol.session_passes * len(names)
     begun = ended = clock()
     for session in range(protocol.max_sessions):
@@ -111,21 +113,27 @@ def take(
                 done += 1
                 progress(what, done, most)
         rng = np.random.default_rng((protocol.seed, session))
-        missing = {name for visit, name in plan if visit not in visits}
+        missing = {name for visit, name in plan if visit not in visits} - crashed.keys()
         waiting = [names[i] for i in rng.permutation(len(names)) if names[i] in missing]
         # All at once if they fit into memory; else in groups, which differ in every session.
         while waiting:
-            calls = anew(waiting, rng)
-            with _no_garbage_collection(collect=session == 0):
-                for visit, name in plan:
-                    if name in calls and visit not in visits:
-                        visits[visit] = _visit(calls[name], protocol)
-                        if journal:
-                            journal.record(visit, visits[visit])
-                        done += 1
-                        progress(what, done, most)
-            waiting = [name for name in waiting if name not in calls]
-            del calls  # it references the sessions
+            try:
+                opened = set(sampler.open(waiting, (protocol.seed, session)))
+                left = [(visit, name) for visit, name in plan if name in opened and visit not in visits]
+                for visit, samples in sampler.visits(left, protocol):
+                    visits[visit] = samples
+                    if journal:
+                        journal.record(visit, samples)
+                    done += 1
+                    progress(what, done, most)
+            except ProgramCrashed as error:
+                crashed[error.program] = error
+                opened = {error.program}  # the others of its group are opened again
+            waiting = [name for name in waiting if name not in opened]
+        if crashed:
+            if session + 1 < protocol.min_sessions and len(crashed) < len(names):
+                continue
+            raise _all_crashed(crashed)
         passes = (session + 1) * protocol.session_passes
         measurement = _measurement(visits, names, reference, protocol, held or Chosen(), passes)
         before, ended = ended, clock()
@@ -138,6 +146,14 @@ def take(
     done = measurement.passes * len(names)
     progress(what, done, done)
     return measurement
+
+
+def _all_crashed(crashed: Mapping[str, ProgramCrashed]) -> ProgramCrashed:
+    """One error for all programs that crashed."""
+    first, *others = crashed.values()
+    if not others:
+        return first
+    return ProgramCrashed(f"{len(crashed)} programs crashed: {'; '.join(map(str, crashed.values()))}", first.program)
 
 
 def _measurement(
@@ -166,24 +182,3 @@ def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[
     first = session * protocol.session_passes
     passes = range(first, first + protocol.session_passes)
     return [(f"{p} {names[i]}", names[i]) for p in passes for i in order_of(protocol, p, len(names))]
-
-
-def _visit(sample: Sample, protocol: Protocol) -> list[float]:
-    """Samples of one visit, in milliseconds."""
-    once_ms = max(sum(sample() for _ in range(protocol.warmup_runs)) / max(protocol.warmup_runs, 1), 1e-6)
-    runs = int(np.clip(protocol.visit_ms / once_ms, protocol.min_runs, protocol.max_runs))
-    return [sample() for _ in range(runs)]
-
-
-@contextmanager
-def _no_garbage_collection(*, collect: bool) -> Iterator[None]:
-    """Disable Python's garbage collector; if `collect`, collect first, which takes 0.7 s with torch's objects."""
-    was_enabled = gc.isenabled()
-    if collect:
-        gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -15,6 +15,7 @@ class SweptRecipe(Spec):
     Attributes:
         target: ``device/recipe``.
         latency_ms, rounds_ms: p25 of a run in each round, and their mean.
+        speeds: of the machine in each round, relative to its speed in the profile; None without a table.
         repeat: relative difference of the rounds.
         unsteady: whether the machine was too noisy within a round.
         too_noisy: whether the latency cannot be trusted, because of noise within a round or between rounds.
@@ -28,6 +29,7 @@ class SweptRecipe(Spec):
     target: str
     latency_ms: float
     rounds_ms: list[float]
+    speeds: list[float | None] = Field(default=[])
     repeat: float
     unsteady: bool
     too_noisy: bool
@@ -69,7 +71,10 @@ class BenchAnswer(Answer):
         predicted_for: the target of the bundle.
         p95_ms, p99_ms: None with fewer than 200 and 1,000 timed runs.
         images_per_s: throughput of one run of `batch` images after the other.
-        predicted_ms, relative_error: None for a bundle without a prediction.
+        predicted_ms: at the machine's speed in the profile; None for a bundle without a prediction.
+        speed: of the machine now, relative to its speed in the profile; None if the bundle has no reference programs.
+        expected_ms, relative_error: the prediction at that speed, and measured over expected, minus 1; None without a
+            prediction.
         over_budget: measured over budget, minus 1; None without a budget.
         budgets: further budgets: ``p50``, ``p90``, ``p95`` and ``p99`` in milliseconds, ``images_per_s`` as a least
             throughput.
@@ -88,6 +93,8 @@ class BenchAnswer(Answer):
     images_per_s: float
     batch: int
     predicted_ms: float | None
+    speed: float | None = None
+    expected_ms: float | None = None
     relative_error: float | None
     budget_ms: float | None
     over_budget: float | None

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from hwnas.deploy import Bundle
     from hwnas.deploy.sweep import Swept
     from hwnas.latency import LatencyModel
+    from hwnas.machines import Machine
     from hwnas.spaces import Space
-    from hwnas.targets import Target
+    from hwnas.targets import Recipe, Target
     from hwnas.timing.protocol import Protocol
 
 log = logging.getLogger(__name__)
@@ -104,17 +105,18 @@ def sweep(
     positive: str | None = None,
     tables: Place | None = None,
     data_path: Place | None = None,
+    machine: Machine | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> SweepAnswer:
-    """Lower, check and time a network under every recipe of this host, and pick the fastest of small accuracy loss.
+    """Lower, check and time a network under every recipe of a device, and pick the fastest of small accuracy loss.
 
     Accuracy is measured in the recipe's runtime on validation images. The same call resumes a killed one.
 
     Args:
         arch: file that has it (`hwnas.workflows.inputs.read_arch`), or values.
         supernet: folder from `hwnas train`.
-        device: name of the device, which must be this host; ``this`` detects it.
+        device: name of the device, which must be this host or have a connection; ``this`` detects it.
         recipes: names of recipes; empty for all of the device.
         max_drop: largest accepted accuracy loss relative to torch, as a fraction.
         images: validation images; all if None.
@@ -122,6 +124,7 @@ def sweep(
         positive: class of the metric.
         data_path: folder where the supernet's images are now, if they were moved.
         tables: folder of latency tables, for predictions; the catalog's if None.
+        machine: where the network is timed; that of the device if None.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked during the work.
 
@@ -134,6 +137,7 @@ def sweep(
     """
     from hwnas.deploy.sweep import sweep as sweep_recipes
     from hwnas.files import only_one
+    from hwnas.machines import machine_of
     from hwnas.targets import resolve_target, targets_of
 
     supernet = Path(supernet)
@@ -156,6 +160,7 @@ def sweep(
             journal,
             max_drop=max_drop,
             latencies=latencies,
+            machine=machine or machine_of(targets[0]),
             protocol=protocol,
             progress=progress,
         )
@@ -168,6 +173,21 @@ def sweep(
         left_out=dict(swept.left_out),
         unpredicted=unpredicted,
     )
+
+
+def _target_of(name: str | None, recipe: Recipe) -> Target:
+    """The target of a bundle's recipe on a device; on this host if the name is None.
+
+    Raises:
+        InvalidValue: the name has another recipe.
+        UnknownName: there is no such device.
+    """
+    from hwnas.targets import Target, load_device, this_device
+
+    device, _, of_name = (name or f"this/{recipe.name}").partition("/")
+    if of_name and of_name != recipe.name:
+        raise InvalidValue(f"the bundle's recipe is {recipe.name}, and the target is {name}: use {device}/{recipe.name}")
+    return Target(this_device(recipe.facts.kind) if device == "this" else load_device(device), recipe)
 
 
 def _latencies(
@@ -197,6 +217,7 @@ def _swept(one: Swept) -> SweptRecipe:
         target=one.target.name,
         latency_ms=one.latency_ms,
         rounds_ms=list(one.rounds_ms),
+        speeds=list(one.speeds),
         repeat=one.repeat,
         unsteady=one.unsteady,
         too_noisy=one.too_noisy,
@@ -212,33 +233,41 @@ def _swept(one: Swept) -> SweptRecipe:
 def bench(
     bundle: Place,
     *,
+    target: str | None = None,
     budget: str | Sequence[str] | None = None,
     require_budget: bool = False,
     runs: int | None = None,
+    machine: Machine | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
 ) -> BenchAnswer:
-    """Check that a bundle is unchanged, time it on this host, and compare with its prediction.
+    """Check that a bundle is unchanged, time it on a machine, and compare with its prediction.
 
     Args:
         bundle: folder of the bundle.
+        target: ``device/recipe`` with the bundle's recipe; its device is at the end of a connection of that name, or is
+            this host; this host if None.
         budget: budgets to compare with: the latency, ``0.8ms``, by default the bundle's; ``p95=1.2ms``, likewise p50,
             p90 and p99, for which there are as many timed runs as the quantile needs; ``images_per_s=500``, the least
             throughput of one stream.
         require_budget: raise before timing if there is no budget.
         runs: least number of timed runs; those of the protocol if None.
+        machine: where it is timed; that of the target if None.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked after every visit.
 
     Raises:
-        InvalidValue: a budget has another form, or is required and missing; `runs` is not positive; the process does
-            not have the cores that the recipe needs.
-        BundleError: the bundle was changed, cannot be run, or its outputs differ on this host.
-        RuntimeUnavailable: its runtime cannot run on this host.
+        InvalidValue: a budget has another form, or is required and missing; `runs` is not positive; the machine does
+            not have the cores that the recipe needs; the target has another recipe.
+        UnknownName: there is no such device.
+        BundleError: the bundle was changed, cannot be run, or its outputs differ on the machine.
+        RuntimeUnavailable: its runtime cannot run on the machine.
+        MachineError: the machine cannot be reached, or is not the target's device.
+        TooNoisy: the figures cannot be trusted.
     """
     from hwnas.deploy import bench as measure
     from hwnas.deploy import open_bundle
-    from hwnas.targets import this_device
+    from hwnas.machines import machine_of
     from hwnas.workflows.budgets import over_budgets, parse_budgets, runs_of
 
     bundle = Path(bundle)
@@ -249,8 +278,11 @@ def bench(
         runs = max(runs or 0, needed)
     if require_budget and budget_ms is None and not budgets:
         raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {shlex.quote(str(bundle))} --budget 0.8ms")
-    here = this_device(opened.manifest.recipe.facts.kind)
-    result = replace(measure(opened, here, protocol=protocol, runs=runs, progress=progress), budget_ms=budget_ms)
+    wanted = _target_of(target, opened.manifest.recipe)
+    machine = machine or machine_of(wanted)
+    result = replace(
+        measure(opened, wanted, machine=machine, protocol=protocol, runs=runs, progress=progress), budget_ms=budget_ms
+    )
     return BenchAnswer(
         **asdict(result),
         over_budget=result.over_budget,

@@ -57,7 +57,8 @@ def profile(
             ``n / (n + 1)``.
         only_missing: time only the ops that the table lacks.
         replace: drop an older table.
-        machine: machine that times ops and networks; the present host if None.
+        machine: machine that times ops and networks; the target's if None, which is the present host unless the device has a
+            connection.
         protocols: the timing protocols; the defaults if None.
         progress: callback, invoked after every visit.
 
@@ -70,11 +71,13 @@ def profile(
     """
     from hwnas.latency import read_table
     from hwnas.latency.table import table_lock
+    from hwnas.machines import machine_of
     from hwnas.targets import table_path, writable_home
 
     if replace and only_missing:
         raise InvalidValue("use --replace or --only-missing, not both: one drops the rows that the other keeps")
     wanted = inputs.target_of(target)
+    machine = machine or machine_of(wanted)
     chosen = inputs.space_of(space, fix, channels=channels, classes=classes)
     path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", wanted)
     journals = path.parent / f".{path.stem}.journals"
@@ -198,6 +201,7 @@ def validate(
     """
     from hwnas.latency import load_model, read_table, write_table
     from hwnas.latency.table import table_lock
+    from hwnas.machines import machine_of
     from hwnas.profiling import validate as measure
     from hwnas.targets import table_path
 
@@ -216,7 +220,7 @@ def validate(
             networks=networks,
             seed=seed,
             programs=path.parent / f".{path.stem}.programs",
-            machine=machine,
+            machine=machine or machine_of(wanted),
             protocol=protocols.networks if protocols else None,
             progress=progress,
         )

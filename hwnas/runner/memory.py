@@ -6,11 +6,8 @@ import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-from hwnas.errors import InvalidValue
-from hwnas.targets.linux import content
+from typing import Iterator, Optional
 
 LIMIT = "HWNAS_MEMORY_GIB"
 _GIB = 2**30
@@ -18,14 +15,28 @@ _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _UNLIMITED = 2**60  # cgroup v1 reports a number near 2^63 if there is no limit
 
 
-def available_bytes() -> int | None:
+class BadLimit(ValueError):
+    """`HWNAS_MEMORY_GIB` is invalid."""
+
+
+def content(path: Path) -> str:
+    """The content of a file in /proc or /sys, stripped; empty if it is absent or unreadable."""
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError):  # masked in containers; EIO and ENODEV of some drivers; a NUL in the path
+        return ""
+    # A device tree ends each text with NUL; the first of several is the most specific.
+    return data.decode("utf-8", errors="replace").partition("\0")[0].strip()
+
+
+def available_bytes() -> Optional[int]:
     """Bytes that this process can allocate before the kernel kills it; None if the system does not report them.
 
     The minimum of: the memory that Linux reports as available, and the remainders of the control group's limit (of a
     container), of the address space limit (`ulimit -v`), and of `HWNAS_MEMORY_GIB` after the process's own memory.
 
     Raises:
-        InvalidValue: `HWNAS_MEMORY_GIB` is not a positive number, or the system does not report a process's memory.
+        BadLimit: `HWNAS_MEMORY_GIB` is not a positive number, or the system does not report a process's memory.
     """
     known = [*_machine(), *_control_groups(), *_address_space(), *_own_limit()]
     return max(0, min(known)) if known else None
@@ -56,10 +67,10 @@ def _own_limit() -> Iterator[int]:
     except ValueError:
         limit = 0.0
     if not 0 < limit < 2**20:
-        raise InvalidValue(f"{LIMIT} is {given!r}; it should be the memory of this process in GiB, such as 1.5")
+        raise BadLimit(f"{LIMIT} is {given!r}; it should be the memory of this process in GiB, such as 1.5")
     held = _status("VmRSS")
     if held is None:
-        raise InvalidValue(f"{LIMIT} is {given!r}, but this system does not report the memory of a process; unset it")
+        raise BadLimit(f"{LIMIT} is {given!r}, but this system does not report the memory of a process; unset it")
     yield int(limit * _GIB) - held
 
 
@@ -74,7 +85,7 @@ def _address_space() -> Iterator[int]:
         yield limit - held
 
 
-def _status(key: str) -> int | None:
+def _status(key: str) -> Optional[int]:
     """Bytes in a line of this process's status; None if there is no such line."""
     found = re.search(rf"^{key}:\s+(\d{{1,15}}) kB$", content(_PROC / "self" / "status"), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
@@ -103,6 +114,6 @@ def _control_groups() -> Iterator[int]:
                 break
 
 
-def _number(text: str) -> int | None:
+def _number(text: str) -> Optional[int]:
     """A number of bytes; None for ``max`` and any other text."""
     return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None

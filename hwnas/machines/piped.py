@@ -1,0 +1,183 @@
+"""Machines on which a runner times programs, at the other end of a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.errors import HwnasError, MachineError, ProgramCrashed, RuntimeUnavailable
+from hwnas.files import Journal, temporary_folder
+from hwnas.files.atomic import write_whole
+from hwnas.lowering import Program
+from hwnas.machines.base import Machine
+from hwnas.machines.runner import Died, Lost, Runner
+from hwnas.machines.sampler import RunnerSampler, Timing
+from hwnas.progress import Progress, silent
+from hwnas.runtimes.driven import source_of
+from hwnas.targets import Chosen, Recipe
+from hwnas.timing import Measurement, Protocol
+from hwnas.timing.timer import take
+
+Files = Mapping[str, Path]  # name of a program -> its file on this machine
+
+
+class PipedMachine(Machine):
+    """A machine with a runner: a process that holds nothing but the runtime.
+
+    Attributes:
+        beside: whether the runner is on this machine.
+    """
+
+    beside: bool
+
+    @abstractmethod
+    def connect(self, recipe: Recipe) -> Runner:
+        """Start a runner.
+
+        Raises:
+            MachineError: the machine cannot be reached or used.
+            Lost: the connection ended.
+        """
+
+    def ended(self, error: Exception, program: str) -> HwnasError:
+        """The error for the user if a runner ended."""
+        if isinstance(error, Died):
+            return ProgramCrashed(f"{program!r} ended the process that ran it: {error}", program)
+        return MachineError(f"the connection was lost: {error}. Run the same command again")
+
+    @abstractmethod
+    def settings(self, recipe: Recipe) -> Mapping[str, Any]:
+        """How the runner loads a recipe's programs."""
+
+    @abstractmethod
+    def chosen(self, recipe: Recipe) -> Chosen:
+        """The cores of a timing.
+
+        Raises:
+            InvalidValue: the machine does not have the cores that the recipe needs.
+        """
+
+    @abstractmethod
+    def open_on(self, held: Chosen) -> list[int]:
+        """The cores on which programs of a timing may be opened."""
+
+    @abstractmethod
+    def delivered(self, runner: Runner, files: Files, progress: Progress) -> dict[str, str]:
+        """Name of a program -> its file on the runner's machine; missing files are sent there.
+
+        Raises:
+            MachineError: the machine cannot keep them.
+            Lost, Died: the runner ended.
+        """
+
+    def time(
+        self,
+        programs: Mapping[str, Program | Path],
+        recipe: Recipe,
+        protocol: Protocol,
+        *,
+        reference: str | None = None,
+        journal: Journal | None = None,
+        what: str = "timing",
+        progress: Progress = silent,
+    ) -> Measurement:
+        """As `hwnas.timing.time_programs`, in a runner.
+
+        Raises:
+            ProgramCrashed: programs ended the runner's process, whose message says how; the others were timed.
+            MachineError: the machine cannot be reached or used.
+        """
+        if not recipe.facts.measured:
+            raise RuntimeUnavailable(
+                f"nothing can be timed with {recipe.name} (runtime {recipe.runtime}); choose a recipe of a measured "
+                "runtime, e.g. onnxruntime-cpu-fp32"
+            )
+        held = self.chosen(recipe)
+        with as_files(programs) as files:
+
+            def connect() -> tuple[Runner, Timing]:
+                runner = self.connect(recipe)
+                try:
+                    paths = self.delivered(runner, files, progress)
+                except BaseException:
+                    runner.close()
+                    raise
+                return runner, Timing(
+                    programs=paths,
+                    settings=self.settings(recipe),
+                    cores=held.cores,
+                    open_on=self.open_on(held),
+                    what=recipe.name,
+                )
+
+            with contextlib.closing(RunnerSampler(connect, beside=self.beside)) as sampler:
+                return take(
+                    list(programs),
+                    sampler,
+                    protocol,
+                    reference=reference,
+                    journal=journal,
+                    held=held,
+                    what=what,
+                    progress=progress,
+                )
+
+    def run(self, program: Path, recipe: Recipe, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """As `Machine.run`."""
+        held = self.chosen(recipe)
+        try:
+            with self.connect(recipe) as runner:
+                [path] = self.delivered(runner, {program.name: program}, silent).values()
+                answer, out = runner.ask(
+                    "run",
+                    np.ascontiguousarray(inputs).tobytes(),
+                    program=program.name,
+                    path=path,
+                    settings=dict(self.settings(recipe)),
+                    cores=list(held.cores),
+                    shape=list(inputs.shape),
+                    dtype=str(inputs.dtype),
+                )
+        except (Lost, Died) as error:
+            raise self.ended(error, program.name) from error
+        return np.frombuffer(out, np.float32).reshape(answer["shape"])
+
+
+def driven_settings(recipe: Recipe) -> dict[str, Any] | None:
+    """How the runner's own class loads a recipe's programs; None if its runtime has none.
+
+    Raises:
+        SpecError: the recipe has an option that the runtime does not know.
+    """
+    if recipe.facts.runner is None:
+        return None
+    return {
+        "class": recipe.facts.runner,
+        "threads": recipe.threads,
+        "precision": recipe.precision,
+        "options": dict(recipe.options),
+    }
+
+
+@contextmanager
+def as_files(programs: Mapping[str, Program | Path]) -> Iterator[Files]:
+    """Programs as files: those in memory are written into a temporary folder."""
+    found = {name: program for name, program in programs.items() if isinstance(program, Path)}
+    with temporary_folder("timing") as folder:
+        for name, program in programs.items():
+            if isinstance(program, Path):
+                continue
+            data = source_of(program)
+            assert isinstance(data, bytes)
+            found[name] = folder / f"{hashlib.sha256(data).hexdigest()}.onnx"
+            if not found[name].exists():
+                write_whole(found[name], data)
+        yield {name: found[name] for name in programs}

@@ -1,0 +1,51 @@
+"""Only one runner times on a machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import List
+
+# Every user can open it, and nothing is written: the lock belongs to the CPU.
+_CPU = "/sys/devices/system/cpu"
+
+
+class Locked(Exception):
+    """Another runner times on this machine."""
+
+
+_held: List[int] = []  # the lock is released when the process ends
+
+
+def hold(folder: str, who: str) -> None:
+    """Hold the machine's lock until this process ends.
+
+    Args:
+        folder: the runner's own, where the holder's description is kept.
+        who: description of the holder, for others.
+
+    Raises:
+        Locked: another process holds it; the message says who, if that is known.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return
+    note = os.path.join(folder, "holder")
+    place = os.open(_CPU if os.access(_CPU, os.R_OK) else folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(place)
+        raise Locked(_text(note) or "another process") from None
+    _held.append(place)
+    with open(note, "w", encoding="utf-8") as file:
+        file.write(f"{who}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1000).strip()
+    except OSError:
+        return ""

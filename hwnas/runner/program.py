@@ -1,0 +1,95 @@
+"""What the runner needs of a runtime: load a program, run it, time it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from typing import Any, Callable, ContextManager, List, Mapping, Tuple, Union
+
+import numpy as np
+
+Call = Callable[[], object]
+Source = Union[str, bytes]  # the name of a program's file, or its content
+
+
+class CannotLoad(Exception):
+    """A runtime does not accept a program."""
+
+
+class Timed(ABC):
+    """A loaded program that can be timed.
+
+    Attributes:
+        shape: of its input, with the batch axis.
+        dtype: of its input: float32, or uint8 if the program includes the normalisation.
+        opens_in_threads: whether loading several programs in several threads at once is safe and faster.
+    """
+
+    shape: Tuple[int, ...]
+    dtype: "np.dtype[Any]" = np.dtype(np.float32)
+    opens_in_threads = False
+
+    @abstractmethod
+    def bind(self, x: "np.ndarray[Any, Any]") -> Call:
+        """A call that runs the program on `x` without copies and with a preallocated output."""
+
+    @abstractmethod
+    def again(self) -> "Timed":
+        """The same program loaded again, elsewhere in memory."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free the program."""
+
+    def time_ms(self, call: Call) -> float:
+        """Run a bound call and return its duration in milliseconds."""
+        start = time.perf_counter_ns()
+        call()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    def noise(self, rng: np.random.Generator) -> "np.ndarray[Any, Any]":
+        """A random input: normally distributed, or of random bytes if it is uint8."""
+        if self.dtype == np.uint8:
+            return rng.integers(0, 256, self.shape, np.uint8)
+        return rng.standard_normal(self.shape, np.float32)
+
+    def threads(self) -> ContextManager[None]:
+        """Context of process-wide settings in which bound calls use the right number of threads."""
+        return contextlib.nullcontext()
+
+
+class RunnerProgram(Timed):
+    """A program in a runtime that the runner drives alone.
+
+    Args:
+        source: the program's file or content.
+        threads: threads of a run.
+        precision: data type of weights and activations.
+        options: settings of the runtime, which were checked before.
+
+    Raises:
+        CannotLoad: the runtime does not accept the program.
+    """
+
+    @abstractmethod
+    def __init__(self, source: Source, *, threads: int, precision: str, options: Mapping[str, Any]) -> None: ...
+
+    @staticmethod
+    @abstractmethod
+    def version() -> str:
+        """Version of the runtime's library."""
+
+    @classmethod
+    def missing(cls, precision: str) -> List[str]:
+        """Why the runtime cannot compute in this precision on this machine, with remedies."""
+        return []
+
+    @abstractmethod
+    def run(self, x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        """An input of `shape` -> the output, in float32."""
+
+
+def shown(source: Source) -> str:
+    """How a program is named in messages."""
+    return source.replace("\\", "/").rsplit("/", 1)[-1] if isinstance(source, str) else "the graph"
