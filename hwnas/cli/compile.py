@@ -56,8 +56,8 @@ def compile_(
     if skip_bad:
         read = read.model_copy(update={"data": read.data.model_copy(update={"skip_bad": True})})
     report = _run(read, out or Path(job.stem), {"budget": budget}, dry_run, again, as_json)
-    if report and fail_over_budget:
-        _fail_over_budget(report["targets"])
+    if report and fail_over_budget and any(answer["over_budget"] > 0 for answer in report["targets"].values()):
+        raise typer.Exit(OVER)
 
 
 def quickstart(
@@ -109,24 +109,24 @@ def _run(
         typer.echo(f"{summary(report, out)}\n  report       {out / PAGE}")
         used = (f"{s['name']}-{s['key']}" for answer in report["targets"].values() for s in answer["stages"])
         _tell_others(out, used, report["targets"])
+    _require_steady(report["targets"])
     return report
 
 
-def _fail_over_budget(answers: Mapping[str, Result]) -> None:
-    """End with exit code 1 if a target is over its budget.
+def _require_steady(answers: Mapping[str, Result]) -> None:
+    """Check that the measurements of all targets can be trusted.
 
     Raises:
-        TooNoisy: a measurement cannot be trusted.
+        TooNoisy: one cannot.
     """
     from hwnas.errors import TooNoisy
 
-    if noisy := [name for name, answer in answers.items() if answer["noise"]["too_noisy"]]:
+    if noisy := {name: answer["noise"]["spread"] for name, answer in answers.items() if answer["noise"]["too_noisy"]}:
         raise TooNoisy(
-            f"the machine was too noisy to decide whether {', '.join(noisy)} is within the budget; close other "
-            "programs and run the same command again: it repeats stage bench"
+            f"the machine was too noisy for the benchmark of {', '.join(noisy)} (spread "
+            f"{', '.join(f'{spread:.1%}' for spread in noisy.values())}): stage bench is not finished. Close other "
+            "programs and run the same command again: it repeats that stage only"
         )
-    if any(answer["over_budget"] > 0 for answer in answers.values()):
-        raise typer.Exit(OVER)
 
 
 def _line(stage: Preview) -> str:

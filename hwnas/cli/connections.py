@@ -21,9 +21,7 @@ def connect(
         str | None,
         typer.Option(help="Any other command that gives a shell on a pipe, e.g. 'docker exec -i NAME'."),
     ] = None,
-    python: Annotated[
-        str, typer.Option(help="Python there: 3.9 or later, with numpy and the runtimes.")
-    ] = "python3",
+    python: Annotated[str, typer.Option(help="Python there: 3.9 or later, with numpy and the runtimes.")] = "python3",
     as_json: options.AsJson = False,
 ) -> None:
     """Add a machine: try the connection, send the runner, and keep the connection in $HWNAS_HOME.

@@ -124,7 +124,10 @@ def _ended(run: Callable[..., object], **options: object) -> object:
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 2 after a user's error, 1 on a machine too noisy for timing, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run the command line.
+
+    Exit code 0; 1 on too noisy a machine; 2 after a user's error; 130 after Ctrl-C; 143 after SIGTERM.
+    """
     streams.take_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     for words in filter(None, (drop_binding(), drop_ranks())):

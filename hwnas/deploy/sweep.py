@@ -30,8 +30,8 @@ from hwnas.lowering import Program, form_of
 from hwnas.machines import LocalMachine, Machine
 from hwnas.profiling.references import references_for
 from hwnas.progress import Progress, silent
-from hwnas.spaces import Arch
 from hwnas.runtimes import open_session
+from hwnas.spaces import Arch
 from hwnas.targets import Recipe, Target
 from hwnas.timing import Measurement
 from hwnas.timing.among import Among, Reference, time_among
@@ -268,9 +268,7 @@ class _Timing:
     latencies: Mapping[str, LatencyModel]
     progress: Progress
 
-    def round(
-        self, targets: Sequence[Target], arch: Arch, number: int, left_out: dict[str, str]
-    ) -> dict[str, _Round]:
+    def round(self, targets: Sequence[Target], arch: Arch, number: int, left_out: dict[str, str]) -> dict[str, _Round]:
         """One round: target's name -> latency. Rounds that were too noisy are not recorded.
 
         Targets that cannot be timed are added to `left_out`; a later round does not retry them.

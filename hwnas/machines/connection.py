@@ -15,9 +15,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from hwnas.errors import MachineError, SpecError, UnknownName
+from hwnas.errors import MachineError
 from hwnas.files import Spec
-from hwnas.machines.runner import Lost, Runner
+from hwnas.machines.runner import Runner
 from hwnas.runner.__main__ import READY
 from hwnas.runner.frames import BadFrame, TimedOut
 
@@ -26,8 +26,8 @@ _SEND_S = 300.0
 _BANNER = 2**16  # bytes that a login may print before the runner
 _SHELLS = {"sh", "bash", "ash", "dash", "zsh", "ksh", "busybox"}
 _MARK = b"hwnas: "
-# The system's OpenSSH client, with the user's configuration, keys and known hosts. BatchMode: no questions, since nobody
-# would see them; a connection without an answer ends after 15 seconds.
+# The system's OpenSSH client, with the user's configuration, keys and known hosts. BatchMode: no questions, which
+# nobody would see; a connection without an answer ends after 15 seconds.
 _SSH = ("ssh", "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=5")
 
 # The first lines run in any Python, to say which one it is.
@@ -189,7 +189,9 @@ class Connection(Spec):
             helps = "Is an SSH server running there, on this port?"
         elif "not found" in low or code == 127:
             helps = f"Is {self.python!r} installed there? Name another with --python"
-        return MachineError(f"cannot use {machine} ({self.text}), while {phase}: {said or f'exit code {code}'}. {helps}")
+        return MachineError(
+            f"cannot use {machine} ({self.text}), while {phase}: {said or f'exit code {code}'}. {helps}"
+        )
 
     def _unusable(self, word: str, machine: str) -> MachineError:
         kind, _, rest = word.partition(" ")

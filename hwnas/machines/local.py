@@ -30,8 +30,8 @@ _START_S = 120.0
 class LocalMachine(PipedMachine):
     """Times programs in a process of their own, pinned to cores.
 
-    A process that has trained holds threads, caches and a fragmented heap; a runtime that crashes would end it. Programs
-    without a file form (torch modules that are wired from parts) are timed in this process.
+    A process that has trained holds threads, caches and a fragmented heap; a runtime that crashes would end it.
+    Programs without a file form (torch modules that are wired from parts) are timed in this process.
     """
 
     beside = True

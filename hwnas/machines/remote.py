@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from hwnas.errors import MachineError, RuntimeUnavailable, TableError
 from hwnas.lowering import Form, form_of
 from hwnas.machines.connection import Connection
@@ -136,11 +138,11 @@ class RemoteMachine(PipedMachine):
     def delivered(self, runner: Runner, files: Files, progress: Progress) -> dict[str, str]:
         """Send the programs that the machine does not have, by their hash."""
         hashes = {name: f"{_sha256(path)}{path.suffix}" for name, path in files.items()}
-        wanted = list(dict.fromkeys(hashes.values()))
+        wanted: list[JsonValue] = list(dict.fromkeys(hashes.values()))
         answer, _ = runner.ask("have", programs=wanted)
         paths = {str(digest): str(path) for digest, path in answer["paths"].items()}
         sources = {digest: files[name] for name, digest in hashes.items()}
-        missing = [digest for digest in wanted if digest not in paths]
+        missing = [str(digest) for digest in wanted if digest not in paths]
         what = f"sending programs to {self.name}"
         for i, digest in enumerate(missing):
             progress(what, i, len(missing))
@@ -169,7 +171,7 @@ class RemoteMachine(PipedMachine):
         facts = recipe.facts
         try:
             with self.connection.start(self.name) as runner:
-                answer, _ = runner.ask("runtime", **{"class": facts.runner, "precision": recipe.precision})
+                answer, _ = runner.ask("runtime", program=facts.runner, precision=recipe.precision)
         except Lost as error:
             raise MachineError(f"the connection to {self.name} was lost: {error}") from error
         except RuntimeUnavailable as error:

@@ -8,7 +8,9 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
+
+from pydantic import JsonValue
 
 from hwnas import errors
 from hwnas.errors import HwnasError, MachineError
@@ -57,7 +59,7 @@ class Runner:
         Raises:
             MachineError: the system does not start the command.
         """
-        stderr = tempfile.TemporaryFile()
+        stderr = tempfile.TemporaryFile()  # noqa: SIM115  # it is closed with the runner
         try:
             process = subprocess.Popen(
                 list(command),
@@ -79,7 +81,7 @@ class Runner:
         *,
         timeout_s: float | None = ANSWER_S,
         event: Callable[[Message], None] | None = None,
-        **given: Any,
+        **given: JsonValue,
     ) -> tuple[Message, bytes]:
         """Send a request and return its answer.
 
@@ -102,7 +104,7 @@ class Runner:
         raise AssertionError("a stream ends with an answer")
 
     def stream(
-        self, do: str, data: bytes = b"", *, timeout_s: float | None = ANSWER_S, **given: Any
+        self, do: str, data: bytes = b"", *, timeout_s: float | None = ANSWER_S, **given: JsonValue
     ) -> Iterator[tuple[Message, bytes]]:
         """Send a request; yield its events and its answer. Arguments and errors as for `ask`."""
         self._send({"do": do, **given}, data)

@@ -134,6 +134,7 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "network": context.space.describe(found["arch"]),
         "predicted_ms": found["predicted_ms"],
         "measured_ms": timed["bundle"]["measured_ms"],
+        "speed": timed["bundle"].get("speed"),  # missing in stages of older versions
         "relative_error": timed["bundle"]["relative_error"],
         "over_budget": over_budget(timed["bundle"]["measured_ms"], found["budget_ms"]),
         "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},

@@ -137,6 +137,7 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
         confidence=context.job.search.confidence,
         predicted_ms=answer["predicted_ms"],
         measured_ms=answer["measured_ms"],
+        speed=answer["speed"],
         test_accuracy=parity.deployed_accuracy,
         torch_accuracy=parity.torch_accuracy,
         top1_agreement=parity.top1_agreement,

@@ -15,13 +15,13 @@ from hwnas.data import Data, Split
 from hwnas.deploy.exporter import included
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
+from hwnas.machines import machine_of
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.checked import open_checked
 from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.stages import Context
 from hwnas.plugins import file_of
-from hwnas.machines import machine_of
 from hwnas.progress import Progress, silent
 from hwnas.search import strategy_names
 from hwnas.search.objectives import check_budget_text

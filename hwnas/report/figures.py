@@ -138,6 +138,7 @@ class TargetFigures(Spec):
         limit_ms: limit of predictions for which the measurement is within the budget at this confidence.
         confidence: of the budget.
         predicted_ms, measured_ms: of the result.
+        speed: of the machine during the benchmark, relative to its speed in the profile; None if unknown.
         test_accuracy: of the deployed result.
         torch_accuracy: of the result in torch.
         top1_agreement: share of the test images with equal top-1 classes.
@@ -160,6 +161,7 @@ class TargetFigures(Spec):
     confidence: Share
     predicted_ms: Milliseconds
     measured_ms: Milliseconds
+    speed: Milliseconds | None = None
     test_accuracy: Share
     torch_accuracy: Share
     top1_agreement: Share

@@ -79,7 +79,7 @@ def _verdicts(target: TargetFigures) -> dict[str, Any]:
         "kept": room >= 0,
         "room": f"{room:.1%} below the budget of" if room >= 0 else f"missed: {-room:.1%} above the budget of",
         "versus": [line.replace("-", "−") for line in versus],
-        "error": f"{target.measured_ms / target.predicted_ms - 1:+.1%}".replace("-", "−"),
+        "error": f"{target.measured_ms * (target.speed or 1.0) / target.predicted_ms - 1:+.1%}".replace("-", "−"),
         "faster": f"{largest.measured_ms / target.measured_ms:.2f}×",
     }
 

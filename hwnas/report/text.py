@@ -59,7 +59,7 @@ def _part(answer: Answer) -> str:
         *(["## Accuracy on the test images", "", *_accuracy(answer), ""] if answer.get("figures") else []),
         "## Prediction and measurement",
         "",
-        f"- predicted {answer['predicted_ms']:.4f} ms, measured {answer['measured_ms']:.4f} ms "
+        f"- predicted {answer['predicted_ms']:.4f} ms{_at_speed(answer)}, measured {answer['measured_ms']:.4f} ms "
         f"({answer['relative_error']:+.1%}), budget {answer['budget_ms']:.4f} ms",
         f"- latency model on {validation['networks']} fresh networks: MAPE {validation['mape']:.2%}, noise floor "
         f"{validation['noise_floor']:.2%}, {validation['within_5pct']:.0%} within 5%, "
@@ -120,6 +120,12 @@ def _accuracy(answer: Answer) -> list[str]:
     return [*items, f"- accuracy model {model.words}"]
 
 
+def _at_speed(answer: Mapping[str, Any]) -> str:
+    """The prediction at the machine's speed during the benchmark, in words; empty if that speed is not known."""
+    speed = answer.get("speed")
+    return f", {answer['predicted_ms'] / speed:.4f} at the machine's speed then ({speed:.1%})" if speed else ""
+
+
 def _verdict(answer: Answer) -> str:
     return verdict(answer["measured_ms"], answer["budget_ms"], too_noisy=answer["noise"]["too_noisy"])
 
@@ -142,8 +148,8 @@ def _lines(answer: Answer, bundle: Path) -> str:
         [
             f"{answer['space']} on {answer['target']}: {answer['space_size']:.3g} networks, "
             f"budget {answer['budget']} = {answer['budget_ms']:.4f} ms",
-            f"  found        {answer['measured_ms']:.4f} ms measured, {answer['predicted_ms']:.4f} predicted "
-            f"({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test images",
+            f"  found        {answer['measured_ms']:.4f} ms measured, {answer['predicted_ms']:.4f} predicted"
+            f"{_at_speed(answer)} ({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test images",
             f"  verdict      {_verdict(answer)}",
             *([f"  accuracy   {item[1:]}" for item in _accuracy(answer)] if answer.get("figures") else []),
             "  best random  "

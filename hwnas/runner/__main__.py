@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Optional
+from pathlib import Path
 
 READY = b"hwnas runner ready\n"
 
 
-def main(cache: str, load_from: Optional[str] = None) -> None:
+def main(cache: str, load_from: str | None = None) -> None:
     """Serve until standard input ends.
 
     Args:
@@ -29,8 +29,8 @@ def main(cache: str, load_from: Optional[str] = None) -> None:
 
         loader = importlib.import_module(load_from)
     os.write(outward, READY)
-    Server(Frames(0, outward), cache, loader).serve()
+    Server(Frames(0, outward), Path(cache).expanduser(), loader).serve()
 
 
 if __name__ == "__main__":
-    main(os.path.expanduser(sys.argv[1]), *sys.argv[2:3])
+    main(*sys.argv[1:3])

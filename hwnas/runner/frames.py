@@ -7,9 +7,9 @@ import os
 import struct
 import time
 from select import select
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
-Message = Dict[str, Any]
+Message = dict[str, Any]
 
 _HEADER = struct.Struct(">4sIQ")
 _MAGIC = b"hwn1"
@@ -46,7 +46,7 @@ class Frames:
         write_all(self.outward, _HEADER.pack(_MAGIC, len(text), len(data)) + text)
         write_all(self.outward, data)
 
-    def receive(self, timeout_s: Optional[float] = None) -> Optional[Tuple[Message, bytes]]:
+    def receive(self, timeout_s: float | None = None) -> tuple[Message, bytes] | None:
         """The next message and its bytes; None at the end of the pipe.
 
         Args:
@@ -73,7 +73,7 @@ class Frames:
             raise BadFrame(f"{type(message).__name__} instead of an object")
         return message, data
 
-    def skip_to(self, mark: bytes, most: int, timeout_s: float) -> Tuple[bytes, bool]:
+    def skip_to(self, mark: bytes, most: int, timeout_s: float) -> tuple[bytes, bool]:
         """Read up to a mark: the bytes before it, and whether it came before the end of the pipe.
 
         Raises:
@@ -88,7 +88,7 @@ class Frames:
         before, _, self._read = self._read.partition(mark)
         return before, True
 
-    def _exactly(self, count: int, timeout_s: Optional[float]) -> Optional[bytes]:
+    def _exactly(self, count: int, timeout_s: float | None) -> bytes | None:
         parts, missing = [self._read[:count]], count - len(self._read)
         self._read = self._read[count:]
         while missing > 0:
@@ -99,7 +99,7 @@ class Frames:
             self._read = self._read[len(parts[-1]) :]
         return b"".join(parts)
 
-    def _more(self, timeout_s: Optional[float], most: int = 2**16) -> bool:
+    def _more(self, timeout_s: float | None, most: int = 2**16) -> bool:
         if timeout_s is not None:
             until = time.monotonic() + timeout_s
             while not select([self.inward], [], [], max(0.0, min(1.0, until - time.monotonic())))[0]:

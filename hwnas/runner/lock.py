@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import List
+from pathlib import Path
 
 # Every user can open it, and nothing is written: the lock belongs to the CPU.
 _CPU = "/sys/devices/system/cpu"
@@ -14,10 +14,10 @@ class Locked(Exception):
     """Another runner times on this machine."""
 
 
-_held: List[int] = []  # the lock is released when the process ends
+_held: list[int] = []  # the lock is released when the process ends
 
 
-def hold(folder: str, who: str) -> None:
+def hold(folder: Path, who: str) -> None:
     """Hold the machine's lock until this process ends.
 
     Args:
@@ -31,7 +31,7 @@ def hold(folder: str, who: str) -> None:
         import fcntl
     except ImportError:  # not a POSIX system
         return
-    note = os.path.join(folder, "holder")
+    note = folder / "holder"
     place = os.open(_CPU if os.access(_CPU, os.R_OK) else folder, os.O_RDONLY)
     try:
         fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,13 +39,11 @@ def hold(folder: str, who: str) -> None:
         os.close(place)
         raise Locked(_text(note) or "another process") from None
     _held.append(place)
-    with open(note, "w", encoding="utf-8") as file:
-        file.write(f"{who}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    note.write_text(f"{who}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}", encoding="utf-8")
 
 
-def _text(path: str) -> str:
+def _text(path: Path) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1000).strip()
+        return path.read_text(encoding="utf-8", errors="replace")[:1000].strip()
     except OSError:
         return ""

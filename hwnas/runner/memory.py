@@ -6,8 +6,8 @@ import ctypes
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, Optional
 
 LIMIT = "HWNAS_MEMORY_GIB"
 _GIB = 2**30
@@ -29,7 +29,7 @@ def content(path: Path) -> str:
     return data.decode("utf-8", errors="replace").partition("\0")[0].strip()
 
 
-def available_bytes() -> Optional[int]:
+def available_bytes() -> int | None:
     """Bytes that this process can allocate before the kernel kills it; None if the system does not report them.
 
     The minimum of: the memory that Linux reports as available, and the remainders of the control group's limit (of a
@@ -85,7 +85,7 @@ def _address_space() -> Iterator[int]:
         yield limit - held
 
 
-def _status(key: str) -> Optional[int]:
+def _status(key: str) -> int | None:
     """Bytes in a line of this process's status; None if there is no such line."""
     found = re.search(rf"^{key}:\s+(\d{{1,15}}) kB$", content(_PROC / "self" / "status"), re.MULTILINE)
     return int(found[1]) * 1024 if found else None
@@ -114,6 +114,6 @@ def _control_groups() -> Iterator[int]:
                 break
 
 
-def _number(text: str) -> Optional[int]:
+def _number(text: str) -> int | None:
     """A number of bytes; None for ``max`` and any other text."""
     return int(text) if re.fullmatch(r"[0-9]{1,20}", text) else None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -45,12 +46,12 @@ class OnnxRuntimeProgram(RunnerProgram):
         """Version of onnxruntime."""
         return str(ort.__version__)
 
-    def run(self, x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """An input of `shape` -> the output, in float32."""
         [y] = self._session.run([self._output], {self._input: x})
         return np.asarray(y, np.float32)
 
-    def bind(self, x: "np.ndarray[Any, Any]") -> Call:
+    def bind(self, x: np.ndarray[Any, Any]) -> Call:
         """A call that runs the program on `x` without copies and with a preallocated output."""
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(x))
@@ -58,7 +59,7 @@ class OnnxRuntimeProgram(RunnerProgram):
         binding.bind_ortvalue_output(self._output, out)
         return partial(self._session.run_with_iobinding, binding)
 
-    def again(self) -> "OnnxRuntimeProgram":
+    def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
         threads, precision, options = self._settings
         return OnnxRuntimeProgram(self._source, threads=threads, precision=precision, options=options)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import ceil
 from types import TracebackType
-from typing import Any, Callable, Collection, Dict, Iterable, Iterator, Optional, Sequence, Type
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Opened:
         what: str,
     ) -> None:
         self._load, self._cores, self._in_threads, self._what = load, cores, in_threads, what
-        self._programs: Dict[str, Timed] = {}
+        self._programs: dict[str, Timed] = {}
         self._settings = ExitStack()
         self._settled = False
         self._available = memory.available_bytes()
@@ -59,16 +60,16 @@ class Opened:
         self._largest = 0  # bytes that opening one program took
         self._most = len(names)  # largest number of open programs
 
-    def __enter__(self) -> "Opened":
+    def __enter__(self) -> Opened:
         return self
 
     def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._settings.close()
         self._close(set(self._programs))
 
-    def anew(self, names: Sequence[str], rng: np.random.Generator) -> Dict[str, Sample]:
+    def anew(self, names: Sequence[str], rng: np.random.Generator) -> dict[str, Sample]:
         """Reopen programs, in this order; return name -> function that runs it once and returns the time in ms.
 
         The first of `names` are opened, as many as fit into memory. If not all fit, later calls open groups of about
@@ -82,7 +83,7 @@ class Opened:
         """
         group = names[: _even(len(names), self._most)]
         self._close(self._programs.keys() - set(group))
-        calls: Dict[str, Sample] = {}
+        calls: dict[str, Sample] = {}
         while len(calls) < len(group):
             before = len(calls)
             with self._each() as each:
@@ -111,7 +112,7 @@ class Opened:
             self._settled = True
         return partial(program.time_ms, program.bind(program.noise(rng)))
 
-    def _open(self, name: str) -> Optional[str]:
+    def _open(self, name: str) -> str | None:
         """Reopen a program; None if it does not fit into memory."""
         before, alone = self._programs.get(name), not self._programs
         if not self._has_room():
@@ -136,8 +137,7 @@ class Opened:
 
     def _does_not_fit(self, name: str) -> DoesNotFit:
         now, start, kept = (
-            "{:.0f} MiB".format((found or 0) / 2**20)
-            for found in (memory.available_bytes(), self._available, self._kept)
+            f"{(found or 0) / 2**20:.0f} MiB" for found in (memory.available_bytes(), self._available, self._kept)
         )
         return DoesNotFit(
             f"a program of {self._what}, {name!r}, does not fit into memory: {start} were available at the "
@@ -150,7 +150,7 @@ class Opened:
             self._programs.pop(name).close()
 
     @contextmanager
-    def _each(self) -> Iterator[Callable[[Callable[[str], Optional[str]], Sequence[str]], Iterable[Optional[str]]]]:
+    def _each(self) -> Iterator[Callable[[Callable[[str], str | None], Sequence[str]], Iterable[str | None]]]:
         """A ``map`` that opens several programs at once if the runtime supports it; nothing is timed meanwhile."""
         if len(self._cores) < 2 or not self._in_threads():
             yield map

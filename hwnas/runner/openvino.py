@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, List, Mapping, Tuple
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -38,9 +39,7 @@ class OpenVinoProgram(RunnerProgram):
             self._compiled = core.compile_model(model, "CPU", settings)
             self._exported = b""
         except RuntimeError as error:
-            raise CannotLoad(
-                f"OpenVINO {self.version()} cannot load {shown(source)}: {str(error).strip()}"
-            ) from error
+            raise CannotLoad(f"OpenVINO {self.version()} cannot load {shown(source)}: {str(error).strip()}") from error
         if model.inputs[0].element_type == ov.Type.u8:
             self.dtype = np.dtype(np.uint8)
         self._out_shape = tuple(model.outputs[0].shape)
@@ -49,7 +48,7 @@ class OpenVinoProgram(RunnerProgram):
 
     def _begin(self) -> None:
         self._request = self._compiled.create_infer_request()
-        self._bound: List[Tuple[Any, Any]] = []
+        self._bound: list[tuple[Any, Any]] = []
 
     @staticmethod
     def version() -> str:
@@ -57,7 +56,7 @@ class OpenVinoProgram(RunnerProgram):
         return str(ov.__version__).split("-", 1)[0]
 
     @classmethod
-    def missing(cls, precision: str) -> List[str]:
+    def missing(cls, precision: str) -> list[str]:
         """The bf16 instructions that this CPU lacks; without them OpenVINO computes in fp32 without a warning."""
         capabilities = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision != "bf16" or "BF16" in capabilities:
@@ -67,7 +66,7 @@ class OpenVinoProgram(RunnerProgram):
             "needs avx512_bf16 or amx_bf16; use an fp32 recipe"
         ]
 
-    def again(self) -> "OpenVinoProgram":
+    def again(self) -> OpenVinoProgram:
         """Import the compiled program, which takes a fifth of the time of compiling."""
         if not self._exported:
             self._exported = self._compiled.export_model().getvalue()  # an imported model cannot be exported again
@@ -76,14 +75,14 @@ class OpenVinoProgram(RunnerProgram):
         other._begin()
         return other
 
-    def run(self, x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """An input of `shape` -> the output, in float32."""
         out = np.empty(self._out_shape, np.float32)
         _connect(self._request, x, out)
         self._request.infer(share_outputs=True)
         return out
 
-    def bind(self, x: "np.ndarray[Any, Any]") -> Call:
+    def bind(self, x: np.ndarray[Any, Any]) -> Call:
         """A call that runs the program on `x` without copies and with a preallocated output."""
         request = self._compiled.create_infer_request()  # each bound call has its own arrays
         out = np.empty(self._out_shape, np.float32)
@@ -96,7 +95,7 @@ class OpenVinoProgram(RunnerProgram):
         del self._request, self._compiled, self._bound, self._core, self._exported
 
 
-def _connect(request: ov.InferRequest, x: "np.ndarray[Any, Any]", out: "np.ndarray[Any, Any]") -> None:
+def _connect(request: ov.InferRequest, x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
     """Let a request read and write these arrays without copies."""
     request.set_input_tensor(ov.Tensor(x, shared_memory=True))
     request.set_output_tensor(ov.Tensor(out, shared_memory=True))

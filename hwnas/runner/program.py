@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from typing import Any, Callable, ContextManager, List, Mapping, Tuple, Union
+from collections.abc import Callable, Mapping
+from typing import Any, Union
 
 import numpy as np
 
@@ -26,16 +27,16 @@ class Timed(ABC):
         opens_in_threads: whether loading several programs in several threads at once is safe and faster.
     """
 
-    shape: Tuple[int, ...]
-    dtype: "np.dtype[Any]" = np.dtype(np.float32)
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] = np.dtype(np.float32)
     opens_in_threads = False
 
     @abstractmethod
-    def bind(self, x: "np.ndarray[Any, Any]") -> Call:
+    def bind(self, x: np.ndarray[Any, Any]) -> Call:
         """A call that runs the program on `x` without copies and with a preallocated output."""
 
     @abstractmethod
-    def again(self) -> "Timed":
+    def again(self) -> Timed:
         """The same program loaded again, elsewhere in memory."""
 
     @abstractmethod
@@ -48,13 +49,13 @@ class Timed(ABC):
         call()
         return (time.perf_counter_ns() - start) / 1e6
 
-    def noise(self, rng: np.random.Generator) -> "np.ndarray[Any, Any]":
+    def noise(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         """A random input: normally distributed, or of random bytes if it is uint8."""
         if self.dtype == np.uint8:
             return rng.integers(0, 256, self.shape, np.uint8)
         return rng.standard_normal(self.shape, np.float32)
 
-    def threads(self) -> ContextManager[None]:
+    def threads(self) -> contextlib.AbstractContextManager[None]:
         """Context of process-wide settings in which bound calls use the right number of threads."""
         return contextlib.nullcontext()
 
@@ -81,12 +82,12 @@ class RunnerProgram(Timed):
         """Version of the runtime's library."""
 
     @classmethod
-    def missing(cls, precision: str) -> List[str]:
+    def missing(cls, precision: str) -> list[str]:
         """Why the runtime cannot compute in this precision on this machine, with remedies."""
         return []
 
     @abstractmethod
-    def run(self, x: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """An input of `shape` -> the output, in float32."""
 
 

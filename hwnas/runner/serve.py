@@ -1,12 +1,11 @@
 """The runner's loop: requests in, answers out.
 
-Each request is a JSON object with ``do``; each gets any number of events and then one answer with ``done`` or ``error``.
+Each request is a JSON object with ``do``; it gets any number of events and then one answer with ``done`` or ``error``.
 Programs are files; no request contains code.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import importlib
 import os
@@ -14,7 +13,9 @@ import platform
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -25,14 +26,25 @@ from hwnas.runner.opened import DoesNotFit, NoThreads, Opened
 from hwnas.runner.program import CannotLoad, RunnerProgram, Timed
 from hwnas.runner.visits import no_garbage_collection, visit
 
-_ERRORS: Dict[type, str] = {
+_ERRORS: dict[type, str] = {
     DoesNotFit: "OutOfMemory",
     NoThreads: "RuntimeUnavailable",
     BadLimit: "InvalidValue",
     CannotLoad: "BundleError",
     Locked: "MachineError",
 }
+Do = Callable[[Message, bytes], "tuple[Message, bytes] | None"]  # a request's method
 _LONGEST = 2**20  # bytes of a file of a snapshot
+
+
+class Loader(Protocol):
+    """What loads programs: this module, or one of an environment with hwnas."""
+
+    def load(self, path: str, settings: Message) -> Timed:
+        """Load a program's file with the settings of ``begin``."""
+
+    def in_threads(self, settings: Message) -> bool:
+        """Whether loading several programs at once is safe and faster."""
 
 
 class Server:
@@ -41,13 +53,14 @@ class Server:
     Args:
         frames: where they come from.
         cache: folder for programs, created when the first one comes.
-        loader: module or object with the functions `load` and `in_threads`; this module if None.
+        loader: loads programs; this module if None.
     """
 
-    def __init__(self, frames: Frames, cache: str, loader: Any = None) -> None:
-        self._frames, self._cache, self._loader = frames, cache, loader or sys.modules[__name__]
-        self._opened: Optional[Opened] = None
-        self._calls: Dict[str, Callable[[], float]] = {}
+    def __init__(self, frames: Frames, cache: Path, loader: Loader | None = None) -> None:
+        self._frames, self._cache = frames, cache
+        self._loader = loader or cast("Loader", sys.modules[__name__])
+        self._opened: Opened | None = None
+        self._calls: dict[str, Callable[[], float]] = {}
         self._sending = threading.Lock()
         self._collected = False
 
@@ -59,15 +72,17 @@ class Server:
                 return
             request, data = received
             try:
-                answer, out = getattr(self, "do_" + str(request["do"]))(request, data) or ({}, b"")
-                self._frames.send({"done": True, **answer}, out)
+                do: Do = getattr(self, "do_" + str(request["do"]))
+                answered = do(request, data)
+                answer, out = answered if answered is not None else ({}, b"")
+                self._frames.send({**answer, "done": True}, out)
             except BrokenPipeError:
                 return  # the driver has ended
             except Exception as error:  # every failure is an answer: the driver says it in words
                 kind = _ERRORS.get(type(error)) or type(error).__name__
                 self._frames.send({"error": kind, "message": str(error), "errno": getattr(error, "errno", None)})
 
-    def do_facts(self, request: Message, data: bytes) -> Tuple[Message, bytes]:
+    def do_facts(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """Python, system and cores, and the versions of `packages`."""
         return {
             "python": platform.python_version(),
@@ -81,49 +96,48 @@ class Server:
             "user": os.environ.get("USER") or str(getattr(os, "getuid", lambda: "")()),
         }, b""
 
-    def do_snapshot(self, request: Message, data: bytes) -> Tuple[Message, bytes]:
+    def do_snapshot(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """The files below ``/`` that match `patterns`: their names and sizes, and their contents."""
         names, contents = [], []
         for pattern in request["patterns"]:
-            for path in sorted(glob.glob("/" + pattern)):
+            for path in sorted(Path("/").glob(pattern)):
                 try:
-                    with open(path, "rb") as file:
+                    with path.open("rb") as file:
                         content = file.read(_LONGEST)
                 except OSError:  # masked in containers; EIO and ENODEV of some drivers
                     continue
-                names.append([path[1:], len(content)])
+                names.append([path.relative_to("/").as_posix(), len(content)])
                 contents.append(content)
         return {"files": names}, b"".join(contents)
 
-    def do_runtime(self, request: Message, data: bytes) -> Tuple[Message, bytes]:
+    def do_runtime(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """The runtime's version, and why it cannot compute in a precision here."""
-        found = _class(request["class"])
+        found = _class(request["program"])
         return {"version": found.version(), "missing": found.missing(request["precision"])}, b""
 
-    def do_have(self, request: Message, data: bytes) -> Tuple[Message, bytes]:
+    def do_have(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """The files of those programs (by hash) that are in the cache."""
-        found = {name: self._path(name) for name in request["programs"] if os.path.exists(self._path(name))}
+        found = {name: self._path(name) for name in request["programs"] if self._path(name).exists()}
         for path in found.values():
             os.utime(path)
-        return {"paths": found}, b""
+        return {"paths": {name: str(path) for name, path in found.items()}}, b""
 
-    def do_put(self, request: Message, data: bytes) -> Tuple[Message, bytes]:
+    def do_put(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """Keep a program; its hash must be that of its bytes."""
         name = request["program"]
         if hashlib.sha256(data).hexdigest() != name.split(".", 1)[0]:
             raise CannotLoad(f"program {name} was changed on its way")
         path = self._path(name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        part = f"{path}.{os.getpid()}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            with open(part, "wb") as file:
-                file.write(data)
-            os.replace(part, path)
+            part.write_bytes(data)
+            part.replace(path)
         except OSError:
-            if os.path.exists(part):
-                os.unlink(part)
+            if part.exists():
+                part.unlink()
             raise
-        return {"path": path}, b""
+        return {"path": str(path)}, b""
 
     def do_lock(self, request: Message, data: bytes) -> None:
         """Keep others from timing on this machine until the runner ends."""
@@ -150,7 +164,7 @@ class Server:
             what=request["what"],
         )
 
-    def do_open(self, request: Message, data: bytes) -> Tuple[Message, bytes]:
+    def do_open(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """Reopen the first of `names`, as many as fit into memory."""
         assert self._opened is not None
         self._calls = {}  # it references the programs
@@ -164,7 +178,7 @@ class Server:
         would disturb what is timed.
         """
         collect, self._collected = not self._collected, True
-        batch: List[List[Any]] = []
+        batch: list[list[Any]] = []
         sent = time.monotonic()
         with no_garbage_collection(collect=collect):
             for key, name in request["plan"]:
@@ -182,17 +196,16 @@ class Server:
         if opened is not None:
             opened.__exit__(None, None, None)
 
-    def do_run(self, request: Message, data: bytes) -> Tuple[Message, bytes]:
+    def do_run(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """Run a program on one input after the other: float32 or uint8 in, float32 out."""
         if request["cores"]:
             os.sched_setaffinity(0, request["cores"])
         self._event({"opening": request["program"]})
-        program = self._loader.load(request["path"], request["settings"])
+        program = cast("RunnerProgram", self._loader.load(request["path"], request["settings"]))
         x = np.frombuffer(data, request["dtype"]).reshape(request["shape"])
         if x.shape[1:] != tuple(program.shape) or x.dtype != program.dtype:
             raise CannotLoad(f"the program takes {program.dtype} {tuple(program.shape)}, not {x.dtype} {x.shape[1:]}")
-        runs = getattr(program, "run")
-        outputs = [np.ascontiguousarray(runs(np.array(each)), np.float32) for each in x]
+        outputs = [np.ascontiguousarray(program.run(np.array(each)), np.float32) for each in x]
         program.close()
         return {"shape": [len(outputs), *outputs[0].shape]}, b"".join(y.tobytes() for y in outputs)
 
@@ -202,11 +215,11 @@ class Server:
             if wait and self._frames.receive() is None:
                 sys.exit(0)  # the driver has ended
 
-    def _path(self, name: str) -> str:
+    def _path(self, name: str) -> Path:
         digest, _, suffix = name.partition(".")
         if not (digest.isalnum() and suffix.isalnum()):
             raise CannotLoad(f"{name!r} does not name a program")
-        return os.path.join(self._cache, "programs", name)
+        return self._cache / "programs" / name
 
 
 def load(path: str, settings: Message) -> Timed:
@@ -221,17 +234,15 @@ def in_threads(settings: Message) -> bool:
     return _class(settings["class"]).opens_in_threads
 
 
-def _class(name: str) -> "type[RunnerProgram]":
+def _class(name: str) -> type[RunnerProgram]:
     """The class that drives a runtime: ``module:name``, of this package."""
     module, _, attribute = name.partition(":")
     if not module.startswith("hwnas.runner."):
         raise CannotLoad(f"{name!r} is not part of the runner")
-    found = getattr(importlib.import_module(module), attribute)
-    assert issubclass(found, RunnerProgram)
-    return found
+    return cast("type[RunnerProgram]", getattr(importlib.import_module(module), attribute))
 
 
-def _pages() -> Optional[List[int]]:
+def _pages() -> list[int] | None:
     try:
         return [os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")]
     except (OSError, ValueError, AttributeError):

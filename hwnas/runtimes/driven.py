@@ -34,7 +34,7 @@ class DrivenSession(Session):
         return cls.program.missing(precision)
 
     @classmethod
-    def version(cls) -> str:  # type: ignore[override]  # a class method: the library belongs to `program`
+    def version(cls) -> str:
         """Version of the runtime's library."""
         return cls.program.version()
 
@@ -78,4 +78,3 @@ def source_of(program: Program | Path) -> Source:
         return str(program)
     assert isinstance(program, onnx.ModelProto)
     return serialized(program)
-

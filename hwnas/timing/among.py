@@ -19,7 +19,7 @@ from hwnas.lowering import Program
 from hwnas.timing.measurement import FEW, Measurement
 
 # How programs are timed: `hwnas.machines.Machine.time` with a recipe, a protocol and a journal.
-Time: TypeAlias = Callable[[Mapping[str, Program | Path]], Measurement]
+Time: TypeAlias = Callable[[Mapping[str, "Program | Path"]], Measurement]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

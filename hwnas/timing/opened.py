@@ -32,13 +32,16 @@ def opened(programs: Mapping[str, Program | Path], recipe: Recipe, cores: Collec
         RuntimeUnavailable: the system starts no further threads.
         InvalidValue: the memory limit in the environment is invalid.
     """
-    with errors_of_runner(), Opened(
-        programs,
-        lambda name: open_session(programs[name], recipe),
-        cores=cores,
-        in_threads=lambda: session_class(recipe).opens_in_threads,
-        what=recipe.name,
-    ) as found:
+    with (
+        errors_of_runner(),
+        Opened(
+            programs,
+            lambda name: open_session(programs[name], recipe),
+            cores=cores,
+            in_threads=lambda: session_class(recipe).opens_in_threads,
+            what=recipe.name,
+        ) as found,
+    ):
         yield found
 
 

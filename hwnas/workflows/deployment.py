@@ -186,7 +186,9 @@ def _target_of(name: str | None, recipe: Recipe) -> Target:
 
     device, _, of_name = (name or f"this/{recipe.name}").partition("/")
     if of_name and of_name != recipe.name:
-        raise InvalidValue(f"the bundle's recipe is {recipe.name}, and the target is {name}: use {device}/{recipe.name}")
+        raise InvalidValue(
+            f"the bundle's recipe is {recipe.name}, and the target is {name}: use {device}/{recipe.name}"
+        )
     return Target(this_device(recipe.facts.kind) if device == "this" else load_device(device), recipe)
 
 

@@ -57,8 +57,8 @@ def profile(
             ``n / (n + 1)``.
         only_missing: time only the ops that the table lacks.
         replace: drop an older table.
-        machine: machine that times ops and networks; the target's if None, which is the present host unless the device has a
-            connection.
+        machine: machine that times ops and networks; the target's if None, which is the present host unless the
+            device has a connection.
         protocols: the timing protocols; the defaults if None.
         progress: callback, invoked after every visit.
 

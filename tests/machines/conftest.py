@@ -90,4 +90,3 @@ def on_path(ssh_server: SshServer, monkeypatch: pytest.MonkeyPatch) -> SshServer
     """The server, whose client stands first in PATH."""
     monkeypatch.setenv("PATH", f"{ssh_server.client / 'bin'}{os.pathsep}{os.environ['PATH']}")
     return ssh_server
-

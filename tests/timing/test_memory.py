@@ -14,9 +14,10 @@ import pytest
 
 from hwnas.errors import InvalidValue, OutOfMemory
 from hwnas.files import Journal
+from hwnas.runner import memory
+from hwnas.runner.opened import _even
 from hwnas.targets import Recipe
-from hwnas.timing import Protocol, memory, time_programs
-from hwnas.timing.opened import _even
+from hwnas.timing import Protocol, time_programs
 
 MIB = 2**20
 PROTOCOL = Protocol(visit_ms=1e-3, session_passes=4, min_sessions=3, max_sessions=3, tolerance=1e9, max_seconds=1e9)
