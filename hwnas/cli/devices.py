@@ -17,6 +17,7 @@ from hwnas.targets import catalog
 from hwnas.targets.device import Device, DeviceKind, Hardware, checked_name
 from hwnas.targets.host import detect_host
 from hwnas.targets.quota import cpu_quota
+from hwnas.targets.state import cpu_state
 from hwnas.targets.topology import choose_cores, read_topology
 
 app = typer.Typer(help="List, show, detect and check devices.", no_args_is_help=True)
@@ -24,6 +25,16 @@ app = typer.Typer(help="List, show, detect and check devices.", no_args_is_help=
 Name = Annotated[str, typer.Argument(help="Name of a device; 'this' is the present host.", metavar="NAME")]
 
 _PEAKS = {"peak_fp32_gflops", "peak_memory_gb_per_s", "source"}
+
+# Facts of `cpu_state` -> words; the clock is that of the core for one thread.
+_STATE = {
+    "scaling_governor": "governor",
+    "scaling_cur_freq": "clock in kHz",
+    "scaling_max_freq": "highest clock by the governor in kHz",
+    "cpuinfo_max_freq": "highest clock of the hardware in kHz",
+    "temperatures_c": "temperatures in °C",
+    "throttling": "throttling",
+}
 
 
 @app.command("list")
@@ -158,9 +169,10 @@ def _device(name: str) -> Device:
 
 
 def _host_document() -> dict[str, Any]:
-    """Topology, affinity and quota as the system reports them now."""
+    """Topology, affinity, quota and state of the CPU as the system reports them now."""
     topology, allowed, quota = read_topology(), allowed_cores(), cpu_quota()
     chosen = [choose_cores(topology, allowed, threads) for threads in (1, 2) if threads <= len(allowed)]
+    fastest = max((core for c in chosen[:1] for core in c.cores), default=0)
     return {
         "host": {
             "topology": topology.document(),
@@ -168,6 +180,7 @@ def _host_document() -> dict[str, Any]:
             "quota_cores": round(quota.cores, 3) if quota else None,
             "quota_source": quota.source if quota else None,
             "timed_on": [{"threads": len(c.cores), "cores": c.text, "note": c.note} for c in chosen],
+            "state": cpu_state(core=fastest),
         }
     }
 
@@ -195,6 +208,7 @@ def _host_lines(host: dict[str, Any]) -> Iterator[str]:
     for chosen in host["timed_on"]:
         note = f" ({chosen['note']})" if chosen["note"] else ""
         yield f"{chosen['threads']} thread(s) are timed on {chosen['cores']}{note}"
+    yield from (f"{words}: {host['state'][name]}" for name, words in _STATE.items() if name in host["state"])
 
 
 def _same_but_for_peaks(path: Path, device: Device) -> bool:

@@ -22,15 +22,18 @@ from hwnas.targets.catalog import (
     writable_home,
 )
 from hwnas.targets.device import Device, Hardware, Match, describe, describe_gpu
-from hwnas.targets.host import Host, detect_host, usable_cores
+from hwnas.targets.host import Host, detect_host, read_host, usable_cores
 from hwnas.targets.quota import Quota, cpu_quota
 from hwnas.targets.recipe import Parity, Quantization, Recipe
 from hwnas.targets.runtimes import RUNTIMES, RuntimeFacts
+from hwnas.targets.snapshot import SNAPSHOT
+from hwnas.targets.state import cpu_state, slowed_by
 from hwnas.targets.topology import Chosen, Topology, choose_cores, read_topology
 from hwnas.targets.weights import adds_exactly, saturates_here, with_weights
 
 __all__ = [
     "RUNTIMES",
+    "SNAPSHOT",
     "Chosen",
     "Device",
     "FoundTable",
@@ -47,6 +50,7 @@ __all__ = [
     "adds_exactly",
     "choose_cores",
     "cpu_quota",
+    "cpu_state",
     "describe",
     "describe_gpu",
     "detect_host",
@@ -57,11 +61,13 @@ __all__ = [
     "known_recipes",
     "load_device",
     "load_recipe",
+    "read_host",
     "read_topology",
     "recipes",
     "resolve_target",
     "roots",
     "saturates_here",
+    "slowed_by",
     "table_path",
     "tables",
     "targets_of",

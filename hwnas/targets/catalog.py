@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -19,7 +19,7 @@ from hwnas.errors import InvalidValue, OutputError, RuntimeUnavailable, SpecErro
 from hwnas.files.spec import read_spec
 from hwnas.files.untrusted import require_file
 from hwnas.plugins import resource
-from hwnas.targets.device import Device, DeviceKind, describe, describe_gpu
+from hwnas.targets.device import Device, DeviceKind, describe, describe_gpu, former_name
 from hwnas.targets.host import Host, detect_host
 from hwnas.targets.recipe import Recipe
 from hwnas.targets.runtimes import plugin_runtimes
@@ -296,22 +296,22 @@ def _named_by_the_user(host: Host, matching: list[Device]) -> Device:
     raise InvalidValue(
         f"{host.unrecognised}, so tables of different machines could be confused. Give it a name: hwnas devices "
         f"detect --save --name my-machine. (Tables that were measured here before are stored under "
-        f"{describe(host).name}; use that name to keep them)"
+        f"{former_name(host)}; use that name to keep them)"
     )
 
 
 def _known_or_this(name: str) -> Device:
     """The device of that name; tables measured as `this` are found even if no file describes the host.
 
-    So are tables of earlier versions, which ignored the board's name and named such hosts by their architecture.
+    So are tables of earlier versions, which named hosts by their CPU text or architecture (`former_name`).
     """
     if name not in devices():
         host = detect_host()
         kinds: tuple[DeviceKind, ...] = ("cpu", "gpu") if host.gpus else ("cpu",)
-        hosts = [host] if host.cpu_is_named else [host, replace(host, core=None, board=None)]
-        for device in (detected_device(one, kind) for one in hosts for kind in kinds):
-            if device.name == name:
-                return device
+        for kind in kinds:
+            device = detected_device(host, kind)
+            if name == device.name or (kind == "cpu" and name == former_name(host)):
+                return device.model_copy(update={"name": name})
     return load_device(name)
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from hwnas.errors import RuntimeUnavailable
 from hwnas.files.spec import Spec
+from hwnas.targets.cores import SERVER, arm_names
 
 if TYPE_CHECKING:
     from hwnas.targets.host import Host
@@ -53,7 +54,10 @@ _X86_FLAGS = (
     *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
 )
 _ARM_FLAGS = ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme")
-INFERENCE_FLAGS = (*_X86_FLAGS, *_ARM_FLAGS)
+# A 32-bit kernel has other names: a 64-bit one on the same board is another device.
+_ARM32_FLAGS = ("neon", "vfpv4")
+_RISCV_FLAGS = ("v", "zvfh")
+INFERENCE_FLAGS = (*_X86_FLAGS, *_ARM_FLAGS, *_ARM32_FLAGS, *_RISCV_FLAGS)
 
 
 class Match(Spec):
@@ -163,10 +167,11 @@ class Device(Spec):
 def describe(host: Host) -> Device:
     """A spec for a host's CPU, with a name that depends only on the host, e.g. ``amd-epyc-f25m17-2c``.
 
-    If many CPUs share the CPU text, the name comes from the board or from the cores' identification. For a host that is
+    The name of a machine with a board is the board's, e.g. ``raspberry-pi-5-model-b-rev-1.0-4c``. For a host that is
     not `recognisable`, the name does not identify it, and the spec rejects hosts with more flags.
     """
-    named, known = host.board or host.cpu_name, _ARM_FLAGS if "asimd" in host.flags else _X86_FLAGS
+    named = ", ".join(filter(None, (host.board, arm_names(host.cpu_name)))) or host.cpu_name
+    known = _ARM_FLAGS if "asimd" in host.flags else _X86_FLAGS
     absent = None if host.recognisable else tuple(flag for flag in known if flag not in host.flags)
     return Device(
         schema=1,
@@ -242,13 +247,28 @@ def _literally(text: str) -> str:
     return re.sub(r"([.^$*+?{}\[\]\\|()])", r"\\\1", text)
 
 
+def former_name(host: Host) -> str:
+    """The name that earlier versions gave to a host's CPU: by its CPU text, also on a machine with a board."""
+    return f"{_cpu_slug(host, host.cpu_name)}-{host.cores}c"
+
+
 def _slug(host: Host) -> str:
-    """The CPU's name as a file name, without trademarks, clock rates and generic words."""
-    if not host.cpu_is_named and (text := host.board or host.core):
-        return _plain(text) or "board"
-    text = re.sub(r"\((r|tm)\)|@.*|\b(cpu|processor|\d+-core)\b", " ", host.cpu_name.lower())
+    """The board or the CPU as a file name, with the architecture of a 32-bit kernel."""
+    cores = arm_names(host.cpu_name)
+    kernel = f" {host.architecture}" if host.architecture.startswith("armv") else ""
+    if host.board:
+        # The model of a board determines its cores, the product of a server or of a cloud does not.
+        return _plain(host.board + (f" {cores}" if SERVER.search(cores) else "") + kernel) or "board"
+    if not host.cpu_is_named and host.core and not cores:
+        return _plain(host.core) or "board"
+    return _cpu_slug(host, cores + kernel if cores else host.cpu_name)
+
+
+def _cpu_slug(host: Host, name: str) -> str:
+    """A CPU's name as a file name, without trademarks, clock rates and generic words."""
+    text = re.sub(r"\((r|tm)\)|@.*|\b(cpu|processor|\d+-core)\b", " ", name.lower())
     slug = _plain(text) or _plain(host.architecture) or "cpu"
-    if host.family is not None and (not re.search(r"\d", text) or host.cpu_name == host.architecture):
+    if host.family is not None and (not re.search(r"\d", text) or name == host.architecture):
         slug += f"-f{host.family}m{host.model}"
     return slug
 

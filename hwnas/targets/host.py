@@ -10,10 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hwnas.affinity import allowed_cores, bound_by
-from hwnas.targets.linux import from_linux, one_line
+from hwnas.targets.linux import from_linux, gib, one_line
+from hwnas.targets.topology import read_topology
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +52,10 @@ class Host:
         architecture: e.g. ``x86_64``, ``aarch64``.
         cpu_name: the CPU's name as the system reports it; on a cloud machine it may be just ``AMD EPYC``.
         family, model: the x86 family and model numbers, which distinguish generations.
-        flags: instruction set flags as Linux names them, sorted.
+        flags: instruction set flags as Linux names them, sorted; on RISC-V the extensions.
         cores: logical cores that this process may run on.
         memory_gib: main memory in GiB, to one decimal.
-        l1d_kib, l2_kib, l3_kib: sizes of the data caches that the first core sees, in KiB.
+        l1d_kib, l2_kib, l3_kib: sizes of the data caches that the first core of the fastest kind sees, in KiB.
         gpus: names of the NVIDIA GPUs.
         core: further identification of the cores, except on x86: Arm's revisions, RISC-V's identification.
         board: the machine's name in its device tree or firmware; not on x86.
@@ -121,7 +124,26 @@ def detect_host() -> Host:
         return _windows(host)
     if sys.platform == "darwin":
         return from_sysctl(host, _answer(["/usr/sbin/sysctl", "machdep.cpu", "hw"], "the CPU is not known"))
-    return from_linux(replace(host, memory_gib=_memory_gib()))  # a BSD has neither /proc/cpuinfo nor /sys
+    # A BSD has neither /proc/cpuinfo nor /sys.
+    return _read(replace(host, memory_gib=_memory_gib()), Path("/"))
+
+
+def read_host(root: Path, *, architecture: str, allowed: Collection[int], gpus: Collection[str] = ()) -> Host:
+    """The facts that a Linux machine reports, read from its files, e.g. from copies of another machine's.
+
+    Args:
+        root: replaces ``/``: `hwnas.targets.SNAPSHOT` lists the files that are read below it.
+        architecture: of the machine, as ``uname -m`` prints it.
+        allowed: logical cores that the process which times may run on (`os.sched_getaffinity`).
+        gpus: names of the NVIDIA GPUs.
+    """
+    known = Host(architecture=architecture, cpu_name=architecture, cores=len(allowed), gpus=tuple(gpus))
+    return _read(known, root)
+
+
+def _read(known: Host, root: Path) -> Host:
+    fastest = (core.number for core in read_topology(root).cores if core.kind == 0)
+    return from_linux(known, root, core=min(fastest, default=0))
 
 
 def from_sysctl(host: Host, text: str) -> Host:
@@ -141,7 +163,7 @@ def from_sysctl(host: Host, text: str) -> Host:
         family=number("machdep.cpu.family"),
         model=number("machdep.cpu.model"),
         flags=tuple(sorted(flags)),
-        memory_gib=_gib(number("hw.memsize")),
+        memory_gib=gib(number("hw.memsize")),
         l1d_kib=number("hw.l1dcachesize", 1024),
         l2_kib=number("hw.l2cachesize", 1024),
         l3_kib=number("hw.l3cachesize", 1024),
@@ -155,17 +177,12 @@ def from_registry(host: Host, name: str, identifier: str) -> Host:
     return replace(host, cpu_name=one_line(name) or host.cpu_name, family=family, model=model)
 
 
-def _gib(size_bytes: int | None) -> float | None:
-    """GiB to one decimal; None if unknown or rounded to zero."""
-    return round((size_bytes or 0) / 2**30, 1) or None
-
-
 def _memory_gib() -> float | None:
     try:
         page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError):  # not reported by this system, or hidden by a sandbox
         return None
-    return _gib(page * pages) if min(page, pages) > 0 else None
+    return gib(page * pages) if min(page, pages) > 0 else None
 
 
 def gpu_state() -> dict[str, str]:

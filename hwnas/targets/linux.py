@@ -20,6 +20,17 @@ _Facts = Mapping[str, Sequence[str]]
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _LONGEST = 200  # characters of a name; firmware may contain garbage
 
+_CPU = "sys/devices/system/cpu"
+_TREES = ("proc/device-tree", "sys/firmware/devicetree/base")
+_DMI = "sys/class/dmi/id"
+# The files that are read here, as patterns below the root folder.
+FILES = (
+    *("proc/cpuinfo", "proc/meminfo"),
+    *(f"{tree}/{name}" for tree in _TREES for name in ("model", "compatible")),
+    *(f"{_DMI}/{name}" for name in ("sys_vendor", "product_name", "board_vendor", "board_name")),
+    *(f"{_CPU}/cpu[0-9]*/cache/index*/{name}" for name in ("level", "type", "size")),
+)
+
 # Placeholders of firmware, and names that a hypervisor gives to every guest.
 _NO_BOARD = re.compile(
     r"virt|qemu|kvm|vmware|bochs|generic|standard pc|to be filled|default string|system product name|"
@@ -28,15 +39,27 @@ _NO_BOARD = re.compile(
 )
 
 
-def from_linux(host: Host, root: Path = Path("/")) -> Host:
-    """A host with the facts in ``proc`` and ``sys`` below a root folder."""
+def from_linux(host: Host, root: Path = Path("/"), *, core: int = 0) -> Host:
+    """A host with the facts in ``proc`` and ``sys`` below a root folder.
+
+    Args:
+        host: the facts that are known otherwise; they stay where the files do not report them.
+        root: replaces ``/``.
+        core: logical core whose caches are described: kinds of cores differ.
+    """
     said = _parsed(content(root / "proc/cpuinfo"))
-    caches = _cache_sizes_kib(root / "sys/devices/system/cpu/cpu0/cache")
+    caches = _cache_sizes_kib(root / f"{_CPU}/cpu{core}/cache")
     host = replace(host, l1d_kib=caches.get("1"), l2_kib=caches.get("2"), l3_kib=caches.get("3"))
+    host = replace(host, memory_gib=_memory_gib(root) or host.memory_gib)
     host = _with_cpu(host, said)
     if host.family is not None:
         return host  # x86: name, family and model identify the generation
     return replace(host, core=_core(said), board=_board(said, root))
+
+
+def gib(size_bytes: int | None) -> float | None:
+    """GiB to one decimal; None if unknown or rounded to zero."""
+    return round((size_bytes or 0) / 2**30, 1) or None
 
 
 def one_line(text: str) -> str:
@@ -64,7 +87,7 @@ def _parsed(cpuinfo: str) -> dict[str, list[str]]:
     said: dict[str, list[str]] = {}
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
-        value = one_line(value) if key.strip().lower() not in {"flags", "features"} else value.strip()
+        value = one_line(value) if key.strip().lower() not in {"flags", "features", "isa"} else value.strip()
         if value and value.lower() != "unknown":
             said.setdefault(key.strip(), []).append(value)
     return said
@@ -72,7 +95,7 @@ def _parsed(cpuinfo: str) -> dict[str, list[str]]:
 
 def _with_cpu(host: Host, said: _Facts) -> Host:
     """Name, family and model, flags."""
-    flags = (said.get("flags") or said.get("Features") or said.get("features") or [""])[0].split()
+    flags = _flags(said)
     name, family, model = host.cpu_name, None, None
     if "CPU part" in said:
         # Arm reports numbers only, and one part for each kind of core.
@@ -81,7 +104,20 @@ def _with_cpu(host: Host, said: _Facts) -> Host:
     else:
         name = said.get("model name", [name])[0]
         family, model = (_number(said.get(key, [""])[0]) for key in ("cpu family", "model"))
-    return replace(host, cpu_name=name, flags=tuple(sorted(set(flags))), family=family, model=model)
+    return replace(host, cpu_name=name, flags=tuple(sorted(flags)), family=family, model=model)
+
+
+def _flags(said: _Facts) -> set[str]:
+    """Instruction set flags; on RISC-V the extensions that all cores have, e.g. ``v`` and ``zvfh``."""
+    if isas := [isa for isa in said.get("isa", ()) if isa.startswith("rv")]:
+        return set.intersection(*map(_extensions, isas))
+    return set((said.get("flags") or said.get("Features") or said.get("features") or [""])[0].split())
+
+
+def _extensions(isa: str) -> set[str]:
+    """The extensions in the name of a RISC-V instruction set, e.g. ``rv64imafdcv_zicsr_zvfh``."""
+    base, *longer = isa.split("_")
+    return {*re.sub(r"^rv\d+|[^a-z]", "", base), *filter(None, longer)}
 
 
 def _core(said: _Facts) -> str | None:
@@ -105,13 +141,19 @@ def _core(said: _Facts) -> str | None:
 
 def _board(said: _Facts, root: Path) -> str | None:
     """The machine's name: from the device tree, /proc/cpuinfo (Raspberry Pi) or the firmware (DMI)."""
-    tree, dmi = root / "sys/firmware/devicetree/base", root / "sys/class/dmi/id"
-    names = [text_of(root / "proc/device-tree/model"), text_of(tree / "model"), *said.get("Model", ())[:1]]
-    names += [text_of(root / "proc/device-tree/compatible"), text_of(tree / "compatible")]
+    names = [text_of(root / tree / "model") for tree in _TREES] + [*said.get("Model", ())[:1]]
+    names += [text_of(root / tree / "compatible") for tree in _TREES]
+    dmi = root / _DMI
     for who, what in (("sys_vendor", "product_name"), ("board_vendor", "board_name")):
         if product := text_of(dmi / what):
             names.append(one_line(f"{text_of(dmi / who) or ''} {product}") if not _NO_BOARD.search(product) else None)
+    names += said.get("Hardware", ())[:1]  # Arm with an old kernel
     return next((name for name in names if name and not _NO_BOARD.search(name)), None)
+
+
+def _memory_gib(root: Path) -> float | None:
+    found = re.search(r"^MemTotal:\s+(\d{1,15}) kB$", content(root / "proc/meminfo"), re.MULTILINE)
+    return gib(int(found[1]) * 1024) if found else None
 
 
 def _cache_sizes_kib(folder: Path) -> dict[str, int]:

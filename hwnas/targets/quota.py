@@ -8,7 +8,14 @@ from pathlib import Path
 
 from hwnas.targets.linux import content
 
-ROOT = Path("/")
+_V1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+_DEEPEST = 8  # groups below a mount; a user's session is 3 to 6 deep, a pod 4
+# The files that are read here, as patterns below the root folder, where control groups are mounted as systemd does it.
+FILES = (
+    *("proc/self/cgroup", "proc/self/mountinfo"),
+    *("sys/fs/cgroup/" + "*/" * depth + "cpu.max" for depth in range(_DEEPEST + 1)),
+    *("sys/fs/cgroup/cpu*/" + "*/" * depth + name for depth in range(_DEEPEST + 1) for name in _V1),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +31,7 @@ class Quota:
     source: str
 
 
-def cpu_quota(root: Path = ROOT) -> Quota | None:
+def cpu_quota(root: Path = Path("/")) -> Quota | None:
     """The smallest quota of this process's control groups (v1 and v2) and their ancestors; None if there is none.
 
     Args:
@@ -76,8 +83,7 @@ def _upwards(root: Path, place: str, folders: tuple[str, ...], kind: str) -> lis
         if kind == "cgroup2":
             source, words = folder / "cpu.max", content(here / "cpu.max").split()
         else:
-            source = folder / "cpu.cfs_quota_us"
-            words = [content(here / "cpu.cfs_quota_us"), content(here / "cpu.cfs_period_us")]
+            source, words = folder / _V1[0], [content(here / name) for name in _V1]
         if len(words) == 2 and all(re.fullmatch(r"\d{1,12}", word) for word in words) and int(words[0]) * int(words[1]):
             found.append(Quota(cores=int(words[0]) / int(words[1]), source=str(source)))
     return found

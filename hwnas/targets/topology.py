@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.affinity import cores_text
+from hwnas.targets.cores import core_names, speed_classes
 from hwnas.targets.linux import content
 
-SYS = Path("/sys")
 _MOST = 2**16  # larger core numbers in a file are garbage
 # Cores whose speeds differ by less are of one kind. The favoured cores of Turbo Boost Max and of AMD's preferred cores
 # are 2 to 5% faster than others; an X1 is 15% faster than an A78, a performance core 25% and more than an efficiency
@@ -21,6 +21,16 @@ _STEP = 0.1
 _SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq", "acpi_cppc/highest_perf")
 # Names of the performance counters of the core types of an Intel hybrid CPU in Linux.
 _INTEL = {"cpu_core": "performance", "cpu_atom": "efficiency", "cpu_lowpower": "low-power"}
+_CPU = "sys/devices/system/cpu"
+# The files that are read here, as patterns below the root folder.
+FILES = (
+    *("proc/cpuinfo", f"{_CPU}/online", f"{_CPU}/cpu[0-9]*/online"),
+    *(f"{_CPU}/cpu[0-9]*/{name}" for name in _SPEEDS),
+    *(f"{_CPU}/cpu[0-9]*/topology/{name}" for name in ("physical_package_id", "core_cpus_list", "core_id", "die_id")),
+    f"{_CPU}/cpu[0-9]*/topology/thread_siblings_list",
+    *(f"{_CPU}/cpu[0-9]*/cache/index*/{name}" for name in ("level", "type", "shared_cpu_list")),
+    *(f"sys/devices/{kind}/cpus" for kind in _INTEL),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,20 +105,20 @@ def parse_cores(text: str) -> tuple[int, ...] | None:
     return tuple(sorted(found))
 
 
-def read_topology(sys: Path = SYS) -> Topology:
-    """The topology that Linux reports below ``/sys``; missing, unreadable or invalid entries are left out.
+def read_topology(root: Path = Path("/")) -> Topology:
+    """The topology that Linux reports; missing, unreadable or invalid entries are left out.
 
     Args:
-        sys: replaces ``/sys``.
+        root: replaces ``/``: `FILES` are read below it.
     """
-    base = sys / "devices/system/cpu"
+    base = root / _CPU
     try:
         present = sorted(int(path.name[3:]) for path in base.glob("cpu[0-9]*") if path.name[3:].isdigit())
     except OSError:
         present = []
     listed = _cores(base / "online")
     online = listed or [n for n in present if content(base / f"cpu{n}" / "online") != "0"]
-    kind_of, names = _kinds(sys, base, online)
+    kind_of, names = _kinds(root, online)
     named: dict[tuple[int, int, int], int] = {}
     cores = []
     for number in online:
@@ -182,25 +192,29 @@ def _together(cores: Sequence[Core], count: int, levels: tuple[Callable[[Core], 
     return taken
 
 
-def _kinds(sys: Path, base: Path, online: Sequence[int]) -> tuple[dict[int, int], tuple[str, ...]]:
+def _kinds(root: Path, online: Sequence[int]) -> tuple[dict[int, int], tuple[str, ...]]:
     """The kind of each core, 0 for the fastest, and the names of the kinds."""
-    types = {n: rank for rank, folder in enumerate(_INTEL) for n in _cores(sys / "devices" / folder / "cpus")}
+    names = core_names(content(root / "proc/cpuinfo"))
+    intel = {n: rank for rank, folder in enumerate(_INTEL) for n in _cores(root / "sys/devices" / folder / "cpus")}
     file, speeds = "", dict[int, int]()
     for name in _SPEEDS:
-        read = {number: _number(base / f"cpu{number}" / name) for number in online}
+        read = {number: _number(root / _CPU / f"cpu{number}" / name) for number in online}
         known = {number: speed for number, speed in read.items() if speed}
         if len(known) == len(online) and len(set(_steps(known.values()).values())) > 1:
             file, speeds = name, known
             break
+    # A capacity includes the work per cycle. A clock does not: an A53 of 1.9 GHz is slower than an A73 of 1.8 GHz.
+    types = intel if intel or file == "cpu_capacity" else speed_classes(names, online)
     steps = _steps(speeds.values())
     keys = {n: (types.get(n, 0), steps[speeds[n]] if speeds else 0) for n in online}
     ranks = {key: rank for rank, key in enumerate(sorted(set(keys.values())))}
-    names = []
+    texts = []
     for key in ranks:
-        fastest = max((speeds[n] for n in online if speeds and keys[n] == key), default=0)
-        type_name = list(_INTEL.values())[key[0]] if types else ""
-        names.append(", ".join(filter(None, (type_name, _speed_text(file, fastest)))))
-    return {number: ranks[key] for number, key in keys.items()}, tuple(names) or ("",)
+        alike = [n for n in online if keys[n] == key]
+        fastest = max((speeds[n] for n in alike if speeds), default=0)
+        text = list(_INTEL.values())[key[0]] if intel else " + ".join(sorted({names[n] for n in alike if n in names}))
+        texts.append(", ".join(filter(None, (text, _speed_text(file, fastest)))))
+    return {number: ranks[key] for number, key in keys.items()}, tuple(texts) or ("",)
 
 
 def _steps(speeds: Iterable[int]) -> dict[int, int]:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from hwnas.errors import RuntimeUnavailable, TableError
 from hwnas.runtimes import session_class
-from hwnas.targets import Target, cpu_quota, detect_host
+from hwnas.targets import Host, Target, cpu_quota, cpu_state, detect_host, read_topology, slowed_by
 from hwnas.targets.device import DeviceKind
 from hwnas.targets.host import gpu_state
-from hwnas.targets.linux import text_of
 from hwnas.timing import require_cores
 from hwnas.timing.memory import available_bytes
 
@@ -44,6 +43,8 @@ def check_host(target: Target) -> None:
         )
     if held.note:
         _say_once(f"{target.recipe.name} is timed on the cores {held.text}: {held.note}")
+    if target.device.kind == "cpu" and (limits := slowed_by()):
+        _say_once(f"this CPU is slowed now ({limits}), so its timings are too slow: cool it, or check its power supply")
 
 
 @functools.cache
@@ -66,20 +67,38 @@ def runtime_versions(target: Target) -> dict[str, str]:
 
 
 def host_facts(kind: DeviceKind, *, core: int = 0) -> dict[str, object]:
-    """Facts about the host for a manifest: hardware and clocks; including its GPU, if the target is a GPU.
+    """Facts about the host for a manifest: hardware and state; including its GPU, if the target is a GPU.
 
     Args:
         kind: kind of the device.
-        core: logical core whose clock is recorded: kinds of cores differ.
+        core: logical core whose clock and kind are recorded: kinds of cores differ.
     """
     host = detect_host()
-    facts: dict[str, object] = {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores}
-    facts |= {name: value for name, value in (("core", host.core), ("board", host.board)) if value is not None}
-    for name in ("scaling_governor", "scaling_max_freq"):
-        # Virtual machines, and systems other than Linux, do not report their clock.
-        facts[name] = text_of(Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq") / name) or "not shown by this system"
-    if quota := cpu_quota():
-        facts["quota_cores"] = round(quota.cores, 3)
+    facts = cpu_facts(host, core=core)
     if kind == "gpu":
         facts |= {"gpus": list(host.gpus), **{f"gpu.{name}": value for name, value in gpu_state().items()}}
+    return facts
+
+
+def cpu_facts(host: Host, root: Path = Path("/"), *, core: int = 0) -> dict[str, object]:
+    """Facts about the CPU of a Linux machine for a manifest; those that it does not report are left out.
+
+    Hardware, the kind of the timed core, clock, temperatures and throttling (`hwnas.targets.cpu_state`), the quota of
+    CPU time, and flags.
+
+    Args:
+        host: the machine (`hwnas.targets.read_host`).
+        root: replaces ``/``: `hwnas.targets.SNAPSHOT` lists the files that are read below it.
+        core: logical core whose clock and kind are recorded.
+    """
+    facts: dict[str, object] = {"architecture": host.architecture, "cpu": host.cpu, "cores": host.cores}
+    facts |= {name: value for name, value in (("core", host.core), ("board", host.board)) if value is not None}
+    topology = read_topology(root)
+    kind = next((topology.kinds[known.kind] for known in topology.cores if known.number == core), "")
+    facts |= {"kind_of_core": kind} if kind else {}
+    # Virtual machines, and systems other than Linux, do not report their clock.
+    facts |= dict.fromkeys(("scaling_governor", "scaling_max_freq"), "not shown by this system")
+    facts |= cpu_state(root, core=core)
+    if quota := cpu_quota(root):
+        facts["quota_cores"] = round(quota.cores, 3)
     return {**facts, "flags": list(host.flags)}

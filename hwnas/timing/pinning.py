@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hwnas.affinity import allowed_cores, binding_words, bound_by, cores_text
 from hwnas.errors import InvalidValue
-from hwnas.targets import Chosen, Recipe, choose_cores, cpu_quota, read_topology, usable_cores
+from hwnas.targets import Chosen, Quota, Recipe, Topology, choose_cores, cpu_quota, read_topology, usable_cores
 
 
 def require_cores(recipe: Recipe) -> Chosen:
@@ -23,21 +23,8 @@ def require_cores(recipe: Recipe) -> Chosen:
         InvalidValue: there are fewer cores than threads, a quota allows less CPU time than the threads need, OpenMP
             binds the threads to other cores, or cores of the recipe are not available to this process.
     """
-    threads, cores = recipe.threads, usable_cores()
-    if threads > cores:
-        bound = bound_by()
-        raise InvalidValue(
-            f"the recipe uses {threads} threads, but this process may run on {cores} cores only"
-            + (f"; {bound}" if bound else "")
-        )
-    quota = cpu_quota()
-    if quota and quota.cores < threads:
-        raise InvalidValue(
-            f"the recipe uses {threads} threads, but a quota limits this process to the CPU time of {quota.cores:.3g} "
-            f"cores ({quota.source}): timed programs would be throttled in every period. Raise the quota to {threads} "
-            "or more (docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd)"
-            + (", or use a recipe with fewer threads" if quota.cores >= 1 else "")
-        )
+    threads = recipe.threads
+    _require_threads(recipe, usable_cores(), cpu_quota(), bound_by())
     if recipe.runtime == "torch" and threads > 1 and (words := binding_words()):
         raise InvalidValue(
             f"{words} makes OpenMP bind the {threads} threads of {recipe.name} to other cores than hwnas pins them to: "
@@ -50,13 +37,47 @@ def require_cores(recipe: Recipe) -> Chosen:
                 "remove cores from the recipe"
             )
         return Chosen()
-    allowed = allowed_cores()
-    if missing := set(recipe.cores or ()) - allowed:
+    return _chosen(recipe, read_topology(), allowed_cores())
+
+
+def cores_of(recipe: Recipe, root: Path, allowed: Collection[int]) -> Chosen:
+    """As `require_cores`, for a process on a Linux machine whose files are below a root folder.
+
+    Args:
+        recipe: of the programs to time.
+        root: replaces ``/``: `hwnas.targets.SNAPSHOT` lists the files that are read below it.
+        allowed: logical cores that the process may run on.
+
+    Raises:
+        InvalidValue: as `require_cores`.
+    """
+    _require_threads(recipe, len(allowed), cpu_quota(root))
+    return _chosen(recipe, read_topology(root), allowed)
+
+
+def _require_threads(recipe: Recipe, cores: int, quota: Quota | None, why: str = "") -> None:
+    threads = recipe.threads
+    if threads > cores:
+        raise InvalidValue(
+            f"the recipe uses {threads} threads, but this process may run on {cores} cores only"
+            + (f"; {why}" if why else "")
+        )
+    if quota and quota.cores < threads:
+        raise InvalidValue(
+            f"the recipe uses {threads} threads, but a quota limits this process to the CPU time of {quota.cores:.3g} "
+            f"cores ({quota.source}): timed programs would be throttled in every period. Raise the quota to {threads} "
+            "or more (docker run --cpus, limits.cpu of Kubernetes, CPUQuota of systemd)"
+            + (", or use a recipe with fewer threads" if quota.cores >= 1 else "")
+        )
+
+
+def _chosen(recipe: Recipe, topology: Topology, allowed: Collection[int]) -> Chosen:
+    if missing := set(recipe.cores or ()) - set(allowed):
         raise InvalidValue(
             f"{recipe.name} is timed on the cores {cores_text(recipe.cores or ())}, but this process may not run on "
             f"{cores_text(missing)}: it may run on {cores_text(allowed)}. Change `cores` in the recipe, or remove it"
         )
-    return choose_cores(read_topology(), recipe.cores or allowed, threads)
+    return choose_cores(topology, recipe.cores or allowed, recipe.threads)
 
 
 @contextmanager
