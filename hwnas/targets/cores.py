@@ -103,7 +103,7 @@ def core_names(cpuinfo: str) -> dict[int, str]:
 
 
 def speed_classes(names: Mapping[int, str], cores: Iterable[int]) -> dict[int, int]:
-    """Core -> class of speed, 0 for the fastest, by the name of the core (`core_names`); an unknown one counts as big."""
+    """Core -> class of speed by its name (`core_names`), 0 for the fastest; an unknown name counts as big."""
     return {core: next((i for i, known in enumerate(_CLASSES) if names.get(core) in known), _BIG) for core in cores}
 
 

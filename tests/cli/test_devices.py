@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from boards import BOARDS, write_board
 from typer.testing import CliRunner, Result
 
 from hwnas.cli import devices
 from hwnas.errors import HwnasError, InvalidValue, OutputError, RuntimeUnavailable, UnknownName
 from hwnas.files import read_spec, toml_text
-from hwnas.targets import Device, Host, Quota, Topology, catalog, describe
+from hwnas.targets import Device, Host, Quota, Topology, catalog, describe, read_host
 from hwnas.targets.topology import Core
 from hwnas.timing.peaks import Peaks
 
@@ -75,6 +76,8 @@ def test_show_this_prints_the_topology(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(devices, "read_topology", lambda: hybrid)
     monkeypatch.setattr(devices, "allowed_cores", lambda: frozenset({0, 1, 3, 4, 5}))
     monkeypatch.setattr(devices, "cpu_quota", lambda: Quota(cores=1.5, source="/sys/fs/cgroup/cpu.max"))
+    state = {"scaling_governor": "schedutil", "temperatures_c": "cpu-thermal 61.3", "throttling": "none"}
+    monkeypatch.setattr(devices, "cpu_state", lambda *, core: state | {"scaling_cur_freq": f"{core}00000"})
     shown = run("show", "this").stdout
     assert [line for line in shown.splitlines() if line.startswith("#")] == [
         "# topology: 1 package(s), 4 physical cores, logical cores 0-5",
@@ -86,6 +89,10 @@ def test_show_this_prints_the_topology(monkeypatch: pytest.MonkeyPatch, tmp_path
         "# quota of CPU time: 1.5 cores (/sys/fs/cgroup/cpu.max)",
         "# 1 thread(s) are timed on 3",
         "# 2 thread(s) are timed on 1,3",
+        "# governor: schedutil",
+        "# clock in kHz: 300000",  # of core 3
+        "# temperatures in °C: cpu-thermal 61.3",
+        "# throttling: none",
     ]
     (tmp_path / f"{NAME}.toml").write_text(shown)
     assert read_spec(tmp_path / f"{NAME}.toml", Device).name == NAME  # it stays a device's file
@@ -98,6 +105,7 @@ def test_show_this_where_the_system_shows_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(devices, "read_topology", Topology)
     monkeypatch.setattr(devices, "allowed_cores", frozenset)
     monkeypatch.setattr(devices, "cpu_quota", lambda: None)
+    monkeypatch.setattr(devices, "cpu_state", lambda *, core: {})
     assert [line for line in run("show", "this").stdout.splitlines() if line.startswith("#")] == [
         "# topology: not reported by this system",
         "# affinity: this process may run on all cores; this system cannot pin",
@@ -111,6 +119,19 @@ def test_detect_prints_and_writes_nothing(home: Path) -> None:
     assert result.stdout == toml_text(describe(HOST))
     assert not home.exists()
     assert json.loads(run("detect", "--json").stdout)["file"] is None
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_detect_and_check_boards(board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = read_host(write_board(board, tmp_path), architecture="aarch64", allowed=range(4))
+    monkeypatch.setattr(catalog, "detect_host", lambda: host)
+    monkeypatch.setattr(devices, "detect_host", lambda: host)
+    name = describe(host).name if host.recognisable else "my-mac"
+    assert run("detect", "--save", *([] if host.recognisable else ["--name", name])).exit_code == 0
+    assert run("check", "this").stdout == f"This host is {name}.\n"
+    assert run("check", name).exit_code == 0
+    monkeypatch.setattr(devices, "detect_host", lambda: HOST)
+    assert run("check", name).exit_code == 1
 
 
 def test_detect_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,9 @@ def test_an_apple_chip_in_a_virtual_machine_is_asked_for_a_name(home: Path, monk
         assert "Arm implementer 0x61 part 0x000" in str(caught.value)
     old = "arm-implementer-0x61-part-0x000-4c"  # what all of them were called
     assert old in str(caught.value)
-    assert catalog.resolve_target(f"{old}/torch-cpu-fp32").device == describe(APPLE)
+    found = catalog.resolve_target(f"{old}/torch-cpu-fp32").device
+    assert found == describe(APPLE).model_copy(update={"name": old})
+    assert catalog.resolve_target("apple-silicon-4c/torch-cpu-fp32").device == describe(APPLE)
 
 
 def test_a_name_of_ones_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +210,22 @@ def test_what_was_called_by_its_architecture_is_still_found(home: Path, monkeypa
     assert catalog.resolve_target("riscv64-4c/torch-cpu-fp32").device.match.cpu == "riscv64"
     old = save(home, "riscv64-4c", cpu="riscv64", cores=4)
     assert this_device() == old
+
+
+def test_the_name_by_the_cpu_text_is_still_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pi = Host(
+        architecture="aarch64",
+        cpu_name="Arm implementer 0x41 part 0xd0b",
+        cores=4,
+        board="Raspberry Pi 5 Model B Rev 1.0",
+    )
+    monkeypatch.setattr(catalog, "detect_host", lambda: pi)
+    assert this_device().name == "raspberry-pi-5-model-b-rev-1.0-4c"
+    old = "arm-implementer-0x41-part-0xd0b-4c"
+    found = catalog.resolve_target(f"{old}/torch-cpu-fp32").device
+    assert (found.name, found.match) == (old, this_device().match)
+    saved = save(home, old, cpu="Arm implementer 0x41 part 0xd0b", cores=4)
+    assert this_device() == saved
 
 
 def test_files_of_devices_from_before_still_match(home: Path) -> None:

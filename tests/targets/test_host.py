@@ -75,7 +75,7 @@ def test_x86_on_linux(tmp_path: Path) -> None:
 def test_arm_on_linux_names_every_kind_of_core(tmp_path: Path) -> None:
     host = from_linux(BARE, machine(tmp_path, BIG_LITTLE))
     assert host.cpu == "Arm implementer 0x41 part 0xd05 0xd0b"
-    assert describe(host).name == "arm-implementer-0x41-part-0xd05-0xd0b-2c"
+    assert describe(host).name == "cortex-a55-cortex-a76-2c"
     assert describe(host).match.flags == ("asimd", "asimddp")
 
 

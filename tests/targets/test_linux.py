@@ -15,6 +15,7 @@ from hwnas.targets.linux import from_linux
 
 CACHE = "sys/devices/system/cpu/cpu0/cache"
 MODEL = "proc/device-tree/model"
+PRODUCT, VENDOR = "sys/class/dmi/id/product_name", "sys/class/dmi/id/sys_vendor"
 MAC = """\
 processor\t: 0
 Features\t: fp asimd fphp asimdhp asimddp
@@ -64,14 +65,28 @@ def machine(tmp_path: Path) -> Machine:
 
 
 MACHINES = [
-    ("aarch64", MAC, {}, "Arm implementer 0x61 part 0x000", "arm-implementer-0x61-part-0x000-4c", False),
+    ("aarch64", MAC, {}, "Arm implementer 0x61 part 0x000", "apple-silicon-4c", False),
     (
         *("aarch64", MAC, {"sys/class/dmi/id/product_name": "Apple Virtualization Generic Platform\n"}),
-        *("Arm implementer 0x61 part 0x000", "arm-implementer-0x61-part-0x000-4c", False),
+        *("Arm implementer 0x61 part 0x000", "apple-silicon-4c", False),
     ),
     (
         *("aarch64", PI, {MODEL: "Raspberry Pi 5 Model B Rev 1.0\0"}),
-        *("Arm implementer 0x41 part 0xd0b", "arm-implementer-0x41-part-0xd0b-4c", True),
+        *("Arm implementer 0x41 part 0xd0b", "raspberry-pi-5-model-b-rev-1.0-4c", True),
+    ),
+    ("aarch64", PI, {}, "Arm implementer 0x41 part 0xd0b", "cortex-a76-4c", True),
+    ("armv7l", PI, {}, "Arm implementer 0x41 part 0xd0b", "cortex-a76-armv7l-4c", True),
+    (
+        *("aarch64", PI.replace("0xd0b", "0xdff"), {}, "Arm implementer 0x41 part 0xdff"),
+        *("arm-implementer-0x41-part-0xdff-4c", True),
+    ),
+    (
+        *("aarch64", PI.replace("0xd0b", "0xd0c"), {PRODUCT: "Google Compute Engine", VENDOR: "Google"}),
+        *("Arm implementer 0x41 part 0xd0c", "google-google-compute-engine-neoverse-n1-4c", True),
+    ),
+    (
+        *("armv7l", "Processor : ARMv7 Processor rev 0\nCPU part : 0xc09\nHardware : ODROID-X2\n", {}),
+        *("Arm implementer unknown part 0xc09", "odroid-x2-armv7l-4c", True),
     ),
     (
         *("aarch64", "CPU part : 0xd0c\n", {}, "Arm implementer unknown part 0xd0c"),
@@ -187,7 +202,15 @@ def test_memory_that_the_system_does_not_report(monkeypatch: pytest.MonkeyPatch)
     for sysconf in (unknown, lambda name: -1, lambda name: 0):
         monkeypatch.setattr(host_module.os, "sysconf", sysconf)
         assert host_module._memory_gib() is None
-        assert host_module.detect_host.__wrapped__().memory_gib is None
+    monkeypatch.setattr("hwnas.targets.linux.content", lambda path: "")
+    assert host_module.detect_host.__wrapped__().memory_gib is None
+
+
+@pytest.mark.parametrize(
+    ("text", "gib"), [("MemTotal:  8255152 kB\nMemFree: 1 kB\n", 7.9), ("MemTotal: 8 GB\n", None), ("", None)]
+)
+def test_memory_by_linux(machine: Machine, text: str, gib: float | None) -> None:
+    assert machine("aarch64", PI, {"proc/meminfo": text}).memory_gib == gib
 
 
 def test_an_architecture_without_a_name() -> None:

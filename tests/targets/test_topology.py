@@ -15,14 +15,14 @@ Tree = Callable[[Mapping[str, object]], Path]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """Writes files below a folder that stands for ``/sys``."""
+    """Writes files of ``/sys`` below a root folder."""
 
     def write(files: Mapping[str, object]) -> Path:
         for name, content in files.items():
             path = tmp_path / "sys" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{content}\n")
-        return tmp_path / "sys"
+        return tmp_path
 
     return write
 
@@ -162,7 +162,7 @@ def test_an_offline_core_is_left_out(tree: Tree) -> None:
     files = {**TWO_CCX, "devices/system/cpu/online": "0-2,4-7"}
     assert [core.number for core in read_topology(tree(files)).cores] == [0, 1, 2, 4, 5, 6, 7]
     without_list = {name: content for name, content in TWO_CCX.items() if not name.endswith("cpu/online")}
-    (tree(without_list) / "devices/system/cpu/online").unlink()
+    (tree(without_list) / "sys/devices/system/cpu/online").unlink()
     root = tree(
         {"devices/system/cpu/cpu3/online": 0, "devices/system/cpu/cpu4/online": 1, "devices/system/cpu/cpuidle/x": ""}
     )
@@ -178,20 +178,20 @@ def test_garbage_is_left_out(tree: Tree, garbage: str) -> None:
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ENODEV])
 def test_a_file_that_cannot_be_read_is_left_out(tree: Tree, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, real = tree({**ALDER_LAKE, "devices/system/cpu/cpu0/cache/index4/level": "4"}), Path.read_text
+    root, real = tree({**ALDER_LAKE, "devices/system/cpu/cpu0/cache/index4/level": "4"}), Path.read_bytes
 
-    def read_text(path: Path, *args: object, **more: object) -> str:
+    def read_bytes(path: Path) -> bytes:
         if path.name in ("physical_package_id", "type", "core_cpus_list"):
             raise OSError(code, "refused")
-        return real(path, *args, **more)  # type: ignore[arg-type]
+        return real(path)
 
-    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
     assert choose_cores(read_topology(root), range(12), 1).cores == (7,)
 
 
 def test_bytes_that_are_no_text(tree: Tree) -> None:
     root = tree(TWO_CCX)
-    (root / "devices/system/cpu/cpu0/topology/core_cpus_list").write_bytes(b"\xff\xfe\xfa")
+    (root / "sys/devices/system/cpu/cpu0/topology/core_cpus_list").write_bytes(b"\xff\xfe\xfa")
     assert read_topology(root).cores[0].physical == 0
 
 

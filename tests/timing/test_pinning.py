@@ -176,7 +176,7 @@ def test_nothing_is_lowered_for_a_limit_of_memory_that_is_no_number(
 
 def test_a_quota_stands_among_the_facts_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     module = import_module("hwnas.timing.host")
-    monkeypatch.setattr(module, "cpu_quota", lambda: Quota(cores=1.5, source="cpu.max"))
+    monkeypatch.setattr(module, "cpu_quota", lambda root: Quota(cores=1.5, source="cpu.max"))
     assert module.host_facts("cpu")["quota_cores"] == 1.5
-    monkeypatch.setattr(module, "cpu_quota", lambda: None)
+    monkeypatch.setattr(module, "cpu_quota", lambda root: None)
     assert "quota_cores" not in module.host_facts("cpu")
