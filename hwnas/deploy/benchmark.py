@@ -15,7 +15,7 @@ from hwnas.files import Journal, temporary_folder
 from hwnas.lowering import Program
 from hwnas.machines import LocalMachine, Machine
 from hwnas.progress import Progress, silent
-from hwnas.targets import Recipe, Target
+from hwnas.targets import Device, Recipe
 from hwnas.timing import Measurement, runs_for
 from hwnas.timing.among import Among, Reference, Time, time_among
 from hwnas.timing.protocol import Protocol, usual
@@ -72,7 +72,7 @@ class Benchmark:
 
 def bench(
     bundle: Bundle,
-    target: Target,
+    device: Device,
     *,
     machine: Machine | None = None,
     protocol: Protocol | None = None,
@@ -83,7 +83,7 @@ def bench(
 
     Args:
         bundle: an opened bundle.
-        target: the machine's device and the bundle's recipe.
+        device: the device of the machine.
         machine: where it is timed; the present host if None.
         protocol: the timing protocol; the default for networks if None.
         runs: least number of timed runs: sessions are added until there are as many; those of the protocol if None.
@@ -95,7 +95,7 @@ def bench(
         RuntimeUnavailable: its runtime cannot run on the machine.
         TooNoisy: the figures cannot be trusted.
     """
-    recipe: Recipe = target.recipe
+    recipe: Recipe = bundle.manifest.recipe
     if runs is not None and runs < 1:
         raise InvalidValue(f"the number of timed runs must be positive, not {runs}; p99 needs {runs_for(0.99):,}")
     machine = machine or LocalMachine()
@@ -119,7 +119,7 @@ def bench(
             sessions = max(sessions, measured.passes // protocol.session_passes + 1)
             protocol = replace(protocol, min_sessions=sessions, max_sessions=max(sessions, protocol.max_sessions))
     measured.require_steady()
-    return summarise(bundle, target, found, "bundle")
+    return summarise(bundle, device, found, "bundle")
 
 
 def bench_among(programs: Mapping[str, Path], bundle: Bundle, time: Time) -> Among:
@@ -128,7 +128,7 @@ def bench_among(programs: Mapping[str, Path], bundle: Bundle, time: Time) -> Amo
     return time_among(programs, references, time)
 
 
-def summarise(bundle: Bundle, target: Target, found: Among, name: str) -> Benchmark:
+def summarise(bundle: Bundle, device: Device, found: Among, name: str) -> Benchmark:
     """The benchmark of a bundle from a measurement that includes it as `name`."""
     measured, copies, manifest = found.measured, found.copies[name], bundle.manifest
     p25 = found.p25_ms(name)
@@ -136,7 +136,7 @@ def summarise(bundle: Bundle, target: Target, found: Among, name: str) -> Benchm
     predicted_ms = manifest.predicted_ms
     expected_ms = None if predicted_ms is None else found.expected_ms(predicted_ms)
     return Benchmark(
-        target=target.name,
+        target=f"{device.name}/{manifest.recipe.name}",
         measured_ms=p25,
         p50_ms=p50,
         p90_ms=p90,

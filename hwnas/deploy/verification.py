@@ -87,8 +87,8 @@ def check_outputs(bundle: Bundle, machine: Machine | None = None) -> float:
     difference, accepted = float(np.abs(y[:1] - recorded).max()), manifest.example.max_abs_error
     if not difference <= accepted:
         raise BundleError(
-            f"{bundle.folder}: the program's outputs on this machine differ from the recorded ones by "
-            f"{difference:.3g}; at most {accepted:.3g} is accepted. "
+            f"{bundle.folder}: the program's outputs on {machine.name if machine else 'this host'} differ from the "
+            f"recorded ones by {difference:.3g}; at most {accepted:.3g} is accepted. "
             + (f"{why}. " if (why := bundle.saturates) else "")
             + f"Recorded with {_versions(manifest.versions)}"
         )

@@ -21,7 +21,12 @@ class Machine(ABC):
     """A place where programs are timed: its hardware, the form of its programs, and their times.
 
     Implementations differ in where a program runs, not in how it is timed: `time` follows the given protocol.
+
+    Attributes:
+        name: of the machine, for messages.
     """
+
+    name: str = "this host"
 
     @abstractmethod
     def host(self) -> Host:

@@ -336,7 +336,7 @@ def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
 
     found = bench_among(programs, bundle, time)
     return {
-        "bundle": asdict(summarise(bundle, context.target, found, "bundle")),
+        "bundle": asdict(summarise(bundle, context.target.device, found, "bundle")),
         "compared": {name: found.p25_ms(name) for name in programs},
         "measurement": found.measured.summary(),
     }

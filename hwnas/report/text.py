@@ -149,7 +149,8 @@ def _lines(answer: Answer, bundle: Path) -> str:
             f"{answer['space']} on {answer['target']}: {answer['space_size']:.3g} networks, "
             f"budget {answer['budget']} = {answer['budget_ms']:.4f} ms",
             f"  found        {answer['measured_ms']:.4f} ms measured, {answer['predicted_ms']:.4f} predicted"
-            f"{_at_speed(answer)} ({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test images",
+            f"{_at_speed(answer)} ({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test "
+            "images",
             f"  verdict      {_verdict(answer)}",
             *([f"  accuracy   {item[1:]}" for item in _accuracy(answer)] if answer.get("figures") else []),
             "  best random  "

@@ -205,7 +205,10 @@ class Server:
         x = np.frombuffer(data, request["dtype"]).reshape(request["shape"])
         if x.shape[1:] != tuple(program.shape) or x.dtype != program.dtype:
             raise CannotLoad(f"the program takes {program.dtype} {tuple(program.shape)}, not {x.dtype} {x.shape[1:]}")
-        outputs = [np.ascontiguousarray(program.run(np.array(each)), np.float32) for each in x]
+        try:
+            outputs = [np.ascontiguousarray(program.run(np.array(each)), np.float32) for each in x]
+        except Exception as error:  # runtimes have no common base class for errors during runs
+            raise CannotLoad(f"cannot run {request['program']}: {str(error).strip()[:400]}") from error
         program.close()
         return {"shape": [len(outputs), *outputs[0].shape]}, b"".join(y.tobytes() for y in outputs)
 

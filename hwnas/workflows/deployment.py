@@ -283,7 +283,8 @@ def bench(
     wanted = _target_of(target, opened.manifest.recipe)
     machine = machine or machine_of(wanted)
     result = replace(
-        measure(opened, wanted, machine=machine, protocol=protocol, runs=runs, progress=progress), budget_ms=budget_ms
+        measure(opened, wanted.device, machine=machine, protocol=protocol, runs=runs, progress=progress),
+        budget_ms=budget_ms,
     )
     return BenchAnswer(
         **asdict(result),

@@ -16,13 +16,15 @@ import pytest
 from hwnas.accuracy import Evaluator
 from hwnas.data.digits import SIZES
 from hwnas.deploy import Bundle, BundleManifest, bench, export, open_bundle, verify, write_bundle
-from hwnas.deploy.benchmark import summarise
-from hwnas.errors import BundleError, InvalidValue, OutputError, ParityError
+from hwnas.deploy.benchmark import bench_among, summarise
+from hwnas.errors import BundleError, InvalidValue, OutputError, ParityError, TooNoisy
 from hwnas.latency import LatencyTable, load_model
+from hwnas.machines import LocalMachine
 from hwnas.runtimes import open_session
 from hwnas.spaces import Domain, Space
 from hwnas.targets import Device, Recipe, Target
 from hwnas.timing import Measurement, Protocol
+from hwnas.timing.among import Among
 
 Writer = Callable[..., Callable[[Path], Path]]
 FILES = ["README.md", "example-input.npy", "example-output.npy", "manifest.json", "model.onnx"]
@@ -274,6 +276,12 @@ def test_what_a_kill_left_is_cleared_away(
     assert listing(tmp_path) == ["bundle", *(f"bundle/{name}" for name in FILES)]
 
 
+def among(samples_ms: dict[str, list[list[float]]], protocol: Protocol) -> Among:
+    """A measurement without copies and references."""
+    measured = Measurement(samples_ms=samples_ms, reference=next(iter(samples_ms)), protocol=protocol)
+    return Among(measured=measured, copies={name: (name,) for name in samples_ms}, speed=None)
+
+
 # -- a real one -------------------------------------------------------------------------------------------
 
 
@@ -303,7 +311,8 @@ def test_the_manifest_tells_all(real: Bundle, space: Space, this: Target, profil
     assert (said["measured_ms"], said["budget_ms"]) == (None, 2.5)
     assert (said["macs"], said["params"]) == (int(space.macs(codes)[0]), int(space.params(codes)[0]))
     assert set(said["versions"]) == {"hwnas", "onnxruntime", "torch", "python", "system"}
-    assert sorted([*said["files"], "manifest.json"]) == FILES
+    assert sorted({*said["files"], "manifest.json"} - said["references"].keys()) == FILES
+    assert sorted(said["references"]) == [name for name in sorted(said["files"]) if name.startswith("reference-")]
     assert said["parity"]["images"] == SIZES["test"]
     assert said["parity"]["max_abs_error"] <= 1e-4
     assert said["parity"]["top1_agreement"] >= 0.999
@@ -350,9 +359,11 @@ def test_a_bad_folder_is_found_before_the_long_work(
 def test_a_bench_stands_beside_its_prediction(real: Bundle, this: Target) -> None:
     found = bench(real, this.device)
     assert found.target == this.name
-    assert 0 < found.measured_ms <= found.p50_ms <= found.p90_ms < math.inf
+    assert 0 < found.measured_ms < math.inf  # without drift, unlike the other quantiles
+    assert 0 < found.p50_ms <= found.p90_ms < math.inf
     assert (found.predicted_ms, found.budget_ms) == (real.manifest.predicted_ms, 2.5)
-    assert found.relative_error == found.measured_ms / found.predicted_ms - 1
+    assert found.speed is not None and found.expected_ms == found.predicted_ms / found.speed
+    assert found.relative_error == found.measured_ms / found.expected_ms - 1
     assert math.isfinite(found.spread)
     assert not found.too_noisy  # the tests' protocol accepts any machine
     json.dumps(dataclasses.asdict(found))
@@ -370,9 +381,7 @@ def test_a_bundle_says_on_which_cores_it_was_timed(real: Bundle, tmp_path: Path)
 
 def test_the_figures_are_the_measurements_quantiles(real: Bundle, this: Target) -> None:
     samples = [[1.0, 2.0, 3.0], [4.0, 5.0]]
-    measured = Measurement(
-        samples_ms={"x": samples, "y": [[9.0], [9.0]]}, reference="x", protocol=Protocol(session_passes=1)
-    )
+    measured = among({"x": samples, "y": [[9.0], [9.0]]}, Protocol(session_passes=1))
     found = summarise(real, this.device, measured, "x")
     assert (found.measured_ms, found.p50_ms, found.p90_ms) == (2.0, 3.0, pytest.approx(4.6))
     assert (found.p95_ms, found.p99_ms, found.runs, found.images_per_s) == (None, None, 5, pytest.approx(1e3 / 3))
@@ -383,8 +392,7 @@ def test_the_figures_are_the_measurements_quantiles(real: Bundle, this: Target) 
 @pytest.mark.parametrize(("runs", "known"), [(199, (False, False)), (200, (True, False)), (1000, (True, True))])
 def test_high_quantiles_need_enough_runs(real: Bundle, this: Target, runs: int, known: tuple[bool, bool]) -> None:
     samples = [[float(i + 1) for i in passes] for passes in (range(runs // 2), range(runs // 2, runs))]
-    measured = Measurement(samples_ms={"x": samples}, reference="x", protocol=Protocol(session_passes=1))
-    found = summarise(real, this.device, measured, "x")
+    found = summarise(real, this.device, among({"x": samples}, Protocol(session_passes=1)), "x")
     assert (found.p95_ms is not None, found.p99_ms is not None) == known
     assert found.p95_ms in (None, pytest.approx(1 + 0.95 * (runs - 1)))
 
@@ -404,7 +412,47 @@ def test_a_bench_says_when_the_figures_disagree(
     real: Bundle, this: Target, disagreement: float, too_noisy: bool
 ) -> None:
     samples = [[1.0], [1.0 + disagreement]] * 5
-    measured = Measurement(
-        samples_ms={"x": samples}, reference="x", protocol=Protocol(session_passes=1, max_disagreement=0.06)
-    )
+    measured = among({"x": samples}, Protocol(session_passes=1, max_disagreement=0.06))
     assert summarise(real, this.device, measured, "x").too_noisy is too_noisy
+
+
+def test_a_bundle_carries_references_with_their_profiled_latencies(
+    real: Bundle, this: Target, profiled: LatencyTable, space: Space
+) -> None:
+    [fit] = profiled.manifest.fits
+    assert len(real.references) == 3
+    for path, profiled_ms in real.references.items():
+        assert profiled_ms in fit.calibration_ms
+        with open_session(path, this.recipe) as session:
+            assert session.shape == tuple(real.manifest.input.shape)
+
+
+def test_the_machines_speed_is_that_of_the_references(real: Bundle, this: Target) -> None:
+    """References that take twice as long as in the profile: the machine has half the speed, the bundle no error."""
+    predicted_ms = real.manifest.predicted_ms
+    assert predicted_ms is not None
+
+    def time(programs: dict[str, Path]) -> Measurement:
+        of = {str(path): 2 * ms for path, ms in real.references.items()} | {str(real.compiled): 2 * predicted_ms}
+        samples = {name: [[of[str(path)]] * 4] * 4 for name, path in programs.items()}
+        return Measurement(samples_ms=samples, reference="bundle", protocol=Protocol(session_passes=1))
+
+    measured = bench_among({"bundle": real.compiled}, real, time)  # type: ignore[arg-type]
+    assert len(measured.measured.samples_ms) >= 8  # so that drift can be told from the programs' times
+    found = summarise(real, this.device, measured, "bundle")
+    assert found.speed == pytest.approx(0.5)
+    assert found.measured_ms == pytest.approx(2 * predicted_ms)
+    assert found.expected_ms == pytest.approx(2 * predicted_ms)
+    assert found.relative_error == pytest.approx(0)
+
+
+@pytest.mark.usefixtures("noise_counts")
+def test_too_noisy_a_bench_is_an_error(real: Bundle, this: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    def time(self: object, programs: dict[str, Path], *_: object, **__: object) -> Measurement:
+        samples = {name: [[1.0], [1.2]] * 5 for name in programs}
+        return Measurement(samples_ms=samples, reference="bundle", protocol=Protocol(session_passes=1))
+
+    monkeypatch.setattr(LocalMachine, "time", time)
+    monkeypatch.setattr(Measurement, "drift", property(lambda self: np.ones((10, len(self.samples_ms)))))
+    with pytest.raises(TooNoisy, match="the machine is too noisy"):
+        bench(real, this.device)

@@ -23,7 +23,7 @@ def test_a_manifest_has_what_its_schema_asks_for(bundle: Bundle) -> None:
     schema = json.loads(SCHEMA_FILE.read_text())
     # Left out of a bundle that was not timed, includes no other steps, and is of made-up data.
     said |= {"measured_cores": "1", "include": [], "measured_p95_ms": 2.0, "measured_p99_ms": 3.0}
-    said |= {"measured_images_per_s": 900.0, "data_folder": "cells", "data_fingerprint": "0" * 32}
+    said |= {"measured_images_per_s": 900.0, "data_folder": "cells", "data_fingerprint": "0" * 32, "references": {}}
     assert set(said) == set(schema["properties"]) == {f.alias or n for n, f in BundleManifest.model_fields.items()}
     assert set(schema["required"]) <= set(said)
     assert schema["properties"]["schema"]["const"] == said["schema"] == 2

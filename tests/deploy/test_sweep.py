@@ -9,7 +9,9 @@ from hwnas.deploy import sweep as module
 from hwnas.deploy.sweep import Sweep, Swept, sweep
 from hwnas.errors import GraphError, InvalidValue, OutputError, RuntimeUnavailable, TableError
 from hwnas.files import Journal
+from hwnas.machines import LocalMachine
 from hwnas.targets import Target, resolve_target
+from hwnas.timing import Measurement, Protocol
 from hwnas.timing.protocol import usual
 
 NAMES = ("onnxruntime-cpu-fp32", "torch-cpu-fp32", "onnxruntime-cpu-int8")
@@ -36,6 +38,7 @@ def swept(name, *, rounds_ms=(1.0, 1.0), accuracy=0.9, unsteady=False):
         refused=None,
         size_bytes=1,
         rounds_ms=rounds_ms,
+        speeds=(None, None),
         unsteady=unsteady,
         max_disagreement=usual().networks.max_disagreement,
         predicted_ms=None,
@@ -66,26 +69,28 @@ def test_every_recipe_is_run_and_timed(space, evaluator, targets, journal, this,
 
 
 def test_a_killed_sweep_goes_on_where_it_was(space, evaluator, targets, journal, monkeypatch):
-    really_timed, really_lowered = module.time_programs, module.lower_subnet
+    really_timed, really_lowered = LocalMachine.time, module.lower_subnet
     timed, lowered = [], []
 
-    def killed(programs, *args, **more):
+    def killed(machine, programs, *args, **more):
         if len(timed) == 4:
             raise KeyboardInterrupt
-        timed.extend(programs)
-        return really_timed(programs, *args, **more)
+        timed.append(next(iter(programs)))
+        return really_timed(machine, programs, *args, **more)
 
     def counted(*args):
         lowered.append(args)
         return really_lowered(*args)
 
-    monkeypatch.setattr(module, "time_programs", killed)
+    monkeypatch.setattr(LocalMachine, "time", killed)
     monkeypatch.setattr(module, "lower_subnet", counted)
     with pytest.raises(KeyboardInterrupt):
         sweep(space.smallest, evaluator, targets, journal)
     assert len(lowered) == 3
     before = list(timed)
-    monkeypatch.setattr(module, "time_programs", lambda p, *a, **m: (timed.extend(p), really_timed(p, *a, **m))[1])
+    monkeypatch.setattr(
+        LocalMachine, "time", lambda s, p, *a, **m: (timed.append(next(iter(p))), really_timed(s, p, *a, **m))[1]
+    )
     with evaluator.journal(journal.path.parent, "weights") as again:
         found = sweep(space.smallest, evaluator, targets, again)
     assert len(lowered) == 3
@@ -190,13 +195,10 @@ def test_outside_of_tests_they_count():
 # -- what is the matter with one recipe ------------------------------------------------------------------
 
 
-class Timed:
-    """A measurement of one program."""
-
-    too_noisy = False
-
-    def p25_ms(self, name):
-        return 1.0
+def timed_at_once(machine, programs, recipe, *_, **__):
+    """A measurement of programs that all take a millisecond."""
+    samples = {name: [[1.0] * 4] * 4 for name in programs}
+    return Measurement(samples_ms=samples, reference=next(iter(programs)), protocol=Protocol(session_passes=1))
 
 
 @pytest.fixture
@@ -210,7 +212,7 @@ def made_of_nothing(monkeypatch, tmp_path):
         return program, (swept(NAMES[0]).parity, None)
 
     monkeypatch.setattr(module, "_made", made)
-    monkeypatch.setattr(module, "time_programs", lambda *_, **__: Timed())
+    monkeypatch.setattr(LocalMachine, "time", timed_at_once)
 
 
 @pytest.mark.parametrize(
@@ -222,9 +224,10 @@ def made_of_nothing(monkeypatch, tmp_path):
         (BlockingIOError(11, "Resource temporarily unavailable"), "the limit of processes and threads is reached"),
     ],
 )
-@pytest.mark.parametrize("part", ["_made", "time_programs"])
+@pytest.mark.parametrize("part", ["_made", "time"])
 def test_one_recipe_that_fails_ends_no_sweep(space, targets, tmp_path, made_of_nothing, monkeypatch, error, said, part):
-    usual, calls = getattr(module, part), []
+    where = module if part == "_made" else LocalMachine
+    usual, calls = getattr(where, part), []
 
     def fails_for_one(*args, **kwargs):
         if any(getattr(getattr(arg, "recipe", arg), "name", "") == NAMES[1] for arg in args):
@@ -232,7 +235,7 @@ def test_one_recipe_that_fails_ends_no_sweep(space, targets, tmp_path, made_of_n
             raise error
         return usual(*args, **kwargs)
 
-    monkeypatch.setattr(module, part, fails_for_one)
+    monkeypatch.setattr(where, part, fails_for_one)
     with Journal(tmp_path / "journal.jsonl", {}) as journal:
         found = sweep(space.largest, None, targets, journal)
     assert {one.target.recipe.name for one in found.recipes} == {NAMES[0], NAMES[2]}
@@ -246,7 +249,7 @@ def test_a_sweep_of_which_nothing_is_left_says_why(space, this, tmp_path, made_o
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "time_programs", full)
+    monkeypatch.setattr(LocalMachine, "time", full)
     with (
         Journal(tmp_path / "journal.jsonl", {}) as journal,
         pytest.raises(

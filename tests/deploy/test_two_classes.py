@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,14 +12,25 @@ from PIL import Image
 from hwnas.accuracy import Evaluator, parse_metric
 from hwnas.data.images import Images
 from hwnas.data.options import DataOptions
-from hwnas.deploy import sweep as module
 from hwnas.deploy.sweep import sweep
+from hwnas.machines import LocalMachine
 from hwnas.spaces import make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
-from hwnas.targets import resolve_target
+from hwnas.targets import Recipe, resolve_target
+from hwnas.timing import Measurement, Protocol
 
 FP32, INT8 = "onnxruntime-cpu-fp32", "onnxruntime-cpu-int8"
 CLASSES = ("crack", "intact")
+
+
+def taking(ms: dict[str, float]) -> Callable[..., Measurement]:
+    """`LocalMachine.time` of a machine on which a recipe's programs take these milliseconds."""
+
+    def time(machine: object, programs: dict[str, Path], recipe: Recipe, *_: object, **__: object) -> Measurement:
+        samples = {name: [[ms[recipe.name]] * 4] * 4 for name in programs}
+        return Measurement(samples_ms=samples, reference=next(iter(programs)), protocol=Protocol(session_passes=1))
+
+    return time
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +66,7 @@ def judge(cells: Images, tmp_path_factory: pytest.TempPathFactory) -> Evaluator:
 
 def test_a_sweep_ends_in_a_pick_where_int8_keeps_the_metric(judge, tmp_path, monkeypatch):
     ms = {FP32: 2.0, INT8: 1.0}  # as where int8 has the kernels; the machine's own times are not the subject
-    monkeypatch.setattr(
-        module,
-        "_timed",
-        lambda targets, *_: {target.name: (ms[target.recipe.name], False) for target in targets},
-    )
+    monkeypatch.setattr(LocalMachine, "time", taking(ms))
     targets = [resolve_target(f"this/{name}") for name in (FP32, INT8)]
     arch = judge.supernet.space.largest
     with judge.journal(tmp_path, "weights") as journal:
@@ -72,7 +82,7 @@ def test_a_sweep_ends_in_a_pick_where_int8_keeps_the_metric(judge, tmp_path, mon
 
 
 def test_a_refused_recipe_keeps_its_figures_and_is_not_picked(judge, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_timed", lambda targets, *_: {target.name: (1.0, False) for target in targets})
+    monkeypatch.setattr(LocalMachine, "time", taking({FP32: 1.0, INT8: 1.0}))
     int8 = resolve_target(f"this/{INT8}")
     strict = int8.recipe.parity.model_copy(update={"max_abs_error": 1e-9})
     refused = int8.__class__(int8.device, int8.recipe.model_copy(update={"name": "strict", "parity": strict}))

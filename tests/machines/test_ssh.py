@@ -118,7 +118,7 @@ def test_a_port_without_a_server(board: RemoteMachine, on_path: Any) -> None:
     before = config.read_text()
     config.write_text(before.replace(f"Port {on_path.port}", "Port 1"))
     try:
-        with pytest.raises(MachineError, match="Connection refused.*Is an SSH server running"):
+        with pytest.raises(MachineError, match=r"Connection refused.*Is an SSH server running"):
             board.connection.start("board")
     finally:
         config.write_text(before)

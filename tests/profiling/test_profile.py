@@ -28,7 +28,7 @@ from hwnas.timing.protocol import OPS, Protocols, usual
 
 # The package exports a function of the module's name.
 MODULE = importlib.import_module("hwnas.profiling.profiler")
-PROTOCOL = importlib.import_module("hwnas.timing.timer")
+SAMPLER = importlib.import_module("hwnas.timing.sampler")
 SHORT = Protocol(visit_ms=0.2, session_passes=2, max_sessions=2, max_disagreement=1e3)
 
 
@@ -260,13 +260,13 @@ def uneven(monkeypatch: pytest.MonkeyPatch, *, first: int) -> None:
     """Visits that take another time each, from the `first` one on; those before it agree."""
     visits = iter(range(1_000_000))
 
-    def visit(call: object, protocol: Protocol) -> list[float]:
+    def visit(call: object, *_: object) -> list[float]:
         done = next(visits) - first
         if done < 0:
             return [1.0] * 4
         return [float(np.random.default_rng(done).uniform(0.5, 2.0))] * 4
 
-    monkeypatch.setattr(PROTOCOL, "_visit", visit)
+    monkeypatch.setattr(SAMPLER, "visit", visit)
 
 
 @pytest.mark.parametrize("what", ["ops", "networks"])
@@ -275,13 +275,13 @@ def test_too_noisy_a_machine_makes_no_table(
 ) -> None:
     strict = replace(SHORT, max_disagreement=0.06)
     protocols = Protocols(ops=strict, networks=strict)
-    real = PROTOCOL._visit
+    real = SAMPLER.visit
     uneven(monkeypatch, first=0 if what == "ops" else 4 * len(space.distinct_ops))
     with pytest.raises(TooNoisy, match=r"the machine is too noisy: after 4 passes, .* Nothing was written"):
         profile(space, this, journals=tmp_path, networks=4, bound_networks=1, protocols=protocols, machine=machine)
     # What was noisy is not gone on with; what was not is.
     assert [path.name for path in tmp_path.iterdir()] == ([] if what == "ops" else ["ops.jsonl"])
-    monkeypatch.setattr(PROTOCOL, "_visit", real)
+    monkeypatch.setattr(SAMPLER, "visit", real)
     protocols = Protocols(ops=strict, networks=SHORT)
     if what == "networks":
         table = profile(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.errors import InvalidValue, OutOfMemory
+from hwnas.errors import OutOfMemory
 from hwnas.files import Journal
 from hwnas.runner import memory
 from hwnas.runner.opened import _even
@@ -304,7 +304,7 @@ def test_a_limit_of_the_address_space(system: Callable[[str, str], None], monkey
 def test_a_limit_of_ones_own(system: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     system("proc/meminfo", "MemAvailable:  1500000 kB\n")
     monkeypatch.setenv(memory.LIMIT, "1.5")
-    with pytest.raises(InvalidValue, match=r"HWNAS_MEMORY_GIB is '1.5', but this system does not report"):
+    with pytest.raises(memory.BadLimit, match=r"HWNAS_MEMORY_GIB is '1.5', but this system does not report"):
         memory.available_bytes()
     system("proc/self/status", "Name:\tpython\nVmRSS:\t  1048576 kB\n")
     assert memory.available_bytes() == 2**29
@@ -312,5 +312,7 @@ def test_a_limit_of_ones_own(system: Callable[[str, str], None], monkeypatch: py
     assert memory.available_bytes() == 0
     for wrong in ("0", "-1", "nan", "inf", "much"):
         monkeypatch.setenv(memory.LIMIT, wrong)
-        with pytest.raises(InvalidValue, match=rf"HWNAS_MEMORY_GIB is '{wrong}'; it should be .* in GiB, such as 1.5"):
+        with pytest.raises(
+            memory.BadLimit, match=rf"HWNAS_MEMORY_GIB is '{wrong}'; it should be .* in GiB, such as 1.5"
+        ):
             memory.available_bytes()

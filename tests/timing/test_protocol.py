@@ -483,7 +483,7 @@ def test_of_few_programs_no_drift_is_taken_out() -> None:
 
 def test_passes_end_when_the_figures_agree(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stop rule on made-up times: 10 programs, noise that even and odd passes disagree on until there are many."""
-    module = import_module("hwnas.timing.timer")
+    module = import_module("hwnas.timing.sampler")
     names = [f"p{i}" for i in range(10)]
     journal = Journal(tmp_path / "j", {})
     rng = np.random.default_rng(0)
@@ -496,7 +496,7 @@ def test_passes_end_when_the_figures_agree(recipe: Recipe, tmp_path: Path, monke
     def never(*_: object) -> list[float]:
         raise AssertionError("a visit that the journal holds was made again")
 
-    monkeypatch.setattr(module, "_visit", never)
+    monkeypatch.setattr(module, "visit", never)
     monkeypatch.setattr(import_module("hwnas.timing.opened"), "open_session", Untouched)
     protocol = Protocol(session_passes=1, min_sessions=4, max_sessions=40, tolerance=0.01)
     with journal:
