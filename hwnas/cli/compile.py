@@ -56,8 +56,8 @@ def compile_(
     if skip_bad:
         read = read.model_copy(update={"data": read.data.model_copy(update={"skip_bad": True})})
     report = _run(read, out or Path(job.stem), {"budget": budget}, dry_run, again, as_json)
-    if report and fail_over_budget and any(answer["over_budget"] > 0 for answer in report["targets"].values()):
-        raise typer.Exit(OVER)
+    if report and fail_over_budget:
+        _fail_over_budget(report["targets"])
 
 
 def quickstart(
@@ -111,6 +111,12 @@ def _run(
         _tell_others(out, used, report["targets"])
     _require_steady(report["targets"])
     return report
+
+
+def _fail_over_budget(answers: Mapping[str, Result]) -> None:
+    """End with exit code 1 if a target is over its budget."""
+    if any(answer["over_budget"] > 0 for answer in answers.values()):
+        raise typer.Exit(OVER)
 
 
 def _require_steady(answers: Mapping[str, Result]) -> None:

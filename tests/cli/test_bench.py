@@ -8,19 +8,18 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from hwnas.cli.compile import _fail_over_budget
+from hwnas.cli.compile import _fail_over_budget, _require_steady
 from hwnas.deploy.benchmark import Benchmark
 from hwnas.deploy.verdict import verdict
 from hwnas.errors import TooNoisy
-from hwnas.targets import RUNTIMES
 from hwnas.workflows.budgets import runs_of
 
 
 @pytest.fixture
-def bench(monkeypatch, hwnas_cli):
+def bench(monkeypatch, hwnas_cli, recipe):
     """A function that runs `hwnas bench` on a bundle of that budget whose measurement is given."""
 
-    def run(measured_ms, budget_ms, *words, too_noisy=False):
+    def run(measured_ms, budget_ms, *words, speed=None):
         found = Benchmark(
             target="board/onnxruntime-cpu-fp32",
             measured_ms=measured_ms,
@@ -32,16 +31,16 @@ def bench(monkeypatch, hwnas_cli):
             images_per_s=4e3 / measured_ms,
             batch=4,
             predicted_ms=1.0,
-            relative_error=measured_ms - 1,
+            speed=speed,
+            expected_ms=1 / (speed or 1),
+            relative_error=measured_ms * (speed or 1) - 1,
             budget_ms=budget_ms,
             spread=0.5,
-            too_noisy=too_noisy,
+            too_noisy=False,
             cores="1",
             cores_note="",
         )
-        manifest = SimpleNamespace(
-            budget_ms=budget_ms, recipe=SimpleNamespace(facts=RUNTIMES["onnxruntime"]), target=found.target
-        )
+        manifest = SimpleNamespace(budget_ms=budget_ms, recipe=recipe, target=found.target)
         monkeypatch.setattr(
             "hwnas.deploy.open_bundle", lambda folder: SimpleNamespace(manifest=manifest, saturates=None)
         )
@@ -126,13 +125,33 @@ def test_what_cannot_be_judged(bench):
     for words in (("--budget", "50%"), ("--budget", "3MB")):
         ran = bench(1.9, 1.0, *words)
         assert (ran.code, "milliseconds, such as 0.8ms" in ran.err) == (2, True), ran
-    ran = bench(0.5, 1.0, "--fail-over-budget", too_noisy=True)
-    assert (ran.code, "error: the machine was too noisy (spread 50.0%)" in ran.err) == (2, True)
-    ran = bench(0.5, 1.0, too_noisy=True)
-    assert ran.code == 0
-    assert "warning: the machine was too noisy" in ran.err
-    assert "time the bundle again: hwnas bench my-bundle" in ran.err
-    assert "but the machine was too noisy for the figure to be trusted" in ran.out
+
+
+def test_too_noisy_a_machine_ends_with_its_own_exit_code(bench, hwnas_cli, monkeypatch):
+    bench(0.5, 1.0)
+
+    def noisy(*_, **__):
+        raise TooNoisy("the machine is too noisy")
+
+    monkeypatch.setattr("hwnas.deploy.bench", noisy)
+    ran = hwnas_cli("bench", "my-bundle")
+    assert (ran.code, ran.err.strip().endswith("error: the machine is too noisy"), ran.out) == (1, True, "")
+
+
+def test_the_machines_speed_stands_beside_the_prediction(bench):
+    ran = bench(1.25, None, speed=0.8)
+    assert "1.2500 ms" in ran.out
+    assert "predicted 1.0000 ms, or 1.2500 at the machine's speed now, which is 80.0% of that in the profile" in ran.out
+    assert "(+0.0%)" in ran.out
+    assert "no reference programs" in bench(1.25, None).out
+    answer = json.loads(bench(1.25, None, "--json", speed=0.8).out)
+    assert (answer["speed"], answer["expected_ms"], answer["relative_error"]) == (0.8, 1.25, 0.0)
+
+
+def test_a_target_with_another_recipe(bench):
+    ran = bench(1.0, None, "--target", "this/openvino-cpu-fp32")
+    assert ran.code == 2
+    assert "the bundle's recipe is made-up, and the target is this/openvino-cpu-fp32: use this/made-up" in ran.err
 
 
 def test_a_figure_just_above_the_budget_never_reads_as_on_it():
@@ -142,11 +161,14 @@ def test_a_figure_just_above_the_budget_never_reads_as_on_it():
 def test_compile_judges_each_target():
 
     def answer(over, too_noisy=False):
-        return {"over_budget": over, "noise": {"too_noisy": too_noisy}}
+        return {"over_budget": over, "noise": {"too_noisy": too_noisy, "spread": 0.07}}
 
     _fail_over_budget({"a": answer(-0.1), "b": answer(0.0)})
     with pytest.raises(typer.Exit) as ended:
         _fail_over_budget({"a": answer(-0.1), "b": answer(0.9)})
     assert ended.value.exit_code == 1
-    with pytest.raises(TooNoisy, match="whether b is within the budget"):
-        _fail_over_budget({"a": answer(-0.1), "b": answer(0.9, too_noisy=True)})
+    _require_steady({"a": answer(-0.1), "b": answer(0.9)})
+    with pytest.raises(
+        TooNoisy, match=r"too noisy for the benchmark of b \(spread 7\.0%\): stage bench is not finished"
+    ):
+        _require_steady({"a": answer(-0.1), "b": answer(0.9, too_noisy=True)})

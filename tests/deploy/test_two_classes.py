@@ -82,7 +82,7 @@ def test_a_sweep_ends_in_a_pick_where_int8_keeps_the_metric(judge, tmp_path, mon
 
 
 def test_a_refused_recipe_keeps_its_figures_and_is_not_picked(judge, tmp_path, monkeypatch):
-    monkeypatch.setattr(LocalMachine, "time", taking({FP32: 1.0, INT8: 1.0}))
+    monkeypatch.setattr(LocalMachine, "time", taking({FP32: 1.0, INT8: 1.0, "strict": 1.0}))
     int8 = resolve_target(f"this/{INT8}")
     strict = int8.recipe.parity.model_copy(update={"max_abs_error": 1e-9})
     refused = int8.__class__(int8.device, int8.recipe.model_copy(update={"name": "strict", "parity": strict}))
