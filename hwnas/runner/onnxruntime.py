@@ -54,10 +54,13 @@ class OnnxRuntimeProgram(RunnerProgram):
     def bind(self, x: np.ndarray[Any, Any]) -> Call:
         """A call that runs the program on `x` without copies and with a preallocated output."""
         binding = self._session.io_binding()
-        binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(x))
-        out = ort.OrtValue.ortvalue_from_numpy(np.empty(self._output_shape, np.float32))
+        given, out = (ort.OrtValue.ortvalue_from_numpy(a) for a in (x, np.empty(self._output_shape, np.float32)))
+        binding.bind_ortvalue_input(self._input, given)
         binding.bind_ortvalue_output(self._output, out)
-        return partial(self._session.run_with_iobinding, binding)
+        call: Call = partial(self._session.run_with_iobinding, binding)
+        # The binding does not keep the arrays alive: ONNX Runtime 1.19 then writes into freed memory.
+        call.arrays = (given, out)  # type: ignore[attr-defined]
+        return call
 
     def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
