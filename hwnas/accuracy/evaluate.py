@@ -17,6 +17,7 @@ from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Augmentation, Data, Split
 from hwnas.data.base import USUAL
+from hwnas.data.options import Size
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.nn import channels_last
@@ -38,7 +39,7 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
     Args:
         network: an extracted network, modified in place.
-        batches: images ``(n, channels, resolution, resolution)`` each.
+        batches: images ``(n, channels, height, width)`` each.
     """
     recalibrate_all([network], batches)
     return network
@@ -65,9 +66,9 @@ def recalibrate_all(networks: Sequence[nn.Module], batches: Iterable[Tensor]) ->
 
 
 def calibration_batches(
-    data: Data, count: int, resolution: int, *, seed: int, augmentation: Augmentation
+    data: Data, count: int, resolution: Size, *, seed: int, augmentation: Augmentation
 ) -> Iterator[Tensor]:
-    """Batches of `count` training images that re-calibrate BN, each ``(n, channels, resolution, resolution)``.
+    """Batches of `count` training images that re-calibrate BN, each ``(n, channels, height, width)``.
 
     About equal in size: BN averages over batches, not over images.
     """
@@ -146,7 +147,7 @@ class Evaluator:
     def _subnets(self, archs: Sequence[Mapping[str, int]], progress: Progress = silent) -> list[nn.Module]:
         """The networks of archs of one resolution, with BN re-calibrated in one pass over the images."""
         networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
-        count, resolution, done = self.calibration_images, archs[0]["resolution"], 0
+        count, resolution, done = self.calibration_images, self.supernet.space.image_size(archs[0]), 0
 
         def batches() -> Iterator[Tensor]:
             nonlocal done
@@ -160,8 +161,8 @@ class Evaluator:
         recalibrate_all(networks, batches())
         return networks
 
-    def training_images(self, resolution: int, count: int) -> Tensor:
-        """The first `count` images of the training split with the test transform: ``(count, channels, side, side)``.
+    def training_images(self, resolution: Size, count: int) -> Tensor:
+        """The first `count` images of the training split with the test transform: ``(count, channels, height, width)``.
 
         Fewer if the split is smaller. They calibrate the ranges of int8 graphs.
         """
@@ -198,7 +199,7 @@ class Evaluator:
         outputs: list[list[Tensor]] = [[] for _ in archs]
         every: list[Tensor] = []
         with torch.inference_mode():
-            for images, labels in self.data.batches(split, archs[0]["resolution"], limit=limit):
+            for images, labels in self.data.batches(split, self.supernet.space.image_size(archs[0]), limit=limit):
                 moved = images.contiguous(memory_format=torch.channels_last)
                 every.append(labels)
                 for network, own in zip(networks, outputs, strict=True):

@@ -10,6 +10,7 @@ from torch import nn
 from hwnas.accuracy.evaluate import calibration_batches, logits, recalibrate
 from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Augmentation, Data, Split
+from hwnas.data.options import Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +43,12 @@ class Validation:
         """What validations depend on: the metric, the validation images, their number."""
         return f"{self.metric.identity} of {self.images} images of {self.data.split_fingerprint('validation')}"
 
-    def __call__(self, network: nn.Module, resolution: int) -> tuple[float, float]:
+    def __call__(self, network: nn.Module, resolution: Size) -> tuple[float, float]:
         """The metric on training images and on validation images, as fractions.
 
         Args:
             network: an extracted network; its BN statistics are re-calibrated in place.
-            resolution: side of the images that it takes.
+            resolution: side of the images that it takes, or their height and width.
         """
         device = next(network.parameters()).device
         count = min(self.calibration_images, self.data.size("train"))
@@ -55,7 +56,7 @@ class Validation:
         recalibrate(network, (images.to(device) for images in batches))
         return self._value(network, "train", resolution, device), self._value(network, "validation", resolution, device)
 
-    def _value(self, network: nn.Module, split: Split, resolution: int, device: torch.device) -> float:
+    def _value(self, network: nn.Module, split: Split, resolution: Size, device: torch.device) -> float:
         batches = self.data.batches(split, resolution, limit=self.images)
         outputs, labels = logits(network, ((x.to(device), y) for x, y in batches))
         return self.metric(outputs.cpu(), labels)

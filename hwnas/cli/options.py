@@ -39,6 +39,10 @@ Resolution = Annotated[
 Width = Annotated[float | None, typer.Option(help="Width multiplier of the space instead of its own: 0.5.")]
 Kernels = Annotated[str | None, typer.Option(help="Kernel sizes of the space instead of its own: 3,5.")]
 Expansions = Annotated[str | None, typer.Option(help="Expansions of the space instead of its own: 3,6.")]
+Aspect = Annotated[
+    str | None,
+    typer.Option(help="Width to height of the images, 2:1; the resolution is then their height.", metavar="W:H"),
+]
 Fix = Annotated[
     list[str] | None,
     typer.Option("--fix", help="Restrict a variable to one or several values: resolution=160,192. May be repeated."),
@@ -141,7 +145,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to
 
 
 def space_with(
-    space: str, resolution: str | None, width: float | None, kernels: str | None, expansions: str | None
+    space: str,
+    resolution: str | None,
+    width: float | None,
+    kernels: str | None,
+    expansions: str | None,
+    aspect: str | None,
 ) -> str:
     """The name of a space with the options of the command line.
 
@@ -150,7 +159,13 @@ def space_with(
     """
     from hwnas.spaces import space_name
 
-    given = {"resolution": resolution, "width": width, "kernels": kernels, "expansions": expansions}
+    given = {
+        "resolution": resolution,
+        "width": width,
+        "kernels": kernels,
+        "expansions": expansions,
+        "aspect": aspect,
+    }
     return space_name(space, {name: value for name, value in given.items() if value is not None})
 
 

@@ -17,6 +17,7 @@ def profile(
     width: options.Width = None,
     kernels: options.Kernels = None,
     expansions: options.Expansions = None,
+    aspect: options.Aspect = None,
     fix: options.Fix = None,
     channels: options.Channels = None,
     classes: options.Classes = None,
@@ -43,7 +44,7 @@ def profile(
 
     with shown_progress() as progress:
         answer = workflows.profile(
-            options.space_with(space, resolution, width, kernels, expansions),
+            options.space_with(space, resolution, width, kernels, expansions, aspect),
             target,
             fix=options.choices(fix),
             channels=channels,

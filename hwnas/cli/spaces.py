@@ -38,6 +38,7 @@ def show(
     width: options.Width = None,
     kernels: options.Kernels = None,
     expansions: options.Expansions = None,
+    aspect: options.Aspect = None,
     channels: options.Channels = None,
     classes: options.Classes = None,
     as_toml: Annotated[
@@ -49,7 +50,7 @@ def show(
     from hwnas import workflows
     from hwnas.spaces.options import values_text
 
-    name = options.space_with(space, resolution, width, kernels, expansions)
+    name = options.space_with(space, resolution, width, kernels, expansions, aspect)
     if as_toml:
         typer.echo(workflows.space_file(name), nl=False)
         return
@@ -61,7 +62,7 @@ def show(
     lines = [f"{answer.space}: {answer.networks:.3g} networks; images of {images}, {answer.classes} classes"]
     for what, network in (("smallest", answer.smallest), ("largest", answer.largest)):
         lines.append(
-            f"  {what:9} {network.macs / 1e6:,.4g} million MACs at {network.resolution} pixels, "
+            f"  {what:9} {network.macs / 1e6:,.4g} million MACs at {_pixels(network.resolution, answer.aspect)}, "
             f"{network.params / 1e6:,.4g} million parameters"
         )
     lines.append("variables")
@@ -72,3 +73,11 @@ def show(
         some = f"{same[0]} to {same[-1]} ({len(same)} variables)" if len(same) > _SHOWN else ", ".join(same)
         lines.append(f"  {some}: {values_text(values)}")
     typer.echo("\n".join(lines))
+
+
+def _pixels(resolution: int, aspect: str) -> str:
+    """The size of images in words."""
+    from hwnas.spaces.sides import image_sides
+
+    height, width = image_sides(resolution, aspect)
+    return f"{height} pixels" if height == width else f"{height} x {width} pixels (height x width)"

@@ -28,6 +28,7 @@ def study(
     width: options.Width = None,
     kernels: options.Kernels = None,
     expansions: options.Expansions = None,
+    aspect: options.Aspect = None,
     channels: options.DataChannels = None,
     split: options.DataSplit = None,
     labels: options.Labels = None,
@@ -69,7 +70,7 @@ def study(
 
     with shown_progress() as progress:
         answer = workflows.study(
-            options.space_with(space, resolution, width, kernels, expansions),
+            options.space_with(space, resolution, width, kernels, expansions, aspect),
             data,
             out,
             budget=budget,

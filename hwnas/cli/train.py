@@ -20,6 +20,7 @@ def train(
     width: options.Width = None,
     kernels: options.Kernels = None,
     expansions: options.Expansions = None,
+    aspect: options.Aspect = None,
     channels: options.DataChannels = None,
     split: options.DataSplit = None,
     labels: options.Labels = None,
@@ -50,7 +51,7 @@ def train(
 
     with shown_progress() as progress:
         answer = workflows.train(
-            options.space_with(space, resolution, width, kernels, expansions),
+            options.space_with(space, resolution, width, kernels, expansions, aspect),
             data,
             out,
             data_path=data_path,

@@ -17,6 +17,7 @@ def validate(
     width: options.Width = None,
     kernels: options.Kernels = None,
     expansions: options.Expansions = None,
+    aspect: options.Aspect = None,
     fix: options.Fix = None,
     channels: options.Channels = None,
     classes: options.Classes = None,
@@ -32,7 +33,7 @@ def validate(
     from hwnas import workflows
     from hwnas.workflows.inputs import space_of
 
-    name = options.space_with(space, resolution, width, kernels, expansions)
+    name = options.space_with(space, resolution, width, kernels, expansions, aspect)
     chosen = space_of(name, options.choices(fix), channels=channels, classes=classes)
     with shown_progress() as progress:
         answer = workflows.validate(chosen, target, tables=tables, networks=networks, seed=seed, progress=progress)

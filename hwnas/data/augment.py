@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwnas.data.geometry import check_native
+from hwnas.data.options import Size, sides
 from hwnas.files import Spec
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ class Augmentation(Spec):
         crop: whether photographs are randomly cropped; otherwise they are prepared as test images are, and `crop_area`
             and `crop_ratio` do not apply.
         crop_area: share of a photograph in a random crop, minimum and maximum (Szegedy et al. 2015).
-        crop_ratio: width to height of a crop, minimum and maximum.
+        crop_ratio: width to height of a crop, minimum and maximum, as multiples of those of the network's images.
         flip: probability of a horizontal flip.
         flip_vertical: probability of a vertical flip.
-        quarter_turns: whether to rotate by 0, 90, 180 or 270 degrees, each with the same probability.
+        quarter_turns: whether to rotate square images by 0, 90, 180 or 270 degrees, each with the same probability.
         shift: share of the side by which a photograph moves at most in each direction; its edge pixels are repeated.
         colour: brightness, contrast and saturation vary by up to this share, in random order.
         mixup: alpha of the Beta distribution of the shares in which two images are blended, 0 for none (Zhang et al.,
@@ -108,13 +109,13 @@ def preset(name: str) -> Augmentation:
 
 
 def photograph(
-    image: Image.Image, resolution: int, how: Augmentation, rng: random.Random, *, native: bool = False
+    image: Image.Image, size: Size, how: Augmentation, rng: random.Random, *, native: bool = False
 ) -> Image.Image:
-    """A random crop of a photograph, randomly flipped, in random colours: ``(resolution, resolution)``.
+    """A random crop of a photograph, randomly flipped, in random colours.
 
     Args:
         image: the photograph.
-        resolution: side of the result in pixels.
+        size: of the result.
         how: the augmentation.
         rng: of the random choices.
         native: whether the crop is at a random place and not resized; its area and ratio then do not apply.
@@ -125,13 +126,14 @@ def photograph(
     from PIL import Image as Pillow
     from PIL import ImageEnhance
 
+    height, width = sides(size)
     if native:
-        check_native(image, resolution)
-        left, top = (rng.randint(0, side - resolution) for side in image.size)
-        out = image.crop((left, top, left + resolution, top + resolution))
+        check_native(image, size)
+        left, top = rng.randint(0, image.width - width), rng.randint(0, image.height - height)
+        out = image.crop((left, top, left + width, top + height))
     else:
-        box = crop_box(image.size, how, rng)
-        out = image.resize((resolution, resolution), Pillow.Resampling.BILINEAR, box=box)
+        box = crop_box(image.size, how, rng, aspect=width / height)
+        out = image.resize((width, height), Pillow.Resampling.BILINEAR, box=box)
     if rng.random() < how.flip:
         out = out.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT)
     if how.colour:
@@ -143,8 +145,9 @@ def photograph(
     if how.quarter_turns and (turn := rng.randrange(4)):
         turns = (Pillow.Transpose.ROTATE_90, Pillow.Transpose.ROTATE_180, Pillow.Transpose.ROTATE_270)
         out = out.transpose(turns[turn - 1])
-    if most := round(how.shift * resolution):
-        out = _shifted(out, rng.randint(-most, most), rng.randint(-most, most))
+    right, down = round(how.shift * width), round(how.shift * height)
+    if right or down:
+        out = _shifted(out, rng.randint(-right, right), rng.randint(-down, down))
     return out
 
 
@@ -158,18 +161,30 @@ def _shifted(image: Image.Image, right: int, down: int) -> Image.Image:
     return Pillow.fromarray(pixels[rows][:, columns])
 
 
-def crop_box(size: tuple[int, int], how: Augmentation, rng: random.Random) -> tuple[float, float, float, float]:
-    """A random crop of an image of a size (width, height): left, top, right and bottom in pixels."""
+def crop_box(
+    size: tuple[int, int], how: Augmentation, rng: random.Random, *, aspect: float = 1.0
+) -> tuple[float, float, float, float]:
+    """A random crop of an image.
+
+    Args:
+        size: width and height of the image.
+        how: the augmentation.
+        rng: of the random choices.
+        aspect: width to height of the network's images, to which the crop is resized.
+
+    Returns:
+        left, top, right and bottom in pixels.
+    """
     width, height = size
     for _ in range(CROP_TRIES):
         area = width * height * rng.uniform(*how.crop_area)
-        ratio = math.exp(rng.uniform(*map(math.log, how.crop_ratio)))
+        ratio = aspect * math.exp(rng.uniform(*map(math.log, how.crop_ratio)))
         w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
         if w <= width and h <= height:
             left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
             return left, top, min(left + w, width), min(top + h, height)
     # The image is too elongated for the area: crop its centre, with the nearest allowed ratio.
-    ratio = min(max(width / height, how.crop_ratio[0]), how.crop_ratio[1])
+    ratio = min(max(width / height, aspect * how.crop_ratio[0]), aspect * how.crop_ratio[1])
     w, h = min(width, height * ratio), min(height, width / ratio)
     left, top = (width - w) / 2, (height - h) / 2
     return left, top, left + w, top + h

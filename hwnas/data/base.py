@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
 from hwnas.data.augment import Augmentation, mixed_and_erased
+from hwnas.data.options import Size, sides
 from hwnas.errors import InvalidValue, UnknownName
 
 Split = Literal["train", "validation", "test"]
@@ -49,6 +50,8 @@ class Data(ABC):
         mean: mean of the pixels by channel, in the value range of `transform`: 0 to 1 unless the data were opened with
             another.
         std: standard deviation of the pixels by channel, likewise.
+        rectangles: whether images may have another width than height. If so, the methods that a dataset implements take
+            ``(height, width)`` for such images; the side of squares is an int in any case.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Data(ABC):
     resolution: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rectangles: bool = False
 
     @property
     def folder(self) -> str | None:
@@ -89,10 +93,11 @@ class Data(ABC):
         return None
 
     @abstractmethod
-    def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
-        """The test transform: the side that it resizes ("both" or "short"), the new length, and the crop, if any.
+    def _geometry(self, resolution: int) -> tuple[str, Size, Size | None]:
+        """The test transform: the side that it resizes, the new length or size, and the crop, if any.
 
-        The side is "none" for a transform that does not resize.
+        The side is "both", "short" or "cover" (`hwnas.data.options.Transform.geometry`), or "none" for a transform that
+        does not resize.
         """
 
     def _value_range(self) -> tuple[float, float]:
@@ -132,22 +137,22 @@ class Data(ABC):
     def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The first `count` images of a split, `batch_size` at a time."""
 
-    def transform(self, resolution: int) -> dict[str, object]:
+    def transform(self, resolution: Size) -> dict[str, object]:
         """The preprocessing that a deployed model requires, as JSON values.
 
         Args:
-            resolution: side of the network's input in pixels.
+            resolution: side of the network's input in pixels, or its height and width (`hwnas.Space.image_size`).
 
         Returns:
             ``layout``, ``channels`` and ``dtype`` of the network's input; then, in the order in which they
             apply, ``orientation`` ("EXIF") and ``pixel_range`` where they apply, ``resize`` and ``crop`` (None without
-            one), ``value_range`` (to which pixels are scaled), ``mean`` and ``std`` (one value per channel).
+            one; a ``size`` of two numbers is height and width), ``value_range`` (to which pixels are scaled), ``mean``
+            and ``std`` (one value per channel).
 
         Raises:
-            InvalidValue: the resolution is too small.
+            InvalidValue: the resolution is too small, or the data have square images only.
         """
-        check_resolution(resolution)
-        side, size, crop = self._geometry(resolution)
+        side, size, crop = self._geometry(self._checked(resolution))
         return {
             "layout": "NCHW",
             "channels": "RGB" if self.in_channels == 3 else "L",
@@ -155,8 +160,8 @@ class Data(ABC):
             **self._decoding(),
             "resize": None
             if side == "none"
-            else {"side": side, "size": size, "interpolation": "bilinear", "antialias": True},
-            "crop": None if crop is None else {"position": "centre", "size": crop},
+            else {"side": side, "size": _json(size), "interpolation": "bilinear", "antialias": True},
+            "crop": None if crop is None else {"position": "centre", "size": _json(crop)},
             "value_range": list(self._value_range()),
             "mean": list(self.mean),
             "std": list(self.std),
@@ -166,7 +171,7 @@ class Data(ABC):
         self,
         step: int,
         size: int,
-        resolution: int,
+        resolution: Size,
         *,
         seed: int,
         augmentation: Augmentation = USUAL,
@@ -178,59 +183,83 @@ class Data(ABC):
         Args:
             step: number of the batch, from 0.
             size: images in the batch.
-            resolution: side of the images in pixels.
+            resolution: side of the images in pixels, or their height and width.
             seed: of the training run; it determines the batches.
             augmentation: of the images.
             sampler: the order of the images.
             part: index and number of equal parts of the batch: each of several processes takes one.
 
         Returns:
-            Normalised images ``(size / parts, in_channels, resolution, resolution)``, float32, and labels: int64
+            Normalised images ``(size / parts, in_channels, height, width)``, float32, and labels: int64
             ``(size / parts,)``; if images are mixed or have shares of several classes, these shares, float32
             ``(size / parts, classes)``.
 
         Raises:
             InvalidValue: a negative step, an empty batch, a batch that cannot be split into such parts (of an even
-                number of images if they are mixed), too small a resolution, or a sampler that the data do not have.
+                number of images if they are mixed), too small a resolution, rectangles of data that have squares only
+                or with quarter turns, or a sampler that the data do not have.
             DataError: an image cannot be read.
         """
         if step < 0:
             raise InvalidValue(f"the training step must be at least 0, not {step}")
         check_batch(size, part[1], augmentation)
-        check_resolution(resolution)
+        checked = self._checked(resolution)
+        height, width = sides(resolution)
+        if augmentation.quarter_turns and height != width:
+            raise InvalidValue(
+                "quarter_turns rotates images by 90 degrees, which needs square ones; those of this space have "
+                f"{height} x {width} pixels (height x width). Leave it out; flip_vertical = 0.5 works with any size"
+            )
         length = size // part[1]
         first = step * size + part[0] * length
         draw = self._balanced_batch if sampler == "balanced" else self._train_batch
-        images, labels = draw(range(first, first + length), resolution, augmentation, seed)
+        images, labels = draw(range(first, first + length), checked, augmentation, seed)
         return mixed_and_erased(images, labels, len(self.classes), augmentation, seed=seed, first=first)
 
     def batches(
-        self, split: Split, resolution: int, *, limit: int | None = None, batch_size: int = 250
+        self, split: Split, resolution: Size, *, limit: int | None = None, batch_size: int = 250
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """A split in a fixed order, with the test transform (of the train split too).
 
         Args:
             split: the split.
-            resolution: side of the images in pixels.
+            resolution: side of the images in pixels, or their height and width.
             limit: largest number of images, from the first on; all if None.
             batch_size: images in a batch; the last one may be smaller.
 
         Returns:
-            Batches of normalised images ``(n, in_channels, resolution, resolution)``, float32, and labels
-            ``(n,)``, int64.
+            Batches of normalised images ``(n, in_channels, height, width)``, float32, and labels ``(n,)``, int64.
 
         Raises:
             UnknownName: there is no such split.
-            InvalidValue: a limit or batch size below 1, or too small a resolution.
+            InvalidValue: a limit or batch size below 1, too small a resolution, or rectangles of data that have squares
+                only.
             DataError: an image cannot be read (raised when its batch is taken).
         """
         available = self.size(split)
         if limit is not None and limit < 1:
             raise InvalidValue(f"the limit must be at least 1 image, not {limit}; omit it to use all {available}")
         check_batch(batch_size, 1)
-        check_resolution(resolution)
+        checked = self._checked(resolution)
         count = available if limit is None else min(limit, available)
-        return self._batches(split, resolution, count, batch_size)
+        return self._batches(split, checked, count, batch_size)
+
+    def _checked(self, resolution: Size) -> int:
+        """A resolution for the methods of the dataset: height and width only where it takes them.
+
+        Raises:
+            InvalidValue: it is too small, or the data have square images only.
+        """
+        check_resolution(resolution)
+        height, width = sides(resolution)
+        if height == width:
+            return height
+        if not self.rectangles:
+            raise InvalidValue(
+                f"{self.name} has square images, but this space takes images of {height} x {width} pixels (height x "
+                "width); use a space without aspect, or the dataset images"
+            )
+        return cast("int", resolution)  # both, although datasets of squares promise only an int
 
 
 def check_split(split: str) -> None:
@@ -265,11 +294,16 @@ def check_batch(size: int, processes: int, augmentation: Augmentation = USUAL) -
         )
 
 
-def check_resolution(resolution: int) -> None:
+def _json(size: Size) -> int | list[int]:
+    return list(size) if isinstance(size, tuple) else size
+
+
+def check_resolution(resolution: Size) -> None:
     """Reject a resolution that is too small.
 
     Raises:
         InvalidValue: fewer than `LEAST_RESOLUTION` pixels per side.
     """
-    if resolution < LEAST_RESOLUTION:
-        raise InvalidValue(f"the resolution must be at least {LEAST_RESOLUTION} pixels, not {resolution}")
+    if min(sides(resolution)) < LEAST_RESOLUTION:
+        shown = "{} x {} (height x width)".format(*resolution) if isinstance(resolution, tuple) else resolution
+        raise InvalidValue(f"the resolution must be at least {LEAST_RESOLUTION} pixels, not {shown}")

@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from hwnas.data.augment import Augmentation
 from hwnas.data.base import USUAL, Data, Split, check_split, normalised, stable_seed
+from hwnas.data.options import Size, sides
 from hwnas.errors import InvalidValue
 
 SIDE = 8  # of a scanned digit in pixels
@@ -44,7 +45,7 @@ REVISION = 2  # increment with every change of the images that the constants abo
 
 
 class ClutteredDigits(Data):
-    """Ten classes of 32x32 images in one channel.
+    """Ten classes of 32x32 images in one channel; other sizes, also rectangles, are resized from them.
 
     Every handwritten digit belongs to one split, and the fragments around it come from the same split, so no part of
     a test image occurs in training. Training batches are generated at each step; the images of `batches` are fixed,
@@ -58,6 +59,7 @@ class ClutteredDigits(Data):
     classes = tuple("0123456789")
     in_channels = 1
     resolution = CANVAS
+    rectangles = True
     mean, std = (0.16,), (0.22,)  # measured on training images
 
     def __init__(self, *, seed: int = 0) -> None:
@@ -107,10 +109,10 @@ class ClutteredDigits(Data):
         digest.update(self._labels.numpy().tobytes())
         return digest.hexdigest()
 
-    def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
+    def _geometry(self, resolution: Size) -> tuple[str, Size, Size | None]:
         return "both", resolution, None
 
-    def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+    def _train_batch(self, places: range, resolution: Size, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
         if any(getattr(how, name) != getattr(USUAL, name) for name in _PHOTOGRAPHS):
             raise InvalidValue(
                 f"{self.name} generates every training image at a random position, size, angle and contrast; "
@@ -122,7 +124,7 @@ class ClutteredDigits(Data):
         images, labels = (torch.cat(parts)[first : first + len(places)] for parts in zip(*drawn, strict=True))
         return self._transformed(images, resolution), labels
 
-    def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: Split, resolution: Size, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         blocks = self._blocks[split]
         while len(blocks) * BLOCK < count:
             blocks.append(self._draw(split, BLOCK, stable_seed("fixed", self._seed, split, len(blocks))))
@@ -132,10 +134,10 @@ class ClutteredDigits(Data):
             taken = slice(start, start + batch_size)
             yield self._transformed(images[taken], resolution), labels[taken]
 
-    def _transformed(self, images: Tensor, resolution: int) -> Tensor:
-        """The test transform: ``(n, 1, 32, 32)`` -> ``(n, 1, resolution, resolution)``, normalised."""
-        if resolution != CANVAS:
-            images = F.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
+    def _transformed(self, images: Tensor, resolution: Size) -> Tensor:
+        """The test transform: ``(n, 1, 32, 32)`` -> ``(n, 1, height, width)``, normalised."""
+        if sides(resolution) != (CANVAS, CANVAS):
+            images = F.interpolate(images, size=sides(resolution), mode="bilinear", antialias=True)
         return normalised(images, self.mean, self.std)
 
     def _draw(self, split: Split, n: int, seed: int) -> tuple[Tensor, Tensor]:

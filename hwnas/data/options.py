@@ -21,6 +21,12 @@ _DEFAULTS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 Pair = Annotated[tuple[float, float], Field(strict=False)]
 Statistics = Annotated[tuple[float, ...], Field(strict=False)] | Literal["measured"] | None
+Size = int | tuple[int, int]  # of an image in pixels: the side of a square, or height and width
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width of an image of a size."""
+    return size if isinstance(size, tuple) else (size, size)
 
 
 class Transform(Spec):
@@ -30,11 +36,12 @@ class Transform(Spec):
     Training decodes and normalises in the same way, with the random crops of ``[training.augmentation]``.
 
     Attributes:
-        resize: "short" scales the short side, "both" scales width and height to the same length (and changes the
-            ratio), "none" leaves the pixels.
-        crop: after the resize, the centre is cropped to the network's resolution, which is this share of the resized
-            side; "none" for no crop. By default 0.875 for "short" and "none" for "both". With resize "none" the centre
-            is cropped to the resolution, and no share can be given.
+        resize: "short" scales the short side and keeps the ratio; where the network's images are not square, it scales
+            to the smallest size that covers them. "both" scales width and height to those of the network (and changes
+            the ratio), "none" leaves the pixels.
+        crop: after the resize, the centre is cropped to the size of the network's images, which is this share of the
+            size that is resized to; "none" for no crop. By default 0.875 for "short" and "none" for "both". With resize
+            "none" the centre is cropped to the size of the network's images, and no share can be given.
         orientation: whether to rotate and flip as the EXIF orientation says.
         pixel_range: values of black and white in images with more than 8 bits per channel; the range of their type if
             None.
@@ -85,13 +92,23 @@ class Transform(Spec):
             return None
         return self.crop if self.crop is not None else USUAL_CROP if self.resize == "short" else None
 
-    def geometry(self, resolution: int) -> tuple[Literal["short", "both", "none"], int, int | None]:
-        """The side to resize, its new length in pixels, and the side of the centre crop, if any."""
+    def geometry(self, size: Size) -> tuple[Literal["short", "cover", "both", "none"], Size, Size | None]:
+        """How to resize, the new length or size in pixels, and the size of the centre crop, if any.
+
+        For images that are not square, "cover" takes the place of "short": the smallest size with the image's ratio
+        that is at least as high and as wide.
+
+        Args:
+            size: of the network's images.
+        """
         if self.resize == "none":
-            return "none", resolution, resolution
+            return "none", size, size
         if self.share is None:
-            return self.resize, resolution, None
-        return self.resize, round(resolution / self.share), resolution
+            return self.resize, size, None
+        if not isinstance(size, tuple):
+            return self.resize, round(size / self.share), size
+        height, width = (round(side / self.share) for side in size)
+        return "cover" if self.resize == "short" else self.resize, (height, width), size
 
     def statistics(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation by channel, in the value range; ImageNet's for those not given or not measured.

@@ -20,7 +20,7 @@ from hwnas.data.augment import Augmentation, photograph
 from hwnas.data.base import Data, Split, normalised, stable_seed
 from hwnas.data.decode import opened
 from hwnas.data.geometry import fitted
-from hwnas.data.options import DataOptions, Transform
+from hwnas.data.options import DataOptions, Size, Transform
 from hwnas.data.sampling import Balanced, shuffled
 from hwnas.errors import DataError
 
@@ -47,6 +47,7 @@ class Photographs(Data):
 
     in_channels = 3
     resolution = 224
+    rectangles = True
     mean, std = Transform().statistics(3)
     options = DataOptions()
 
@@ -145,17 +146,17 @@ class Photographs(Data):
         """What a training learns for a training image: its class, or for all images the shares of the classes."""
         return self._label("train", index)
 
-    def _geometry(self, resolution: int) -> tuple[str, int, int | None]:
+    def _geometry(self, resolution: Size) -> tuple[str, Size, Size | None]:
         return self.options.transform.geometry(resolution)
 
     def _value_range(self) -> tuple[float, float]:
         return self.options.transform.value_range
 
-    def _train_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+    def _train_batch(self, places: range, resolution: Size, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
         count = self.size("train")
         return self._augmented([shuffled(count, seed, place) for place in places], places, resolution, how, seed)
 
-    def _balanced_batch(self, places: range, resolution: int, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
+    def _balanced_batch(self, places: range, resolution: Size, how: Augmentation, seed: int) -> tuple[Tensor, Tensor]:
         return self._augmented([self._balanced(seed, place) for place in places], places, resolution, how, seed)
 
     @cached_property
@@ -167,7 +168,7 @@ class Photographs(Data):
         return torch.tensor([self._label("train", index) for index in range(self.size("train"))])
 
     def _augmented(
-        self, indices: Sequence[int], places: range, resolution: int, how: Augmentation, seed: int
+        self, indices: Sequence[int], places: range, resolution: Size, how: Augmentation, seed: int
     ) -> tuple[Tensor, Tensor]:
         """Training images; the random choices depend on their places in the run."""
         native = self.options.transform.resize == "none"
@@ -181,7 +182,7 @@ class Photographs(Data):
         images = self._load("train", indices, crop)
         return images, torch.tensor([self._target(index) for index in indices])
 
-    def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: Split, resolution: Size, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._stratified(split)
         for start in range(0, count, batch_size):
             indices = order[start : min(start + batch_size, count)]

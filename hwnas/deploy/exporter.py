@@ -48,8 +48,9 @@ def lower_subnet(
         assert isinstance(form, OnnxForm)
         return lower_within_bound(form, network, evaluator, arch, progress=progress)
     count = form.images_needed
-    images = evaluator.training_images(arch["resolution"], count) if count else None
-    return form.lower(network, evaluator.supernet.space.image_shape(arch), images)
+    space = evaluator.supernet.space
+    images = evaluator.training_images(space.image_size(arch), count) if count else None
+    return form.lower(network, space.image_shape(arch), images)
 
 
 def export(
@@ -84,24 +85,25 @@ def export(
     from hwnas.deploy.parity import check_parity
 
     check_output_folder(folder)
-    transform = evaluator.data.transform(arch["resolution"])
-    steps = included(transform, include, target.recipe)
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
+    size = space.image_size(arch)
+    transform = data.transform(size)
+    steps = included(transform, include, target.recipe)
     network = evaluator.subnet(arch, progress=progress)
     progress(f"lowering for {target.recipe.name}", 0, 1)
     program = lower_subnet(network, evaluator, arch, target.recipe, progress=progress)
     progress(f"lowering for {target.recipe.name}", 1, 1)
-    batches = data.batches("test", arch["resolution"])
+    batches = data.batches("test", size)
     check = partial(
         check_parity, recipe=target.recipe, images=data.size("test"), metric=evaluator.metric, classes=data.classes
     )
     parity = check(network, program, batches=batches, progress=progress)
     float_layers = form.float_layers(program)
     weights = weights_sha256(network)
-    sample = data.batches("test", arch["resolution"], limit=1)
+    sample = data.batches("test", size, limit=1)
     if steps:
         program, network = steps.into(program, target.recipe), steps.around(network)
-        batches = steps.batches(data.batches("test", arch["resolution"]))
+        batches = steps.batches(data.batches("test", size))
         parity = check(network, program, batches=batches, progress=progress)
         sample = steps.batches(sample)
     image, _ = next(iter(sample))

@@ -44,8 +44,9 @@ def lower_within_bound(
     """
     how = form.recipe.quantization
     assert how is not None and how.max_accuracy_drop is not None
-    images = evaluator.training_images(arch["resolution"], form.images_needed)
-    batches = list(evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images))
+    size = evaluator.supernet.space.image_size(arch)
+    images = evaluator.training_images(size, form.images_needed)
+    batches = list(evaluator.data.batches("validation", size, limit=evaluator.images))
     expected, labels = logits(network, batches)
     accuracy = evaluator.metric(expected, labels)
 

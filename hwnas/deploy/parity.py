@@ -190,7 +190,8 @@ def deployed_parity(
     key = f"{recipe.model_dump_json()} {version} {of}" + " ".join(f"{n}={v}" for n, v in arch.items())
     if key not in journal.entries:
         network, program = lowered()
-        batches = evaluator.data.batches("validation", arch["resolution"], limit=evaluator.images)
+        size = evaluator.supernet.space.image_size(arch)
+        batches = evaluator.data.batches("validation", size, limit=evaluator.images)
         available = evaluator.data.size("validation")
         images = min(evaluator.images or available, available)
         report, why = compare(

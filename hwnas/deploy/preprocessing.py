@@ -63,11 +63,17 @@ def _deep(pixel_range: JsonValue) -> list[str]:
 def _resized(resize: JsonValue) -> list[str]:
     if not isinstance(resize, dict):
         return []
-    size = resize["size"]
+    height, width = _sides(resize["size"])
     if resize["side"] == "both":
-        return [f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)"]
+        return [f"image = image.resize(({width}, {height}), Image.Resampling.BILINEAR)"]
+    if resize["side"] == "cover":
+        return [
+            f"narrow = image.width * {height} <= image.height * {width}",
+            f"side, length = (image.width, {width}) if narrow else (image.height, {height})",
+            "image = image.resize([round(each * length / side) for each in image.size], Image.Resampling.BILINEAR)",
+        ]
     return [
-        f"size = [round(side * {size} / min(image.size)) for side in image.size]",
+        f"size = [round(side * {height} / min(image.size)) for side in image.size]",
         "image = image.resize(size, Image.Resampling.BILINEAR)",
     ]
 
@@ -75,11 +81,17 @@ def _resized(resize: JsonValue) -> list[str]:
 def _cropped(crop: JsonValue) -> list[str]:
     if not isinstance(crop, dict):
         return []
-    size = crop["size"]
+    height, width = _sides(crop["size"])
     return [
-        f"left, top = (image.width - {size}) // 2, (image.height - {size}) // 2",
-        f"image = image.crop((left, top, left + {size}, top + {size}))",
+        f"left, top = (image.width - {width}) // 2, (image.height - {height}) // 2",
+        f"image = image.crop((left, top, left + {width}, top + {height}))",
     ]
+
+
+def _sides(size: JsonValue) -> tuple[int, int]:
+    """Height and width of a size in a transform: one number for squares, else both."""
+    height, width = size if isinstance(size, list) else (size, size)
+    return cast("int", height), cast("int", width)
 
 
 def _normalised(transform: dict[str, JsonValue]) -> list[str]:
@@ -95,18 +107,25 @@ def step_words(transform: dict[str, JsonValue]) -> list[str]:
     lines = [f"- {step}: {_text(value)}" for step, value in transform.items() if value is not None]
     resize, crop = transform.get("resize"), transform.get("crop")
     rounding = []
+    if any(isinstance(step, dict) and isinstance(step.get("size"), list) for step in (resize, crop)):
+        rounding.append("A size of two numbers is height and width.")
     if isinstance(resize, dict) and resize.get("side") == "short" and "size" in resize:
         rounding.append(
             f"The short side becomes {resize['size']} pixels. The other one keeps the ratio and is rounded to the "
             "nearest integer, a half to the even one; torchvision rounds down, and differs by a pixel on half of all "
             "photographs."
         )
+    if isinstance(resize, dict) and resize.get("side") == "cover" and "size" in resize:
+        height, width = _sides(resize["size"])
+        rounding.append(
+            f"The image keeps its ratio and becomes the smallest one that is at least {height} pixels high and {width} "
+            "pixels wide: one side has this length, the other is rounded to the nearest integer, a half to even."
+        )
     if isinstance(resize, dict) and resize.get("interpolation") == "bilinear":
         rounding.append("The filter is Pillow's `BILINEAR`, which averages where it shrinks, and rounds to 8 bits.")
     if isinstance(crop, dict) and "size" in crop:
-        rounding.append(
-            f"The crop starts at (width - {crop['size']}) / 2 and (height - {crop['size']}) / 2, both rounded down."
-        )
+        height, width = _sides(crop["size"])
+        rounding.append(f"The crop starts at (width - {width}) / 2 and (height - {height}) / 2, both rounded down.")
     return [*lines, *(["", " ".join(rounding)] if rounding else [])]
 
 

@@ -203,7 +203,7 @@ def initialise(module: nn.Module, *, seed: int) -> None:
 
 
 def network(space: Space, arch: Mapping[str, int]) -> Wired:
-    """The whole network of an arch: ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``."""
+    """The whole network of an arch: ``(n, in_channels, height, width)`` -> logits ``(n, classes)``."""
     nodes = space.network(arch)
     modules = {module_name(node.name): build(node.op, bn_eps=space.bn_eps) for node in nodes}
     return Wired(modules, [node.reads for node in nodes])

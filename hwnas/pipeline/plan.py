@@ -101,9 +101,10 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
         phase.open(space)  # checks the restrictions of the phase
     _check_devices(job.training)
     how = job.training
-    check_fit(data, weights=how.class_weights, sampler=how.sampler, augmentation=how.augmentation)
+    size = space.image_size(space.largest)
+    check_fit(data, weights=how.class_weights, sampler=how.sampler, augmentation=how.augmentation, resolution=size)
     for target in targets.values():  # checks that the runtime takes such programs
-        included(data.transform(space.largest["resolution"]), job.export.include, target.recipe)
+        included(data.transform(size), job.export.include, target.recipe)
     return [
         _plan(
             Context(

@@ -303,7 +303,7 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         network = evaluator.subnet(arch, progress=context.progress)
         context.progress(f"lowering {what}", 0, 1)
         program = lower_subnet(network, evaluator, arch, recipe, progress=context.progress)
-        if steps := included(context.data.transform(arch["resolution"]), context.job.export.include, recipe):
+        if steps := included(context.data.transform(space.image_size(arch)), context.job.export.include, recipe):
             program = steps.into(program, recipe)
         form.write(program, folder / name)
         context.progress(f"testing {what}", 0, 1)

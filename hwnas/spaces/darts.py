@@ -17,7 +17,8 @@ from typing import NamedTuple
 from hwnas.errors import InvalidValue
 from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
-from hwnas.spaces.options import SpaceOptions, check_sides, scaled_channels
+from hwnas.spaces.options import SpaceOptions, scaled_channels
+from hwnas.spaces.sides import SQUARE, check_sides, image_sides
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Arch, Space
 from hwnas.spaces.wiring import IMAGE, Position
@@ -60,6 +61,7 @@ class Darts:
         cells: number of cells; those at one third and two thirds are reduction cells.
         resolutions: the choices, ascending; multiples of 4, because reductions halve the sides.
         classes, in_channels: defaults, overridden by the data.
+        aspect: width to height of the images.
     """
 
     name: str
@@ -68,22 +70,23 @@ class Darts:
     resolutions: tuple[int, ...] = (32,)
     classes: int
     in_channels: int
+    aspect: str = SQUARE
 
     @property
     def options(self) -> SpaceOptions:
         """The options of this family, with its values."""
-        return SpaceOptions.model_construct(resolution=self.resolutions, width=1.0)
+        return SpaceOptions.model_construct(resolution=self.resolutions, width=1.0, aspect=self.aspect)
 
     def adjusted(self, options: SpaceOptions) -> Darts:
         """This family with options; those that are None keep their values. `width` scales `channels`.
 
         Raises:
-            InvalidValue: a resolution is not a multiple of 4, or the number of channels is odd.
+            InvalidValue: a side is not a multiple of 4, or the number of channels is odd.
         """
-        resolutions = options.resolution or self.resolutions
-        check_sides(resolutions, 4, multiple=4)
+        resolutions, aspect = options.resolution or self.resolutions, options.aspect or self.aspect
+        check_sides(resolutions, 4, multiple=4, aspect=aspect)
         channels = scaled_channels(self.channels, options.width or 1.0, multiple=2)
-        return replace(self, resolutions=resolutions, channels=channels)
+        return replace(self, resolutions=resolutions, channels=channels, aspect=aspect)
 
     def space(self, *, in_channels: int, classes: int) -> Space:
         """The space of these networks for images of `in_channels` channels and `classes` classes.
@@ -105,7 +108,7 @@ class Darts:
         before = ("stem", "stem")
         for number in range(self.cells):
             cell, name = partial(_cell, self, number), f"cell{number + 1}"
-            for slot, place in _cell_slots(cell, name, before):
+            for slot, place in _cell_slots(cell, self.resolutions[0], name, before):
                 slots.setdefault(slot.name, slot)
                 places.append(place)
             before = (before[1], f"{name}.output")
@@ -118,6 +121,7 @@ class Darts:
             slots=tuple(slots.values()),
             classes=classes,
             in_channels=in_channels,
+            aspect=self.aspect,
             wiring=tuple(places),
             shares_weights=False,
         )
@@ -130,8 +134,8 @@ def pairs(node: int) -> tuple[tuple[int, int], ...]:
 
 
 def _stem(net: Darts, in_channels: int, resolution: int) -> Op:
-    shape = (3 * net.channels, resolution, resolution)
-    return make_op("conv", (in_channels, resolution, resolution), shape, kernel=3, stride=1, act="none")
+    sides = image_sides(resolution, net.aspect)
+    return make_op("conv", (in_channels, *sides), (3 * net.channels, *sides), kernel=3, stride=1, act="none")
 
 
 def _reductions(net: Darts) -> tuple[int, int]:
@@ -140,10 +144,11 @@ def _reductions(net: Darts) -> tuple[int, int]:
 
 def _given(net: Darts, number: int, resolution: int) -> Shape:
     """Shape of a cell's output; the stem comes before the first."""
+    height, width = image_sides(resolution, net.aspect)
     if number < 0:
-        return 3 * net.channels, resolution, resolution
+        return 3 * net.channels, height, width
     halvings = sum(number >= reduction for reduction in _reductions(net))
-    return 4 * net.channels * 2**halvings, resolution // 2**halvings, resolution // 2**halvings
+    return 4 * net.channels * 2**halvings, height // 2**halvings, width // 2**halvings
 
 
 def _cell(net: Darts, number: int, resolution: int) -> _Cell:
@@ -159,9 +164,11 @@ def _cell(net: Darts, number: int, resolution: int) -> _Cell:
     )
 
 
-def _cell_slots(cell: partial[_Cell], name: str, before: tuple[str, str]) -> Iterator[tuple[Slot, Position]]:
+def _cell_slots(
+    cell: partial[_Cell], resolution: int, name: str, before: tuple[str, str]
+) -> Iterator[tuple[Slot, Position]]:
     """The slots of a cell and their places; the cells of a stage share the slots of edges and nodes."""
-    kind, group, *_ = cell(32)  # the names are the same at every resolution
+    kind, group, *_ = cell(resolution)  # the names are the same at every resolution
     fixed = ("resolution",)
 
     def stands(

@@ -13,7 +13,8 @@ from functools import partial
 
 from hwnas.spaces.kinds import make_divisible
 from hwnas.spaces.ops import Op, make_op
-from hwnas.spaces.options import SpaceOptions, StageOptions, check_sides
+from hwnas.spaces.options import SpaceOptions, StageOptions
+from hwnas.spaces.sides import SQUARE, check_sides, image_sides
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Space
 
@@ -50,6 +51,7 @@ class MobileNet:
         resolutions, kernels, expansions: the choices, ascending.
         bn_eps: added to the variance in BN.
         classes, in_channels: defaults, overridden by the data.
+        aspect: width to height of the images.
     """
 
     name: str
@@ -66,6 +68,7 @@ class MobileNet:
     bn_eps: float
     classes: int
     in_channels: int
+    aspect: str = SQUARE
 
     def width(self, base: int) -> int:
         """A width after the multiplier."""
@@ -80,21 +83,22 @@ class MobileNet:
             kernels=self.kernels,
             expansions=self.expansions,
             stages=tuple(StageOptions.model_construct(**asdict(stage)) for stage in self.stages),
+            aspect=self.aspect,
         )
 
     def adjusted(self, options: SpaceOptions) -> MobileNet:
         """This family with options; those that are None keep their values.
 
         Raises:
-            InvalidValue: a resolution is smaller than the product of the strides.
+            InvalidValue: a side is shorter than the product of the strides, or not an integer.
         """
         stages = self.stages
         if options.stages is not None:
             stages = tuple(
                 Stage(width=s.width, stride=s.stride, act=s.act, se=s.se, depths=s.depths) for s in options.stages
             )
-        resolutions = options.resolution or self.resolutions
-        check_sides(resolutions, 2 * math.prod(stage.stride for stage in stages))
+        resolutions, aspect = options.resolution or self.resolutions, options.aspect or self.aspect
+        check_sides(resolutions, 2 * math.prod(stage.stride for stage in stages), aspect=aspect)
         return replace(
             self,
             resolutions=resolutions,
@@ -102,6 +106,7 @@ class MobileNet:
             kernels=options.kernels or self.kernels,
             expansions=options.expansions or self.expansions,
             stages=stages,
+            aspect=aspect,
         )
 
     def space(self, *, in_channels: int, classes: int) -> Space:
@@ -143,30 +148,31 @@ class MobileNet:
             classes=classes,
             in_channels=in_channels,
             bn_eps=self.bn_eps,
+            aspect=self.aspect,
         )
 
 
-def _side(net: MobileNet, resolution: int, stage: int) -> int:
-    """Side of a stage's output; stage 0 is the stem."""
-    side = (resolution + 1) // 2
-    for s in net.stages[:stage]:
-        side = (side - 1) // s.stride + 1
-    return side
+def _sides(net: MobileNet, resolution: int, stage: int) -> tuple[int, int]:
+    """Height and width of a stage's output; stage 0 is the stem."""
+    height, width = image_sides(resolution, net.aspect)
+    for stride in (2, *(s.stride for s in net.stages[:stage])):
+        height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
+    return height, width
 
 
 def _stem(net: MobileNet, in_channels: int, resolution: int) -> Op:
-    side, width = _side(net, resolution, 0), net.width(net.stem)
-    shape = (in_channels, resolution, resolution)
-    return make_op("conv", shape, (width, side, side), kernel=3, stride=2, act=net.act)
+    shape = (in_channels, *image_sides(resolution, net.aspect))
+    output = (net.width(net.stem), *_sides(net, resolution, 0))
+    return make_op("conv", shape, output, kernel=3, stride=2, act=net.act)
 
 
 def _first(net: MobileNet, resolution: int) -> Op:
-    side, inp, (base, act) = _side(net, resolution, 0), net.width(net.stem), net.first
+    sides, inp, (base, act) = _sides(net, resolution, 0), net.width(net.stem), net.first
     out = net.width(base)
     return make_op(
         "mbconv",
-        (inp, side, side),
-        (out, side, side),
+        (inp, *sides),
+        (out, *sides),
         mid=inp,
         kernel=3,
         stride=1,
@@ -179,16 +185,16 @@ def _first(net: MobileNet, resolution: int) -> Op:
 
 def _block(net: MobileNet, s: int, b: int, resolution: int, kernel: int, expansion: int) -> Op:
     stage = net.stages[s - 1]
-    out, side = net.width(stage.width), _side(net, resolution, s)
+    out, sides = net.width(stage.width), _sides(net, resolution, s)
     if b == 1:
         width = net.width(net.stages[s - 2].width if s > 1 else net.first[0])
-        in_side, stride = _side(net, resolution, s - 1), stage.stride
+        in_sides, stride = _sides(net, resolution, s - 1), stage.stride
     else:
-        width, in_side, stride = out, side, 1
+        width, in_sides, stride = out, sides, 1
     return make_op(
         "mbconv",
-        (width, in_side, in_side),
-        (out, side, side),
+        (width, *in_sides),
+        (out, *sides),
         mid=make_divisible(round(width * expansion)),
         kernel=kernel,
         stride=stride,
@@ -204,14 +210,13 @@ def _optional_block(net: MobileNet, s: int, b: int, resolution: int, depth: int,
 
 
 def _head(net: MobileNet, resolution: int) -> Op:
-    side = _side(net, resolution, len(net.stages))
-    shape = (net.width(net.stages[-1].width), side, side)
-    return make_op("conv", shape, (net.width(net.head), side, side), kernel=1, stride=1, act=net.act)
+    sides = _sides(net, resolution, len(net.stages))
+    shape = (net.width(net.stages[-1].width), *sides)
+    return make_op("conv", shape, (net.width(net.head), *sides), kernel=1, stride=1, act=net.act)
 
 
 def _classifier(net: MobileNet, classes: int, resolution: int) -> Op:
-    side = _side(net, resolution, len(net.stages))
-    shape = (net.width(net.head), side, side)
+    shape = (net.width(net.head), *_sides(net, resolution, len(net.stages)))
     if net.hidden is None:
         return make_op("linear", shape, (classes,))
     return make_op("classifier", shape, (classes,), hidden=net.width(net.hidden), act=net.act)

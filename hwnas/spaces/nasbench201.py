@@ -17,7 +17,8 @@ import networkx as nx
 from hwnas.errors import InvalidValue
 from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
-from hwnas.spaces.options import SpaceOptions, check_sides, scaled_channels
+from hwnas.spaces.options import SpaceOptions, scaled_channels
+from hwnas.spaces.sides import SQUARE, check_sides, image_sides
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Arch, Space
 from hwnas.spaces.wiring import IMAGE, Position
@@ -39,6 +40,7 @@ class NasBench201:
         cells: per stage.
         resolutions: the choices, ascending.
         classes, in_channels: defaults, overridden by the data.
+        aspect: width to height of the images.
     """
 
     name: str
@@ -47,22 +49,23 @@ class NasBench201:
     resolutions: tuple[int, ...] = (32,)
     classes: int
     in_channels: int
+    aspect: str = SQUARE
 
     @property
     def options(self) -> SpaceOptions:
         """The options of this family, with its values."""
-        return SpaceOptions.model_construct(resolution=self.resolutions, width=1.0)
+        return SpaceOptions.model_construct(resolution=self.resolutions, width=1.0, aspect=self.aspect)
 
     def adjusted(self, options: SpaceOptions) -> NasBench201:
         """This family with options; those that are None keep their values. `width` scales `channels`.
 
         Raises:
-            InvalidValue: a resolution is not a multiple of 4, or the number of channels is not an integer.
+            InvalidValue: a side is not a multiple of 4, or the number of channels is not an integer.
         """
-        resolutions = options.resolution or self.resolutions
-        check_sides(resolutions, 4, multiple=4)
+        resolutions, aspect = options.resolution or self.resolutions, options.aspect or self.aspect
+        check_sides(resolutions, 4, multiple=4, aspect=aspect)
         channels = scaled_channels(self.channels, options.width or 1.0, multiple=1)
-        return replace(self, resolutions=resolutions, channels=channels)
+        return replace(self, resolutions=resolutions, channels=channels, aspect=aspect)
 
     def space(self, *, in_channels: int, classes: int) -> Space:
         """The space of these networks for images of `in_channels` channels and `classes` classes."""
@@ -84,6 +87,7 @@ class NasBench201:
             slots=tuple(slots),
             classes=classes,
             in_channels=in_channels,
+            aspect=self.aspect,
             wiring=tuple(self._places()),
             shares_weights=False,
         )
@@ -119,12 +123,13 @@ def _edge(i: int, j: int) -> str:
 
 
 def _shape(net: NasBench201, s: int, resolution: int) -> Shape:
-    side = -(-resolution // 2 ** (s - 1))
-    return net.channels * 2 ** (s - 1), side, side
+    height, width = image_sides(resolution, net.aspect)
+    times = 2 ** (s - 1)
+    return net.channels * times, -(-height // times), -(-width // times)
 
 
 def _stem(net: NasBench201, in_channels: int, resolution: int) -> Op:
-    input_ = (in_channels, resolution, resolution)
+    input_ = (in_channels, *image_sides(resolution, net.aspect))
     return make_op("conv", input_, _shape(net, 1, resolution), kernel=3, stride=1, act="none")
 
 

@@ -1,4 +1,4 @@
-"""Options of spaces: resolutions, width, kernels, expansions and stages, and the names of spaces made with them.
+"""Options of spaces (resolutions, width, kernels, expansions, stages, aspect) and the names of spaces made with them.
 
 The name of a space with options contains all of them: ``mobilenetv3-small+resolution=64,80,96+width=0.5``. Every file
 that stores the name of a space therefore reproduces the space. The rule, on which stored files depend:
@@ -26,6 +26,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import in_file
+from hwnas.spaces.sides import LEAST_SIDE, MOST_SIDE, aspect_of
 
 Activation = Literal["relu", "relu6", "hswish"]
 _MOST_VALUES = 64  # of a list: a code's columns hold 256 choices, and every resolution is measured
@@ -74,6 +75,7 @@ def _from_text(text: str) -> list[int]:
 
 
 Values = Annotated[tuple[int, ...], BeforeValidator(int_values)]
+Aspect = Annotated[str, BeforeValidator(aspect_of)]
 
 
 def _listed(given: object) -> object:
@@ -116,12 +118,13 @@ class SpaceOptions(Spec):
     """Options of a space; None where the space keeps its own value. Families of spaces have some of them.
 
     Attributes:
-        resolution: sides of the images, in pixels: one, a list, or ``"first:last:step"`` with both ends.
+        resolution: heights of the images, in pixels: one, a list, or ``"first:last:step"`` with both ends.
         width: multiplier of all widths; it replaces that of the space.
         kernels: kernel sizes of the depthwise convolutions, odd; one, a list, or a range.
         expansions: width inside a block: a multiple of its input's in MobileNet spaces, in percent of its output's in
             ResNet spaces; one, a list, or a range.
         stages: all stages, which replace those of the space.
+        aspect: width to height of the images, ``"2:1"``; resolution times aspect is their width.
     """
 
     resolution: Values | None = None
@@ -131,12 +134,13 @@ class SpaceOptions(Spec):
     stages: Annotated[tuple[StageOptions, ...], BeforeValidator(_listed)] | None = Field(
         default=None, min_length=1, max_length=12
     )
+    aspect: Aspect | None = None
 
     @field_validator("resolution")
     @classmethod
     def _sides(cls, sides: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if sides is not None and not 8 <= sides[0] <= sides[-1] <= 4096:
-            raise ValueError("resolutions must be between 8 and 4096 pixels")
+        if sides is not None and not LEAST_SIDE <= sides[0] <= sides[-1] <= MOST_SIDE:
+            raise ValueError(f"resolutions must be between {LEAST_SIDE} and {MOST_SIDE} pixels")
         return sides
 
     @field_validator("kernels")
@@ -257,8 +261,10 @@ def _parsed_stage(text: str) -> dict[str, object]:
     return {**numbers, "depths": depths, "act": found["act"], "se": found["se"] is not None}
 
 
-def _text(value: float | tuple[int, ...] | tuple[StageOptions, ...]) -> str:
+def _text(value: str | float | tuple[int, ...] | tuple[StageOptions, ...]) -> str:
     """The value of an option as it stands in a name."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, float):
         return str(int(value)) if value == int(value) else repr(value)
     stages = [_stage_text(item) for item in value if isinstance(item, StageOptions)]
@@ -294,31 +300,7 @@ def read_space_file(path: Path) -> tuple[str, SpaceOptions]:
     return base, options_of(found).over(options)
 
 
-# -- checks that families share ------------------------------------------------------------------------------------
-
-
-def check_sides(resolutions: Sequence[int], strides: int, *, multiple: int = 1) -> None:
-    """Check that the smallest images are large enough for the strides of a network.
-
-    Args:
-        resolutions: sides of the images in pixels, ascending.
-        strides: product of all strides.
-        multiple: number that divides every side.
-
-    Raises:
-        InvalidValue: a resolution is too small, or not divisible.
-    """
-    if resolutions[0] < strides:
-        raise InvalidValue(
-            f"resolution {resolutions[0]} is too small: the strides of the network divide the side of an image by "
-            f"{strides}; use {strides} or more{', or fewer stages with stride 2' if multiple == 1 else ''}"
-        )
-    for side in resolutions:
-        if rest := side % multiple:
-            raise InvalidValue(
-                f"resolution {side} is not a multiple of {multiple}, by which the network divides the side of an "
-                f"image; use {side - rest} or {side - rest + multiple}"
-            )
+# -- a check that families share -----------------------------------------------------------------------------------
 
 
 def scaled_channels(channels: int, width: float, *, multiple: int) -> int:

@@ -15,7 +15,8 @@ from functools import partial
 
 from hwnas.spaces.kinds import make_divisible
 from hwnas.spaces.ops import Op, Shape, make_op
-from hwnas.spaces.options import SpaceOptions, check_sides
+from hwnas.spaces.options import SpaceOptions
+from hwnas.spaces.sides import SQUARE, check_sides, image_sides
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Space
 
@@ -35,6 +36,7 @@ class ResNet:
         expansions: width inside a block, in percent of its output's, ascending.
         bn_eps: added to the variance in BN.
         classes, in_channels: defaults, overridden by the data.
+        aspect: width to height of the images.
     """
 
     name: str
@@ -47,20 +49,23 @@ class ResNet:
     bn_eps: float
     classes: int
     in_channels: int
+    aspect: str = SQUARE
 
     @property
     def options(self) -> SpaceOptions:
         """The options of this family, with its values."""
-        return SpaceOptions.model_construct(resolution=self.resolutions, width=1.0, expansions=self.expansions)
+        return SpaceOptions.model_construct(
+            resolution=self.resolutions, width=1.0, expansions=self.expansions, aspect=self.aspect
+        )
 
     def adjusted(self, options: SpaceOptions) -> ResNet:
         """This family with options; those that are None keep their values. `width` scales the widths at 100 percent.
 
         Raises:
-            InvalidValue: a resolution is smaller than the product of the strides.
+            InvalidValue: a side is shorter than the product of the strides, or not an integer.
         """
-        resolutions = options.resolution or self.resolutions
-        check_sides(resolutions, 2 ** (len(self.stages) + 1))
+        resolutions, aspect = options.resolution or self.resolutions, options.aspect or self.aspect
+        check_sides(resolutions, 2 ** (len(self.stages) + 1), aspect=aspect)
         stem, *stages = (make_divisible(base * (options.width or 1.0)) for base in (self.stem, *self.stages))
         return replace(
             self,
@@ -68,6 +73,7 @@ class ResNet:
             stem=stem,
             stages=tuple(stages),
             expansions=options.expansions or self.expansions,
+            aspect=aspect,
         )
 
     def space(self, *, in_channels: int, classes: int) -> Space:
@@ -113,28 +119,30 @@ class ResNet:
             classes=classes,
             in_channels=in_channels,
             bn_eps=self.bn_eps,
+            aspect=self.aspect,
         )
 
 
-def _halved(side: int, times: int) -> int:
+def _halved(net: ResNet, resolution: int, times: int) -> tuple[int, int]:
+    """Height and width of the images, after a number of halvings, each rounded up."""
+    height, width = image_sides(resolution, net.aspect)
     for _ in range(times):
-        side = (side + 1) // 2
-    return side
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height, width
 
 
 def _stem(net: ResNet, resolution: int, width: int) -> Shape:
-    side = _halved(resolution, 1)
-    return make_divisible(make_divisible(net.stem * width / 100) // 2), side, side
+    return make_divisible(make_divisible(net.stem * width / 100) // 2), *_halved(net, resolution, 1)
 
 
 def _stage(net: ResNet, s: int, resolution: int, width: int) -> Shape:
     """Shape of a stage's output; stage 0 is the stem with its pooling."""
-    side = _halved(resolution, max(2, s + 1))
-    return make_divisible((net.stages[s - 1] if s else net.stem) * width / 100), side, side
+    channels = make_divisible((net.stages[s - 1] if s else net.stem) * width / 100)
+    return channels, *_halved(net, resolution, max(2, s + 1))
 
 
 def _first(net: ResNet, in_channels: int, resolution: int, width: int) -> Op:
-    shape = (in_channels, resolution, resolution)
+    shape = (in_channels, *image_sides(resolution, net.aspect))
     return make_op("conv", shape, _stem(net, resolution, width), kernel=3, stride=2, act="relu")
 
 
@@ -150,8 +158,8 @@ def _third(net: ResNet, resolution: int, width: int, out: int) -> Op:
 
 
 def _pool(net: ResNet, resolution: int, width: int) -> Op:
-    side, output = _halved(resolution, 1), _stage(net, 0, resolution, width)
-    return make_op("maxpool", (output[0], side, side), output, kernel=3, stride=2)
+    output = _stage(net, 0, resolution, width)
+    return make_op("maxpool", (output[0], *_halved(net, resolution, 1)), output, kernel=3, stride=2)
 
 
 def _bottleneck(input_: Shape, output: Shape, expansion: int, *, stride: int, downsample: int) -> Op:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.spaces.ops import Op, Shape
+from hwnas.spaces.sides import SQUARE, image_sides
 from hwnas.spaces.slots import Slot, Variable, needed
 from hwnas.spaces.slotsum import SlotMax, SlotSum
 from hwnas.spaces.wiring import FROM_IMAGE, Node, Position, chain, reads_image, resolve
@@ -67,6 +68,7 @@ class Space:
         wiring: places of the slots and their inputs; None for a chain, in which each slot reads the previous one.
         shares_weights: whether the ops of a slot share one set of weights, as in once-for-all's spaces; otherwise
             each op has its own.
+        aspect: width to height of the input image, ``"2:1"``; the variable `resolution` is its height.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Space:
     bn_eps: float = 1e-5
     wiring: tuple[Position, ...] | None = None
     shares_weights: bool = True
+    aspect: str = SQUARE
 
     @cached_property
     def places(self) -> tuple[Position, ...]:
@@ -303,7 +306,12 @@ class Space:
 
     def image_shape(self, arch: Mapping[str, int]) -> Shape:
         """Shape of an arch's input images, ``(channels, height, width)``."""
-        return (self.in_channels, arch["resolution"], arch["resolution"])
+        return (self.in_channels, *image_sides(arch["resolution"], self.aspect))
+
+    def image_size(self, arch: Mapping[str, int]) -> int | tuple[int, int]:
+        """Size of an arch's input images in pixels, as `hwnas.Data` takes it: one side, or height and width."""
+        height, width = image_sides(arch["resolution"], self.aspect)
+        return height if height == width else (height, width)
 
     def slot_ops(self, slot: Slot) -> npt.NDArray[Any]:
         """Every op that a slot may hold: an array of `Op` or None with one axis per variable that the slot reads.

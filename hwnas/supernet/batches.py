@@ -1,4 +1,4 @@
-"""Batches of training images: transfer to the device, and resizing to a subnet's resolution."""
+"""Batches of training images: transfer to the device, and resizing to a subnet's images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from hwnas.spaces import Arch
 
 Batch = tuple[Tensor, Tensor]
 
@@ -34,9 +32,9 @@ def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
             yield batch
 
 
-def resized(images: Tensor, arch: Arch) -> Tensor:
-    """Resize images ``(n, channels, side, side)`` to the resolution of an arch."""
-    side = arch["resolution"]
-    if images.shape[-1] == side:
+def resized(images: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resize images ``(n, channels, height, width)`` to the shape ``(channels, height, width)`` of a subnet's."""
+    size = tuple(shape[1:])
+    if tuple(images.shape[2:]) == size:
         return images
-    return functional.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+    return functional.interpolate(images, size=size, mode="bilinear", antialias=True)

@@ -38,10 +38,10 @@ class Supernet(nn.Module):
         initialise(self, seed=seed)
 
     def forward(self, x: Tensor, arch: Mapping[str, int]) -> Tensor:
-        """Images ``(n, in_channels, resolution, resolution)`` at the arch's resolution -> logits ``(n, classes)``.
+        """Images ``(n, in_channels, height, width)`` of the arch's size -> logits ``(n, classes)``.
 
         Raises:
-            InvalidValue: the resolution or the number of channels of the images does not match the arch; the arch is
+            InvalidValue: the size or the number of channels of the images does not match the arch; the arch is
                 not in the supernet's space.
         """
         shape = self.space.image_shape(arch)
@@ -71,7 +71,7 @@ def extract(supernet: Supernet, arch: Mapping[str, int]) -> nn.Module:
     match no individual subnet: re-calibrate them (`hwnas.accuracy.recalibrate`) before measuring accuracy.
 
     Returns:
-        images ``(n, in_channels, resolution, resolution)`` -> logits ``(n, classes)``, in evaluation mode.
+        images ``(n, in_channels, height, width)`` -> logits ``(n, classes)``, in evaluation mode.
 
     Raises:
         InvalidValue: the arch is not in the supernet's space.

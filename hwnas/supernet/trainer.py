@@ -206,7 +206,7 @@ class _Run:
         self._use(self.average)
         arch, found = self.supernet.space.largest, (0.0, 0.0)
         if self.fabric.is_global_zero:
-            found = self.validator(extract(self.supernet, arch), arch["resolution"])
+            found = self.validator(extract(self.supernet, arch), self.supernet.space.image_size(arch))
         found = self.fabric.broadcast(found)
         self.history = replace(self.history, found=(*self.history.found, Validated(done, *found)))
         if self.config.patience and self.history.best and self.history.best.step == done:
@@ -239,7 +239,7 @@ class _Run:
         return self.data.train_batch(
             number,
             self.config.batch_size,
-            self.supernet.space.largest["resolution"],
+            self.supernet.space.image_size(self.supernet.space.largest),
             seed=self.seed,
             augmentation=self.config.augmentation,
             sampler=self.config.sampler,
@@ -278,7 +278,7 @@ class _Run:
         targets: Tensor | None = None
         for kind, arch in self._archs(step):
             with self.fabric.autocast():
-                logits = at_least_single(self.supernet(resized(images, arch), arch))
+                logits = at_least_single(self.supernet(resized(images, space.image_shape(arch)), arch))
                 loss = self._loss(logits, labels, targets, told)
             self.fabric.backward(loss)
             if targets is None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from hwnas.data import Data, Split
+from hwnas.errors import InvalidValue
 
 SIDES = (24, 32)
+RECTANGLE = (24, 40)  # height and width
 _COUNT = 8
 
 
@@ -47,6 +49,17 @@ class DatasetSuite:
             assert y.dtype == torch.int64
             assert x.isfinite().all()
             assert ((y >= 0) & (y < len(data.classes))).all()
+
+    def test_rectangles_have_their_shape_or_are_refused(self, data: Data) -> None:
+        if not data.rectangles:
+            with pytest.raises(InvalidValue, match="has square images"):
+                data.train_batch(0, _COUNT, RECTANGLE, seed=0)
+            with pytest.raises(InvalidValue, match="has square images"):
+                data.batches("test", RECTANGLE)
+            return
+        batches = [data.train_batch(0, _COUNT, RECTANGLE, seed=0), next(data.batches("test", RECTANGLE, limit=_COUNT))]
+        for x, y in batches:
+            assert x.shape == (len(y), data.in_channels, *RECTANGLE)
 
     def test_a_training_batch_depends_on_its_arguments_only(self, data: Data) -> None:
         first = data.train_batch(3, _COUNT, SIDES[0], seed=1)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hwnas.data import Augmentation, Data
 from hwnas.data.base import Sampler
+from hwnas.data.options import Size
 from hwnas.errors import InvalidValue
 
 LossName = Literal["cross-entropy", "focal"]
@@ -94,10 +95,12 @@ def check_fit(
     weights: Literal["balanced"] | Sequence[float] | None,
     sampler: Sampler,
     augmentation: Augmentation,
+    resolution: Size | None = None,
 ) -> None:
     """Reject training settings that the dataset does not support, before other work is done.
 
-    If the sampler or the augmentation is not the default, load a batch of one image (two if images are mixed).
+    If the sampler or the augmentation is not the default, load a batch of one image (two if images are mixed), of
+    the size `resolution` or, if None, of the data's own.
 
     Raises:
         InvalidValue: the weights do not match the classes, or the dataset does not support the sampler or augmentation.
@@ -106,7 +109,8 @@ def check_fit(
     class_weights(weights, data)
     if sampler != "shuffled" or augmentation != Augmentation():
         count = 2 if augmentation.mixes else 1
-        data.train_batch(0, count, data.resolution, seed=0, augmentation=augmentation, sampler=sampler)
+        size = resolution or data.resolution
+        data.train_batch(0, count, size, seed=0, augmentation=augmentation, sampler=sampler)
 
 
 def check_counts(counts: Tensor, data: Data) -> None:

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 from torch import nn
 
+from hwnas.data.options import Size
+
 
 class Validated(NamedTuple):
     """Metric of the largest network after `step` updates, as fractions, on images of both splits.
@@ -32,12 +34,12 @@ class Validator(Protocol):
     def identity(self) -> str:
         """Settings that affect the validations: the metric, the images and their number."""
 
-    def __call__(self, network: nn.Module, resolution: int) -> tuple[float, float]:
+    def __call__(self, network: nn.Module, resolution: Size) -> tuple[float, float]:
         """Return the metric on training images and on validation images, as fractions.
 
         Args:
             network: an extracted network on the device of the training; its BN statistics are re-calibrated in place.
-            resolution: side of its input images in pixels.
+            resolution: side of its input images in pixels, or their height and width.
         """
 
 

@@ -19,7 +19,7 @@ class NetworkSize(Spec):
     """The size of a network.
 
     Attributes:
-        resolution: side of its images, in pixels.
+        resolution: height of its images, in pixels.
         macs: for one image.
         params: weights, biases, and scale and shift of BN.
     """
@@ -36,7 +36,8 @@ class SpaceAnswer(Answer):
         space: name of the space, with its options.
         in_channels, classes: of its networks.
         networks: number of different networks.
-        resolution: smallest and largest side of the images, in pixels.
+        resolution: smallest and largest height of the images, in pixels.
+        aspect: their width to height, as text: ``2:1``.
         variables: name of a variable -> its values.
         options: the options that the space has, with their values; empty if it has none.
         smallest, largest: sizes of the networks with the first and with the last value of every variable (see
@@ -48,6 +49,7 @@ class SpaceAnswer(Answer):
     classes: int
     networks: int
     resolution: tuple[int, int]
+    aspect: str
     variables: dict[str, list[int]]
     options: dict[str, Any]
     smallest: NetworkSize
@@ -55,7 +57,7 @@ class SpaceAnswer(Answer):
 
 
 class ListedSpace(Spec):
-    """A space in `SpaceList`: name, number of networks, smallest and largest side of the images, names of options."""
+    """A space in `SpaceList`: name, number of networks, smallest and largest height of the images, names of options."""
 
     space: str
     networks: int
@@ -92,6 +94,7 @@ def show_space(name: str, *, channels: int | None = None, classes: int | None = 
         classes=space.classes,
         networks=space.size,
         resolution=_sides(space),
+        aspect=space.aspect,
         variables=space.choices,
         options=space_options(name).model_dump(mode="json", exclude_none=True),
         smallest=_size(space, space.smallest),

@@ -321,7 +321,7 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
     """The largest network of a supernet as a teacher for a training's images, and the hash of its weights.
 
     Raises:
-        InvalidValue: it was trained on other classes, channels or resolutions.
+        InvalidValue: it was trained on other classes, channels, aspects or resolutions.
     """
     from hwnas.accuracy import Evaluator
     from hwnas.data.augment import calibration_augmentation
@@ -333,6 +333,11 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
         raise InvalidValue(
             f"the teacher {folder} has {theirs.in_channels} channels and the classes {some(facts.classes)}; "
             f"{data.name} has {data.in_channels} channels and {some(data.classes)}"
+        )
+    if theirs.aspect != space.aspect:
+        raise InvalidValue(
+            f"the teacher {folder} was trained on images with the aspect {theirs.aspect} (width:height); this training "
+            f"loads them with {space.aspect}: choose a matching teacher"
         )
     sides = theirs.variable("resolution").values
     if side not in sides:

@@ -31,7 +31,7 @@ def test_list_names_every_space_with_its_options(shown):
     assert found["schema"] == 1
     by_name = {space["space"]: space for space in found["spaces"]}
     assert by_name["mobilenetv3-small"]["resolution"] == [48, 128]
-    assert by_name["resnet50"]["options"] == ["resolution", "width", "expansions"]
+    assert by_name["resnet50"]["options"] == ["resolution", "width", "expansions", "aspect"]
 
 
 def test_show_has_the_figures_of_the_smallest_and_the_largest(shown):
@@ -51,6 +51,17 @@ def test_show_has_the_figures_of_the_smallest_and_the_largest(shown):
     assert "2 classes" in shown("show", NAME, "--classes", "2")
 
 
+def test_show_of_images_that_are_not_square(shown):
+    name = "mobilenetv3-small+resolution=32,48+aspect=4:1"
+    text = shown("show", "mobilenetv3-small", "--resolution", "32,48", "--aspect", "8:2")
+    assert text == shown("show", name)
+    assert text.startswith(f"{name}: ")
+    assert "million MACs at 32 x 128 pixels (height x width), " in text
+    assert "million MACs at 48 x 192 pixels (height x width), " in text
+    found = json.loads(shown("show", name, "--json"))
+    assert (found["aspect"], found["options"]["aspect"], found["resolution"]) == ("4:1", "4:1", [32, 48])
+
+
 @pytest.mark.parametrize("name", ["mobilenetv3-small", "resnet50", "darts-tiny"])
 def test_the_printed_file_is_the_space(shown, tmp_path, name):
     (tmp_path / "own.toml").write_text(shown("show", name, "--toml"))
@@ -67,6 +78,12 @@ def test_mistakes(refused):
     assert "use 16 or more" in refused("spaces", "show", "mobilenetv3-small", "--resolution", "8")
     assert "unknown option of the space darts: 'kernels'. Known: resolution, width" in refused(
         "spaces", "show", "darts", "--kernels", "3"
+    )
+    assert "use resolutions that are multiples of 9, such as resolution=45,54" in refused(
+        "spaces", "show", "mobilenetv3-small", "--aspect", "16:9"
+    )
+    assert "aspect of a space is '0:1'; write width:height" in refused(
+        "spaces", "show", "mobilenetv3-small", "--aspect", "0:1"
     )
     assert "cannot read own.toml" in refused("spaces", "show", "own.toml")
 
@@ -98,8 +115,8 @@ def test_every_verb_takes_the_options(verb, refused, tmp_path):
     more = (*VERBS[verb], "--fix", "resolution=48")
     message = "resolution of {} cannot be 48; choose from 64, 80, 96"
     assert message.format(NAME) in refused(verb, "--space", "mobilenetv3-small", *OPTIONS, *more)
-    name = f"{NAME}+kernels=3+expansions=3,6"
-    kernels = ("--kernels", "3", "--expansions", "3,6")
+    name = f"{NAME}+kernels=3+expansions=3,6+aspect=2:1"
+    kernels = ("--kernels", "3", "--expansions", "3,6", "--aspect", "2:1")
     assert message.format(name) in refused(verb, "--space", NAME, *kernels, *more)
     (tmp_path / "own.toml").write_text('schema = 1\nbase = "mobilenetv3-small"\nresolution = "64:96:16"\nwidth = 0.5\n')
     assert message.format(NAME) in refused(verb, "--space", "own.toml", *more)

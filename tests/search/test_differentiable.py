@@ -32,6 +32,7 @@ from hwnas.spaces.nasbench201 import NasBench201, nasbench201_string
 CELLS = make_space("nasbench201-tiny")
 ELASTIC = make_space("mobilenetv3-tiny").fix(resolution=24)
 SPACES = {"nasbench201": CELLS, "darts": make_space("darts-tiny"), "mobilenetv3": ELASTIC}
+WIDE = {"wide": make_space("nasbench201-tiny+aspect=2:1")}
 NAME = "board/made-up"
 QUICK = DifferentiableConfig(steps=6, batch_size=4, warmup=0.0, update_every=1)
 
@@ -331,11 +332,16 @@ def test_every_method_ends_with_a_network_near_its_target(strategy: str, digits:
 
 @pytest.mark.parametrize(
     ("space", "strategy"),
-    [("darts", "gdas"), ("mobilenetv3", "darts"), pytest.param("darts", "darts", marks=pytest.mark.long)],
+    [
+        ("darts", "gdas"),
+        ("mobilenetv3", "darts"),
+        ("wide", "gdas"),
+        pytest.param("darts", "darts", marks=pytest.mark.long),
+    ],
 )
 def test_other_spaces_take_part(strategy: str, space: str, digits: Data, tmp_path: Path) -> None:
     config = QUICK.model_copy(update={"steps": 2, "batch_size": 2})
-    constraints = wanted(SPACES[space])
+    constraints = wanted((SPACES | WIDE)[space])
     found = search_differentiable(constraints, digits, strategy, config, folder=tmp_path)
     assert found.repaired.costs[NAME] <= constraints.budgets[NAME]
 

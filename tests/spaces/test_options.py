@@ -40,6 +40,8 @@ DIGESTS = {
     "resnet50+resolution=64:128:16+width=0.5": "d7bfec5650b0f104",
     "nasbench201+resolution=64+width=0.5": "4b5b3b4dfadbdd40",
     "darts+width=0.5": "24f539499db960ca",
+    "mobilenetv3-small+resolution=32,48+aspect=4:1": "53008e1b19531a69",
+    "darts-tiny+aspect=1:2": "97bf6679f4a4cf26",
 }
 SMALL = "mobilenetv3-small"
 
@@ -128,6 +130,7 @@ def any_options() -> st.SearchStrategy[dict[str, object]]:
             "kernels": ints(3, 9, 2, 3),
             "expansions": ints(1, 6, size=3),
             "stages": stages(),
+            "aspect": st.sampled_from(["1:1", "2:1", "4:2", "3:1", "3:2"]),
         },
     )
 

@@ -11,7 +11,9 @@ from hwnas.testing import DatasetSuite, SpaceSuite, StrategySuite
 
 
 class TestSpaces(SpaceSuite):
-    @pytest.fixture(scope="class", params=["mobilenetv3-tiny", "nasbench201-tiny", "darts-tiny"])
+    @pytest.fixture(
+        scope="class", params=["mobilenetv3-tiny", "nasbench201-tiny", "darts-tiny", "mobilenetv3-tiny+aspect=2:1"]
+    )
     @classmethod
     def space(cls, request: pytest.FixtureRequest) -> Space:
         return make_space(request.param)

@@ -196,18 +196,18 @@ class Trained:
 
     def training_images(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Training batches for the weights, from the step `done` on."""
-        side = self.wanted.space.largest["resolution"]
+        resolution = self.wanted.space.image_size(self.wanted.space.largest)
         for step in range(done, self.config.steps):
-            images, labels = self.data.train_batch(step, self.config.batch_size, side, seed=self.seed)
+            images, labels = self.data.train_batch(step, self.config.batch_size, resolution, seed=self.seed)
             yield images.to(self.device), labels.to(self.device)
 
     def validation_images(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches for the probabilities, from the step `done` on: the validation split, repeated endlessly."""
-        side, size = self.wanted.space.largest["resolution"], self.config.batch_size
+        resolution, size = self.wanted.space.image_size(self.wanted.space.largest), self.config.batch_size
         count = math.ceil(self.data.size("validation") / size)
         skipped = done % count
         while True:
-            for number, (images, labels) in enumerate(self.data.batches("validation", side, batch_size=size)):
+            for number, (images, labels) in enumerate(self.data.batches("validation", resolution, batch_size=size)):
                 if number >= skipped:
                     yield images.to(self.device), labels.to(self.device)
             skipped = 0
