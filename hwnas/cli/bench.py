@@ -101,7 +101,8 @@ def bench(
         )
         typer.echo(_tails(answer, bundle))
         if answer.budget_ms is not None:
-            typer.echo(verdict(answer.measured_ms, answer.budget_ms))
+            at_speed = f"{answer.judged_ms:.4f} ms at the profile's speed: " if answer.speed else ""
+            typer.echo(at_speed + verdict(answer.judged_ms, answer.budget_ms))
         for name, value in answer.budgets.items():
             typer.echo(budget_words(name, value, answer.over_budgets[name]))
     if fail_over_budget and max(answer.over_budget or 0.0, *answer.over_budgets.values(), 0.0) > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.metadata
 import logging
@@ -83,16 +84,35 @@ app.command()(compile_verbs.quickstart)
 _USAGE: type[Any] = typer.BadParameter.__base__.__base__  # type: ignore[assignment,union-attr]
 
 
+# Least address space (`ulimit -v`) for torch and the runtimes. With 240 MiB, OpenBLAS tries to allocate for ever and
+# not even SIGTERM ends it; with 400 MiB the loader fails; from 1.2 GiB on, all verbs work.
+_LEAST_ADDRESS_SPACE = 1200 * 2**20
+
 # Messages of a RuntimeError from Python's threads and torch's allocator for failed system calls.
 _LIMITS = {"can't start new thread": errno.EAGAIN, "can't allocate memory": errno.ENOMEM}
+
+
+def _require_address_space() -> None:
+    if sys.platform != "linux":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE:
+        raise InvalidValue(
+            f"the address space of this process is limited to {limit / 2**20:.0f} MiB, and torch and the runtimes need "
+            f"{_LEAST_ADDRESS_SPACE / 2**20:.0f} MiB: raise the limit, `ulimit -v unlimited`"
+        )
 
 
 def _verb(**options: object) -> object:
     """Run the verb of the command line.
 
     Raises:
-        InvalidValue: the current folder was deleted: MKL would then abort the process when torch is loaded.
+        InvalidValue: the current folder was deleted: MKL would then abort the process when torch is loaded; or the
+            address space is too small for the libraries.
     """
+    _require_address_space()
     try:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError as error:
@@ -105,8 +125,7 @@ def _ended(run: Callable[..., object], **options: object) -> object:
     try:
         return run(**options)
     except HwnasError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return _complained(error, error.exit_code)
     except OSError as error:
         said = f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error)
     except MemoryError as error:
@@ -116,11 +135,21 @@ def _ended(run: Callable[..., object], **options: object) -> object:
         if limit is None:
             raise
         said = reason_of(OSError(limit, str(error).strip().splitlines()[0]))
+    except ImportError as error:  # the loader has no memory for a library
+        if "failed to map segment" not in str(error):
+            raise
+        said = reason_of(OSError(errno.ENOMEM, f"cannot load a library: {error}"))
     except _USAGE as error:
         error.show()
         return error.exit_code
-    print(f"error: {said}", file=sys.stderr)
-    return 2
+    return _complained(said, 2)
+
+
+def _complained(said: object, code: int) -> int:
+    """The exit code, after a message on standard error, which may be closed or on a full disk."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"error: {said}", file=sys.stderr, flush=True)
+    return code
 
 
 def main() -> None:

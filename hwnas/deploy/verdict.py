@@ -19,7 +19,7 @@ def verdict(measured_ms: float, budget_ms: float, *, too_noisy: bool = False) ->
     """Whether a latency is within its budget, in words: ``within the budget of 0.8 ms, 12% below it``.
 
     Args:
-        measured_ms: measured latency of the bundle (25% quantile), in milliseconds.
+        measured_ms: latency of the bundle (25% quantile) at the machine's speed in the profile, in milliseconds.
         budget_ms: budget, in milliseconds.
         too_noisy: the machine was too noisy for the measurement to be trusted.
     """

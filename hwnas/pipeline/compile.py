@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from hwnas.accuracy.figures import AccuracyModelFigures, ModelQuality
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
@@ -98,6 +100,11 @@ def _bundle(out: Path, plan: TargetPlan) -> Path:
     return out / "bundles" / plan.name
 
 
+def _judged_ms(timed: Mapping[str, Any]) -> float:
+    """A bundle's latency at the machine's speed in the profile (`Benchmark.judged_ms`)."""
+    return float(timed["measured_ms"]) * (timed.get("speed") or 1.0)
+
+
 def _model_figures(plan: TargetPlan) -> Result:
     """The accuracy model of a target's search, with its quality by cross-validation."""
     subnets = len(plan.accuracy.result()["accuracies"])
@@ -136,7 +143,7 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "measured_ms": timed["bundle"]["measured_ms"],
         "speed": timed["bundle"].get("speed"),  # missing in stages of older versions
         "relative_error": timed["bundle"]["relative_error"],
-        "over_budget": over_budget(timed["bundle"]["measured_ms"], found["budget_ms"]),
+        "over_budget": over_budget(_judged_ms(timed["bundle"]), found["budget_ms"]),
         "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},
         "figures": parity.figures.model_dump() if parity.figures else None,
         "deployment": parity.difference.model_dump() if parity.difference else None,

@@ -70,7 +70,7 @@ def page(run: RunFigures) -> str:
 
 def _verdicts(target: TargetFigures) -> dict[str, Any]:
     """The texts of the page's head."""
-    room = 1 - target.measured_ms / target.budget_ms
+    room = 1 - target.measured_ms * (target.speed or 1.0) / target.budget_ms
     random, largest = target.best_random, target.largest
     versus = [f"{100 * (target.test_accuracy - largest.test_accuracy):+.2f} points against the largest"]
     if random:

@@ -127,7 +127,8 @@ def _at_speed(answer: Mapping[str, Any]) -> str:
 
 
 def _verdict(answer: Answer) -> str:
-    return verdict(answer["measured_ms"], answer["budget_ms"], too_noisy=answer["noise"]["too_noisy"])
+    judged_ms = answer["measured_ms"] * (answer.get("speed") or 1.0)
+    return verdict(judged_ms, answer["budget_ms"], too_noisy=answer["noise"]["too_noisy"])
 
 
 def _seconds(stage: Mapping[str, Any]) -> str:

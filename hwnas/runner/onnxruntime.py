@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from hwnas.runner.program import Call, CannotLoad, RunnerProgram, Source, shown
+from hwnas.runner.program import Call, CannotLoad, RunnerProgram, Source, readable, shown
 
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -96,7 +96,7 @@ def inference_session(source: Source, settings: ort.SessionOptions, providers: S
     """
     try:
         # Without fallback: ONNX Runtime would retry on the CPU if a GPU's provider fails.
-        return ort.InferenceSession(source, settings, providers=list(providers), enable_fallback=0)
+        return ort.InferenceSession(readable(source), settings, providers=list(providers), enable_fallback=0)
     except Exception as error:  # ONNX Runtime has no common base class for its load errors
         raise CannotLoad(f"ONNX Runtime {ort.__version__} cannot load {shown(source)}: {error}") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from hwnas.runner.program import Call, CannotLoad, RunnerProgram, Source, shown
+from hwnas.runner.program import Call, CannotLoad, RunnerProgram, Source, readable, shown
 
 # int8 is defined by the graph; everything outside Q/DQ pairs is computed in fp32, as in ONNX Runtime.
 _COMPUTES_IN = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
@@ -35,7 +35,7 @@ class OpenVinoProgram(RunnerProgram):
             # wrong results; a test compares the outputs with ONNX Runtime's.
             settings["SNIPPETS_MODE"] = "DISABLE"
         try:
-            model = core.read_model(source)
+            model = core.read_model(readable(source))
             self._compiled = core.compile_model(model, "CPU", settings)
             self._exported = b""
         except RuntimeError as error:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
@@ -89,6 +90,16 @@ class RunnerProgram(Timed):
     @abstractmethod
     def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """An input of `shape` -> the output, in float32."""
+
+
+def readable(source: Source) -> Source:
+    """A program for runtimes whose file names must be UTF-8: the content of a file with another name."""
+    if isinstance(source, str):
+        try:
+            source.encode()
+        except UnicodeEncodeError:
+            return Path(source).read_bytes()
+    return source
 
 
 def shown(source: Source) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,9 @@ from hwnas.timing import require_cores
 from hwnas.timing.opened import errors_of_runner
 
 log = logging.getLogger(__name__)
+
+# Variables that keep runtimes from instructions of the CPU: a table measured with them is of another machine.
+_NARROWS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 
 
 def check_host(target: Target) -> None:
@@ -77,6 +81,7 @@ def host_facts(kind: DeviceKind, *, core: int = 0) -> dict[str, object]:
     """
     host = detect_host()
     facts = cpu_facts(host, core=core)
+    facts |= {name: os.environ[name] for name in _NARROWS if os.environ.get(name)}
     if kind == "gpu":
         facts |= {"gpus": list(host.gpus), **{f"gpu.{name}": value for name, value in gpu_state().items()}}
     return facts

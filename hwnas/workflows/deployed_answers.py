@@ -75,7 +75,8 @@ class BenchAnswer(Answer):
         speed: of the machine now, relative to its speed in the profile; None if the bundle has no reference programs.
         expected_ms, relative_error: the prediction at that speed, and measured over expected, minus 1; None without a
             prediction.
-        over_budget: measured over budget, minus 1; None without a budget.
+        judged_ms: the latency at the machine's speed in the profile, which budgets are of.
+        over_budget: that latency over budget, minus 1; None without a budget.
         budgets: further budgets: ``p50``, ``p90``, ``p95`` and ``p99`` in milliseconds, ``images_per_s`` as a least
             throughput.
         over_budgets: name of each -> share by which it is missed; negative or 0 within it.
@@ -97,6 +98,7 @@ class BenchAnswer(Answer):
     expected_ms: float | None = None
     relative_error: float | None
     budget_ms: float | None
+    judged_ms: float
     over_budget: float | None
     budgets: dict[str, float] = Field(default={})
     over_budgets: dict[str, float] = Field(default={})

@@ -288,6 +288,7 @@ def bench(
     )
     return BenchAnswer(
         **asdict(result),
+        judged_ms=result.judged_ms,
         over_budget=result.over_budget,
         budgets=budgets,
         over_budgets=over_budgets(result, budgets),

@@ -146,6 +146,9 @@ def test_the_machines_speed_stands_beside_the_prediction(bench):
     assert "no reference programs" in bench(1.25, None).out
     answer = json.loads(bench(1.25, None, "--json", speed=0.8).out)
     assert (answer["speed"], answer["expected_ms"], answer["relative_error"]) == (0.8, 1.25, 0.0)
+    # Budgets are of the profile's speed: a slow day does not exceed them.
+    ran = bench(1.25, 1.1, "--fail-over-budget", speed=0.8)
+    assert (ran.code, "1.0000 ms at the profile's speed: within the budget of 1.1 ms, 9% below" in ran.out) == (0, True)
 
 
 def test_a_target_with_another_recipe(bench):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -69,6 +71,7 @@ def test_numbers_of_processes_that_are_none():
 def test_fabric_is_imported_beside_a_rank_that_is_none(tmp_path):
     program = """
 import sys
+from pathlib import Path
 from hwnas.cli.main import main
 sys.argv[1:] = ["--version"]
 try:
@@ -91,3 +94,20 @@ def test_a_mistake_of_ours_is_not_hidden(hwnas_cli, monkeypatch):
     monkeypatch.setattr(module, "app", mistaken)
     with pytest.raises(RuntimeError, match="changed size"):
         hwnas_cli("verify", "bundle")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is of Linux")
+@pytest.mark.parametrize("kib", [60_000, 250_000, 400_000])
+def test_too_small_an_address_space_is_said_at_once(hwnas_command, kib):
+    """With some limits, OpenBLAS tries to allocate for ever; with others, the loader fails with a traceback."""
+    command = f"ulimit -v {kib}; exec {shlex.join([*hwnas_command, 'verify', 'bundle'])}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done
+    assert f"is limited to {kib * 1024 / 2**20:.0f} MiB" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is of Linux")
+def test_an_error_that_cannot_be_said_keeps_its_exit_code(hwnas_command):
+    command = f"{shlex.join([*hwnas_command, 'verify', 'no-such-bundle'])} 2> /dev/full"
+    assert subprocess.run(["sh", "-c", command], capture_output=True, check=False).returncode == 2

@@ -337,3 +337,10 @@ def test_environment_reaches_the_child(
 
     with pytest.raises(OutOfMemory, match="HWNAS_MEMORY_GIB"):
         LocalMachine().time(programs, recipe, QUICK)
+
+
+def test_a_program_whose_name_is_not_utf_8(programs: Mapping[str, Path], recipe: Recipe, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"))
+    folder.mkdir()
+    odd = programs["a"].rename(folder / "a.onnx")
+    assert LocalMachine().time({"a": odd}, recipe, QUICK).passes == 4
