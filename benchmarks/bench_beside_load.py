@@ -38,9 +38,8 @@ def busy(cores: str) -> Iterator[None]:
 
 def bench(bundle: Path) -> tuple[dict[str, float | str], str]:
     """The answer of one benchmark, or the reason for its refusal."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hwnas", "bench", str(bundle), "--json"], capture_output=True, text=True, check=False
-    )
+    command = [Path(sys.executable).with_name("hwnas"), "bench", bundle, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return json.loads(done.stdout), ""
     if done.returncode == 1:

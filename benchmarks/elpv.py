@@ -30,9 +30,9 @@ import numpy as np
 import torch
 
 from hwnas.accuracy import parse_metric
-from hwnas.accuracy.metrics import TOP1
 from hwnas.pipeline import compile_job, read_job
 from hwnas.shown_progress import shown_progress
+from hwnas.tasks.metrics import TOP1
 
 CLASSES = ("defective", "functional")
 SHARES = (0.60, 0.15)

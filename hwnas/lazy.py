@@ -13,14 +13,14 @@ def lazily(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str]
 
     Args:
         package: its ``__name__``.
-        modules: submodule -> the names that it defines.
+        modules: submodule -> the names that it defines; ``.other.module`` is a module of the parent package.
     """
     module_of = {name: module for module, names in modules.items() for name in names}
 
     def load(name: str) -> object:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value: object = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        value: object = getattr(importlib.import_module(f".{module_of[name]}", package), name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from hwnas.lazy import lazily
 
 if TYPE_CHECKING:
-    from hwnas.accuracy.classification import difference_of, figures_of
     from hwnas.accuracy.evaluate import Evaluator, logits, recalibrate
-    from hwnas.accuracy.figures import ClassificationFigures, Difference, Interval
-    from hwnas.accuracy.metrics import Metric, parse_metric, top1
     from hwnas.accuracy.model import AccuracyModel, check_enough, fit_accuracy, fit_on_subnets
     from hwnas.accuracy.oracle import BenchmarkTable, Oracle, read_benchmark
     from hwnas.accuracy.sample import spread_over_cost
     from hwnas.accuracy.validation import Validation
+    from hwnas.tasks.base import Metric
+    from hwnas.tasks.classification import top1
+    from hwnas.tasks.figures import ClassificationFigures, Difference, Interval
+    from hwnas.tasks.metrics import difference_of, figures_of, parse_metric
 
 __all__ = [
     "AccuracyModel",
@@ -45,13 +46,14 @@ __all__ = [
 __getattr__ = lazily(
     __name__,
     {
-        "classification": ("difference_of", "figures_of"),
         "evaluate": ("Evaluator", "logits", "recalibrate"),
-        "figures": ("ClassificationFigures", "Difference", "Interval"),
-        "metrics": ("Metric", "parse_metric", "top1"),
         "model": ("AccuracyModel", "check_enough", "fit_accuracy", "fit_on_subnets"),
         "oracle": ("BenchmarkTable", "Oracle", "read_benchmark"),
         "sample": ("spread_over_cost",),
         "validation": ("Validation",),
+        ".tasks.base": ("Metric",),
+        ".tasks.classification": ("top1",),
+        ".tasks.figures": ("ClassificationFigures", "Difference", "Interval"),
+        ".tasks.metrics": ("difference_of", "figures_of", "parse_metric"),
     },
 )

@@ -12,9 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hwnas.accuracy.classification import figures_of
-from hwnas.accuracy.figures import ClassificationFigures
-from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Augmentation, Data, Split
 from hwnas.data.base import USUAL
 from hwnas.data.options import Size
@@ -25,6 +22,9 @@ from hwnas.nn.norm import fold_batch_norms
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch
 from hwnas.supernet import Supernet, extract
+from hwnas.tasks.base import Metric
+from hwnas.tasks.figures import ClassificationFigures
+from hwnas.tasks.metrics import TOP1, figures_of, parse_metric
 
 _BATCH = 250
 _FIGURES = "figures"  # first word of a journal's key of all figures of an arch
@@ -78,7 +78,7 @@ def calibration_batches(
 
 
 def logits(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Outputs and labels over batches of images: ``(n, classes)`` and ``(n,)``."""
+    """Outputs ``(n, classes)`` and labels over batches of images."""
     with torch.inference_mode():
         pairs = [(network(x.contiguous(memory_format=torch.channels_last)), y) for x, y in batches]
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
@@ -94,7 +94,8 @@ class Evaluator:
         calibration_images: training images for BN re-calibration (once-for-all uses about 2,000); all if there are
             fewer.
         seed: of the calibration images.
-        metric: what is evaluated, and what a search with this evaluator maximises.
+        metric: what is evaluated, and what a search with this evaluator maximises; None for the usual metric of the
+            data's task.
         augmentation: of the images of the BN re-calibration (`hwnas.data.augment.calibration_augmentation`).
     """
 
@@ -106,7 +107,7 @@ class Evaluator:
         images: int | None,
         calibration_images: int = 2000,
         seed: int,
-        metric: Metric = TOP1,
+        metric: Metric | None = None,
         augmentation: Augmentation = USUAL,
     ) -> None:
         self.supernet = supernet
@@ -114,7 +115,7 @@ class Evaluator:
         self.images = images
         self.calibration_images = min(calibration_images, data.size("train"))
         self.seed = seed
-        self.metric = metric
+        self.metric = metric or parse_metric(None, data.classes, task=data.task)
         self.augmentation = augmentation
 
     def journal(self, folder: Path, weights: str) -> Journal:
@@ -193,7 +194,7 @@ class Evaluator:
             limit: largest number of images; all if None.
 
         Returns:
-            outputs ``(n, classes)`` of each network, and labels ``(n,)``.
+            outputs ``(n, classes)`` of each network, and labels.
         """
         networks = [channels_last(fold_batch_norms(network)) for network in self._subnets(archs)]
         outputs: list[list[Tensor]] = [[] for _ in archs]

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from hwnas.accuracy.evaluate import calibration_batches, logits, recalibrate
-from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Augmentation, Data, Split
 from hwnas.data.options import Size
+from hwnas.tasks.base import Metric
+from hwnas.tasks.metrics import TOP1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

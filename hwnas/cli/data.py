@@ -25,6 +25,7 @@ def check(
     split: options.DataSplit = None,
     seed: Annotated[int | None, typer.Option(help="Determines the split of --split.", min=0)] = None,
     labels: options.Labels = None,
+    multi_label: options.MultiLabel = False,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="List bad images, and end with exit code 0: training leaves them out.")
     ] = False,
@@ -37,7 +38,7 @@ def check(
     """
     from hwnas import workflows
 
-    how = options.data_options(data_options, channels, split, labels, skip_bad, seed)
+    how = options.data_options(data_options, channels, split, labels, skip_bad, seed, multi_label=multi_label)
     with shown_progress() as progress:
         found = workflows.check_data(path, data_options=how, progress=progress)
     if as_json:

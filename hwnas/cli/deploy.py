@@ -32,7 +32,7 @@ def sweep(
         list[str] | None, typer.Option(help="Only this recipe instead of all of the device. May be repeated.")
     ] = None,
     images: options.Images = 2000,
-    metric: options.DeployedMetric = "top1",
+    metric: options.DeployedMetric = None,
     positive: options.Positive = None,
     data_path: options.MovedData = None,
     tables: options.Tables = None,
@@ -104,7 +104,7 @@ def _print_table(answer: SweepAnswer) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hwnas.accuracy.figures import metric_suffix
+    from hwnas.tasks.figures import metric_suffix, same_answer
 
     first = answer.recipes[0]
     images, accuracy = first.parity.images, first.parity.torch_accuracy
@@ -114,7 +114,7 @@ def _print_table(answer: SweepAnswer) -> None:
     table.add_column("recipe", no_wrap=True)
     columns = (
         *("ms", "repeat", "predicted", "accuracy" if not of else "metric", "points lost", "noise"),
-        *("bytes", "max error", "min cosine", "same class"),
+        *("bytes", "max error", "min cosine", same_answer(first.parity.figures)),
     )
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)

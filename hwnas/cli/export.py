@@ -18,7 +18,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
     data_path: options.MovedData = None,
     tables: options.Tables = None,
-    metric: options.DeployedMetric = "top1",
+    metric: options.DeployedMetric = None,
     positive: options.Positive = None,
     include: Annotated[
         list[str] | None,
@@ -31,7 +31,7 @@ def export(
 ) -> None:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle."""
     from hwnas import workflows
-    from hwnas.accuracy.figures import metric_suffix
+    from hwnas.tasks.figures import metric_suffix
 
     with shown_progress() as progress:
         bundle = workflows.export(

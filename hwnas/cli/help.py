@@ -33,7 +33,7 @@ def _formats() -> list[str]:
 
 
 def _metrics() -> list[str]:
-    from hwnas.accuracy.metrics import metric_names
+    from hwnas.tasks.metrics import metric_names
 
     return metric_names()
 

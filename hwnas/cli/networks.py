@@ -25,7 +25,7 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: P
         supernet: the folder with its weights.
         tables: folder of latency tables, if it is not the catalog's.
     """
-    from hwnas.accuracy.figures import metric_suffix
+    from hwnas.tasks.figures import metric_suffix
 
     budgets = ", ".join(
         f"{answer.predicted[name]:.4g} of {budget:.4g} {'ms ' if '/' in name else ''}on {name}"

@@ -12,8 +12,8 @@ from hwnas.cli.streams import takes_unicode
 from hwnas.errors import InvalidValue
 
 if TYPE_CHECKING:
-    from hwnas.accuracy.figures import ClassificationFigures
     from hwnas.data.options import DataOptions
+    from hwnas.tasks.figures import ClassificationFigures
     from hwnas.workflows.answers import TrainedAnswer
 
 ARCH = (
@@ -72,6 +72,14 @@ Labels = Annotated[
     str | None,
     typer.Option(help="CSV with the columns file, label and optionally split; a relative path starts at --data-path."),
 ]
+MultiLabel = Annotated[
+    bool,
+    typer.Option(
+        "--multi-label",
+        help="Several labels per image, independent of each other: names in --labels separated by semicolons, or one "
+        "column per class with probabilities.",
+    ),
+]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out images that cannot be read; all are decoded once to find them.")
 ]
@@ -97,24 +105,31 @@ NoMargin = Annotated[
     bool,
     typer.Option("--no-margin", help="Apply the budget to the prediction itself; needed for imported tables."),
 ]
+USUAL_METRIC = "top1; mAP for several labels per image"
 Images = Annotated[int, typer.Option(help="Validation images per evaluation.", min=1)]
 Metric = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="What evaluations measure and the search maximises: {metrics}, recall@precision=0.9, or "
-        "path/to/file.py:function."
+        "path/to/file.py:function.",
+        show_default=USUAL_METRIC,
     ),
 ]
 TrainingMetric = Annotated[
-    str, typer.Option(help="What validations measure: {metrics}, recall@precision=0.9, or path/to/file.py:function.")
-]
-DeployedMetric = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="What the accuracy is in the runtime: {metrics}, recall@precision=0.9, or path/to/file.py:function."
+        help="What validations measure: {metrics}, recall@precision=0.9, or path/to/file.py:function.",
+        show_default=USUAL_METRIC,
     ),
 ]
-Positive = Annotated[str | None, typer.Option(help="Class of the metric, for f1, auc and recall@precision.")]
+DeployedMetric = Annotated[
+    str | None,
+    typer.Option(
+        help="What the accuracy is in the runtime: {metrics}, recall@precision=0.9, or path/to/file.py:function.",
+        show_default=USUAL_METRIC,
+    ),
+]
+Positive = Annotated[str | None, typer.Option(help="Class of the metric, for mAP, f1, auc and recall@precision.")]
 Calibration = Annotated[int, typer.Option(help="Training images for BN re-calibration.", min=2)]
 Tables = Annotated[
     Path | None,
@@ -196,6 +211,8 @@ def data_options(
     labels: str | None,
     skip_bad: bool,
     split_seed: int | None = None,
+    *,
+    multi_label: bool = False,
 ) -> DataOptions:
     """How images are read: from ``--data-options`` and the options that override its keys.
 
@@ -212,6 +229,7 @@ def data_options(
     given: dict[str, Any] = {
         "channels": channels,
         "labels": labels,
+        "multi_label": multi_label or None,
         "skip_bad": skip_bad or None,
         "split_seed": split_seed,
     }
@@ -225,7 +243,8 @@ def data_options(
         return DataOptions.model_validate(known.model_dump() | changed)
     except ValidationError as error:
         reasons = "; ".join(
-            f"--{'.'.join(map(str, each['loc']))} {each['input']!r}: {each['msg'].removeprefix('Value error, ')}"
+            f"--{'.'.join(map(str, each['loc'])).replace('_', '-')} {each['input']!r}: "
+            + each["msg"].removeprefix("Value error, ")
             for each in error.errors()
         )
         raise InvalidValue(reasons) from error
@@ -248,8 +267,8 @@ def print_json(document: object) -> None:
 
 
 def metric_words(figures: ClassificationFigures | None) -> list[str]:
-    """The arguments ``--metric`` and ``--positive`` of what was evaluated; none for top-1 accuracy."""
-    if figures is None or figures.metric == "top1":
+    """The arguments ``--metric`` and ``--positive`` of what was evaluated; none for the usual metrics."""
+    if figures is None or figures.metric in ("top1", "mAP"):
         return []
     if figures.positive is None:
         return ["--metric", figures.metric]

@@ -42,7 +42,7 @@ def search(
     ] = 300,
     images: options.Images = 2000,
     calibration_images: options.Calibration = 2000,
-    metric: options.Metric = "top1",
+    metric: options.Metric = None,
     positive: options.Positive = None,
     candidates: Annotated[int, typer.Option(help="Networks to evaluate at the end.", min=1, max=10_000)] = 20,
     confidence: options.Confidence = None,
@@ -65,6 +65,7 @@ def search(
     channels: options.DataChannels = None,
     split: options.DataSplit = None,
     labels: options.Labels = None,
+    multi_label: options.MultiLabel = False,
     skip_bad: options.SkipBad = False,
     data_options: options.DataOptionsFile = None,
     fix: options.Fix = None,
@@ -102,7 +103,7 @@ def search(
         "seed": seed,
         "stopping": stopped_by_ctrl_c,
     }
-    how = options.data_options(data_options, channels, split, labels, skip_bad)
+    how = options.data_options(data_options, channels, split, labels, skip_bad, multi_label=multi_label)
     if strategy in METHODS:
         if supernet or accuracy or family or front or explain:
             raise InvalidValue(

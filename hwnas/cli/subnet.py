@@ -49,7 +49,7 @@ def evaluate(
     images: Annotated[int | None, typer.Option(help="Validation images; by default all.", min=1)] = None,
     data_path: options.MovedData = None,
     calibration_images: options.Calibration = 2000,
-    metric: options.Metric = "top1",
+    metric: options.Metric = None,
     positive: options.Positive = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -94,7 +94,7 @@ def finetune(
             help=f"Passes over the training images, instead of the config's steps; {EPOCHS} without one.", min=1
         ),
     ] = None,
-    metric: options.TrainingMetric = "top1",
+    metric: options.TrainingMetric = None,
     positive: options.Positive = None,
     teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",

@@ -19,6 +19,7 @@ Split = Literal["train", "validation", "test"]
 Sampler = Literal["shuffled", "balanced"]
 
 LEAST_RESOLUTION = 8
+PRESENT = 0.5  # least probability of a class that counts as present in an image with several labels
 USUAL = Augmentation()
 
 
@@ -38,13 +39,15 @@ def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 
 
 class Data(ABC):
-    """A dataset for image classification.
+    """A dataset of labelled images.
 
     The public methods check their arguments; a dataset implements `_train_batch` and `_batches`.
 
     Attributes:
         name: argument of `hwnas.data.open_data`.
-        classes: names of the classes; a label is an index into them.
+        task: name of the task (`hwnas.tasks.TASKS`): "classification", where the label of an image is the index of its
+            class, or "multi-label", where it has a probability from 0 to 1 for each class.
+        classes: names of the classes.
         in_channels: channels of an image, 1 or 3.
         resolution: native side of a training image in pixels.
         mean: mean of the pixels by channel, in the value range of `transform`: 0 to 1 unless the data were opened with
@@ -55,6 +58,7 @@ class Data(ABC):
     """
 
     name: str
+    task: str = "classification"
     classes: tuple[str, ...]
     in_channels: int
     resolution: int
@@ -124,7 +128,7 @@ class Data(ABC):
         raise InvalidValue(f'{self.name} has no balanced sampler; write sampler = "shuffled", or set class_weights')
 
     def train_labels(self) -> Tensor:
-        """Classes of all training images, in any order: int64 ``(n,)``.
+        """Labels of all training images, in any order, as `batches` has them.
 
         This reads all images; datasets that know their labels override it.
 
@@ -191,8 +195,8 @@ class Data(ABC):
 
         Returns:
             Normalised images ``(size / parts, in_channels, height, width)``, float32, and labels: int64
-            ``(size / parts,)``; if images are mixed or have shares of several classes, these shares, float32
-            ``(size / parts, classes)``.
+            ``(size / parts,)``; of the task multi-label, or if images are mixed or have shares of several classes,
+            probabilities or shares, float32 ``(size / parts, classes)``.
 
         Raises:
             InvalidValue: a negative step, an empty batch, a batch that cannot be split into such parts (of an even
@@ -228,7 +232,8 @@ class Data(ABC):
             batch_size: images in a batch; the last one may be smaller.
 
         Returns:
-            Batches of normalised images ``(n, in_channels, height, width)``, float32, and labels ``(n,)``, int64.
+            Batches of normalised images ``(n, in_channels, height, width)``, float32, and labels: int64 ``(n,)``, or of
+            the task multi-label float32 ``(n, classes)``.
 
         Raises:
             UnknownName: there is no such split.

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from hwnas.data.base import Split
 from hwnas.data.decode import SUFFIXES
-from hwnas.data.label_files import SPLIT_NAMES
+from hwnas.data.label_files import SEPARATOR, SPLIT_NAMES
 from hwnas.data.layouts import printable
 from hwnas.errors import DataError
 from hwnas.files import Spec
@@ -43,7 +43,7 @@ class DataCheck(Spec):
         bad: images that cannot be read.
         ignored: files that are no image of a split.
         duplicates: files with the same bytes in different splits, each as ``split: path``.
-        notes: classes without images in a split.
+        notes: classes without images in a split, or whose name seems to list several.
     """
 
     images: int
@@ -186,7 +186,12 @@ def _reason(path: str, data: Images) -> str:
 
 def _notes(data: Images) -> Iterator[str]:
     for split in get_args(Split):
-        present = {label for _, label in data.files(split)}
-        for label, name in enumerate(data.classes):
-            if label not in present:
+        for name, count in zip(data.classes, data.class_sizes(split), strict=True):
+            if not count:
                 yield f"the class {name} has no images in {split}"
+    listed = [name for name in data.classes if SEPARATOR in name]
+    if listed and data.options.labels and data.task == "classification":
+        yield (
+            f"{listed[0]} counts as one class; if it lists several labels of an image, set multi_label = true "
+            "(--multi-label)"
+        )

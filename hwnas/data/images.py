@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import JsonValue
 
-from hwnas.data.base import Split, check_split, stable_seed
+from hwnas.data.base import PRESENT, Split, check_split, stable_seed
 from hwnas.data.check import check_images
 from hwnas.data.decode import is_gray
 from hwnas.data.layouts import empty_classes, printable, read_layout
@@ -35,7 +36,7 @@ class Images(Photographs):
 
     `DataOptions` has other layouts: ``<class>/*``, which is split by shares, and a CSV file of labels. Folders below a
     class folder belong to the class. Where that file has shares of several classes, they are the targets of a training;
-    evaluation takes the class with the largest share.
+    evaluation takes the class with the largest share. With `DataOptions.multi_label` the task is multi-label.
 
     A split is shuffled once and then stratified: any run of images has the classes in their shares of the split.
     A training epoch contains every image once. Training images are randomly cropped and flipped; for test images
@@ -87,10 +88,11 @@ class Images(Photographs):
         return data
 
     def _list(self, options: DataOptions, seed: int) -> None:
-        listings, self._shares = read_layout(self.path, options, seed)
+        layout = read_layout(self.path, options, seed)
         self.options = options
-        self.classes = tuple(listings["train"])
-        self._files = {split: ordered(found, stable_seed(split, seed)) for split, found in listings.items()}
+        self.task = "multi-label" if options.multi_label else "classification"
+        self.classes, self._targets = layout.classes, layout.targets
+        self._files = {split: ordered(found, stable_seed(split, seed)) for split, found in layout.files.items()}
 
     @property
     def folder(self) -> str:
@@ -109,11 +111,26 @@ class Images(Photographs):
     def files(self, split: Split) -> Labelled:
         """The images of a split in the order of `batches`: paths below the dataset's folder, and labels.
 
+        Of several labels it is the rarest one, and the number of classes without any.
+
         Raises:
             UnknownName: there is no such split.
         """
         check_split(split)
         return tuple(self._files[split][index] for index in self._stratified(split))
+
+    def class_sizes(self, split: Split) -> list[int]:
+        """Number of images of each class in a split.
+
+        Raises:
+            UnknownName: there is no such split.
+        """
+        check_split(split)
+        if self.task == "classification":
+            found = Counter(label for _, label in self._files[split])
+            return [found[label] for label in range(len(self.classes))]
+        labels = [self._targets[name] for name, _ in self._files[split]]
+        return [sum(values[label] >= PRESENT for values in labels) for label in range(len(self.classes))]
 
     def fingerprint(self) -> str:
         """A hash of the names, classes, order and sizes in bytes of all images; the dataset may be moved.
@@ -123,7 +140,7 @@ class Images(Photographs):
         Raises:
             DataError: an image no longer exists.
         """
-        digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
+        digest = self._digest()
         if appearance := self._appearance(orientation=False):
             digest.update(repr(appearance).encode())
         for split, files in self._files.items():
@@ -137,7 +154,7 @@ class Images(Photographs):
             UnknownName: there is no such split.
             DataError: an image no longer exists.
         """
-        digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
+        digest = self._digest()
         digest.update(repr(self._appearance(orientation=True)).encode())
         self._add_files(digest, split, self.files(split))
         return digest.hexdigest()
@@ -158,10 +175,14 @@ class Images(Photographs):
                 digest.update(repr((split, name, label, *seen)).encode())
         return digest.hexdigest()
 
+    def _digest(self) -> hashlib.blake2b:
+        several = () if self.task == "classification" else (self.task,)
+        return hashlib.blake2b(repr((self.name, self.classes, *several)).encode(), digest_size=16)
+
     def _add_files(self, digest: hashlib.blake2b, split: Split, files: Labelled) -> None:
         digest.update(repr(split).encode())
-        if self._shares:
-            digest.update(repr([self._shares[name] for name, _ in files]).encode())
+        if self._targets:
+            digest.update(repr([self._targets[name] for name, _ in files]).encode())
         for name, label in files:
             try:
                 size = (self.path / name).stat().st_size
@@ -201,4 +222,8 @@ class Images(Photographs):
 
     def _target(self, index: int) -> int | tuple[float, ...]:
         name, label = self._files["train"][index]
-        return self._shares.get(name, label)
+        return self._targets.get(name, label)
+
+    def _truth(self, split: Split, index: int) -> int | tuple[float, ...]:
+        name, label = self._files[split][index]
+        return label if self.task == "classification" else self._targets[name]

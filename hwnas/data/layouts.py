@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import random
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
-from hwnas.data.base import Split, stable_seed
+from hwnas.data.base import PRESENT, Split, stable_seed
 from hwnas.data.decode import SUFFIXES
-from hwnas.data.label_files import SPLIT_NAMES, read_labels
+from hwnas.data.label_files import SPLIT_NAMES, in_order, read_labels
 from hwnas.data.options import DataOptions
-from hwnas.data.photographs import held_out
+from hwnas.data.photographs import HOLD_OUT_MOST, HOLD_OUT_SHARE, held_out, stratified
 from hwnas.errors import DataError, some
 
 Listing = dict[str, list[str]]  # class -> its images, as paths below the dataset's folder
-Shares = dict[str, tuple[float, ...]]  # image -> share of each class
+Targets = dict[str, tuple[float, ...]]  # image -> a value for each class
 LAYOUT = "an image folder has train/<class>/ and val/<class>/ with images in them"
 OTHER_LAYOUTS = (
     "Other layouts: <class>/ folders with --split 70,15,15, or a CSV of file,label with --labels "
@@ -24,8 +26,25 @@ OTHER_LAYOUTS = (
 )
 
 
-def read_layout(path: Path, options: DataOptions, seed: int) -> tuple[dict[Split, Listing], Shares]:
-    """The images of each split and class, and the shares of classes of images that have several.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The images of a dataset.
+
+    Attributes:
+        classes: their names.
+        files: the images of each split and class. Those with several labels are listed under the rarest of their
+            classes, and those without any under the last key, which is empty.
+        targets: image -> its shares of the classes, or of several labels the probabilities; empty if each image has
+            one class.
+    """
+
+    classes: tuple[str, ...]
+    files: dict[Split, Listing]
+    targets: Targets
+
+
+def read_layout(path: Path, options: DataOptions, seed: int) -> Layout:
+    """The images of a dataset.
 
     Args:
         path: the dataset's folder.
@@ -39,22 +58,27 @@ def read_layout(path: Path, options: DataOptions, seed: int) -> tuple[dict[Split
         raise DataError(f"{path} does not exist; {LAYOUT}")
     if not path.is_dir():
         raise DataError(f"{path} is a file, not a folder; {LAYOUT}")
-    skip, shares = set(options.skip), Shares()
+    skip = set(options.skip)
     if options.labels is not None:
-        found, shares = _from_csv(path / options.labels, options, skip)
-    elif options.split is not None:
+        return _from_csv(path / options.labels, options, skip, path, seed)
+    if options.split is not None:
         if present := [name for name in ("train", "val", "validation") if (path / name).is_dir()]:
             raise DataError(f"{path} is already split (it has {' and '.join(present)}); omit split")
         classes = _listing(path, path, skip)
         _check_classes(classes, path)
-        return _split(classes, options, path), shares
+        found = _split(classes, options, path)
     else:
-        found = _from_folders(path, skip)
+        found = _whole(_from_folders(path, skip), path, seed)
+    return Layout(classes=tuple(found["train"]), files=found, targets={})
+
+
+def _whole(found: dict[Split, Listing], path: Path, seed: int) -> dict[Split, Listing]:
+    """The splits with those that are missing: without one of validation and test, training images are held out."""
     if set(found) == {"train", "validation", "test"}:
-        return found, shares
+        return found
     kept, out = held_out(found["train"], path / "train", seed)
     [judge] = set(found) - {"train"}
-    return {"train": kept, "validation": out, "test": found[judge]}, shares
+    return {"train": kept, "validation": out, "test": found[judge]}
 
 
 def empty_classes(path: Path, options: DataOptions) -> list[str]:
@@ -192,35 +216,81 @@ def _split(found: Listing, options: DataOptions, where: Path) -> dict[Split, Lis
     return splits
 
 
-def _from_csv(file: Path, options: DataOptions, skip: Collection[str]) -> tuple[dict[Split, Listing], Shares]:
+def _from_csv(file: Path, options: DataOptions, skip: Collection[str], path: Path, seed: int) -> Layout:
     """The images that a CSV file lists.
 
     Raises:
         DataError: the file cannot be read, or a line is wrong; the message lists all of them.
     """
-    labels = read_labels(file, splits=options.split is None)
+    labels = read_labels(file, splits=options.split is None, multi_label=options.multi_label)
     entries = [entry for entry in labels.entries if printable(entry.file) not in skip]
     if not entries:
         raise DataError(f"{file} lists no images" + (", apart from those that are left out" if labels.entries else ""))
-    classes = labels.classes
-    if classes is None:
-        named = {entry.label for entry in entries}
-        classes = sorted(named, key=int) if all(map(_is_number, named)) else sorted(named)
+    classes = in_order({entry.label for entry in entries}) if labels.classes is None else labels.classes
     if len(classes) < 2:
         raise DataError(f"{file} has only the class {some(classes)}; at least 2 are needed")
+    keys = [*classes, ""] if options.multi_label else classes
     found: dict[Split, Listing] = {}
     for entry in entries:
-        found.setdefault(entry.split, {each: [] for each in classes})[entry.label].append(entry.file)
-    shares = {entry.file: entry.shares for entry in entries if entry.shares}
-    if options.split:
-        return _split(found["train"], options, file), shares
-    if "train" not in found or len(found) == 1:
+        found.setdefault(entry.split, {each: [] for each in keys})[entry.label].append(entry.file)
+    targets = {entry.file: entry.targets for entry in entries if entry.targets}
+    if not options.split and ("train" not in found or len(found) == 1):
         raise DataError(f"{file} has only the split {some(sorted(found))}; it needs train, and val or test or both")
-    if untrained := [label for label, each in found["train"].items() if not each]:
-        largest = " (a class whose share is the largest)" if shares else ""
-        raise DataError(f"{file} has no training images of {some(untrained)}; each class needs some{largest}")
-    return found, shares
+    if options.multi_label:
+        found = _several_split(found, options, file, seed)
+        columns = zip(*(targets[name] for names in found["train"].values() for name in names), strict=True)
+        untrained = [name for name, values in zip(classes, columns, strict=True) if max(values) < PRESENT]
+        needed = f" (a value of at least {PRESENT:g})"
+    else:
+        found = _split(found["train"], options, file) if options.split else found
+        untrained = [label for label, each in found["train"].items() if not each]
+        needed = " (a class whose share is the largest)" if targets else ""
+    if untrained:
+        raise DataError(f"{file} has no training images of {some(untrained)}; each class needs some{needed}")
+    return Layout(classes=tuple(classes), files=_whole(found, path, seed), targets=targets)
 
 
-def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdigit()
+def _several_split(found: dict[Split, Listing], options: DataOptions, file: Path, seed: int) -> dict[Split, Listing]:
+    """The three splits of images with several labels; a rare class may be missing from one, but not in training.
+
+    Raises:
+        DataError: there are too few images.
+    """
+    if set(found) == {"train", "validation", "test"}:
+        return found
+    count = sum(map(len, found["train"].values()))
+    needed = 3 if options.split else 2
+    if count < needed:
+        raise DataError(f"{file} lists {count} training images; to hold out others, there must be at least {needed}")
+    if options.split:
+        test = min(max(1, round(count * options.split[2] / sum(options.split))), count - 2)
+        validation = min(max(1, round(count * options.split[1] / sum(options.split))), count - test - 1)
+        tested, validated, kept = _in_runs(found["train"], [test, validation], "split", options.split_seed)
+        return {"train": kept, "validation": validated, "test": tested}
+    size = max(1, int(min(HOLD_OUT_SHARE, HOLD_OUT_MOST / count) * count))
+    out, kept = _in_runs(found["train"], [size], "hold out", seed)
+    [judge] = set(found) - {"train"}
+    return {"train": kept, "validation": out, "test": found[judge]}
+
+
+def _in_runs(found: Listing, sizes: Sequence[int], *seed: object) -> list[Listing]:
+    """The images in consecutive runs of a stratified order: of these sizes, and the rest.
+
+    Every run has its share of the images of each key, up to one image. The only image of a key is in the middle of the
+    order, so in training for usual sizes.
+    """
+    shuffled = {
+        key: random.Random(stable_seed(*seed, key)).sample(images, len(images)) for key, images in found.items()
+    }
+    keyed = [(key, image) for key, images in shuffled.items() for image in images]
+    places = {key: place for place, key in enumerate(found)}
+    order = stratified([places[key] for key, _ in keyed])
+    runs, start = list[Listing](), 0
+    for end in (*accumulate(sizes), len(order)):
+        run: Listing = {key: [] for key in found}
+        for index in order[start:end]:
+            key, image = keyed[index]
+            run[key].append(image)
+        runs.append(run)
+        start = end
+    return runs

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator, model_validator
 
 from hwnas.errors import CheckpointError, InvalidValue
 from hwnas.files import Spec
@@ -137,6 +137,8 @@ class DataOptions(Spec):
         channels: 1 for gray, 3 for colour; None for gray if all training images store gray pixels.
         labels: CSV file with the columns ``file``, ``label`` and optionally ``split``, or with one column of shares
             per class in place of ``label`` (`hwnas.data.label_files`); a relative path starts at the dataset's folder.
+        multi_label: whether the classes of an image are independent of each other: `labels` contains several names
+            separated by semicolons, or the probability of each class in its column.
         split: shares of the train, validation and test split, of data that are not split into folders.
         split_seed: determines that split.
         skip_bad: whether images that cannot be read are left out; all are decoded once to find them.
@@ -146,11 +148,20 @@ class DataOptions(Spec):
 
     channels: Literal[1, 3] | None = None
     labels: str | None = None
+    # Excluded by default: hashes of older versions lack it.
+    multi_label: bool = Field(default=False, exclude_if=lambda several: not several)
     split: Annotated[tuple[float, float, float], Field(strict=False)] | None = None
     split_seed: int = Field(default=0, ge=0, le=2**32 - 1)
     skip_bad: bool = False
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ()
     transform: Transform = Transform()
+
+    @field_validator("multi_label")
+    @classmethod
+    def _listed(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("labels") is None:
+            raise ValueError("several labels per image need labels, a CSV file that lists them")
+        return value
 
     @field_validator("split")
     @classmethod

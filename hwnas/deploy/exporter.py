@@ -74,7 +74,8 @@ def export(
         folder: for the bundle.
         budget_ms: latency budget of the search.
         include: steps of an image's way that are part of the program: ``normalize``, which then takes uint8 images
-            ``(batch, height, width, channels)``, and ``softmax``. Parity is checked without and with them.
+            ``(batch, height, width, channels)``, and ``softmax``, or ``sigmoid`` for several labels per image. Parity
+            is checked without and with them.
         progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Raises:
@@ -88,7 +89,7 @@ def export(
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
     size = space.image_size(arch)
     transform = data.transform(size)
-    steps = included(transform, include, target.recipe)
+    steps = included(transform, include, target.recipe, data.task)
     network = evaluator.subnet(arch, progress=progress)
     progress(f"lowering for {target.recipe.name}", 0, 1)
     program = lower_subnet(network, evaluator, arch, target.recipe, progress=progress)
@@ -104,7 +105,8 @@ def export(
     if steps:
         program, network = steps.into(program, target.recipe), steps.around(network)
         batches = steps.batches(data.batches("test", size))
-        parity = check(network, program, batches=batches, progress=progress)
+        activated = steps.activation is not None
+        parity = check(network, program, batches=batches, probabilities=activated, progress=progress)
         sample = steps.batches(sample)
     image, _ = next(iter(sample))
     x = np.ascontiguousarray(image.numpy())
@@ -124,6 +126,7 @@ def export(
             data_folder=data.folder,
             data_fingerprint=data.fingerprint(),
             classes=list(data.classes),
+            task=data.task,
             include=list(steps.steps) if steps else [],
             input=Input(
                 name="input",
@@ -134,7 +137,7 @@ def export(
             output=Output(
                 name="output",
                 shape=[target.recipe.batch, space.classes],
-                meaning=f"{'probabilities' if 'softmax' in include else 'logits'}, one per class",
+                meaning=f"{'probabilities' if steps and steps.activation else 'logits'}, one per class",
             ),
             example=Example(max_abs_error=tolerance(target.recipe.precision, float(np.abs(y).max()))),
             predicted_ms=predicted_ms,
@@ -174,18 +177,27 @@ def _references(
     return found
 
 
-def included(transform: Mapping[str, object], include: Sequence[str], recipe: Recipe) -> Included | None:
+def included(
+    transform: Mapping[str, object], include: Sequence[str], recipe: Recipe, task: str = "classification"
+) -> Included | None:
     """The steps to include in a program, from their names; None without one.
 
     Raises:
-        InvalidValue: a step is unknown, or the recipe's runtime does not take uint8 images.
+        InvalidValue: a step is unknown, is the activation of another task, or the recipe's runtime does not take uint8
+            images.
         RuntimeUnavailable: the runtime cannot run on this host.
     """
     if not include:
         return None
     from hwnas.lowering.included import Included
+    from hwnas.tasks import task_of
 
-    steps = Included.of(transform, include)
+    steps, of = Included.of(transform, include), task_of(task)
+    if steps.activation and steps.activation != of.activation:
+        raise InvalidValue(
+            f"{steps.activation} cannot be included in a network for {of.images}, whose probabilities are those of the "
+            f"{of.activation}; include {of.activation} instead"
+        )
     if steps.normalizes and not session_class(recipe).takes_uint8:
         raise InvalidValue(
             f"{recipe.name} cannot include normalize: sessions of {recipe.runtime} take float32 images only. Leave "

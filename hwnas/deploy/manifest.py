@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from hwnas.accuracy.figures import ClassificationFigures, Difference
 from hwnas.files import Spec
 from hwnas.files.untrusted import file_name_mistake
 from hwnas.spaces import Domain
 from hwnas.targets import Recipe
+from hwnas.tasks.figures import ClassificationFigures, Difference
 
 MANIFEST, README = "manifest.json", "README.md"
 INPUT: Literal["example-input.npy"] = "example-input.npy"
@@ -51,7 +51,8 @@ class ParityReport(Spec):
         images: number of compared images.
         max_abs_error: largest difference of two logits.
         min_cosine: smallest cosine similarity of an image's logits.
-        top1_agreement: share of images with equal top-1 classes.
+        top1_agreement: share of images with equal top-1 classes; for several labels per image, share of the labels that
+            are equal.
         metric: what the two accuracies are of, usually top1.
         torch_accuracy: of the torch network on these images, as a fraction.
         deployed_accuracy: of the program in its runtime, as a fraction.
@@ -138,7 +139,9 @@ class BundleManifest(Spec):
         data_fingerprint: hash of its images' names, classes and sizes, or of what else determines it; None in older
             bundles.
         classes: names of the classes, in the order of the outputs.
-        include: steps of an image's way that are in the program: its normalisation, and softmax.
+        task: "classification": an image has one class; "multi-label": each class is present in it or not, independently
+            of the others.
+        include: steps of an image's way that are in the program: its normalisation, and softmax or sigmoid.
         input: name, shape and type of the input, and the preprocessing steps of an image, in order.
         output: name, shape and meaning of the output.
         example: a recorded run.
@@ -171,7 +174,8 @@ class BundleManifest(Spec):
     data_folder: str | None = Field(default=None, exclude_if=lambda folder: folder is None)
     data_fingerprint: str | None = Field(default=None, exclude_if=lambda fingerprint: fingerprint is None)
     classes: list[str]
-    include: list[Literal["normalize", "softmax"]] = Field(default=[], exclude_if=lambda steps: not steps)
+    task: str = Field(default="classification", exclude_if=lambda task: task == "classification")
+    include: list[Literal["normalize", "softmax", "sigmoid"]] = Field(default=[], exclude_if=lambda steps: not steps)
     input: Input
     output: Output
     example: Example

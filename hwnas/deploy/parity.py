@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwnas.accuracy import Evaluator, difference_of, figures_of
+from hwnas.accuracy import Evaluator
 from hwnas.accuracy.evaluate import logits
-from hwnas.accuracy.metrics import TOP1, Metric, top1
 from hwnas.deploy.manifest import ParityReport
 from hwnas.errors import (
     BundleError,
@@ -30,6 +29,8 @@ from hwnas.runtimes import open_session, session_class
 from hwnas.runtimes.base import Array, Session
 from hwnas.spaces import Arch
 from hwnas.targets import Recipe, saturates_here
+from hwnas.tasks.base import Metric
+from hwnas.tasks.metrics import TOP1, difference_of, figures_of
 
 
 def compare(
@@ -41,6 +42,7 @@ def compare(
     images: int | None = None,
     metric: Metric = TOP1,
     classes: Sequence[str] | None = None,
+    probabilities: bool = False,
     progress: Progress = silent,
 ) -> tuple[ParityReport, str | None]:
     """Compare a network with its lowered program on images.
@@ -49,10 +51,11 @@ def compare(
         network: the torch network before BN was folded, in evaluation mode.
         program: the program from `Form.lower`, or its file.
         recipe: defines the runtime and the limits.
-        batches: images ``(n, channels, height, width)`` and labels ``(n,)``; one batch is in memory at a time.
+        batches: images ``(n, channels, height, width)`` and labels; one batch is in memory at a time.
         images: total number of images, for `progress`.
-        metric: what is reported of both networks.
+        metric: what is reported of both networks; its task decides when two answers agree.
         classes: names of the classes; with them, the report has figures of each class.
+        probabilities: whether network and program include the activation of the metric's task.
         progress: callback, invoked after every batch.
 
     Returns:
@@ -75,11 +78,13 @@ def compare(
             f"on some of {len(labels)} images the outputs of the torch network or of the lowered one are NaN or "
             "infinite: train the network again"
         )
+    if probabilities:
+        got, expected = metric.task.of_probabilities(got), metric.task.of_probabilities(expected)
     report = ParityReport(
         images=len(labels),
         max_abs_error=float((got - expected).abs().max()),
         min_cosine=float(torch.cosine_similarity(got.double(), expected.double(), dim=1).min()),
-        top1_agreement=top1(got, expected.argmax(dim=1)),
+        top1_agreement=metric.task.agreement(got, expected),
         metric=metric.name,
         torch_accuracy=metric(expected, labels),
         deployed_accuracy=metric(got, labels),
@@ -120,6 +125,7 @@ def check_parity(
     images: int | None = None,
     metric: Metric = TOP1,
     classes: Sequence[str] | None = None,
+    probabilities: bool = False,
     progress: Progress = silent,
 ) -> ParityReport:
     """As `compare`, for a program that must be within the limits.
@@ -129,7 +135,15 @@ def check_parity(
             finite.
     """
     report, why = compare(
-        network, program, recipe, batches, images=images, metric=metric, classes=classes, progress=progress
+        network,
+        program,
+        recipe,
+        batches,
+        images=images,
+        metric=metric,
+        classes=classes,
+        probabilities=probabilities,
+        progress=progress,
     )
     if why:
         raise ParityError(why)

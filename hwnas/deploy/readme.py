@@ -31,7 +31,6 @@ _RUN = """\
 y = run(x.repeat(BATCH, axis=0))
 with open("manifest.json", encoding="utf-8") as file:
     classes = json.load(file)["classes"]
-print("class", classes[y[0].argmax()])
 """
 _COMPARE = 'print("largest difference", abs(y[:1] - np.load("example-output.npy")).max())\n'
 
@@ -42,8 +41,11 @@ def lines(manifest: BundleManifest) -> str:
     The middle is the script in the runtime's record (`RuntimeFacts.script`), with the values of this bundle in its
     first line of constants, which may contain: PROGRAM, the program's file; INPUT, the name of its input; BATCH,
     PRECISION and OPTIONS of the recipe. If the script defines ``run(x)``, from the input of a run to its output, it
-    also needs BATCH, and the lines around it take a photograph or the recorded example; else it stands alone.
+    also needs BATCH, and the lines around it take a photograph or the recorded example and print the answer of the
+    task; else it stands alone.
     """
+    from hwnas.tasks import task_of
+
     recipe = manifest.recipe
     assert recipe.facts.script is not None  # runtimes without a session have no bundles
     text = resource(recipe.facts.script).read_text(encoding="utf-8")
@@ -61,11 +63,13 @@ def lines(manifest: BundleManifest) -> str:
     script = _CONSTANTS.sub(filled, text, count=1)
     if not _defines_run(text):
         return script
+    task = task_of(manifest.task)
+    run = _RUN + task.lines(activated=task.activation in manifest.include)
     prepared = photograph_lines(manifest.input.transform)
     if prepared is None:
-        return f"{_IMPORTS}{script}\n\n{_EXAMPLE}{_RUN}{_COMPARE}"
+        return f"{_IMPORTS}{script}\n\n{_EXAMPLE}{run}{_COMPARE}"
     pillow = "from PIL import Image" + (", ImageOps" if "ImageOps" in prepared else "")
-    return f"{_IMPORTS}{pillow}\n{script}\n\n{prepared}\n\n{_PHOTOGRAPH}{_RUN}if not sys.argv[1:]:\n    {_COMPARE}"
+    return f"{_IMPORTS}{pillow}\n{script}\n\n{prepared}\n\n{_PHOTOGRAPH}{run}if not sys.argv[1:]:\n    {_COMPARE}"
 
 
 def takes_photographs(manifest: BundleManifest) -> bool:
@@ -91,7 +95,7 @@ def _interval(manifest: BundleManifest) -> str:
     """The interval of the accuracy and the baseline, in brackets; empty for a bundle of an older version."""
     if (figures := manifest.parity.figures) is None:
         return ""
-    constant = f"{figures.majority} for every image gives"
+    constant = f"{figures.constant} for every image gives"
     baseline = "" if figures.baseline is None else f"; {constant} {figures.baseline:.2%}"
     return f" ({figures.images} images, 95% confidence interval {figures.interval.words}{baseline})"
 
@@ -109,10 +113,12 @@ def _how(manifest: BundleManifest, packages: str, made_with: str) -> str:
     """The sentence before the lines; `packages` are those to install, without Pillow."""
     if not takes_photographs(manifest):
         return f"With `pip install {packages}` (made with {made_with}), in this folder:"
+    from hwnas.tasks import task_of
+
     return (
         f"With `pip install {packages} pillow` (made with {made_with}), save these lines in this folder as "
-        "`classify.py`. `python classify.py photograph.jpg` prints the class of an image file; without a file, they "
-        "run the recorded example."
+        f"`classify.py`. `python classify.py photograph.jpg` prints {task_of(manifest.task).answer} of an image file; "
+        "without a file, they run the recorded example."
     )
 
 

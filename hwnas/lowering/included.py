@@ -1,4 +1,4 @@
-"""Steps around a network in its program: normalisation of a uint8 image before it, softmax after it."""
+"""Steps around a network in its program: normalisation of a uint8 image before it, softmax or sigmoid after it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from hwnas.lowering import Program
     from hwnas.targets import Recipe
 
-Step: TypeAlias = Literal["normalize", "softmax"]
+Step: TypeAlias = Literal["normalize", "softmax", "sigmoid"]
 STEPS: tuple[Step, ...] = get_args(Step)
+ACTIVATIONS: tuple[Step, ...] = ("softmax", "sigmoid")
 NORMALISATION = ("value_range", "mean", "std")  # of a transform
 
 
@@ -31,7 +32,7 @@ def check_steps(include: Sequence[str]) -> tuple[Step, ...]:
     """
     for name in include:
         if name not in STEPS:
-            raise InvalidValue(f"{name!r} cannot be included in a program; the steps are {' and '.join(STEPS)}")
+            raise InvalidValue(f"{name!r} cannot be included in a program; the steps are {', '.join(STEPS)}")
     return tuple(step for step in STEPS if step in include)
 
 
@@ -68,6 +69,11 @@ class Included:
     def normalizes(self) -> bool:
         """Whether the program takes uint8 images ``(batch, height, width, channels)``."""
         return "normalize" in self.steps
+
+    @property
+    def activation(self) -> Step | None:
+        """The step after the network."""
+        return next((step for step in self.steps if step in ACTIVATIONS), None)
 
     @property
     def scale(self) -> list[float]:
@@ -143,7 +149,9 @@ class _Around(nn.Module):
         if self.how.normalizes:
             x = (x * self.scale + self.shift).permute(0, 3, 1, 2)
         y: Tensor = self.network(x)
-        return y.softmax(1) if "softmax" in self.how.steps else y
+        if self.how.activation == "sigmoid":
+            return y.sigmoid()
+        return y.softmax(1) if self.how.activation == "softmax" else y
 
 
 def _with_steps(model: onnx.ModelProto, how: Included) -> onnx.ModelProto:
@@ -171,9 +179,11 @@ def _with_steps(model: onnx.ModelProto, how: Included) -> onnx.ModelProto:
         batch, *image = (axis.dim_value for axis in given.type.tensor_type.shape.dim)
         shape = [batch, *how.shape(cast("Shape", tuple(image)))]
         given.CopyFrom(helper.make_tensor_value_info(given.name, TensorProto.UINT8, shape))
-    if "softmax" in how.steps:
+    if how.activation:
         names[result.name] = "logits"
-        after = [helper.make_node("Softmax", ["logits"], [result.name], "softmax", axis=1)]
+        after = [helper.make_node(how.activation.capitalize(), ["logits"], [result.name], how.activation)]
+        if how.activation == "softmax":
+            after[0].attribute.append(helper.make_attribute("axis", 1))
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]

@@ -54,6 +54,7 @@ OPERATORS = frozenset(
         "mul.Tensor",
         "permute.default",
         "relu.default",
+        "sigmoid.default",
         "slice.Tensor",
         "softmax.int",
     )

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import hwnas
 from hwnas.affinity import allowed_cores
 from hwnas.errors import MachineError
 from hwnas.files import Journal
@@ -94,7 +93,7 @@ class LocalMachine(PipedMachine):
         loader = [] if driven_settings(recipe) else ["hwnas.machines.child"]
         # -P: a file `onnx.py` in the working folder is not the package.
         command = [sys.executable, "-P", "-m", "hwnas.runner", tempfile.gettempdir(), *loader]
-        above = str(Path(hwnas.__file__).parents[1])
+        above = str(Path(__file__).parents[2])
         paths = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH", "")]))
         runner = Runner.start(command, "this machine", {**os.environ, "PYTHONPATH": paths})
         try:

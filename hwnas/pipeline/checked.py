@@ -65,7 +65,7 @@ def _warn(found: DataCheck) -> None:
         ("bad images are left out", [f"{issue.file}: {issue.reason}" for issue in found.bad]),
         ("files are ignored", [f"{issue.file}: {issue.reason}" for issue in found.ignored]),
         ("files are in several splits: accuracies on them are too high", [" = ".join(g) for g in found.duplicates]),
-        ("classes lack images", found.notes),
+        ("notes on classes", found.notes),
     ):
         if files:
             more = f"\n  and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""

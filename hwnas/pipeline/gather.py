@@ -174,7 +174,8 @@ def _accuracy_facts(parity: ParityReport) -> dict[str, Facts]:
             "metric": figures.metric,
             "deployed": f"{figures.value:.2%}, 95% confidence interval {figures.interval.words}",
             "deployed compared with the torch network": difference.words,
-            f"{figures.majority} for every image": f"{constant} (top-1 accuracy {figures.majority_share:.2%})",
+            f"{figures.constant} for every image": constant
+            + ("" if figures.majority_share is None else f" (top-1 accuracy {figures.majority_share:.2%})"),
         }
     )
     shares = {

@@ -87,20 +87,21 @@ class AccuracyConfig(Spec):
         subnets: number of subnets with inherited weights, spread over cost; all if the space has fewer.
         images: number of validation images, the first ones.
         calibration_images: training images for BN re-calibration.
-        metric: what evaluations measure and the search maximises: top1, balanced, f1, auc, ``recall@precision=0.9``, or
-            ``path/to/file.py:function``.
-        positive: class of the metric, for f1, auc and recall@precision.
+        metric: what evaluations measure and the search maximises: top1, balanced, f1, auc, mAP,
+            ``recall@precision=0.9``, or ``path/to/file.py:function``. None for top1, or mAP for several labels per
+            image.
+        positive: class of the metric, for mAP, f1, auc and recall@precision.
     """
 
     subnets: int = Field(default=300, ge=8, le=1_000_000)
     images: PositiveInt = 2000
     calibration_images: PositiveInt = 2000
-    metric: str = "top1"
+    metric: str | None = None
     positive: str | None = None
 
     @property
     def facts(self) -> dict[str, JsonValue]:
-        """What stages depend on, besides the metric (`hwnas.accuracy.Metric.identity`)."""
+        """What stages depend on, besides the metric (`hwnas.tasks.Metric.identity`)."""
         return self.model_dump(exclude={"metric", "positive"})
 
     def networks(self, space: Space) -> int:
@@ -129,10 +130,10 @@ class ExportConfig(Spec):
 
     Attributes:
         include: steps that become part of the program: ``normalize`` (it then takes uint8 images, height x width x
-            channels) and ``softmax``.
+            channels) and ``softmax``, or ``sigmoid`` for several labels per image.
     """
 
-    include: list[Literal["normalize", "softmax"]] = Field(default=[])
+    include: list[Literal["normalize", "softmax", "sigmoid"]] = Field(default=[])
 
 
 class Job(Spec):
@@ -186,7 +187,9 @@ def read_job(path: Path) -> Job:
         data = data.model_copy(update={"path": str((folder / data.path).absolute())})
     if training.teacher is not None:
         training = training.model_copy(update={"teacher": str((folder / training.teacher).absolute())})
-    accuracy = job.accuracy.model_copy(update={"metric": absolute_name(job.accuracy.metric, folder)})
+    accuracy = job.accuracy
+    if accuracy.metric is not None:
+        accuracy = accuracy.model_copy(update={"metric": absolute_name(accuracy.metric, folder)})
     return job.model_copy(update={"space": space, "data": data, "training": training, "accuracy": accuracy})
 
 

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
-from hwnas.accuracy import check_enough, parse_metric
-from hwnas.accuracy.metrics import TOP1
+from hwnas.accuracy import check_enough
 from hwnas.data import Data, Split
 from hwnas.deploy.exporter import included
 from hwnas.errors import InvalidValue, UnknownName
@@ -28,8 +27,9 @@ from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain, Space, base_of
 from hwnas.supernet import read_facts
 from hwnas.targets import Target, resolve_target
+from hwnas.tasks.metrics import TOP1, parse_metric
+from hwnas.tasks.weights import check_fit
 from hwnas.training.launchers import launcher, started_by_training
-from hwnas.training.losses import check_fit
 from hwnas.workflows.processes import check_devices
 
 
@@ -104,7 +104,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     size = space.image_size(space.largest)
     check_fit(data, weights=how.class_weights, sampler=how.sampler, augmentation=how.augmentation, resolution=size)
     for target in targets.values():  # checks that the runtime takes such programs
-        included(data.transform(size), job.export.include, target.recipe)
+        included(data.transform(size), job.export.include, target.recipe, data.task)
     return [
         _plan(
             Context(
@@ -207,7 +207,7 @@ def _metric(job: Job, data: Data) -> dict[str, str]:
     Raises:
         UnknownName, InvalidValue, PluginError: no such metric or class.
     """
-    metric = parse_metric(job.accuracy.metric, data.classes, job.accuracy.positive)
+    metric = parse_metric(job.accuracy.metric, data.classes, job.accuracy.positive, task=data.task)
     return {} if metric is TOP1 else {"metric": metric.identity}
 
 

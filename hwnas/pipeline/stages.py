@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
-from hwnas.accuracy import Evaluator, difference_of, fit_accuracy
+from hwnas.accuracy import Evaluator, fit_accuracy
 from hwnas.accuracy.model import evaluate_subnets
 from hwnas.data import Data
 from hwnas.deploy.benchmark import bench_among, summarise
@@ -37,6 +37,7 @@ from hwnas.search.solver import Found
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet
 from hwnas.targets import Target
+from hwnas.tasks import difference_of
 from hwnas.timing import Measurement
 from hwnas.timing.protocol import Protocols, usual
 from hwnas.workflows.inputs import evaluator_of, facts_of
@@ -303,7 +304,8 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         network = evaluator.subnet(arch, progress=context.progress)
         context.progress(f"lowering {what}", 0, 1)
         program = lower_subnet(network, evaluator, arch, recipe, progress=context.progress)
-        if steps := included(context.data.transform(space.image_size(arch)), context.job.export.include, recipe):
+        transform = context.data.transform(space.image_size(arch))
+        if steps := included(transform, context.job.export.include, recipe, context.data.task):
             program = steps.into(program, recipe)
         form.write(program, folder / name)
         context.progress(f"testing {what}", 0, 1)

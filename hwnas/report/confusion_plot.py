@@ -6,8 +6,8 @@ import html
 
 import plotly.graph_objects as go
 
-from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.report.plots import COLOURS, Plot, base_figure, percent
+from hwnas.tasks.figures import ClassificationFigures
 
 _ROW = 30  # pixels
 

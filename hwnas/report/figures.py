@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.errors import SpecError
 from hwnas.files import Spec
 from hwnas.latency.manifest import Validation
+from hwnas.tasks.figures import ClassificationFigures, same_answer
 
 FIGURES = "figures.json"
 Facts = dict[str, str]
@@ -141,7 +141,7 @@ class TargetFigures(Spec):
         speed: of the machine during the benchmark, relative to its speed in the profile; None if unknown.
         test_accuracy: of the deployed result.
         torch_accuracy: of the result in torch.
-        top1_agreement: share of the test images with equal top-1 classes.
+        top1_agreement: share of the test images with equal top-1 classes, or of equal labels.
         max_abs_error: largest difference of a logit.
         images: test images.
         size_bytes: of the deployed program.
@@ -183,6 +183,17 @@ class TargetFigures(Spec):
     table: list[TableRow]
     stages: list[StageTime]
     provenance: dict[str, Facts]
+
+    @property
+    def metric(self) -> str:
+        """What the accuracies are of, in words."""
+        found = self.classification
+        return "accuracy" if found is None or found.metric == "top1" else found.metric
+
+    @property
+    def same(self) -> str:
+        """What the agreement with torch counts, in words."""
+        return same_answer(self.classification)
 
     @model_validator(mode="after")
     def _slots_add_up(self) -> TargetFigures:

@@ -95,8 +95,10 @@ def _side_by_side(targets: list[TargetFigures]) -> list[Plot]:
         )
 
     unit, each = size_unit(max(t.size_bytes for t in targets))
+    metric = targets[0].metric
+    missed = f"{'Errors' if metric == 'accuracy' else f'100% minus {metric}'} on the test images"
     return [
         plot("targets-latency", "Measured latency", "ms", [t.measured_ms for t in targets], ".4g"),
-        plot("targets-errors", "Errors on the test images", "%", [100 * (1 - t.test_accuracy) for t in targets], ".2f"),
+        plot("targets-errors", missed, "%", [100 * (1 - t.test_accuracy) for t in targets], ".2f"),
         plot("targets-size", "Size of the program", unit, [t.size_bytes / each for t in targets], ".3g"),
     ]

@@ -66,7 +66,8 @@ def _front(target: TargetFigures, prefix: str) -> Plot:
         *([_points("best random", [best], "baseline", "square", 11, **outline)] if best else []),
         _points("found", [found], "found", "star", 17, **outline),
     ]
-    figure = base_figure(traces, height=460, x="predicted latency (ms)", y="accuracy on validation images (%)")
+    axis = f"{html.escape(target.metric)} on validation images (%)"
+    figure = base_figure(traces, height=460, x="predicted latency (ms)", y=axis)
     figure.add_vline(x=target.limit_ms, line={"color": COLOURS["muted"], "width": 1, "dash": "dot"})
     figure.add_annotation(
         x=target.limit_ms, y=0, yref="paper", text="budget less margin ", xanchor="right", yanchor="bottom",
@@ -88,11 +89,12 @@ def _front(target: TargetFigures, prefix: str) -> Plot:
         for n in networks
     ]
     how = "exact" if search.front_strategy == "exact" else f"found by {search.front_strategy}"
+    of = "of" if target.metric == "accuracy" else f"{target.metric} on"
     return Plot(
         name=f"{prefix}front",
         title="Accuracy and latency",
         summary=(
-            f"Found: {ms(found.predicted_ms)} ms predicted, {_share(found.validation_accuracy)} of the validation "
+            f"Found: {ms(found.predicted_ms)} ms predicted, {_share(found.validation_accuracy)} {of} the validation "
             f"images{gain}. The front ({how}) has {search.front_size:,} networks, from "
             f"{ms(search.front[0].predicted_ms)} to {ms(search.front[-1].predicted_ms)} ms."
         ),

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hwnas.accuracy.figures import AccuracyModelFigures, ClassificationFigures, Difference
+from hwnas.accuracy.figures import AccuracyModelFigures
 from hwnas.deploy.verdict import verdict
 from hwnas.files import write_whole
+from hwnas.tasks.figures import ClassificationFigures, Difference, same_answer
 
 Answer = dict[str, Any]
 
@@ -77,8 +78,9 @@ def _part(answer: Answer) -> str:
         "## Parity",
         "",
         f"On {answer['parity']['images']} test images: largest difference of a logit "
-        f"{answer['parity']['max_abs_error']:.2e}, same class on {answer['parity']['top1_agreement']:.2%}; accuracy "
-        f"{answer['accuracy']['supernet']:.2%} in torch, {answer['accuracy']['deployed']:.2%} deployed.",
+        f"{answer['parity']['max_abs_error']:.2e}, {_same(answer)} on {answer['parity']['top1_agreement']:.2%}; "
+        f"{_metric(answer)} {answer['accuracy']['supernet']:.2%} in torch, {answer['accuracy']['deployed']:.2%} "
+        "deployed.",
         "",
         "## The network",
         "",
@@ -102,6 +104,12 @@ def _part(answer: Answer) -> str:
 def _metric(answer: Answer) -> str:
     metric = (answer.get("figures") or {}).get("metric", "top1")
     return "accuracy" if metric == "top1" else str(metric)
+
+
+def _same(answer: Answer) -> str:
+    """What the agreement of parity counts, in words."""
+    found = answer.get("figures")
+    return same_answer(ClassificationFigures.model_validate(found) if found else None)
 
 
 def _difference(baseline: Mapping[str, Any]) -> str:
@@ -164,7 +172,7 @@ def _lines(answer: Answer, bundle: Path) -> str:
             ),
             f"  largest      {largest['measured_ms']:.4f} ms measured; {largest['accuracy']:.2%}"
             + (f"; found is {_difference(largest)}" if _difference(largest) else ""),
-            f"  parity       largest difference of a logit {answer['parity']['max_abs_error']:.1e}, same class on "
+            f"  parity       largest difference of a logit {answer['parity']['max_abs_error']:.1e}, {_same(answer)} on "
             f"{answer['parity']['top1_agreement']:.2%} of {answer['parity']['images']} images",
             f"  predictions  MAPE {validation['mape']:.2%} on {validation['networks']} fresh networks, "
             f"noise floor {validation['noise_floor']:.2%}, Kendall τ {validation['kendall_tau']:.3f}",

@@ -14,7 +14,7 @@ from hwnas.data.base import Sampler
 from hwnas.errors import InvalidValue
 from hwnas.files import Spec, read_spec
 from hwnas.spaces import Space
-from hwnas.training.losses import LossName
+from hwnas.tasks.losses import LossName
 
 
 class Phase(Spec):
@@ -64,10 +64,11 @@ class TrainConfig(Spec):
         clip_norm: gradients are clipped to this norm.
         label_smoothing: label smoothing for the largest subnet.
         class_weights: weights of the classes in the loss on labels: "balanced", or a number for each class in the order
-            of the dataset's classes. See `hwnas.training.losses.class_weights`.
+            of the dataset's classes. See `hwnas.tasks.class_weights`.
         sampler: "shuffled", each epoch contains every training image once; or "balanced", each class is drawn equally
             often.
-        loss: loss on labels, "cross-entropy" or "focal". Distillation uses the cross entropy.
+        loss: loss on labels, "cross-entropy" or "focal"; of several labels per image, the mean of their binary losses.
+            Distillation uses the cross entropy.
         focal_gamma: exponent of the focal loss.
         random_subnets: random subnets in each update, in addition to the largest and the smallest (the sandwich rule).
         label_share: weight of the labels in the loss of all subnets except the largest; the remaining weight is that of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from hwnas.errors import CheckpointError, HwnasError
 from hwnas.files import Spec, write_whole
@@ -30,6 +30,7 @@ class SupernetFacts(Spec):
         data: name and path of the training dataset, and its `hwnas.data.DataOptions` that differ from the defaults
             (missing in supernets of older versions).
         classes: names of the classes.
+        task: name of the task (`hwnas.data.Data.task`).
         training: description of the training.
         weights_sha256: SHA-256 hash of the weights file.
     """
@@ -37,6 +38,7 @@ class SupernetFacts(Spec):
     domain: Domain
     data: dict[str, JsonValue]
     classes: list[str]
+    task: str = Field(default="classification", exclude_if=lambda task: task == "classification")
     training: dict[str, JsonValue]
     weights_sha256: str
 
@@ -48,6 +50,7 @@ def save_supernet(
     data: Mapping[str, JsonValue],
     classes: tuple[str, ...],
     training: Mapping[str, JsonValue],
+    task: str = "classification",
 ) -> None:
     """Write a supernet's weights and facts into a folder.
 
@@ -59,6 +62,7 @@ def save_supernet(
         domain=Domain.of(supernet.space),
         data=dict(data),
         classes=list(classes),
+        task=task,
         training=dict(training),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import torch
 from pydantic import JsonValue
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hwnas.data import Data
 from hwnas.data.base import check_batch
@@ -34,10 +33,10 @@ from hwnas.supernet.network import Supernet, extract, weights_hash
 from hwnas.supernet.optimizer import sgd
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
+from hwnas.tasks import class_weights, task_of
 from hwnas.training.alone import Alone, precision_of
 from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, checkpoint_subject
 from hwnas.training.loop import Loop, Update
-from hwnas.training.losses import LabelLoss, class_weights
 from hwnas.training.memory import fitting_batch, is_out_of_memory
 from hwnas.training.validation import History, Validated, Validator, due, history_of
 
@@ -149,7 +148,8 @@ class _Run:
         weights = class_weights(config.class_weights, data)
         if weights is not None:
             weights = fabric.to_device(weights)
-        self.label_loss = LabelLoss(name=config.loss, gamma=config.focal_gamma, weights=weights)
+        self.task = task_of(data.task)
+        self.label_loss = self.task.loss(config.loss, config.focal_gamma, weights)
         images = data.split_fingerprint("train")
         saved = checkpoint_subject(folder / CHECKPOINT).get("data") if resume else None
         # Older checkpoints store the fingerprint of all splits. Compute it only for them: it lists all files.
@@ -274,7 +274,7 @@ class _Run:
         told = None
         if self.teacher:
             with torch.no_grad(), self.fabric.autocast():
-                told = at_least_single(self.teacher(images)).softmax(dim=1)
+                told = self.task.probabilities(at_least_single(self.teacher(images)))
         targets: Tensor | None = None
         for kind, arch in self._archs(step):
             with self.fabric.autocast():
@@ -282,7 +282,7 @@ class _Run:
                 loss = self._loss(logits, labels, targets, told)
             self.fabric.backward(loss)
             if targets is None:
-                targets = logits.detach().softmax(dim=1)
+                targets = self.task.probabilities(logits.detach())
             mean = self._mean(loss.detach())
             if not torch.isfinite(mean):
                 values = ", ".join(f"{name}={value}" for name, value in space.describe(arch).items())
@@ -333,11 +333,11 @@ class _Run:
         if targets is None:
             loss = self.label_loss(logits, labels, smoothing=config.label_smoothing)
         else:
-            hard, soft = self.label_loss(logits, labels), functional.cross_entropy(logits, targets)
+            hard, soft = self.label_loss(logits, labels), self.task.distillation(logits, targets)
             loss = config.label_share * hard + (1 - config.label_share) * soft
         if told is None:
             return loss
-        return (1 - config.teacher_share) * loss + config.teacher_share * functional.cross_entropy(logits, told)
+        return (1 - config.teacher_share) * loss + config.teacher_share * self.task.distillation(logits, told)
 
     def _share_gradients(self) -> None:
         """Average the gradients over the processes, in one all-reduce."""

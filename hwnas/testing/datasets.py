@@ -35,7 +35,8 @@ class DatasetSuite:
     @pytest.mark.parametrize("side", SIDES)
     def test_shapes_types_and_labels(self, data: Data, side: int) -> None:
         images, targets = data.train_batch(0, _COUNT, side, seed=0)
-        if targets.dim() == 2:  # shares of several classes
+        several = data.task == "multi-label"
+        if targets.dim() == 2 and not several:  # shares of several classes
             assert (targets.dtype, targets.shape[1]) == (torch.float32, len(data.classes))
             assert (targets >= 0).all()
             assert torch.allclose(targets.sum(dim=1), torch.ones(len(targets)))
@@ -46,9 +47,13 @@ class DatasetSuite:
             assert x.shape == (len(y), data.in_channels, side, side)
             assert 1 <= len(y) <= _COUNT
             assert x.dtype == torch.float32
-            assert y.dtype == torch.int64
             assert x.isfinite().all()
-            assert ((y >= 0) & (y < len(data.classes))).all()
+            if several:
+                assert (y.dtype, y.shape[1]) == (torch.float32, len(data.classes))
+                assert ((y >= 0) & (y <= 1)).all()
+            else:
+                assert y.dtype == torch.int64
+                assert ((y >= 0) & (y < len(data.classes))).all()
 
     def test_rectangles_have_their_shape_or_are_refused(self, data: Data) -> None:
         if not data.rectangles:

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from hwnas.accuracy.figures import AccuracyModelFigures, ClassificationFigures
+from hwnas.accuracy.figures import AccuracyModelFigures
 from hwnas.data.check import DataCheck
 from hwnas.files import Spec
 from hwnas.latency.manifest import Validation
 from hwnas.search.next_steps import NextStep
+from hwnas.tasks.figures import ClassificationFigures
 
 VERSION: Literal[1] = 1
 

@@ -36,7 +36,7 @@ def export(
     budget_ms: float | None = None,
     data_path: Place | None = None,
     tables: Place | None = None,
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     include: Sequence[str] = (),
     progress: Progress = silent,
@@ -55,7 +55,7 @@ def export(
         budget_ms: latency budget of the search in milliseconds; that of the arch's file if None.
         tables: folder of latency tables; the catalog's if None.
         metric: what the parity check measures, and a recipe's bound on the accuracy loss is of
-            (`hwnas.accuracy.parse_metric`).
+            (`hwnas.tasks.parse_metric`).
         positive: class of the metric.
         include: steps that become part of the program: ``normalize`` (it then takes uint8 images
             ``(batch, height, width, channels)``) and ``softmax``.
@@ -101,7 +101,7 @@ def sweep(
     recipes: Sequence[str] = (),
     max_drop: float = 0.005,
     images: int | None = 2000,
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     tables: Place | None = None,
     data_path: Place | None = None,
@@ -120,7 +120,7 @@ def sweep(
         recipes: names of recipes; empty for all of the device.
         max_drop: largest accepted accuracy loss relative to torch, as a fraction.
         images: validation images; all if None.
-        metric: what the accuracy loss is of (`hwnas.accuracy.parse_metric`).
+        metric: what the accuracy loss is of (`hwnas.tasks.parse_metric`).
         positive: class of the metric.
         data_path: folder where the supernet's images are now, if they were moved.
         tables: folder of latency tables, for predictions; the catalog's if None.

@@ -186,6 +186,11 @@ def reopen_data(facts: SupernetFacts) -> Data:
             f"the supernet was trained on the classes {some(facts.classes)}, but {path or data.name} now has "
             f"{some(data.classes)}: restore the data, name another folder with --data-path, or train again"
         )
+    if data.task != facts.task:
+        raise DataError(
+            f"the supernet was trained on data of the task {facts.task}, but {path or data.name} is now of the task "
+            f"{data.task}: restore the data, name another folder with --data-path, or train again"
+        )
     return data
 
 
@@ -196,7 +201,7 @@ def evaluator_of(
     calibration_images: int = 2000,
     seed: int = 1,
     data: Data | None = None,
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     data_path: Place | None = None,
 ) -> tuple[Evaluator, SupernetFacts]:
@@ -208,7 +213,7 @@ def evaluator_of(
         calibration_images: training images for BN re-calibration.
         seed: of their choice.
         data: its dataset; opened again if None.
-        metric: what is evaluated (`hwnas.accuracy.parse_metric`).
+        metric: what is evaluated (`hwnas.tasks.parse_metric`); by default top1, or mAP for several labels.
         positive: class of the metric.
         data_path: folder where the dataset is now, if it was moved.
 
@@ -216,13 +221,13 @@ def evaluator_of(
         SpecError, DataError: the folder is not a supernet; the classes of the data have changed.
         UnknownName, InvalidValue: no such metric or class.
     """
-    from hwnas.accuracy import Evaluator, parse_metric
+    from hwnas.accuracy import Evaluator
     from hwnas.data.augment import calibration_augmentation
     from hwnas.supernet import load_supernet
+    from hwnas.tasks import parse_metric
 
     network, facts = load_supernet(Path(supernet))
     facts = moved(facts, data_path)
-    wanted = parse_metric(metric, facts.classes, positive)
     opened = data or reopen_data(facts)
     evaluator = Evaluator(
         network,
@@ -230,7 +235,7 @@ def evaluator_of(
         images=images,
         calibration_images=calibration_images,
         seed=seed,
-        metric=wanted,
+        metric=parse_metric(metric, facts.classes, positive, task=opened.task),
         augmentation=calibration_augmentation(trained_augmentation(facts)),
     )
     return evaluator, facts

@@ -90,9 +90,10 @@ def recipe_answer(
     left_out: Mapping[str, str],
     model: AccuracyModel,
     *,
+    metric: str,
     stopped: bool,
 ) -> NetworkAnswer:
-    """The answer about the best recipe's network, with all recipes."""
+    """The answer about the best recipe's network, with all recipes; `metric` is the name of what was evaluated."""
     first = choices[0]
     recipes = [
         RecipeFigures(
@@ -108,6 +109,7 @@ def recipe_answer(
         problems[first.target.name],
         first.chosen,
         model,
+        metric=metric,
         row=first.best,
         recipes=recipes,
         recipes_left_out=dict(left_out),

@@ -33,7 +33,7 @@ def search(
     subnets: int = 300,
     images: int | None = 2000,
     calibration_images: int = 2000,
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     candidates: int = 20,
     confidence: float | None = 0.95,
@@ -60,8 +60,8 @@ def search(
         data_path: folder where the supernet's images are now, if they were moved.
         images: number of validation images per evaluation; all if None.
         calibration_images: training images for BN re-calibration.
-        metric: what evaluations measure and the search maximises: top1, balanced, f1, auc, ``recall@precision=0.9``, or
-            ``path/to/file.py:function`` (`hwnas.accuracy.parse_metric`).
+        metric: what evaluations measure and the search maximises (`hwnas.tasks.parse_metric`); by default top1, or mAP
+            for several labels per image.
         positive: class of the metric.
         candidates: number of networks to evaluate at the end.
         confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
@@ -128,7 +128,10 @@ def search(
             if wanted.choice:
                 choices, left_out = choose_recipe(problems, wanted.targets, evaluator, journal, stop=stop, **how)
                 out_of = wanted.skipped | left_out
-                answers.append(made.recipe_answer(problems, choices, out_of, model, stopped=stop()))
+                answer = made.recipe_answer(
+                    problems, choices, out_of, model, metric=evaluator.metric.name, stopped=stop()
+                )
+                answers.append(answer)
             else:
                 for constraints in wanted.constraints.values():
                     answers.append(

@@ -40,7 +40,7 @@ def study(
     storage: str | None = None,
     name: str = "study",
     images: int | None = 2000,
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     confidence: float | None = 0.95,
     accelerator: str = "auto",
@@ -72,7 +72,7 @@ def study(
             `out` if None.
         name: name of the study in its storage.
         images: number of validation images per evaluation; all if None.
-        metric: what evaluations measure and the study maximises (`hwnas.accuracy.parse_metric`).
+        metric: what evaluations measure and the study maximises (`hwnas.tasks.parse_metric`).
         positive: class of the metric.
         confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
         accelerator: auto, cpu or cuda.
@@ -90,9 +90,9 @@ def study(
         KeyboardInterrupt: the study was interrupted before that.
         OutputError: a file cannot be written.
     """
-    from hwnas.accuracy import parse_metric
     from hwnas.search.study.from_scratch import FromScratch
     from hwnas.search.study.study import search_study
+    from hwnas.tasks import parse_metric
     from hwnas.workflows.constraints import asked, check_one_recipe
     from hwnas.workflows.processes import launched
     from hwnas.workflows.training import config_of
@@ -122,7 +122,7 @@ def study(
             fabric=launched(accelerator, 1, precision, alone=True),
             folder=out,
             study=name,
-            metric=parse_metric(metric, pictures.classes, positive),
+            metric=parse_metric(metric, pictures.classes, positive, task=pictures.task),
             progress=progress,
             stop=stop,
         )

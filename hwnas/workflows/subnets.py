@@ -55,6 +55,7 @@ def extract_subnet(
         Path(out),
         data=facts.data,
         classes=tuple(facts.classes),
+        task=facts.task,
         training={"extracted_from": facts.weights_sha256, "calibration_images": evaluator.calibration_images},
     )
     params = int(space.params(space.encode([chosen]))[0])
@@ -69,7 +70,7 @@ def evaluate_subnets(
     random: int = 0,
     images: int | None = None,
     calibration_images: int = 2000,
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     seed: int = 0,
     progress: Progress = silent,

@@ -44,7 +44,7 @@ def train(
     training: Place | TrainConfig | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     teacher: Place | None = None,
     accelerator: str = "auto",
@@ -67,7 +67,7 @@ def train(
         training: training config, or its TOML file.
         steps: total updates, instead of the config's.
         batch_size: images per update, instead of the config's.
-        metric: what validations measure (`hwnas.accuracy.parse_metric`).
+        metric: what validations measure (`hwnas.tasks.parse_metric`); by default top1, or mAP for several labels.
         positive: class of the metric.
         teacher: folder of a trained supernet whose largest network is an additional teacher.
         accelerator: auto, cpu or cuda.
@@ -109,7 +109,9 @@ def train(
             resume=resume,
             progress=progress,
         )
-    return TrainAnswer(space=chosen.name, data=images.name, supernet=str(out), **_outcome(config, history, metric))
+    return TrainAnswer(
+        space=chosen.name, data=images.name, supernet=str(out), **_outcome(config, history, images, metric)
+    )
 
 
 def finetune(
@@ -119,7 +121,7 @@ def finetune(
     data_path: Place | None = None,
     training: Place | TrainConfig | None = None,
     epochs: int | None = None,
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     teacher: Place | None = None,
     accelerator: str = "auto",
@@ -183,16 +185,18 @@ def finetune(
             started_from=facts,
             progress=progress,
         )
-    return FinetuneAnswer(subnet=str(out), **_outcome(config, history, metric))
+    return FinetuneAnswer(subnet=str(out), **_outcome(config, history, data, metric))
 
 
-def _outcome(config: TrainConfig, history: History, metric: str) -> dict[str, Any]:
+def _outcome(config: TrainConfig, history: History, data: Data, metric: str | None) -> dict[str, Any]:
     """Fields of an answer: updates, the validation of the kept weights, and why the training ended earlier."""
+    from hwnas.tasks import task_of
+
     last = history.found[-1:]
     kept = history.best if config.patience else (last[0] if last else None)
     return {
         "steps": last[0].step if history.stopped else config.steps,
-        "metric": metric,
+        "metric": metric or task_of(data.task).metric,
         "validation": kept._asdict() if kept else None,
         "stopped": history.stopped,
     }
@@ -223,7 +227,7 @@ def train_into(
     *,
     seed: int,
     data_facts: Mapping[str, JsonValue],
-    metric: str = "top1",
+    metric: str | None = None,
     positive: str | None = None,
     teacher: Path | None = None,
     resume: bool = True,
@@ -240,7 +244,7 @@ def train_into(
         fabric: processes, devices and precision, launched.
         seed: of everything that is drawn.
         data_facts: name and path of the data, to open it again.
-        metric: what validations measure (`hwnas.accuracy.parse_metric`).
+        metric: what validations measure (`hwnas.tasks.parse_metric`).
         positive: class of the metric.
         teacher: folder of a trained supernet whose largest network is an additional teacher.
         resume: resume from a checkpoint in the folder.
@@ -255,10 +259,11 @@ def train_into(
         OutputError: the folder cannot be written.
         SystemExit: in every process but the first, when the training is finished.
     """
-    from hwnas.accuracy import Validation, parse_metric
+    from hwnas.accuracy import Validation
     from hwnas.data.augment import calibration_augmentation
     from hwnas.supernet import save_supernet
     from hwnas.supernet import train as train_supernet
+    from hwnas.tasks import parse_metric
     from hwnas.training.alone import precision_of
 
     facts: dict[str, JsonValue] = {
@@ -274,7 +279,7 @@ def train_into(
     validation = Validation(
         data=data,
         images=config.validation_images,
-        metric=parse_metric(metric, data.classes, positive),
+        metric=parse_metric(metric, data.classes, positive, task=data.task),
         augmentation=calibration_augmentation(config.augmentation),
     )
     network = None
@@ -298,7 +303,7 @@ def train_into(
     if fabric.is_global_zero:
         if overfit := history.overfit(min(config.validation_images, data.size("validation"))):
             log.warning("%s", overfit)
-        save_supernet(supernet.cpu(), folder, data=data_facts, classes=data.classes, training=facts)
+        save_supernet(supernet.cpu(), folder, data=data_facts, classes=data.classes, training=facts, task=data.task)
     fabric.barrier()
     if not fabric.is_global_zero:
         raise SystemExit(0)  # only the first process continues after the training
@@ -339,6 +344,8 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
             f"the teacher {folder} was trained on images with the aspect {theirs.aspect} (width:height); this training "
             f"loads them with {space.aspect}: choose a matching teacher"
         )
+    if facts.task != data.task:
+        raise InvalidValue(f"the teacher {folder} was trained for {facts.task}, but {data.name} is for {data.task}")
     sides = theirs.variable("resolution").values
     if side not in sides:
         raise InvalidValue(

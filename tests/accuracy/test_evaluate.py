@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from hwnas.accuracy import Evaluator, logits, recalibrate
-from hwnas.accuracy.metrics import top1
 from hwnas.data import Data
 from hwnas.files import Journal
 from hwnas.spaces import Space
 from hwnas.supernet import Supernet, extract
+from hwnas.tasks.classification import top1
 
 
 def first_norm_inputs(network: nn.Module, batches: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -138,7 +138,7 @@ def test_steps_that_are_part_of_the_program(hwnas_cli, words, net, refused, tmp_
     assert hwnas_cli("verify", tmp_path / "bundle").code == 0
     assert json.loads(hwnas_cli("bench", tmp_path / "bundle", "--json").out)["measured_ms"] > 0
     said = refused(*export, "--include", "resize", "--out", tmp_path / "other")
-    assert "'resize' cannot be included in a program; the steps are normalize and softmax" in said
+    assert "'resize' cannot be included in a program; the steps are normalize, softmax, sigmoid" in said
 
 
 def test_a_bundle_without_a_table_says_that_it_has_no_prediction(hwnas_cli, words, net, tmp_path, caplog):

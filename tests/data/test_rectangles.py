@@ -16,7 +16,7 @@ from hwnas.data.augment import crop_box, photograph, preset
 from hwnas.data.geometry import covering
 from hwnas.deploy.preprocessing import photograph_lines, step_words
 from hwnas.errors import DataError, InvalidValue
-from hwnas.training.losses import check_fit
+from hwnas.tasks.weights import check_fit
 
 SIZES = [(160, 40), (40, 160), (61, 47), (120, 60), (50, 50), (1000, 12)]  # width and height
 

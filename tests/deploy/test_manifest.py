@@ -21,9 +21,10 @@ def test_the_shipped_schema_is_that_of_the_model() -> None:
 def test_a_manifest_has_what_its_schema_asks_for(bundle: Bundle) -> None:
     said = json.loads((bundle.folder / "manifest.json").read_bytes())
     schema = json.loads(SCHEMA_FILE.read_text())
-    # Left out of a bundle that was not timed, includes no other steps, and is of made-up data.
+    # Left out of a bundle that was not timed, includes no other steps, and is of made-up data of one class per image.
     said |= {"measured_cores": "1", "include": [], "measured_p95_ms": 2.0, "measured_p99_ms": 3.0}
     said |= {"measured_images_per_s": 900.0, "data_folder": "cells", "data_fingerprint": "0" * 32, "references": {}}
+    said |= {"task": "multi-label"}
     assert set(said) == set(schema["properties"]) == {f.alias or n for n, f in BundleManifest.model_fields.items()}
     assert set(schema["required"]) <= set(said)
     assert schema["properties"]["schema"]["const"] == said["schema"] == 2

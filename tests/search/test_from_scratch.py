@@ -12,14 +12,14 @@ import torch
 from lightning_fabric import Fabric
 
 from hwnas.accuracy import Evaluator
-from hwnas.accuracy.classification import figures_of
-from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.data import ClutteredDigits
 from hwnas.errors import InvalidValue, SearchStopped
 from hwnas.search.study import from_scratch
 from hwnas.search.study.from_scratch import FromScratch
 from hwnas.spaces import Space
 from hwnas.supernet import Phase, Supernet, TrainConfig, load_supernet, save_supernet, train
+from hwnas.tasks.figures import ClassificationFigures
+from hwnas.tasks.metrics import figures_of
 
 CONFIG = TrainConfig(
     phases=[Phase(name="all", steps=5, learning_rate=0.05)], batch_size=16, ema_decay=0.9, checkpoint_every=2

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hwnas.data import Data
 from hwnas.errors import InvalidValue, TrainingDiverged, UnknownName
@@ -25,6 +24,7 @@ from hwnas.search.differentiable.sampling import fair_paths
 from hwnas.search.differentiable.skips import skip_limits
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Domain
+from hwnas.tasks import task_of
 from hwnas.training.alone import Alone
 from hwnas.training.checkpoint import Checkpoint
 from hwnas.training.loop import Loop, Update
@@ -172,6 +172,7 @@ class Trained:
     ) -> None:
         self.wanted, self.data, self.method, self.config = wanted, data, method, config
         self.seed, self.device = seed, device
+        self.loss = task_of(data.task).loss()
         self.net = MixedNet(
             wanted.space, partial=method.partial, edge_normalisation=method.edge_normalisation, seed=seed
         ).to(device)
@@ -297,7 +298,7 @@ class Trained:
         return float(torch.stack(losses).mean())
 
     def _task(self, paths: Paths, images: Tensor, labels: Tensor) -> Tensor:
-        return functional.cross_entropy(self.net(images, paths), labels)
+        return self.loss(self.net(images, paths), labels)
 
     def _latency(self) -> Tensor:
         expected: Tensor = self.latency(self.net.probabilities())

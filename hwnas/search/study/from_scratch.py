@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from hwnas.accuracy import Evaluator
-from hwnas.accuracy.classification import figures_of
-from hwnas.accuracy.figures import ClassificationFigures
-from hwnas.accuracy.metrics import TOP1, Metric
 from hwnas.data import Data
 from hwnas.data.augment import calibration_augmentation
 from hwnas.errors import InvalidValue, SearchStopped
@@ -22,6 +19,9 @@ from hwnas.progress import Progress, never, silent
 from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet, SupernetFacts, TrainConfig, read_facts, save_supernet, train
 from hwnas.supernet.store import FACTS
+from hwnas.tasks.base import Metric
+from hwnas.tasks.figures import ClassificationFigures
+from hwnas.tasks.metrics import TOP1, figures_of
 from hwnas.training.alone import precision_of
 
 if TYPE_CHECKING:
@@ -163,7 +163,14 @@ class FromScratch:
                 "figures": figures.model_dump(mode="json"),
             }
             (self.folder / FACTS).unlink(missing_ok=True)  # if killed here: no facts instead of wrong ones
-            save_supernet(network, self.folder, data=self.data_facts, classes=self.data.classes, training=training)
+            save_supernet(
+                network,
+                self.folder,
+                data=self.data_facts,
+                classes=self.data.classes,
+                training=training,
+                task=self.data.task,
+            )
 
     def _told(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         self.progress(what, done, total, unit=unit, note=note)

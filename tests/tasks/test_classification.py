@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 from torch.nn import functional
 
 from hwnas.accuracy import difference_of, figures_of, parse_metric
-from hwnas.accuracy.metrics import TOP1
 from hwnas.data.photographs import stratified
+from hwnas.tasks.metrics import TOP1
 
 CLASSES = ("good", "cracked", "soiled")
 LABELS = torch.tensor([0] * 6 + [1] * 3 + [2])

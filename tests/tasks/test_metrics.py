@@ -9,8 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
-from hwnas.accuracy.metrics import METRICS, TOP1, log_odds, parse_metric
 from hwnas.errors import InvalidValue, UnknownName
+from hwnas.tasks.classification import CLASSIFICATION, log_odds
+from hwnas.tasks.metrics import TOP1, parse_metric
 
 CLASSES = ("good", "defective")
 
@@ -133,7 +134,7 @@ def test_what_is_refused(text: str, positive: str | None, error: type[Exception]
 def test_every_metric_is_1_for_a_perfect_classifier() -> None:
     labels = torch.arange(60) % 3
     outputs = torch.nn.functional.one_hot(labels, 3).float()
-    for name in METRICS:
+    for name in CLASSIFICATION.metrics:
         assert parse_metric(name, ("a", "b", "c"))(outputs, labels) == 1
 
 

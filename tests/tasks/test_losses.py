@@ -16,7 +16,8 @@ from hwnas.data.augment import preset
 from hwnas.errors import InvalidValue
 from hwnas.spaces import make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
-from hwnas.training.losses import LabelLoss, check_counts, check_fit, class_weights
+from hwnas.tasks.losses import LabelLoss
+from hwnas.tasks.weights import check_counts, check_fit, class_weights
 
 
 @pytest.fixture(scope="module")
