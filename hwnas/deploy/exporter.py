@@ -16,7 +16,6 @@ from hwnas.errors import InvalidValue
 from hwnas.files import temporary_folder, write_whole
 from hwnas.latency import LatencyModel
 from hwnas.lowering import Form, Program, form_of
-from hwnas.profiling.references import references_for
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import open_session, session_class
 from hwnas.spaces import Arch, Domain
@@ -169,6 +168,8 @@ def _references(
     """Files of a bundle's reference programs, named as in the bundle, and their latencies in the profile."""
     if latency is None or predicted_ms is None:
         return {}
+    from hwnas.profiling.references import references_for
+
     found = {}
     for name, reference in references_for(latency, predicted_ms, form, folder, progress).items():
         program = reference.program

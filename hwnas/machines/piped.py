@@ -21,7 +21,6 @@ from hwnas.machines.base import Machine
 from hwnas.machines.runner import Died, Lost, Runner
 from hwnas.machines.sampler import RunnerSampler, Timing
 from hwnas.progress import Progress, silent
-from hwnas.runtimes.driven import source_of
 from hwnas.targets import Chosen, Recipe
 from hwnas.timing import Measurement, Protocol
 from hwnas.timing.timer import take
@@ -170,6 +169,8 @@ def driven_settings(recipe: Recipe) -> dict[str, Any] | None:
 @contextmanager
 def as_files(programs: Mapping[str, Program | Path]) -> Iterator[Files]:
     """Programs as files: those in memory are written into a temporary folder."""
+    from hwnas.runtimes.driven import source_of  # imports onnx
+
     found = {name: program for name, program in programs.items() if isinstance(program, Path)}
     with temporary_folder("timing") as folder:
         for name, program in programs.items():
