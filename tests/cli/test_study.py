@@ -80,6 +80,32 @@ def test_from_the_first_training_to_a_bundle(hwnas_cli, refused, words, space, t
     assert json.loads(exported.out)["arch"] == best["arch"]
 
 
+def test_a_metric_of_a_class_instead_of_top_1_accuracy(hwnas_cli, refused, words, tmp_path):
+    asked = words("--trials", 2, "--metric", "auc", "--positive", 3)
+    ran = hwnas_cli(*asked, "--json")
+    assert ran.code == 0, ran.err
+    answer, out = json.loads(ran.out), tmp_path / "out"
+    assert (answer["metric"], answer["figures"]["metric"], answer["figures"]["positive"]) == (
+        "auc of 3",
+        "auc of 3",
+        "3",
+    )
+    found = [c["validation_accuracy"] for c in answer["candidates"]]
+    assert answer["validation_accuracy"] == answer["figures"]["value"] == found[0] == max(found)
+    evaluate = ("subnet", "eval", "--supernet", out, "--images", 100, "--json")
+    [by_auc] = json.loads(hwnas_cli(*evaluate, "--metric", "auc", "--positive", 3).out)
+    [by_top1] = json.loads(hwnas_cli(*evaluate).out)
+    assert by_auc["validation_accuracy"] == found[0]
+    assert by_top1["validation_accuracy"] == answer["figures"]["accuracy"] != found[0]
+    told = hwnas_cli(*asked).out
+    assert f"{found[0]:.2%} auc of 3 on validation" in told
+    assert "--metric auc --positive 3 --out bundle" in told
+    for other in ((), ("--metric", "auc", "--positive", 4)):
+        said = refused(*words("--trials", 2, *other))
+        assert "has the best network of study study by auc of 3, which cannot be compared with" in said
+        assert "Use another folder, or the same --metric" in said
+
+
 def test_two_workers_at_once_in_a_relative_folder(hwnas_cli, forks, words, tmp_path):
     command = words("--out", "shared", "--trials", 4, "--json")
     with forks.start(command, cwd=tmp_path) as first, forks.start(command, cwd=tmp_path) as second:
@@ -156,6 +182,8 @@ def test_a_folder_with_a_supernet_of_something_else_is_left_alone(refused, words
         (("--epochs", "5"), "has 1 to 4 epochs, not 5; use fewer epochs, or more --steps"),
         (("--training", "none.toml"), "none.toml"),
         (("--out", "recipe.toml"), "is a file, but a study is a folder"),
+        (("--metric", "f2"), "unknown metric 'f2'"),
+        (("--metric", "f1", "--positive", "ten"), "unknown class 'ten'"),
     ],
 )
 def test_what_is_refused(refused, words, given, said):
