@@ -27,6 +27,13 @@ def export(
             "softmax. May be repeated."
         ),
     ] = None,
+    dynamic_batch: Annotated[
+        bool,
+        typer.Option(
+            "--dynamic-batch",
+            help="Make a program that takes any number of images in a run; latencies are still of the recipe's batch.",
+        ),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle."""
@@ -44,6 +51,7 @@ def export(
             metric=metric,
             positive=positive,
             include=include or (),
+            dynamic_batch=dynamic_batch,
             progress=progress,
         )
     manifest = bundle.manifest

@@ -37,7 +37,9 @@ def verify(
         typer.echo(f"  outputs  not compared: {found.not_run}")
     else:
         typer.echo(
-            f"  outputs  as recorded: largest difference {found.max_abs_error:.2e}, accepted {found.accepted_error:.2e}"
+            "  outputs  as recorded"
+            + (", and those of several images in a run" if found.dynamic_batch else "")
+            + f": largest difference {found.max_abs_error:.2e}, accepted {found.accepted_error:.2e}"
         )
     if found.saturates is not None:
         typer.echo(f"warning: outputs may differ on this host for other images. {found.saturates}", err=True)

@@ -31,20 +31,20 @@ _SCHEMA = 2
 _MANIFEST_BYTES = 4 * 2**20
 
 
-def _check_onnx(data: bytes, name: str) -> None:
+def _check_onnx(data: bytes, name: str, batch: int) -> None:
     from hwnas.lowering.onnx_limits import check_onnx  # imports onnx
 
-    check_onnx(data, name)
+    check_onnx(data, name, batch)
 
 
-def _check_torch(data: bytes, name: str) -> None:
+def _check_torch(data: bytes, name: str, batch: int) -> None:
     from hwnas.lowering.torch_archive import cleaned  # imports torch
 
     cleaned(data, name)
 
 
 # Checks of a program before a runtime loads it; other forms, such as engines, are only checked for changes.
-_CHECKS: dict[str, Callable[[bytes, str], object]] = {".onnx": _check_onnx, ".pt2": _check_torch}
+_CHECKS: dict[str, Callable[[bytes, str, int], object]] = {".onnx": _check_onnx, ".pt2": _check_torch}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def open_bundle(folder: Path) -> Bundle:
     bundle.example()
     for path in (bundle.program, *bundle.references):
         if check := _CHECKS.get(path.suffix):
-            check(path.read_bytes(), str(path))
+            check(path.read_bytes(), str(path), manifest.recipe.batch)
     return bundle
 
 

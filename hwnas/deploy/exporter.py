@@ -12,12 +12,13 @@ import numpy as np
 
 from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
 from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
-from hwnas.errors import InvalidValue
+from hwnas.deploy.verification import batch_difference
+from hwnas.errors import InvalidValue, ParityError
 from hwnas.files import temporary_folder, write_whole
 from hwnas.latency import LatencyModel
 from hwnas.lowering import Form, Program, form_of
 from hwnas.progress import Progress, silent
-from hwnas.runtimes import open_session, session_class
+from hwnas.runtimes import any_batch_class, open_session, session_class
 from hwnas.spaces import Arch, Domain
 from hwnas.targets import Recipe, Target
 from hwnas.timing.host import runtime_versions
@@ -61,6 +62,7 @@ def export(
     *,
     budget_ms: float | None = None,
     include: Sequence[str] = (),
+    dynamic_batch: bool = False,
     progress: Progress = silent,
 ) -> Bundle:
     """Create the bundle of an arch, with a parity check on the whole test split.
@@ -75,16 +77,21 @@ def export(
         include: steps of an image's way that are part of the program: ``normalize``, which then takes uint8 images
             ``(batch, height, width, channels)``, and ``softmax``, or ``sigmoid`` for several labels per image. Parity
             is checked without and with them.
+        dynamic_batch: whether a run of the program takes any number of images; predicted and measured latencies are
+            still those of the recipe's batch.
         progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Raises:
-        InvalidValue: a step to include is unknown, or the runtime cannot take uint8 images.
+        InvalidValue: a step to include is unknown, or the runtime cannot take uint8 images or any number of images.
+        GraphError: the runtime does not accept the graph, or the network contains the number of images.
         ParityError: the outputs of the lowered network differ; nothing is written.
         OutputError: the bundle cannot be written.
     """
-    from hwnas.deploy.parity import check_parity
+    from hwnas.deploy.parity import check_parity, outputs
 
     check_output_folder(folder)
+    if dynamic_batch:
+        any_batch_class(target.recipe)  # checks that the runtime takes such programs
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
     size = space.image_size(arch)
     transform = data.transform(size)
@@ -95,25 +102,39 @@ def export(
     progress(f"lowering for {target.recipe.name}", 1, 1)
     batches = data.batches("test", size)
     check = partial(
-        check_parity, recipe=target.recipe, images=data.size("test"), metric=evaluator.metric, classes=data.classes
+        check_parity,
+        recipe=target.recipe,
+        images=data.size("test"),
+        metric=evaluator.metric,
+        classes=data.classes,
+        progress=progress,
     )
-    parity = check(network, program, batches=batches, progress=progress)
     float_layers = form.float_layers(program)
     weights = weights_sha256(network)
     sample = data.batches("test", size, limit=1)
     if steps:
+        check(network, program, batches=batches)  # of logits: an activation hides their differences
         program, network = steps.into(program, target.recipe), steps.around(network)
         batches = steps.batches(data.batches("test", size))
-        activated = steps.activation is not None
-        parity = check(network, program, batches=batches, probabilities=activated, progress=progress)
         sample = steps.batches(sample)
+    if dynamic_batch:
+        program = form.any_batch(program)
+    activated = steps is not None and steps.activation is not None
+    parity = check(network, program, batches=batches, probabilities=activated, any_batch=dynamic_batch)
     image, _ = next(iter(sample))
     x = np.ascontiguousarray(image.numpy())
     codes = space.encode([arch])
     predicted_ms = float(latency.predict(latency.space.encode([arch]))[0]) if latency else None
-    with temporary_folder("an export") as temporary, open_session(program, target.recipe) as session:
+    opened = open_session(program, target.recipe, any_batch=dynamic_batch)
+    with temporary_folder("an export") as temporary, opened as session:
         references = _references(latency, predicted_ms, form, temporary, progress)
-        y = session.run(x.repeat(target.recipe.batch, axis=0))[:1]
+        y = outputs(session, x)
+        accepted = tolerance(target.recipe.precision, float(np.abs(y).max()))
+        if dynamic_batch and not (apart := batch_difference(session, x)) <= accepted:
+            raise ParityError(
+                f"under {target.recipe.name}, outputs of several images in a run differ from those of the images one "
+                f"by one by {apart:.3g}; at most {accepted:.3g} is accepted. Export with a fixed batch"
+            )
         manifest = BundleManifest(
             target=target.name,
             device=DeviceFacts(name=target.device.name, kind=target.device.kind, fingerprint=target.device.fingerprint),
@@ -127,6 +148,7 @@ def export(
             classes=list(data.classes),
             task=data.task,
             include=list(steps.steps) if steps else [],
+            dynamic_batch=dynamic_batch,
             input=Input(
                 name="input",
                 shape=[target.recipe.batch, *x.shape[1:]],
@@ -136,9 +158,9 @@ def export(
             output=Output(
                 name="output",
                 shape=[target.recipe.batch, space.classes],
-                meaning=f"{'probabilities' if steps and steps.activation else 'logits'}, one per class",
+                meaning=f"{'probabilities' if activated else 'logits'}, one per class",
             ),
-            example=Example(max_abs_error=tolerance(target.recipe.precision, float(np.abs(y).max()))),
+            example=Example(max_abs_error=accepted),
             predicted_ms=predicted_ms,
             measured_ms=None,
             budget_ms=budget_ms,

@@ -142,6 +142,7 @@ class BundleManifest(Spec):
         task: "classification": an image has one class; "multi-label": each class is present in it or not, independently
             of the others.
         include: steps of an image's way that are in the program: its normalisation, and softmax or sigmoid.
+        dynamic_batch: whether a run takes any number of images; shapes and latencies are then of the recipe's batch.
         input: name, shape and type of the input, and the preprocessing steps of an image, in order.
         output: name, shape and meaning of the output.
         example: a recorded run.
@@ -176,6 +177,7 @@ class BundleManifest(Spec):
     classes: list[str]
     task: str = Field(default="classification", exclude_if=lambda task: task == "classification")
     include: list[Literal["normalize", "softmax", "sigmoid"]] = Field(default=[], exclude_if=lambda steps: not steps)
+    dynamic_batch: bool = Field(default=False, exclude_if=lambda dynamic: not dynamic)
     input: Input
     output: Output
     example: Example

@@ -43,6 +43,7 @@ def compare(
     metric: Metric = TOP1,
     classes: Sequence[str] | None = None,
     probabilities: bool = False,
+    any_batch: bool = False,
     progress: Progress = silent,
 ) -> tuple[ParityReport, str | None]:
     """Compare a network with its lowered program on images.
@@ -56,6 +57,7 @@ def compare(
         metric: what is reported of both networks; its task decides when two answers agree.
         classes: names of the classes; with them, the report has figures of each class.
         probabilities: whether network and program include the activation of the metric's task.
+        any_batch: run each batch at once, through a program with a symbolic batch axis.
         progress: callback, invoked after every batch.
 
     Returns:
@@ -65,7 +67,7 @@ def compare(
         ParityError: an output is not finite.
     """
     pairs, results, done = [], [], 0
-    with open_session(program, recipe) as session:
+    with open_session(program, recipe, any_batch=any_batch) as session:
         for batch in batches:
             pairs.append(logits(network, [batch]))
             results.append(outputs(session, batch[0].numpy()))
@@ -126,6 +128,7 @@ def check_parity(
     metric: Metric = TOP1,
     classes: Sequence[str] | None = None,
     probabilities: bool = False,
+    any_batch: bool = False,
     progress: Progress = silent,
 ) -> ParityReport:
     """As `compare`, for a program that must be within the limits.
@@ -143,6 +146,7 @@ def check_parity(
         metric=metric,
         classes=classes,
         probabilities=probabilities,
+        any_batch=any_batch,
         progress=progress,
     )
     if why:
@@ -151,7 +155,9 @@ def check_parity(
 
 
 def outputs(session: Session, images: Array) -> Array:
-    """Run images ``(n, ...)`` through a program of static batch size; the last batch is padded with its first image."""
+    """Run images ``(n, ...)``: at once, or in batches of the recipe's, the last padded with its first image."""
+    if session.any_batch:
+        return session.run(np.ascontiguousarray(images, session.dtype))
     batch, results = session.recipe.batch, []
     for start in range(0, len(images), batch):
         part = np.ascontiguousarray(images[start : start + batch], session.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 
 from hwnas.deploy.manifest import BundleManifest
 from hwnas.deploy.preprocessing import photograph_lines, step_words
@@ -24,11 +25,15 @@ import numpy as np
 _PHOTOGRAPH = """\
 x = prepared(sys.argv[1]) if sys.argv[1:] else np.load("example-input.npy")
 """
+_PHOTOGRAPHS = """\
+files = sys.argv[1:]
+x = np.concatenate([prepared(file) for file in files]) if files else np.load("example-input.npy")
+"""
 _EXAMPLE = """\
 x = np.load("example-input.npy")
 """
-_RUN = """\
-y = run(x.repeat(BATCH, axis=0))
+_RUN, _RUN_ALL = "y = run(x.repeat(BATCH, axis=0))\n", "y = run(x)\n"
+_CLASSES = """\
 with open("manifest.json", encoding="utf-8") as file:
     classes = json.load(file)["classes"]
 """
@@ -42,13 +47,15 @@ def lines(manifest: BundleManifest) -> str:
     first line of constants, which may contain: PROGRAM, the program's file; INPUT, the name of its input; BATCH,
     PRECISION and OPTIONS of the recipe. If the script defines ``run(x)``, from the input of a run to its output, it
     also needs BATCH, and the lines around it take a photograph or the recorded example and print the answer of the
-    task; else it stands alone.
+    task; else it stands alone. With a dynamic batch there is no BATCH, and the lines take several photographs.
     """
     from hwnas.tasks import task_of
 
-    recipe = manifest.recipe
+    recipe, dynamic = manifest.recipe, manifest.dynamic_batch
     assert recipe.facts.script is not None  # runtimes without a session have no bundles
     text = resource(recipe.facts.script).read_text(encoding="utf-8")
+    runs = _defines_run(text)
+    left_out = {"BATCH"} if dynamic and runs else set()
     values = {
         "PROGRAM": manifest.program,
         "INPUT": manifest.input.name,
@@ -58,18 +65,25 @@ def lines(manifest: BundleManifest) -> str:
     }
 
     def filled(line: re.Match[str]) -> str:
-        return f"{line['names']} = {', '.join(_literal(values[name]) for name in line['names'].split(', '))}"
+        names = [name for name in line["names"].split(", ") if name not in left_out]
+        return f"{', '.join(names)} = {', '.join(_literal(values[name]) for name in names)}"
 
     script = _CONSTANTS.sub(filled, text, count=1)
-    if not _defines_run(text):
+    if not runs:
         return script
     task = task_of(manifest.task)
-    run = _RUN + task.lines(activated=task.activation in manifest.include)
+    activated = task.activation in manifest.include
+    if dynamic:
+        answers = "for scores in y:\n" + textwrap.indent(task.lines("scores", activated=activated), "    ")
+        run = _RUN_ALL + _CLASSES + answers
+    else:
+        run = _RUN + _CLASSES + task.lines("y[0]", activated=activated)
     prepared = photograph_lines(manifest.input.transform)
     if prepared is None:
         return f"{_IMPORTS}{script}\n\n{_EXAMPLE}{run}{_COMPARE}"
     pillow = "from PIL import Image" + (", ImageOps" if "ImageOps" in prepared else "")
-    return f"{_IMPORTS}{pillow}\n{script}\n\n{prepared}\n\n{_PHOTOGRAPH}{run}if not sys.argv[1:]:\n    {_COMPARE}"
+    read = _PHOTOGRAPHS if dynamic else _PHOTOGRAPH
+    return f"{_IMPORTS}{pillow}\n{script}\n\n{prepared}\n\n{read}{run}if not sys.argv[1:]:\n    {_COMPARE}"
 
 
 def takes_photographs(manifest: BundleManifest) -> bool:
@@ -115,11 +129,27 @@ def _how(manifest: BundleManifest, packages: str, made_with: str) -> str:
         return f"With `pip install {packages}` (made with {made_with}), in this folder:"
     from hwnas.tasks import task_of
 
+    answer = task_of(manifest.task).answer
+    prints = (
+        f"`python classify.py one.jpg another.jpg` prints {answer} of each image file, from one run"
+        if manifest.dynamic_batch
+        else f"`python classify.py photograph.jpg` prints {answer} of an image file"
+    )
     return (
         f"With `pip install {packages} pillow` (made with {made_with}), save these lines in this folder as "
-        f"`classify.py`. `python classify.py photograph.jpg` prints {task_of(manifest.task).answer} of an image file; "
-        "without a file, they run the recorded example."
+        f"`classify.py`. {prints}; without a file, they run the recorded example."
     )
+
+
+def _input(manifest: BundleManifest) -> str:
+    """Type and shape of the input, in words."""
+    _, *image = manifest.input.shape
+    shape = (
+        f"[n, {', '.join(map(str, image))}], for any number n of images,"
+        if manifest.dynamic_batch
+        else str(manifest.input.shape)
+    )
+    return f"{manifest.input.dtype} of the shape {shape}"
 
 
 def _included(manifest: BundleManifest) -> str:
@@ -156,7 +186,7 @@ def readme(manifest: BundleManifest) -> str:
 
 The difference from the recorded output stays below {manifest.example.max_abs_error:.3g}. The output is \
 {manifest.output.meaning}; `manifest.json` has the names of the classes. The input is \
-{manifest.input.dtype} of the shape {manifest.input.shape} and is computed from an image by these \
+{_input(manifest)} and is computed from an image by these \
 steps{_included(manifest)}:
 
 {steps}

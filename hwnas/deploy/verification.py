@@ -10,9 +10,11 @@ import numpy as np
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.machines import Machine
-from hwnas.runtimes import open_session
+from hwnas.runtimes import Session, open_session
 from hwnas.runtimes.base import Array
 from hwnas.targets import usable_cores
+
+_SEVERAL = 3  # images of a batch, where the recipe has one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +26,11 @@ class Verification:
         target: of the bundle.
         files: number of files with the size and the hash in the manifest.
         program_form: whether the content of the opened program was checked against limits; an engine's is not.
-        max_abs_error: largest difference of the outputs on this host from the recorded ones; None if it was not run.
+        max_abs_error: largest difference of the outputs on this host from the recorded ones; with a dynamic batch, also
+            of those of a batch from those of its images one by one; None if it was not run.
         accepted_error: largest accepted difference.
         not_run: why the program was not run; None if it was.
+        dynamic_batch: whether a run takes any number of images.
         saturates: why its int8 sums saturate on this CPU, which may change the classes of other images; else None.
     """
 
@@ -37,6 +41,7 @@ class Verification:
     max_abs_error: float | None
     accepted_error: float
     not_run: str | None
+    dynamic_batch: bool
     saturates: str | None
 
 
@@ -61,12 +66,16 @@ def verify(folder: Path) -> Verification:
         max_abs_error=error,
         accepted_error=manifest.example.max_abs_error,
         not_run=not_run,
+        dynamic_batch=manifest.dynamic_batch,
         saturates=bundle.saturates,
     )
 
 
 def check_outputs(bundle: Bundle, machine: Machine | None = None) -> float:
     """Run a bundle's program on its example; return the largest difference from the recorded output.
+
+    In this process, a program with a dynamic batch is also run on several images at once, whose outputs must equal
+    those of the images one by one.
 
     Args:
         bundle: an opened bundle.
@@ -79,7 +88,10 @@ def check_outputs(bundle: Bundle, machine: Machine | None = None) -> float:
     manifest = bundle.manifest
     x, recorded = bundle.example()
     x = x.repeat(manifest.recipe.batch, axis=0)
-    y = _run(bundle, x) if machine is None else machine.run(bundle.compiled, manifest.recipe, x[None])[0]
+    if machine is None:
+        y, apart = _run(bundle, x)
+    else:
+        y, apart = machine.run(bundle.compiled, manifest.recipe, x[None])[0], 0.0
     if list(y.shape) != manifest.output.shape:
         raise BundleError(
             f"{bundle.compiled} has the output shape {y.shape}, but the manifest has {manifest.output.shape}"
@@ -92,21 +104,42 @@ def check_outputs(bundle: Bundle, machine: Machine | None = None) -> float:
             + (f"{why}. " if (why := bundle.saturates) else "")
             + f"Recorded with {_versions(manifest.versions)}"
         )
-    return difference
+    if not apart <= accepted:
+        raise BundleError(
+            f"{bundle.folder}: the outputs of several images in a run differ from those of the images one by one by "
+            f"{apart:.3g}; at most {accepted:.3g} is accepted. Recorded with {_versions(manifest.versions)}"
+        )
+    return max(difference, apart)
 
 
-def _run(bundle: Bundle, x: Array) -> Array:
-    """The outputs in this process."""
+def batch_difference(session: Session, x: Array) -> float:
+    """Largest difference of the outputs of a batch from those of its images, each in a run of its own.
+
+    The batch is the recipe's, or of three images if that is one.
+
+    Args:
+        session: takes any number of images (`Session.any_batch`).
+        x: one image, ``(1, ...)``; the batch has it and its mirror image by turns.
+    """
+    count = session.recipe.batch if session.recipe.batch > 1 else _SEVERAL
+    pair = np.concatenate([x, np.flip(x, axis=(1, 2, 3))])
+    one_by_one = np.concatenate([session.run(image[None]) for image in pair])
+    turns = np.arange(count) % len(pair)
+    return float(np.abs(session.run(pair[turns]) - one_by_one[turns]).max())
+
+
+def _run(bundle: Bundle, x: Array) -> tuple[Array, float]:
+    """The outputs in this process; with a dynamic batch, also the `batch_difference`, else 0."""
     manifest = bundle.manifest
     # The outputs do not depend on the number of threads, and more threads than cores would wait for each other.
     recipe = manifest.recipe.model_copy(update={"threads": min(manifest.recipe.threads, usable_cores())})
-    with open_session(bundle.compiled, recipe) as session:
+    with open_session(bundle.compiled, recipe, any_batch=manifest.dynamic_batch) as session:
         if session.shape != tuple(manifest.input.shape):
             raise BundleError(
                 f"{bundle.compiled} has the input shape {session.shape}, but the manifest has {manifest.input.shape}"
             )
         try:
-            return session.run(x)
+            return session.run(x), batch_difference(session, x[:1]) if manifest.dynamic_batch else 0.0
         except Exception as error:  # runtimes have no common base class for errors during runs
             raise BundleError(f"cannot run {bundle.compiled}: {str(error).strip()[:400]}") from error
 

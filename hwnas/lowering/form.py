@@ -90,6 +90,14 @@ class Form(ABC):
     def tied(self, program: Program) -> Program:
         """The program of an op for timing alone: with a single input, in the recipe's precision."""
 
+    @abstractmethod
+    def any_batch(self, program: Program) -> Program:
+        """A program from `lower` with a symbolic batch axis: it takes any number of images in a run.
+
+        Raises:
+            GraphError: the network contains the number of images.
+        """
+
     def float_layers(self, program: Program) -> list[str]:
         """Names of the layers that an int8 recipe keeps in float, because they cost too much accuracy."""
         return []

@@ -175,6 +175,13 @@ class OnnxForm(Form):
 
         return in_precision(model, self.recipe, images)
 
+    def any_batch(self, program: Program) -> onnx.ModelProto:
+        """The graph with a symbolic batch axis; its nodes and weights are unchanged, also under int8."""
+        from hwnas.lowering.batch import with_any_batch
+
+        assert isinstance(program, onnx.ModelProto)
+        return self.checked(with_any_batch(program))
+
     def float_layers(self, program: Program) -> list[str]:
         """Names of the layers of an int8 graph with float weights."""
         from hwnas.lowering.quantize import float_layers

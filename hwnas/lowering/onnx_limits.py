@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from hwnas.errors import BundleError
 from hwnas.graphs import Graph, is_static
+from hwnas.lowering.batch import fix_batch
 from hwnas.lowering.operators import OPERATORS, too_much_work, work
 from hwnas.lowering.serialized import MAX_BYTES
 
@@ -29,12 +30,13 @@ _DOMAINS = {
 }
 
 
-def check_onnx(data: bytes, name: str) -> None:
+def check_onnx(data: bytes, name: str, batch: int = 1) -> None:
     """Check the bytes of an ONNX file before a runtime reads them.
 
     Args:
         data: content of the file.
         name: of the file, for messages.
+        batch: images of a run, if the file's batch axis is symbolic.
 
     Raises:
         BundleError: it is not an ONNX graph, or contains something that no network needs.
@@ -47,6 +49,7 @@ def check_onnx(data: bytes, name: str) -> None:
         raise BundleError(f"{name} is not an ONNX file, or is truncated: {error}") from error
     for mistake in _mistakes(model):
         raise BundleError(f"{name} is rejected: {mistake}")
+    fix_batch(model, batch)
     try:
         onnx.checker.check_model(model)
         # Sizes do not depend on the weights' values, but copying without them would take as long as reading them.

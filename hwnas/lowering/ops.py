@@ -42,6 +42,10 @@ class OpsForm(Form):
         """The program itself."""
         return program
 
+    def any_batch(self, program: Program) -> Program:
+        """The program itself: the latency of an op is of the recipe's batch."""
+        return program
+
     def write(self, program: Program, folder: Path) -> Path:
         """Not supported.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hwnas.errors import GraphError
 from hwnas.files.atomic import system_refusals, write_whole
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained
@@ -16,6 +17,8 @@ from hwnas.nn.wired import Wired
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 from hwnas.spaces.wiring import FROM_IMAGE
+
+_SEVERAL = 2  # torch.export takes an axis of size 1 for a constant
 
 
 def without_checks(module: torch.fx.GraphModule) -> nn.Module:
@@ -27,9 +30,20 @@ def without_checks(module: torch.fx.GraphModule) -> nn.Module:
     return module
 
 
-def input_shape(module: nn.Module) -> tuple[int, ...]:
-    """Input shape of a lowered module (or a sequence of them), with the batch axis."""
-    return tuple(_input(module).shape)
+def input_shape(module: nn.Module, batch: int = 1) -> tuple[int, ...]:
+    """Input shape of a lowered module (or a sequence of them), with the batch axis.
+
+    Args:
+        module: the module.
+        batch: size of a symbolic batch axis.
+    """
+    first, *image = _input(module).shape
+    return (batch if takes_any_batch(module) else first, *image)
+
+
+def takes_any_batch(module: nn.Module) -> bool:
+    """Whether the batch axis of a lowered module is symbolic."""
+    return isinstance(_input(module).shape[0], torch.SymInt)
 
 
 def input_dtype(module: nn.Module) -> torch.dtype:
@@ -65,8 +79,20 @@ class TorchForm(Form):
 
     def traced(self, module: nn.Module, given: tuple[Tensor, ...]) -> nn.Module:
         """The program of a module for inputs of the shapes and types of the given ones."""
-        with system_refusals("torch's export"):
-            return without_checks(torch.export.export(module, given).module(check_guards=False))
+        return without_checks(_exported(module, given).module(check_guards=False))
+
+    def any_batch(self, program: Program) -> nn.Module:
+        """The module, traced again with a symbolic batch axis."""
+        assert isinstance(program, torch.fx.GraphModule)
+        x = torch.zeros(_SEVERAL, *input_shape(program)[1:], dtype=input_dtype(program))
+        try:
+            return without_checks(_exported(program, (x,), any_batch=True).module(check_guards=False))
+        except (torch._dynamo.exc.UserError, RuntimeError) as error:
+            raise GraphError(
+                "the network cannot take any number of images in a run: torch.export refuses a symbolic batch axis "
+                f"({str(error).strip().partition(chr(10))[0]}). Build the op from others that keep the first axis, or "
+                "export with a fixed batch"
+            ) from error
 
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> Program:
         """Modules that call each other."""
@@ -86,9 +112,14 @@ class TorchForm(Form):
     def write(self, program: Program, folder: Path) -> Path:
         """Write ``model.pt2`` (a zip of tensors and JSON, without a pickle)."""
         assert isinstance(program, nn.Module)
-        with system_refusals("torch's export"):
-            x = torch.zeros(input_shape(program), dtype=input_dtype(program))
-            exported = torch.export.export(program, (x,))
+        x = torch.zeros(input_shape(program, _SEVERAL), dtype=input_dtype(program))
+        exported = _exported(program, (x,), any_batch=takes_any_batch(program))
         path = folder / self.filename
         write_whole(path, archive_bytes(exported))
         return path
+
+
+def _exported(module: nn.Module, given: tuple[Tensor, ...], *, any_batch: bool = False) -> torch.export.ExportedProgram:
+    shapes = tuple({0: torch.export.Dim("batch")} for _ in given) if any_batch else None
+    with system_refusals("torch's export"):
+        return torch.export.export(module, given, dynamic_shapes=shapes)

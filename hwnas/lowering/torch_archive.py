@@ -64,6 +64,10 @@ _ARGUMENTS = frozenset(
     f"as_{kind}"
     for kind in ("tensor", "tensors", "int", "ints", "float", "floats", "bool", "bools", "none", "scalar_type")
 )
+# A symbolic batch axis. torch evaluates the text of a symbol as Python, so that of a file is never passed on.
+_SYMBOL = re.compile(r"Symbol\('s\d{1,5}', positive=True, integer=True\)")
+_ANY_BATCH = {"as_expr": {"expr_str": "Symbol('s0', positive=True, integer=True)", "hint": {"as_int": 2}}}
+_ANY_NUMBER = {"s0": {"min_val": 1, "max_val": None}}
 _NODE: dict[str, object] = {"children_spec": [], "context": None, "type": None}
 _SPECS = {
     # One image in, one tensor out.
@@ -121,8 +125,12 @@ def cleaned(data: bytes, name: str) -> bytes:
     return out.getvalue()
 
 
-def load_archive(path: Path) -> fx.GraphModule:
+def load_archive(path: Path, batch: int = 1) -> fx.GraphModule:
     """The module of a ``.pt2`` file, after `cleaned`.
+
+    Args:
+        path: of the file.
+        batch: images of a run, if the file's batch axis is symbolic.
 
     Raises:
         BundleError: torch cannot load it, or a value in it is excessively large.
@@ -131,15 +139,23 @@ def load_archive(path: Path) -> fx.GraphModule:
         clean = cleaned(path.read_bytes(), path.name)
         module: fx.GraphModule = torch.export.load(io.BytesIO(clean)).module(check_guards=False)
         # A network's sizes follow from the size of its input, so nothing needs to be computed.
-        inputs = [node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"]
+        inputs = {node: node.meta["val"] for node in module.graph.nodes if node.op == "placeholder"}
         counter = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(_POOLS, _pool_flops))
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, counter as counted:
-            _Sizes(module, mode).propagate(*(torch.empty(x.shape, dtype=x.dtype) for x in inputs))
+            _Sizes(module, mode).propagate(*(_empty(x, batch) for x in inputs.values()))
+        for node, value in inputs.items():
+            node.meta["val"] = value  # the propagation replaced a symbolic batch axis
         if mistake := too_much_work(counted.get_total_flops() // 2):
             raise ValueError(mistake)
     except Exception as error:  # torch.export has no common base class for its load errors
         raise BundleError(f"torch {torch.__version__} cannot load {path.name}: {error}") from error
     return module
+
+
+def _empty(like: torch.Tensor, batch: int) -> torch.Tensor:
+    """A tensor of an input's shape and type; `batch` is the size of a symbolic axis."""
+    shape = [batch if isinstance(size, torch.SymInt) else size for size in like.shape]
+    return torch.empty(shape, dtype=like.dtype)
 
 
 # The max_pool2d of `OPERATORS` is executed as the variant with indices.
@@ -218,8 +234,34 @@ def _integer(value: object) -> int:
     return value
 
 
+def _without_symbol(model: dict[str, Any]) -> list[str]:
+    """Replace the symbolic batch axis of values, in place, by a number; the names of these values.
+
+    Only a first axis that is a symbol alone is replaced; the caller rejects any other expression. What the file says
+    about the symbol is dropped.
+    """
+    found = []
+    for name, facts in model["graph_module"]["graph"]["tensor_values"].items():
+        first = facts["sizes"][:1]
+        if first and set(first[0]) == {"as_expr"} and _SYMBOL.fullmatch(first[0]["as_expr"]["expr_str"]):
+            first[0].clear()
+            first[0]["as_int"] = 1
+            found.append(name)
+    if found:
+        model["range_constraints"], model["guards_code"] = {}, []
+    return found
+
+
+def _with_symbol(model: dict[str, Any], names: Sequence[str]) -> None:
+    """Give values a symbolic batch axis, in place: always the same symbol, in hwnas's own words."""
+    for name in names:
+        model["graph_module"]["graph"]["tensor_values"][name]["sizes"][0] = _ANY_BATCH
+    model["range_constraints"] = _ANY_NUMBER
+
+
 def _cleaned_model(model: dict[str, Any]) -> dict[str, Any]:
     """The graph without metadata about its origin, after checking that the rest is harmless."""
+    symbolic = _without_symbol(model)
     module = model["graph_module"]
     graph = module["graph"]
     for node in graph["nodes"]:
@@ -248,6 +290,8 @@ def _cleaned_model(model: dict[str, Any]) -> dict[str, Any]:
     ):
         if not _WORD.fullmatch(text):
             raise ValueError(f"it contains the text {text[:80]!r}, which is not a name")
+    if symbolic:
+        _with_symbol(rest, symbolic)
     return rest
 
 

@@ -163,6 +163,7 @@ def driven_settings(recipe: Recipe) -> dict[str, Any] | None:
         "threads": recipe.threads,
         "precision": recipe.precision,
         "options": dict(recipe.options),
+        "batch": recipe.batch,
     }
 
 

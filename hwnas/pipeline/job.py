@@ -131,9 +131,11 @@ class ExportConfig(Spec):
     Attributes:
         include: steps that become part of the program: ``normalize`` (it then takes uint8 images, height x width x
             channels) and ``softmax``, or ``sigmoid`` for several labels per image.
+        dynamic_batch: whether a run of the program takes any number of images, not only the recipe's batch.
     """
 
     include: list[Literal["normalize", "softmax", "sigmoid"]] = Field(default=[])
+    dynamic_batch: bool = False
 
 
 class Job(Spec):

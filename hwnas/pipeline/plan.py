@@ -22,6 +22,7 @@ from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.stages import Context
 from hwnas.plugins import file_of
 from hwnas.progress import Progress, silent
+from hwnas.runtimes import any_batch_class
 from hwnas.search import strategy_names
 from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain, Space, base_of
@@ -106,6 +107,8 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     check_fit(data, weights=how.class_weights, sampler=how.sampler, augmentation=how.augmentation, resolution=size)
     for target in targets.values():  # checks that the runtime takes such programs
         included(data.transform(size), job.export.include, target.recipe, data.task)
+        if job.export.dynamic_batch:
+            any_batch_class(target.recipe)
     return [
         _plan(
             Context(
@@ -283,6 +286,7 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
             "target": target.name,
             "recipe": target.recipe.model_dump(mode="json", exclude={"description"}),
             **({"include": sorted(set(job.export.include))} if job.export.include else {}),
+            **({"dynamic_batch": True} if job.export.dynamic_batch else {}),
             **prints["test"],
         },
         needs=(search, train),

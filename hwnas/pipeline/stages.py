@@ -294,6 +294,7 @@ def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
         folder / "bundle",
         budget_ms=found["budget_ms"],
         include=context.job.export.include,
+        dynamic_batch=context.job.export.dynamic_batch,
         progress=context.progress,
     )
     form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)

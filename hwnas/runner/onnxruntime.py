@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from hwnas.runner.program import Call, CannotLoad, RunnerProgram, Source, readable, shown
+from hwnas.runner.program import BATCH, Call, CannotLoad, RunnerProgram, Source, input_shape, readable, shown
 
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -23,7 +23,9 @@ _LEVELS = {
 class OnnxRuntimeProgram(RunnerProgram):
     """An ONNX graph in ONNX Runtime's CPU execution provider."""
 
-    def __init__(self, source: Source, *, threads: int, precision: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, source: Source, *, threads: int, precision: str, options: Mapping[str, Any], batch: int | None = 1
+    ) -> None:
         settings = session_settings(threads, options.get("graph_optimization", "all"))
         if threads > 1:
             # Threads spin for a tenth of a second after a run, and would slow the next program.
@@ -31,15 +33,17 @@ class OnnxRuntimeProgram(RunnerProgram):
             affinities = _affinities(threads)
             if affinities:
                 settings.add_session_config_entry("session.intra_op_thread_affinities", affinities)
-        self._settings, self._source = (threads, precision, options), source
+        if batch is not None:
+            settings.add_free_dimension_override_by_name(BATCH, batch)
+        self._settings, self._source = (threads, precision, options, batch), source
         self._session = inference_session(source, settings, ["CPUExecutionProvider"])
         [entry] = self._session.get_inputs()
         [result] = self._session.get_outputs()
         # Not the entries themselves: each keeps the session alive, and closing would not free it.
         if entry.type == "tensor(uint8)":
             self.dtype = np.dtype(np.uint8)
-        self._input, self._output, self._output_shape = entry.name, result.name, tuple(result.shape)
-        self.shape = tuple(entry.shape)
+        self._input, self._output, self._output_image = entry.name, result.name, tuple(result.shape[1:])
+        self.shape = input_shape([axis if isinstance(axis, int) else None for axis in entry.shape], batch)
 
     @staticmethod
     def version() -> str:
@@ -47,14 +51,15 @@ class OnnxRuntimeProgram(RunnerProgram):
         return str(ort.__version__)
 
     def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """An input of `shape` -> the output, in float32."""
+        """An input of `shape`, or any number of images -> the output, in float32."""
         [y] = self._session.run([self._output], {self._input: x})
         return np.asarray(y, np.float32)
 
     def bind(self, x: np.ndarray[Any, Any]) -> Call:
         """A call that runs the program on `x` without copies and with a preallocated output."""
         binding = self._session.io_binding()
-        given, out = (ort.OrtValue.ortvalue_from_numpy(a) for a in (x, np.empty(self._output_shape, np.float32)))
+        y = np.empty((len(x), *self._output_image), np.float32)
+        given, out = (ort.OrtValue.ortvalue_from_numpy(array) for array in (x, y))
         binding.bind_ortvalue_input(self._input, given)
         binding.bind_ortvalue_output(self._output, out)
         call: Call = partial(self._session.run_with_iobinding, binding)
@@ -64,8 +69,8 @@ class OnnxRuntimeProgram(RunnerProgram):
 
     def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
-        threads, precision, options = self._settings
-        return OnnxRuntimeProgram(self._source, threads=threads, precision=precision, options=options)
+        threads, precision, options, batch = self._settings
+        return OnnxRuntimeProgram(self._source, threads=threads, precision=precision, options=options, batch=batch)
 
     def close(self) -> None:
         """Free the session."""

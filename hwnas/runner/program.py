@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
 
@@ -13,6 +13,7 @@ import numpy as np
 
 Call = Callable[[], object]
 Source = Union[str, bytes]  # the name of a program's file, or its content
+BATCH = "batch"  # name of a symbolic batch axis in ONNX graphs
 
 
 class CannotLoad(Exception):
@@ -69,13 +70,17 @@ class RunnerProgram(Timed):
         threads: threads of a run.
         precision: data type of weights and activations.
         options: settings of the runtime, which were checked before.
+        batch: images of a run of a program with a symbolic batch axis, which the runtime then compiles like one with a
+            fixed batch; None for any number of images, which count as one in `shape`.
 
     Raises:
-        CannotLoad: the runtime does not accept the program.
+        CannotLoad: the runtime does not accept the program, or `batch` is None and the program's batch is fixed.
     """
 
     @abstractmethod
-    def __init__(self, source: Source, *, threads: int, precision: str, options: Mapping[str, Any]) -> None: ...
+    def __init__(
+        self, source: Source, *, threads: int, precision: str, options: Mapping[str, Any], batch: int | None = 1
+    ) -> None: ...
 
     @staticmethod
     @abstractmethod
@@ -89,7 +94,22 @@ class RunnerProgram(Timed):
 
     @abstractmethod
     def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """An input of `shape` -> the output, in float32."""
+        """An input of `shape`, or any number of images -> the output, in float32."""
+
+
+def input_shape(axes: Sequence[int | None], batch: int | None) -> tuple[int, ...]:
+    """The shape of a program's input.
+
+    Args:
+        axes: its axes; None for a symbolic one.
+        batch: as for `RunnerProgram`.
+
+    Raises:
+        CannotLoad: any number of images is to be run, but the batch axis is not symbolic.
+    """
+    if batch is None and None not in axes[:1]:
+        raise CannotLoad("the program takes a fixed number of images in a run: export it again")
+    return tuple((batch or 1) if axis is None else axis for axis in axes)
 
 
 def readable(source: Source) -> Source:

@@ -228,7 +228,11 @@ class Server:
 def load(path: str, settings: Message) -> Timed:
     """Load a program's file in the runtime that the settings name."""
     return _class(settings["class"])(
-        path, threads=settings["threads"], precision=settings["precision"], options=settings["options"]
+        path,
+        threads=settings["threads"],
+        precision=settings["precision"],
+        options=settings["options"],
+        batch=settings["batch"],
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from hwnas.errors import RuntimeUnavailable
+from hwnas.errors import InvalidValue, RuntimeUnavailable
 from hwnas.lowering import Program
 from hwnas.plugins import load_object
 from hwnas.runtimes.base import Session
 from hwnas.targets import RUNTIMES, Recipe
 
-__all__ = ["Session", "open_session", "session_class"]
+__all__ = ["Session", "any_batch_class", "open_session", "session_class"]
 
 
 def session_class(recipe: Recipe) -> type[Session]:
@@ -40,12 +40,36 @@ def session_class(recipe: Recipe) -> type[Session]:
     return found
 
 
-def open_session(program: Program | Path, recipe: Recipe) -> Session:
-    """Compile a program, or a file from `Form.write`, for a recipe. Use the session as a context manager.
+def any_batch_class(recipe: Recipe) -> type[Session]:
+    """The session class of a recipe whose programs may take any number of images in a run.
 
     Raises:
+        InvalidValue: they have a fixed batch.
+        RuntimeUnavailable: as for `session_class`.
+    """
+    found = session_class(recipe)
+    if not found.takes_any_batch:
+        raise InvalidValue(
+            f"{recipe.name} cannot have a dynamic batch: programs of {recipe.runtime} take a fixed number of images in "
+            "a run. Export without it, or choose a recipe of onnxruntime, openvino or torch on the CPU"
+        )
+    return found
+
+
+def open_session(program: Program | Path, recipe: Recipe, *, any_batch: bool = False) -> Session:
+    """Compile a program, or a file from `Form.write`, for a recipe. Use the session as a context manager.
+
+    Args:
+        program: the program, or its file.
+        recipe: the recipe. A symbolic batch axis is fixed to its batch: the program is then the profiled one.
+        any_batch: leave the axis symbolic, so that a run takes any number of images.
+
+    Raises:
+        InvalidValue: `any_batch`, but programs of the runtime take a fixed number.
         SpecError: the recipe has an option that the runtime does not know.
         RuntimeUnavailable: the runtime cannot run here.
         BundleError: the file is not a program of this runtime.
     """
-    return session_class(recipe)(program, recipe)
+    if not any_batch:  # sessions of plugins need not know the argument
+        return session_class(recipe)(program, recipe)
+    return any_batch_class(recipe)(program, recipe, any_batch=True)

@@ -28,14 +28,19 @@ class Session(Timed):
 
     Attributes:
         recipe: recipe that it was compiled for.
+        any_batch: whether a run takes any number of images, not only the recipe's batch, which `shape` has.
         takes_uint8: whether the runtime's sessions run programs that include the normalisation.
+        takes_any_batch: whether the runtime's sessions run programs with a symbolic batch axis: with the batch fixed to
+            the recipe's, as the program was profiled, or with `any_batch`.
     """
 
     recipe: Recipe
+    any_batch: bool = False
     takes_uint8: ClassVar[bool] = False
+    takes_any_batch: ClassVar[bool] = False
 
-    def __init__(self, program: Program | Path, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, program: Program | Path, recipe: Recipe, *, any_batch: bool = False) -> None:
+        self.recipe, self.any_batch = recipe, any_batch
         self._program = program
         self._open = True
         self.shape = self._load(program)
@@ -55,7 +60,7 @@ class Session(Timed):
         return {}
 
     def run(self, x: Array) -> Array:
-        """Images ``self.shape`` -> outputs, ``(batch, ...)``.
+        """Images ``self.shape``, or any number of them with `any_batch` -> outputs, ``(batch, ...)``.
 
         Raises:
             RuntimeInputError: the shape or dtype is wrong, or the session is closed.
@@ -113,8 +118,10 @@ class Session(Timed):
 
     def _checked(self, x: Array) -> Array:
         self._require_open()
-        if x.shape != self.shape or x.dtype != self.dtype:
-            raise RuntimeInputError(f"the program takes {self.dtype} {self.shape}, not {x.dtype} {x.shape}")
+        fits = x.shape[1:] == self.shape[1:] and len(x) > 0 if self.any_batch else x.shape == self.shape
+        if not fits or x.dtype != self.dtype:
+            shape = f"(any number, {', '.join(map(str, self.shape[1:]))})" if self.any_batch else self.shape
+            raise RuntimeInputError(f"the program takes {self.dtype} {shape}, not {x.dtype} {x.shape}")
         # Runtimes access the memory directly, so views with negative strides or without write access are copied once.
         return np.require(x, requirements=["C", "W"])
 
@@ -129,6 +136,8 @@ class Session(Timed):
     def _bind(self, x: Array) -> Call: ...
 
     def _again(self) -> Self:
+        if self.any_batch:
+            return type(self)(self._program, self.recipe, any_batch=True)
         return type(self)(self._program, self.recipe)
 
     @abstractmethod

@@ -47,11 +47,12 @@ class DrivenSession(Session):
                 threads=self.recipe.threads,
                 precision=self.recipe.precision,
                 options=options.model_dump(mode="json"),
+                batch=None if self.any_batch else self.recipe.batch,
             )
         except CannotLoad as error:
             raise BundleError(str(error)) from error
         self.dtype = self._driven.dtype
-        return self._driven.shape
+        return (self.recipe.batch, *self._driven.shape[1:]) if self.any_batch else self._driven.shape
 
     def _run(self, x: Array) -> Array:
         return cast("Array", self._driven.run(x))

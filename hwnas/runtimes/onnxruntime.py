@@ -26,5 +26,6 @@ class OnnxRuntimeSession(DrivenSession):
     """An ONNX graph in ONNX Runtime's CPU execution provider."""
 
     takes_uint8 = True
+    takes_any_batch = True
     program = OnnxRuntimeProgram
     known_options = OnnxRuntimeOptions

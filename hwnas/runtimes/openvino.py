@@ -21,6 +21,7 @@ class OpenVinoSession(DrivenSession):
     """An ONNX graph in OpenVINO's CPU plugin, one stream, tuned for latency."""
 
     takes_uint8 = True
+    takes_any_batch = True
     opens_in_threads = True
     program = OpenVinoProgram
     known_options = OpenVinoOptions

@@ -14,10 +14,10 @@ import pydantic
 import torch
 from torch import nn
 
-from hwnas.errors import OutputError, RuntimeUnavailable
+from hwnas.errors import BundleError, OutputError, RuntimeUnavailable
 from hwnas.files import system_refusals
 from hwnas.lowering import Program
-from hwnas.lowering.torch import input_dtype, input_shape, without_checks
+from hwnas.lowering.torch import input_dtype, input_shape, takes_any_batch, without_checks
 from hwnas.lowering.torch_archive import load_archive
 from hwnas.runtimes.base import Array, Session, parse_options
 
@@ -26,20 +26,20 @@ class TorchOptions(pydantic.BaseModel, extra="forbid", frozen=True):
     """The ``[options]`` of a torch recipe.
 
     Attributes:
-        compile: run it through ``torch.compile`` (Inductor, static shapes, weights frozen and packed).
+        compile: run it through ``torch.compile`` (Inductor, weights frozen and packed).
     """
 
     compile: bool = False
 
 
-def loaded(program: Program | Path) -> nn.Module:
-    """The module of a program or of its file.
+def loaded(program: Program | Path, batch: int) -> nn.Module:
+    """The module of a program or of its file, for runs of this number of images.
 
     Raises:
         BundleError: the file is not a program.
     """
     if isinstance(program, Path):
-        program = without_checks(load_archive(program))
+        program = without_checks(load_archive(program, batch))
     assert isinstance(program, nn.Module)
     return program
 
@@ -55,6 +55,7 @@ class TorchSession(Session):
     """A module of torch layers in inference mode."""
 
     takes_uint8 = True
+    takes_any_batch = True
 
     @staticmethod
     def version() -> str:
@@ -73,21 +74,23 @@ class TorchSession(Session):
 
     def _load(self, program: Program | Path) -> tuple[int, ...]:
         options = parse_options(self.recipe, TorchOptions)
-        self._module = loaded(program)
-        shape = input_shape(self._module)
+        self._module = loaded(program, self.recipe.batch)
+        shape = input_shape(self._module, self.recipe.batch)
+        if self.any_batch and not takes_any_batch(self._module):
+            raise BundleError("the program takes a fixed number of images in a run: export it again")
         if input_dtype(self._module) == torch.uint8:
             self.dtype = np.dtype(np.uint8)
         self._call = self._compiled(shape) if options.compile else self._module
         return shape
 
     def _compiled(self, shape: tuple[int, ...]) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The module compiled for one shape; it is compiled in the first run."""
+        """The module compiled for one shape, or for any number of images; it is compiled in the first run."""
         from torch._inductor.exc import InductorError
 
         # All programs share one function: without a reset, a new program would count as a recompilation.
         torch._dynamo.reset()
         call: Callable[[torch.Tensor], torch.Tensor] = torch.compile(
-            self._module, fullgraph=True, dynamic=False, options={"freezing": True}
+            self._module, fullgraph=True, dynamic=self.any_batch, options={"freezing": True}
         )
         try:
             with system_refusals("torch.compile"), self.threads(), torch.inference_mode():

@@ -37,7 +37,7 @@ class TorchCudaSession(CudaSession):
 
     def _compile(self, program: Program | Path) -> tuple[int, ...]:
         self._options = parse_options(self.recipe, TorchCudaOptions)
-        module = loaded(program)
+        module = loaded(program, self.recipe.batch)
         self._module, self._empty = prepared(
             module, DTYPES[self.recipe.precision], torch.device("cuda"), channels_last=self._options.channels_last
         )

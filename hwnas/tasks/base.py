@@ -105,10 +105,11 @@ class Task(ABC):
     # -- bundles ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def lines(self, *, activated: bool) -> str:
-        """Python lines that print the answer for an image, from outputs ``y`` and the names ``classes``.
+    def lines(self, outputs: str, *, activated: bool) -> str:
+        """Python lines that print the answer for an image, from its outputs and the names ``classes``.
 
         Args:
+            outputs: expression of the outputs, ``(classes,)``.
             activated: whether the program includes the activation.
         """
 

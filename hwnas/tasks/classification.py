@@ -118,9 +118,9 @@ class Classification(Task):
             ],
         )
 
-    def lines(self, *, activated: bool) -> str:
+    def lines(self, outputs: str, *, activated: bool) -> str:
         """The class with the largest output, which is also the most probable one."""
-        return 'print("class", classes[y[0].argmax()])\n'
+        return f'print("class", classes[{outputs}.argmax()])\n'
 
 
 CLASSIFICATION = Classification()

@@ -106,9 +106,9 @@ class MultiLabel(Task):
             confusions=[],
         )
 
-    def lines(self, *, activated: bool) -> str:
+    def lines(self, outputs: str, *, activated: bool) -> str:
         """The classes with a probability of at least 0.5."""
-        return _LINES.format(probabilities="y[0]" if activated else "1 / (1 + np.exp(-y[0]))")
+        return _LINES.format(probabilities=outputs if activated else f"1 / (1 + np.exp(-{outputs}))")
 
 
 MULTI_LABEL = MultiLabel()

@@ -17,7 +17,7 @@ from torch import nn
 
 from hwnas.errors import BundleError, InvalidValue, RuntimeInputError, SpecError
 from hwnas.lowering import Program, form_of
-from hwnas.runtimes import Session, open_session
+from hwnas.runtimes import Session, open_session, session_class
 from hwnas.runtimes.base import Array
 from hwnas.targets import Recipe
 from hwnas.testing.networks import CLASSES, SHAPE, pictures, trained_network
@@ -90,6 +90,12 @@ class SessionSuite:
         if _compiles(recipe) and recipe.threads > 1:
             pytest.skip("opening takes seconds, and the recipe with one thread covers it")
 
+    @pytest.fixture
+    def takes_any_batch(self, recipe: Recipe) -> None:
+        """Skip a runtime whose programs take a fixed number of images."""
+        if not session_class(recipe).takes_any_batch:
+            pytest.skip(f"programs of {recipe.runtime} take a fixed number of images")
+
     def test_shapes_and_types(self, session: Session, recipe: Recipe) -> None:
         assert session.shape == (recipe.batch, 3, 24, 24)
         y = session.run(images(recipe))
@@ -159,6 +165,52 @@ class SessionSuite:
         with open_session(file, recipe) as loaded:
             assert loaded.shape == session.shape
             assert np.array_equal(loaded.run(x), session.run(x))
+
+    def test_any_number_of_images(
+        self,
+        session: Session,
+        recipe: Recipe,
+        program: Program,
+        tmp_path: Path,
+        takes_any_batch: None,
+        opens_fast: None,
+    ) -> None:
+        form, x = form_of(recipe), pictures(5, 4).numpy()
+        file = form.write(form.any_batch(program), tmp_path)
+        one_by_one = np.concatenate([session.run(part[None]) for part in x]) if recipe.batch == 1 else None
+        with open_session(file, recipe, any_batch=True) as opened:
+            assert opened.any_batch
+            assert opened.shape == session.shape
+            for count in (1, 2, 5, 1):
+                y = opened.run(x[:count])
+                assert y.shape == (count, CLASSES)
+                if one_by_one is not None:
+                    assert np.abs(y - one_by_one[:count]).max() <= recipe.parity.max_abs_error
+            with opened.again() as other:
+                assert other.run(x).shape == (5, CLASSES)
+            for wrong in (x[:0], x[0], x[:, :, :-1]):
+                with pytest.raises(RuntimeInputError, match=r"takes float32 \(any number, 3, 24, 24\), not"):
+                    opened.run(wrong)
+        with pytest.raises(BundleError, match="takes a fixed number of images in a run"):
+            open_session(program, recipe, any_batch=True)
+
+    def test_a_symbolic_batch_is_fixed_to_that_of_the_recipe(
+        self, session: Session, recipe: Recipe, program: Program, takes_any_batch: None, opens_fast: None
+    ) -> None:
+        x = images(recipe)
+        with open_session(form_of(recipe).any_batch(program), recipe) as opened:
+            assert opened.shape == session.shape
+            assert np.array_equal(opened.run(x), session.run(x))  # the same kernels as without the symbol
+            with opened.threads():
+                opened.bind(x)()
+            with pytest.raises(RuntimeInputError, match=re.escape(f"takes float32 {session.shape}")):
+                opened.run(np.concatenate([x, x]))
+
+    def test_any_number_of_images_is_refused_where_the_batch_is_fixed(self, recipe: Recipe, program: Program) -> None:
+        if session_class(recipe).takes_any_batch:
+            pytest.skip("its programs take any number of images")
+        with pytest.raises(InvalidValue, match=f"{recipe.name} cannot have a dynamic batch"):
+            open_session(program, recipe, any_batch=True)
 
     def test_images_however_they_lie_in_memory(self, session: Session, recipe: Recipe) -> None:
         x = images(recipe)

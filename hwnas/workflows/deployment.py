@@ -39,6 +39,7 @@ def export(
     metric: str | None = None,
     positive: str | None = None,
     include: Sequence[str] = (),
+    dynamic_batch: bool = False,
     progress: Progress = silent,
 ) -> Bundle:
     """Extract a subnet, lower it, check its parity on the test images, and write a bundle.
@@ -59,6 +60,7 @@ def export(
         positive: class of the metric.
         include: steps that become part of the program: ``normalize`` (it then takes uint8 images
             ``(batch, height, width, channels)``) and ``softmax``.
+        dynamic_batch: whether a run of the program takes any number of images, not only the recipe's batch.
         progress: callback, invoked during re-calibration, lowering and the parity check.
 
     Returns:
@@ -89,6 +91,7 @@ def export(
         Path(out),
         budget_ms=budget_ms,
         include=include,
+        dynamic_batch=dynamic_batch,
         progress=progress,
     )
 

@@ -141,6 +141,32 @@ def test_steps_that_are_part_of_the_program(hwnas_cli, words, net, refused, tmp_
     assert "'resize' cannot be included in a program; the steps are normalize, softmax, sigmoid" in said
 
 
+@pytest.mark.parametrize("recipe", [FP32, INT8, "openvino-cpu-fp32", "torch-cpu-fp32"])
+def test_a_program_that_takes_any_number_of_images(hwnas_cli, words, net, tmp_path, recipe):
+    export = ("export", "my arch.json", "--supernet", net, "--target", f"this/{recipe}", "--dynamic-batch", "--json")
+    plain = json.loads(hwnas_cli(*export, "--out", tmp_path / "bundle").out)
+    assert plain["dynamic_batch"] is True
+    assert (plain["input"]["shape"], plain["output"]["shape"]) == ([1, 1, 24, 24], [1, 10])
+    ran = hwnas_cli("verify", tmp_path / "bundle")
+    assert (ran.code, "outputs  as recorded, and those of several images in a run: largest" in ran.out) == (0, True)
+    assert json.loads(hwnas_cli("bench", tmp_path / "bundle", "--json").out)["measured_ms"] > 0
+    if recipe == FP32:
+        return
+    steps = ("--include", "normalize", "--include", "softmax")
+    whole = json.loads(hwnas_cli(*export, *steps, "--out", tmp_path / "whole").out)
+    assert (whole["input"]["dtype"], whole["include"]) == ("uint8", ["normalize", "softmax"])
+    assert hwnas_cli("verify", tmp_path / "whole").code == 0
+
+
+def test_a_recipe_with_a_fixed_batch_refuses_any_other(words, net, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("hwnas.runtimes.onnxruntime.OnnxRuntimeSession.takes_any_batch", False)
+    export = ("export", "my arch.json", "--supernet", net, "--target", f"this/{FP32}", "--dynamic-batch")
+    said = refused(*export, "--out", tmp_path / "bundle")
+    assert f"{FP32} cannot have a dynamic batch: programs of onnxruntime take a fixed number of images in a run" in said
+    assert "choose a recipe of onnxruntime, openvino or torch on the CPU" in said
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_bundle_without_a_table_says_that_it_has_no_prediction(hwnas_cli, words, net, tmp_path, caplog):
     out = tmp_path / "bundle"
     ran = hwnas_cli("export", "my arch.json", "--supernet", net, "--target", f"this/{FP32}", "--out", out)

@@ -21,10 +21,11 @@ def test_the_shipped_schema_is_that_of_the_model() -> None:
 def test_a_manifest_has_what_its_schema_asks_for(bundle: Bundle) -> None:
     said = json.loads((bundle.folder / "manifest.json").read_bytes())
     schema = json.loads(SCHEMA_FILE.read_text())
-    # Left out of a bundle that was not timed, includes no other steps, and is of made-up data of one class per image.
+    # Left out of a bundle that was not timed, includes no other steps, has a fixed batch, and is of made-up data of one
+    # class per image.
     said |= {"measured_cores": "1", "include": [], "measured_p95_ms": 2.0, "measured_p99_ms": 3.0}
     said |= {"measured_images_per_s": 900.0, "data_folder": "cells", "data_fingerprint": "0" * 32, "references": {}}
-    said |= {"task": "multi-label"}
+    said |= {"task": "multi-label", "dynamic_batch": True}
     assert set(said) == set(schema["properties"]) == {f.alias or n for n, f in BundleManifest.model_fields.items()}
     assert set(schema["required"]) <= set(said)
     assert schema["properties"]["schema"]["const"] == said["schema"] == 2
@@ -41,7 +42,7 @@ def test_what_verify_says(bundle: Bundle) -> None:
 def test_a_bundle_whose_runtime_is_missing_is_checked_without_it(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(*_: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise RuntimeUnavailable("ONNX Runtime is not installed: pip install onnxruntime")
 
     monkeypatch.setattr(sys.modules["hwnas.deploy.verification"], "open_session", missing)

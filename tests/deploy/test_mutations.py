@@ -28,6 +28,7 @@ from hwnas.deploy import Bundle, BundleManifest, bench, open_bundle, verify, wri
 from hwnas.deploy.bundle import write_example
 from hwnas.errors import BundleError, HwnasError, InvalidValue
 from hwnas.lowering import form_of
+from hwnas.lowering.torch_archive import cleaned
 from hwnas.targets import Recipe, Target
 
 Change = Callable[[Path], object]
@@ -645,3 +646,61 @@ def test_torchs_own_archive_would_be_unpickled(torch_bundle: Bundle, tmp_path: P
     with pytest.raises(RuntimeError, match="deserializing"):
         torch.export.load(torch_bundle.program)
     assert (tmp_path / "boom").read_text() == "unpickled"
+
+
+@pytest.fixture
+def symbolic_bundle(manifest: BundleManifest, torch_recipe: Recipe, tmp_path: Path) -> Bundle:
+    """A program of torch with a symbolic batch axis."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    form = form_of(torch_recipe)
+    program = form.any_batch(form.lower(network.eval(), IMAGE[1:]))
+
+    def write(folder: Path) -> Path:
+        x = torch.ones(IMAGE)
+        write_example(folder, x.numpy(), network(x).detach().numpy())
+        return form.write(program, folder)
+
+    told = manifest.model_copy(update={"recipe": torch_recipe, "dynamic_batch": True})
+    return write_bundle(tmp_path / "bundle", write, told)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').mkdir('boom')",
+        "Symbol('s0', positive=True, integer=True) + 1",
+        "Symbol('s0', positive=True, integer=True)\n",
+        "Symbol('s0', positive=True, integer=True, **__import__('os').mkdir('boom'))",
+        "Symbol('batch', positive=True, integer=True)",
+    ],
+)
+def test_a_symbol_of_another_text_is_refused(text: str, symbolic_bundle: Bundle) -> None:
+    edited(MODEL, lambda m: first_size(m)["as_expr"].update(expr_str=text))(symbolic_bundle.folder)
+    with pytest.raises(BundleError, match="has the kind 'as_expr'"):
+        verify(symbolic_bundle.folder)
+    assert not Path("boom").exists()
+
+
+def test_a_symbol_of_another_axis_is_refused(symbolic_bundle: Bundle) -> None:
+    def change(model: dict[str, Any]) -> None:
+        sizes = next(iter(model["graph_module"]["graph"]["tensor_values"].values()))["sizes"]
+        sizes[2] = dict(sizes[0])
+
+    edited(MODEL, change)(symbolic_bundle.folder)
+    with pytest.raises(BundleError, match="has the kind 'as_expr'"):
+        verify(symbolic_bundle.folder)
+
+
+def test_what_a_file_says_about_its_symbol_is_never_passed_on(symbolic_bundle: Bundle) -> None:
+    def change(model: dict[str, Any]) -> None:
+        model["guards_code"].append("print(1)")
+        model["range_constraints"]["s9"] = {"min_val": "print(2)", "max_val": 3}
+
+    edited(MODEL, change)(symbolic_bundle.folder)
+    data = symbolic_bundle.program.read_bytes()
+    assert b"print(1)" in data
+    clean = cleaned(data, "model.pt2")
+    assert b"print(" not in clean
+    assert b"s9" not in clean
+    assert verify(symbolic_bundle.folder).max_abs_error == 0

@@ -84,6 +84,7 @@ def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Re
         batch: int = 1,
         transform: Transform | None = None,
         include: tuple[Step, ...] = (),
+        dynamic: bool = False,
         folder: str = "bundle",
     ) -> Bundle:
         recipe = load_recipe(name).model_copy(update={"batch": batch})
@@ -102,8 +103,11 @@ def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Re
             program, transform = steps.into(program, recipe), steps.transform(transform)
             [(images, _)] = steps.batches([(torch.from_numpy(x), torch.zeros(1))])
             x = images.numpy()
-        with open_session(program, runs_here(run_by or name).model_copy(update={"batch": batch})) as session:
-            y = session.run(x.repeat(batch, axis=0))[:1]
+        if dynamic:
+            program = form.any_batch(program)
+        run_by = run_by or name
+        with open_session(program, runs_here(run_by).model_copy(update={"batch": batch}), any_batch=dynamic) as session:
+            y = session.run(x.repeat(1 if dynamic else batch, axis=0))[:1]
 
         def write(folder: Path) -> Path:
             write_example(folder, x, y)
@@ -118,7 +122,8 @@ def make(manifest: BundleManifest, tmp_path: Path, runs_here: Callable[[str], Re
             ),
             "output": manifest.output.model_copy(update={"shape": [batch, 3]}),
         }
-        told = manifest.model_copy(update={"recipe": recipe, "example": example, "include": include, **shapes})
+        said = {"recipe": recipe, "example": example, "include": include, "dynamic_batch": dynamic}
+        told = manifest.model_copy(update=said | shapes)
         return write_bundle(tmp_path / folder, write, told)
 
     return made
@@ -365,3 +370,47 @@ def test_lines_with_steps_in_the_program_agree_with_the_plain_bundle(
             assert not {"mean", "std", "value_range"} & whole.manifest.input.transform.keys()
             assert "The input is uint8 of the shape [1, 24, 24, 3]" in (whole.folder / README).read_text("utf-8")
         assert f"(the program includes {' and '.join(include)})" in (whole.folder / README).read_text("utf-8")
+
+
+@pytest.mark.parametrize("include", [(), ("normalize", "softmax")], ids=["plain", "with steps"])
+@pytest.mark.parametrize("name", QUICK)
+def test_lines_of_a_dynamic_batch_take_several_photographs(
+    name: str, include: tuple[Step, ...], make: Make, photographs: Data, tmp_path: Path
+) -> None:
+    """One run of two photographs of other sizes gives the class of each, as a run of each alone does."""
+    bundle = make(name, transform=photographs.transform(24), include=include, dynamic=True)
+    assert "BATCH" not in lines(bundle)
+    assert verify(bundle.folder).dynamic_batch
+    folder = tmp_path / "photographs" / "val"
+    found = []
+    for files in (["cat/0.jpg", "dog/0.png"], ["cat/0.jpg"], ["dog/0.png"]):
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", lines(bundle) + AFTER, *(folder / file for file in files)],
+            cwd=bundle.folder, capture_output=True, encoding="utf-8", check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        y = np.load(tmp_path / "y.npy")
+        assert done.stdout == "".join(f"class {bundle.manifest.classes[scores.argmax()]}\n" for scores in y)
+        assert np.load(tmp_path / "x.npy").shape == (len(files), *bundle.manifest.input.shape[1:])
+        found.append(y)
+    both, *alone = found
+    assert (both[0] != both[1]).any()
+    assert np.allclose(both, np.concatenate(alone), atol=bundle.manifest.example.max_abs_error)
+    page = (bundle.folder / README).read_text("utf-8")
+    assert "`python classify.py one.jpg another.jpg` prints the class of each image file, from one run" in page
+    assert ", 24, 24], for any number n of images, " in page or "[n, 24, 24, 3], for any number n of images, " in page
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_lines_of_a_dynamic_batch_run_the_example(batch: int, make: Make) -> None:
+    bundle = make("onnxruntime-cpu-fp32", batch=batch, dynamic=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", lines(bundle)],
+        cwd=bundle.folder,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    printed = re.fullmatch(r"class (.+)\nlargest difference (\S+)\n", done.stdout)
+    assert printed, done.stdout
+    assert float(printed[2]) <= bundle.manifest.example.max_abs_error

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hwnas
@@ -27,8 +28,10 @@ from hwnas.errors import (
 )
 from hwnas.latency import load_model, read_table
 from hwnas.pipeline import compile_job, preview_job, quickstart_job, read_job
+from hwnas.pipeline.job import ExportConfig
 from hwnas.pipeline.plan import plan_job
 from hwnas.report.text import markdown, summary
+from hwnas.runtimes import open_session
 from hwnas.supernet import Phase, TrainConfig, read_facts
 from hwnas.targets import resolve_target
 
@@ -218,6 +221,19 @@ def test_a_stage_is_done_again_with_all_that_builds_on_it(finished, again, one_t
     assert done(redone) == {first: ["search", "export", "bench"]}
     assert redone["targets"][first]["arch"] == report["targets"][first]["arch"]
     assert not [stage for stage in preview_job(one_target, again) if not stage.cached]
+
+
+def test_a_job_exports_a_program_for_any_number_of_images(finished, again, one_target):
+    first, _ = names()
+    report = compile_job(one_target.model_copy(update={"export": ExportConfig(dynamic_batch=True)}), again)
+    assert done(report) == {first: ["export", "bench"]}
+    [answer] = report["targets"].values()
+    bundle = open_bundle(again / answer["bundle"])
+    assert bundle.manifest.dynamic_batch
+    assert bundle.manifest.arch == finished[2]["targets"][first]["arch"]
+    with open_session(bundle.program, bundle.manifest.recipe, any_batch=True) as session:
+        x = np.zeros((3, *bundle.manifest.input.shape[1:]), np.float32)
+        assert session.run(x).shape == (3, 10)
 
 
 def test_a_budget_that_no_random_network_keeps(finished, again, one_target, monkeypatch):

@@ -204,7 +204,7 @@ def test_balanced_weights_give_presence_and_absence_the_same_weight(tmp_path: Pa
 def test_the_lines_of_a_readme_print_probable_classes(capsys: pytest.CaptureFixture[str]) -> None:
     y = np.array([[2.0, -1.0, 0.5]], np.float32)
     for activated, values in ((False, y), (True, 1 / (1 + np.exp(-y)))):
-        exec(task_of(TASK).lines(activated=activated), {"np": np, "y": values, "classes": list(CLASSES)})
+        exec(task_of(TASK).lines("y[0]", activated=activated), {"np": np, "y": values, "classes": list(CLASSES)})
         assert capsys.readouterr().out == "labels column 88.1%, spot 62.2%\n"
-    exec(task_of(TASK).lines(activated=False), {"np": np, "y": -9 * np.ones((1, 3)), "classes": list(CLASSES)})
+    exec(task_of(TASK).lines("y[0]", activated=False), {"np": np, "y": -9 * np.ones((1, 3)), "classes": list(CLASSES)})
     assert capsys.readouterr().out == "labels none\n"
