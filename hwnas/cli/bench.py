@@ -77,8 +77,7 @@ def bench(
     Exit code 1 if the machine is too noisy for a figure.
     """
     from hwnas import workflows
-    from hwnas.deploy.verdict import verdict
-    from hwnas.workflows.budgets import budget_words
+    from hwnas.deploy.verdict import budget_words, verdict
 
     with shown_progress() as progress:
         answer = workflows.bench(

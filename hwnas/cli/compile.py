@@ -114,8 +114,8 @@ def _run(
 
 
 def _fail_over_budget(answers: Mapping[str, Result]) -> None:
-    """End with exit code 1 if a target is over its budget."""
-    if any(answer["over_budget"] > 0 for answer in answers.values()):
+    """End with exit code 1 if a target misses a budget."""
+    if any(max([answer["over_budget"], *answer["over_budgets"].values()]) > 0 for answer in answers.values()):
         raise typer.Exit(OVER)
 
 

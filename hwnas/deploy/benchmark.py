@@ -109,25 +109,58 @@ def bench(
     machine = machine or LocalMachine()
     machine.cores(recipe)  # raises before the outputs are computed
     check_outputs(bundle, machine)
-    protocol = protocol or usual().networks
+    programs, how = {"bundle": bundle.compiled}, protocol or usual().networks
+    found = time_bundle(programs, bundle, machine, how, runs=runs or 0, progress=progress)
+    found.measured.require_steady()
+    return summarise(bundle, device, found, "bundle")
+
+
+def time_bundle(
+    programs: Mapping[str, Path],
+    bundle: Bundle,
+    machine: Machine,
+    protocol: Protocol,
+    *,
+    runs: int = 0,
+    what: str = "timing",
+    progress: Progress = silent,
+) -> Among:
+    """Time a bundle and other programs among its reference programs.
+
+    Args:
+        programs: name -> file; the bundle's is ``bundle``.
+        bundle: the bundle.
+        machine: where they are timed.
+        protocol: the timing protocol.
+        runs: least number of timed runs of the bundle: sessions are added until there are as many.
+        what: description for `progress`.
+        progress: callback, invoked after every visit.
+
+    Raises:
+        HwnasError: as `hwnas.machines.Machine.time` raises.
+    """
     with temporary_folder("a benchmark") as folder, Journal(folder / "visits.jsonl", {}) as journal:
         while True:
 
             def time(programs: Mapping[str, Program | Path], protocol: Protocol = protocol) -> Measurement:
                 return machine.time(
-                    programs, recipe, protocol, reference="bundle", journal=journal, what="timing", progress=progress
+                    programs,
+                    bundle.manifest.recipe,
+                    protocol,
+                    reference="bundle",
+                    journal=journal,
+                    what=what,
+                    progress=progress,
                 )
 
-            found = bench_among({"bundle": bundle.compiled}, bundle, time)
+            found = bench_among(programs, bundle, time)
             measured, copies = found.measured, found.copies["bundle"]
-            if runs is None or measured.runs(copies) >= runs:
-                break
+            if (done := measured.runs(copies)) >= runs:
+                return found
             # The journal has the visits so far, so only the added sessions are timed.
-            sessions = math.ceil(runs / (measured.runs(copies) / measured.passes) / protocol.session_passes)
+            sessions = math.ceil(runs / (done / measured.passes) / protocol.session_passes)
             sessions = max(sessions, measured.passes // protocol.session_passes + 1)
             protocol = replace(protocol, min_sessions=sessions, max_sessions=max(sessions, protocol.max_sessions))
-    measured.require_steady()
-    return summarise(bundle, device, found, "bundle")
 
 
 def bench_among(programs: Mapping[str, Path], bundle: Bundle, time: Time) -> Among:

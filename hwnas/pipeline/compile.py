@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.accuracy.figures import AccuracyModelFigures, ModelQuality
+from hwnas.deploy.benchmark import Benchmark
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
 from hwnas.deploy.verdict import over_budget
 from hwnas.errors import OutputError, UnknownName
@@ -23,6 +24,7 @@ from hwnas.report.page import write_page
 from hwnas.report.text import write_report
 from hwnas.search import check_feasible
 from hwnas.training.launchers import started_by_training
+from hwnas.workflows.budgets import over_budgets
 from hwnas.workflows.side_by_side import side_by_side
 
 
@@ -143,7 +145,7 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
             }
         ),
     )
-    parity = made.manifest.parity
+    parity, budgets = made.manifest.parity, context.job.bench.budgets
     return {
         "target": plan.name,
         "space": context.space.name,
@@ -157,6 +159,8 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "speed": timed["bundle"].get("speed"),  # missing in stages of older versions
         "relative_error": timed["bundle"]["relative_error"],
         "over_budget": over_budget(_judged_ms(timed["bundle"]), found["budget_ms"]),
+        "budgets": budgets,
+        "over_budgets": over_budgets(Benchmark(**timed["bundle"]), budgets) if budgets else {},
         "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},
         "figures": parity.figures.model_dump() if parity.figures else None,
         "deployment": parity.difference.model_dump() if parity.difference else None,

@@ -138,6 +138,8 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
         predicted_ms=answer["predicted_ms"],
         measured_ms=answer["measured_ms"],
         speed=answer["speed"],
+        budgets=answer["budgets"],
+        over_budgets=answer["over_budgets"],
         test_accuracy=parity.deployed_accuracy,
         torch_accuracy=parity.torch_accuracy,
         top1_agreement=parity.top1_agreement,

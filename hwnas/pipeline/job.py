@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 
 from hwnas.data import Data, open_data
 from hwnas.data.options import DataOptions
+from hwnas.errors import InvalidValue
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, SpaceOptions, absolute_space, make_space
 from hwnas.supernet import TrainConfig
+from hwnas.workflows.budgets import parse_budgets
 from hwnas.workflows.processes import Accelerator, Precision
 
 
@@ -138,6 +140,40 @@ class ExportConfig(Spec):
     dynamic_batch: bool = False
 
 
+class BenchConfig(Spec):
+    """``[bench]``: further budgets of the deployed network, checked in its measurement.
+
+    The search cannot use them, because predictions are of p25 (`Job.budget`).
+
+    Attributes:
+        p50, p90, p95, p99: largest quantiles of the latency, such as ``"1.2ms"``.
+        images_per_s: least throughput of one stream, at the recipe's batch.
+    """
+
+    p50: str | None = None
+    p90: str | None = None
+    p95: str | None = None
+    p99: str | None = None
+    images_per_s: PositiveFloat | None = None
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        """Name of a figure -> its budget, in milliseconds or images per second.
+
+        Raises:
+            InvalidValue: a budget is not a latency in milliseconds.
+        """
+        return parse_budgets([f"{name}={value}" for name, value in self if value is not None])[1]
+
+    @model_validator(mode="after")
+    def _are_budgets(self) -> BenchConfig:
+        try:
+            _ = self.budgets
+        except InvalidValue as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class Job(Spec):
     """A job.
 
@@ -160,6 +196,7 @@ class Job(Spec):
     accuracy: AccuracyConfig = AccuracyConfig()
     search: SearchConfig = SearchConfig()
     export: ExportConfig = ExportConfig()
+    bench: BenchConfig = BenchConfig()
 
     def make_space(self, *, in_channels: int, classes: int) -> Space:
         """The job's space for its data.

@@ -31,6 +31,7 @@ from hwnas.targets import Target, resolve_target
 from hwnas.tasks.metrics import TOP1, parse_metric
 from hwnas.tasks.weights import check_fit
 from hwnas.training.launchers import launcher, started_by_training
+from hwnas.workflows.budgets import runs_of
 from hwnas.workflows.processes import check_devices
 from hwnas.workflows.side_by_side import labelled
 
@@ -144,6 +145,11 @@ def _budgets(job: Job) -> dict[str, str]:
             f"[budget] has no entry for {', '.join(missing)}; write one for each target, or one text for all"
         )
     for text in given.values():
+        if "=" in text:
+            raise InvalidValue(
+                f"a job's budget is of the predicted latency, such as 0.8ms; not {text!r}. Budgets of other figures "
+                'are keys of [bench], such as p95 = "1.2ms"'
+            )
         _, unit = check_budget_text(text)
         if unit not in ("", "ms", "%"):  # checked here, before a profile that takes minutes
             raise InvalidValue(
@@ -292,9 +298,11 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
         needs=(search, train),
         work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),
     )
+    # The measurement does not depend on the budgets, but high quantiles need many runs.
+    runs = {"runs": runs_of(job.bench.budgets)} if job.bench.budgets else {}
     bench = stage(
         name="bench",
-        inputs={"target": target.name},
+        inputs={"target": target.name, **runs},
         needs=(export,),
         work=partial(work.bench_stage, context, exported=export),
         unsettled=work.bench_noise,

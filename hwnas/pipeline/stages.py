@@ -18,14 +18,14 @@ from pydantic import JsonValue
 from hwnas.accuracy import Evaluator, fit_accuracy
 from hwnas.accuracy.model import evaluate_subnets
 from hwnas.data import Data
-from hwnas.deploy.benchmark import bench_among, summarise
+from hwnas.deploy.benchmark import summarise, time_bundle
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.exporter import export, included, lower_subnet
 from hwnas.deploy.verification import check_outputs
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel, load_model, read_table
-from hwnas.lowering import Program, form_of
+from hwnas.lowering import form_of
 from hwnas.machines import Machine, machine_of
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
@@ -38,8 +38,8 @@ from hwnas.spaces import Arch, Space
 from hwnas.supernet import Supernet
 from hwnas.targets import Target
 from hwnas.tasks import difference_of
-from hwnas.timing import Measurement
 from hwnas.timing.protocol import Protocols, usual
+from hwnas.workflows.budgets import runs_of
 from hwnas.workflows.inputs import evaluator_of, facts_of
 from hwnas.workflows.measuring import profile_into
 from hwnas.workflows.processes import launched
@@ -324,20 +324,16 @@ def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:
     programs = {"bundle": bundle.compiled} | {
         name: exported.folder / name / filename for name in exported.result()["accuracy"]
     }
-    machine, recipe = context.machine, context.target.recipe
-    check_outputs(bundle, machine)
-
-    def time(programs: Mapping[str, Program | Path]) -> Measurement:
-        return machine.time(
-            programs,
-            recipe,
-            context.protocols.networks,
-            reference="bundle",
-            what="timing the bundle",
-            progress=context.progress,
-        )
-
-    found = bench_among(programs, bundle, time)
+    check_outputs(bundle, context.machine)
+    found = time_bundle(
+        programs,
+        bundle,
+        context.machine,
+        context.protocols.networks,
+        runs=runs_of(context.job.bench.budgets),
+        what="timing the bundle",
+        progress=context.progress,
+    )
     return {
         "bundle": asdict(summarise(bundle, context.target.device, found, "bundle")),
         "compared": {name: found.p25_ms(name) for name in programs},

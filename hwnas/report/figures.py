@@ -150,6 +150,8 @@ class TargetFigures(Spec):
         too_noisy: the machine was too noisy for the last measurement to be trusted; `spread` quantifies it.
         largest, best_random: baselines; None if no random network is within the budget.
         classification: figures of the deployed result on the test images; None for a bundle of an older version.
+        budgets, over_budgets: further budgets of the measurement, and the share by which each is missed
+            (`hwnas.workflows.budgets`).
         search, validation, networks, slots, table, stages: see their classes.
         provenance: title -> name -> value.
     """
@@ -176,6 +178,8 @@ class TargetFigures(Spec):
     largest: Tested
     best_random: Tested | None
     classification: ClassificationFigures | None = None
+    budgets: dict[str, Finite] = Field(default={}, exclude_if=lambda budgets: not budgets)
+    over_budgets: dict[str, Finite] = Field(default={}, exclude_if=lambda over: not over)
     search: Search
     validation: Validation
     networks: list[TimedNetwork] = Field(min_length=1)

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hwnas.deploy.verdict import budget_words, remedy
 from hwnas.files import write_whole
 from hwnas.report.figures import FIGURES, RunFigures, TargetFigures
 
@@ -81,6 +82,11 @@ def _verdicts(target: TargetFigures) -> dict[str, Any]:
         "versus": [line.replace("-", "−") for line in versus],
         "error": f"{target.measured_ms * (target.speed or 1.0) / target.predicted_ms - 1:+.1%}".replace("-", "−"),
         "faster": f"{largest.measured_ms / target.measured_ms:.2f}×",
+        "budgets": [
+            (budget_words(name, value, over := target.over_budgets[name], too_noisy=target.too_noisy), over > 0)
+            for name, value in target.budgets.items()
+        ],
+        "helps": remedy(target.measured_ms * (target.speed or 1.0), target.over_budgets),
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.accuracy.figures import AccuracyModelFigures
-from hwnas.deploy.verdict import verdict
+from hwnas.deploy.verdict import budget_words, remedy, verdict
 from hwnas.files import write_whole
 from hwnas.tasks.figures import ClassificationFigures, Difference, same_answer
 
@@ -45,6 +45,7 @@ def _part(answer: Answer) -> str:
         f"({answer['budget_ms']:.4g} ms).",
         "",
         f"**Measured: {_verdict(answer)}.**",
+        *(["", *(f"- {words}" for words in further)] if (further := _further(answer)) else []),
         "",
         f"| network | measured (ms) | test {_metric(answer)} | found, compared with it |",
         "|---|---:|---:|---|",
@@ -135,8 +136,22 @@ def _at_speed(answer: Mapping[str, Any]) -> str:
 
 
 def _verdict(answer: Answer) -> str:
-    judged_ms = answer["measured_ms"] * (answer.get("speed") or 1.0)
-    return verdict(judged_ms, answer["budget_ms"], too_noisy=answer["noise"]["too_noisy"])
+    return verdict(_judged_ms(answer), answer["budget_ms"], too_noisy=answer["noise"]["too_noisy"])
+
+
+def _judged_ms(answer: Answer) -> float:
+    """The latency at the machine's speed in the profile, which budgets of a search are of."""
+    return float(answer["measured_ms"] * (answer.get("speed") or 1.0))
+
+
+def _further(answer: Answer) -> list[str]:
+    """The verdict on each further budget, and what helps if one is missed; empty without such budgets."""
+    over = answer.get("over_budgets", {})
+    noisy = answer["noise"]["too_noisy"]
+    words = [
+        budget_words(name, value, over[name], too_noisy=noisy) for name, value in answer.get("budgets", {}).items()
+    ]
+    return words + ([helps] if (helps := remedy(_judged_ms(answer), over)) else [])
 
 
 def _seconds(stage: Mapping[str, Any]) -> str:
@@ -161,6 +176,7 @@ def _lines(answer: Answer, bundle: Path) -> str:
             f"{_at_speed(answer)} ({answer['relative_error']:+.1%}); {answer['accuracy']['deployed']:.2%} on test "
             "images",
             f"  verdict      {_verdict(answer)}",
+            *(f"               {words}" for words in _further(answer)),
             *([f"  accuracy   {item[1:]}" for item in _accuracy(answer)] if answer.get("figures") else []),
             "  best random  "
             + (

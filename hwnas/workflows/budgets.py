@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hwnas.deploy.benchmark import Benchmark
-from hwnas.deploy.verdict import NOISY, share_words
+from hwnas.deploy.verdict import THROUGHPUT
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.search.objectives import check_budget_text
 from hwnas.timing import runs_for
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
-THROUGHPUT = "images_per_s"
 
 
 def parse_budgets(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:
@@ -66,15 +65,3 @@ def over_budgets(result: Benchmark, budgets: Mapping[str, float]) -> dict[str, f
         assert value is not None, name  # there are `runs_of` runs
         over[name] = 1 - value / budget if name == THROUGHPUT else value / budget - 1
     return over
-
-
-def budget_words(name: str, budget: float, over: float, *, too_noisy: bool = False) -> str:
-    """``p95 within its budget of 1.2 ms, 12% below it``."""
-    share, unit = share_words(over), "" if name == THROUGHPUT else " ms"
-    side = "above" if name == THROUGHPUT else "below"
-    found = (
-        f"{name} MISSES ITS BUDGET of {budget:.4g}{unit} by {share}"
-        if over > 0
-        else f"{name} within its budget of {budget:.4g}{unit}, {share} {side} it"
-    )
-    return found + (NOISY if too_noisy else "")

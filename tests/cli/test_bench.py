@@ -10,7 +10,7 @@ import typer
 
 from hwnas.cli.compile import _fail_over_budget, _require_steady
 from hwnas.deploy.benchmark import Benchmark
-from hwnas.deploy.verdict import verdict
+from hwnas.deploy.verdict import remedy, verdict
 from hwnas.errors import TooNoisy
 from hwnas.workflows.budgets import runs_of
 
@@ -163,15 +163,26 @@ def test_a_figure_just_above_the_budget_never_reads_as_on_it():
 
 def test_compile_judges_each_target():
 
-    def answer(over, too_noisy=False):
-        return {"over_budget": over, "noise": {"too_noisy": too_noisy, "spread": 0.07}}
+    def answer(over, too_noisy=False, **others):
+        return {"over_budget": over, "over_budgets": others, "noise": {"too_noisy": too_noisy, "spread": 0.07}}
 
-    _fail_over_budget({"a": answer(-0.1), "b": answer(0.0)})
-    with pytest.raises(typer.Exit) as ended:
-        _fail_over_budget({"a": answer(-0.1), "b": answer(0.9)})
-    assert ended.value.exit_code == 1
+    _fail_over_budget({"a": answer(-0.1), "b": answer(0.0, p95=-0.2)})
+    for missed in (answer(0.9), answer(-0.9, p95=0.01), answer(-0.9, p95=-0.1, images_per_s=0.2)):
+        with pytest.raises(typer.Exit) as ended:
+            _fail_over_budget({"a": answer(-0.1), "b": missed})
+        assert ended.value.exit_code == 1
     _require_steady({"a": answer(-0.1), "b": answer(0.9)})
     with pytest.raises(
         TooNoisy, match=r"too noisy for the benchmark of b \(spread 7\.0%\): stage bench is not finished"
     ):
         _require_steady({"a": answer(-0.1), "b": answer(0.9, too_noisy=True)})
+
+
+def test_what_helps_where_a_further_budget_is_missed():
+    assert remedy(1.0, {"p95": -0.1, "images_per_s": 0.0}) is None
+    # p95 is 1.5 ms of 1.2: at the same ratio to p25, 0.8 ms.
+    assert "which is 1 ms; if its ratio to the other figures stays, a network of the budget 0.8ms meets them" in remedy(
+        1.0, {"p95": 0.25}
+    )
+    # 400 images/s of 500, and p99 3 ms of 2.5: the smaller one, rounded down.
+    assert "the budget 1.66ms meets" in remedy(2.0, {"images_per_s": 0.166, "p99": 0.2, "p95": -0.5})
