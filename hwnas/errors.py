@@ -21,6 +21,7 @@
     ├── TrainingDiverged          a loss is NaN or infinite
     ├── OutOfMemory               a batch or a program does not fit into the memory
     ├── ProcessLost               one of a training's processes ended before the others
+    ├── EngineError               workers of an engine cannot start, or work on an item ends them
     ├── GraphError                a lowered graph is not accepted by its runtime
     ├── ParityError               the outputs of the lowered network differ from those of the original
     ├── BundleError               a bundle is incomplete or was changed
@@ -31,7 +32,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 def some(names: Sequence[str], most: int = 20) -> str:
@@ -42,6 +43,16 @@ def some(names: Sequence[str], most: int = 20) -> str:
 
 class HwnasError(Exception):
     """An error that the user can act on. Messages say what was wrong, the value, what is valid, and what helps."""
+
+    def __reduce__(self) -> tuple[Callable[..., HwnasError], tuple[object, ...]]:
+        """Pickle it without its `__init__`, whose arguments are not those of Exception: workers send their errors."""
+        return _again, (type(self), self.args, dict(self.__dict__))
+
+
+def _again(kind: type[HwnasError], args: tuple[object, ...], state: dict[str, object]) -> HwnasError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class SpecError(HwnasError):
@@ -137,6 +148,10 @@ class OutOfMemory(HwnasError):
 
 class ProcessLost(HwnasError):
     """One of a training's processes ended before the others."""
+
+
+class EngineError(HwnasError):
+    """Workers of an engine cannot start, or the work on an item ends them again and again."""
 
 
 class GraphError(HwnasError):

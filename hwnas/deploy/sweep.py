@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from hwnas.accuracy import Evaluator
 from hwnas.affinity import allowed_cores, cores_text
 from hwnas.deploy.exporter import lower_subnet
 from hwnas.deploy.manifest import ParityReport
-from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
-from hwnas.errors import InvalidValue, RuntimeUnavailable
+from hwnas.deploy.parity import OF_ONE_RECIPE, measured_parity, parity_key, told
+from hwnas.engines import SERIAL
+from hwnas.errors import EngineError, HwnasError, InvalidValue, RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel
 from hwnas.lowering import form_of
@@ -118,7 +120,7 @@ def sweep(
 
     Args:
         arch: the network.
-        evaluator: has the supernet and the data; accuracy is measured on its validation images.
+        evaluator: has the supernet and the data; accuracy is measured on its validation images, on its engine.
         targets: device and recipes.
         journal: of the evaluator. Results of a killed sweep are kept in a folder next to it, and the same call resumes
             from them; a finished sweep is timed again.
@@ -132,18 +134,15 @@ def sweep(
         TableError: the device is not this host.
         RuntimeUnavailable: no recipe can run the network on this host; the message has the reason for each.
         OutputError: a file cannot be written.
+        EngineError: the engine cannot run here, or its workers are other devices than this host.
     """
     if not 0 <= max_drop <= 1:
         raise InvalidValue(f"the largest accuracy loss must be a fraction from 0 to 1, not {max_drop}")
     protocol = protocol or usual().networks
     work = _work(arch, journal, targets)
-    network = cache(lambda: evaluator.subnet(arch, progress=progress))
-    files, parities, left_out = dict[str, Path](), dict[str, tuple[ParityReport, str | None]](), dict[str, str]()
-    for target in targets:
-        try:
-            files[target.name], parities[target.name] = _made(arch, evaluator, target, journal, network, work, progress)
-        except OF_ONE_RECIPE as error:
-            left_out[target.name] = told(error)
+    left_out = dict[str, str]()
+    files, parities = _made(arch, evaluator, targets, journal, work, left_out, progress)
+    evaluator.engine.close()  # workers would disturb the times
     rounds = list[dict[str, tuple[float, bool]]]()
     if made := [target for target in targets if target.name in parities]:
         how = {"protocol": asdict(protocol), "allowed": cores_text(allowed_cores())}
@@ -178,36 +177,139 @@ def _work(arch: Arch, journal: Journal, targets: Sequence[Target]) -> Path:
     return journal.path.with_name(f"{journal.path.stem}-sweep-{_short_hash(subject)}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Todo:
+    """A program to lower, or to compare with torch, or both.
+
+    Attributes:
+        target: device and recipe.
+        path: of the program's file.
+        key: of its parity in the journal.
+        compared: whether the journal has the parity.
+    """
+
+    target: Target
+    path: Path
+    key: str
+    compared: bool
+
+    def __str__(self) -> str:
+        return f"lowering and comparing under {self.target.name}"
+
+
+class _Maker:
+    """Lowers a network under recipes, and compares each program with torch.
+
+    Args:
+        source: returns the evaluator.
+        arch: the network.
+        work: folder of the programs.
+        progress: callback, invoked during every step.
+    """
+
+    def __init__(self, source: Callable[[], Evaluator], arch: Arch, work: Path, progress: Progress) -> None:
+        self.evaluator, self.arch, self.work, self.progress = source(), arch, work, progress
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The extracted network, with re-calibrated BN."""
+        return self.evaluator.subnet(self.arch, progress=self.progress)
+
+    def make(self, todo: _Todo) -> tuple[ParityReport | None, str | None] | str:
+        """Write the program, if there is none, and compare it.
+
+        Returns:
+            its parity, None if the journal has it, and why it is refused; or the error with which the recipe is left
+            out.
+
+        Raises:
+            EngineError: this host is another device, or has other versions of the runtime.
+        """
+        _check_same_host(todo, self.work)
+        recipe, form = todo.target.recipe, form_of(todo.target.recipe)
+        try:
+            if not todo.path.is_file():
+                self.progress(f"lowering for {recipe.name}", 0, 1)
+                form.write(lower_subnet(self.network, self.evaluator, self.arch, recipe), todo.path.parent)
+                self.progress(f"lowering for {recipe.name}", 1, 1)
+            if todo.compared:
+                return None, None
+            return measured_parity(self.arch, self.evaluator, recipe, lambda: (self.network, todo.path), self.progress)
+        except OF_ONE_RECIPE as error:
+            return told(error)
+
+
 def _made(
     arch: Arch,
     evaluator: Evaluator,
-    target: Target,
+    targets: Sequence[Target],
     journal: Journal,
-    network: Callable[[], nn.Module],
     work: Path,
+    left_out: dict[str, str],
     progress: Progress,
-) -> tuple[Path, tuple[ParityReport, str | None]]:
-    """The file of the network's program under a recipe, its parity, and why it is refused.
+) -> tuple[dict[str, Path], dict[str, tuple[ParityReport, str | None]]]:
+    """Target's name -> file of the network's program; and -> its parity, and why it is refused.
+
+    Recipes that cannot be used are added to `left_out`.
 
     Raises:
-        InvalidValue, RuntimeUnavailable, SpecError: the recipe cannot run on this host.
-        GraphError: the network cannot be lowered under it.
-        BundleError: its runtime cannot load the program.
-        ParityError: an output is not finite.
-        OutputError, OSError: a file cannot be written.
+        OutputError: the journal cannot be written.
+        EngineError: the engine cannot run here, or its workers are other devices than this host.
     """
-    check_host(target)
-    recipe, form = target.recipe, form_of(target.recipe)
+    todo = list[_Todo]()
+    for target in targets:
+        try:
+            check_host(target)
+            path, key = _program(target, work), parity_key(arch, evaluator.metric, target.recipe)
+        except OF_ONE_RECIPE as error:
+            left_out[target.name] = told(error)
+        else:
+            todo.append(_Todo(target=target, path=path, key=key, compared=key in journal.entries))
+    engine, parities = evaluator.engine, dict[str, tuple[ParityReport, str | None]]()
+    source = partial(_Maker, evaluator.source, arch, work, progress if engine is SERIAL else silent)
+    for done, (index, found) in enumerate(engine.map(source, _Maker.make, todo), 1):
+        one = todo[index]
+        if isinstance(found, str):
+            left_out[one.target.name] = found
+        else:
+            report, why = found
+            if report and not why:
+                journal.record(one.key, report.model_dump())
+            parities[one.target.name] = report or ParityReport.model_validate(journal.entries[one.key]), why
+        if engine is not SERIAL:
+            progress("comparing recipes with torch", done, len(todo))
+    return {one.target.name: one.path for one in todo if one.target.name in parities}, parities
+
+
+def _program(target: Target, work: Path) -> Path:
+    """The file of a target's program.
+
+    Raises:
+        RuntimeUnavailable: its runtime cannot run on this host.
+    """
     # The recipe's hash excludes settings that change the program but not the times of its ops.
-    asked = recipe.model_dump(mode="json", exclude={"schema_", "description", "parity"})
-    folder = work / f"{recipe.name}-{_short_hash([asked, runtime_versions(target)])}"
-    path = folder / form.filename
-    if not path.is_file():
-        progress(f"lowering for {recipe.name}", 0, 1)
-        form.write(lower_subnet(network(), evaluator, arch, recipe), folder)
-        progress(f"lowering for {recipe.name}", 1, 1)
-    parity = deployed_parity(arch, evaluator, recipe, journal, lambda: (network(), path), progress)
-    return path, parity
+    asked = target.recipe.model_dump(mode="json", exclude={"schema_", "description", "parity"})
+    folder = work / f"{target.recipe.name}-{_short_hash([asked, runtime_versions(target)])}"
+    return folder / form_of(target.recipe).filename
+
+
+def _check_same_host(todo: _Todo, work: Path) -> None:
+    """Check that the host of a worker is the swept device, with the same versions of the runtime.
+
+    Raises:
+        EngineError: it is not.
+    """
+    try:
+        check_host(todo.target)
+        same = _program(todo.target, work) == todo.path
+        reason = "it has other versions of the runtime"
+    except HwnasError as error:
+        same, reason = False, str(error)
+    if not same:
+        raise EngineError(
+            f"a worker on the host {platform.node()} cannot stand for {todo.target.name}: {reason}. The engine pool "
+            "sweeps on this host"
+        )
 
 
 def _timed(
