@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/engines.py --supernet supernet
 
-The engines alternate in one run; a figure is the median over the rounds. The start of the workers, with their imports and
-the opening of the supernet, is a column of its own: a run pays it once. Ray is left out where it is not installed; its
-cluster is started on this host, on the loopback, before the time begins.
+The engines alternate in one run; a figure is the median over the rounds. The start of the workers, with their imports
+and the opening of the supernet, is a column of its own: a run pays it once. Ray is left out where it is not installed;
+its cluster is started on this host, on the loopback.
 """
 
 from __future__ import annotations

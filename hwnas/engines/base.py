@@ -50,6 +50,7 @@ class Engine(ABC):
             Exception: what `source` or `run` raises.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """End all workers, and with them all calls of `map`. A later call starts new workers."""
 
@@ -78,6 +79,9 @@ class Serial(Engine):
             opened = source()
             for index, item in enumerate(items):
                 yield index, run(opened, item)
+
+    def close(self) -> None:
+        """Do nothing: there is no other process."""
 
 
 SERIAL = Serial()

@@ -138,8 +138,8 @@ class Cluster:
     def __init__(self, address: str | None) -> None:
         if importlib.util.find_spec("ray") is None:
             raise EngineError(
-                "the engine ray needs the package ray, which is not installed: pip install 'hwnas[ray]'. The engine pool "
-                "uses the cores of this host without it"
+                "the engine ray needs the package ray, which is not installed: pip install 'hwnas[ray]'. The engine "
+                "pool uses the cores of this host without it"
             )
         self._address, self._ours = address, False
 
@@ -163,8 +163,8 @@ class Cluster:
                 ray.init(**where, configure_logging=False, log_to_driver=False)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
                 raise EngineError(
-                    f"cannot connect to the Ray cluster {address or 'on this host'}: {error}. `ray start --head` on its "
-                    "first host starts one, and prints its address"
+                    f"cannot connect to the Ray cluster {address or 'on this host'}: {error}. `ray start --head` on "
+                    "its first host starts one, and prints its address"
                 ) from error
         self._ours = True
 

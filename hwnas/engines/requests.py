@@ -26,7 +26,7 @@ def request(source: Callable[[], Any], run: Callable[[Any, Any], Any], item: obj
         ) from error
 
 
-def result(reply: bytes) -> Any:
+def result(reply: bytes) -> Any:  # noqa: ANN401 - whatever the work returns
     """The result in a reply; the error of the work is raised."""
     error, found = pickle.loads(reply)
     if error is not None:

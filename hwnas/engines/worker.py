@@ -12,14 +12,14 @@ import signal
 import struct
 import sys
 import threading
-from typing import BinaryIO
+from typing import IO
 
 from hwnas.engines.requests import Server
 
 _LENGTH = struct.Struct("<Q")
 
 
-def write_message(stream: BinaryIO, message: bytes) -> None:
+def write_message(stream: IO[bytes], message: bytes) -> None:
     """Write a message.
 
     Raises:
@@ -30,7 +30,7 @@ def write_message(stream: BinaryIO, message: bytes) -> None:
     stream.flush()
 
 
-def read_message(stream: BinaryIO) -> bytes | None:
+def read_message(stream: IO[bytes]) -> bytes | None:
     """Read a message; None if the other process has ended."""
     header = stream.read(_LENGTH.size)
     if len(header) < _LENGTH.size:

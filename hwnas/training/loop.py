@@ -112,7 +112,7 @@ class Loop:
         """
         if processes.broadcast(self.done) != self.done:
             raise CheckpointError(
-                f"{self.path} is not the checkpoint of the first process, after whose updates the training would go on: "
+                f"{self.path} is not the checkpoint of the first process, whose updates the training would continue: "
                 "several hosts need a folder on a drive that they share"
             )
         with ExitStack() as stack:

@@ -125,8 +125,8 @@ def make_fabric(
     if started_by:
         if nodes:
             raise InvalidValue(
-                f"{started_by.name} started this command, and numbers the hosts: leave out --num-nodes, --node-rank and "
-                "--main-address"
+                f"{started_by.name} started this command, and numbers the hosts: leave out --num-nodes, --node-rank "
+                "and --main-address"
             )
         devices, number = started_by.share(devices, os.environ)
         try:

@@ -241,21 +241,13 @@ def evaluator_of(
         engine=engine or SERIAL,
     )
     if evaluator.engine is not SERIAL:
-        evaluator.again = partial(
-            _same_evaluator,
-            evaluator.subject(facts.weights_sha256),
-            supernet,
-            images=images,
-            calibration_images=calibration_images,
-            seed=seed,
-            metric=metric,
-            positive=positive,
-            data_path=data_path,
-        )
+        how = {"images": images, "calibration_images": calibration_images, "seed": seed, "metric": metric}
+        how |= {"positive": positive, "data_path": data_path}
+        evaluator.again = partial(_same_evaluator, evaluator.subject(facts.weights_sha256), supernet, how)
     return evaluator, facts
 
 
-def _same_evaluator(subject: Mapping[str, object], supernet: Place, **how: Any) -> Evaluator:
+def _same_evaluator(subject: Mapping[str, object], supernet: Place, how: Mapping[str, Any]) -> Evaluator:
     """The evaluator of another process, opened in a worker.
 
     Raises:

@@ -100,6 +100,7 @@ def study(
         EngineError: the engine cannot run here, or an epoch ended three of its workers.
     """
     from hwnas.engines import SERIAL, open_engine
+    from hwnas.search.study.study import search_study
     from hwnas.search.study.together import search_together
     from hwnas.workflows.constraints import asked, check_one_recipe
     from hwnas.workflows.processes import ACCELERATORS
@@ -140,7 +141,8 @@ def study(
             again = partial(make, accelerator=device) if device in ACCELERATORS else make
             train = replace(train, engine=where, again=partial(_same, again, train.settings))
         _prepare_folder(train)
-        found = search_together(
+        search = partial(
+            search_study,
             wanted,
             train,
             trials=trials,
@@ -150,10 +152,8 @@ def study(
             name=name,
             settings=train.settings,
             seed=seed,
-            engine=where,
-            progress=progress,
-            stop=stop,
         )
+        found = search_together(search, where, progress=progress, stop=stop)
     if not found.candidates:
         if found.stopped:
             raise KeyboardInterrupt

@@ -25,6 +25,7 @@ def supernet(tmp_path):
     return tmp_path / "net"
 
 
+@pytest.mark.usefixtures("all_test_images")  # workers do not have the smaller test split of the tests
 def test_the_output_is_that_of_one_process(hwnas_cli, supernet, tmp_path):
     shutil.copytree(supernet, tmp_path / "other")
     words = ("--random", 5, "--images", 100, "--calibration-images", 100, "--json")
@@ -43,7 +44,8 @@ def test_the_output_is_that_of_one_process(hwnas_cli, supernet, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="sessions of processes")
 def test_ctrl_c_ends_all_workers(forks, supernet, tmp_path):
     words = ("--random", 5000, "--engine", "pool", "--workers", 2)
-    with forks.start(["subnet", "eval", "--supernet", supernet, *words], cwd=tmp_path) as run:
+    program = "from hwnas.cli.main import main\nmain()\n"
+    with forks.start(["subnet", "eval", "--supernet", supernet, *words], cwd=tmp_path, program=program) as run:
         assert run.wait_for("evaluating subnets: 0/5000")
         os.killpg(run.pid, signal.SIGINT)
         assert run.wait() == 130

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from engine_work import Noting, noted
 
 from hwnas.accuracy import Evaluator
@@ -25,6 +27,9 @@ from hwnas.supernet import Phase, TrainConfig
 from hwnas.targets import resolve_target
 from hwnas.workflows import studies
 from hwnas.workflows.inputs import _same_evaluator, evaluator_of
+
+# Workers do not have the smaller test split of the tests.
+pytestmark = pytest.mark.usefixtures("all_test_images")
 
 IMAGES = 200
 TRAINING = TrainConfig(phases=[Phase(name="all", steps=4, learning_rate=0.05)], batch_size=8)
@@ -43,23 +48,45 @@ def opened(folder: Path, engine: Engine, *, metric: str = "auc") -> Evaluator:
     return evaluator
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_evaluations_are_equal_bit_for_bit(threads: int, space: Space, supernet_folder: Path, tmp_path: Path) -> None:
-    """With any number of threads of the process that starts the workers."""
-    archs, before = [*space.decode(space.sample(6, seed=2)), space.largest], torch.get_num_threads()
+def test_evaluations_are_equal_bit_for_bit(pool: Engine, space: Space, supernet_folder: Path, tmp_path: Path) -> None:
+    archs = [*space.decode(space.sample(6, seed=2)), space.largest]
     entries = []
-    torch.set_num_threads(threads)
-    try:
-        with open_engine(EngineConfig(name="pool", workers=2)) as pool:
-            for engine in (SERIAL, pool):
-                evaluator = opened(supernet_folder, engine)
-                with Journal(tmp_path / str(engine.workers), {}) as journal:
-                    accuracies = evaluator.accuracies(archs, journal, what="x")
-                    figures = evaluator.figures(archs[:2], journal)
-                    entries.append((accuracies, figures, dict(sorted(journal.entries.items()))))
-    finally:
-        torch.set_num_threads(before)
+    for engine in (SERIAL, pool):
+        evaluator = opened(supernet_folder, engine)
+        with Journal(tmp_path / str(engine.workers), {}) as journal:
+            accuracies = evaluator.accuracies(archs, journal, what="x")
+            figures = evaluator.figures(archs[:2], journal)
+            entries.append((accuracies, figures, dict(sorted(journal.entries.items()))))
     assert entries[0] == entries[1]
+
+
+TWO_THREADS = """
+import sys
+from pathlib import Path
+import torch
+from hwnas.engines import EngineConfig, open_engine
+from hwnas.files import Journal
+from hwnas.workflows.inputs import evaluator_of
+
+assert torch.get_num_threads() == 2
+found = []
+for name, workers in (("serial", None), ("pool", 2)):
+    with open_engine(EngineConfig(name=name, workers=workers)) as engine:
+        evaluator, _ = evaluator_of(sys.argv[1], images=200, calibration_images=200, metric="auc", engine=engine)
+        space = evaluator.supernet.space
+        with Journal(Path(sys.argv[2]) / name, {}) as journal:
+            found.append(evaluator.accuracies(space.decode(space.sample(6, seed=2)), journal, what="x"))
+assert found[0] == found[1], found
+"""
+
+
+@pytest.mark.long
+def test_workers_have_as_many_threads_as_the_process_that_starts_them(supernet_folder: Path, tmp_path: Path) -> None:
+    """The sums of BN's statistics depend on it. Waiting threads do not spin: other tests may use the cores."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+    words = [sys.executable, "-c", TWO_THREADS, str(supernet_folder), str(tmp_path)]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_killed_worker_repeats_nothing_that_the_journal_has(
@@ -92,11 +119,12 @@ def test_another_supernet_or_other_data_are_refused(supernet_folder: Path) -> No
     how = {"images": IMAGES, "calibration_images": IMAGES}
     evaluator, facts = evaluator_of(supernet_folder, **how)  # type: ignore[arg-type]
     subject = evaluator.subject(facts.weights_sha256)
-    assert _same_evaluator(subject, supernet_folder, **how).images == IMAGES
+    assert _same_evaluator(subject, supernet_folder, how).images == IMAGES
     with pytest.raises(DataError, match=r"differ from those of the host that evaluates on it \(data, weights\)"):
-        _same_evaluator({**subject, "data": "other", "weights": "other"}, supernet_folder, **how)
+        _same_evaluator({**subject, "data": "other", "weights": "other"}, supernet_folder, how)
 
 
+@pytest.mark.long
 def test_a_sweep_is_equal(pool: Engine, space: Space, supernet_folder: Path, tmp_path: Path) -> None:
     targets = [resolve_target(f"this/{name}") for name in ("onnxruntime-cpu-fp32", "onnxruntime-cpu-int8")]
     found = []

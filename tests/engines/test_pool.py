@@ -112,7 +112,7 @@ def test_workers_end_with_the_engine(pool: Engine, log: Path) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    while {text for _, text in noted(log)} < {"1", "2"}:
+    while not {"1", "2"} <= {text for _, text in noted(log)}:
         time.sleep(0.02)
     pool.close()
     thread.join()
@@ -142,7 +142,7 @@ def test_workers_end_with_the_process_that_started_them(log: Path, number: signa
     environment = {**os.environ, "PYTHONPATH": path}
     with subprocess.Popen(words, stderr=subprocess.PIPE, env=environment, start_new_session=True) as driver:
         try:
-            while {text for _, text in noted(log)} < {"1", "2"}:
+            while not {"1", "2"} <= {text for _, text in noted(log)}:
                 assert driver.poll() is None
                 time.sleep(0.02)
             (os.kill if number == signal.SIGKILL else os.killpg)(driver.pid, number)

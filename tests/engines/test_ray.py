@@ -99,7 +99,7 @@ def test_a_killed_worker_costs_the_item_in_hand(engine: Engine, tmp_path: Path) 
     begun = [text for _, text in noted(log)]
     assert {number: begun.count(str(number)) for number in range(8)} == {n: 3 if n == 3 else 1 for n in range(8)}
     (tmp_path / "kills").write_text("3")
-    with pytest.raises(EngineError, match="^3 ended its worker 3 times"):
+    with pytest.raises(EngineError, match=r"^3 ended its worker 3 times"):
         list(engine.map(partial(Work, log), Work.killed_at_3, [3]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hwnas.engines import SERIAL, Engine
 from hwnas.errors import InvalidValue, SearchStopped
 from hwnas.search import Problem
+from hwnas.search.study.study import search_study
 from hwnas.search.study.together import search_together
 from hwnas.spaces import Arch, make_space
 
@@ -58,7 +60,9 @@ def test_several_networks_are_trained_at_the_same_time(problem: Problem, how: di
             archs.append(arch)
         yield float(problem.accuracy(TINY.encode([arch]))[0])
 
-    found = search_together(problem, train, engine=Threads(), progress=lambda *step: said.append(step), **how)
+    found = search_together(
+        partial(search_study, problem, train, **how), Threads(), progress=lambda *step, **_: said.append(step)
+    )
     assert 9 <= found.evaluations == len(archs) <= 11
     assert not found.stopped
     assert found.candidates[0].predicted_accuracy == max(problem.accuracy(TINY.encode(archs)))
@@ -74,22 +78,24 @@ def test_the_engine_serial_is_the_study_as_before(problem: Problem, how: dict[st
         threads.add(threading.current_thread())
         yield 0.5
 
-    assert search_together(problem, train, engine=SERIAL, **how).evaluations == 9
+    assert search_together(partial(search_study, problem, train, **how), SERIAL).evaluations == 9
     assert threads == {threading.main_thread()}
 
 
 def test_an_error_ends_the_other_trainings(problem: Problem, how: dict[str, Any]) -> None:
-    engine, first = Threads(), threading.Lock()
+    engine, first, second = Threads(), threading.Lock(), threading.Event()
 
     def train(arch: Arch) -> Iterator[float]:
         if first.acquire(blocking=False):
+            assert second.wait(60)
             raise InvalidValue("a bad network")
+        second.set()
         assert engine.closed.wait(60)
         raise SearchStopped("its worker was ended")
         yield 0.5
 
     with pytest.raises(InvalidValue, match="a bad network"):
-        search_together(problem, train, engine=engine, **how)
+        search_together(partial(search_study, problem, train, **how), engine)
     assert engine.closed.is_set()
 
 
@@ -103,6 +109,6 @@ def test_a_stop_ends_the_workers_and_gives_the_best_so_far(problem: Problem, how
         trained.append(arch)
         yield 0.5
 
-    found = search_together(problem, train, engine=engine, stop=lambda: len(trained) >= 4, **how)
+    found = search_together(partial(search_study, problem, train, **how), engine, stop=lambda: len(trained) >= 4)
     assert found.stopped
     assert found.evaluations == len(found.candidates) >= 1

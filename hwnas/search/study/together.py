@@ -5,25 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from typing import Any
 
 from hwnas.engines import SERIAL, Engine
 from hwnas.progress import Progress, never, silent
-from hwnas.search.problem import Constraints
 from hwnas.search.solver import Found
-from hwnas.search.study.study import Train, search_study
 
 _POLL_S = 0.2
 
 
 def search_together(
-    wanted: Constraints,
-    train: Train,
-    *,
+    search: Callable[..., Found],
     engine: Engine,
+    *,
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
-    **how: Any,
 ) -> Found:
     """`search_study` with as many trainings at the same time as an engine has workers.
 
@@ -31,19 +26,17 @@ def search_together(
     writes the storage of the study, which decides what is done.
 
     Args:
-        wanted: the space and the budgets.
-        train: trains a network on the engine.
+        search: `search_study` with its arguments but the following two; the storage must not be None.
         engine: where it trains.
         progress: callback, invoked after every network.
         stop: polled regularly; when it returns True, the trainings are ended, and the best so far are returned.
-        how: the other arguments of `search_study`; the storage must not be None.
 
     Raises:
         UnknownName, InvalidValue, InfeasibleBudget, OutputError, TableError: as in `search_study`.
         EngineError: the engine cannot run here, or an epoch ended three of its workers.
     """
     if engine is SERIAL:
-        return search_study(wanted, train, progress=progress, stop=stop, **how)
+        return search(progress=progress, stop=stop)
     halted, lock, most = threading.Event(), threading.Lock(), 0
 
     def told(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
@@ -52,11 +45,11 @@ def search_together(
             most = max(most, done)  # another thread may have counted more
             progress(what, most, total, unit=unit, note=note)
 
+    def stopped() -> bool:
+        return halted.is_set() or stop()
+
     with ThreadPoolExecutor(engine.workers) as threads:
-        workers = [
-            threads.submit(search_study, wanted, train, progress=told, stop=lambda: halted.is_set() or stop(), **how)
-            for _ in range(engine.workers)
-        ]
+        workers = [threads.submit(search, progress=told, stop=stopped) for _ in range(engine.workers)]
         waiting = {*workers}
         try:
             while waiting:
