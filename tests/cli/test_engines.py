@@ -46,7 +46,7 @@ def test_ctrl_c_ends_all_workers(forks, supernet, tmp_path):
     words = ("--random", 5000, "--engine", "pool", "--workers", 2)
     program = "from hwnas.cli.main import main\nmain()\n"
     with forks.start(["subnet", "eval", "--supernet", supernet, *words], cwd=tmp_path, program=program) as run:
-        assert run.wait_for("evaluating subnets: 0/5000")
+        assert run.wait_for("evaluating subnets: ")
         os.killpg(run.pid, signal.SIGINT)
         assert run.wait() == 130
     assert "the same command resumes" in run.stderr.read_text()
