@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +97,24 @@ def all_end(pids: set[int], timeout_s: float = 30.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses on which a process listens."""
+    links = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed by now
+            links.append(str(file.readlink()))
+    inodes = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    found = set()
+    for family, table in ((socket.AF_INET, "tcp"), (socket.AF_INET6, "tcp6")):
+        for row in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            columns = row.split()
+            if columns[3] == "0A" and columns[9] in inodes:
+                words = bytes.fromhex(columns[1].partition(":")[0])  # 32 bits each, in the order of the machine
+                raw = b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
+                found.add(socket.inet_ntop(family, raw))
+    return found
 
 
 class Noting:

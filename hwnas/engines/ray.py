@@ -8,9 +8,11 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,10 @@ from hwnas.files import reason_of
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+_REACHED_S = 10.0
 _PATIENCE_S = 30.0  # for a place on the cluster, before a warning
+# Read when Ray is imported: servers of a cluster on this host alone listen on the loopback only, and report nothing.
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 _PACKAGES = ("hwnas", "torch", "numpy")  # whose versions decide the last digits
 
 
@@ -37,11 +42,12 @@ class _Actor:
         os.environ.update(variables)
         self._server = Server()
 
-    def enter(self, folder: str, versions: Mapping[str, str]) -> str | None:
-        """Make a folder the current one; return why this host cannot stand for another one.
+    def enter(self, folder: str, path: Sequence[str], versions: Mapping[str, str]) -> str | None:
+        """Work in the folder of the process that sends requests; return why this host cannot.
 
         Args:
-            folder: current folder of the process that sends requests.
+            folder: its current folder.
+            path: where it looks for modules; appended to the path here.
             versions: there, of the packages that decide results.
         """
         ours = _versions()
@@ -52,6 +58,7 @@ class _Actor:
             os.chdir(folder)
         except OSError as error:
             return f"the folder {folder}: {reason_of(error)}. Start in a folder on a drive that all nodes share"
+        sys.path += [each for each in path if each not in sys.path]
         return None
 
     def answer(self, message: bytes) -> bytes:
@@ -80,7 +87,7 @@ class RayWorker:
                 num_cpus=1, num_gpus=1 if gpu else 0, scheduling_strategy="SPREAD", max_restarts=0
             )
             self._actor = make.remote(environment())
-            found = self._actor.enter.remote(str(Path.cwd()), _versions())
+            found = self._actor.enter.remote(str(Path.cwd()), [*map(str, sys.path)], _versions())
             warn = time.monotonic() + _PATIENCE_S
             while not ray.wait([found], timeout=_POLL_S)[0]:
                 if closed.is_set():
@@ -149,19 +156,22 @@ class Cluster:
         Raises:
             EngineError: the cluster cannot be reached.
         """
+        address = self._address or os.environ.get("RAY_ADDRESS")
+        where: dict[str, Any] = {"address": address}
+        if not address:
+            os.environ |= _ALONE
+            where = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
         with _own_signals():
             import ray
 
             if ray.is_initialized():
                 return
-            address = self._address or os.environ.get("RAY_ADDRESS")
-            where: dict[str, Any] = {"address": address}
-            if not address:
-                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-                where = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+            logging.getLogger("ray").setLevel(logging.ERROR)
             try:
+                if address:
+                    _knock(address)
                 ray.init(**where, configure_logging=False, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            except (RuntimeError, ValueError, OSError) as error:
                 raise EngineError(
                     f"cannot connect to the Ray cluster {address or 'on this host'}: {error}. `ray start --head` on "
                     "its first host starts one, and prints its address"
@@ -175,6 +185,17 @@ class Cluster:
         if self._ours:
             ray.shutdown()
         self._ours = False
+
+
+def _knock(address: str) -> None:
+    """Connect to an address, HOST:PORT, without Ray, which tries for five minutes.
+
+    Raises:
+        OSError: there is no connection.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_S).close()
 
 
 def places(*, gpu: bool) -> int:

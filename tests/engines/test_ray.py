@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_work import Noting, Work, noted
+from engine_work import Noting, Work, all_end, noted
 
 from hwnas.engines import SERIAL, Engine, EngineConfig, open_engine
 from hwnas.errors import EngineError, UnknownName
@@ -20,6 +23,8 @@ from hwnas.spaces import Arch, Space, make_space
 from hwnas.supernet import Supernet, save_supernet
 from hwnas.workflows.inputs import evaluator_of
 
+# Without it, Ray replaces 127.0.0.1 in the address of a cluster by another address of this host, where none listens.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'hwnas[ray]'")
 
 pytestmark = pytest.mark.long
@@ -89,6 +94,44 @@ def test_two_nodes_share_the_work(engine: Engine, tmp_path: Path) -> None:
     assert len({pid for pid, _ in noted(log)}) == 2
     with pytest.raises(UnknownName, match="unknown colour 'gren'"):
         list(engine.map(partial(Work, log), Work.wrong, ["user"]))
+
+
+ALONE = """
+import json, os, signal, sys
+from functools import partial
+from pathlib import Path
+from engine_work import Work, listening, noted
+from hwnas.engines import EngineConfig, open_engine
+
+log, before = Path(sys.argv[1]), signal.getsignal(signal.SIGTERM)
+with open_engine(EngineConfig(name="ray", workers=2)) as engine:
+    found = dict(engine.map(partial(Work, log), Work.square, [1, 2, 3]))
+    import ray
+    started = ray._private.worker._global_node.all_processes.values()
+    servers = [info.process.pid for infos in started for info in infos]
+    pids = (os.getpid(), *servers, *(pid for pid, _ in noted(log)))
+    addresses = {address for pid in pids for address in listening(pid)}
+    kept = signal.getsignal(signal.SIGTERM) is before
+print(json.dumps([list(found.items()), servers, list(addresses), kept, ray.is_initialized()]))
+"""
+
+
+def test_without_an_address_ray_listens_on_the_loopback_only(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)}
+    # Otherwise Ray writes a token into the user's folder.
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    words = [sys.executable, "-c", ALONE, str(tmp_path / "log")]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    found, servers, addresses, kept, connected = json.loads(ended.stdout)
+    assert dict(found) == {0: 1, 1: 4, 2: 9}
+    assert len(servers) >= 2
+    assert addresses
+    assert set(addresses) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    assert kept, "the handler of SIGTERM is Ray's"
+    assert not connected
+    assert all_end(set(servers))
 
 
 def test_a_killed_worker_costs_the_item_in_hand(engine: Engine, tmp_path: Path) -> None:
