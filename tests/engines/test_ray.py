@@ -146,6 +146,7 @@ def test_a_killed_worker_costs_the_item_in_hand(engine: Engine, tmp_path: Path) 
         list(engine.map(partial(Work, log), Work.killed_at_3, [3]))
 
 
+@pytest.mark.usefixtures("all_test_images")  # workers do not have the smaller test split of the tests
 def test_a_node_that_is_killed_costs_the_work_in_hand(
     cluster: Any, engine: Engine, folder: Path, expected: tuple[list[Arch], dict[str, float]], tmp_path: Path
 ) -> None:
