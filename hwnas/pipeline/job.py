@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, PositiveFloat, PositiveInt
 
 from hwnas.data import Data, open_data
 from hwnas.data.options import DataOptions
+from hwnas.engines import EngineConfig
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, SpaceOptions, absolute_space, make_space
@@ -158,6 +159,7 @@ class Job(Spec):
     accuracy: AccuracyConfig = AccuracyConfig()
     search: SearchConfig = SearchConfig()
     export: ExportConfig = ExportConfig()
+    engine: EngineConfig = EngineConfig()
 
     def make_space(self, *, in_channels: int, classes: int) -> Space:
         """The job's space for its data.
