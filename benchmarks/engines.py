@@ -77,8 +77,8 @@ def measured(
     with open_engine(config) as engine:
         evaluator, _ = evaluator_of(supernet, images=given.images, metric="auc", engine=engine)
         space = evaluator.supernet.space
-        archs = list(dict.fromkeys(space.decode(space.sample(2 * given.subnets + engine.workers, seed=0))))
-        first, others = archs[: engine.workers], archs[engine.workers : engine.workers + given.subnets]
+        archs = list(dict.fromkeys(space.decode(space.sample(2 * given.subnets + given.workers, seed=0))))
+        first, others = archs[: given.workers], archs[given.workers : given.workers + given.subnets]
         with Journal(folder / "evaluated.jsonl", {}) as journal:
             begin = time.perf_counter()
             evaluator.accuracies(first, journal, what="starting")

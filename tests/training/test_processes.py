@@ -356,6 +356,7 @@ def test_two_hosts_train_as_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the name of the loopback")
+@pytest.mark.usefixtures("all_test_images")  # the other processes do not have the smaller test split of the tests
 def test_a_host_with_another_checkpoint_is_refused(tmp_path: Path) -> None:
     """As one that does not share the folder."""
     from hwnas.training.checkpoint import CHECKPOINT
@@ -371,7 +372,7 @@ def test_a_host_with_another_checkpoint_is_refused(tmp_path: Path) -> None:
     nodes = [node(tmp_path / name / "net", rank, port=port) for rank, name in enumerate(("first", "second"))]
     ends = [one.communicate(timeout=300) for one in nodes]
     assert [one.returncode for one in nodes] == [2, 2], ends
-    assert "is not the checkpoint of the first process" in ends[1][1]
+    assert "is not the checkpoint of the first process" in ends[1][1], ends
 
 
 @pytest.mark.parametrize(
