@@ -137,20 +137,21 @@ class PrintedProgress:
     """
 
     def __init__(self) -> None:
-        self._what = ""
-        self._last = 0.0
-        self._began = (0.0, 0)  # when, and how much was done by then
+        self._works: dict[str, tuple[float, float, int]] = {}  # last line, beginning, and how much was done by then
 
     def __call__(self, what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
         """Print a line if one is due; the arguments are those of `Progress`."""
         _STOP.check()
         now = time.monotonic()
-        if what != self._what or done < self._began[1]:
-            self._began = (now, done)
-        elif done < total and now - self._last < _LINE_EVERY_S:
+        last, began, before = self._works.get(what, (0.0, now, done))
+        if done < before:
+            began, before = now, done
+        elif what in self._works and done < total and now - last < _LINE_EVERY_S:
             return
-        self._what, self._last = what, now
-        elapsed, more = now - self._began[0], done - self._began[1]
+        self._works[what] = now, began, before
+        if done >= total:
+            del self._works[what]
+        elapsed, more = now - began, done - before
         rate = f", {more / elapsed:,.4g}/s, {elapsed * (total - done) / more:.0f} s left" if more and elapsed else ""
         counted, noted = f" {unit}" * bool(unit), f", {note}" * bool(note)
         print(f"{what}: {done}/{total}{counted}{noted}{rate}", file=sys.stderr, flush=True)

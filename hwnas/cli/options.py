@@ -26,6 +26,15 @@ Target = Annotated[
     str,
     typer.Option(help="device/recipe; the device 'this' is the present host.", metavar="DEVICE/RECIPE"),
 ]
+Targets = Annotated[
+    list[str],
+    typer.Option(
+        "--target",
+        help="device/recipe; the device 'this' is the present host. May be repeated: different machines are measured "
+        "at the same time.",
+        metavar="DEVICE/RECIPE",
+    ),
+]
 SpaceName = Annotated[
     str,
     typer.Option(

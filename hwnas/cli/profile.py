@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli import options
 from hwnas.shown_progress import shown_progress
 
+if TYPE_CHECKING:
+    from hwnas.workflows import ProfileAnswer
+
 
 def profile(
     space: options.SpaceName,
-    target: options.Target,
+    target: options.Targets,
     resolution: options.Resolution = None,
     width: options.Width = None,
     kernels: options.Kernels = None,
@@ -35,7 +38,9 @@ def profile(
     replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Time every distinct op of a space on this host and fit the latency model.
+    """Time every distinct op of a space on a target and fit the latency model.
+
+    Targets of different machines (hwnas devices connect) are measured at the same time.
 
     A killed run resumes. Rows of an older table for the same target are kept unless they are measured again. If the
     machine is too noisy, nothing is written.
@@ -43,7 +48,7 @@ def profile(
     from hwnas import workflows
 
     with shown_progress() as progress:
-        answer = workflows.profile(
+        answers, failed = workflows.profile_all(
             options.space_with(space, resolution, width, kernels, expansions, aspect),
             target,
             fix=options.choices(fix),
@@ -57,8 +62,19 @@ def profile(
             progress=progress,
         )
     if as_json:
-        options.print_json(answer.document())
-        return
+        documents = [answer.document() for answer in answers]
+        options.print_json(documents[0] if len(target) == 1 and documents else documents)
+    else:
+        for answer in answers:
+            _print(answer)
+    if failed:
+        *others, last = failed.items()
+        for name, error in others:
+            typer.echo(f"error: {name}: {error}", err=True)
+        raise last[1]
+
+
+def _print(answer: ProfileAnswer) -> None:
     if answer.up_to_date:
         typer.echo("No op and no fit was missing, so nothing was measured. The table was created as follows.")
     for what, number in (("ops", answer.ops), ("networks", answer.calibration_networks + answer.bound_networks)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,17 @@ from hwnas.lowering import Form, Program
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Codes, Op, Space
 
+_EXPORTING = threading.Lock()
+
 
 def lower_ops(space: Space, ops: Sequence[Op], form: Form, progress: Progress = silent) -> Mapping[Op, Program]:
-    """Ops of a space as programs of a form, for `assembled`."""
+    """Ops of a space as programs of a form, for `assembled`.
+
+    One thread at a time: torch's export is not safe in several.
+    """
     progress("lowering", 0, len(ops), unit="ops")
-    programs = form.lower_ops(ops, wired=space.wiring is not None)
+    with _EXPORTING:
+        programs = form.lower_ops(ops, wired=space.wiring is not None)
     progress("lowering", len(ops), len(ops), unit="ops")
     return programs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from hwnas.report.page import write_page
 from hwnas.report.text import write_report
 from hwnas.search import check_feasible
 from hwnas.training.launchers import started_by_training
+from hwnas.workflows.side_by_side import side_by_side
 
 
 def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Progress = silent) -> Result:
     """Run a job: profile, validate, train, evaluate, search, export, benchmark, report.
 
-    Targets share the training and the evaluation of subnets; the other stages run for each target.
+    Targets share the training and the evaluation of subnets; the other stages run for each target. Different machines
+    are profiled and validated at the same time.
 
     Args:
         job: the job.
@@ -58,8 +61,13 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
     answers = dict[str, Result]()
     with Stages(out=out, again=again) as stages:
         check_output(out, plans)
+        measured, failed = side_by_side(
+            {plan.name: (plan.context.machine.name, partial(_measure, plan, stages)) for plan in plans}, progress
+        )
+        for error in failed.values():
+            raise error
         for plan in plans:
-            runs[plan.name] = [stages.run(stage) for stage in plan.measured]
+            runs[plan.name] = measured[plan.name]
             # Checked before long work: a training of days must not end at an infeasible budget.
             offer_table(plan, out)
             check_feasible(plan.context.constraints(plan.profile.folder))
@@ -71,6 +79,11 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
         stories = [target_figures(plan, answers[plan.name], out) for plan in plans]
         write_page(out, run_figures(plans[0], stories))
     return report
+
+
+def _measure(plan: TargetPlan, stages: Stages, progress: Progress) -> list[StageRun]:
+    """The stages that time; their own progress names the target."""
+    return [stages.run(stage) for stage in plan.measured]
 
 
 def check_stage(name: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from hwnas.tasks.metrics import TOP1, parse_metric
 from hwnas.tasks.weights import check_fit
 from hwnas.training.launchers import launcher, started_by_training
 from hwnas.workflows.processes import check_devices
+from hwnas.workflows.side_by_side import labelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
                 budget=budgets[text],
                 data=data,
                 space=space,
-                progress=_labelled(progress, target.recipe.name) if len(targets) > 1 else progress,
+                progress=labelled(progress, _label(target, targets.values())) if len(targets) > 1 else progress,
             ),
             out / "stages",
             fingerprint,
@@ -125,6 +126,11 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
         )
         for text, target in targets.items()
     ]
+
+
+def _label(target: Target, targets: Collection[Target]) -> str:
+    """How progress names a target: its recipe, on several devices the whole name."""
+    return target.recipe.name if len({each.device.name for each in targets}) == 1 else target.name
 
 
 def _budgets(job: Job) -> dict[str, str]:
@@ -323,10 +329,3 @@ def _prints(data: Data, whole: str, train: Callable[[Mapping[str, str]], Stage])
     if begun.folder.exists() or begun.unfinished.exists():
         found["train"] = of_whole["train"]  # evaluations are repeated: older samples of a split were not stratified
     return found
-
-
-def _labelled(progress: Progress, label: str) -> Progress:
-    def tell(what: str, done: int, total: int, *, unit: str = "", note: str = "") -> None:
-        progress(f"{label}: {what}", done, total, unit=unit, note=note)
-
-    return tell

@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwnas.runner.memory import content
+
 if TYPE_CHECKING:
     from hwnas.targets.host import Host
 
@@ -70,16 +72,6 @@ def one_line(text: str) -> str:
 def text_of(path: Path) -> str | None:
     """The first line of a file in /proc or /sys; None if it is absent, blank or unreadable."""
     return one_line(content(path)) or None
-
-
-def content(path: Path) -> str:
-    """The content of a file in /proc or /sys, stripped; empty if it is absent or unreadable."""
-    try:
-        data = path.read_bytes()
-    except (OSError, ValueError):  # masked in containers; EIO and ENODEV of some drivers; a NUL in the path
-        return ""
-    # A device tree ends each text with NUL; the first of several is the most specific.
-    return data.decode("utf-8", errors="replace").partition("\0")[0].strip()
 
 
 def _parsed(cpuinfo: str) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwnas.targets.linux import content
+from hwnas.runner.memory import content
 
 _V1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
 _DEEPEST = 8  # groups below a mount; a user's session is 3 to 6 deep, a pod 4

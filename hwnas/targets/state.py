@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hwnas.targets.linux import content, text_of
+from hwnas.runner.memory import content
+from hwnas.targets.linux import text_of
 
 _CPU = "sys/devices/system/cpu"
 _THERMAL = "sys/class/thermal"

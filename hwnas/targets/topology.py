@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.affinity import cores_text
+from hwnas.runner.memory import content
 from hwnas.targets.cores import core_names, speed_classes
-from hwnas.targets.linux import content
 
 _MOST = 2**16  # larger core numbers in a file are garbage
 # Cores whose speeds differ by less are of one kind. The favoured cores of Turbo Boost Max and of AMD's preferred cores

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hwnas.workflows.deployed_answers import BenchAnswer, SweepAnswer
     from hwnas.workflows.deployment import bench, export, sweep
     from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
-    from hwnas.workflows.measuring import profile, validate
+    from hwnas.workflows.measuring import profile, profile_all, validate
     from hwnas.workflows.relaxed import search_differentiably
     from hwnas.workflows.searching import search
     from hwnas.workflows.studies import study
@@ -63,6 +63,7 @@ __all__ = [
     "import_supernet",
     "list_spaces",
     "profile",
+    "profile_all",
     "search",
     "search_differentiably",
     "show_space",
@@ -84,7 +85,7 @@ __getattr__ = lazily(
         "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
         "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
-        "measuring": ("profile", "validate"),
+        "measuring": ("profile", "profile_all", "validate"),
         "relaxed": ("search_differentiably",),
         "searching": ("search",),
         "studies": ("study",),

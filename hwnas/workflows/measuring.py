@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hwnas.errors import InvalidValue
+from hwnas.errors import HwnasError, InvalidValue
 from hwnas.files import only_one
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import ProfileAnswer, ValidationAnswer, WorstNetwork
 from hwnas.workflows.inputs import Fix, Place
+from hwnas.workflows.side_by_side import side_by_side
 
 if TYPE_CHECKING:
     from hwnas.latency import LatencyTable
@@ -120,6 +123,54 @@ def profile(
         table=str(path),
         up_to_date=table is old,
     )
+
+
+def profile_all(
+    space: str | Space,
+    targets: Sequence[str | Target],
+    *,
+    machines: Mapping[str, Machine] | None = None,
+    progress: Progress = silent,
+    **given: Any,  # noqa: ANN401  # those of `profile`
+) -> tuple[list[ProfileAnswer], dict[str, HwnasError]]:
+    """`profile` for several targets: those of different machines at the same time, each with its own journal.
+
+    Args:
+        space: search space or its name.
+        targets: ``device/recipe``, each once.
+        machines: name of a device -> its machine; that of the target for others.
+        progress: callback, invoked after every visit of each target.
+        given: further arguments of `profile`.
+
+    Returns:
+        the answers of the targets that were measured, in their order; and target's name -> error of the others.
+
+    Raises:
+        UnknownName, InvalidValue: a name or a value is unknown or invalid, or a target is listed twice.
+    """
+    from hwnas.machines import machine_of
+
+    wanted = [inputs.target_of(target) for target in targets]
+    if len({target.name for target in wanted}) < len(wanted):
+        raise InvalidValue(f"a target is listed twice: {', '.join(target.name for target in wanted)}")
+    known = {target.device.name: (machines or {}).get(target.device.name) or machine_of(target) for target in wanted}
+    found, failed = side_by_side(
+        {
+            target.name: (
+                known[target.device.name].name,
+                partial(_profile_one, space, target, known[target.device.name], given),
+            )
+            for target in wanted
+        },
+        progress,
+    )
+    return list(found.values()), failed
+
+
+def _profile_one(
+    space: str | Space, target: Target, machine: Machine, given: Mapping[str, Any], progress: Progress
+) -> ProfileAnswer:
+    return profile(space, target, machine=machine, progress=progress, **given)
 
 
 def profile_into(

@@ -21,8 +21,9 @@ from hwnas.machines import LocalMachine, machine_of
 from hwnas.machines.connection import Connection
 from hwnas.machines.connections import machine_named, save_connection
 from hwnas.machines.remote import RemoteMachine
+from hwnas.pipeline import compile_job, read_job
 from hwnas.spaces import Domain, Space
-from hwnas.targets import Target, detect_host, resolve_target
+from hwnas.targets import detect_host, resolve_target
 from hwnas.targets.device import describe
 from hwnas.timing import Protocol, Protocols
 
@@ -143,7 +144,7 @@ def test_devices_from_the_command_line(
 
 @pytest.mark.long
 def test_twenty_kills_during_a_profile(
-    board: RemoteMachine, space: Space, tmp_path: Path, hwnas_command: list[str], this: Target
+    board: RemoteMachine, space: Space, tmp_path: Path, hwnas_command: list[str], bare_python: Path, on_path: Any
 ) -> None:
     """SSH's client, the runner and the driver are killed at random: in the end one whole table, each op once."""
     fixed = [f"--fix={name}={','.join(map(str, values))}" for name, values in Domain.of(space).choices.items()]
@@ -155,16 +156,19 @@ def test_twenty_kills_during_a_profile(
         )
         while driver.poll() is None and kills < 20:
             time.sleep(rng.uniform(0.3, 1.5))
-            what = rng.choice(["hwnas.runner", "ssh -F", "driver", "hwnas.runner"])
-            if what == "driver" and rng.random() < 0.5:
+            # The runner's command line begins with its Python, the client's with its configuration.
+            what = rng.choice([str(bare_python), f"ssh -F {on_path.client}", "driver", "driver"])
+            if what != "driver":
+                kills += killed(what)
+            elif rng.random() < 0.3:
                 driver.kill()
                 kills += 1
                 break
-            kills += killed(what)
         _, said = driver.communicate()
         if driver.returncode == 0:
             break
-        assert driver.returncode in (-9, 1), said  # 1: a kill in every session makes the figures noisy
+        # A kill before the first timing is said; one later is not even noticed.
+        assert driver.returncode == -9 or "code -9" in said or "code 137" in said, said
     assert kills == 20
     table = read_table(resolve_target(TARGET), tmp_path / f"home/latency_tables/{TARGET}.csv", space=space)
     assert sorted(table.rows) == sorted(op.key for op in space.distinct_ops)
@@ -177,3 +181,64 @@ def killed(what: str) -> int:
     for number in found[:1]:
         subprocess.run(["kill", "-9", number], check=False)
     return len(found[:1])
+
+
+JOB = """
+schema = 1
+targets = ["board/onnxruntime-cpu-fp32"]
+budget = "200%"
+seed = 3
+
+[space]
+name = "mobilenetv3-tiny"
+fix = { resolution = [24], depth_1 = 1, depth_2 = 1, depth_3 = 1, kernel_1_1 = 3, kernel_2_1 = [3, 5], kernel_3_1 = 3 }
+
+[data]
+name = "cluttered-digits"
+
+[latency]
+calibration_networks = 8
+bound_networks = 3
+validation_networks = 4
+
+[training]
+batch_size = 16
+random_subnets = 1
+phases = [{ name = "all", steps = 12, learning_rate = 0.2 }]
+
+[accuracy]
+subnets = 20
+images = 100
+calibration_images = 100
+
+[search]
+candidates = 2
+random_networks = 2
+confidence = 0.5
+"""
+
+
+@pytest.mark.long
+def test_a_job_for_another_machine(board: RemoteMachine, tmp_path: Path) -> None:
+    """Training is here, timing there; the bundle is timed there again."""
+    (tmp_path / "job.toml").write_text(JOB)
+    report = compile_job(read_job(tmp_path / "job.toml"), tmp_path / "out")
+    [answer] = report["targets"].values()
+    assert answer["target"] == TARGET
+    bundle = tmp_path / "out" / answer["bundle"]
+    assert len(json.loads((bundle / "manifest.json").read_text())["references"]) == 3
+    timed = workflows.bench(bundle, target=TARGET, protocol=SHORT)
+    assert timed.target == TARGET
+    assert timed.speed is not None
+    assert timed.relative_error is not None
+    swept = workflows.sweep(
+        tmp_path / "out" / "report.json",
+        next((tmp_path / "out/stages").glob("train-*")),
+        device="board",
+        recipes=["onnxruntime-cpu-fp32", "torch-cpu-fp32"],
+        images=100,
+        max_drop=1.0,
+        protocol=SHORT,
+    )
+    assert swept.picked == TARGET
+    assert "not timed on other machines" in swept.left_out["board/torch-cpu-fp32"]
