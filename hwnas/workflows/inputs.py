@@ -246,13 +246,8 @@ def evaluator_of(
         engine=engine or SERIAL,
     )
     if evaluator.engine is not SERIAL:
-        how: dict[str, Any] = {
-            "images": images,
-            "calibration_images": calibration_images,
-            "seed": seed,
-            "metric": metric,
-        }
-        how |= {"positive": positive, "data_path": data_path}
+        how: dict[str, Any] = {"images": images, "calibration_images": calibration_images, "seed": seed}
+        how |= {"metric": metric, "positive": positive, "data_path": data_path}
         evaluator.again = partial(_same_evaluator, evaluator.subject(facts.weights_sha256), supernet, how)
     return evaluator, facts
 
