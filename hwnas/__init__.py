@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hwnas.accuracy import Evaluator, Oracle, fit_accuracy, read_benchmark, recalibrate, spread_over_cost
     from hwnas.data import Data, open_data
     from hwnas.deploy import bench, export, open_bundle, verify
+    from hwnas.engines import EngineConfig
     from hwnas.errors import HwnasError, InfeasibleBudget
     from hwnas.latency import LatencyModel, LatencyTable, load_model, read_table, slot_latencies, write_table
     from hwnas.latency.loss import LatencyLoss
@@ -35,6 +36,7 @@ __all__ = [
     "Candidate",
     "Data",
     "Device",
+    "EngineConfig",
     "Evaluator",
     "HwnasError",
     "InfeasibleBudget",
@@ -89,6 +91,7 @@ _EXPORTS = {
     "accuracy": ("Evaluator", "Oracle", "fit_accuracy", "read_benchmark", "recalibrate", "spread_over_cost"),
     "data": ("Data", "open_data"),
     "deploy": ("bench", "export", "open_bundle", "verify"),
+    "engines": ("EngineConfig",),
     "errors": ("HwnasError", "InfeasibleBudget"),
     "latency": ("LatencyModel", "LatencyTable", "load_model", "read_table", "slot_latencies", "write_table"),
     "latency.loss": ("LatencyLoss",),

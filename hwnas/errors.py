@@ -21,6 +21,7 @@
     ├── TrainingDiverged          a loss is NaN or infinite
     ├── OutOfMemory               a batch or a program does not fit into the memory
     ├── ProcessLost               one of a training's processes ended before the others
+    ├── EngineError               workers of an engine cannot start, or work on an item ends them
     ├── MachineError              a machine cannot be reached, or is not the one that a target names
     ├── ProgramCrashed            a program ended the process that ran it
     ├── GraphError                a lowered graph is not accepted by its runtime
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 
@@ -51,6 +52,16 @@ class HwnasError(Exception):
     """
 
     exit_code: ClassVar[int] = 2
+
+    def __reduce__(self) -> tuple[Callable[..., HwnasError], tuple[object, ...]]:
+        """Pickle it without its `__init__`, whose arguments are not those of Exception: workers send their errors."""
+        return _again, (type(self), self.args, dict(self.__dict__))
+
+
+def _again(kind: type[HwnasError], args: tuple[object, ...], state: dict[str, object]) -> HwnasError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class SpecError(HwnasError):
@@ -148,6 +159,10 @@ class OutOfMemory(HwnasError):
 
 class ProcessLost(HwnasError):
     """One of a training's processes ended before the others."""
+
+
+class EngineError(HwnasError):
+    """Workers of an engine cannot start, or the work on an item ends them again and again."""
 
 
 class MachineError(HwnasError):

@@ -188,14 +188,22 @@ def _owner(point: importlib.metadata.EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "of an unknown package"
 
 
+def allowed_code() -> str:
+    """The value of `HWNAS_CODE` with which another process may run the Python files that this one may run."""
+    return os.pathsep.join(sorted(map(str, _named_by_user | _listed())))
+
+
+def _listed() -> set[Path]:
+    return {Path(each).expanduser().absolute() for each in os.environ.get(CODE, "").split(os.pathsep) if each}
+
+
 def _check_allowed(name: str, what: str, *, recorded: bool) -> None:
     """Refuse to run a Python file that only another file names: opening a bundle must not run its author's code."""
     file = file_of(name)
     assert file is not None
     if not recorded:
         _named_by_user.add(file)
-    listed = {Path(each).expanduser().absolute() for each in os.environ.get(CODE, "").split(os.pathsep) if each}
-    if file not in _named_by_user | listed:
+    if file not in _named_by_user | _listed():
         raise PluginError(
             f"the {what} {name!r} is Python code, and you did not name its file yourself. If you trust "
             f"{file}, allow it to run: {CODE}={file}"

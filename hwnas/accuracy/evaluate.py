@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from hwnas.data import Augmentation, Data, Split
 from hwnas.data.base import USUAL
 from hwnas.data.options import Size
-from hwnas.errors import InvalidValue
+from hwnas.engines import SERIAL, Engine
+from hwnas.errors import InvalidValue, some
 from hwnas.files import Journal
 from hwnas.nn import channels_last
 from hwnas.nn.norm import fold_batch_norms
@@ -29,6 +31,7 @@ from hwnas.tasks.metrics import TOP1, figures_of, parse_metric
 _BATCH = 250
 _FIGURES = "figures"  # first word of a journal's key of all figures of an arch
 _TOGETHER = 16  # networks that share a pass over the images; more would only need more memory
+Found = TypeVar("Found")
 
 
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
@@ -97,6 +100,10 @@ class Evaluator:
         metric: what is evaluated, and what a search with this evaluator maximises; None for the usual metric of the
             data's task.
         augmentation: of the images of the BN re-calibration (`hwnas.data.augment.calibration_augmentation`).
+        engine: where groups of subnets are evaluated.
+
+    Attributes:
+        again: opens the evaluator again in a worker, from names and paths; needed by engines with workers.
     """
 
     def __init__(
@@ -109,6 +116,7 @@ class Evaluator:
         seed: int,
         metric: Metric | None = None,
         augmentation: Augmentation = USUAL,
+        engine: Engine = SERIAL,
     ) -> None:
         self.supernet = supernet
         self.data = data
@@ -117,6 +125,13 @@ class Evaluator:
         self.seed = seed
         self.metric = metric or parse_metric(None, data.classes, task=data.task)
         self.augmentation = augmentation
+        self.engine = engine
+        self.again: Callable[[], Evaluator] | None = None
+
+    @property
+    def source(self) -> Callable[[], Evaluator]:
+        """Returns this evaluator, or opens it again in a worker (`hwnas.engines.Engine.map`)."""
+        return self.again or (lambda: self)
 
     def journal(self, folder: Path, weights: str) -> Journal:
         """The journal of evaluations of a supernet with these settings; other settings have other journals.
@@ -125,8 +140,18 @@ class Evaluator:
             folder: folder of the journal, the supernet's or another; supernets with other weights may share it.
             weights: hash of the weights.
         """
+        subject = self.subject(weights)
+        key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
+        return Journal(folder / f"evaluated-{key}.jsonl", subject)
+
+    def subject(self, weights: str) -> dict[str, object]:
+        """What evaluations of a supernet depend on, as JSON values.
+
+        Args:
+            weights: hash of the weights.
+        """
         train, validation = (self.data.split_fingerprint(split) for split in ("train", "validation"))
-        subject = {
+        return {
             # Data with a fingerprint for each split are photographs: their samples were not stratified in earlier
             # versions, whose journals are therefore not used. Other data have the same one for all splits.
             "data": train if train == validation else [train, validation],
@@ -137,8 +162,6 @@ class Evaluator:
             **({} if self.metric is TOP1 else {"metric": self.metric.identity}),
             **({} if self.augmentation.crop else {"augmentation": self.augmentation.model_dump(mode="json")}),
         }
-        key = hashlib.sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:16]
-        return Journal(folder / f"evaluated-{key}.jsonl", subject)
 
     def subnet(self, arch: Mapping[str, int], *, progress: Progress = silent) -> nn.Module:
         """The extracted network of an arch, re-calibrated, in evaluation mode."""
@@ -225,14 +248,11 @@ class Evaluator:
         Archs of one resolution share a pass over the images, a few at a time.
         """
         keys = [_key(arch) for arch in archs]
-
-        def evaluate(some: Sequence[Arch]) -> None:
-            found = self._measured(some, "validation", self.images)
-            for arch, accuracy in zip(some, found, strict=True):
-                journal.record(_key(arch), accuracy)
-
         waiting = [arch for key, arch in zip(keys, archs, strict=True) if key not in journal.entries]
-        _in_groups(waiting, evaluate, what, progress, done=len({*keys} & {*journal.entries}))
+        done = len({*keys} & {*journal.entries})
+        for group, found in self._in_groups(_accuracies, waiting, what, progress, done=done):
+            for arch, accuracy in zip(group, found, strict=True):
+                journal.record(_key(arch), accuracy)
         return [float(journal.entries[key]) for key in keys]
 
     def figures(
@@ -243,18 +263,43 @@ class Evaluator:
         They take longer than `accuracies`, because of their intervals: use them for networks that are reported.
         """
         keys = [f"{_FIGURES} {_key(arch)}" for arch in archs]
-
-        def evaluate(some: Sequence[Arch]) -> None:
-            found, labels = self.outputs(some, "validation", self.images)
-            for arch, own in zip(some, found, strict=True):
-                figures = figures_of(own, labels, self.data.classes, self.metric)
+        waiting = [arch for key, arch in zip(keys, archs, strict=True) if key not in journal.entries]
+        done = len({*keys} & {*journal.entries})
+        for group, found in self._in_groups(_figures, waiting, what, progress, done=done):
+            for arch, figures in zip(group, found, strict=True):
                 journal.record(f"{_FIGURES} {_key(arch)}", figures.model_dump())
                 if _key(arch) not in journal.entries:
                     journal.record(_key(arch), figures.value)
-
-        waiting = [arch for key, arch in zip(keys, archs, strict=True) if key not in journal.entries]
-        _in_groups(waiting, evaluate, what, progress, done=len({*keys} & {*journal.entries}))
         return [ClassificationFigures.model_validate(journal.entries[key]) for key in keys]
+
+    def _in_groups(
+        self,
+        run: Callable[[Evaluator, Sequence[Arch]], Sequence[Found]],
+        archs: Sequence[Arch],
+        what: str,
+        progress: Progress,
+        *,
+        done: int,
+    ) -> Iterator[tuple[Sequence[Arch], Sequence[Found]]]:
+        """Evaluate distinct archs, groups of one resolution at a time: they share a pass over the images."""
+        groups = _groups(archs, self.engine.workers)
+        total = done + sum(map(len, groups))
+        progress(what, done, total)
+        for index, found in self.engine.map(self.source, run, groups, name=_names):
+            yield groups[index], found
+            done += len(groups[index])
+            progress(what, done, total)
+
+
+def _accuracies(evaluator: Evaluator, archs: Sequence[Arch]) -> list[float]:
+    """The metric of archs of one resolution on the validation images."""
+    return evaluator._measured(archs, "validation", evaluator.images)
+
+
+def _figures(evaluator: Evaluator, archs: Sequence[Arch]) -> list[ClassificationFigures]:
+    """All figures of archs of one resolution on the validation images."""
+    found, labels = evaluator.outputs(archs, "validation", evaluator.images)
+    return [figures_of(own, labels, evaluator.data.classes, evaluator.metric) for own in found]
 
 
 def _key(arch: Arch) -> str:
@@ -262,18 +307,15 @@ def _key(arch: Arch) -> str:
     return " ".join(f"{name}={value}" for name, value in arch.items())
 
 
-def _in_groups(
-    archs: Sequence[Arch], evaluate: Callable[[Sequence[Arch]], None], what: str, progress: Progress, *, done: int
-) -> None:
-    """Evaluate distinct archs, groups of one resolution at a time: they share a pass over the images."""
+def _names(archs: Sequence[Arch]) -> str:
+    return f"the evaluation of {some([_key(arch) for arch in archs], most=3)}"
+
+
+def _groups(archs: Sequence[Arch], workers: int) -> list[list[Arch]]:
+    """Distinct archs in groups of one resolution, at least as many groups as workers if there are enough archs."""
     waiting: dict[int, dict[Arch, None]] = {}
     for arch in archs:
         waiting.setdefault(arch["resolution"], {})[arch] = None
-    total = done + sum(map(len, waiting.values()))
-    progress(what, done, total)
-    for missing in map(list, waiting.values()):
-        for start in range(0, len(missing), _TOGETHER):
-            chunk = missing[start : start + _TOGETHER]
-            evaluate(chunk)
-            done += len(chunk)
-            progress(what, done, total)
+    share = math.ceil(sum(map(len, waiting.values())) / workers)
+    size = max(1, min(_TOGETHER, share))
+    return [list(same)[start : start + size] for same in waiting.values() for start in range(0, len(same), size)]

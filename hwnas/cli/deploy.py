@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli import options
+from hwnas.cli.help import Verb
 from hwnas.errors import TooNoisy
 from hwnas.shown_progress import shown_progress
 
@@ -20,7 +21,7 @@ app = typer.Typer(help="Compare a network under the recipes of a device.", no_ar
 MAX_DROP = 0.5  # points of accuracy
 
 
-@app.command()
+@app.command(cls=Verb)
 def sweep(
     arch: options.Arch,
     supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
@@ -36,6 +37,9 @@ def sweep(
     positive: options.Positive = None,
     data_path: options.MovedData = None,
     tables: options.Tables = None,
+    engine: options.EngineName = "serial",
+    workers: options.Workers = None,
+    address: options.Address = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Lower, check and time a network under every recipe of this host, and pick the fastest of small accuracy loss.
@@ -57,6 +61,7 @@ def sweep(
             positive=positive,
             data_path=data_path,
             tables=tables,
+            engine=options.engine(engine, workers, address),
             progress=progress,
         )
     for name, why in answer.unpredicted.items():

@@ -32,6 +32,12 @@ def _formats() -> list[str]:
     return format_names()
 
 
+def _engines() -> list[str]:
+    from hwnas.engines import engine_names
+
+    return engine_names()
+
+
 def _metrics() -> list[str]:
     from hwnas.tasks.metrics import metric_names
 
@@ -44,11 +50,12 @@ _LISTS: dict[str, Callable[[], Sequence[str]]] = {
     "{strategies}": _strategies,
     "{formats}": _formats,
     "{metrics}": _metrics,
+    "{engines}": _engines,
 }
 
 
 def filled(text: str) -> str:
-    """A help text with names substituted for ``{spaces}``, ``{datasets}``, ``{strategies}`` and ``{formats}``."""
+    """A help text with names of registries substituted for ``{spaces}``, ``{datasets}`` and so on."""
     for mark, names in _LISTS.items():
         if mark in text:
             text = text.replace(mark, ", ".join(names()))

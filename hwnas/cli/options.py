@@ -13,6 +13,7 @@ from hwnas.errors import InvalidValue
 
 if TYPE_CHECKING:
     from hwnas.data.options import DataOptions
+    from hwnas.engines import EngineConfig
     from hwnas.tasks.figures import ClassificationFigures
     from hwnas.workflows.answers import TrainedAnswer
 
@@ -159,8 +160,47 @@ Devices = Annotated[
         min=1,
     ),
 ]
+NumNodes = Annotated[
+    int,
+    typer.Option(
+        "--num-nodes",
+        help="Hosts that train together: run the same command on each, with its --node-rank, and the same "
+        "--main-address. --devices is the number of all their processes.",
+        min=1,
+    ),
+]
+NodeRank = Annotated[
+    int | None, typer.Option("--node-rank", help="Number of this host, from 0; the first one writes the files.", min=0)
+]
+MainAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="The first host, which the others reach under this name: HOST or HOST:PORT.", metavar="HOST:PORT"
+    ),
+]
 TrainingPrecision = Annotated[
     str, typer.Option("--precision", help="32-true, or bf16-mixed if the device supports it.")
+]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="Where evaluations and trainings run, with the same results: {engines}; serial is this process, pool has "
+        "processes of this host, ray a Ray cluster.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Workers of the engine; by default as many as the cores have room for, with their threads.", min=1
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster of the engine ray: HOST:PORT; by default $RAY_ADDRESS, or this host alone.",
+        metavar="HOST:PORT",
+    ),
 ]
 Resume = Annotated[bool, typer.Option(help="Resume from the folder's checkpoint, or delete it and start over.")]
 MAX_SEED = 2**32 - 1
@@ -257,6 +297,13 @@ def data_options(
             for each in error.errors()
         )
         raise InvalidValue(reasons) from error
+
+
+def engine(name: str, workers: int | None, address: str | None) -> EngineConfig:
+    """The engine of ``--engine``, ``--workers`` and ``--address``."""
+    from hwnas.engines import EngineConfig
+
+    return EngineConfig(name=name, workers=workers, address=address)
 
 
 def held_confidence(confidence: float | None, no_margin: bool) -> float | None:

@@ -80,6 +80,9 @@ def search(
     accelerator: options.Accelerator = "auto",
     resume: options.Resume = True,
     tables: options.Tables = None,
+    engine: options.EngineName = "serial",
+    workers: options.Workers = None,
+    address: options.Address = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -90,6 +93,7 @@ def search(
     """
     from hwnas import workflows
     from hwnas.data.options import DataOptions
+    from hwnas.engines import EngineConfig
     from hwnas.errors import InvalidValue, UnknownName
     from hwnas.search import strategy_names
     from hwnas.search.differentiable import METHODS
@@ -104,11 +108,12 @@ def search(
         "stopping": stopped_by_ctrl_c,
     }
     how = options.data_options(data_options, channels, split, labels, skip_bad, multi_label=multi_label)
+    where = options.engine(engine, workers, address)
     if strategy in METHODS:
-        if supernet or accuracy or family or front or explain:
+        if supernet or accuracy or family or front or explain or where != EngineConfig():
             raise InvalidValue(
                 f"{strategy} is a differentiable strategy, which does not support --supernet, --accuracy, --family, "
-                "--front and --explain"
+                "--front, --explain and --engine"
             )
         if space is None or data is None:
             raise InvalidValue(f"{strategy} trains its own weights: use --space and --data (not --supernet)")
@@ -157,6 +162,7 @@ def search(
             explain=explain,
             front=front,
             out=out,
+            engine=where,
             progress=progress,
             **common,
         )

@@ -59,6 +59,9 @@ def study(
     accelerator: options.Accelerator = "auto",
     precision: options.TrainingPrecision = "32-true",
     tables: options.Tables = None,
+    engine: options.EngineName = "serial",
+    workers: options.Workers = None,
+    address: options.Address = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -93,6 +96,7 @@ def study(
             accelerator=accelerator,
             precision=precision,
             tables=tables,
+            engine=options.engine(engine, workers, address),
             seed=seed,
             progress=progress,
             stopping=stopped_by_ctrl_c,

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hwnas.cli import options
+from hwnas.cli.help import Verb
 from hwnas.shown_progress import shown_progress
 
 app = typer.Typer(help="Extract, evaluate and fine-tune networks of a trained supernet.", no_args_is_help=True)
@@ -41,7 +42,7 @@ def extract(
         typer.echo(f"{answer.params:,} parameters: {answer.subnet}")
 
 
-@app.command("eval")
+@app.command("eval", cls=Verb)
 def evaluate(
     supernet: From,
     archs: Annotated[list[Path] | None, typer.Argument(help=options.ARCH, metavar="ARCH")] = None,
@@ -51,6 +52,9 @@ def evaluate(
     calibration_images: options.Calibration = 2000,
     metric: options.Metric = None,
     positive: options.Positive = None,
+    engine: options.EngineName = "serial",
+    workers: options.Workers = None,
+    address: options.Address = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -70,6 +74,7 @@ def evaluate(
             calibration_images=calibration_images,
             metric=metric,
             positive=positive,
+            engine=options.engine(engine, workers, address),
             seed=seed,
             progress=progress,
         )
@@ -82,7 +87,7 @@ def evaluate(
             typer.echo(f"        {answer.figures.words}")
 
 
-@app.command()
+@app.command(cls=Verb)
 def finetune(
     subnet: Annotated[Path, typer.Option(help="Folder from `hwnas subnet extract`.")],
     out: Annotated[Path, typer.Option(help="Folder for the fine-tuned subnet.")],

@@ -39,6 +39,9 @@ def train(
     teacher: options.Teacher = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = 1,
+    num_nodes: options.NumNodes = 1,
+    node_rank: options.NodeRank = None,
+    main_address: options.MainAddress = None,
     precision: options.TrainingPrecision = "32-true",
     resume: options.Resume = True,
     seed: options.Seed = 0,
@@ -49,6 +52,7 @@ def train(
     After a kill, the same command resumes from the last checkpoint.
     """
     from hwnas import workflows
+    from hwnas.training.launchers import Nodes
 
     with shown_progress() as progress:
         answer = workflows.train(
@@ -67,6 +71,7 @@ def train(
             teacher=teacher,
             accelerator=accelerator,
             devices=devices,
+            nodes=Nodes.of(num_nodes, node_rank, main_address),
             precision=precision,
             resume=resume,
             seed=seed,

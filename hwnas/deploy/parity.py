@@ -180,6 +180,39 @@ def told(error: Exception) -> str:
     return reason_of(error) if isinstance(error, OSError) else str(error)
 
 
+def parity_key(arch: Arch, metric: Metric, recipe: Recipe) -> str:
+    """The key of a parity in a journal: arch, recipe and version of the runtime.
+
+    Raises:
+        RuntimeUnavailable: the runtime cannot run on this host.
+    """
+    of = "" if metric is TOP1 else f"{metric.identity} "
+    version = session_class(recipe).version()
+    return f"{recipe.model_dump_json()} {version} {of}" + " ".join(f"{n}={v}" for n, v in arch.items())
+
+
+def measured_parity(
+    arch: Arch,
+    evaluator: Evaluator,
+    recipe: Recipe,
+    lowered: Callable[[], tuple[nn.Module, Program | Path]],
+    progress: Progress = silent,
+) -> tuple[ParityReport, str | None]:
+    """As `deployed_parity`, without a journal."""
+    network, program = lowered()
+    available = evaluator.data.size("validation")
+    return compare(
+        network,
+        program,
+        recipe,
+        evaluator.data.batches("validation", evaluator.supernet.space.image_size(arch), limit=evaluator.images),
+        images=min(evaluator.images or available, available),
+        metric=evaluator.metric,
+        classes=evaluator.data.classes,
+        progress=progress,
+    )
+
+
 def deployed_parity(
     arch: Arch,
     evaluator: Evaluator,
@@ -204,26 +237,9 @@ def deployed_parity(
         ParityError: an output is not finite.
         RuntimeUnavailable: the runtime cannot run on this host.
     """
-    version = session_class(recipe).version()
-    metric = evaluator.metric
-    of = "" if metric is TOP1 else f"{metric.identity} "
-    key = f"{recipe.model_dump_json()} {version} {of}" + " ".join(f"{n}={v}" for n, v in arch.items())
+    key = parity_key(arch, evaluator.metric, recipe)
     if key not in journal.entries:
-        network, program = lowered()
-        size = evaluator.supernet.space.image_size(arch)
-        batches = evaluator.data.batches("validation", size, limit=evaluator.images)
-        available = evaluator.data.size("validation")
-        images = min(evaluator.images or available, available)
-        report, why = compare(
-            network,
-            program,
-            recipe,
-            batches,
-            images=images,
-            metric=metric,
-            classes=evaluator.data.classes,
-            progress=progress,
-        )
+        report, why = measured_parity(arch, evaluator, recipe, lowered, progress)
         if why:
             return report, why
         journal.record(key, report.model_dump())

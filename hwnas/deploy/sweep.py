@@ -7,32 +7,27 @@ shows as their difference.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from hwnas.accuracy import Evaluator
 from hwnas.affinity import allowed_cores, cores_text
-from hwnas.deploy.exporter import lower_subnet
-from hwnas.deploy.manifest import ParityReport, tolerance
-from hwnas.deploy.parity import OF_ONE_RECIPE, deployed_parity, told
-from hwnas.errors import InvalidValue, ParityError, RuntimeUnavailable
+from hwnas.deploy.comparing import compared, short_hash
+from hwnas.deploy.manifest import ParityReport
+from hwnas.deploy.parity import OF_ONE_RECIPE, told
+from hwnas.errors import InvalidValue, RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel
-from hwnas.lowering import Program, form_of
+from hwnas.lowering import Program
 from hwnas.machines import LocalMachine, Machine
 from hwnas.profiling.references import references_for
 from hwnas.progress import Progress, silent
-from hwnas.runtimes import open_session
 from hwnas.spaces import Arch
-from hwnas.targets import Recipe, Target
+from hwnas.targets import Target
 from hwnas.timing import Measurement
 from hwnas.timing.among import Among, Reference, time_among
 from hwnas.timing.protocol import Protocol, usual
@@ -127,7 +122,7 @@ def sweep(
 
     Args:
         arch: the network.
-        evaluator: has the supernet and the data; accuracy is measured on its validation images.
+        evaluator: has the supernet and the data; accuracy is measured on its validation images, on its engine.
         targets: device and recipes.
         journal: of the evaluator. Results of a killed sweep are kept in a folder next to it, and the same call resumes
             from them; a finished sweep is timed again.
@@ -143,20 +138,15 @@ def sweep(
         TableError: the device is not the machine.
         RuntimeUnavailable: no recipe can run the network on the machine; the message has the reason for each.
         OutputError: a file cannot be written.
+        EngineError: the engine cannot run here, or its workers are on other hosts than this one.
     """
     if not 0 <= max_drop <= 1:
         raise InvalidValue(f"the largest accuracy loss must be a fraction from 0 to 1, not {max_drop}")
     protocol, machine = protocol or usual().networks, machine or LocalMachine()
     work = _work(arch, journal, targets)
-    network = cache(lambda: evaluator.subnet(arch, progress=progress))
-    files, parities, left_out = dict[str, Path](), dict[str, tuple[ParityReport, str | None]](), dict[str, str]()
-    for target in targets:
-        try:
-            files[target.name], parities[target.name] = _made(
-                arch, evaluator, target, machine, journal, network, work, progress
-            )
-        except OF_ONE_RECIPE as error:
-            left_out[target.name] = told(error)
+    left_out = dict[str, str]()
+    files, parities = compared(arch, evaluator, targets, machine, journal, work, left_out, progress)
+    evaluator.engine.close()  # workers would disturb the times
     rounds = list[dict[str, _Round]]()
     if made := [target for target in targets if target.name in parities]:
         how = {"protocol": asdict(protocol), "allowed": cores_text(allowed_cores()), "estimator": 2}
@@ -190,62 +180,7 @@ def sweep(
 def _work(arch: Arch, journal: Journal, targets: Sequence[Target]) -> Path:
     """The folder of an unfinished sweep; the journal's name identifies weights and data."""
     subject = [dict(arch), sorted({target.device.fingerprint for target in targets})]
-    return journal.path.with_name(f"{journal.path.stem}-sweep-{_short_hash(subject)}")
-
-
-def _made(
-    arch: Arch,
-    evaluator: Evaluator,
-    target: Target,
-    machine: Machine,
-    journal: Journal,
-    network: Callable[[], nn.Module],
-    work: Path,
-    progress: Progress,
-) -> tuple[Path, tuple[ParityReport, str | None]]:
-    """The file of the network's program under a recipe, its parity, and why it is refused.
-
-    Raises:
-        InvalidValue, RuntimeUnavailable, SpecError: the recipe cannot run on this host.
-        GraphError: the network cannot be lowered under it.
-        BundleError: its runtime cannot load the program.
-        ParityError: an output is not finite.
-        OutputError, OSError: a file cannot be written.
-    """
-    machine.check(target)
-    recipe, form = target.recipe, form_of(target.recipe)
-    # The recipe's hash excludes settings that change the program but not the times of its ops.
-    asked = recipe.model_dump(mode="json", exclude={"schema_", "description", "parity"})
-    folder = work / f"{recipe.name}-{_short_hash([asked, machine.versions(target)])}"
-    path = folder / form.filename
-    if not path.is_file():
-        progress(f"lowering for {recipe.name}", 0, 1)
-        form.write(lower_subnet(network(), evaluator, arch, recipe), folder)
-        progress(f"lowering for {recipe.name}", 1, 1)
-    _check_there(arch, evaluator, recipe, path, machine)
-    parity = deployed_parity(arch, evaluator, recipe, journal, lambda: (network(), path), progress)
-    return path, parity
-
-
-def _check_there(arch: Arch, evaluator: Evaluator, recipe: Recipe, path: Path, machine: Machine) -> None:
-    """Run the program on the machine, in a process of its own, and compare with its outputs here.
-
-    A runtime that aborts on a program would else end this process during the parity check.
-
-    Raises:
-        ProgramCrashed: it ends the process that runs it.
-        ParityError: the outputs differ.
-    """
-    x = evaluator.training_images(evaluator.supernet.space.image_size(arch), recipe.batch).numpy()[None]
-    there = machine.run(path, recipe, x)[0]
-    with open_session(path, recipe) as session:
-        here = session.run(x[0])
-    difference, accepted = float(np.abs(here - there).max()), tolerance(recipe.precision, float(np.abs(here).max()))
-    if not difference <= accepted:
-        raise ParityError(
-            f"its outputs on the machine differ by {difference:.3g} from those on this host; at most {accepted:.3g} is "
-            "accepted"
-        )
+    return journal.path.with_name(f"{journal.path.stem}-sweep-{short_hash(subject)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +242,3 @@ class _Timing:
             return self.machine.time(programs, recipe, self.protocol, what=what, progress=self.progress)
 
         return time_among({recipe.name: self.files[target.name]}, references, time)
-
-
-def _short_hash(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -100,22 +100,23 @@ def only_one(lock: Path, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
-def temporary_folder(what: str) -> Iterator[Path]:
-    """A temporary folder, below ``$TMPDIR`` or the system's default; it is removed when the context ends.
+def temporary_folder(what: str, place: Path | None = None) -> Iterator[Path]:
+    """A temporary folder, which is removed when the context ends.
 
     Args:
         what: what needs it, for messages.
+        place: folder that contains it; ``$TMPDIR`` or the system's default if None.
 
     Raises:
         OutputError: the folder cannot be created, or a file in it cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="hwnas-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix="hwnas-", dir=place, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
     except OSError as error:
-        place, helps = (f" {error.filename}" if error.filename else ""), reason_of(error)
+        at, helps = (f" {error.filename}" if error.filename else ""), reason_of(error)
         raise OutputError(
-            f"cannot write the temporary files of {what}{place}: {helps}"
+            f"cannot write the temporary files of {what}{at}: {helps}"
             + ("" if "TMPDIR" in helps else ". Set TMPDIR to a writable folder with free space")
         ) from error
 

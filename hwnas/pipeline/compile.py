@@ -52,6 +52,7 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
         InfeasibleBudget: no network of the space is within the budget.
         ParityError: the outputs of the lowered network differ.
         OutputError: a file cannot be written, or another process works in the folder.
+        EngineError: the engine cannot run here, or an evaluation ended three of its workers.
         SystemExit: in a process that the training started, when the training is finished.
     """
     check_stage(again)

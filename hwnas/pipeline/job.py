@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, model_validat
 
 from hwnas.data import Data, open_data
 from hwnas.data.options import DataOptions
+from hwnas.engines import EngineConfig
 from hwnas.errors import InvalidValue
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
@@ -197,6 +198,7 @@ class Job(Spec):
     search: SearchConfig = SearchConfig()
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
+    engine: EngineConfig = EngineConfig()
 
     def make_space(self, *, in_channels: int, classes: int) -> Space:
         """The job's space for its data.

@@ -12,6 +12,7 @@ from pathlib import Path
 from hwnas.accuracy import check_enough
 from hwnas.data import Data, Split
 from hwnas.deploy.exporter import included
+from hwnas.engines import open_engine
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.latency.model import bound_networks_for
 from hwnas.machines import machine_of
@@ -86,6 +87,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     Raises:
         UnknownName, InvalidValue, DataError: a name or a value in the job is unknown or invalid.
         TableError, RuntimeUnavailable: a target cannot run on this host.
+        EngineError: the engine cannot run here.
     """
     if job.search.strategy not in strategy_names():
         raise UnknownName("search strategy", job.search.strategy, strategy_names())
@@ -103,6 +105,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
     for phase in job.training.phases:
         phase.open(space)  # checks the restrictions of the phase
     _check_devices(job.training)
+    open_engine(job.engine).close()  # checks that it can run here
     how = job.training
     size = space.image_size(space.largest)
     check_fit(data, weights=how.class_weights, sampler=how.sampler, augmentation=how.augmentation, resolution=size)

@@ -22,6 +22,7 @@ from hwnas.deploy.benchmark import summarise, time_bundle
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.exporter import export, included, lower_subnet
 from hwnas.deploy.verification import check_outputs
+from hwnas.engines import Engine, open_engine
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
 from hwnas.latency import LatencyModel, load_model, read_table
@@ -101,8 +102,8 @@ class Context:
             confidence=self.job.search.confidence,
         )
 
-    def evaluator(self, trained: Path) -> Evaluator:
-        """An evaluator on a trained supernet."""
+    def evaluator(self, trained: Path, engine: Engine | None = None) -> Evaluator:
+        """An evaluator on a trained supernet; without an engine, in this process."""
         config = self.job.accuracy
         evaluator, _ = evaluator_of(
             trained,
@@ -112,6 +113,7 @@ class Context:
             data=self.data,
             metric=config.metric,
             positive=config.positive,
+            engine=engine,
         )
         return evaluator
 
@@ -182,9 +184,9 @@ def train_stage(context: Context, folder: Path) -> Result:
 def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
     """Evaluate subnets with inherited weights, spread over cost."""
     job = context.job
-    with Journal(folder / "evaluated.jsonl", {}) as journal:
+    with open_engine(job.engine) as engine, Journal(folder / "evaluated.jsonl", {}) as journal:
         codes, found = evaluate_subnets(
-            context.evaluator(trained.folder),
+            context.evaluator(trained.folder, engine),
             journal,
             subnets=job.accuracy.subnets,
             seed=job.seed,
@@ -198,10 +200,10 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
     space, config, seed = context.space, context.job.search, context.job.seed
     known = evaluated.result()
     model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
-    evaluator = context.evaluator(trained.folder)
     constraints = context.constraints(profiled.folder)
     problem = Problem.of(constraints, accuracy=model, seed=seed)
-    with Journal(folder / "evaluated.jsonl", {}) as journal:
+    with open_engine(context.job.engine) as engine, Journal(folder / "evaluated.jsonl", {}) as journal:
+        evaluator = context.evaluator(trained.folder, engine)
         drawn = problem.candidates(draw_within(problem, config.random_networks))
         random_accuracies = evaluator.accuracies(
             [c.arch for c in drawn], journal, what="evaluating random subnets", progress=context.progress

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from hwnas.errors import InvalidValue
 
 STARTED = "HWNAS_STARTED"  # set while hwnas starts processes; they inherit it, but their own child processes do not
+PORT = 29500  # of the first host, as in torchrun
+_LAST_PORT = 65535
+_ADDRESS = re.compile(r"(?P<host>[^\s:\[\]]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,59 @@ class Launcher:
                 "many (srun --ntasks-per-node)"
             )
         return per_node, tasks // per_node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nodes:
+    """Hosts that train together, on each of which the user starts the same command.
+
+    Attributes:
+        number: of the hosts.
+        rank: of this one, from 0; the first one writes the files.
+        address: of the first one.
+        port: on which it listens.
+    """
+
+    number: int
+    rank: int
+    address: str
+    port: int
+
+    @classmethod
+    def of(cls, number: int, rank: int | None, address: str | None) -> Nodes | None:
+        """The hosts of ``--num-nodes``, ``--node-rank`` and ``--main-address`` (HOST or HOST:PORT); None for one.
+
+        Raises:
+            InvalidValue: one of them is missing or invalid.
+        """
+        if number == 1:
+            if rank or address:
+                raise InvalidValue("--node-rank and --main-address are for several hosts: add --num-nodes 2")
+            return None
+        if rank is None or address is None:
+            raise InvalidValue(
+                f"--num-nodes {number} needs --node-rank, 0 on the first host to {number - 1} on the last, and "
+                "--main-address, the name or the address of the first host, the same on all"
+            )
+        if not 0 <= rank < number:
+            raise InvalidValue(f"--node-rank is {rank}; with --num-nodes {number} it must be from 0 to {number - 1}")
+        found = _ADDRESS.fullmatch(address)
+        if not found or int(found["port"] or PORT) > _LAST_PORT:
+            raise InvalidValue(f"--main-address must be HOST or HOST:PORT, e.g. 192.168.0.7:{PORT}; not {address!r}")
+        return cls(number=number, rank=rank, address=found["host"].strip("[]"), port=int(found["port"] or PORT))
+
+    def share(self, devices: int) -> int:
+        """Number of processes on each host.
+
+        Raises:
+            InvalidValue: they cannot be equally many on each.
+        """
+        if devices % self.number:
+            raise InvalidValue(
+                f"--devices is the number of processes on all hosts together, equally many on each: {devices} cannot "
+                f"be split among {self.number}. Give --devices {self.number}, or a multiple"
+            )
+        return devices // self.number
 
 
 LAUNCHERS = (

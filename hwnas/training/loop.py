@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from hwnas.errors import CheckpointError
 from hwnas.progress import Progress
 from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint, write_checkpoint
 from hwnas.training.metrics import Metrics
@@ -106,8 +107,14 @@ class Loop:
             ended: polled after every update; if it returns a reason, the loop ends without another checkpoint.
 
         Raises:
+            CheckpointError: another process has another checkpoint.
             OutputError: a file cannot be written.
         """
+        if processes.broadcast(self.done) != self.done:
+            raise CheckpointError(
+                f"{self.path} is not the checkpoint of the first process, whose updates the training would continue: "
+                "several hosts need a folder on a drive that they share"
+            )
         with ExitStack() as stack:
             kept = metrics and processes.is_global_zero
             rows = stack.enter_context(Metrics(self._folder, self.done)) if kept else None

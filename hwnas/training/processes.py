@@ -16,18 +16,22 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 from hwnas.errors import InvalidValue
-from hwnas.training.launchers import STARTED, launcher
+from hwnas.training.launchers import STARTED, Nodes, launcher
 
 
 class OwnProcesses(LightningEnvironment):
-    """hwnas starts all processes, on this machine, and ignores variables that a cluster or a script has set.
+    """hwnas starts all processes of this machine, and ignores variables that a cluster or a script has set.
 
     `LightningEnvironment` alone waits for external processes if a variable such as LOCAL_RANK or MASTER_ADDR is set, as
     in many batch scripts.
+
+    Args:
+        nodes: the machines that train together; None for this one alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Nodes | None = None) -> None:
         super().__init__()
+        self._nodes = nodes
         self._started = os.environ.pop(STARTED, None) is not None
 
     @property
@@ -37,12 +41,14 @@ class OwnProcesses(LightningEnvironment):
 
     @property
     def main_address(self) -> str:
-        """This machine."""
-        return "127.0.0.1"
+        """The first machine."""
+        return self._nodes.address if self._nodes else "127.0.0.1"
 
     @property
     def main_port(self) -> int:
-        """A free port, which the first process chooses."""
+        """A free port, which the first process chooses; of several machines, the one that the user chose."""
+        if self._nodes:
+            return self._nodes.port
         if not self._started:
             os.environ.pop("MASTER_PORT", None)
         return super().main_port
@@ -52,8 +58,8 @@ class OwnProcesses(LightningEnvironment):
         return super().local_rank() if self._started else 0
 
     def node_rank(self) -> int:
-        """There is one node."""
-        return 0
+        """Number of this machine."""
+        return self._nodes.rank if self._nodes else 0
 
     def launch(self, fabric: Fabric) -> None:
         """Start the other processes and connect to them."""
@@ -97,7 +103,9 @@ class SrunTasks(SLURMEnvironment):
         """Do nothing: `Launcher.share` has checked the settings."""
 
 
-def make_fabric(accelerator: str, devices: int, precision: str, *, alone: bool = False) -> Fabric:
+def make_fabric(
+    accelerator: str, devices: int, precision: str, *, alone: bool = False, nodes: Nodes | None = None
+) -> Fabric:
     """Create the Fabric of a training; `launch` launches it. A training in one process needs no Fabric.
 
     Args:
@@ -105,15 +113,22 @@ def make_fabric(accelerator: str, devices: int, precision: str, *, alone: bool =
         devices: total number of processes, one per device.
         precision: 32-true or bf16-mixed.
         alone: whether this process trains alone, even if a launcher started several processes.
+        nodes: the machines that train together, if no launcher starts the processes; None for this one alone.
 
     Raises:
-        InvalidValue: a launcher started a different number of processes, or its environment needs a missing package.
+        InvalidValue: a launcher started a different number of processes, or its environment needs a missing package; it
+            numbers the machines, and `nodes` does, too; the processes cannot be equally many on each machine.
         RuntimeError, ValueError, MisconfigurationException: the devices are not available.
     """
-    nodes, environment = 1, None
+    number, environment = 1, None
     started_by = None if alone else launcher(os.environ)
     if started_by:
-        devices, nodes = started_by.share(devices, os.environ)
+        if nodes:
+            raise InvalidValue(
+                f"{started_by.name} started this command, and numbers the hosts: leave out --num-nodes, --node-rank "
+                "and --main-address"
+            )
+        devices, number = started_by.share(devices, os.environ)
         try:
             module, name = started_by.environment
             environment = getattr(import_module(module), name)()
@@ -121,13 +136,15 @@ def make_fabric(accelerator: str, devices: int, precision: str, *, alone: bool =
             raise InvalidValue(
                 f"{started_by.name} started this command, and taking part in that needs a package: {error}"
             ) from error
+    elif nodes:
+        devices, number = nodes.share(devices), nodes.number
     return Fabric(
         accelerator=accelerator,
         devices=devices,
-        num_nodes=nodes,
+        num_nodes=number,
         precision=precision,  # type: ignore[arg-type]
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        plugins=[environment or OwnProcesses()],
+        strategy="ddp" if devices * number > 1 else "auto",
+        plugins=[environment or OwnProcesses(nodes)],
     )
 
 

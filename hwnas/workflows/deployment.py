@@ -18,6 +18,7 @@ from hwnas.workflows.inputs import Place
 if TYPE_CHECKING:
     from hwnas.deploy import Bundle
     from hwnas.deploy.sweep import Swept
+    from hwnas.engines import EngineConfig
     from hwnas.latency import LatencyModel
     from hwnas.machines import Machine
     from hwnas.spaces import Space
@@ -110,6 +111,7 @@ def sweep(
     data_path: Place | None = None,
     machine: Machine | None = None,
     protocol: Protocol | None = None,
+    engine: EngineConfig | None = None,
     progress: Progress = silent,
 ) -> SweepAnswer:
     """Lower, check and time a network under every recipe of a device, and pick the fastest of small accuracy loss.
@@ -129,6 +131,7 @@ def sweep(
         tables: folder of latency tables, for predictions; the catalog's if None.
         machine: where the network is timed; that of the device if None.
         protocol: the timing protocol; the default for networks if None.
+        engine: where the network is lowered and compared with torch; times are not taken on it. This process if None.
         progress: callback, invoked during the work.
 
     Raises:
@@ -137,36 +140,39 @@ def sweep(
         TableError: there is no such folder of tables, or the device is not this host.
         RuntimeUnavailable: no recipe can run the network on this host.
         OutputError: a file cannot be written, or another process sweeps this supernet.
+        EngineError: the engine cannot run here, or its workers are on other hosts than this one.
     """
     from hwnas.deploy.sweep import sweep as sweep_recipes
+    from hwnas.engines import open_engine
     from hwnas.files import only_one
     from hwnas.machines import machine_of
     from hwnas.targets import resolve_target, targets_of
 
     supernet = Path(supernet)
     targets = [resolve_target(f"{device}/{name}") for name in dict.fromkeys(recipes)] or targets_of(device)
-    # The same network as in `export`.
-    evaluator, facts = inputs.evaluator_of(
-        supernet, images=images, metric=metric, positive=positive, data_path=data_path
-    )
-    space = evaluator.supernet.space
-    chosen = space.arch(inputs.arch_of(arch)[0])
-    place = inputs.evaluations_folder(supernet)
-    # Supernets that are stages share the folder, and may be swept at the same time.
-    lock = place / f".{facts.weights_sha256[:16]}.sweep.lock"
-    latencies, unpredicted = _latencies(targets, Path(tables) if tables else None, space)
-    with only_one(lock, f"a sweep of {supernet}"), evaluator.journal(place, facts.weights_sha256) as journal:
-        swept = sweep_recipes(
-            chosen,
-            evaluator,
-            targets,
-            journal,
-            max_drop=max_drop,
-            latencies=latencies,
-            machine=machine or machine_of(targets[0]),
-            protocol=protocol,
-            progress=progress,
+    with open_engine(engine) as where:
+        # The same network as in `export`.
+        evaluator, facts = inputs.evaluator_of(
+            supernet, images=images, metric=metric, positive=positive, data_path=data_path, engine=where
         )
+        space = evaluator.supernet.space
+        chosen = space.arch(inputs.arch_of(arch)[0])
+        place = inputs.evaluations_folder(supernet)
+        # Supernets that are stages share the folder, and may be swept at the same time.
+        lock = place / f".{facts.weights_sha256[:16]}.sweep.lock"
+        latencies, unpredicted = _latencies(targets, Path(tables) if tables else None, space)
+        with only_one(lock, f"a sweep of {supernet}"), evaluator.journal(place, facts.weights_sha256) as journal:
+            swept = sweep_recipes(
+                chosen,
+                evaluator,
+                targets,
+                journal,
+                max_drop=max_drop,
+                latencies=latencies,
+                machine=machine or machine_of(targets[0]),
+                protocol=protocol,
+                progress=progress,
+            )
     return SweepAnswer(
         arch=dict(chosen),
         device=swept.recipes[0].target.device.name,

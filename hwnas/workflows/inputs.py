@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import DataError, OutputError, SpecError, some
 from hwnas.files.atomic import reason_of
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from hwnas.accuracy import Evaluator
     from hwnas.data import Augmentation, Data, DataOptions
+    from hwnas.engines import Engine
     from hwnas.latency import LatencyModel
     from hwnas.spaces import Space
     from hwnas.supernet import SupernetFacts
@@ -204,6 +207,7 @@ def evaluator_of(
     metric: str | None = None,
     positive: str | None = None,
     data_path: Place | None = None,
+    engine: Engine | None = None,
 ) -> tuple[Evaluator, SupernetFacts]:
     """An evaluator on a supernet from `hwnas train`, and the supernet's facts.
 
@@ -216,6 +220,7 @@ def evaluator_of(
         metric: what is evaluated (`hwnas.tasks.parse_metric`); by default top1, or mAP for several labels.
         positive: class of the metric.
         data_path: folder where the dataset is now, if it was moved.
+        engine: where groups of subnets are evaluated; this process if None.
 
     Raises:
         SpecError, DataError: the folder is not a supernet; the classes of the data have changed.
@@ -223,6 +228,7 @@ def evaluator_of(
     """
     from hwnas.accuracy import Evaluator
     from hwnas.data.augment import calibration_augmentation
+    from hwnas.engines import SERIAL
     from hwnas.supernet import load_supernet
     from hwnas.tasks import parse_metric
 
@@ -237,8 +243,29 @@ def evaluator_of(
         seed=seed,
         metric=parse_metric(metric, facts.classes, positive, task=opened.task),
         augmentation=calibration_augmentation(trained_augmentation(facts)),
+        engine=engine or SERIAL,
     )
+    if evaluator.engine is not SERIAL:
+        how: dict[str, Any] = {"images": images, "calibration_images": calibration_images, "seed": seed}
+        how |= {"metric": metric, "positive": positive, "data_path": data_path}
+        evaluator.again = partial(_same_evaluator, evaluator.subject(facts.weights_sha256), supernet, how)
     return evaluator, facts
+
+
+def _same_evaluator(subject: Mapping[str, object], supernet: Place, how: Mapping[str, Any]) -> Evaluator:
+    """The evaluator of another process, opened in a worker.
+
+    Raises:
+        DataError: the supernet or the data of this host are other ones.
+    """
+    evaluator, facts = evaluator_of(supernet, **how)
+    if (found := evaluator.subject(facts.weights_sha256)) != subject:
+        differs = ", ".join(name for name in subject if found.get(name) != subject[name])
+        raise DataError(
+            f"on the host {platform.node()}, {supernet} or its data differ from those of the host that evaluates on "
+            f"it ({differs}): copy them, or put them on a drive that all hosts share"
+        )
+    return evaluator
 
 
 def trained_augmentation(facts: SupernetFacts) -> Augmentation:

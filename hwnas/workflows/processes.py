@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hwnas.supernet import TrainConfig
     from hwnas.training.alone import Alone, Processes
+    from hwnas.training.launchers import Nodes
 
 Accelerator = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed"]
@@ -22,7 +23,13 @@ ACCELERATORS, PRECISIONS = get_args(Accelerator), get_args(Precision)
 
 
 def launched(
-    accelerator: str, devices: int, precision: str, *, config: TrainConfig | None = None, alone: bool = False
+    accelerator: str,
+    devices: int,
+    precision: str,
+    *,
+    config: TrainConfig | None = None,
+    alone: bool = False,
+    nodes: Nodes | None = None,
 ) -> Processes:
     """Processes, devices and precision of a training; several processes, started here, all return from this call.
 
@@ -32,6 +39,7 @@ def launched(
         precision: of `PRECISIONS`.
         config: of the training; its batch is checked before processes are started.
         alone: whether this process works alone, even if `srun` or another launcher started several.
+        nodes: hosts that train together; None for this one alone, and for those of a launcher.
 
     Raises:
         InvalidValue: unknown, or not available on this host; a launcher started another number of processes; the batch
@@ -39,7 +47,7 @@ def launched(
     """
     from hwnas.data.base import check_batch
 
-    one = _one_process(accelerator, devices, precision, alone=alone)
+    one = _one_process(accelerator, devices, precision, alone=alone, nodes=nodes)
     if one:
         if config:
             check_batch(config.batch_size, 1, config.augmentation)
@@ -48,7 +56,7 @@ def launched(
     from hwnas.training.signals import end_together
 
     with _refused(accelerator, devices):
-        fabric = _fabric(accelerator, devices, precision, alone=alone)
+        fabric = _fabric(accelerator, devices, precision, alone=alone, nodes=nodes)
     if config:
         check_batch(config.batch_size, fabric.world_size, config.augmentation)
     with _refused(accelerator, devices):
@@ -79,7 +87,9 @@ def _refused(accelerator: str, devices: int) -> Iterator[None]:
         raise InvalidValue(f"cannot train on {devices} devices of {accelerator}: {error}") from error
 
 
-def _one_process(accelerator: str, devices: int, precision: str, *, alone: bool) -> Alone | None:
+def _one_process(
+    accelerator: str, devices: int, precision: str, *, alone: bool, nodes: Nodes | None = None
+) -> Alone | None:
     """This process for a training in one process; None for a training in several.
 
     Raises:
@@ -91,13 +101,13 @@ def _one_process(accelerator: str, devices: int, precision: str, *, alone: bool)
     for what, given, known in (("accelerator", accelerator, ACCELERATORS), ("precision", precision, PRECISIONS)):
         if given not in known:
             raise UnknownName(what, given, known)
-    if devices != 1 or not (alone or launcher(os.environ) is None):
+    if devices != 1 or nodes or not (alone or launcher(os.environ) is None):
         return None
     return alone_on(accelerator, precision)
 
 
-def _fabric(accelerator: str, devices: int, precision: str, *, alone: bool) -> Fabric:
+def _fabric(accelerator: str, devices: int, precision: str, *, alone: bool, nodes: Nodes | None = None) -> Fabric:
     from hwnas.training.processes import make_fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # hide the number of processes
-    return make_fabric(accelerator, devices, precision, alone=alone)
+    return make_fabric(accelerator, devices, precision, alone=alone, nodes=nodes)

@@ -14,6 +14,7 @@ from hwnas.workflows.inputs import Place
 
 if TYPE_CHECKING:
     from hwnas.accuracy import AccuracyModel, Evaluator
+    from hwnas.engines import EngineConfig
     from hwnas.files import Journal
     from hwnas.search import Problem
     from hwnas.search.problem import Constraints
@@ -42,6 +43,7 @@ def search(
     front: Place | None = None,
     out: Place | None = None,
     tables: Place | None = None,
+    engine: EngineConfig | None = None,
     seed: int = 0,
     progress: Progress = silent,
     stopping: Stopping = unstoppable,
@@ -70,6 +72,7 @@ def search(
         front: folder for the whole front, as CSV, JSON and a picture.
         out: file for the network, ``arch.json``; for a family, a folder.
         tables: folder of latency tables; the catalog's if None.
+        engine: where subnets are evaluated; this process if None.
         seed: random seed.
         progress: callback, invoked during evaluations and search.
         stopping: creates the context in which the search can be stopped early; the best networks so far are then
@@ -84,9 +87,11 @@ def search(
         TableError: a target has no table, or it lacks the space.
         InfeasibleBudget: no network is within the budgets.
         OutputError: a file cannot be written.
+        EngineError: the engine cannot run here, or an evaluation ended three of its workers.
     """
     from hwnas.accuracy import fit_accuracy, fit_on_subnets
     from hwnas.accuracy.table import read_accuracies
+    from hwnas.engines import open_engine
     from hwnas.search import Problem
     from hwnas.workflows import networks as made
     from hwnas.workflows.constraints import asked
@@ -94,49 +99,51 @@ def search(
 
     supernet, file, pictures = Path(supernet), Path(out) if out else None, Path(front) if front else None
     made.check_places(file, pictures, family=family)
-    evaluator, facts = inputs.evaluator_of(
-        supernet,
-        images=images,
-        calibration_images=calibration_images,
-        seed=seed + 1,
-        metric=metric,
-        positive=positive,
-        data_path=data_path,
-    )
-    space = evaluator.supernet.space
-    wanted = asked(
-        space,
-        [budget] if isinstance(budget, str) else list(budget),
-        target,
-        tables=Path(tables) if tables else None,
-        family=family,
-        confidence=confidence,
-    )
-    own = read_accuracies(Path(accuracy), space) if accuracy else None
-    with evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal:
-        if own:
-            model = fit_accuracy(space, *own, seed=seed)
-        else:
-            model = fit_on_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
-        how: Any = {"strategy": strategy, "candidates": candidates, "progress": progress}
-        choices, answers = list["RecipeChoice"](), list[NetworkAnswer]()
-        problems = {
-            label: Problem.of(constraints, accuracy=model, seed=seed)
-            for label, constraints in wanted.constraints.items()
-        }
-        with stopping() as stop:
-            if wanted.choice:
-                choices, left_out = choose_recipe(problems, wanted.targets, evaluator, journal, stop=stop, **how)
-                out_of = wanted.skipped | left_out
-                answer = made.recipe_answer(
-                    problems, choices, out_of, model, metric=evaluator.metric.name, stopped=stop()
-                )
-                answers.append(answer)
+    with open_engine(engine) as where:
+        evaluator, facts = inputs.evaluator_of(
+            supernet,
+            images=images,
+            calibration_images=calibration_images,
+            seed=seed + 1,
+            metric=metric,
+            positive=positive,
+            data_path=data_path,
+            engine=where,
+        )
+        space = evaluator.supernet.space
+        wanted = asked(
+            space,
+            [budget] if isinstance(budget, str) else list(budget),
+            target,
+            tables=Path(tables) if tables else None,
+            family=family,
+            confidence=confidence,
+        )
+        own = read_accuracies(Path(accuracy), space) if accuracy else None
+        with evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal:
+            if own:
+                model = fit_accuracy(space, *own, seed=seed)
             else:
-                for constraints in wanted.constraints.values():
-                    answers.append(
-                        best_network(constraints, model, evaluator, journal, seed=seed, stop=stop, **how).answer
+                model = fit_on_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
+            how: Any = {"strategy": strategy, "candidates": candidates, "progress": progress}
+            choices, answers = list["RecipeChoice"](), list[NetworkAnswer]()
+            problems = {
+                label: Problem.of(constraints, accuracy=model, seed=seed)
+                for label, constraints in wanted.constraints.items()
+            }
+            with stopping() as stop:
+                if wanted.choice:
+                    choices, left_out = choose_recipe(problems, wanted.targets, evaluator, journal, stop=stop, **how)
+                    out_of = wanted.skipped | left_out
+                    answer = made.recipe_answer(
+                        problems, choices, out_of, model, metric=evaluator.metric.name, stopped=stop()
                     )
+                    answers.append(answer)
+                else:
+                    for constraints in wanted.constraints.values():
+                        answers.append(
+                            best_network(constraints, model, evaluator, journal, seed=seed, stop=stop, **how).answer
+                        )
     files = made.answer_files(file, answers, family=family) if file else []
     for path, answer in zip(files, answers, strict=False):  # first, before other errors can occur
         made.write_arch(path, answer)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import OutputError, SearchStopped
+from hwnas.errors import DataError, OutputError, SearchStopped
 from hwnas.progress import Progress, Stopping, silent, unstoppable
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import StudyAnswer, StudyCandidate
@@ -14,7 +17,10 @@ from hwnas.workflows.inputs import Fix, Place
 from hwnas.workflows.networks import network_facts, write_arch
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from hwnas.data import Data, DataOptions
+    from hwnas.engines import EngineConfig
     from hwnas.search.study.from_scratch import FromScratch
     from hwnas.spaces import Space
     from hwnas.supernet import TrainConfig
@@ -46,11 +52,12 @@ def study(
     accelerator: str = "auto",
     precision: str = "32-true",
     tables: Place | None = None,
+    engine: EngineConfig | None = None,
     seed: int = 0,
     progress: Progress = silent,
     stopping: Stopping = unstoppable,
 ) -> StudyAnswer:
-    """Train networks from scratch, one after the other, each proposed by a sampler that learns from earlier ones.
+    """Train networks from scratch, each proposed by a sampler that learns from earlier ones.
 
     The same call resumes a killed study; a parallel call, on this or another machine, adds a worker.
 
@@ -78,8 +85,9 @@ def study(
         accelerator: auto, cpu or cuda.
         precision: 32-true or bf16-mixed.
         tables: folder of latency tables; the catalog's if None.
+        engine: where the trainings run, as many at the same time as it has workers; this process if None.
         seed: random seed.
-        progress: callback, invoked after every update.
+        progress: callback, invoked after every update in this process, and after every network.
         stopping: creates the context in which the study can be stopped early; the best network so far is then returned.
 
     Raises:
@@ -89,45 +97,52 @@ def study(
         SearchStopped: no network was trained to the end.
         KeyboardInterrupt: the study was interrupted before that.
         OutputError: a file cannot be written.
+        EngineError: the engine cannot run here, or an epoch ended three of its workers.
     """
-    from hwnas.search.study.from_scratch import FromScratch
+    from hwnas.engines import SERIAL, open_engine
     from hwnas.search.study.study import search_study
-    from hwnas.tasks import parse_metric
+    from hwnas.search.study.together import search_together
     from hwnas.workflows.constraints import asked, check_one_recipe
-    from hwnas.workflows.processes import launched
+    from hwnas.workflows.processes import ACCELERATORS
     from hwnas.workflows.training import config_of
 
     check_one_recipe(target, "a study is for")
-    out = Path(out)
-    pictures, facts = inputs.data_of(data, data_path, data_options)
-    chosen = inputs.space_for(space, pictures, fix)
-    config = config_of(training, steps=steps)
+    make = partial(
+        _from_scratch,
+        space,
+        data,
+        Path(out),
+        data_path=data_path,
+        data_options=data_options,
+        fix=fix,
+        config=config_of(training, steps=steps),
+        epochs=epochs,
+        name=name,
+        images=images,
+        metric=metric,
+        positive=positive,
+        accelerator=accelerator,
+        precision=precision,
+        seed=seed,
+    )
+    out, train = Path(out), make()
     [wanted] = asked(
-        chosen,
+        train.space,
         [budget] if isinstance(budget, str) else list(budget),
         target,
         tables=Path(tables) if tables else None,
         family=False,
         confidence=confidence,
     ).constraints.values()
-    with stopping() as stop:
-        train = FromScratch(
-            space=chosen,
-            data=pictures,
-            data_facts=facts,
-            config=config,
-            epochs=epochs,
-            images=images,
-            seed=seed,
-            fabric=launched(accelerator, 1, precision, alone=True),
-            folder=out,
-            study=name,
-            metric=parse_metric(metric, pictures.classes, positive, task=pictures.task),
-            progress=progress,
-            stop=stop,
-        )
+    device = train.fabric.device.type
+    with stopping() as stop, open_engine(engine, gpu=device == "cuda") as where:
+        train = replace(train, progress=progress, stop=stop)
+        if where is not SERIAL:  # `auto` could be another device there
+            again = partial(make, accelerator=device) if device in ACCELERATORS else make
+            train = replace(train, engine=where, again=partial(_same, again, train.settings))
         _prepare_folder(train)
-        found = search_study(
+        search = partial(
+            search_study,
             wanted,
             train,
             trials=trials,
@@ -137,9 +152,8 @@ def study(
             name=name,
             settings=train.settings,
             seed=seed,
-            progress=progress,
-            stop=stop,
         )
+        found = search_together(search, where, progress=progress, stop=stop)
     if not found.candidates:
         if found.stopped:
             raise KeyboardInterrupt
@@ -167,6 +181,61 @@ def study(
     )
     write_arch(out / ARCH, answer)
     return answer
+
+
+def _from_scratch(
+    space: str | Space,
+    data: str | Data,
+    out: Path,
+    *,
+    data_path: Place | None,
+    data_options: DataOptions | None,
+    fix: Fix | None,
+    config: TrainConfig,
+    epochs: int,
+    name: str,
+    images: int | None,
+    metric: str | None,
+    positive: str | None,
+    accelerator: str,
+    precision: str,
+    seed: int,
+) -> FromScratch:
+    """What trains the networks of a study, in this process or in a worker; the arguments are those of `study`."""
+    from hwnas.search.study.from_scratch import FromScratch
+    from hwnas.tasks import parse_metric
+    from hwnas.workflows.processes import launched
+
+    pictures, facts = inputs.data_of(data, data_path, data_options)
+    return FromScratch(
+        space=inputs.space_for(space, pictures, fix),
+        data=pictures,
+        data_facts=facts,
+        config=config,
+        epochs=epochs,
+        images=images,
+        seed=seed,
+        fabric=launched(accelerator, 1, precision, alone=True),
+        folder=out,
+        study=name,
+        metric=parse_metric(metric, pictures.classes, positive, task=pictures.task),
+    )
+
+
+def _same(make: Callable[[], FromScratch], settings: Mapping[str, JsonValue]) -> FromScratch:
+    """What trains the networks of a study, made in a worker.
+
+    Raises:
+        DataError: the data of this host are other ones than those of the study.
+    """
+    train = make()
+    if train.settings != settings:
+        differs = ", ".join(name for name in settings if train.settings.get(name) != settings[name])
+        raise DataError(
+            f"on the host {platform.node()}, the study has other settings ({differs}): copy the data to it, or put "
+            "them on a drive that all hosts share"
+        )
+    return train
 
 
 def _prepare_folder(train: FromScratch) -> None:

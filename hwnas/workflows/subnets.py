@@ -16,6 +16,8 @@ from hwnas.workflows.inputs import Place
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from hwnas.engines import EngineConfig
+
 FORMATS = ("ofa",)  # of published supernets
 
 
@@ -72,6 +74,7 @@ def evaluate_subnets(
     calibration_images: int = 2000,
     metric: str | None = None,
     positive: str | None = None,
+    engine: EngineConfig | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[EvaluatedSubnet]:
@@ -89,30 +92,36 @@ def evaluate_subnets(
         calibration_images: training images for BN re-calibration.
         metric: as in `hwnas.workflows.search`.
         positive: class of the metric.
+        engine: where networks are evaluated; this process if None.
         seed: of the random networks.
         progress: callback, invoked after every evaluation.
 
     Raises:
         SpecError, DataError, InvalidValue: the supernet, its data or an arch cannot be used.
         OutputError: the evaluations cannot be written.
+        EngineError: the engine cannot run here, or an evaluation ended three of its workers.
     """
+    from hwnas.engines import open_engine
+
     folder = Path(supernet)
-    evaluator, facts = inputs.evaluator_of(
-        folder,
-        images=images,
-        calibration_images=calibration_images,
-        metric=metric,
-        positive=positive,
-        data_path=data_path,
-    )
-    space = evaluator.supernet.space
-    chosen = {str(path): space.arch(inputs.arch_of(path)[0]) for path in archs}
-    if not chosen and not random:
-        ends = {"smallest": space.smallest, "largest": space.largest}
-        chosen = ends if space.size > 1 else {"the only network": space.largest}
-    chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
-    with evaluator.journal(inputs.evaluations_folder(folder), facts.weights_sha256) as journal:
-        found = evaluator.figures(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
+    with open_engine(engine) as where:
+        evaluator, facts = inputs.evaluator_of(
+            folder,
+            images=images,
+            calibration_images=calibration_images,
+            metric=metric,
+            positive=positive,
+            data_path=data_path,
+            engine=where,
+        )
+        space = evaluator.supernet.space
+        chosen = {str(path): space.arch(inputs.arch_of(path)[0]) for path in archs}
+        if not chosen and not random:
+            ends = {"smallest": space.smallest, "largest": space.largest}
+            chosen = ends if space.size > 1 else {"the only network": space.largest}
+        chosen |= {f"random {i}": arch for i, arch in enumerate(space.decode(space.sample(random, seed=seed)))}
+        with evaluator.journal(inputs.evaluations_folder(folder), facts.weights_sha256) as journal:
+            found = evaluator.figures(list(chosen.values()), journal, what="evaluating subnets", progress=progress)
     return [
         EvaluatedSubnet(
             name=name, arch=dict(arch), metric=figures.metric, validation_accuracy=figures.value, figures=figures

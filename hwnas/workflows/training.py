@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hwnas.spaces import Space
     from hwnas.supernet import Supernet, SupernetFacts, TrainConfig
     from hwnas.training.alone import Processes
+    from hwnas.training.launchers import Nodes
     from hwnas.training.validation import History
 
 FINETUNING_EPOCHS = 3  # default without a training config
@@ -49,6 +50,7 @@ def train(
     teacher: Place | None = None,
     accelerator: str = "auto",
     devices: int = 1,
+    nodes: Nodes | None = None,
     precision: str = "32-true",
     resume: bool = True,
     seed: int = 0,
@@ -72,6 +74,7 @@ def train(
         teacher: folder of a trained supernet whose largest network is an additional teacher.
         accelerator: auto, cpu or cuda.
         devices: total number of processes, one per device. The others run the same command; this call ends them.
+        nodes: hosts that train together, each with the same call; None for this one alone.
         precision: 32-true or bf16-mixed.
         resume: resume from the folder's checkpoint.
         seed: random seed.
@@ -92,7 +95,7 @@ def train(
     if arch is not None:
         chosen = chosen.fix(**chosen.arch(inputs.arch_of(arch)[0]))
     config = config_of(training, steps=steps, batch_size=batch_size)
-    fabric = launched(accelerator, devices, precision, config=config)
+    fabric = launched(accelerator, devices, precision, config=config, nodes=nodes)
     supernet = Supernet(chosen, seed=seed)
     with _alone_in(out, fabric):
         history = train_into(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from hwnas.deploy import ParityReport
-from hwnas.deploy import sweep as module
+from hwnas.deploy import comparing as module
 from hwnas.deploy.sweep import Sweep, Swept, sweep
-from hwnas.errors import GraphError, InvalidValue, OutputError, RuntimeUnavailable, TableError
-from hwnas.files import Journal
+from hwnas.errors import GraphError, InvalidValue, OutputError, ProgramCrashed, RuntimeUnavailable, TableError
 from hwnas.machines import LocalMachine
 from hwnas.targets import Target, resolve_target
 from hwnas.timing import Measurement, Protocol
@@ -202,17 +201,25 @@ def timed_at_once(machine, programs, recipe, *_, **__):
 
 
 @pytest.fixture
-def made_of_nothing(monkeypatch, tmp_path):
-    """A sweep whose programs are empty files that are timed at once."""
+def made_of_nothing(monkeypatch):
+    """A sweep whose programs are empty files that are equal to torch and timed at once."""
 
-    def made(arch, evaluator, target, *_):
-        program = tmp_path / target.recipe.name / "model.onnx"
-        program.parent.mkdir(exist_ok=True)
-        program.write_bytes(b"")
-        return program, (swept(NAMES[0]).parity, None)
+    def lower(maker, todo):
+        todo.path.parent.mkdir(parents=True)
+        todo.path.write_bytes(b"")
 
-    monkeypatch.setattr(module, "_made", made)
+    monkeypatch.setattr(module._Maker, "lower", lower)
+    monkeypatch.setattr(module._Maker, "compare", lambda maker, todo: (swept(NAMES[0]).parity, None))
+    monkeypatch.setattr(module, "_check_there", lambda *_: None)
     monkeypatch.setattr(LocalMachine, "time", timed_at_once)
+
+
+PARTS = {
+    "lower": (module._Maker, "lower"),
+    "check": (module, "_check_there"),
+    "compare": (module._Maker, "compare"),
+    "time": (LocalMachine, "time"),
+}
 
 
 @pytest.mark.parametrize(
@@ -222,38 +229,40 @@ def made_of_nothing(monkeypatch, tmp_path):
         (OutputError("cannot write the temporary files of int8 calibration"), "temporary files of int8 calibration"),
         (GraphError("the graph does not fit into an ONNX file"), "does not fit into an ONNX file"),
         (BlockingIOError(11, "Resource temporarily unavailable"), "the limit of processes and threads is reached"),
+        (ProgramCrashed("'model.onnx' ended the process that ran it", "model.onnx"), "ended the process"),
     ],
 )
-@pytest.mark.parametrize("part", ["_made", "time"])
-def test_one_recipe_that_fails_ends_no_sweep(space, targets, tmp_path, made_of_nothing, monkeypatch, error, said, part):
-    where = module if part == "_made" else LocalMachine
-    usual, calls = getattr(where, part), []
+@pytest.mark.parametrize("part", PARTS)
+def test_one_recipe_that_fails_ends_no_sweep(
+    space, evaluator, targets, journal, made_of_nothing, monkeypatch, error, said, part
+):
+    where, name = PARTS[part]
+    usual, calls = getattr(where, name), []
+
+    def recipe_of(arg):
+        return getattr(getattr(arg, "target", arg), "recipe", arg)
 
     def fails_for_one(*args, **kwargs):
-        if any(getattr(getattr(arg, "recipe", arg), "name", "") == NAMES[1] for arg in args):
+        if any(getattr(recipe_of(arg), "name", "") == NAMES[1] for arg in args):
             calls.append(1)
             raise error
         return usual(*args, **kwargs)
 
-    monkeypatch.setattr(where, part, fails_for_one)
-    with Journal(tmp_path / "journal.jsonl", {}) as journal:
-        found = sweep(space.largest, None, targets, journal)
+    monkeypatch.setattr(where, name, fails_for_one)
+    found = sweep(space.largest, evaluator, targets, journal)
     assert {one.target.recipe.name for one in found.recipes} == {NAMES[0], NAMES[2]}
-    [(name, why)] = found.left_out.items()
-    assert name.endswith(NAMES[1])
+    [(left, why)] = found.left_out.items()
+    assert left.endswith(NAMES[1])
     assert said in why
-    assert len(calls) == 1  # a second round does not try it again
+    assert len(calls) == 1  # a later step, or a second round, does not try it again
 
 
-def test_a_sweep_of_which_nothing_is_left_says_why(space, this, tmp_path, made_of_nothing, monkeypatch):
+def test_a_sweep_of_which_nothing_is_left_says_why(space, evaluator, this, journal, made_of_nothing, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(LocalMachine, "time", full)
-    with (
-        Journal(tmp_path / "journal.jsonl", {}) as journal,
-        pytest.raises(
-            RuntimeUnavailable, match=r"no recipe can run this network on this host: .*No space left on device"
-        ),
+    with pytest.raises(
+        RuntimeUnavailable, match=r"no recipe can run this network on this host: .*No space left on device"
     ):
-        sweep(space.largest, None, [this], journal)
+        sweep(space.largest, evaluator, [this], journal)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from hwnas.data import ClutteredDigits
 from hwnas.errors import InvalidValue
 from hwnas.spaces import make_space
 from hwnas.supernet import Supernet, read_facts, read_training
-from hwnas.training.launchers import LAUNCHERS, launcher
+from hwnas.training.launchers import LAUNCHERS, Nodes, launcher
 from hwnas.training.processes import make_fabric
 from hwnas.workflows.processes import launched
 
@@ -325,3 +326,96 @@ def test_a_process_that_is_killed_ends_the_others_with_a_message(tmp_path: Path)
     assert process.returncode == 2, stderr
     assert "Traceback" not in stderr
     assert "error: another process of this training has ended" in stderr
+
+
+def node(folder: Path, rank: int, *, port: int) -> subprocess.Popen[str]:
+    """The command of one of two hosts; both are this one, and connect over the loopback."""
+    place = ["--num-nodes", "2", "--node-rank", str(rank), "--main-address", f"127.0.0.1:{port}"]
+    words = [*command(folder, devices=2), *place]
+    environment = {**ENVIRONMENT, **BATCH, "GLOO_SOCKET_IFNAME": "lo"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the name of the loopback")
+def test_two_hosts_train_as_one_does(tmp_path: Path) -> None:
+    """The exact commands of docs/cluster.md; variables of a batch job do not count."""
+    port = free_port()
+    nodes = [node(tmp_path / "2", rank, port=port) for rank in (0, 1)]
+    ends = [one.communicate(timeout=300) for one in nodes]
+    assert [one.returncode for one in nodes] == [0, 0], ends
+    assert [out.count("trained mobilenetv3-tiny") for out, _ in ends] == [1, 0]
+    assert read_facts(tmp_path / "2").training["processes"] == 2
+    alone = Supernet(make_space("mobilenetv3-tiny"), seed=0)
+    config = read_training(tmp_path / "recipe.toml")
+    hwnas.supernet.train(alone, ClutteredDigits(), config, seed=0, folder=tmp_path / "1")
+    for ours, theirs in zip(losses(tmp_path / "1"), losses(tmp_path / "2"), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="the name of the loopback")
+@pytest.mark.usefixtures("all_test_images")  # the other processes do not have the smaller test split of the tests
+def test_a_host_with_another_checkpoint_is_refused(tmp_path: Path) -> None:
+    """As one that does not share the folder."""
+    from hwnas.training.checkpoint import CHECKPOINT
+
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    alone = Supernet(make_space("mobilenetv3-tiny"), seed=0)
+    command(tmp_path / "first" / "net", devices=2)  # writes the config
+    config = read_training(tmp_path / "first" / "recipe.toml")
+    hwnas.supernet.train(alone, ClutteredDigits(), config, seed=0, folder=tmp_path / "first" / "net", until=2)
+    assert (tmp_path / "first" / "net" / CHECKPOINT).exists()
+    port = free_port()
+    nodes = [node(tmp_path / name / "net", rank, port=port) for rank, name in enumerate(("first", "second"))]
+    ends = [one.communicate(timeout=300) for one in nodes]
+    assert [one.returncode for one in nodes] == [2, 2], ends
+    assert "is not the checkpoint of the first process" in ends[1][1], ends
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ((1, None, None), None),
+        ((2, 1, "node17"), Nodes(number=2, rank=1, address="node17", port=29500)),
+        ((3, 0, "10.0.0.7:1234"), Nodes(number=3, rank=0, address="10.0.0.7", port=1234)),
+        ((2, 0, "[fe80::1]:1234"), Nodes(number=2, rank=0, address="fe80::1", port=1234)),
+    ],
+)
+def test_hosts_from_options(given: tuple[int, int | None, str | None], found: Nodes | None) -> None:
+    assert Nodes.of(*given) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((1, 1, None), "are for several hosts: add --num-nodes 2"),
+        ((1, None, "node17"), "are for several hosts: add --num-nodes 2"),
+        ((2, None, "node17"), "--num-nodes 2 needs --node-rank, 0 on the first host to 1 on the last"),
+        ((2, 0, None), "and --main-address"),
+        ((2, 2, "node17"), "--node-rank is 2; with --num-nodes 2 it must be from 0 to 1"),
+        ((2, 0, "node17:x"), "must be HOST or HOST:PORT, e.g. 192.168.0.7:29500; not 'node17:x'"),
+        ((2, 0, "node17:70000"), "must be HOST or HOST:PORT"),
+    ],
+)
+def test_hosts_that_cannot_be_are_refused(given: tuple[int, int | None, str | None], said: str) -> None:
+    with pytest.raises(InvalidValue, match=re.escape(said)):
+        Nodes.of(*given)
+
+
+def test_processes_on_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Nodes(number=2, rank=1, address="node17", port=1234)
+    with pytest.raises(InvalidValue, match=r"3 cannot be split among 2\. Give --devices 2, or a multiple"):
+        make_fabric("cpu", 3, "32-true", nodes=two)
+    for variable, value in BATCH.items():  # do not count
+        monkeypatch.setenv(variable, value)
+    fabric = make_fabric("cpu", 4, "32-true", nodes=two)
+    assert (fabric.world_size, fabric.global_rank, fabric.local_rank, fabric.node_rank) == (4, 2, 0, 1)
+    environment = fabric.strategy.cluster_environment  # type: ignore[attr-defined]
+    assert (environment.main_address, environment.main_port) == ("node17", 1234)
+    for variable, value in STEP.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidValue, match="srun started this command, and numbers the hosts: leave out --num-nodes"):
+        launched("cpu", 2, "32-true", nodes=two)

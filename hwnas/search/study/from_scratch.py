@@ -13,7 +13,8 @@ from pydantic import JsonValue
 from hwnas.accuracy import Evaluator
 from hwnas.data import Data
 from hwnas.data.augment import calibration_augmentation
-from hwnas.errors import InvalidValue, SearchStopped
+from hwnas.engines import SERIAL, Engine
+from hwnas.errors import EngineError, InvalidValue, SearchStopped
 from hwnas.files import only_one, temporary_folder
 from hwnas.progress import Progress, never, silent
 from hwnas.spaces import Arch, Space
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
     from hwnas.training.alone import Processes
 
 _PATIENCE_S = 60.0  # for another worker that writes its weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One epoch of the training of a network.
+
+    Attributes:
+        arch: the network.
+        epoch: its number, from 1.
+        folder: for the checkpoint from one epoch to the next.
+    """
+
+    arch: Arch
+    epoch: int
+    folder: Path
+
+    def __str__(self) -> str:
+        values = " ".join(f"{name}={value}" for name, value in self.arch.items())
+        return f"epoch {self.epoch} of the training of {values}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +71,8 @@ class FromScratch:
         metric: what evaluations measure and the study maximises.
         progress: callback, invoked after every update, in images.
         stop: polled after every update; when it returns True, the training raises `SearchStopped`.
+        engine: where each epoch runs. Its workers report no updates and do not poll `stop`: close it to stop them.
+        again: makes this object again in a worker, from names and paths; needed by engines with workers.
 
     Raises:
         InvalidValue: more epochs than updates.
@@ -69,6 +91,8 @@ class FromScratch:
     metric: Metric = TOP1
     progress: Progress = silent
     stop: Callable[[], bool] = never
+    engine: Engine = SERIAL
+    again: Callable[[], FromScratch] | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs <= self.config.steps:
@@ -83,34 +107,60 @@ class FromScratch:
         Raises:
             SearchStopped: it was stopped.
             TrainingDiverged, OutOfMemory, OutputError: as `hwnas.supernet.train` does.
+            EngineError: the engine cannot run here, or an epoch ended three of its workers.
+        """
+        with self._training_folder() as folder:
+            for epoch in range(1, self.epochs + 1):
+                try:
+                    part = Part(arch=arch, epoch=epoch, folder=folder)
+                    [(_, value)] = self.engine.map(self.again or (lambda: self), FromScratch.train_part, [part])
+                except EngineError as error:
+                    if self.stop():
+                        raise SearchStopped("a training was stopped") from error
+                    raise
+                yield value
+
+    def train_part(self, part: Part) -> float:
+        """Train a network by one epoch, from the checkpoint of the one before, and evaluate it.
+
+        Returns:
+            The metric on the validation images, as a fraction.
+
+        Raises:
+            SearchStopped: it was stopped.
+            TrainingDiverged, OutOfMemory, OutputError: as `hwnas.supernet.train` does.
         """
         # Its checkpoints are only used to continue from one epoch to the next.
         config = self.config.model_copy(update={"checkpoint_every": self.config.steps})
-        with temporary_folder("the training of a study's network") as folder:
-            for epoch in range(1, self.epochs + 1):
-                network = Supernet(self.space.fix(**arch), seed=self.seed)
-                train(
-                    network,
-                    self.data,
-                    config,
-                    seed=self.seed,
-                    folder=folder,
-                    fabric=self.fabric,
-                    until=round(epoch * config.steps / self.epochs),
-                    progress=self._told,
-                )
-                # Evaluated as in an export: averaged weights need their own BN statistics.
-                evaluator = Evaluator(
-                    network.cpu(),
-                    self.data,
-                    images=self.images,
-                    seed=self.seed + 1,
-                    augmentation=calibration_augmentation(config.augmentation),
-                )
-                [outputs], labels = evaluator.outputs([arch], "validation", self.images)
-                if epoch == self.epochs:
-                    self._keep(network, figures_of(outputs, labels, self.data.classes, self.metric))
-                yield self.metric(outputs, labels)
+        network = Supernet(self.space.fix(**part.arch), seed=self.seed)
+        train(
+            network,
+            self.data,
+            config,
+            seed=self.seed,
+            folder=part.folder,
+            fabric=self.fabric,
+            until=round(part.epoch * config.steps / self.epochs),
+            progress=self._told,
+        )
+        # Evaluated as in an export: averaged weights need their own BN statistics.
+        evaluator = Evaluator(
+            network.cpu(),
+            self.data,
+            images=self.images,
+            seed=self.seed + 1,
+            augmentation=calibration_augmentation(config.augmentation),
+        )
+        [outputs], labels = evaluator.outputs([part.arch], "validation", self.images)
+        if part.epoch == self.epochs:
+            self._keep(network, figures_of(outputs, labels, self.data.classes, self.metric))
+        return self.metric(outputs, labels)
+
+    def _training_folder(self) -> AbstractContextManager[Path]:
+        """A folder for the checkpoint of a training; workers find it below `folder`, which they share."""
+        if self.again is None:
+            return temporary_folder("the training of a study's network")
+        return temporary_folder("the training of a study's network", self.folder)
 
     @property
     def settings(self) -> dict[str, JsonValue]:
