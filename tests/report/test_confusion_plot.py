@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from hwnas.accuracy import figures_of
-from hwnas.accuracy.figures import ClassificationFigures
 from hwnas.report.confusion_plot import confusion_plot
+from hwnas.tasks import figures_of
+from hwnas.tasks.figures import ClassificationFigures
 
 CLASSES = ("good", "<b>cracked</b>", "soiled", "never seen")
 LABELS = torch.tensor([0] * 6 + [1] * 3 + [2])
