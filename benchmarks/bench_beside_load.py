@@ -39,7 +39,7 @@ def busy(cores: str) -> Iterator[None]:
 def bench(bundle: Path) -> tuple[dict[str, float | str], str]:
     """The answer of one benchmark, or the reason for its refusal."""
     command = [Path(sys.executable).with_name("hwnas"), "bench", bundle, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode == 0:
         return json.loads(done.stdout), ""
     if done.returncode == 1:

@@ -66,8 +66,8 @@ class RunnerSampler(Sampler):
         self._failures = 0
         self._was_connected = False
 
-    def open(self, names: Sequence[str], seed: tuple[int, int]) -> Collection[str]:
-        """As `Sampler.open`.
+    def reopen(self, names: Sequence[str], seed: tuple[int, int]) -> Collection[str]:
+        """As `Sampler.reopen`.
 
         Raises:
             MachineError: the machine cannot be reached again.
@@ -102,7 +102,7 @@ class RunnerSampler(Sampler):
         try:
             while left:
                 if self._runner is None:
-                    opened = set(self.open(list(dict.fromkeys(name for _, name in left)), self._seed))
+                    opened = set(self.reopen(list(dict.fromkeys(name for _, name in left)), self._seed))
                 now = [entry for entry in left if entry[1] in opened]
                 try:
                     for key, samples in self._stream(now, protocol):
@@ -113,7 +113,7 @@ class RunnerSampler(Sampler):
                     self._failed(error, "running", [now[0][1]] if self._careful else [])
                 else:
                     if left:  # what did not fit beside the others
-                        opened = set(self.open(list(dict.fromkeys(name for _, name in left)), self._seed))
+                        opened = set(self.reopen(list(dict.fromkeys(name for _, name in left)), self._seed))
         except GeneratorExit:
             self.close()  # it is in the middle of its visits
             raise

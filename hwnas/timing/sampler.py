@@ -15,7 +15,7 @@ class Sampler(ABC):
     """Opens programs and runs them; `hwnas.timing.timer.take` says which and when."""
 
     @abstractmethod
-    def open(self, names: Sequence[str], seed: tuple[int, int]) -> Collection[str]:
+    def reopen(self, names: Sequence[str], seed: tuple[int, int]) -> Collection[str]:
         """Reopen the first of some programs, as many as fit into memory, at least one, in this order.
 
         Args:
@@ -56,8 +56,8 @@ class SamplesHere(Sampler):
         self._calls: Mapping[str, Sample] = {}
         self._collected = False
 
-    def open(self, names: Sequence[str], seed: tuple[int, int]) -> Collection[str]:
-        """As `Sampler.open`."""
+    def reopen(self, names: Sequence[str], seed: tuple[int, int]) -> Collection[str]:
+        """As `Sampler.reopen`."""
         self._calls = {}  # it references the sessions
         self._calls = self._anew(names, np.random.default_rng(seed))
         return self._calls.keys()

@@ -118,7 +118,7 @@ def take(
         # All at once if they fit into memory; else in groups, which differ in every session.
         while waiting:
             try:
-                opened = set(sampler.open(waiting, (protocol.seed, session)))
+                opened = set(sampler.reopen(waiting, (protocol.seed, session)))
                 left = [(visit, name) for visit, name in plan if name in opened and visit not in visits]
                 for visit, samples in sampler.visits(left, protocol):
                     visits[visit] = samples

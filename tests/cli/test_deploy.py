@@ -141,7 +141,10 @@ def test_steps_that_are_part_of_the_program(hwnas_cli, words, net, refused, tmp_
     assert "'resize' cannot be included in a program; the steps are normalize, softmax, sigmoid" in said
 
 
-@pytest.mark.parametrize("recipe", [FP32, INT8, "openvino-cpu-fp32", "torch-cpu-fp32"])
+@pytest.mark.parametrize(
+    "recipe",
+    [FP32, *(pytest.param(name, marks=pytest.mark.long) for name in (INT8, "openvino-cpu-fp32", "torch-cpu-fp32"))],
+)
 def test_a_program_that_takes_any_number_of_images(hwnas_cli, words, net, tmp_path, recipe):
     export = ("export", "my arch.json", "--supernet", net, "--target", f"this/{recipe}", "--dynamic-batch", "--json")
     plain = json.loads(hwnas_cli(*export, "--out", tmp_path / "bundle").out)

@@ -25,6 +25,7 @@ def supernet(tmp_path):
     return tmp_path / "net"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("all_test_images")  # workers do not have the smaller test split of the tests
 def test_the_output_is_that_of_one_process(hwnas_cli, supernet, tmp_path):
     shutil.copytree(supernet, tmp_path / "other")

@@ -84,6 +84,7 @@ def test_a_search_maximises_the_mean_average_precision(run, folder):
     assert found["validation_accuracy"] > 0.75
 
 
+@pytest.mark.long
 def test_bundles_print_the_labels_of_an_image(run, folder):
     for name, include in (("plain", ()), ("whole", ("--include", "normalize", "--include", "sigmoid"))):
         ran = run("export", "arch.json", "--supernet", "net", "--target", FP32, *include, "--out", name)

@@ -20,6 +20,7 @@ import torch
 
 from hwnas import load_model, load_supernet, open_bundle, read_job, read_table, resolve_target
 from hwnas.accuracy.table import read_accuracies
+from hwnas.machines import LocalMachine
 from hwnas.runtimes import open_session
 from hwnas.spaces import Domain
 from hwnas.supernet import extract, read_facts, read_training
@@ -306,8 +307,8 @@ def test_a_finished_job_is_reused(answer_to, home, monkeypatch):
     inputs = read(the(home, "job/stages/profile-*/inputs.json"))
     facts = {name: tuple(value) if isinstance(value, list) else value for name, value in inputs["host"].items()}
     assert asdict(Host(**facts)).keys() == facts.keys()
-    monkeypatch.setattr("hwnas.pipeline.plan.detect_host", lambda: Host(**facts))
-    monkeypatch.setattr("hwnas.pipeline.plan.runtime_versions", lambda target: inputs["versions"])
+    monkeypatch.setattr(LocalMachine, "host", lambda self: Host(**facts))
+    monkeypatch.setattr(LocalMachine, "versions", lambda self, target: inputs["versions"])
     before = read(home / "job/report.json")["targets"][INT8]
     after = answer_to("compile", "job.toml", "--out", "job")["targets"][INT8]
     assert all(stage["cached"] for stage in after.pop("stages"))

@@ -50,6 +50,7 @@ def opened(folder: Path, engine: Engine, *, metric: str = "auc") -> Evaluator:
     return evaluator
 
 
+@pytest.mark.long
 def test_evaluations_are_equal_bit_for_bit(pool: Engine, space: Space, supernet_folder: Path, tmp_path: Path) -> None:
     archs = [*space.decode(space.sample(6, seed=2)), space.largest]
     entries = []
@@ -203,6 +204,7 @@ def study(space: Space, tmp_path: Path) -> partial[FromScratch]:
     )
 
 
+@pytest.mark.long
 def test_a_training_is_equal_bit_for_bit(pool: Engine, space: Space, study: partial[FromScratch]) -> None:
     here = study()
     there = replace(here, engine=pool, again=study)

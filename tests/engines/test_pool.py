@@ -125,7 +125,8 @@ def test_workers_end_with_the_engine(pool: Engine, log: Path) -> None:
 
 
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C
 from functools import partial
 from pathlib import Path
 from engine_work import Work

@@ -112,6 +112,7 @@ def test_limits_of_a_file_are_those_of_the_batch_that_is_run() -> None:
         check_onnx(other.SerializeToString(), "model.onnx", 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("space", TINY)
 def test_a_module_of_torch_takes_any_number_of_images(space: str, tmp_path: Path) -> None:
     net, fixed, shape = lowered(space, "torch-cpu-fp32")

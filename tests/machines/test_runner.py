@@ -315,10 +315,10 @@ def test_a_lost_connection_is_tried_again() -> None:
         raise Lost("gone") if len(tries) < 3 else MachineError("refused")
 
     with pytest.raises(MachineError, match="refused"):
-        RunnerSampler(connect, beside=False, pauses_s=(0, 0, 0, 0)).open(["a"], (0, 0))
+        RunnerSampler(connect, beside=False, pauses_s=(0, 0, 0, 0)).reopen(["a"], (0, 0))
     assert len(tries) == 3
     with pytest.raises(MachineError, match="cannot be reached again: gone"):
-        RunnerSampler(lambda: (_ for _ in ()).throw(Lost("gone")), beside=False, pauses_s=(0, 0)).open(["a"], (0, 0))
+        RunnerSampler(lambda: (_ for _ in ()).throw(Lost("gone")), beside=False, pauses_s=(0, 0)).reopen(["a"], (0, 0))
 
 
 def test_ends_of_a_process_are_told_apart() -> None:
