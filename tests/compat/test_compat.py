@@ -317,7 +317,9 @@ def test_a_finished_job_is_reused(answer_to, home, monkeypatch):
         assert after[name].pop("difference") is None  # the outputs of the old version are not kept
     assert {name: after[name] for name in before} == before
     assert after["budgets"] == after["over_budgets"] == {}
-    assert after.keys() - before.keys() == {"figures", "deployment", "accuracy_model", "budgets", "over_budgets"}
+    assert after["speed"] is None  # its bundle has no reference programs
+    new = {"figures", "deployment", "accuracy_model", "budgets", "over_budgets", "speed"}
+    assert after.keys() - before.keys() == new
     manifest = open_bundle(home / "job" / after["bundle"]).manifest
     assert (manifest.measured_ms, manifest.predicted_ms) == (before["measured_ms"], before["predicted_ms"])
 
