@@ -75,6 +75,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
     class LongestFirst(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if "/machines/" in nodeid:  # only one runner at a time may time on a remote machine, which is this one
+                return "machines"
             together = "/pipeline/" in nodeid or "/test_contention." in nodeid
             return "pipeline" if together else str(super()._split_scope(nodeid))
 
