@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwnas.deploy.bundle import Bundle
-from hwnas.deploy.verdict import over_budget
+from hwnas.deploy.verdict import judged_ms, over_budget
 from hwnas.deploy.verification import check_outputs
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal, temporary_folder
@@ -66,11 +66,8 @@ class Benchmark:
 
     @property
     def judged_ms(self) -> float:
-        """The latency at the machine's speed in the profile, in milliseconds, which budgets are of.
-
-        Budgets are compared with predictions in a search; other load of today must not decide.
-        """
-        return self.measured_ms * (self.speed or 1.0)
+        """The latency at the machine's speed in the profile (`hwnas.deploy.verdict.judged_ms`)."""
+        return judged_ms(self.measured_ms, self.speed)
 
     @property
     def over_budget(self) -> float | None:

@@ -9,6 +9,18 @@ THROUGHPUT = "images_per_s"  # its budget is the least value; those of quantiles
 NOISY = ", but the machine was too noisy for the figure to be trusted"
 
 
+def judged_ms(measured_ms: float, speed: float | None) -> float:
+    """A latency at the machine's speed in the profile, in milliseconds, which budgets are of.
+
+    Budgets are compared with predictions in a search; other load of today must not decide.
+
+    Args:
+        measured_ms: measured latency, in milliseconds.
+        speed: of the machine during the measurement, relative to the profile; None if unknown.
+    """
+    return measured_ms * (speed or 1.0)
+
+
 def over_budget(measured_ms: float, budget_ms: float) -> float:
     """Share by which a latency exceeds its budget (0.1: 10% over); negative or 0 within it."""
     return measured_ms / budget_ms - 1

@@ -6,25 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hwnas.runner import serve
 from hwnas.runner.program import Timed
+from hwnas.runtimes import open_session, session_class
+from hwnas.targets import Recipe
 
 
 def load(path: str, settings: Mapping[str, Any]) -> Timed:
     """The session of a program's file under the recipe in the settings."""
-    if "recipe" not in settings:
-        return serve.load(path, dict(settings))
-    from hwnas.runtimes import open_session
-    from hwnas.targets import Recipe
-
     return open_session(Path(path), Recipe.model_validate(settings["recipe"]))
 
 
 def in_threads(settings: Mapping[str, Any]) -> bool:
     """Whether loading several programs at once is safe and faster."""
-    if "recipe" not in settings:
-        return serve.in_threads(dict(settings))
-    from hwnas.runtimes import session_class
-    from hwnas.targets import Recipe
-
     return session_class(Recipe.model_validate(settings["recipe"])).opens_in_threads

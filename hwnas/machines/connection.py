@@ -19,10 +19,9 @@ from hwnas.errors import MachineError
 from hwnas.files import Spec
 from hwnas.machines.runner import Runner
 from hwnas.runner.__main__ import READY
-from hwnas.runner.frames import BadFrame, TimedOut
+from hwnas.runner.frames import BadFrame, TimedOut, write_all
 
 _CONNECT_S = 60.0  # longest silence while a connection is made: a password cannot be asked for
-_SEND_S = 300.0
 _BANNER = 2**16  # bytes that a login may print before the runner
 _SHELLS = {"sh", "bash", "ash", "dash", "zsh", "ksh", "busybox"}
 _MARK = b"hwnas: "
@@ -130,46 +129,44 @@ class Connection(Spec):
             # Not `exec`: the shell turns the end of Python by a signal into an exit code, which ssh passes on.
             line = f"{shlex.quote(self.python)} -c 'import base64; exec(base64.b64decode(\"{code}\"))'; exit $?\n"
             self._write(runner, line.encode(), "connecting")
-            while (word := self._said(runner, machine)) != "ready":
+            while (word := self._said(runner)) != "ready":
                 if word == "send":
                     self._write(runner, archive, "sending the runner")
                 else:
                     raise self._unusable(word, machine)
-            self._skip(runner, READY, "starting the runner", machine)
+            self._skip(runner, READY, "starting the runner")
         except BaseException:
             runner.close()
             raise
         return runner
 
-    def _said(self, runner: Runner, machine: str) -> str:
-        self._skip(runner, _MARK, "connecting", machine)
-        return self._skip(runner, b"\n", "starting Python", machine).decode("utf-8", errors="replace").strip()
+    def _said(self, runner: Runner) -> str:
+        self._skip(runner, _MARK, "connecting")
+        return self._skip(runner, b"\n", "starting Python").decode("utf-8", errors="replace").strip()
 
-    def _skip(self, runner: Runner, mark: bytes, phase: str, machine: str) -> bytes:
+    def _skip(self, runner: Runner, mark: bytes, phase: str) -> bytes:
         try:
             before, found = runner.frames.skip_to(mark, _BANNER, _CONNECT_S)
         except TimedOut:
             raise MachineError(
-                f"{machine} ({self.text}) does not answer: no output for {_CONNECT_S:.0f} s while {phase}. Try "
+                f"{runner.machine} ({self.text}) does not answer: no output for {_CONNECT_S:.0f} s while {phase}. Try "
                 f"`{shlex.join(self.words)}` by hand; it must give a shell without asking for anything"
             ) from None
         except BadFrame as error:
             raise MachineError(
-                f"{machine} ({self.text}) prints something else while {phase}: {str(error)[:300]!r}"
+                f"{runner.machine} ({self.text}) prints something else while {phase}: {str(error)[:300]!r}"
             ) from error
         if not found:
-            raise self._no_shell(runner, before, phase, machine)
+            raise self._no_shell(runner, before, phase)
         return before
 
     def _write(self, runner: Runner, data: bytes, phase: str) -> None:
-        from hwnas.runner.frames import write_all
-
         try:
             write_all(runner.frames.outward, data)
         except OSError:
-            raise self._no_shell(runner, b"", phase, runner.machine) from None
+            raise self._no_shell(runner, b"", phase) from None
 
-    def _no_shell(self, runner: Runner, before: bytes, phase: str, machine: str) -> MachineError:
+    def _no_shell(self, runner: Runner, before: bytes, phase: str) -> MachineError:
         """Why the command ended without a runner."""
         code = runner.process.wait(30)
         said = runner.said() or before.decode("utf-8", errors="replace").strip()[-500:]
@@ -190,7 +187,7 @@ class Connection(Spec):
         elif "not found" in low or code == 127:
             helps = f"Is {self.python!r} installed there? Name another with --python"
         return MachineError(
-            f"cannot use {machine} ({self.text}), while {phase}: {said or f'exit code {code}'}. {helps}"
+            f"cannot use {runner.machine} ({self.text}), while {phase}: {said or f'exit code {code}'}. {helps}"
         )
 
     def _unusable(self, word: str, machine: str) -> MachineError:

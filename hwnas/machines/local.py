@@ -13,7 +13,7 @@ from typing import Any
 from hwnas.affinity import allowed_cores
 from hwnas.errors import MachineError
 from hwnas.files import Journal
-from hwnas.lowering import Form, Program, form_of
+from hwnas.lowering import Program
 from hwnas.machines.piped import Files, PipedMachine, driven_settings
 from hwnas.machines.runner import Runner
 from hwnas.progress import Progress, silent
@@ -51,14 +51,6 @@ class LocalMachine(PipedMachine):
         """As `hwnas.timing.host.host_facts`, with the clock of the last core of the timing."""
         return host_facts(target.device.kind, core=max(require_cores(target.recipe).cores, default=0))
 
-    def cores(self, recipe: Recipe) -> str:
-        """Cores that the process is pinned to."""
-        return require_cores(recipe).text
-
-    def form(self, recipe: Recipe) -> Form:
-        """The form that the recipe's runtime loads."""
-        return form_of(recipe)
-
     def time(
         self,
         programs: Mapping[str, Program | Path],
@@ -78,11 +70,9 @@ class LocalMachine(PipedMachine):
         """As `hwnas.timing.require_cores`."""
         return require_cores(recipe)
 
-    def open_on(self, held: Chosen) -> list[int]:
-        """All cores if a single one is timed; the threads of a program stay on the cores where they were started."""
-        if not held.cores:
-            return []
-        return sorted(allowed_cores() if len(held.cores) == 1 else held.cores)
+    def allowed(self) -> frozenset[int]:
+        """As `hwnas.affinity.allowed_cores`."""
+        return allowed_cores()
 
     def settings(self, recipe: Recipe) -> Mapping[str, Any]:
         """Those of the runner's class, if the runtime has one; else the recipe."""

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hwnas.errors import HwnasError, MachineError, ProgramCrashed, RuntimeUnavailable
+from hwnas.errors import HwnasError, MachineError, ProgramCrashed
 from hwnas.files import Journal, temporary_folder
 from hwnas.files.atomic import write_whole
-from hwnas.lowering import Program
+from hwnas.lowering import Form, Program, form_of
 from hwnas.machines.base import Machine
 from hwnas.machines.runner import Died, Lost, Runner
 from hwnas.machines.sampler import RunnerSampler, Timing
 from hwnas.progress import Progress, silent
 from hwnas.targets import Chosen, Recipe
 from hwnas.timing import Measurement, Protocol
-from hwnas.timing.timer import take
+from hwnas.timing.timer import require_measured, take
 
 Files = Mapping[str, Path]  # name of a program -> its file on this machine
 
@@ -65,8 +65,25 @@ class PipedMachine(Machine):
         """
 
     @abstractmethod
+    def allowed(self) -> frozenset[int]:
+        """The logical cores that the runner may run on."""
+
+    def cores(self, recipe: Recipe) -> str:
+        """Cores that the runner is pinned to."""
+        return self.chosen(recipe).text
+
+    def form(self, recipe: Recipe) -> Form:
+        """The form that the recipe's runtime loads."""
+        return form_of(recipe)
+
     def open_on(self, held: Chosen) -> list[int]:
-        """The cores on which programs of a timing may be opened."""
+        """The cores on which programs of a timing may be opened.
+
+        All if a single one is timed: with several, threads of a program stay on the cores where they were started.
+        """
+        if not held.cores:
+            return []
+        return sorted(self.allowed() if len(held.cores) == 1 else held.cores)
 
     @abstractmethod
     def delivered(self, runner: Runner, files: Files, progress: Progress) -> dict[str, str]:
@@ -94,11 +111,7 @@ class PipedMachine(Machine):
             ProgramCrashed: programs ended the runner's process, whose message says how; the others were timed.
             MachineError: the machine cannot be reached or used.
         """
-        if not recipe.facts.measured:
-            raise RuntimeUnavailable(
-                f"nothing can be timed with {recipe.name} (runtime {recipe.runtime}); choose a recipe of a measured "
-                "runtime, e.g. onnxruntime-cpu-fp32"
-            )
+        require_measured(recipe)
         held = self.chosen(recipe)
         with as_files(programs) as files:
 

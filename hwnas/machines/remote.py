@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import JsonValue
 
 from hwnas.errors import MachineError, RuntimeUnavailable, TableError
-from hwnas.lowering import Form, form_of
 from hwnas.machines.connection import Connection
 from hwnas.machines.piped import Files, PipedMachine, driven_settings
 from hwnas.machines.runner import Lost, Runner
 from hwnas.machines.snapshot import Snapshot
 from hwnas.progress import Progress
 from hwnas.targets import RUNTIMES, Chosen, Host, Recipe, Target
+from hwnas.timing.host import require_timed
 
 _SEND_S = 600.0  # longest time to send one program
 
@@ -57,11 +57,7 @@ class RemoteMachine(PipedMachine):
 
     def check(self, target: Target) -> None:
         """As `Machine.check`; also that the connection leads to the target's device."""
-        if not target.recipe.facts.measured:
-            raise RuntimeUnavailable(
-                f"{target.recipe.name} cannot be timed (runtime {target.recipe.runtime}), so it cannot have a table. "
-                "Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32"
-            )
+        require_timed(target)
         self.settings(target.recipe)
         if differences := target.device.differences(self.host()):
             raise TableError(
@@ -87,23 +83,13 @@ class RemoteMachine(PipedMachine):
         """Hardware, clocks and cores, as for this host (`hwnas.timing.host.host_facts`)."""
         return self.snapshot.cpu_facts(max(self.chosen(target.recipe).cores, default=0))
 
-    def cores(self, recipe: Recipe) -> str:
-        """Cores that the runner is pinned to."""
-        return self.chosen(recipe).text
-
-    def form(self, recipe: Recipe) -> Form:
-        """The form that the recipe's runtime loads."""
-        return form_of(recipe)
-
     def chosen(self, recipe: Recipe) -> Chosen:
         """As `hwnas.timing.require_cores`, from the machine's facts."""
         return self.snapshot.require_cores(recipe)
 
-    def open_on(self, held: Chosen) -> list[int]:
-        """All cores if a single one is timed; the threads of a program stay on the cores where they were started."""
-        if not held.cores:
-            return []
-        return sorted(self.snapshot.allowed if len(held.cores) == 1 else held.cores)
+    def allowed(self) -> frozenset[int]:
+        """As the runner reported."""
+        return self.snapshot.allowed
 
     def settings(self, recipe: Recipe) -> Mapping[str, Any]:
         """How the runner loads the recipe's programs.

@@ -21,10 +21,10 @@ from hwnas.lowering.form import OpsProgram
 from hwnas.lowering.ops import OpsForm
 from hwnas.machines.base import Machine
 from hwnas.progress import Progress, silent
+from hwnas.runner.visits import Sample
 from hwnas.spaces import Op
 from hwnas.targets import Host, Recipe, Target
 from hwnas.timing import Measurement, Protocol
-from hwnas.timing.opened import Sample
 from hwnas.timing.sampler import SamplesHere
 from hwnas.timing.timer import take
 

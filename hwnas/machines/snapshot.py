@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -52,7 +53,7 @@ class Snapshot:
         """Logical cores that the runner may run on."""
         return frozenset(map(int, self.facts["cores"]))
 
-    @property
+    @cached_property
     def host(self) -> Host:
         """The machine."""
         return self._below(

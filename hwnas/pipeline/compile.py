@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hwnas.accuracy.figures import AccuracyModelFigures, ModelQuality
 from hwnas.deploy.benchmark import Benchmark
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
-from hwnas.deploy.verdict import over_budget
+from hwnas.deploy.verdict import judged_ms, over_budget
 from hwnas.errors import OutputError, UnknownName
 from hwnas.pipeline.cache import StageRun, Stages
 from hwnas.pipeline.gather import run_figures, target_figures
@@ -116,11 +114,6 @@ def _bundle(out: Path, plan: TargetPlan) -> Path:
     return out / "bundles" / plan.name
 
 
-def _judged_ms(timed: Mapping[str, Any]) -> float:
-    """A bundle's latency at the machine's speed in the profile (`Benchmark.judged_ms`)."""
-    return float(timed["measured_ms"]) * (timed.get("speed") or 1.0)
-
-
 def _model_figures(plan: TargetPlan) -> Result:
     """The accuracy model of a target's search, with its quality by cross-validation."""
     subnets = len(plan.accuracy.result()["accuracies"])
@@ -131,6 +124,7 @@ def _model_figures(plan: TargetPlan) -> Result:
 def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
     """The answer of a target with finished stages; its bundle is copied to ``bundles/``."""
     context, found, timed = plan.context, plan.search.result(), plan.bench.result()
+    speed = timed["bundle"].get("speed")  # missing in stages of older versions
     compared, differences = plan.export.result()["accuracy"], plan.export.result().get("differences", {})
     made = open_bundle(plan.export.folder / "bundle")
     final = write_bundle(
@@ -157,9 +151,9 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "network": context.space.describe(found["arch"]),
         "predicted_ms": found["predicted_ms"],
         "measured_ms": timed["bundle"]["measured_ms"],
-        "speed": timed["bundle"].get("speed"),  # missing in stages of older versions
+        "speed": speed,
         "relative_error": timed["bundle"]["relative_error"],
-        "over_budget": over_budget(_judged_ms(timed["bundle"]), found["budget_ms"]),
+        "over_budget": over_budget(judged_ms(timed["bundle"]["measured_ms"], speed), found["budget_ms"]),
         "budgets": budgets,
         "over_budgets": over_budgets(Benchmark(**timed["bundle"]), budgets) if budgets else {},
         "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hwnas.deploy.verdict import budget_words, remedy
+from hwnas.deploy.verdict import budget_words, judged_ms, remedy
 from hwnas.files import write_whole
 from hwnas.report.figures import FIGURES, RunFigures, TargetFigures
 
@@ -71,7 +71,8 @@ def page(run: RunFigures) -> str:
 
 def _verdicts(target: TargetFigures) -> dict[str, Any]:
     """The texts of the page's head."""
-    room = 1 - target.measured_ms * (target.speed or 1.0) / target.budget_ms
+    judged = judged_ms(target.measured_ms, target.speed)
+    room = 1 - judged / target.budget_ms
     random, largest = target.best_random, target.largest
     versus = [f"{100 * (target.test_accuracy - largest.test_accuracy):+.2f} points against the largest"]
     if random:
@@ -80,13 +81,13 @@ def _verdicts(target: TargetFigures) -> dict[str, Any]:
         "kept": room >= 0,
         "room": f"{room:.1%} below the budget of" if room >= 0 else f"missed: {-room:.1%} above the budget of",
         "versus": [line.replace("-", "−") for line in versus],
-        "error": f"{target.measured_ms * (target.speed or 1.0) / target.predicted_ms - 1:+.1%}".replace("-", "−"),
+        "error": f"{judged / target.predicted_ms - 1:+.1%}".replace("-", "−"),
         "faster": f"{largest.measured_ms / target.measured_ms:.2f}×",
         "budgets": [
             (budget_words(name, value, over := target.over_budgets[name], too_noisy=target.too_noisy), over > 0)
             for name, value in target.budgets.items()
         ],
-        "helps": remedy(target.measured_ms * (target.speed or 1.0), target.over_budgets),
+        "helps": remedy(judged, target.over_budgets),
     }
 
 

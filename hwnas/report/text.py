@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.accuracy.figures import AccuracyModelFigures
-from hwnas.deploy.verdict import budget_words, remedy, verdict
+from hwnas.deploy.verdict import budget_words, judged_ms, remedy, verdict
 from hwnas.files import write_whole
 from hwnas.tasks.figures import ClassificationFigures, Difference, same_answer
 
@@ -140,8 +140,7 @@ def _verdict(answer: Answer) -> str:
 
 
 def _judged_ms(answer: Answer) -> float:
-    """The latency at the machine's speed in the profile, which budgets of a search are of."""
-    return float(answer["measured_ms"] * (answer.get("speed") or 1.0))
+    return judged_ms(answer["measured_ms"], answer.get("speed"))
 
 
 def _further(answer: Answer) -> list[str]:

@@ -15,12 +15,11 @@ import numpy as np
 
 from hwnas.runner import memory
 from hwnas.runner.program import Timed
+from hwnas.runner.visits import Sample
 
 # Share of the initially available memory to keep free, and its minimum: runs allocate more than opening does (2.5 MiB
 # per network of mobilenetv3 at 160 px in ONNX Runtime), and the system needs some for files.
 _KEPT_SHARE, _KEPT_BYTES = 1 / 8, 64 * 2**20
-
-Sample = Callable[[], float]
 
 
 class DoesNotFit(Exception):

@@ -83,17 +83,12 @@ class Server:
                 self._frames.send({"error": kind, "message": str(error), "errno": getattr(error, "errno", None)})
 
     def do_facts(self, request: Message, data: bytes) -> tuple[Message, bytes]:
-        """Python, system and cores, and the versions of `packages`."""
+        """Python, architecture and system, and the cores that this process may run on."""
         return {
             "python": platform.python_version(),
-            "numpy": np.__version__,
             "architecture": platform.machine(),
             "system": f"{platform.system()} {platform.release()}",
-            "processor": platform.processor(),
             "cores": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [],
-            "cpu_count": os.cpu_count() or 1,
-            "pages": _pages(),
-            "user": os.environ.get("USER") or str(getattr(os, "getuid", lambda: "")()),
         }, b""
 
     def do_snapshot(self, request: Message, data: bytes) -> tuple[Message, bytes]:
@@ -247,10 +242,3 @@ def _class(name: str) -> type[RunnerProgram]:
     if not module.startswith("hwnas.runner."):
         raise CannotLoad(f"{name!r} is not part of the runner")
     return cast("type[RunnerProgram]", getattr(importlib.import_module(module), attribute))
-
-
-def _pages() -> list[int] | None:
-    try:
-        return [os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")]
-    except (OSError, ValueError, AttributeError):
-        return None

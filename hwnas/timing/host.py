@@ -32,12 +32,7 @@ def check_host(target: Target) -> None:
         InvalidValue: this process does not have the cores that the recipe needs, or HWNAS_MEMORY_GIB is invalid.
         RuntimeUnavailable: the recipe's runtime only estimates, or is not driven by hwnas.
     """
-    if not target.recipe.facts.measured:
-        raise RuntimeUnavailable(
-            f"{target.recipe.name} cannot be timed (runtime {target.recipe.runtime}), so it cannot have a table. "
-            "Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search uses roofline's estimates "
-            "without a table"
-        )
+    require_timed(target)
     held = require_cores(target.recipe)
     with errors_of_runner():
         available_bytes()  # reject an invalid HWNAS_MEMORY_GIB before half a minute of lowering
@@ -51,6 +46,20 @@ def check_host(target: Target) -> None:
         _say_once(f"{target.recipe.name} is timed on the cores {held.text}: {held.note}")
     if target.device.kind == "cpu" and (limits := slowed_by()):
         _say_once(f"this CPU is slowed now ({limits}), so its timings are too slow: cool it, or check its power supply")
+
+
+def require_timed(target: Target) -> None:
+    """Check that a target's runtime is one that is timed.
+
+    Raises:
+        RuntimeUnavailable: it only estimates, or is not driven by hwnas.
+    """
+    if not target.recipe.facts.measured:
+        raise RuntimeUnavailable(
+            f"{target.recipe.name} cannot be timed (runtime {target.recipe.runtime}), so it cannot have a table. "
+            "Choose a recipe of a measured runtime, e.g. onnxruntime-cpu-fp32; a search uses roofline's estimates "
+            "without a table"
+        )
 
 
 @functools.cache

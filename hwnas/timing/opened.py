@@ -11,11 +11,11 @@ from hwnas.errors import InvalidValue, OutOfMemory, RuntimeUnavailable
 from hwnas.files import reason_of
 from hwnas.lowering import Program
 from hwnas.runner.memory import BadLimit
-from hwnas.runner.opened import DoesNotFit, NoThreads, Opened, Sample
+from hwnas.runner.opened import DoesNotFit, NoThreads, Opened
 from hwnas.runtimes import open_session, session_class
 from hwnas.targets import Recipe
 
-__all__ = ["Opened", "Sample", "opened"]
+__all__ = ["Opened", "opened"]
 
 
 @contextmanager

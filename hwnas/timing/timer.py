@@ -52,11 +52,7 @@ def time_programs(
         OutputError: the journal cannot be written.
         OutOfMemory: not even one of the programs fits into memory.
     """
-    if not recipe.facts.measured:
-        raise RuntimeUnavailable(
-            f"nothing can be timed with {recipe.name} (runtime {recipe.runtime}); choose a recipe of a measured "
-            "runtime, e.g. onnxruntime-cpu-fp32"
-        )
+    require_measured(recipe)
     held = require_cores(recipe)
     with pinned(held) as cores, opened(programs, recipe, cores) as here:
         return take(
@@ -68,6 +64,19 @@ def time_programs(
             held=held,
             what=what,
             progress=progress,
+        )
+
+
+def require_measured(recipe: Recipe) -> None:
+    """Check that a recipe's runtime is one that is timed.
+
+    Raises:
+        RuntimeUnavailable: it is not.
+    """
+    if not recipe.facts.measured:
+        raise RuntimeUnavailable(
+            f"nothing can be timed with {recipe.name} (runtime {recipe.runtime}); choose a recipe of a measured "
+            "runtime, e.g. onnxruntime-cpu-fp32"
         )
 
 
