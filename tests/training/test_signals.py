@@ -17,8 +17,8 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 end_together([child])
 for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started the tests with SIGINT ignored
     signal.signal(number, signal.default_int_handler)
-print("ready", flush=True)
 try:
+    print("ready", flush=True)  # the signal may come before it returns
     time.sleep(600)
 except KeyboardInterrupt:
     print("ended", child.wait(10))
