@@ -60,6 +60,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.what, self.group, self.builtin = what, group, builtin
         self._fits, self._needs, self._takes_files = fits, needs, takes_files
+        self._shipped = frozenset(builtin)
 
     def names(self) -> list[str]:
         """Names of the objects that come with hwnas, then those of plugins; nothing is imported."""
@@ -70,6 +71,10 @@ class Registry(Generic[T]):
         return isinstance(name, str) and (
             name in self.builtin or name in self._plugins() or (self._takes_files and in_file(name))
         )
+
+    def only_here(self, name: str) -> bool:
+        """Whether this process added the object to `builtin` itself, so that another process does not have it."""
+        return name in self.builtin and name not in self._shipped
 
     def __getitem__(self, name: str) -> T:
         """As `get`, for a name that the user gives."""

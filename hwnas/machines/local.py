@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from hwnas.affinity import allowed_cores
 from hwnas.errors import MachineError
 from hwnas.files import Journal
@@ -19,7 +22,9 @@ from hwnas.machines.runner import Runner
 from hwnas.progress import Progress, silent
 from hwnas.runner.__main__ import READY
 from hwnas.runner.frames import BadFrame, TimedOut
+from hwnas.runtimes import open_session
 from hwnas.targets import Chosen, Host, Recipe, Target, detect_host
+from hwnas.targets.runtimes import is_only_here
 from hwnas.timing import Measurement, Protocol, require_cores, time_programs
 from hwnas.timing.host import check_host, host_facts, runtime_versions
 
@@ -30,7 +35,8 @@ class LocalMachine(PipedMachine):
     """Times programs in a process of their own, pinned to cores.
 
     A process that has trained holds threads, caches and a fragmented heap; a runtime that crashes would end it.
-    Programs without a file form (torch modules that are wired from parts) are timed in this process.
+    In this process are timed: programs without a file form (torch modules that are wired from parts), and those of
+    runtimes that only this process has registered.
     """
 
     beside = True
@@ -63,8 +69,16 @@ class LocalMachine(PipedMachine):
         progress: Progress = silent,
     ) -> Measurement:
         """As `hwnas.timing.time_programs`, in another process if the programs are files or ONNX graphs."""
-        how = time_programs if recipe.facts.form != "onnx" and not _are_files(programs) else super().time
+        files = recipe.facts.form == "onnx" or all(isinstance(program, Path) for program in programs.values())
+        how = super().time if files and not is_only_here(recipe.runtime) else time_programs
         return how(programs, recipe, protocol, reference=reference, journal=journal, what=what, progress=progress)
+
+    def run(self, program: Path, recipe: Recipe, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """As `Machine.run`; in this process if only it has registered the runtime."""
+        if not is_only_here(recipe.runtime):
+            return super().run(program, recipe, inputs)
+        with open_session(program, recipe) as session:
+            return np.stack([session.run(x) for x in inputs])
 
     def chosen(self, recipe: Recipe) -> Chosen:
         """As `hwnas.timing.require_cores`."""
@@ -100,7 +114,3 @@ class LocalMachine(PipedMachine):
     def delivered(self, runner: Runner, files: Files, progress: Progress) -> dict[str, str]:
         """The files themselves."""
         return {name: str(path) for name, path in files.items()}
-
-
-def _are_files(programs: Mapping[str, Program | Path]) -> bool:
-    return all(isinstance(program, Path) for program in programs.values())

@@ -170,6 +170,11 @@ def runtime_facts(name: str) -> RuntimeFacts:
     return _KNOWN[name]
 
 
+def is_only_here(name: str) -> bool:
+    """Whether this process registered the runtime itself, in `RUNTIMES`, so that another process does not have it."""
+    return _KNOWN.only_here(name)
+
+
 def plugin_runtimes() -> list[RuntimeFacts]:
     """The records of plugins; those that cannot be loaded are skipped with a warning."""
     return [facts for _, facts in _KNOWN.plugins()]

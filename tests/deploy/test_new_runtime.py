@@ -13,10 +13,11 @@ import pytest
 from hwnas.deploy import Bundle, verify
 from hwnas.deploy.manifest import README
 from hwnas.errors import RuntimeUnavailable
+from hwnas.machines import LocalMachine
 from hwnas.runtimes import session_class
 from hwnas.targets import RUNTIMES, Recipe, load_recipe
-from hwnas.targets.runtimes import RuntimeFacts
-from hwnas.timing import Protocol, time_programs
+from hwnas.targets.runtimes import RuntimeFacts, is_only_here
+from hwnas.timing import Protocol
 
 SESSION = """
 from pathlib import Path
@@ -86,8 +87,16 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 def test_its_bundle_is_verified_and_timed(bundle: Bundle, recipe: Recipe) -> None:
     assert bundle.manifest.recipe.runtime == "reference"
     assert verify(bundle.folder).max_abs_error == 0
-    measured = time_programs({"bundle": bundle.program}, recipe, QUICK)
+    measured = LocalMachine().time({"bundle": bundle.compiled}, recipe, QUICK)
     assert measured.quantile_ms("bundle", 0.5) > 0
+
+
+def test_another_process_does_not_have_it(bundle: Bundle, recipe: Recipe) -> None:
+    """It is run and timed in this process; a runtime of hwnas in one that holds nothing else."""
+    x, recorded = bundle.example()
+    assert (LocalMachine().run(bundle.compiled, recipe, x[None])[0] == recorded).all()
+    assert is_only_here("reference")
+    assert not any(map(is_only_here, RUNTIMES.keys() - {"reference"}))
 
 
 def test_the_readme_of_its_bundle_runs(bundle: Bundle) -> None:

@@ -149,13 +149,15 @@ def test_twenty_kills_during_a_profile(
     """SSH's client, the runner and the driver are killed at random: in the end one whole table, each op once."""
     fixed = [f"--fix={name}={','.join(map(str, values))}" for name, values in Domain.of(space).choices.items()]
     words = ["profile", "--space", space.name, *fixed, "--target", TARGET, "--networks", "6", "--bound-networks", "5"]
+    path = tmp_path / f"home/latency_tables/{TARGET}.csv"
     rng, kills = random.Random(0), 0
-    while True:
+    while kills < 20:  # a fast machine ends a profile before it was killed so often: it profiles again
+        path.unlink(missing_ok=True)
         driver = subprocess.Popen(
             [*hwnas_command, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         while driver.poll() is None and kills < 20:
-            time.sleep(rng.uniform(0.3, 1.5))
+            time.sleep(rng.uniform(0.2, 1.0))
             # The runner's command line begins with its Python, the client's with its configuration.
             what = rng.choice([str(bare_python), f"ssh -F {on_path.client}", "driver", "driver"])
             if what != "driver":
@@ -165,12 +167,10 @@ def test_twenty_kills_during_a_profile(
                 kills += 1
                 break
         _, said = driver.communicate()
-        if driver.returncode == 0:
-            break
         # A kill before the first timing is said; one later is not even noticed.
-        assert driver.returncode == -9 or "code -9" in said or "code 137" in said, said
-    assert kills == 20
-    table = read_table(resolve_target(TARGET), tmp_path / f"home/latency_tables/{TARGET}.csv", space=space)
+        assert driver.returncode in (0, -9) or "code -9" in said or "code 137" in said, said
+    subprocess.run([*hwnas_command, *words], check=True, capture_output=True)
+    table = read_table(resolve_target(TARGET), path, space=space)
     assert sorted(table.rows) == sorted(op.key for op in space.distinct_ops)
     assert not list((tmp_path / "home/latency_tables").rglob("*.journals"))
 
