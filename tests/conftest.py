@@ -26,7 +26,7 @@ from hwnas.latency.manifest import Manifest
 from hwnas.profiling import profile
 from hwnas.spaces import Op, Space, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
-from hwnas.targets import Device, Hardware, Match, Recipe, Target, resolve_target
+from hwnas.targets import Device, Hardware, Match, Recipe, Target, catalog, resolve_target
 from hwnas.timing.protocol import NETWORKS, OPS, Protocols
 
 # A training in a process of its own keeps its threads, whatever else runs on the machine: resumed ones are compared
@@ -106,6 +106,18 @@ def home_of_the_tests(tmp_path_factory: pytest.TempPathFactory, lowered: Path) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HWNAS_HOME", str(make_home(tmp_path_factory.mktemp("home"), lowered)))
         yield
+
+
+@pytest.fixture
+def no_shipped_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine whose tables do not come with hwnas; tests run on one with such tables, too."""
+    found, own = catalog._files, Path(catalog.__file__).resolve().parents[2]
+
+    def files(folder: str, pattern: str) -> dict[str, Path]:
+        every = found(folder, pattern).items()
+        return {name: path for name, path in every if folder != "latency_tables" or not path.is_relative_to(own)}
+
+    monkeypatch.setattr(catalog, "_files", files)
 
 
 @pytest.fixture(autouse=True, scope="session")

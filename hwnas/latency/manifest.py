@@ -73,6 +73,8 @@ class Fit(Spec):
         held_out_mape: mean absolute relative error of these networks, each with a fit on the others.
         scores: relative errors of the bound networks, ascending: the worse of two measurements over the prediction,
             minus 1. Upper bounds are derived from them.
+        bound_ms: measured latencies of the bound networks in the order of their draw, the worse of two measurements;
+            empty in tables of older versions. A refit needs them (`hwnas.profiling.refit`).
         measurement: protocol and stability of the calibration.
         validation: the last validation, if there was one.
     """
@@ -83,8 +85,14 @@ class Fit(Spec):
     terms: dict[str, float]
     held_out_mape: float
     scores: list[float]
+    bound_ms: list[PositiveFloat] = Field(default=[], exclude_if=lambda times: not times)
     measurement: dict[str, str | int | float | bool]
     validation: Validation | None = None
+
+    @property
+    def bound_networks(self) -> int:
+        """Number of bound networks of the profile."""
+        return len(self.bound_ms or self.scores)
 
 
 class Manifest(Spec):

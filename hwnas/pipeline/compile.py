@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +10,15 @@ from hwnas.accuracy.figures import AccuracyModelFigures, ModelQuality
 from hwnas.deploy.benchmark import Benchmark
 from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
 from hwnas.deploy.verdict import judged_ms, over_budget
-from hwnas.errors import OutputError, UnknownName
+from hwnas.errors import InfeasibleBudget, OutputError, UnknownName
 from hwnas.pipeline.cache import StageRun, Stages
 from hwnas.pipeline.gather import run_figures, target_figures
 from hwnas.pipeline.job import Job
-from hwnas.pipeline.plan import STAGES, TargetPlan, plan_job
+from hwnas.pipeline.plan import plan_job
+from hwnas.pipeline.rounds import best_round
 from hwnas.pipeline.stages import Result
 from hwnas.pipeline.tables import TABLES, offer_table
+from hwnas.pipeline.target_plan import STAGES, TargetPlan
 from hwnas.progress import Progress, silent
 from hwnas.report.page import write_page
 from hwnas.report.text import write_report
@@ -71,9 +73,10 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
             # Checked before long work: a training of days must not end at an infeasible budget.
             offer_table(plan, out)
             check_feasible(plan.context.constraints(plan.profile.folder))
-        for plan in plans:
-            runs[plan.name] += [stages.run(stage) for stage in plan.made]
-            answers[plan.name] = _answer(plan, runs[plan.name], out)
+        for number, plan in enumerate(plans):
+            runs[plan.name] += _make(plan, stages)
+            plans[number] = replace(plan, taken=best_round(plan.outcomes()))
+            answers[plan.name] = _answer(plans[number], runs[plan.name], out)
         report: Result = {"schema": 1, "targets": answers}
         write_report(out, report)
         stories = [target_figures(plan, answers[plan.name], out) for plan in plans]
@@ -84,6 +87,19 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
 def _measure(plan: TargetPlan, stages: Stages, progress: Progress) -> list[StageRun]:
     """The stages that time; their own progress names the target."""
     return [stages.run(stage) for stage in plan.measured]
+
+
+def _make(plan: TargetPlan, stages: Stages) -> list[StageRun]:
+    """The training and the rounds of search, export and benchmark."""
+    runs: list[StageRun] = []
+    for stage in plan.made():
+        try:
+            runs.append(stages.run(stage))
+        except InfeasibleBudget:
+            if stage is plan.rounds[0].search:
+                raise
+            break  # no network is within the budget by the refitted model
+    return runs
 
 
 def check_stage(name: str | None) -> None:
@@ -153,6 +169,9 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "measured_ms": timed["bundle"]["measured_ms"],
         "speed": speed,
         "relative_error": timed["bundle"]["relative_error"],
+        "rounds": [outcome.facts() for outcome in plan.outcomes()],
+        "taken": plan.taken,
+        "rounds_ended": plan.why_ended(),
         "over_budget": over_budget(judged_ms(timed["bundle"]["measured_ms"], speed), found["budget_ms"]),
         "budgets": budgets,
         "over_budgets": over_budgets(Benchmark(**timed["bundle"]), budgets) if budgets else {},

@@ -15,11 +15,11 @@ import numpy as np
 from hwnas.deploy.bundle import Bundle, open_bundle
 from hwnas.deploy.manifest import ParityReport
 from hwnas.errors import some
-from hwnas.latency import LatencyModel, LatencyTable, read_table
+from hwnas.latency import LatencyModel, LatencyTable
 from hwnas.latency.manifest import Validation
 from hwnas.latency.model import slot_latencies
-from hwnas.pipeline.plan import TargetPlan
 from hwnas.pipeline.stages import Context, Result
+from hwnas.pipeline.target_plan import TargetPlan
 from hwnas.report.figures import (
     Curve,
     Facts,
@@ -122,7 +122,7 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
     validated, searched = plan.validate.result(), plan.search.result()
     bundle = open_bundle(out / answer["bundle"])
     space, parity = context.space, bundle.manifest.parity
-    model, table = context.model(profiled), read_table(context.target, profiled / "table.csv")
+    model, table = context.model(profiled, plan.earlier), context.table(profiled)
 
     def tested(found: Mapping[str, float] | None) -> Tested | None:
         return Tested(measured_ms=found["measured_ms"], test_accuracy=found["accuracy"]) if found else None
@@ -154,6 +154,9 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
         largest=largest,
         best_random=tested(answer["best_random"]),
         classification=parity.figures,
+        rounds=answer["rounds"],
+        taken=answer["taken"],
+        rounds_ended=answer["rounds_ended"],
         search=search_figures(space, searched),
         validation=Validation.model_validate(validated["summary"]),
         networks=timed_networks(model, validated),
@@ -224,7 +227,7 @@ def _provenance(context: Context, table: LatencyTable, model: LatencyModel, bund
                     {
                         "calibration networks": len(fit.calibration_ms),
                         "their error, each under a fit on the others": f"{fit.held_out_mape:.2%} MAPE",
-                        "bound networks": len(fit.scores),
+                        "bound networks": fit.bound_networks,
                     }
                 ),
             }

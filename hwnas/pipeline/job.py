@@ -120,12 +120,15 @@ class SearchConfig(Spec):
         candidates: number of networks to evaluate after the search.
         random_networks: number of random networks within the budget, for the baseline.
         confidence: that the measured latency stays within the budget.
+        refits: largest number of refits of the latency model, if a bundle misses its budget or bound; each is followed
+            by another search, export and benchmark.
     """
 
     strategy: str = "exact"
     candidates: int = Field(default=20, ge=1, le=10_000)
     random_networks: PositiveInt = 50
     confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    refits: int = Field(default=2, ge=0, le=10)
 
 
 class ExportConfig(Spec):

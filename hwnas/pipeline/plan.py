@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.checked import open_checked
 from hwnas.pipeline.job import Job, JobTraining
+from hwnas.pipeline.rounds import Round
 from hwnas.pipeline.stages import Context
+from hwnas.pipeline.target_plan import TargetPlan
 from hwnas.plugins import file_of
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import any_batch_class
@@ -35,45 +37,6 @@ from hwnas.training.launchers import launcher, started_by_training
 from hwnas.workflows.budgets import runs_of
 from hwnas.workflows.processes import check_devices
 from hwnas.workflows.side_by_side import labelled
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetPlan:
-    """The stages of one target, in order; targets share stages with the same key.
-
-    Attributes:
-        context: common objects of the stages.
-        check: the check of the images; None for data that are not an image folder.
-        profile, validate, train, accuracy, search, export, bench: the stages.
-    """
-
-    context: Context
-    check: Stage | None = None
-    profile: Stage
-    validate: Stage
-    train: Stage
-    accuracy: Stage
-    search: Stage
-    export: Stage
-    bench: Stage
-
-    @property
-    def measured(self) -> tuple[Stage, ...]:
-        """The stages before the training: they determine whether the data and the budget are feasible."""
-        return (*([self.check] if self.check else []), self.profile, self.validate)
-
-    @property
-    def made(self) -> tuple[Stage, ...]:
-        """The training and the stages after it."""
-        return self.train, self.accuracy, self.search, self.export, self.bench
-
-    @property
-    def name(self) -> str:
-        """Name of the target, ``device/recipe``."""
-        return self.context.target.name
-
-
-STAGES = tuple(field.name for field in fields(TargetPlan))[1:]
 
 
 def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPlan]:
@@ -277,39 +240,45 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
         needs=(train,),
         work=partial(work.accuracy_stage, shared, trained=train),
     )
-    search = stage(
-        name="search",
-        inputs={
-            "target": target.name,
-            "budget": context.budget,
-            "search": job.search.model_dump(),
-            "seed": job.seed,
-        },
-        needs=(profile, accuracy),
-        work=partial(work.search_stage, context, profiled=profile, trained=train, evaluated=accuracy),
-    )
-    export = stage(
-        name="export",
-        # The recipe's hash excludes the limits of checks; the earlier stages depend on the rest.
-        inputs={
-            "target": target.name,
-            "recipe": target.recipe.model_dump(mode="json", exclude={"description"}),
-            **({"include": sorted(set(job.export.include))} if job.export.include else {}),
-            **({"dynamic_batch": True} if job.export.dynamic_batch else {}),
-            **prints["test"],
-        },
-        needs=(search, train),
-        work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search),
-    )
     # The measurement does not depend on the budgets, but high quantiles need many runs.
     runs = {"runs": runs_of(job.bench.budgets)} if job.bench.budgets else {}
-    bench = stage(
-        name="bench",
-        inputs={"target": target.name, **runs},
-        needs=(export,),
-        work=partial(work.bench_stage, context, exported=export),
-        unsettled=work.bench_noise,
-    )
+    rounds: list[Round] = []
+    for _ in range(1 + job.search.refits):
+        earlier = tuple(rounds)
+        search = stage(
+            name="search",
+            inputs={
+                "target": target.name,
+                "budget": context.budget,
+                "search": job.search.model_dump(exclude={"refits"}),
+                "seed": job.seed,
+            },
+            needs=(profile, accuracy, *(each.bench for each in earlier[-1:])),
+            work=partial(
+                work.search_stage, context, profiled=profile, trained=train, evaluated=accuracy, earlier=earlier
+            ),
+        )
+        export = stage(
+            name="export",
+            # The recipe's hash excludes the limits of checks; the earlier stages depend on the rest.
+            inputs={
+                "target": target.name,
+                "recipe": target.recipe.model_dump(mode="json", exclude={"description"}),
+                **({"include": sorted(set(job.export.include))} if job.export.include else {}),
+                **({"dynamic_batch": True} if job.export.dynamic_batch else {}),
+                **prints["test"],
+            },
+            needs=(search, train),
+            work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search, earlier=earlier),
+        )
+        bench = stage(
+            name="bench",
+            inputs={"target": target.name, **runs},
+            needs=(export,),
+            work=partial(work.bench_stage, context, exported=export),
+            unsettled=work.bench_noise,
+        )
+        rounds.append(Round(search=search, export=export, bench=bench))
     return TargetPlan(
         context=context,
         check=check,
@@ -317,9 +286,7 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
         validate=validate,
         train=train,
         accuracy=accuracy,
-        search=search,
-        export=export,
-        bench=bench,
+        rounds=tuple(rounds),
     )
 
 

@@ -55,8 +55,7 @@ def preview_job(job: Job, out: Path, *, again: str | None = None) -> list[Previe
     plans = plan_job(job, out)
     check_output(out, plans)
     found: dict[str, Preview] = {}
-    measured, made = [plan.measured for plan in plans], [plan.made for plan in plans]
-    for stage in chain(*measured, *made):
+    for stage in chain(*(plan.measured for plan in plans), *(plan.made() for plan in plans)):
         if stage.key not in found:
             why = tuple(_reasons(stage, again, found))
             expected_s, expected_of = (last_seconds(stage) if why else None) or (None, None)

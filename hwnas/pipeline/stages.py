@@ -25,12 +25,14 @@ from hwnas.deploy.verification import check_outputs
 from hwnas.engines import Engine, open_engine
 from hwnas.errors import InvalidValue
 from hwnas.files import Journal
-from hwnas.latency import LatencyModel, load_model, read_table
+from hwnas.latency import LatencyModel, LatencyTable, read_table
 from hwnas.lowering import form_of
 from hwnas.machines import Machine, machine_of
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
+from hwnas.pipeline.rounds import Round, evaluated_networks, timed_networks
 from hwnas.profiling import validate
+from hwnas.profiling.refit import refitted
 from hwnas.progress import Progress
 from hwnas.search import Candidate, Problem, draw_within, find_front, latency_objective, parse_budget
 from hwnas.search.problem import Constraints
@@ -88,13 +90,17 @@ class Context:
         """The facts to open the data again."""
         return facts_of(self.job.data.name, self.job.data.path, self.data)
 
-    def model(self, profiled: Path) -> LatencyModel:
-        """The latency model of a finished profile."""
-        return load_model(read_table(self.target, profiled / "table.csv"), self.space)
+    def table(self, profiled: Path) -> LatencyTable:
+        """The table of a finished profile."""
+        return read_table(self.target, profiled / "table.csv")
 
-    def constraints(self, profiled: Path) -> Constraints:
-        """The job's budget."""
-        objective = latency_objective(self.model(profiled))
+    def model(self, profiled: Path, earlier: Sequence[Round] = ()) -> LatencyModel:
+        """The latency model of a finished profile, refitted with the measurements of earlier rounds."""
+        return refitted(self.table(profiled), self.space, timed_networks(earlier, self.space))
+
+    def constraints(self, profiled: Path, earlier: Sequence[Round] = ()) -> Constraints:
+        """The job's budget, on the prediction of `model`."""
+        objective = latency_objective(self.model(profiled, earlier))
         return Constraints(
             space=self.space,
             objectives=(objective,),
@@ -195,12 +201,22 @@ def accuracy_stage(context: Context, folder: Path, trained: Stage) -> Result:
     return {"codes": codes.tolist(), "accuracies": found}
 
 
-def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, evaluated: Stage) -> Result:
-    """Find the best network within the budget and the best random one, both by evaluation."""
+def search_stage(
+    context: Context,
+    folder: Path,
+    profiled: Stage,
+    trained: Stage,
+    evaluated: Stage,
+    earlier: Sequence[Round],
+) -> Result:
+    """Find the best network within the budget and the best random one, both by evaluation.
+
+    After earlier rounds, which missed the budget or the bound, the latency model is refitted with their measurements.
+    """
     space, config, seed = context.space, context.job.search, context.job.seed
     known = evaluated.result()
     model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
-    constraints = context.constraints(profiled.folder)
+    constraints = context.constraints(profiled.folder, earlier)
     problem = Problem.of(constraints, accuracy=model, seed=seed)
     with open_engine(context.job.engine) as engine, Journal(folder / "evaluated.jsonl", {}) as journal:
         evaluator = context.evaluator(trained.folder, engine)
@@ -215,7 +231,8 @@ def search_stage(context: Context, folder: Path, profiled: Stage, trained: Stage
             journal,
             strategy=config.strategy,
             candidates=config.candidates,
-            evaluated=dict(zip(space.decode(np.array(known["codes"], np.uint8)), known["accuracies"], strict=True)),
+            evaluated=dict(zip(space.decode(np.array(known["codes"], np.uint8)), known["accuracies"], strict=True))
+            | evaluated_networks(earlier, space),
             seed=seed,
             progress=context.progress,
         )
@@ -285,14 +302,16 @@ def _thinned(front: list[Candidate]) -> list[Candidate]:
     return [front[row] for row in rows]
 
 
-def export_stage(context: Context, folder: Path, profiled: Stage, trained: Stage, searched: Stage) -> Result:
+def export_stage(
+    context: Context, folder: Path, profiled: Stage, trained: Stage, searched: Stage, earlier: Sequence[Round]
+) -> Result:
     """Create the bundle with a parity check, and lower the baselines in the same way."""
     evaluator, space, found = context.evaluator(trained.folder), context.space, searched.result()
     export(
         space.arch(found["arch"]),
         evaluator,
         context.target,
-        context.model(profiled.folder),
+        context.model(profiled.folder, earlier),
         folder / "bundle",
         budget_ms=found["budget_ms"],
         include=context.job.export.include,

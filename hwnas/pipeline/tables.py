@@ -12,7 +12,7 @@ from hwnas.files import only_one
 from hwnas.latency import LatencyTable, read_table, write_table
 from hwnas.latency.manifest import Validation
 from hwnas.latency.table import check_origin, table_lock
-from hwnas.pipeline.plan import TargetPlan
+from hwnas.pipeline.target_plan import TargetPlan
 from hwnas.targets import detect_host, table_path, writable_home
 from hwnas.targets.device import other_machine
 from hwnas.workflows.inputs import table_in

@@ -199,8 +199,9 @@ def _fit(table: LatencyTable, space: Space, codes: Codes, networks: int, timed: 
         measurement={**timed.summary()},
     )
     predicted_ms = load_model(table.with_fit(fit), space).predict(codes[networks:])
-    scores = np.sort(worse_ms(timed)[networks:] / predicted_ms - 1)
-    return fit.model_copy(update={"scores": scores.tolist()})
+    bound_ms = worse_ms(timed)[networks:]
+    scores = np.sort(bound_ms / predicted_ms - 1)
+    return fit.model_copy(update={"scores": scores.tolist(), "bound_ms": bound_ms.tolist()})
 
 
 def calibration_codes(space: Space, networks: int, bound_networks: int = 0, *, seed: int = CALIBRATION_SEED) -> Codes:

@@ -42,7 +42,7 @@ def references_for(
         return {}
     fit = model.fit
     space, then_ms = fit.domain.make(), np.array(fit.calibration_ms)
-    codes = calibration_codes(space, len(then_ms), len(fit.scores), seed=fit.seed)[: len(then_ms)]
+    codes = calibration_codes(space, len(then_ms), fit.bound_networks, seed=fit.seed)[: len(then_ms)]
     small = np.argsort(space.params(codes), kind="stable")[: max(COUNT, len(codes) // 2)]
     rows = sorted(small[np.argsort(np.abs(np.log(then_ms[small] / predicted_ms)), kind="stable")][:COUNT].tolist())
     ops = {op: None for arch in space.decode(codes[rows]) for _, op in space.ops(arch)}

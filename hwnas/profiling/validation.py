@@ -105,7 +105,7 @@ def validate(
     machine.check(target)
     fit, space = model.fit, model.space
     domain = fit.domain.make()
-    profiled = calibration_codes(domain, len(fit.calibration_ms), len(fit.scores), seed=fit.seed)
+    profiled = calibration_codes(domain, len(fit.calibration_ms), fit.bound_networks, seed=fit.seed)
     codes = _fresh(model, domain.decode(profiled), networks, seed)
     calibration = profiled[: len(fit.calibration_ms)]
     archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(calibration)]

@@ -129,6 +129,18 @@ class StageTime(Spec):
     took_s: Finite | None = None
 
 
+class RoundFigures(Spec):
+    """A round of search, export and benchmark: milliseconds, and what the measurement is above, if anything."""
+
+    predicted_ms: Milliseconds
+    bound_ms: Milliseconds
+    measured_ms: Milliseconds
+    budget_ms: Milliseconds
+    validation_accuracy: Share
+    too_noisy: bool
+    missed: str | None
+
+
 class TargetFigures(Spec):
     """The figures of one target.
 
@@ -152,6 +164,7 @@ class TargetFigures(Spec):
         classification: figures of the deployed result on the test images; None for a bundle of an older version.
         budgets, over_budgets: further budgets of the measurement, and the share by which each is missed
             (`hwnas.workflows.budgets`).
+        rounds, taken, rounds_ended: the rounds, the number of the deployed one, and why there is no further one.
         search, validation, networks, slots, table, stages: see their classes.
         provenance: title -> name -> value.
     """
@@ -180,6 +193,9 @@ class TargetFigures(Spec):
     classification: ClassificationFigures | None = None
     budgets: dict[str, Finite] = Field(default={}, exclude_if=lambda budgets: not budgets)
     over_budgets: dict[str, Finite] = Field(default={}, exclude_if=lambda over: not over)
+    rounds: list[RoundFigures] = Field(default=[], exclude_if=lambda rounds: not rounds)
+    taken: Count = 0
+    rounds_ended: str | None = None
     search: Search
     validation: Validation
     networks: list[TimedNetwork] = Field(min_length=1)

@@ -9,6 +9,7 @@ from typing import Any
 from hwnas.deploy.verdict import budget_words, judged_ms, remedy
 from hwnas.files import write_whole
 from hwnas.report.figures import FIGURES, RunFigures, TargetFigures
+from hwnas.report.text import ROUND_COLUMNS, round_rows, rounds_words
 
 PAGE = "report.html"
 
@@ -63,6 +64,7 @@ def page(run: RunFigures) -> str:
             )
             for name, t in zip(names, run.targets, strict=True)
         ],
+        round_columns=ROUND_COLUMNS,
         palette=PALETTE,
         font=FONT,
         plotly=get_plotlyjs(),
@@ -88,6 +90,8 @@ def _verdicts(target: TargetFigures) -> dict[str, Any]:
             for name, value in target.budgets.items()
         ],
         "helps": remedy(judged, target.over_budgets),
+        "rounds": round_rows([one.model_dump() for one in target.rounds], target.taken),
+        "rounds_words": rounds_words(target.rounds_ended),
     }
 
 

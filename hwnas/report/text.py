@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def _part(answer: Answer) -> str:
         f"**Measured: {_verdict(answer)}.**",
         *(["", *(f"- {words}" for words in further)] if (further := _further(answer)) else []),
         "",
+        *_rounds(answer),
         f"| network | measured (ms) | test {_metric(answer)} | found, compared with it |",
         "|---|---:|---:|---|",
         f"| **found** | **{answer['measured_ms']:.4f}** | **{answer['accuracy']['deployed']:.2%}** | |",
@@ -100,6 +101,51 @@ def _part(answer: Answer) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+ROUND_COLUMNS = ("round", "predicted (ms)", "upper bound (ms)", "measured (ms)", "validation", "")
+
+
+def round_rows(rounds: Sequence[Mapping[str, Any]], taken: int) -> list[tuple[str, ...]]:
+    """The rounds of search, export and benchmark as rows of `ROUND_COLUMNS`; empty if the first one sufficed.
+
+    Args:
+        rounds: as in ``report.json``; measured at the machine's speed in the profile.
+        taken: number of the round whose network is deployed.
+    """
+    if not any(one["missed"] for one in rounds):
+        return []
+    return [
+        (
+            f"{number + 1}",
+            f"{one['predicted_ms']:.4f}",
+            f"{one['bound_ms']:.4f}",
+            f"{one['measured_ms']:.4f}",
+            f"{one['validation_accuracy']:.2%}",
+            ", ".join(
+                [f"above {one['missed']}" if one["missed"] else "within the budget and the bound"]
+                + ["deployed"] * (number == taken)
+            ),
+        )
+        for number, one in enumerate(rounds)
+    ]
+
+
+def rounds_words(ended: str | None) -> str:
+    """What a table of rounds shows, in a sentence or two."""
+    words = (
+        "A measurement above the budget or the upper bound of its prediction refits the latency model, and the search "
+        "is repeated with it."
+    )
+    return f"{words} No further round: {ended}." if ended else words
+
+
+def _rounds(answer: Answer) -> list[str]:
+    rows = round_rows(answer.get("rounds", []), answer.get("taken", 0))
+    if not rows:
+        return []
+    lines = [f"| {' | '.join(cells)} |" for cells in (ROUND_COLUMNS, ("---:",) * 5 + ("---",), *rows)]
+    return [rounds_words(answer["rounds_ended"]), "", *lines, ""]
 
 
 def _metric(answer: Answer) -> str:
@@ -176,6 +222,10 @@ def _lines(answer: Answer, bundle: Path) -> str:
             "images",
             f"  verdict      {_verdict(answer)}",
             *(f"               {words}" for words in _further(answer)),
+            *(
+                f"  round {row[0]}      {row[3]} ms measured, {row[1]} predicted: {row[5]}"
+                for row in round_rows(answer.get("rounds", []), answer.get("taken", 0))
+            ),
             *([f"  accuracy   {item[1:]}" for item in _accuracy(answer)] if answer.get("figures") else []),
             "  best random  "
             + (

@@ -116,7 +116,7 @@ def profile(
         ops=len(chosen.distinct_ops),
         rows=len(table.rows),
         calibration_networks=len(fit.calibration_ms),
-        bound_networks=len(fit.scores),
+        bound_networks=fit.bound_networks,
         held_out_mape=fit.held_out_mape,
         terms=fit.terms,
         measurement={"ops": table.manifest.measurement, "networks": fit.measurement},

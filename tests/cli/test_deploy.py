@@ -170,6 +170,7 @@ def test_a_recipe_with_a_fixed_batch_refuses_any_other(words, net, refused, tmp_
     assert not (tmp_path / "bundle").exists()
 
 
+@pytest.mark.usefixtures("no_shipped_tables")
 def test_a_bundle_without_a_table_says_that_it_has_no_prediction(hwnas_cli, words, net, tmp_path, caplog):
     out = tmp_path / "bundle"
     ran = hwnas_cli("export", "my arch.json", "--supernet", net, "--target", f"this/{FP32}", "--out", out)

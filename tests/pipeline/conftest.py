@@ -67,6 +67,7 @@ calibration_images = 250
 candidates = 4
 random_networks = 6
 confidence = 0.5
+refits = 0
 """
 
 

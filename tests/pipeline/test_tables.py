@@ -29,6 +29,9 @@ def fit(space, first_ms=0.5):
     )  # fmt: skip
 
 
+pytestmark = pytest.mark.usefixtures("no_shipped_tables")
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HWNAS_HOME", str(tmp_path / "home"))
