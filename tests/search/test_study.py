@@ -180,7 +180,16 @@ def test_a_killed_study_goes_on(make_problem: MakeProblem, small_spaces: dict[st
 
 
 def test_workers_share_a_study(problem: Problem, tmp_path: Path) -> None:
-    workers = [Training(problem), Training(problem)]
+    class Together(Training):
+        """Its first training waits for that of the other worker, which else may find nothing left to do."""
+
+        def __call__(self, arch: Arch) -> Iterator[float]:
+            if not self.archs:
+                both.wait(60)
+            return super().__call__(arch)
+
+    both = threading.Barrier(2)
+    workers = [Together(problem), Together(problem)]
     found = []
 
     def work(train: Training) -> None:
