@@ -141,8 +141,8 @@ def main() -> None:
     test = labelled(source.resolve(), given.out / "data")
     files = [(given.out / "data" / name).resolve() for name, _ in test]
     labels = torch.tensor([CLASSES.index(label) for _, label in test])
-    for arm, settings in ARMS.items():
-        for seed in range(given.seeds):
+    for seed in range(given.seeds):
+        for arm, settings in ARMS.items():
             folder = given.out / f"{arm}-{seed}"
             folder.mkdir(exist_ok=True)
             path = json.dumps(str((given.out / "data").resolve()))
