@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,16 @@ class Machine(ABC):
             RuntimeUnavailable: the runtime cannot run on the machine.
         """
 
-    def run_feeds(self, program: Path, recipe: Recipe, feeds: Feeds) -> Feeds:
-        """Run a program's file on named inputs: name -> array, name of an output -> array in its own type.
+    def run_feeds(self, program: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> list[Feeds]:
+        """Run a program's file on named inputs, one run after the other.
+
+        Args:
+            program: the file.
+            recipe: its runtime and settings.
+            feeds: for each run, name of an input -> array.
+
+        Returns:
+            for each run, name of an output -> array in its own type.
 
         Raises:
             BundleError: the runtime does not accept the program or the input.

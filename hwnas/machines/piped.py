@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -167,14 +167,13 @@ class PipedMachine(Machine):
             raise self.ended(error, program.name) from error
         return np.frombuffer(out, np.float32).reshape(answer["shape"])
 
-    def run_feeds(self, program: Path, recipe: Recipe, feeds: Feeds) -> Feeds:
+    def run_feeds(self, program: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> list[Feeds]:
         """As `Machine.run_feeds`, in a runner."""
-        answer, out = self._told("feeds", program, recipe, feeds)
-        return unpacked(answer["arrays"], out)
+        return [unpacked(answer["arrays"], out) for answer, out in self._told("feeds", program, recipe, feeds)]
 
     def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> tuple[list[Layer], float]:
         """As `Machine.layers`, in a runner."""
-        answer, _ = self._told("layers", program, recipe, feeds or {}, runs=runs)
+        [(answer, _)] = self._told("layers", program, recipe, [feeds or {}], runs=runs)
         layers = [
             Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])})
             for one in answer["layers"]
@@ -182,9 +181,9 @@ class PipedMachine(Machine):
         return layers, float(answer["whole_ms"])
 
     def _told(
-        self, do: str, program: Path, recipe: Recipe, feeds: Feeds, *, runs: int = 1
-    ) -> tuple[dict[str, Any], bytes]:
-        """The answer of a runner that does something with a program and its inputs."""
+        self, do: str, program: Path, recipe: Recipe, feeds: Sequence[Feeds], *, runs: int = 1
+    ) -> list[tuple[dict[str, Any], bytes]]:
+        """The answers of a runner that does something with a program and each of some inputs."""
         if recipe.facts.runner is None:
             raise RuntimeUnavailable(
                 f"{recipe.name} has the runtime {recipe.runtime}, whose programs take one image and have no times of "
@@ -194,18 +193,23 @@ class PipedMachine(Machine):
         try:
             with self.connect(recipe) as runner:
                 [path] = self.delivered(runner, {program.name: program}, silent).values()
-                facts, data = packed(feeds)
-                return runner.ask(
-                    do,
-                    data,
-                    program=program.name,
-                    path=path,
-                    settings=dict(self.settings(recipe)),
-                    cores=list(held.cores),
-                    feeds=facts,
-                    runs=runs,
-                    timeout_s=_RUN_S,
-                )
+                found = []
+                for each in feeds:
+                    facts, data = packed(each)
+                    found.append(
+                        runner.ask(
+                            do,
+                            data,
+                            program=program.name,
+                            path=path,
+                            settings=dict(self.settings(recipe)),
+                            cores=list(held.cores),
+                            feeds=facts,
+                            runs=runs,
+                            timeout_s=_RUN_S,
+                        )
+                    )
+                return found
         except (Lost, Died) as error:
             raise self.ended(error, program.name) from error
 

@@ -12,9 +12,16 @@ import numpy as np
 import openvino as ov
 
 from hwnas.runner.program import Call, CannotLoad, Layer, RunnerProgram, Source, input_shape, readable, shown
-from hwnas.runner.signature import DTYPES, Feeds, Signature, Value
+from hwnas.runner.signature import Feeds, Signature, Value
 
 _WARM_UP = 2  # untimed runs before a profile
+# Types of tensors: OpenVINO's name -> numpy's. (`Type.to_dtype` of OpenVINO 2026.4 never returns in a thread that opens
+# programs beside others.)
+_DTYPES = {
+    **{f"f{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"{sign[0]}{bits}": f"{sign}{bits}" for sign in ("int", "uint") for bits in (8, 16, 32, 64)},
+    "boolean": "bool",
+}
 # int8 is defined by the graph; everything outside Q/DQ pairs is computed in fp32, as in ONNX Runtime.
 _COMPUTES_IN = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 
@@ -161,11 +168,11 @@ def _value(port: ov.Output) -> Value:
     Raises:
         CannotLoad: it is not a tensor of numbers.
     """
-    dtype = "bool" if port.element_type == ov.Type.boolean else str(port.element_type.to_dtype())
     name = port.any_name if port.names else port.get_node().get_friendly_name()
-    if dtype not in DTYPES:
-        raise CannotLoad(f"{name} has the type {port.element_type.get_type_name()}; it should be {', '.join(DTYPES)}")
-    return Value(name, tuple(_axes(port)), dtype)
+    found = port.element_type.get_type_name()
+    if found not in _DTYPES:
+        raise CannotLoad(f"{name} has the type {found}; it should be {', '.join(_DTYPES)}")
+    return Value(name, tuple(_axes(port)), _DTYPES[found])
 
 
 def _shapes(ports: Sequence[Any]) -> tuple[tuple[int, ...], ...]:

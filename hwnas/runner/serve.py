@@ -63,6 +63,7 @@ class Server:
         self._frames, self._cache = frames, cache
         self._loader = loader or cast("Loader", sys.modules[__name__])
         self._opened: Opened | None = None
+        self._held: tuple[list[Any], RunnerProgram] | None = None
         self._calls: dict[str, Callable[[], float]] = {}
         self._sending = threading.Lock()
         self._collected = False
@@ -221,22 +222,26 @@ class Server:
             facts, out = packed(program.run_feeds(feeds))
         except Exception as error:  # runtimes have no common base class for errors during runs
             raise CannotLoad(f"cannot run {request['program']}: {str(error).strip()[:400]}") from error
-        program.close()
         return {"arrays": facts}, out
 
     def do_layers(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """Times of a program's layers, and of the whole, in milliseconds (`RunnerProgram.layers`)."""
         program, feeds = self._loaded(request, data)
         layers, whole_ms = program.layers(feeds, request["runs"])
-        program.close()
         return {"layers": [asdict(layer) for layer in layers], "whole_ms": whole_ms}, b""
 
     def _loaded(self, request: Message, data: bytes) -> tuple[RunnerProgram, Feeds]:
-        """The program of a request, and its inputs: random ones if the request has none."""
+        """The program of a request, and its inputs: random ones if the request has none.
+
+        The program stays open for further requests of the same one.
+        """
         if request["cores"]:
             os.sched_setaffinity(0, request["cores"])
-        self._event({"opening": request["program"]})
-        program = cast("RunnerProgram", self._loader.load(request["path"], request["settings"]))
+        key = [request["path"], request["settings"]]
+        if self._held is None or self._held[0] != key:
+            self._event({"opening": request["program"]})
+            self._held = key, cast("RunnerProgram", self._loader.load(request["path"], request["settings"]))
+        program = self._held[1]
         if request.get("feeds"):
             return program, program.signature.checked(unpacked(request["feeds"], data))
         return program, program.signature.noise(np.random.default_rng(0))

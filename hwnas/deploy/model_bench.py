@@ -1,0 +1,172 @@
+"""The latency of a user's model, and where its milliseconds go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from hwnas.deploy.benchmark import with_runs
+from hwnas.files import Journal, Spec
+from hwnas.lowering import Program
+from hwnas.machines import Machine
+from hwnas.progress import Progress, silent
+from hwnas.runner.program import Layer
+from hwnas.runner.signature import Feeds
+from hwnas.targets import Target
+from hwnas.timing import Measurement
+from hwnas.timing.among import Among, time_among
+from hwnas.timing.protocol import Protocol
+
+MODEL = "model"
+PROFILED_RUNS = 30  # of a profile of layers
+_BYTES = 4  # of an element of float32
+
+
+class LayerTime(Spec):
+    """A layer of the compiled program.
+
+    Attributes:
+        name, kind, detail: in the compiled program; the kind is an operator, or the runtime's name of a fused group.
+        ms: median of the profiled runs.
+        share: of the whole in the same runs.
+        macs: multiply-accumulates; None if the layer has none, or the runtime gives no shapes.
+        bytes: of the values and weights that it reads and writes, at 4 bytes each; None without shapes.
+    """
+
+    name: str
+    kind: str
+    detail: str
+    ms: float
+    share: float
+    macs: int | None
+    bytes: int | None
+
+
+class ModelTiming(Spec):
+    """A model under a recipe on a machine.
+
+    Attributes:
+        target: ``device/recipe``.
+        measured_ms: latency on the quiet machine: p25 of calm visits without drift.
+        p50_ms, p90_ms: quantiles of all runs.
+        p95_ms, p99_ms: quantiles; None with fewer than 200 and 1,000 timed runs.
+        runs: number of timed runs.
+        runs_per_s: throughput of one run after the other.
+        spread: stability of the machine.
+        too_noisy: whether the figures cannot be trusted.
+        cores, cores_note: logical cores of the measurement, and caveats about them.
+        size_bytes: of the program.
+        layers: by decreasing time; empty if the runtime does not report them.
+        profiled_ms: of the whole while layers were timed; None without layers.
+        layers_ms: sum of the layers; the rest of `profiled_ms` is between them.
+    """
+
+    target: str
+    measured_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float | None
+    p99_ms: float | None
+    runs: int
+    runs_per_s: float
+    spread: float
+    too_noisy: bool
+    cores: str
+    cores_note: str
+    size_bytes: int
+    layers: list[LayerTime] = Field(default=[])
+    profiled_ms: float | None = None
+    layers_ms: float | None = None
+
+
+def time_model(
+    program: Path,
+    target: Target,
+    machine: Machine,
+    protocol: Protocol,
+    *,
+    feeds: Feeds | None = None,
+    runs: int = 0,
+    layers: bool = True,
+    progress: Progress = silent,
+) -> ModelTiming:
+    """Time a program among copies of itself, by the estimator of a profile, and its layers.
+
+    Args:
+        program: file of the program.
+        target: the machine's device and the recipe.
+        machine: where it is timed.
+        protocol: the timing protocol.
+        feeds: its inputs; random ones if None.
+        runs: least number of timed runs.
+        layers: whether to time the layers, too.
+        progress: callback, invoked after every visit.
+
+    Raises:
+        HwnasError: as `hwnas.machines.Machine.time` and ``layers`` raise.
+    """
+
+    def timed(protocol: Protocol, journal: Journal) -> Among:
+        def time(programs: Mapping[str, Program | Path]) -> Measurement:
+            return machine.time(
+                programs,
+                target.recipe,
+                protocol,
+                journal=journal,
+                feeds=feeds,
+                what=f"timing {target.recipe.name}",
+                progress=progress,
+            )
+
+        return time_among({MODEL: program}, {}, time)
+
+    found = with_runs(timed, MODEL, protocol, runs)
+    measured, copies = found.measured, found.copies[MODEL]
+    by_layer, whole_ms = machine.layers(program, target.recipe, feeds, runs=PROFILED_RUNS) if layers else ([], None)
+    times = sorted((_layer(one, whole_ms or math.inf) for one in by_layer), key=lambda one: -one.ms)
+    return ModelTiming(
+        target=target.name,
+        measured_ms=found.p25_ms(MODEL),
+        p50_ms=measured.quantile_ms(copies, 0.5),
+        p90_ms=measured.quantile_ms(copies, 0.9),
+        p95_ms=measured.tail_ms(copies, 0.95),
+        p99_ms=measured.tail_ms(copies, 0.99),
+        runs=measured.runs(copies),
+        runs_per_s=1e3 / measured.mean_ms(copies),
+        spread=measured.spread,
+        too_noisy=measured.too_noisy,
+        cores=measured.held.text,
+        cores_note=measured.held.note,
+        size_bytes=program.stat().st_size,
+        layers=times,
+        profiled_ms=whole_ms,
+        layers_ms=sum(one.ms for one in times) if times else None,
+    )
+
+
+def _layer(one: Layer, whole_ms: float) -> LayerTime:
+    shapes = (*one.inputs, *one.outputs)
+    return LayerTime(
+        name=one.name,
+        kind=one.kind,
+        detail=one.detail,
+        ms=one.ms,
+        share=one.ms / whole_ms,
+        macs=_macs(one),
+        bytes=_BYTES * sum(map(math.prod, shapes)) if shapes else None,
+    )
+
+
+def _macs(one: Layer) -> int | None:
+    """Multiply-accumulates of a layer, from its shapes."""
+    if not one.outputs or len(one.inputs) < 2:
+        return None
+    made, (given, weight) = math.prod(one.outputs[0]), one.inputs[:2]
+    if "Conv" in one.kind and len(weight) > 2:
+        return made * math.prod(weight[1:])
+    if one.kind in ("Gemm", "MatMul", "FusedMatMul", "FusedGemm", "FullyConnected") and given:
+        return made * given[-1]
+    return None
