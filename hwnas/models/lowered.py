@@ -80,8 +80,8 @@ def for_quantisation(model: Model) -> onnx.ModelProto:
             node.name = node.name or f"{node.op_type}_{number}"
         return converted
     raise GraphError(
-        f"int8 needs opset {_QDQ_OPSET}, {model.name} has {opset}, and onnx cannot convert it: {reasons[-1]}. Export it "
-        "again with a later opset"
+        f"int8 needs opset {_QDQ_OPSET}, {model.name} has {opset}, and onnx cannot convert it: {reasons[-1]}. Export "
+        "it again with a later opset"
     )
 
 
@@ -101,7 +101,6 @@ def reference_outputs(model: Model, feeds: Sequence[Feeds]) -> list[Feeds]:
         found = [dict(zip(names, session.run(names, each), strict=True)) for each in feeds]
         again = dict(zip(names, session.run(names, feeds[0]), strict=True))
     except Exception as error:  # ONNX Runtime has no common base class for its errors
-        first = str(error).strip().splitlines()[0][:400]
         raise ModelError(f"ONNX Runtime cannot run {model.name}: {str(error).strip()[:400]}") from error
     for name in names:
         if not np.array_equal(found[0][name], again[name], equal_nan=True):

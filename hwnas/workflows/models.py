@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,14 @@ from hwnas.progress import Progress, silent
 from hwnas.workflows.model_answers import ModelBenchAnswer, ModelFacts, ModelSweepAnswer, SweptModel
 
 if TYPE_CHECKING:
+    from hwnas.deploy.model_bundle import ModelBundle
     from hwnas.deploy.model_parity import ModelParity
     from hwnas.machines import Machine
     from hwnas.models import Model
     from hwnas.models.model import Source
     from hwnas.models.samples import Samples
     from hwnas.models.shapes import Shapes
+    from hwnas.runner.signature import Feeds
     from hwnas.targets import Recipe, Target
     from hwnas.timing.protocol import Protocol
 
@@ -124,10 +127,7 @@ def sweep_model(
             are not finite, or differ between two runs.
     """
     from hwnas.deploy.model_bench import time_model
-    from hwnas.deploy.model_fallback import int8_within
-    from hwnas.deploy.model_parity import compare_outputs, exceeded
-    from hwnas.models.lowered import lowered, reference_outputs, require_takes_models
-    from hwnas.targets import detect_host, with_weights
+    from hwnas.models.lowered import reference_outputs
     from hwnas.timing.protocol import usual
 
     if not 0 <= max_drop <= 1:
@@ -137,33 +137,11 @@ def sweep_model(
     found, left_out = [], dict[str, str]()
     with temporary_folder("a model") as folder:
         for number, target in enumerate(_targets([f"{device}/{name}" for name in recipes] or f"{device}/*")):
-            recipe = with_weights(target.recipe, detect_host().flags)
-            there, place = machine or _machine(target), folder / str(number)
-
-            def judged(
-                program: Path, there: Machine = there, recipe: Recipe = recipe
-            ) -> tuple[ModelParity, str | None]:
-                got = there.run_feeds(program, recipe, samples.feeds)
-                parity = compare_outputs(expected, got, samples)
-                why = exceeded(parity, recipe) if samples.labels is None else None
-                if parity.lost is not None and parity.lost > max_drop:
-                    why = f"it loses {parity.lost:.4g} of {parity.metric}; at most {max_drop:.4g} is accepted"
-                return parity, why
-
+            there = machine or _machine(target)
             try:
-                require_takes_models(recipe)
-                if recipe.quantization is None:
-                    program, kept = _written(lowered(model, recipe, samples), place), list[str]()
-                else:
-
-                    def refused_int8(graph: object, place: Path = place) -> str | None:
-                        return judged(_written(graph, place))[1]
-
-                    graph, kept = int8_within(model, recipe, samples, expected, refused_int8, progress)
-                    program = _written(graph, place)
-                parity, refused = judged(program)
+                made = _made(model, samples, expected, target, there, folder / str(number), max_drop, progress)
                 timing = time_model(
-                    program,
+                    made.program,
                     target,
                     there,
                     protocol or usual().networks,
@@ -174,7 +152,9 @@ def sweep_model(
             except _of_one_recipe() as error:
                 left_out[target.name] = str(error)
                 continue
-            found.append(SweptModel(timing=timing, parity=parity, refused=refused, float_layers=kept))
+            found.append(
+                SweptModel(timing=timing, parity=made.parity, refused=made.refused, float_layers=made.float_layers)
+            )
     _require_one(found, left_out, model)
     found.sort(key=lambda one: one.timing.measured_ms)
     picked = next((one.timing.target for one in found if one.refused is None and not one.timing.too_noisy), None)
@@ -186,6 +166,114 @@ def sweep_model(
         recipes=found,
         left_out=left_out,
     )
+
+
+def export_model(
+    source: Source | Model,
+    target: str | Target,
+    out: Path | str,
+    *,
+    shapes: Shapes | Sequence[str] = (),
+    inputs: Path | str | None = None,
+    weights: Path | str | None = None,
+    max_drop: float = 0.005,
+    machine: Machine | None = None,
+    progress: Progress = silent,
+) -> ModelBundle:
+    """Lower a model, check its parity with the graph in fp32, and write a bundle.
+
+    Args:
+        source: as for `bench_model`.
+        target: ``device/recipe``; the device ``this`` is the present host.
+        out: folder for the bundle.
+        shapes: as for `bench_model`.
+        inputs: samples for the parity check, the recorded example and int8; random ones if None.
+        weights: as for `bench_model`.
+        max_drop: largest accepted loss of the metric, for samples with labels.
+        machine: where outputs are computed; that of the target if None.
+        progress: callback, invoked during calibration.
+
+    Raises:
+        HwnasError: as `sweep_model`.
+        ParityError: the outputs differ more than the recipe's ``[parity]`` accepts; nothing is written.
+        OutputError: the bundle cannot be written.
+    """
+    from hwnas.deploy.model_bundle import write_model_bundle
+    from hwnas.deploy.sealed import check_output_folder
+    from hwnas.errors import ParityError
+    from hwnas.models.lowered import reference_outputs
+    from hwnas.targets import Target
+
+    out = Path(out)
+    check_output_folder(out)
+    [wanted] = _targets(target)
+    model, samples = _opened(source, shapes, inputs, weights)
+    there = machine or _machine(wanted)
+    expected = reference_outputs(model, samples.feeds)
+    with temporary_folder("a model") as folder:
+        made = _made(model, samples, expected, wanted, there, folder, max_drop, progress)
+        if made.refused:
+            raise ParityError(f"{model.name} under {wanted.recipe.name}: {made.refused}")
+        return write_model_bundle(
+            out,
+            made.program,
+            model,
+            Target(wanted.device, made.recipe),
+            made.parity,
+            samples.feeds[0],
+            made.outputs[0],
+            fallback=made.float_layers,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """The program of a model under a recipe, and how close its outputs are."""
+
+    program: Path
+    recipe: Recipe
+    parity: ModelParity
+    refused: str | None
+    outputs: Sequence[Feeds]
+    float_layers: list[str]
+
+
+def _made(
+    model: Model,
+    samples: Samples,
+    expected: Sequence[Feeds],
+    target: Target,
+    machine: Machine,
+    folder: Path,
+    max_drop: float,
+    progress: Progress,
+) -> _Made:
+    """Lower a model under a recipe, and compare its outputs.
+
+    Raises:
+        HwnasError: the recipe cannot run the model.
+    """
+    from hwnas.deploy.model_fallback import int8_within
+    from hwnas.deploy.model_parity import compare_outputs, exceeded
+    from hwnas.models.lowered import lowered, require_takes_models
+    from hwnas.targets import detect_host, with_weights
+
+    recipe = with_weights(target.recipe, detect_host().flags)
+    require_takes_models(recipe)
+
+    def judged(graph: object, kept: list[str]) -> _Made:
+        program = _written(graph, folder)
+        got = machine.run_feeds(program, recipe, samples.feeds)
+        parity = compare_outputs(expected, got, samples)
+        refused = exceeded(parity, recipe) if samples.labels is None else None
+        if parity.lost is not None and parity.lost > max_drop:
+            refused = f"it loses {parity.lost:.4g} of {parity.metric}; at most {max_drop:.4g} is accepted"
+        return _Made(program=program, recipe=recipe, parity=parity, refused=refused, outputs=got, float_layers=kept)
+
+    if recipe.quantization is None:
+        return judged(lowered(model, recipe, samples), [])
+    graph, kept = int8_within(model, recipe, samples, expected, lambda graph: judged(graph, []).refused, progress)
+    return judged(graph, kept)
 
 
 def _opened(
