@@ -8,7 +8,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hwnas.deploy.benchmark import with_runs
+from hwnas.deploy.benchmark import Benchmark, with_runs
+from hwnas.deploy.model_bundle import ModelBundle, check_model_outputs
+from hwnas.errors import TooNoisy
 from hwnas.files import Journal, Spec
 from hwnas.lowering import Program
 from hwnas.machines import Machine
@@ -18,7 +20,7 @@ from hwnas.runner.signature import Feeds
 from hwnas.targets import Target
 from hwnas.timing import Measurement
 from hwnas.timing.among import Among, time_among
-from hwnas.timing.protocol import Protocol
+from hwnas.timing.protocol import Protocol, usual
 
 MODEL = "model"
 PROFILED_RUNS = 30  # of a profile of layers
@@ -148,6 +150,50 @@ def time_model(
         layers=times,
         profiler_ms=profiler_ms if times else None,
         between_ms=p25_ms - sum(one.ms for one in times) if times else None,
+    )
+
+
+def bench_model_bundle(
+    bundle: ModelBundle,
+    target: Target,
+    machine: Machine,
+    *,
+    protocol: Protocol | None = None,
+    runs: int = 0,
+    progress: Progress = silent,
+) -> Benchmark:
+    """Time the bundle of a user's model on its recorded inputs, after checking its outputs.
+
+    Args:
+        bundle: an opened bundle.
+        target: the machine's device, and the bundle's recipe.
+        machine: where it is timed.
+        protocol: the timing protocol; the default for networks if None.
+        runs: least number of timed runs.
+        progress: callback, invoked after every visit.
+
+    Raises:
+        BundleError: its program cannot be run, or its outputs differ on the machine.
+        RuntimeUnavailable: its runtime cannot run on the machine.
+        TooNoisy: the figures cannot be trusted.
+    """
+    check_model_outputs(bundle, machine)
+    feeds, _ = bundle.example()
+    how, predicted_ms = protocol or usual().networks, bundle.manifest.predicted_ms
+    found = time_model(bundle.program, target, machine, how, feeds=feeds, runs=runs, layers=False, progress=progress)
+    if found.too_noisy:
+        raise TooNoisy(f"the machine was too noisy (spread {found.spread:.1%}): close other programs, and run it again")
+    return Benchmark(
+        target=target.name,
+        **{name: getattr(found, name) for name in ("measured_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "runs")},
+        images_per_s=found.runs_per_s,
+        batch=1,
+        predicted_ms=predicted_ms,
+        speed=None,
+        expected_ms=predicted_ms,
+        relative_error=None if predicted_ms is None else found.measured_ms / predicted_ms - 1,
+        budget_ms=None,
+        **{name: getattr(found, name) for name in ("spread", "too_noisy", "cores", "cores_note")},
     )
 
 

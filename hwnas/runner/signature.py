@@ -118,6 +118,8 @@ def unpacked(facts: Sequence[Sequence[Any]], data: bytes) -> Feeds:
         if dtype not in DTYPES:
             raise BadFeeds(f"{name} has the type {dtype}")
         size = math.prod(shape) * np.dtype(dtype).itemsize
+        if start + size > len(data):
+            raise BadFeeds(f"{len(data)} bytes are too few for {name}")
         found[str(name)] = np.frombuffer(data[start : start + size], dtype).reshape(shape).copy()
         start += size
     if start != len(data):
