@@ -14,7 +14,7 @@ from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
     from hwnas.deploy.model_bench import ModelTiming
-    from hwnas.deploy.model_parity import ModelParity
+    from hwnas.deploy.model_manifest import ModelParity
     from hwnas.workflows.model_answers import ModelFacts
 
 _DEFAULT = "this/onnxruntime-cpu-fp32"

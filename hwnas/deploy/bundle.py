@@ -13,8 +13,9 @@ from typing import cast
 import numpy as np
 
 from hwnas.deploy.manifest import INPUT, OUTPUT, README, BundleManifest
+from hwnas.deploy.model_manifest import SCHEMA as OF_MODELS
 from hwnas.deploy.readme import readme
-from hwnas.deploy.sealed import read_sealed, write_sealed
+from hwnas.deploy.sealed import read_sealed, schema_of, write_sealed
 from hwnas.errors import BundleError, OutputError
 from hwnas.files import reason_of, write_whole
 from hwnas.files.untrusted import open_regular
@@ -137,6 +138,8 @@ def open_bundle(folder: Path) -> Bundle:
         BundleError: a file is missing, malformed, changed or not allowed in a bundle; or the bundle was written by
             another version of hwnas.
     """
+    if schema_of(folder) == OF_MODELS:
+        raise BundleError(f"{folder} is the bundle of a model that hwnas did not build; this needs one of a space")
     manifest = cast("BundleManifest", read_sealed(folder, {_SCHEMA: BundleManifest}))
     bundle = Bundle(folder, manifest, folder / manifest.program)
     bundle.example()

@@ -10,8 +10,7 @@ from typing import cast
 import numpy as np
 
 from hwnas.deploy.manifest import DeviceFacts, tolerance
-from hwnas.deploy.model_manifest import INPUTS, OUTPUTS, SCHEMA, ModelManifest, Port
-from hwnas.deploy.model_parity import ModelParity
+from hwnas.deploy.model_manifest import INPUTS, OUTPUTS, SCHEMA, ModelManifest, ModelParity, Port
 from hwnas.deploy.model_readme import model_readme
 from hwnas.deploy.sealed import read_sealed, write_sealed
 from hwnas.errors import BundleError

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from hwnas.deploy.manifest import MANIFEST, MAX_FILES, README, DeviceFacts, FileFacts, FileName, Sha256
-from hwnas.deploy.model_parity import ModelParity
 from hwnas.files import Spec
 from hwnas.runner.signature import DTYPES
 from hwnas.targets import Recipe
@@ -16,6 +15,52 @@ SCHEMA = 3
 INPUTS, OUTPUTS = "example-inputs.npz", "example-outputs.npz"
 _AXES = 16
 _AXIS = 2**31
+
+
+class OutputParity(Spec):
+    """An output compared with that of the graph in fp32.
+
+    Attributes:
+        name: of the output.
+        largest: largest magnitude of the fp32 output.
+        max_abs_error: largest difference of two elements.
+        min_cosine: smallest cosine similarity over the samples; None for integers.
+        same: share of equal elements of integers; of floats with several elements on the last axis, share of rows whose
+            largest element is at the same place; None for other floats.
+    """
+
+    name: str
+    largest: float
+    max_abs_error: float
+    min_cosine: float | None
+    same: float | None
+
+
+class ModelParity(Spec):
+    """A program compared with the graph in fp32.
+
+    Attributes:
+        samples: number of inputs.
+        random: whether they are random numbers.
+        outputs: each output.
+        metric: what `reference` and `deployed` are: ``top1`` for labels that are classes, ``mse`` for values; None
+            without labels.
+        reference, deployed: of the graph in fp32, and of the program.
+    """
+
+    samples: PositiveInt
+    random: bool
+    outputs: list[OutputParity]
+    metric: str | None = None
+    reference: float | None = None
+    deployed: float | None = None
+
+    @property
+    def lost(self) -> float | None:
+        """What the program loses against fp32 in the metric: points of a share, or the growth of an error."""
+        if self.reference is None or self.deployed is None:
+            return None
+        return self.reference - self.deployed if self.metric == "top1" else self.deployed - self.reference
 
 
 class Port(Spec):

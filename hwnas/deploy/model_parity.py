@@ -7,62 +7,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import PositiveInt
 
+from hwnas.deploy.model_manifest import ModelParity, OutputParity
 from hwnas.errors import ParityError
-from hwnas.files import Spec
 from hwnas.models.samples import Samples
 from hwnas.runner.signature import Feeds
 from hwnas.targets import Recipe, saturates_here
 
 Array = npt.NDArray[Any]
 _TINY = 1e-30
-
-
-class OutputParity(Spec):
-    """An output compared with that of the graph in fp32.
-
-    Attributes:
-        name: of the output.
-        largest: largest magnitude of the fp32 output.
-        max_abs_error: largest difference of two elements.
-        min_cosine: smallest cosine similarity over the samples; None for integers.
-        same: share of equal elements of integers; of floats with several elements on the last axis, share of rows whose
-            largest element is at the same place; None for other floats.
-    """
-
-    name: str
-    largest: float
-    max_abs_error: float
-    min_cosine: float | None
-    same: float | None
-
-
-class ModelParity(Spec):
-    """A program compared with the graph in fp32.
-
-    Attributes:
-        samples: number of inputs.
-        random: whether they are random numbers.
-        outputs: each output.
-        metric: what `reference` and `deployed` are: ``top1`` for labels that are classes, ``mse`` for values; None
-            without labels.
-        reference, deployed: of the graph in fp32, and of the program.
-    """
-
-    samples: PositiveInt
-    random: bool
-    outputs: list[OutputParity]
-    metric: str | None = None
-    reference: float | None = None
-    deployed: float | None = None
-
-    @property
-    def lost(self) -> float | None:
-        """What the program loses against fp32 in the metric: points of a share, or the growth of an error."""
-        if self.reference is None or self.deployed is None:
-            return None
-        return self.reference - self.deployed if self.metric == "top1" else self.deployed - self.reference
 
 
 def compare_outputs(expected: Sequence[Feeds], got: Sequence[Feeds], samples: Samples) -> ModelParity:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hwnas.deploy.model_bench import ModelTiming
-from hwnas.deploy.model_parity import ModelParity
+from hwnas.deploy.model_manifest import ModelParity
 from hwnas.files import Spec
 from hwnas.workflows.answers import Answer
 

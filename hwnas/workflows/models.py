@@ -14,7 +14,7 @@ from hwnas.workflows.model_answers import ModelBenchAnswer, ModelFacts, ModelSwe
 
 if TYPE_CHECKING:
     from hwnas.deploy.model_bundle import ModelBundle
-    from hwnas.deploy.model_parity import ModelParity
+    from hwnas.deploy.model_manifest import ModelParity
     from hwnas.machines import Machine
     from hwnas.models import Model
     from hwnas.models.model import Source

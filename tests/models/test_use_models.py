@@ -231,3 +231,20 @@ def test_from_the_command_line(relu: Path, hwnas_cli: Callable[..., Any], tmp_pa
     assert (no_supernet.code, "--supernet is missing" in no_supernet.err) == (2, True)
     not_for_archs = hwnas_cli("deploy", "sweep", "arch.json", *shape)
     assert (not_for_archs.code, "arch.json is not a model" in not_for_archs.err) == (2, True)
+
+
+LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "densenet121"])
+def test_classic_networks(name: str, quick: Protocol, tmp_path: Path) -> None:
+    """Opset 9, weights made by ConstantOfShape, LRN, grouped convolutions, concatenations."""
+    path = LIGHT / f"light_{name}.onnx"
+    if not path.is_file():
+        pytest.skip(f"this version of onnx does not carry {path.name}")
+    swept = workflows.sweep_model(path, recipes=["onnxruntime-cpu-fp32", "openvino-cpu-fp32"], protocol=quick)
+    assert [one.refused for one in swept.recipes] == [None, None]
+    assert swept.picked is not None
+    workflows.export_model(path, swept.picked, tmp_path / "bundle")
+    assert verify(tmp_path / "bundle").not_run is None
