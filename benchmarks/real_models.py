@@ -63,11 +63,11 @@ def main() -> None:
         print("| recipe | p25 (ms) | error of fp32's largest | cosine | layers in float | |")
         print("|---|---:|---:|---:|---:|---|")
         for one in swept.recipes:
-            worst = max(one.parity.outputs, key=lambda output: output.max_abs_error / max(output.largest, 1.0))
+            worst = max(one.parity.outputs, key=lambda output: output.max_abs_error / (output.largest or 1.0))
             cosine = min((each.min_cosine for each in one.parity.outputs if each.min_cosine is not None), default=1.0)
             print(
                 f"| {one.timing.target.partition('/')[2]} | {one.timing.measured_ms:.4f} | "
-                f"{worst.max_abs_error / max(worst.largest, 1.0):.2e} | {cosine:.6f} | {len(one.float_layers)} | "
+                f"{worst.max_abs_error / (worst.largest or 1.0):.2e} | {cosine:.6f} | {len(one.float_layers)} | "
                 f"{one.refused or ''} |"
             )
         for name, why in swept.left_out.items():

@@ -166,7 +166,7 @@ def export_model(
 
 
 def _closeness(parity: ModelParity) -> str:
-    worst = max(parity.outputs, key=lambda one: one.max_abs_error / max(one.largest, 1.0))
+    worst = max(parity.outputs, key=lambda one: one.max_abs_error / (one.largest or 1.0))
     cosine = "" if worst.min_cosine is None else f", cosine at least {worst.min_cosine:.6f}"
     what = "random inputs" if parity.random else "samples"
     text = (

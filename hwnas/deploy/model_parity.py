@@ -67,7 +67,8 @@ def _output(name: str, pairs: Sequence[tuple[Array, Array]]) -> OutputParity:
         name=name,
         largest=max(float(np.abs(a).max(initial=0.0)) for a, _ in wide),
         max_abs_error=max(float(np.abs(a - b).max(initial=0.0)) for a, b in wide),
-        min_cosine=min(_cosine(a.ravel(), b.ravel()) for a, b in wide) if floats else None,
+        # A single element has no direction.
+        min_cosine=min(_cosine(a.ravel(), b.ravel()) for a, b in wide) if floats and wide[0][0].size > 1 else None,
         same=same,
     )
 
@@ -91,15 +92,15 @@ def _value(metric: str, outputs: Sequence[Array], labels: Array) -> float:
 def exceeded(parity: ModelParity, recipe: Recipe) -> str | None:
     """Which limits of a recipe's ``[parity]`` a program exceeds, with the figures; None if none.
 
-    The largest difference is a share of the output's largest magnitude, if that is above 1. Random inputs do not count
-    for `same`: their answers mean nothing. A single element has no direction, so no cosine.
+    The largest difference is a share of the output's largest magnitude. Random inputs do not count for `same`: their
+    answers mean nothing.
     """
     limits, found = recipe.parity, []
     for one in parity.outputs:
-        accepted = limits.max_abs_error * max(one.largest, 1.0)
+        accepted = limits.max_abs_error * (one.largest or 1.0)
         if one.max_abs_error > accepted:
             found.append(f"{one.name}: max_abs_error {one.max_abs_error:.3g} > {accepted:.3g}")
-        if one.min_cosine is not None and one.same is not None and one.min_cosine < limits.min_cosine:
+        if one.min_cosine is not None and one.min_cosine < limits.min_cosine:
             found.append(f"{one.name}: min_cosine {one.min_cosine:.6f} < {limits.min_cosine:.6f}")
         if not parity.random and one.same is not None and one.same < limits.min_top1_agreement:
             found.append(f"{one.name}: the same on {one.same:.4f} < {limits.min_top1_agreement:.4f}")

@@ -51,6 +51,7 @@ def checked_model(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     if len(left) < len(model.graph.input):
         del model.graph.input[:]
         model.graph.input.extend(left)
+        model.ir_version = max(model.ir_version, 4)
     if not left or not model.graph.output:
         raise ModelError(f"{name} has {len(left)} inputs and {len(model.graph.output)} outputs; it needs one of each")
     for mistake in _mistakes(Graph(model)):

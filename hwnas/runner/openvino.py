@@ -93,10 +93,12 @@ class OpenVinoProgram(RunnerProgram):
 
     def run_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Feeds:
         """Named inputs -> named outputs."""
-        self._connect(self._request, feeds)
+        held = self._connect(self._request, feeds)
         self._request.infer(share_outputs=True)
         names = [value.name for value in self.signature.outputs]
-        return {name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(names)}
+        found = {name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(names)}
+        del held  # until here: the request writes into these arrays
+        return found
 
     def bind_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Call:
         """A call that runs the program on named inputs without copies; outputs of known shape are preallocated."""

@@ -248,3 +248,19 @@ def test_classic_networks(name: str, quick: Protocol, tmp_path: Path) -> None:
     assert swept.picked is not None
     workflows.export_model(path, swept.picked, tmp_path / "bundle")
     assert verify(tmp_path / "bundle").not_run is None
+
+
+def test_small_outputs_are_judged_by_their_size() -> None:
+    """Probabilities of a thousandth: an error of a tenth is no small one."""
+    from hwnas.deploy.model_parity import compare_outputs, exceeded
+    from hwnas.models.samples import Samples
+    from hwnas.targets import load_recipe
+
+    samples = Samples(feeds=[{}], labels=None, random=True, source="one")
+    flat, peak = np.full((1, 1000, 1, 1), 1e-3, np.float32), np.zeros((1, 1000, 1, 1), np.float32)
+    peak[0, 7] = 0.125
+    recipe = load_recipe("openvino-cpu-bf16")
+    assert exceeded(compare_outputs([{"y": flat}], [{"y": flat}], samples), recipe) is None
+    why = exceeded(compare_outputs([{"y": flat}], [{"y": peak}], samples), recipe)
+    assert why is not None
+    assert "min_cosine" in why
