@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -344,3 +345,8 @@ def test_a_program_whose_name_is_not_utf_8(programs: Mapping[str, Path], recipe:
     folder.mkdir()
     odd = programs["a"].rename(folder / "a.onnx")
     assert LocalMachine().time({"a": odd}, recipe, QUICK).passes == 4
+
+
+ORPHAN = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", 
