@@ -348,5 +348,24 @@ def test_a_program_whose_name_is_not_utf_8(programs: Mapping[str, Path], recipe:
 
 
 ORPHAN = """
-import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", 
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", '''
+import time
+from hwnas.runner.__main__ import end_with_parent
+end_with_parent(0.05)
+print("ready", flush=True)
+time.sleep(60)  # as a runtime that hangs
+'''], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+"""
+
+
+def test_a_runner_that_hangs_ends_with_its_driver() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, check=True, timeout=100)
+    state = Path(f"/proc/{done.stdout.strip()}/stat")
+    for _ in range(200):
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the runner outlived its driver")
