@@ -53,6 +53,16 @@ def sweep(
     from hwnas import workflows
 
     if models.is_model(arch):
+        models.not_for_models(
+            {
+                "--supernet": supernet,
+                "--data-path": data_path,
+                "--tables": tables,
+                "--metric": metric,
+                "--positive": positive,
+                "--engine": engine != "serial",
+            }
+        )
         if not models.sweep_model(arch, device, recipe or [], max_drop / 100, shape, inputs, weights, as_json=as_json):
             raise typer.Exit(1)
         return

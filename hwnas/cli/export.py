@@ -44,6 +44,17 @@ def export(
     from hwnas.tasks.figures import metric_suffix
 
     if models.is_model(arch):
+        models.not_for_models(
+            {
+                "--supernet": supernet,
+                "--data-path": data_path,
+                "--tables": tables,
+                "--metric": metric,
+                "--positive": positive,
+                "--include": include,
+                "--dynamic-batch": dynamic_batch,
+            }
+        )
         models.export_model(arch, target, out, shape, inputs, weights, as_json=as_json)
         return
     models.only_for_models(arch, shape, inputs, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,16 @@ def required_supernet(supernet: Path | None, arch: Path) -> Path:
             "is a file .onnx or .pt2, or path/to/file.py:NAME)"
         )
     return supernet
+
+
+def not_for_models(options_of_archs: Mapping[str, object]) -> None:
+    """Check that no option of archs was given with a model.
+
+    Raises:
+        InvalidValue: one was.
+    """
+    if given := [name for name, value in options_of_archs.items() if value]:
+        raise InvalidValue(f"{' and '.join(given)}: these are for an arch of a supernet, and not for a model")
 
 
 def only_for_models(what: Path, shape: list[str] | None, inputs: Path | None, weights: Path | None) -> None:

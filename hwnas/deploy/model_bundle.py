@@ -21,7 +21,6 @@ from hwnas.models import Model
 from hwnas.runner.signature import DTYPES, Feeds, Value
 from hwnas.targets import Target, saturates_here, with_weights
 from hwnas.targets.weights import EXACT_FLAGS
-from hwnas.timing.host import runtime_versions
 
 _ARRAYS_BYTES = 2**32
 
@@ -66,6 +65,7 @@ def write_model_bundle(
     outputs: Feeds,
     *,
     fallback: list[str],
+    versions: dict[str, str],
     predicted_ms: float | None = None,
     measured_ms: float | None = None,
     measured_cores: str | None = None,
@@ -81,6 +81,7 @@ def write_model_bundle(
         inputs: an example.
         outputs: those of the program for it.
         fallback: layers that stayed in float.
+        versions: of the software that the outputs were computed with.
         predicted_ms: predicted latency.
         measured_ms: measured latency.
         measured_cores: cores of the measurement.
@@ -109,7 +110,7 @@ def write_model_bundle(
         measured_ms=measured_ms,
         measured_cores=measured_cores or None,
         notes=list(model.notes),
-        versions=runtime_versions(target),
+        versions=versions,
         files={},
     )
 

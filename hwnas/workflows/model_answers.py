@@ -48,12 +48,14 @@ class SweptModel(Spec):
         timing: its latency; without layers.
         parity: its outputs compared with those of the graph in fp32.
         refused: which limits of the recipe's ``[parity]``, or of the loss, it exceeds; None if none.
+        quantized: whether it is an int8 program.
         float_layers: layers that an int8 program keeps in float.
     """
 
     timing: ModelTiming
     parity: ModelParity
     refused: str | None
+    quantized: bool
     float_layers: list[str]
 
 

@@ -153,13 +153,24 @@ def sweep_model(
                 left_out[target.name] = str(error)
                 continue
             found.append(
-                SweptModel(timing=timing, parity=made.parity, refused=made.refused, float_layers=made.float_layers)
+                SweptModel(
+                    timing=timing,
+                    parity=made.parity,
+                    refused=made.refused,
+                    quantized=target.recipe.quantization is not None,
+                    float_layers=made.float_layers,
+                )
             )
     _require_one(found, left_out, model)
+    facts = _facts(model, samples)
+    if samples.random and any(one.quantized for one in found):
+        facts.notes.append(
+            "int8 was calibrated on random inputs, so how close it is on real ones is not known: pass some (--inputs)."
+        )
     found.sort(key=lambda one: one.timing.measured_ms)
     picked = next((one.timing.target for one in found if one.refused is None and not one.timing.too_noisy), None)
     return ModelSweepAnswer(
-        model=_facts(model, samples),
+        model=facts,
         device=found[0].timing.target.partition("/")[0],
         max_drop=max_drop,
         picked=picked,
@@ -223,6 +234,7 @@ def export_model(
             samples.feeds[0],
             made.outputs[0],
             fallback=made.float_layers,
+            versions=there.versions(wanted),
         )
 
 

@@ -229,6 +229,8 @@ def test_from_the_command_line(relu: Path, hwnas_cli: Callable[..., Any], tmp_pa
     assert (open_axes.code, "give each a size" in open_axes.err) == (2, True)
     no_supernet = hwnas_cli("export", "arch.json", "--target", FP32, "--out", tmp_path / "other")
     assert (no_supernet.code, "--supernet is missing" in no_supernet.err) == (2, True)
+    with_supernet = hwnas_cli("export", relu, *shape, "--target", FP32, "--out", tmp_path / "x", "--supernet", "net")
+    assert (with_supernet.code, "--supernet: these are for an arch" in with_supernet.err) == (2, True)
     not_for_archs = hwnas_cli("deploy", "sweep", "arch.json", *shape)
     assert (not_for_archs.code, "arch.json is not a model" in not_for_archs.err) == (2, True)
 
