@@ -185,6 +185,10 @@ class GraphError(HwnasError):
     """A lowered graph is not accepted by its runtime."""
 
 
+class ModelError(HwnasError):
+    """A model of the user cannot be read, or contains what hwnas does not take."""
+
+
 class ParityError(HwnasError):
     """The outputs of the lowered network differ from those of the network it came from."""
 

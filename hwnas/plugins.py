@@ -97,7 +97,7 @@ class Registry(Generic[T]):
             return self.builtin[name]
         if self._takes_files and in_file(name):
             _check_allowed(name, self.what, recorded=recorded)
-            return self._checked(_from_file(name, self.what), f"the {self.what} {name!r}")
+            return self._checked(from_file(name, self.what), f"the {self.what} {name!r}")
         points = self._plugins().get(name)
         if points is None:
             hint = f"If it came from a plugin, install the package that registers it under {self.group}"
@@ -215,7 +215,17 @@ def _check_allowed(name: str, what: str, *, recorded: bool) -> None:
         )
 
 
-def _from_file(name: str, what: str) -> object:
+def from_file(name: str, what: str) -> object:
+    """The object that ``path/to/file.py:NAME`` names; the file is executed once per process.
+
+    Args:
+        name: of the object.
+        what: its kind, for messages.
+
+    Raises:
+        PluginError: the file does not exist, or raises an error.
+        UnknownName: it has no such object.
+    """
     file, attribute = file_of(name), name.rpartition(":")[2]
     assert file is not None
     if not file.is_file():

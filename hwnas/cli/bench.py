@@ -1,4 +1,4 @@
-"""`hwnas bench`: time a bundle again."""
+"""`hwnas bench`: time a bundle again, or a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import models, options
+from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
@@ -50,12 +51,19 @@ def _tails(answer: BenchAnswer, bundle: Path) -> str:
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.", metavar="BUNDLE")],
+    bundle: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a bundle; or a model: model.onnx, program.pt2 of torch.export.save, or net.py:make.",
+            metavar="BUNDLE|MODEL",
+        ),
+    ],
     target: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="device/recipe with the bundle's recipe, e.g. of a device with a connection (hwnas devices connect); "
-            "by default this host."
+            help="Of a bundle: device/recipe with its recipe, e.g. of a device with a connection (hwnas devices "
+            "connect); by default this host. Of a model: device/recipe, or device/* for all recipes; may be repeated.",
+            metavar="DEVICE/RECIPE",
         ),
     ] = None,
     budget: Annotated[
@@ -70,18 +78,35 @@ def bench(
         int | None,
         typer.Option(help="Least number of timed runs; p95 needs 200 of them, p99 1,000. By default the protocol's."),
     ] = None,
+    shape: options.Shape = None,
+    inputs: options.Inputs = None,
+    weights: options.ModelWeights = None,
+    layers: Annotated[int, typer.Option(help="Of a model: number of layers to show, the slowest first.", min=0)] = 10,
     as_json: options.AsJson = False,
 ) -> None:
-    """Check that a bundle is unchanged, time it, and compare with its prediction.
+    """Check that a bundle is unchanged, time it, and compare with its prediction. Or time a model and its layers.
 
     Exit code 1 if the machine is too noisy for a figure.
     """
     from hwnas import workflows
     from hwnas.deploy.verdict import budget_words, verdict
 
+    if models.is_model(bundle):
+        if budget or fail_over_budget:
+            raise InvalidValue("budgets are of bundles: export the model first (hwnas export)")
+        models.bench_model(bundle, target or [], shape, inputs, weights, runs=runs or 0, layers=layers, as_json=as_json)
+        return
+    models.only_for_models(bundle, shape, inputs, weights)
+    if target and len(target) > 1:
+        raise InvalidValue("a bundle has one recipe: give one --target")
     with shown_progress() as progress:
         answer = workflows.bench(
-            bundle, target=target, budget=budget or (), require_budget=fail_over_budget, runs=runs, progress=progress
+            bundle,
+            target=target[0] if target else None,
+            budget=budget or (),
+            require_budget=fail_over_budget,
+            runs=runs,
+            progress=progress,
         )
     if answer.target != answer.predicted_for:
         typer.echo(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import models, options
 from hwnas.cli.help import Verb
 from hwnas.errors import TooNoisy
 from hwnas.shown_progress import shown_progress
@@ -23,8 +22,8 @@ MAX_DROP = 0.5  # points of accuracy
 
 @app.command(cls=Verb)
 def sweep(
-    arch: options.Arch,
-    supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
+    arch: options.ArchOrModel,
+    supernet: options.SupernetOfArch = None,
     device: Annotated[str, typer.Option(help="Device, which must be this host; 'this' detects it.")] = "this",
     max_drop: Annotated[
         float, typer.Option(help="Largest accuracy loss relative to torch, in points.", min=0, max=100)
@@ -40,15 +39,35 @@ def sweep(
     engine: options.EngineName = "serial",
     workers: options.Workers = None,
     address: options.Address = None,
+    shape: options.Shape = None,
+    inputs: options.Inputs = None,
+    weights: options.ModelWeights = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Lower, check and time a network under every recipe of this host, and pick the fastest of small accuracy loss.
 
     Accuracy is measured in the recipe's runtime on validation images. A killed run resumes. Exit code 1 if the
-    accuracy loss of every recipe is too large, or its outputs differ more than its [parity] accepts.
+    accuracy loss of every recipe is too large, or its outputs differ more than its [parity] accepts. The outputs of a
+    model are compared with those of its graph in fp32, on --inputs.
     """
     from hwnas import workflows
 
+    if models.is_model(arch):
+        models.not_for_models(
+            {
+                "--supernet": supernet,
+                "--data-path": data_path,
+                "--tables": tables,
+                "--metric": metric,
+                "--positive": positive,
+                "--engine": engine != "serial",
+            }
+        )
+        if not models.sweep_model(arch, device, recipe or [], max_drop / 100, shape, inputs, weights, as_json=as_json):
+            raise typer.Exit(1)
+        return
+    models.only_for_models(arch, shape, inputs, weights)
+    supernet = models.required_supernet(supernet, arch)
     with shown_progress() as progress:
         answer = workflows.sweep(
             arch,

@@ -1,4 +1,4 @@
-"""`hwnas export`: a subnet as a deployable bundle."""
+"""`hwnas export`: a subnet, or a model, as a deployable bundle."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import models, options
 from hwnas.shown_progress import shown_progress
 
 
 def export(
-    arch: options.Arch,
-    supernet: Annotated[Path, typer.Option(help="Folder from `hwnas train`.")],
+    arch: options.ArchOrModel,
     target: options.Target,
     out: Annotated[Path, typer.Option(help="Folder for the bundle.")],
+    supernet: options.SupernetOfArch = None,
     data_path: options.MovedData = None,
     tables: options.Tables = None,
     metric: options.DeployedMetric = None,
@@ -34,12 +34,31 @@ def export(
             help="Make a program that takes any number of images in a run; latencies are still of the recipe's batch.",
         ),
     ] = False,
+    shape: options.Shape = None,
+    inputs: options.Inputs = None,
+    weights: options.ModelWeights = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Extract a subnet, lower it, check its parity on the test images, and write a bundle."""
+    """Extract a subnet, lower it, check its parity on the test images, and write a bundle. Or do so with a model."""
     from hwnas import workflows
     from hwnas.tasks.figures import metric_suffix
 
+    if models.is_model(arch):
+        models.not_for_models(
+            {
+                "--supernet": supernet,
+                "--data-path": data_path,
+                "--tables": tables,
+                "--metric": metric,
+                "--positive": positive,
+                "--include": include,
+                "--dynamic-batch": dynamic_batch,
+            }
+        )
+        models.export_model(arch, target, out, shape, inputs, weights, as_json=as_json)
+        return
+    models.only_for_models(arch, shape, inputs, weights)
+    supernet = models.required_supernet(supernet, arch)
     with shown_progress() as progress:
         bundle = workflows.export(
             arch,

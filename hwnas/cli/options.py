@@ -22,6 +22,37 @@ ARCH = (
     "manifest.json of a bundle, or your own."
 )
 Arch = Annotated[Path, typer.Argument(help=ARCH, metavar="ARCH")]
+ArchOrModel = Annotated[
+    Path,
+    typer.Argument(
+        help=f"{ARCH} Or a model: model.onnx, program.pt2 of torch.export.save, or net.py:make.", metavar="ARCH|MODEL"
+    ),
+]
+SupernetOfArch = Annotated[
+    Path | None, typer.Option("--supernet", help="Folder from `hwnas train`; required for an arch.")
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        help="Of a model: sizes of an input with open axes, x=1x3x224x224, or of a symbolic axis, width=320. May be "
+        "repeated.",
+        metavar="NAME=SIZES",
+    ),
+]
+Inputs = Annotated[
+    Path | None,
+    typer.Option(
+        "--inputs",
+        help="Of a model: samples to run on and to calibrate int8, a .npz file with an array per input (and labels), "
+        "or a folder of images. By default random numbers.",
+        metavar="PATH",
+    ),
+]
+ModelWeights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Of a module in a Python file: its weights, .safetensors or a state dictionary."),
+]
 Target = Annotated[
     str,
     typer.Option(help="device/recipe; the device 'this' is the present host.", metavar="DEVICE/RECIPE"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,22 +136,40 @@ def time_bundle(
     Raises:
         HwnasError: as `hwnas.machines.Machine.time` raises.
     """
+
+    def timed(protocol: Protocol, journal: Journal) -> Among:
+        def time(programs: Mapping[str, Program | Path]) -> Measurement:
+            return machine.time(
+                programs,
+                bundle.manifest.recipe,
+                protocol,
+                reference="bundle",
+                journal=journal,
+                what=what,
+                progress=progress,
+            )
+
+        return bench_among(programs, bundle, time)
+
+    return with_runs(timed, "bundle", protocol, runs)
+
+
+def with_runs(timed: Callable[[Protocol, Journal], Among], name: str, protocol: Protocol, runs: int) -> Among:
+    """A measurement with a least number of runs of a program: sessions are added until there are as many.
+
+    Args:
+        timed: times the programs by a protocol; visits in the journal are not repeated.
+        name: of the program.
+        protocol: the protocol.
+        runs: least number of its timed runs.
+
+    Raises:
+        HwnasError: as `timed` raises.
+    """
     with temporary_folder("a benchmark") as folder, Journal(folder / "visits.jsonl", {}) as journal:
         while True:
-
-            def time(programs: Mapping[str, Program | Path], protocol: Protocol = protocol) -> Measurement:
-                return machine.time(
-                    programs,
-                    bundle.manifest.recipe,
-                    protocol,
-                    reference="bundle",
-                    journal=journal,
-                    what=what,
-                    progress=progress,
-                )
-
-            found = bench_among(programs, bundle, time)
-            measured, copies = found.measured, found.copies["bundle"]
+            found = timed(protocol, journal)
+            measured, copies = found.measured, found.copies[name]
             if (done := measured.runs(copies)) >= runs:
                 return found
             # The journal has the visits so far, so only the added sessions are timed.

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-from pydantic import ValidationError
 
-from hwnas.deploy.manifest import INPUT, MANIFEST, MAX_FILE_BYTES, MAX_FILES, OUTPUT, README, BundleManifest, FileFacts
+from hwnas.deploy.manifest import INPUT, OUTPUT, README, BundleManifest
+from hwnas.deploy.model_manifest import SCHEMA as OF_MODELS
 from hwnas.deploy.readme import readme
+from hwnas.deploy.sealed import read_sealed, schema_of, write_sealed
 from hwnas.errors import BundleError, OutputError
 from hwnas.files import reason_of, write_whole
-from hwnas.files.untrusted import open_regular, parse_json
+from hwnas.files.untrusted import open_regular
 from hwnas.runtimes.base import Array
 from hwnas.runtimes.engine import SUFFIX as ENGINE
 from hwnas.targets import saturates_here, with_weights
 from hwnas.targets.weights import EXACT_FLAGS
 
 _SCHEMA = 2
-_MANIFEST_BYTES = 4 * 2**20
 
 
 def _check_onnx(data: bytes, name: str, batch: int) -> None:
@@ -122,25 +118,8 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
     Raises:
         OutputError: the folder is a file, contains something other than a bundle, or cannot be written.
     """
-    check_output_folder(folder)
-    place = folder.resolve()
-    making = place.with_name(f".{place.name}.making")
-    try:
-        shutil.rmtree(making, ignore_errors=True)
-        making.mkdir(parents=True)
-        program = write_program(making)
-        named = manifest.model_copy(update={"program": program.name, "files": {}, "manifest_sha256": ""})
-        write_whole(making / README, readme(named))
-        files = {path.name: _facts(path, MAX_FILE_BYTES) for path in sorted(making.iterdir())}
-        complete = named.model_copy(update={"files": files})
-        complete = complete.model_copy(update={"manifest_sha256": _digest(complete)})
-        write_whole(making / MANIFEST, _text(complete))
-        _put_in_place(making, place)
-    except OSError as error:
-        raise OutputError(f"cannot write the bundle {folder}: {reason_of(error)}") from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    return Bundle(folder, complete, folder / program.name)
+    complete, program = write_sealed(folder, write_program, manifest, readme)
+    return Bundle(folder, complete, program)
 
 
 def write_example(folder: Path, x: Array, y: Array) -> None:
@@ -148,50 +127,6 @@ def write_example(folder: Path, x: Array, y: Array) -> None:
     for name, array in ((INPUT, x), (OUTPUT, y)):
         code = _CODES["uint8" if array.dtype == np.uint8 else "float32"]
         write_whole(folder / name, _header(array.shape, code) + np.ascontiguousarray(array, code).tobytes())
-
-
-def _put_in_place(making: Path, place: Path) -> None:
-    old = place.with_name(f".{place.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.replace(old)
-    try:
-        making.replace(place)
-    except BaseException:
-        if old.exists():
-            old.replace(place)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def check_output_folder(folder: Path) -> None:
-    """Check, before long work, that a bundle may be written to a folder.
-
-    Raises:
-        OutputError: it is a file or below one, or a folder that contains something other than a bundle.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file, but a bundle is a folder; choose another name")
-    above = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not above.is_dir():
-        raise OutputError(f"{above} is a file, and the bundle {folder} needs a folder there; choose another name")
-    if folder.is_dir() and any(folder.iterdir()) and not _holds_only_a_bundle(folder):
-        raise OutputError(f"{folder} is not empty, and is not a bundle only; choose another folder")
-
-
-def _holds_only_a_bundle(folder: Path) -> bool:
-    """Whether a folder may be replaced: other tools also use the file name `MANIFEST`, and users may add notes.
-
-    Bundles of other schemas are bundles, too.
-    """
-    try:
-        with open_regular(folder / MANIFEST, BundleError, limit_bytes=_MANIFEST_BYTES) as file:
-            document = parse_json(file.read(), MANIFEST, BundleError)
-    except BundleError:
-        return False
-    if not isinstance(document, dict) or not {"schema", "recipe", "arch", "manifest_sha256"} <= set(document):
-        return False
-    return {path.name for path in folder.iterdir()} <= {MANIFEST, *document.get("files", ())}
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -203,77 +138,15 @@ def open_bundle(folder: Path) -> Bundle:
         BundleError: a file is missing, malformed, changed or not allowed in a bundle; or the bundle was written by
             another version of hwnas.
     """
-    manifest = _read_manifest(folder)
-    _check_listing(folder, manifest)
-    for name, facts in manifest.files.items():
-        found = _facts(folder / name, facts.size_bytes)
-        if found != facts:
-            raise BundleError(
-                f"{folder / name} was changed after it was written: it has {found.size_bytes} bytes and the sha256 "
-                f"{found.sha256[:12]}…, the manifest says {facts.size_bytes} and {facts.sha256[:12]}…. Export the "
-                "bundle again."
-            )
+    if schema_of(folder) == OF_MODELS:
+        raise BundleError(f"{folder} is the bundle of a model that hwnas did not build; this needs one of a space")
+    manifest = cast("BundleManifest", read_sealed(folder, {_SCHEMA: BundleManifest}))
     bundle = Bundle(folder, manifest, folder / manifest.program)
     bundle.example()
     for path in (bundle.program, *bundle.references):
         if check := _CHECKS.get(path.suffix):
             check(path.read_bytes(), str(path), manifest.recipe.batch)
     return bundle
-
-
-def _read_manifest(folder: Path) -> BundleManifest:
-    path = folder / MANIFEST
-    try:
-        with open_regular(path, BundleError, limit_bytes=_MANIFEST_BYTES) as file:
-            data = file.read(_MANIFEST_BYTES + 1)
-    except BundleError as error:
-        raise BundleError(f"{folder} is not a bundle: {error}") from error
-    document = parse_json(data, path, BundleError)
-    schema = document.get("schema") if isinstance(document, dict) else None
-    if type(schema) is int and schema != _SCHEMA:
-        raise BundleError(_other_schema(path, schema, document))
-    try:
-        manifest = BundleManifest.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise BundleError(
-            f"{path} is malformed: {'.'.join(map(str, first['loc']))[:200] or 'the file'}: {first['msg'][:400]}"
-        ) from error
-    blank = manifest.model_copy(update={"manifest_sha256": ""})
-    if _digest(blank) != manifest.manifest_sha256 or data != _text(manifest).encode():
-        raise BundleError(f"{path} was changed after it was written: its checksum does not match. Export it again.")
-    if not manifest.files:
-        raise BundleError(f"{path} is malformed: files: the list is empty")
-    return manifest
-
-
-def _other_schema(path: Path, schema: int, document: object) -> str:
-    if schema < _SCHEMA:
-        return f"{path} has schema {schema}, of an older hwnas; this one reads {_SCHEMA}. Export the bundle again."
-    versions = document.get("versions") if isinstance(document, dict) else None
-    by = versions.get("hwnas") if isinstance(versions, dict) else None
-    author = f" (hwnas {by[:40]})" if isinstance(by, str) else ""
-    return (
-        f"{path} has schema {schema}, of a newer hwnas{author}; this one reads {_SCHEMA}. Open it with that version: "
-        "pip install --upgrade hwnas"
-    )
-
-
-def _check_listing(folder: Path, manifest: BundleManifest) -> None:
-    """Check that the folder has no files beyond the manifest: runtimes look for libraries and weights there."""
-    with os.scandir(folder) as entries:
-        found = {entry.name for entry in islice(entries, 2 * MAX_FILES)}
-    for name in sorted(found - {MANIFEST, *manifest.files}):
-        raise BundleError(f"{folder} contains {name!r}, which is not in its manifest: remove it, or export again")
-
-
-def _facts(path: Path, limit_bytes: int) -> FileFacts:
-    """Size and hash of a regular file, which is not read beyond the limit."""
-    with open_regular(path, BundleError, limit_bytes=limit_bytes) as file:
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            raise BundleError(f"{path} is empty. Export the bundle again.")
-        return FileFacts(size_bytes=size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 _CODES = {"float32": "<f4", "uint8": "|u1"}  # types of arrays as numpy's files name them
@@ -298,11 +171,3 @@ def _read_array(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> A
     if not np.isfinite(array).all():
         raise BundleError(f"{path} is malformed: it contains NaN or infinite values")
     return cast("Array", array.astype(dtype))
-
-
-def _text(manifest: BundleManifest) -> str:
-    return json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False) + "\n"
-
-
-def _digest(manifest: BundleManifest) -> str:
-    return hashlib.sha256(_text(manifest).encode()).hexdigest()

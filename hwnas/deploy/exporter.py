@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwnas.deploy.bundle import Bundle, check_output_folder, write_bundle, write_example
+from hwnas.deploy.bundle import Bundle, write_bundle, write_example
 from hwnas.deploy.manifest import BundleManifest, DeviceFacts, Example, Input, Output, tolerance
+from hwnas.deploy.sealed import check_output_folder
 from hwnas.deploy.verification import batch_difference
 from hwnas.errors import InvalidValue, ParityError
 from hwnas.files import temporary_folder, write_whole

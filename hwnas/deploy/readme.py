@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections.abc import Collection, Mapping
 
 from hwnas.deploy.manifest import BundleManifest
 from hwnas.deploy.preprocessing import photograph_lines, step_words
@@ -64,11 +65,7 @@ def lines(manifest: BundleManifest) -> str:
         "OPTIONS": recipe.options,
     }
 
-    def filled(line: re.Match[str]) -> str:
-        names = [name for name in line["names"].split(", ") if name not in left_out]
-        return f"{', '.join(names)} = {', '.join(_literal(values[name]) for name in names)}"
-
-    script = _CONSTANTS.sub(filled, text, count=1)
+    script = filled(text, values, left_out)
     if not runs:
         return script
     task = task_of(manifest.task)
@@ -84,6 +81,16 @@ def lines(manifest: BundleManifest) -> str:
     pillow = "from PIL import Image" + (", ImageOps" if "ImageOps" in prepared else "")
     read = _PHOTOGRAPHS if dynamic else _PHOTOGRAPH
     return f"{_IMPORTS}{pillow}\n{script}\n\n{prepared}\n\n{read}{run}if not sys.argv[1:]:\n    {_COMPARE}"
+
+
+def filled(script: str, values: Mapping[str, object], left_out: Collection[str] = ()) -> str:
+    """A script with the values of a bundle in its first line of constants, without those left out."""
+
+    def line(found: re.Match[str]) -> str:
+        names = [name for name in found["names"].split(", ") if name not in left_out]
+        return f"{', '.join(names)} = {', '.join(_literal(values[name]) for name in names)}"
+
+    return _CONSTANTS.sub(line, script, count=1)
 
 
 def takes_photographs(manifest: BundleManifest) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.deploy.bundle import Bundle, open_bundle
+from hwnas.deploy.model_manifest import SCHEMA
+from hwnas.deploy.sealed import schema_of
 from hwnas.errors import BundleError, RuntimeUnavailable
 from hwnas.machines import Machine
 from hwnas.runtimes import Session, open_session
@@ -51,6 +53,8 @@ def verify(folder: Path) -> Verification:
     Raises:
         BundleError: it was changed, has content that is not allowed, or its outputs differ on this host.
     """
+    if schema_of(folder) == SCHEMA:
+        return _verify_model(folder)
     bundle = open_bundle(folder)
     error, not_run = None, None
     try:
@@ -67,6 +71,31 @@ def verify(folder: Path) -> Verification:
         accepted_error=manifest.example.max_abs_error,
         not_run=not_run,
         dynamic_batch=manifest.dynamic_batch,
+        saturates=bundle.saturates,
+    )
+
+
+def _verify_model(folder: Path) -> Verification:
+    """As `verify`, for the bundle of a user's model."""
+    from hwnas.deploy.model_bundle import check_model_outputs, open_model_bundle
+    from hwnas.machines import LocalMachine
+
+    bundle = open_model_bundle(folder)
+    error, not_run = None, None
+    try:
+        error = check_model_outputs(bundle, LocalMachine())
+    except RuntimeUnavailable as reason:
+        not_run = str(reason)
+    manifest = bundle.manifest
+    return Verification(
+        bundle=str(folder),
+        target=manifest.target,
+        files=len(manifest.files),
+        program_form=True,
+        max_abs_error=error,
+        accepted_error=max(manifest.max_abs_error.values()),
+        not_run=not_run,
+        dynamic_batch=False,
         saturates=bundle.saturates,
     )
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +19,7 @@ from hwnas.graphs import Graph, Node, add_node, copied, cut, model_of
 from hwnas.lowering.fold import folded, stand_in
 from hwnas.lowering.form import Form, Program, chained, without_size
 from hwnas.lowering.kept import exported
+from hwnas.lowering.quiet import quiet_export
 from hwnas.lowering.serialized import serialized
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
@@ -206,7 +204,7 @@ class OnnxForm(Form):
         Inputs are named `INPUT` (with a number if there are several), outputs `OUTPUT`.
         """
         inputs = [[torch.zeros(self.recipe.batch, *shape) for shape in each] for each in shapes]
-        with _quiet(), system_refusals("the export to ONNX"):
+        with quiet_export(), system_refusals("the export to ONNX"):
             program = torch.onnx.export(
                 _Branches(modules).eval(),
                 (inputs,),
@@ -230,20 +228,6 @@ class _Branches(nn.Module):
 
     def forward(self, inputs: list[list[Tensor]]) -> list[Tensor]:
         return [branch(*xs) for branch, xs in zip(self.branches, inputs, strict=True)]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporter's warnings about packages that hwnas does not use (torchvision) and about its deprecations."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from hwnas.files import temporary_folder
 from hwnas.graphs import Graph, copied
 from hwnas.lowering.images import Images, batch_of, batched, check_images
 from hwnas.lowering.serialized import serialized
+from hwnas.runner.signature import Feeds
 from hwnas.targets import Quantization
 
 LAYERS = ("Conv", "Gemm", "MatMul")  # operators with weights
@@ -77,7 +78,8 @@ class Quantizer:
 
     Args:
         model: an fp32 graph with inputs of one static shape, ``(batch, channels, height, width)``.
-        images: ``(n, channels, height, width)``, inputs of the network; several inputs get the same images.
+        images: ``(n, channels, height, width)``, inputs of the network; several inputs get the same images. Or named
+            inputs, one entry per run.
         how: the recipe's ``[quantization]`` with resolved ``weights`` (`hwnas.targets.with_weights`).
 
     Attributes:
@@ -90,8 +92,13 @@ class Quantizer:
         OutputError: the temporary files that ONNX Runtime needs cannot be written.
     """
 
-    def __init__(self, model: onnx.ModelProto, images: Images, how: Quantization) -> None:
-        check_images(images)
+    def __init__(self, model: onnx.ModelProto, images: Images | Sequence[Feeds], how: Quantization) -> None:
+        if isinstance(images, np.ndarray):
+            check_images(images)
+            names = [entry.name for entry in model.graph.input]
+            feeds: Sequence[Feeds] = [dict.fromkeys(names, batch) for batch in batched(images, batch_of(model))]
+        else:
+            feeds = images
         assert how.weights != "auto", "a form's recipe is decided"
         self.model = model
         self._seven_bits = how.weights == "int7"
@@ -100,7 +107,7 @@ class Quantizer:
         self._inferred = onnx.shape_inference.infer_shapes(serialized(model))
         with temporary_folder("int8 calibration") as folder, _quiet():
             try:
-                self._ranges = self._seen(folder, images, how)
+                self._ranges = self._seen(folder, feeds, how)
             except (Fail, RuntimeException) as error:
                 raise GraphError(f"ONNX Runtime cannot run the graph for int8 calibration: {error}") from error
 
@@ -130,8 +137,8 @@ class Quantizer:
         del result.graph.value_info[:]  # shapes are inferred when needed, and these belong to one image size
         return result
 
-    def _seen(self, place: Path, images: Images, how: Quantization) -> ortq.calibrate.TensorsData:
-        """The range of every activation over the images."""
+    def _seen(self, place: Path, feeds: Sequence[Feeds], how: Quantization) -> ortq.calibrate.TensorsData:
+        """The range of every activation over the inputs."""
         if Graph(self.model).op_types.isdisjoint(self._scheme.op_types):
             return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, {})  # e.g. a pooling alone
         (place / "fp32.onnx").write_bytes(serialized(self._inferred))
@@ -143,10 +150,8 @@ class Quantizer:
             calibrate_method=method,
             extra_options={"symmetric": self._scheme.symmetric, **options},
         )
-        names = [entry.name for entry in self.model.graph.input]
-        batches = batched(images, batch_of(self.model))
-        for start in range(0, len(batches), _AT_ONCE):
-            calibrator.collect_data(_Reader(names, batches[start : start + _AT_ONCE]))
+        for start in range(0, len(feeds), _AT_ONCE):
+            calibrator.collect_data(_Reader(feeds[start : start + _AT_ONCE]))
         if how.method == "entropy":
             seen = calibrator.collector.histogram_dict.items()
             found = {name: informative_range(counts, edges, low, high) for name, (counts, edges, low, high, _) in seen}
@@ -224,12 +229,12 @@ def informative_range(counts: Counts, edges: Counts, low: float, high: float) ->
 
 
 class _Reader(ortq.CalibrationDataReader):  # type: ignore[misc]
-    """Iterator of batches for the calibrators."""
+    """Iterator of inputs for the calibrators."""
 
-    def __init__(self, names: list[str], batches: list[Images]) -> None:
-        self._feeds: Iterator[dict[str, Images]] = iter([dict.fromkeys(names, batch) for batch in batches])
+    def __init__(self, feeds: Sequence[Feeds]) -> None:
+        self._feeds = iter(feeds)
 
-    def get_next(self) -> dict[str, Images] | None:
+    def get_next(self) -> Feeds | None:
         return next(self._feeds, None)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hwnas.errors import RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.lowering import Form, Program
 from hwnas.progress import Progress, silent
+from hwnas.runner.program import Layer
+from hwnas.runner.signature import Feeds
 from hwnas.targets import Host, Recipe, Target
 from hwnas.timing import Measurement, Protocol
 
@@ -71,10 +74,14 @@ class Machine(ABC):
         *,
         reference: str | None = None,
         journal: Journal | None = None,
+        feeds: Feeds | None = None,
         what: str = "timing",
         progress: Progress = silent,
     ) -> Measurement:
-        """Time programs in common passes: arguments and errors as for `hwnas.timing.time_programs`."""
+        """Time programs in common passes: arguments and errors as for `hwnas.timing.time_programs`.
+
+        With `feeds`, every program is run on these named inputs instead of random ones.
+        """
 
     @abstractmethod
     def run(self, program: Path, recipe: Recipe, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -92,3 +99,36 @@ class Machine(ABC):
             BundleError: the runtime does not accept the program or the input.
             RuntimeUnavailable: the runtime cannot run on the machine.
         """
+
+    def run_feeds(self, program: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> list[Feeds]:
+        """Run a program's file on named inputs, one run after the other.
+
+        Args:
+            program: the file.
+            recipe: its runtime and settings.
+            feeds: for each run, name of an input -> array.
+
+        Returns:
+            for each run, name of an output -> array in its own type.
+
+        Raises:
+            BundleError: the runtime does not accept the program or the input.
+            RuntimeInputError: an input is missing, unknown, or of another shape or type.
+            RuntimeUnavailable: the runtime cannot run on the machine, or takes a single image only.
+        """
+        raise RuntimeUnavailable(f"{recipe.name} runs programs of one input only on {self.name}")
+
+    def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> tuple[list[Layer], float]:
+        """Times of the layers of a program's file, and of the whole in the same runs, in milliseconds.
+
+        Args:
+            program: the file.
+            recipe: its runtime and settings.
+            feeds: named inputs; random ones if None.
+            runs: number of runs, of which the median counts.
+
+        Raises:
+            BundleError: the runtime does not accept the program.
+            RuntimeUnavailable: the runtime cannot run on the machine, or does not report layers.
+        """
+        raise RuntimeUnavailable(f"{recipe.name} does not report the times of layers on {self.name}")

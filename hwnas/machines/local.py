@@ -22,6 +22,7 @@ from hwnas.machines.runner import Runner
 from hwnas.progress import Progress, silent
 from hwnas.runner.__main__ import READY
 from hwnas.runner.frames import BadFrame, TimedOut
+from hwnas.runner.signature import Feeds
 from hwnas.runtimes import open_session
 from hwnas.targets import Chosen, Host, Recipe, Target, detect_host
 from hwnas.targets.runtimes import is_only_here
@@ -65,13 +66,15 @@ class LocalMachine(PipedMachine):
         *,
         reference: str | None = None,
         journal: Journal | None = None,
+        feeds: Feeds | None = None,
         what: str = "timing",
         progress: Progress = silent,
     ) -> Measurement:
         """As `hwnas.timing.time_programs`, in another process if the programs are files or ONNX graphs."""
         files = recipe.facts.form == "onnx" or all(isinstance(program, Path) for program in programs.values())
         how = super().time if files and not is_only_here(recipe.runtime) else time_programs
-        return how(programs, recipe, protocol, reference=reference, journal=journal, what=what, progress=progress)
+        given: dict[str, Any] = {"reference": reference, "journal": journal, "feeds": feeds}
+        return how(programs, recipe, protocol, **given, what=what, progress=progress)
 
     def run(self, program: Path, recipe: Recipe, inputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """As `Machine.run`; in this process if only it has registered the runtime."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hwnas.errors import HwnasError, MachineError, ProgramCrashed
+from hwnas.errors import HwnasError, MachineError, ProgramCrashed, RuntimeUnavailable
 from hwnas.files import Journal, temporary_folder
 from hwnas.files.atomic import write_whole
 from hwnas.lowering import Form, Program, form_of
@@ -21,10 +21,13 @@ from hwnas.machines.base import Machine
 from hwnas.machines.runner import Died, Lost, Runner
 from hwnas.machines.sampler import RunnerSampler, Timing
 from hwnas.progress import Progress, silent
+from hwnas.runner.program import Layer
+from hwnas.runner.signature import Feeds, packed, unpacked
 from hwnas.targets import Chosen, Recipe
 from hwnas.timing import Measurement, Protocol
 from hwnas.timing.timer import require_measured, take
 
+_RUN_S = 900.0  # longest time of one run, or of a profile of layers
 Files = Mapping[str, Path]  # name of a program -> its file on this machine
 
 
@@ -102,6 +105,7 @@ class PipedMachine(Machine):
         *,
         reference: str | None = None,
         journal: Journal | None = None,
+        feeds: Feeds | None = None,
         what: str = "timing",
         progress: Progress = silent,
     ) -> Measurement:
@@ -128,6 +132,7 @@ class PipedMachine(Machine):
                     cores=held.cores,
                     open_on=self.open_on(held),
                     what=recipe.name,
+                    feeds=feeds,
                 )
 
             with contextlib.closing(RunnerSampler(connect, beside=self.beside)) as sampler:
@@ -161,6 +166,56 @@ class PipedMachine(Machine):
         except (Lost, Died) as error:
             raise self.ended(error, program.name) from error
         return np.frombuffer(out, np.float32).reshape(answer["shape"])
+
+    def run_feeds(self, program: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> list[Feeds]:
+        """As `Machine.run_feeds`, in a runner."""
+        return [unpacked(answer["arrays"], out) for answer, out in self._told("feeds", program, recipe, feeds)]
+
+    def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> tuple[list[Layer], float]:
+        """As `Machine.layers`, in a runner."""
+        [(answer, _)] = self._told("layers", program, recipe, [feeds or {}], runs=runs)
+        layers = [
+            Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])})
+            for one in answer["layers"]
+        ]
+        return layers, float(answer["whole_ms"])
+
+    def _told(
+        self, do: str, program: Path, recipe: Recipe, feeds: Sequence[Feeds], *, runs: int = 1
+    ) -> list[tuple[dict[str, Any], bytes]]:
+        """The answers of a runner that does something with a program and each of some inputs."""
+        if recipe.facts.runner is None:
+            raise RuntimeUnavailable(
+                f"{recipe.name} has the runtime {recipe.runtime}, whose programs take one image and have no times of "
+                "layers. Choose a recipe of onnxruntime or openvino on the CPU"
+            )
+        held = self.chosen(recipe)
+        try:
+            with self.connect(recipe) as runner:
+                [path] = self.delivered(runner, {program.name: program}, silent).values()
+                found = []
+                for each in feeds:
+                    facts, data = packed(each)
+                    found.append(
+                        runner.ask(
+                            do,
+                            data,
+                            program=program.name,
+                            path=path,
+                            settings=dict(self.settings(recipe)),
+                            cores=list(held.cores),
+                            feeds=facts,
+                            runs=runs,
+                            timeout_s=_RUN_S,
+                        )
+                    )
+                return found
+        except (Lost, Died) as error:
+            raise self.ended(error, program.name) from error
+
+
+def _tuples(shapes: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, shapes))
 
 
 def driven_settings(recipe: Recipe) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import Any
 from hwnas.errors import MachineError, ProgramCrashed
 from hwnas.machines.runner import Died, Lost, Runner
 from hwnas.runner.frames import Message
+from hwnas.runner.signature import Feeds, packed
 from hwnas.timing.protocol import Protocol
 from hwnas.timing.sampler import Sampler
 
@@ -30,6 +31,7 @@ class Timing:
         cores: cores of the timing; empty if they cannot be chosen.
         open_on: cores on which programs may be opened.
         what: of the programs, for messages.
+        feeds: name of an input -> array, for every program; random inputs if None.
     """
 
     programs: Mapping[str, str]
@@ -37,6 +39,7 @@ class Timing:
     cores: Sequence[int]
     open_on: Sequence[int]
     what: str
+    feeds: Feeds | None = None
 
 
 class RunnerSampler(Sampler):
@@ -130,8 +133,11 @@ class RunnerSampler(Sampler):
             return self._runner
         runner, timing = self._connected()
         self._runner = runner
+        facts, data = packed(timing.feeds or {})
         runner.ask(
             "begin",
+            data,
+            feeds=facts,
             programs=dict(timing.programs),
             settings=dict(timing.settings),
             cores=list(timing.cores),

@@ -21,6 +21,7 @@ from hwnas.lowering.form import OpsProgram
 from hwnas.lowering.ops import OpsForm
 from hwnas.machines.base import Machine
 from hwnas.progress import Progress, silent
+from hwnas.runner.signature import Feeds
 from hwnas.runner.visits import Sample
 from hwnas.spaces import Op
 from hwnas.targets import Host, Recipe, Target
@@ -94,6 +95,7 @@ class SimulatedMachine(Machine):
         *,
         reference: str | None = None,
         journal: Journal | None = None,
+        feeds: Feeds | None = None,
         what: str = "timing",
         progress: Progress = silent,
     ) -> Measurement:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hwnas.accuracy.figures import AccuracyModelFigures, ModelQuality
 from hwnas.deploy.benchmark import Benchmark
-from hwnas.deploy.bundle import check_output_folder, open_bundle, write_bundle
+from hwnas.deploy.bundle import open_bundle, write_bundle
+from hwnas.deploy.sealed import check_output_folder
 from hwnas.deploy.verdict import judged_ms, over_budget
 from hwnas.errors import InfeasibleBudget, OutputError, UnknownName
 from hwnas.pipeline.cache import StageRun, Stages

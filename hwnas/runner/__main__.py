@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 
+ORPHANED_S = 5.0  # between checks whether the parent has ended
+
 READY = b"hwnas runner ready\n"
+
+
+def end_with_parent(seconds: float = ORPHANED_S) -> None:
+    """End this process soon after its parent: a runtime that hangs does not read that the input has ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(seconds)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(cache: str, load_from: str | None = None) -> None:
@@ -20,6 +36,7 @@ def main(cache: str, load_from: str | None = None) -> None:
     from hwnas.runner.frames import Frames
     from hwnas.runner.serve import Server
 
+    end_with_parent()
     # Libraries print to standard output, too; what they print goes to standard error.
     outward = os.dup(1)
     os.dup2(2, 1)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from hwnas.runner.program import BATCH, Call, CannotLoad, RunnerProgram, Source, input_shape, readable, shown
+from hwnas.runner.program import BATCH, Call, CannotLoad, Layer, RunnerProgram, Source, readable, shown
+from hwnas.runner.signature import Feeds, Signature, Value
 
+# Types of tensors: ONNX Runtime's name -> numpy's.
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(bool)": "bool",
+    **{f"tensor({name})": name for name in ("float16", "int64", "int32", "int16", "int8")},
+    **{f"tensor({name})": name for name in ("uint64", "uint32", "uint16", "uint8")},
+}
+_WARM_UP = 2  # untimed runs before a profile
+_KERNEL_TIME = "_kernel_time"
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -37,35 +51,59 @@ class OnnxRuntimeProgram(RunnerProgram):
             settings.add_free_dimension_override_by_name(BATCH, batch)
         self._settings, self._source = (threads, precision, options, batch), source
         self._session = inference_session(source, settings, ["CPUExecutionProvider"])
-        [entry] = self._session.get_inputs()
-        [result] = self._session.get_outputs()
         # Not the entries themselves: each keeps the session alive, and closing would not free it.
-        if entry.type == "tensor(uint8)":
-            self.dtype = np.dtype(np.uint8)
-        self._input, self._output, self._output_image = entry.name, result.name, tuple(result.shape[1:])
-        self.shape = input_shape([axis if isinstance(axis, int) else None for axis in entry.shape], batch)
+        ends = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = (tuple(_value(entry, batch) for entry in side) for side in ends)
+        self._describe(Signature(inputs, outputs), batch)
 
     @staticmethod
     def version() -> str:
         """Version of onnxruntime."""
         return str(ort.__version__)
 
-    def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """An input of `shape`, or any number of images -> the output, in float32."""
-        [y] = self._session.run([self._output], {self._input: x})
-        return np.asarray(y, np.float32)
+    def run_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Feeds:
+        """Named inputs -> named outputs."""
+        names = [value.name for value in self.signature.outputs]
+        return dict(zip(names, self._session.run(names, dict(feeds))))
 
-    def bind(self, x: np.ndarray[Any, Any]) -> Call:
-        """A call that runs the program on `x` without copies and with a preallocated output."""
+    def bind_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Call:
+        """A call that runs the program on named inputs without copies; outputs of known shape are preallocated."""
         binding = self._session.io_binding()
-        y = np.empty((len(x), *self._output_image), np.float32)
-        given, out = (ort.OrtValue.ortvalue_from_numpy(array) for array in (x, y))
-        binding.bind_ortvalue_input(self._input, given)
-        binding.bind_ortvalue_output(self._output, out)
+        arrays = []
+        for name, x in feeds.items():
+            arrays.append(ort.OrtValue.ortvalue_from_numpy(x))
+            binding.bind_ortvalue_input(name, arrays[-1])
+        first = next(iter(feeds.values()))
+        for value in self.signature.outputs:
+            # With a symbolic batch axis, only that axis is not known.
+            any_batch = value.shape[:1] == (None,) and self._settings[3] is None
+            shape = [len(first) if any_batch and i == 0 else axis for i, axis in enumerate(value.shape)]
+            known = [axis for axis in shape if axis is not None]
+            if len(known) < len(shape):
+                binding.bind_output(value.name)
+            else:
+                arrays.append(ort.OrtValue.ortvalue_from_numpy(np.empty(known, value.dtype)))
+                binding.bind_ortvalue_output(value.name, arrays[-1])
         call: Call = partial(self._session.run_with_iobinding, binding)
         # The binding does not keep the arrays alive: ONNX Runtime 1.19 then writes into freed memory.
-        call.arrays = (given, out)  # type: ignore[attr-defined]
+        call.arrays = arrays  # type: ignore[attr-defined]
         return call
+
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> tuple[list[Layer], float]:
+        """Times of the nodes of the optimised graph, by ONNX Runtime's profiler."""
+        threads, _, options, batch = self._settings
+        settings = session_settings(threads, options.get("graph_optimization", "all"))
+        if batch is not None:
+            settings.add_free_dimension_override_by_name(BATCH, batch)
+        settings.enable_profiling = True
+        with tempfile.TemporaryDirectory() as folder:
+            settings.profile_file_prefix = str(Path(folder, "profile"))
+            session = inference_session(self._source, settings, ["CPUExecutionProvider"])
+            names = [value.name for value in self.signature.outputs]
+            for _ in range(_WARM_UP + runs):
+                session.run(names, dict(feeds))
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        return _layers(events, runs)
 
     def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
@@ -75,6 +113,46 @@ class OnnxRuntimeProgram(RunnerProgram):
     def close(self) -> None:
         """Free the session."""
         del self._session
+
+
+def _value(entry: ort.NodeArg, batch: int | None) -> Value:
+    """An input or output of a session.
+
+    Raises:
+        CannotLoad: it is not a tensor of numbers.
+    """
+    if entry.type not in _DTYPES:
+        raise CannotLoad(f"{entry.name} has the type {entry.type}; it should be {', '.join(_DTYPES)}")
+    axes = [axis if isinstance(axis, int) else batch if axis == BATCH else None for axis in entry.shape]
+    return Value(entry.name, tuple(axes), _DTYPES[entry.type])
+
+
+def _layers(events: Sequence[Mapping[str, Any]], runs: int) -> tuple[list[Layer], float]:
+    """The layers in the events of a profile, whose last runs count."""
+    times: dict[str, list[float]] = {}
+    facts: dict[str, Mapping[str, Any]] = {}
+    whole = [event["dur"] / 1e3 for event in events if event.get("name") == "SequentialExecutor::Execute"]
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_TIME):
+            name = event["name"][: -len(_KERNEL_TIME)]
+            times.setdefault(name, []).append(event["dur"] / 1e3)
+            facts[name] = event["args"]
+    layers = [
+        Layer(
+            name=name,
+            kind=str(facts[name].get("op_name", "")),
+            ms=float(np.median(samples[-runs:])),
+            inputs=_shapes(facts[name].get("input_type_shape")),
+            outputs=_shapes(facts[name].get("output_type_shape")),
+        )
+        for name, samples in times.items()
+    ]
+    return layers, float(np.median(whole[-runs:]))
+
+
+def _shapes(given: Sequence[Mapping[str, Sequence[int]]] | None) -> tuple[tuple[int, ...], ...]:
+    """Shapes from a profile's list of ``{type: shape}``."""
+    return tuple(tuple(shape) for entry in given or () for shape in entry.values())
 
 
 def session_settings(threads: int, level: str) -> ort.SessionOptions:

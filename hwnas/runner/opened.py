@@ -15,6 +15,7 @@ import numpy as np
 
 from hwnas.runner import memory
 from hwnas.runner.program import Timed
+from hwnas.runner.signature import Feeds
 from hwnas.runner.visits import Sample
 
 # Share of the initially available memory to keep free, and its minimum: runs allocate more than opening does (2.5 MiB
@@ -39,6 +40,7 @@ class Opened:
         cores: cores on which programs may be opened.
         in_threads: whether to open several at once; asked before the first is opened.
         what: of the programs, for messages.
+        feeds: inputs of every program; random ones if None.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Opened:
         cores: Collection[int],
         in_threads: Callable[[], bool],
         what: str,
+        feeds: Feeds | None = None,
     ) -> None:
+        self._feeds = feeds
         self._load, self._cores, self._in_threads, self._what = load, cores, in_threads, what
         self._programs: dict[str, Timed] = {}
         self._settings = ExitStack()
@@ -109,7 +113,8 @@ class Opened:
         if not self._settled:
             self._settings.enter_context(program.threads())
             self._settled = True
-        return partial(program.time_ms, program.bind(program.noise(rng)))
+        call = program.bind_noise(rng) if self._feeds is None else program.bind_feeds(self._feeds)
+        return partial(program.time_ms, call)
 
     def _open(self, name: str) -> str | None:
         """Reopen a program; None if it does not fit into memory."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import openvino as ov
 
-from hwnas.runner.program import Call, CannotLoad, RunnerProgram, Source, input_shape, readable, shown
+from hwnas.runner.program import Call, CannotLoad, Layer, RunnerProgram, Source, input_shape, readable, shown
+from hwnas.runner.signature import Feeds, Signature, Value
 
+_WARM_UP = 2  # untimed runs before a profile
+# Types of tensors: OpenVINO's name -> numpy's. (`Type.to_dtype` of OpenVINO 2026.4 never returns in a thread that opens
+# programs beside others.)
+_DTYPES = {
+    **{f"f{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"{sign[0]}{bits}": f"{sign}{bits}" for sign in ("int", "uint") for bits in (8, 16, 32, 64)},
+    "boolean": "bool",
+}
 # int8 is defined by the graph; everything outside Q/DQ pairs is computed in fp32, as in ONNX Runtime.
 _COMPUTES_IN = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 
@@ -25,6 +35,7 @@ class OpenVinoProgram(RunnerProgram):
         self, source: Source, *, threads: int, precision: str, options: Mapping[str, Any], batch: int | None = 1
     ) -> None:
         self._core = core = ov.Core()
+        self._any_batch = batch is None
         self._settings = settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -38,22 +49,22 @@ class OpenVinoProgram(RunnerProgram):
             settings["SNIPPETS_MODE"] = "DISABLE"
         try:
             model = core.read_model(readable(source))
-            axes = [None if axis.is_dynamic else axis.get_length() for axis in model.inputs[0].partial_shape]
-            self.shape = input_shape(axes, batch)
+            if not model.inputs:
+                raise CannotLoad(f"{shown(source)} has no inputs")
+            axes = _axes(model.inputs[0])
             if None in axes and batch is not None:
-                model.reshape(list(self.shape))  # with a symbolic axis, a run takes 8 to 60% longer
+                # With a symbolic axis, a run takes 8 to 60% longer.
+                model.reshape({0: list(input_shape(axes, batch))})
             self._compiled = core.compile_model(model, "CPU", settings)
-            self._exported = b""
+            self._exported, self._model = b"", model
         except RuntimeError as error:
             raise CannotLoad(f"OpenVINO {self.version()} cannot load {shown(source)}: {str(error).strip()}") from error
-        if model.inputs[0].element_type == ov.Type.u8:
-            self.dtype = np.dtype(np.uint8)
-        self._out_image = tuple(axis.get_length() for axis in list(model.outputs[0].partial_shape)[1:])
+        self._describe(Signature(tuple(map(_value, model.inputs)), tuple(map(_value, model.outputs))), batch)
         self._begin()
 
     def _begin(self) -> None:
         self._request = self._compiled.create_infer_request()
-        self._bound: list[tuple[Any, Any]] = []
+        self._bound: list[list[Any]] = []
 
     @staticmethod
     def version() -> str:
@@ -80,27 +91,92 @@ class OpenVinoProgram(RunnerProgram):
         other._begin()
         return other
 
-    def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """An input of `shape`, or any number of images -> the output, in float32."""
-        out = np.empty((len(x), *self._out_image), np.float32)
-        _connect(self._request, x, out)
+    def run_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Feeds:
+        """Named inputs -> named outputs."""
+        held = self._connect(self._request, feeds)
         self._request.infer(share_outputs=True)
-        return out
+        names = [value.name for value in self.signature.outputs]
+        found = {name: self._request.get_output_tensor(i).data.copy() for i, name in enumerate(names)}
+        del held  # until here: the request writes into these arrays
+        return found
 
-    def bind(self, x: np.ndarray[Any, Any]) -> Call:
-        """A call that runs the program on `x` without copies and with a preallocated output."""
+    def bind_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Call:
+        """A call that runs the program on named inputs without copies; outputs of known shape are preallocated."""
         request = self._compiled.create_infer_request()  # each bound call has its own arrays
-        out = np.empty((len(x), *self._out_image), np.float32)
-        _connect(request, x, out)
-        self._bound.append((x, out))  # OpenVINO does not keep them alive
+        self._bound.append(self._connect(request, feeds))  # OpenVINO does not keep them alive
         return partial(request.infer, share_outputs=True)
+
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> tuple[list[Layer], float]:
+        """Times of the nodes of the compiled graph, by OpenVINO's performance counters."""
+        compiled = self._core.compile_model(self._model, "CPU", {**self._settings, "PERF_COUNT": True})
+        request = compiled.create_infer_request()
+        held = self._connect(request, feeds)
+        times: dict[str, list[float]] = {}
+        whole, facts = [], {}
+        for i in range(_WARM_UP + runs):
+            start = time.perf_counter_ns()
+            request.infer(share_outputs=True)
+            if i >= _WARM_UP:
+                whole.append((time.perf_counter_ns() - start) / 1e6)
+                for entry in request.profiling_info:
+                    if entry.real_time.total_seconds() or entry.status == ov.ProfilingInfo.Status.EXECUTED:
+                        times.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
+                        facts[entry.node_name] = (entry.node_type, entry.exec_type)
+        del held
+        shapes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ops()}
+        layers = [
+            Layer(
+                name=name,
+                kind=facts[name][0],
+                ms=float(np.median(samples)),
+                detail=facts[name][1],
+                inputs=_shapes(shapes[name].inputs()) if name in shapes else (),
+                outputs=_shapes(shapes[name].outputs()) if name in shapes else (),
+            )
+            for name, samples in times.items()
+        ]
+        return layers, float(np.median(whole))
 
     def close(self) -> None:
         """Free the program."""
-        del self._request, self._compiled, self._bound, self._core, self._exported
+        del self._request, self._compiled, self._bound, self._core, self._exported, self._model
+
+    def _connect(self, request: ov.InferRequest, feeds: Mapping[str, np.ndarray[Any, Any]]) -> list[Any]:
+        """Let a request read and write arrays without copies; returns what must be kept alive."""
+        arrays = list(feeds.values())
+        for i, value in enumerate(self.signature.inputs):
+            request.set_input_tensor(i, ov.Tensor(feeds[value.name], shared_memory=True))
+        for i, value in enumerate(self.signature.outputs):
+            # With a symbolic batch axis, only that axis is not known.
+            any_batch = value.shape[:1] == (None,) and self._any_batch
+            axes = [len(arrays[0]) if any_batch and j == 0 else axis for j, axis in enumerate(value.shape)]
+            known = [axis for axis in axes if axis is not None]
+            if len(known) == len(axes):
+                arrays.append(np.empty(known, value.dtype))
+                request.set_output_tensor(i, ov.Tensor(arrays[-1], shared_memory=True))
+        return arrays
 
 
-def _connect(request: ov.InferRequest, x: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
-    """Let a request read and write these arrays without copies."""
-    request.set_input_tensor(ov.Tensor(x, shared_memory=True))
-    request.set_output_tensor(ov.Tensor(out, shared_memory=True))
+def _axes(port: ov.Output) -> list[int | None]:
+    """The axes of an input or output; None for a symbolic one, and for one of unknown rank."""
+    if port.partial_shape.rank.is_dynamic:
+        return [None]
+    return [None if axis.is_dynamic else axis.get_length() for axis in port.partial_shape]
+
+
+def _value(port: ov.Output) -> Value:
+    """An input or output of a model.
+
+    Raises:
+        CannotLoad: it is not a tensor of numbers.
+    """
+    name = port.any_name if port.names else port.get_node().get_friendly_name()
+    found = port.element_type.get_type_name()
+    if found not in _DTYPES:
+        raise CannotLoad(f"{name} has the type {found}; it should be {', '.join(_DTYPES)}")
+    return Value(name, tuple(_axes(port)), _DTYPES[found])
+
+
+def _shapes(ports: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    """The static shapes of inputs or outputs."""
+    return tuple(tuple(port.get_shape()) for port in ports if port.get_partial_shape().is_static)

@@ -6,14 +6,37 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
 
+from hwnas.runner.signature import Feeds, Signature
+
 Call = Callable[[], object]
 Source = Union[str, bytes]  # the name of a program's file, or its content
 BATCH = "batch"  # name of a symbolic batch axis in ONNX graphs
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of a compiled program: what a runtime executes at once.
+
+    Attributes:
+        name: in the compiled program.
+        kind: operator, or the runtime's name of a fused group.
+        ms: median time of a run.
+        detail: what the runtime says about it: its kernel, or the nodes that were fused.
+        inputs, outputs: shapes, if the runtime gives them.
+    """
+
+    name: str
+    kind: str
+    ms: float
+    detail: str = ""
+    inputs: tuple[tuple[int, ...], ...] = ()
+    outputs: tuple[tuple[int, ...], ...] = ()
 
 
 class CannotLoad(Exception):
@@ -57,6 +80,15 @@ class Timed(ABC):
             return rng.integers(0, 256, self.shape, np.uint8)
         return rng.standard_normal(self.shape, np.float32)
 
+    def bind_noise(self, rng: np.random.Generator) -> Call:
+        """A call that runs the program on a random input (`bind`)."""
+        return self.bind(self.noise(rng))
+
+    def bind_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Call:
+        """A call that runs the program on named inputs (`bind`)."""
+        [x] = feeds.values()
+        return self.bind(x)
+
     def threads(self) -> contextlib.AbstractContextManager[None]:
         """Context of process-wide settings in which bound calls use the right number of threads."""
         return contextlib.nullcontext()
@@ -73,9 +105,14 @@ class RunnerProgram(Timed):
         batch: images of a run of a program with a symbolic batch axis, which the runtime then compiles like one with a
             fixed batch; None for any number of images, which count as one in `shape`.
 
+    Attributes:
+        signature: its inputs and outputs.
+
     Raises:
         CannotLoad: the runtime does not accept the program, or `batch` is None and the program's batch is fixed.
     """
+
+    signature: Signature
 
     @abstractmethod
     def __init__(
@@ -93,8 +130,54 @@ class RunnerProgram(Timed):
         return []
 
     @abstractmethod
+    def run_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Feeds:
+        """Name of an input -> array, name of an output -> array in its own type."""
+
+    @abstractmethod
+    def bind_feeds(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> Call:
+        """A call that runs the program on named inputs without copies; outputs of known shape are preallocated."""
+
+    @abstractmethod
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> tuple[list[Layer], float]:
+        """Times of the layers of the compiled program, and of the whole in the same runs, in milliseconds.
+
+        Args:
+            feeds: the inputs.
+            runs: number of timed runs, of which the median counts.
+        """
+
     def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """An input of `shape`, or any number of images -> the output, in float32."""
+        """The only input, of `shape` or any number of images -> the only output, in float32."""
+        [entry] = self.signature.inputs
+        [y] = self.run_feeds({entry.name: x}).values()
+        return np.asarray(y, np.float32)
+
+    def bind(self, x: np.ndarray[Any, Any]) -> Call:
+        """A call that runs the program on its only input without copies and with a preallocated output."""
+        [entry] = self.signature.inputs
+        return self.bind_feeds({entry.name: x})
+
+    def bind_noise(self, rng: np.random.Generator) -> Call:
+        """A call that runs the program on random inputs."""
+        if len(self.signature.inputs) == 1:
+            return self.bind(self.noise(rng))
+        return self.bind_feeds(self.signature.noise(rng))
+
+    def _describe(self, signature: Signature, batch: int | None) -> None:
+        """Set the signature and what follows from it.
+
+        Args:
+            signature: axis 0 of a program that takes any number of images is None.
+            batch: as for the class.
+
+        Raises:
+            CannotLoad: an axis of an input has no size; any number of images is to be run, but the batch is fixed.
+        """
+        self.signature, first = signature, signature.inputs[0]
+        self.shape, self.dtype = input_shape(first.shape, batch), np.dtype(first.dtype)
+        for value in signature.inputs:
+            if None in (value.shape[1:] if value is first and batch is None else value.shape):
+                raise CannotLoad(f"the input {value.text} has an axis without a size: fix it with --shape")
 
 
 def input_shape(axes: Sequence[int | None], batch: int | None) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -24,12 +25,14 @@ from hwnas.runner.lock import Locked, hold
 from hwnas.runner.memory import BadLimit
 from hwnas.runner.opened import DoesNotFit, NoThreads, Opened
 from hwnas.runner.program import CannotLoad, RunnerProgram, Timed
+from hwnas.runner.signature import BadFeeds, Feeds, packed, unpacked
 from hwnas.runner.visits import no_garbage_collection, visit
 
 _ERRORS: dict[type, str] = {
     DoesNotFit: "OutOfMemory",
     NoThreads: "RuntimeUnavailable",
     BadLimit: "InvalidValue",
+    BadFeeds: "RuntimeInputError",
     CannotLoad: "BundleError",
     Locked: "MachineError",
 }
@@ -60,6 +63,7 @@ class Server:
         self._frames, self._cache = frames, cache
         self._loader = loader or cast("Loader", sys.modules[__name__])
         self._opened: Opened | None = None
+        self._held: tuple[list[Any], RunnerProgram] | None = None
         self._calls: dict[str, Callable[[], float]] = {}
         self._sending = threading.Lock()
         self._collected = False
@@ -139,7 +143,10 @@ class Server:
         hold(self._cache, request["who"])
 
     def do_begin(self, request: Message, data: bytes) -> None:
-        """Pin the process, and take the programs to be opened: name -> file, and how to load them."""
+        """Pin the process, and take the programs to be opened: name -> file, how to load them, and their inputs.
+
+        The inputs are arrays (`hwnas.runner.signature.packed`), their facts in `feeds`; random ones without `feeds`.
+        """
         self.do_end(request, data)
         if request["cores"]:
             os.sched_setaffinity(0, request["cores"])
@@ -157,6 +164,7 @@ class Server:
             cores=request["open_on"],
             in_threads=lambda: not request["one_by_one"] and self._loader.in_threads(request["settings"]),
             what=request["what"],
+            feeds=unpacked(request["feeds"], data) if request.get("feeds") else None,
         )
 
     def do_open(self, request: Message, data: bytes) -> tuple[Message, bytes]:
@@ -206,6 +214,37 @@ class Server:
             raise CannotLoad(f"cannot run {request['program']}: {str(error).strip()[:400]}") from error
         program.close()
         return {"shape": [len(outputs), *outputs[0].shape]}, b"".join(y.tobytes() for y in outputs)
+
+    def do_feeds(self, request: Message, data: bytes) -> tuple[Message, bytes]:
+        """Run a program on named inputs: arrays in and out (`hwnas.runner.signature.packed`)."""
+        program, feeds = self._loaded(request, data)
+        try:
+            facts, out = packed(program.run_feeds(feeds))
+        except Exception as error:  # runtimes have no common base class for errors during runs
+            raise CannotLoad(f"cannot run {request['program']}: {str(error).strip()[:400]}") from error
+        return {"arrays": facts}, out
+
+    def do_layers(self, request: Message, data: bytes) -> tuple[Message, bytes]:
+        """Times of a program's layers, and of the whole, in milliseconds (`RunnerProgram.layers`)."""
+        program, feeds = self._loaded(request, data)
+        layers, whole_ms = program.layers(feeds, request["runs"])
+        return {"layers": [asdict(layer) for layer in layers], "whole_ms": whole_ms}, b""
+
+    def _loaded(self, request: Message, data: bytes) -> tuple[RunnerProgram, Feeds]:
+        """The program of a request, and its inputs: random ones if the request has none.
+
+        The program stays open for further requests of the same one.
+        """
+        if request["cores"]:
+            os.sched_setaffinity(0, request["cores"])
+        key = [request["path"], request["settings"]]
+        if self._held is None or self._held[0] != key:
+            self._event({"opening": request["program"]})
+            self._held = key, cast("RunnerProgram", self._loader.load(request["path"], request["settings"]))
+        program = self._held[1]
+        if request.get("feeds"):
+            return program, program.signature.checked(unpacked(request["feeds"], data))
+        return program, program.signature.noise(np.random.default_rng(0))
 
     def _event(self, event: Message, wait: bool = False) -> None:
         with self._sending:

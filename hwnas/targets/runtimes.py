@@ -34,6 +34,7 @@ class RuntimeFacts:
         install: arguments of ``pip install``, as shown in messages and a bundle's README.
         script: the Python in a bundle's README, ``package:path`` of a file below the package's folder, see
             `hwnas.deploy.readme.lines`; required if `session` is set.
+        feeds_script: likewise for models with any inputs, of a runtime with a `runner`.
         runner: class that drives it without hwnas, ``hwnas.runner.module:class`` (`hwnas.runner.program`): its programs
             can be timed on other machines. None if they can only be timed where hwnas is installed.
         recipes: a folder of recipes that come with it, ``package:folder``; None if they are in `exporters/`.
@@ -49,6 +50,7 @@ class RuntimeFacts:
     packages: tuple[str, ...] = ()
     install: str = ""
     script: str | None = None
+    feeds_script: str | None = None
     runner: str | None = None
     recipes: str | None = None
 
@@ -66,6 +68,7 @@ RUNTIMES: dict[str, RuntimeFacts] = {
         packages=("onnxruntime", "onnxruntime-gpu"),
         install="onnxruntime",
         script="hwnas.runtimes:scripts/onnxruntime.py",
+        feeds_script="hwnas.runtimes:scripts/onnxruntime_feeds.py",
         runner="hwnas.runner.onnxruntime:OnnxRuntimeProgram",
     ),
     "openvino": RuntimeFacts(
@@ -76,6 +79,7 @@ RUNTIMES: dict[str, RuntimeFacts] = {
         packages=("openvino",),
         install="openvino",
         script="hwnas.runtimes:scripts/openvino.py",
+        feeds_script="hwnas.runtimes:scripts/openvino_feeds.py",
         runner="hwnas.runner.openvino:OpenVinoProgram",
     ),
     "torch": RuntimeFacts(

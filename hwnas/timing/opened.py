@@ -12,6 +12,7 @@ from hwnas.files import reason_of
 from hwnas.lowering import Program
 from hwnas.runner.memory import BadLimit
 from hwnas.runner.opened import DoesNotFit, NoThreads, Opened
+from hwnas.runner.signature import Feeds
 from hwnas.runtimes import open_session, session_class
 from hwnas.targets import Recipe
 
@@ -19,13 +20,16 @@ __all__ = ["Opened", "opened"]
 
 
 @contextmanager
-def opened(programs: Mapping[str, Program | Path], recipe: Recipe, cores: Collection[int]) -> Iterator[Opened]:
+def opened(
+    programs: Mapping[str, Program | Path], recipe: Recipe, cores: Collection[int], feeds: Feeds | None = None
+) -> Iterator[Opened]:
     """The open ones of some programs, as many at once as fit into memory.
 
     Args:
         programs: name -> lowered program or its file.
         recipe: defines the runtime and its settings, which apply to the process from the first opening to the end.
         cores: cores on which programs may be opened.
+        feeds: name of an input -> array, for every program; random inputs if None.
 
     Raises:
         OutOfMemory: not even one program fits.
@@ -40,6 +44,7 @@ def opened(programs: Mapping[str, Program | Path], recipe: Recipe, cores: Collec
             cores=cores,
             in_threads=lambda: session_class(recipe).opens_in_threads,
             what=recipe.name,
+            feeds=feeds,
         ) as found,
     ):
         yield found

@@ -13,6 +13,7 @@ from hwnas.errors import ProgramCrashed, RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
+from hwnas.runner.signature import Feeds
 from hwnas.targets import Chosen, Recipe
 from hwnas.timing.measurement import Measurement
 from hwnas.timing.opened import opened
@@ -28,6 +29,7 @@ def time_programs(
     *,
     reference: str | None = None,
     journal: Journal | None = None,
+    feeds: Feeds | None = None,
     what: str = "timing",
     progress: Progress = silent,
 ) -> Measurement:
@@ -43,6 +45,7 @@ def time_programs(
         protocol: the protocol.
         reference: name of the program that shows the stability of the machine; the first if None.
         journal: record of samples; visits that it contains are not repeated.
+        feeds: name of an input -> array, for every program; random inputs if None.
         what: description for `progress`.
         progress: callback, invoked after every visit.
 
@@ -54,7 +57,7 @@ def time_programs(
     """
     require_measured(recipe)
     held = require_cores(recipe)
-    with pinned(held) as cores, opened(programs, recipe, cores) as here:
+    with pinned(held) as cores, opened(programs, recipe, cores, feeds) as here:
         return take(
             list(programs),
             SamplesHere(here.anew),

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from hwnas.workflows.deployment import bench, export, sweep
     from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
     from hwnas.workflows.measuring import profile, profile_all, validate
+    from hwnas.workflows.model_answers import ModelBenchAnswer, ModelSweepAnswer
+    from hwnas.workflows.models import bench_model, export_model, sweep_model
     from hwnas.workflows.relaxed import search_differentiably
     from hwnas.workflows.searching import search
     from hwnas.workflows.studies import study
@@ -43,6 +45,8 @@ __all__ = [
     "EvaluatedSubnet",
     "FinetuneAnswer",
     "ImportAnswer",
+    "ModelBenchAnswer",
+    "ModelSweepAnswer",
     "NetworkAnswer",
     "ProfileAnswer",
     "RelaxedAnswer",
@@ -55,9 +59,11 @@ __all__ = [
     "TrainAnswer",
     "ValidationAnswer",
     "bench",
+    "bench_model",
     "check_data",
     "evaluate_subnets",
     "export",
+    "export_model",
     "extract_subnet",
     "finetune",
     "import_supernet",
@@ -70,6 +76,7 @@ __all__ = [
     "space_file",
     "study",
     "sweep",
+    "sweep_model",
     "train",
     "validate",
 ]
@@ -79,13 +86,15 @@ __getattr__ = lazily(
     __name__,
     {
         "answers": tuple(
-            name for name in __all__ if name[0].isupper() and not name.startswith(("Space", "Bench", "Sweep"))
+            name for name in __all__ if name[0].isupper() and not name.startswith(("Space", "Bench", "Sweep", "Model"))
         ),
         "deployed_answers": ("BenchAnswer", "SweepAnswer"),
         "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
         "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
         "measuring": ("profile", "profile_all", "validate"),
+        "model_answers": ("ModelBenchAnswer", "ModelSweepAnswer"),
+        "models": ("bench_model", "export_model", "sweep_model"),
         "relaxed": ("search_differentiably",),
         "searching": ("search",),
         "studies": ("study",),

@@ -278,23 +278,30 @@ def bench(
     """
     from hwnas.deploy import bench as measure
     from hwnas.deploy import open_bundle
+    from hwnas.deploy.model_bench import bench_model_bundle
+    from hwnas.deploy.model_bundle import ModelBundle, open_model_bundle
+    from hwnas.deploy.model_manifest import SCHEMA
+    from hwnas.deploy.sealed import schema_of
     from hwnas.machines import machine_of
     from hwnas.workflows.budgets import over_budgets, parse_budgets, runs_of
 
     bundle = Path(bundle)
     latency_ms, budgets = parse_budgets([budget] if isinstance(budget, str) else budget or ())
-    opened = open_bundle(bundle)
-    budget_ms = opened.manifest.budget_ms if latency_ms is None else latency_ms
+    of_model = schema_of(bundle) == SCHEMA
+    opened = open_model_bundle(bundle) if of_model else open_bundle(bundle)
+    of_search = None if isinstance(opened, ModelBundle) else opened.manifest.budget_ms
+    budget_ms = of_search if latency_ms is None else latency_ms
     if needed := runs_of(budgets):
         runs = max(runs or 0, needed)
     if require_budget and budget_ms is None and not budgets:
         raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {shlex.quote(str(bundle))} --budget 0.8ms")
     wanted = _target_of(target, opened.manifest.recipe)
     machine = machine or machine_of(wanted)
-    result = replace(
-        measure(opened, wanted.device, machine=machine, protocol=protocol, runs=runs, progress=progress),
-        budget_ms=budget_ms,
-    )
+    if isinstance(opened, ModelBundle):
+        result = bench_model_bundle(opened, wanted, machine, protocol=protocol, runs=runs or 0, progress=progress)
+    else:
+        result = measure(opened, wanted.device, machine=machine, protocol=protocol, runs=runs, progress=progress)
+    result = replace(result, budget_ms=budget_ms)
     return BenchAnswer(
         **asdict(result),
         judged_ms=result.judged_ms,

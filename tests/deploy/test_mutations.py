@@ -313,8 +313,8 @@ MUTATIONS: dict[str, tuple[Change, str]] = {
     "an empty manifest": (raw(lambda _: b""), "is malformed"),
     # What the manifest says.
     "a newer schema": (
-        said(lambda m: m.update(schema=3, versions={"hwnas": "9.1"})),
-        r"schema 3, of a newer hwnas \(hwnas 9.1\); this one reads 2.*pip install --upgrade",
+        said(lambda m: m.update(schema=4, versions={"hwnas": "9.1"})),
+        r"schema 4, of a newer hwnas \(hwnas 9.1\); this one reads 2.*pip install --upgrade",
     ),
     "an older schema": (said(lambda m: m.update(schema=1)), "schema 1, of an older hwnas.*Export the bundle again"),
     "a schema of another type": (said(lambda m: m.update(schema="2")), "schema: "),

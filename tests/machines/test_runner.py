@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -344,3 +345,27 @@ def test_a_program_whose_name_is_not_utf_8(programs: Mapping[str, Path], recipe:
     folder.mkdir()
     odd = programs["a"].rename(folder / "a.onnx")
     assert LocalMachine().time({"a": odd}, recipe, QUICK).passes == 4
+
+
+ORPHAN = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", '''
+import time
+from hwnas.runner.__main__ import end_with_parent
+end_with_parent(0.05)
+print("ready", flush=True)
+time.sleep(60)  # as a runtime that hangs
+'''], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+"""
+
+
+def test_a_runner_that_hangs_ends_with_its_driver() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, check=True, timeout=100)
+    state = Path(f"/proc/{done.stdout.strip()}/stat")
+    for _ in range(200):
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the runner outlived its driver")

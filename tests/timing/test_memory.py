@@ -71,6 +71,9 @@ class FakeSession:
     def noise(self, rng: np.random.Generator) -> np.ndarray:
         return rng.standard_normal(self.shape)
 
+    def bind_noise(self, rng: np.random.Generator) -> float:
+        return self.bind(self.noise(rng))
+
     def bind(self, x: np.ndarray) -> float:
         return own_ms(self.name)
 

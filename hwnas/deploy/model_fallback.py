@@ -1,0 +1,97 @@
+"""int8 for a user's model within limits: the most costly layers stay in float until the outputs are close enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from hwnas.errors import GraphError
+from hwnas.lowering.quantize import Quantizer, float_layers
+from hwnas.lowering.serialized import serialized
+from hwnas.models import Model
+from hwnas.models.lowered import for_quantisation
+from hwnas.models.samples import Samples
+from hwnas.progress import Progress, silent
+from hwnas.runner.signature import Feeds
+from hwnas.targets import Recipe
+
+_STEPS = 10  # largest number of steps that keep further layers in float
+_JUDGED = 4  # samples for the cost of a layer
+
+
+def int8_within(
+    model: Model,
+    recipe: Recipe,
+    samples: Samples,
+    expected: Sequence[Feeds],
+    refused: Callable[[onnx.ModelProto], str | None],
+    progress: Progress = silent,
+) -> tuple[onnx.ModelProto, list[str]]:
+    """An int8 program that is not refused, or the whole one in int8 if every one is.
+
+    Args:
+        model: the model.
+        recipe: an int8 recipe with a decided range of weights.
+        samples: for the ranges of activations.
+        expected: outputs of the graph in fp32 on the samples.
+        refused: why a program is refused; None if it is not.
+        progress: callback, invoked after every layer and every step.
+
+    Returns:
+        the program, and its layers in float.
+
+    Raises:
+        GraphError: the model cannot be quantised.
+    """
+    assert recipe.quantization is not None
+    graph = for_quantisation(model)
+    quantizer = Quantizer(graph, samples.feeds[: recipe.quantization.images], recipe.quantization)
+    whole = quantizer.quantized()
+    if len(float_layers(whole)) == len(quantizer.layers):
+        raise GraphError(f"no layer of {model.name} can be quantised: it has none with weights that are constant")
+    if refused(whole) is None:
+        return whole, float_layers(whole)
+    costly = _costs(quantizer, samples.feeds[:_JUDGED], expected[:_JUDGED], progress)
+    step = -(-len(costly) // _STEPS)
+    for kept in range(step, len(costly), step):
+        progress("keeping layers in float until the outputs are close enough", kept, len(costly))
+        program = quantizer.quantized(costly[:kept])
+        if refused(program) is None:
+            return program, float_layers(program)
+    return whole, float_layers(whole)
+
+
+def _costs(quantizer: Quantizer, feeds: Sequence[Feeds], expected: Sequence[Feeds], progress: Progress) -> list[str]:
+    """The layers, the most costly first: by the error of the outputs if only this layer is in int8.
+
+    The error of an output is its mean squared difference over its mean square, summed over the outputs.
+    """
+    found: dict[str, float] = {}
+    for i, layer in enumerate(quantizer.layers):
+        progress("measuring what each layer costs in int8", i, len(quantizer.layers))
+        others = [other for other in quantizer.layers if other != layer]
+        found[layer] = _error(expected, _outputs(quantizer.quantized(others), feeds))
+    progress("measuring what each layer costs in int8", len(quantizer.layers), len(quantizer.layers))
+    return sorted(found, key=lambda layer: -found[layer])
+
+
+def _error(expected: Sequence[Feeds], got: Sequence[Feeds]) -> float:
+    total = 0.0
+    for name in expected[0]:
+        a = np.concatenate([np.ravel(each[name]) for each in expected]).astype(np.float64)
+        b = np.concatenate([np.ravel(each[name]) for each in got]).astype(np.float64)
+        total += float(np.mean((a - b) ** 2) / max(float(np.mean(a**2)), 1e-30))
+    return total
+
+
+def _outputs(program: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[Feeds]:
+    """Outputs in fp32 with the rounding of Q/DQ pairs, without int8 kernels: the same on every CPU."""
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session = ort.InferenceSession(serialized(program), settings, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_outputs()]
+    return [dict(zip(names, session.run(names, each), strict=True)) for each in feeds]
