@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from hwnas.data.decode import opened
 from hwnas.errors import DataError
 from hwnas.files import reason_of
 from hwnas.runner.signature import Feeds, Signature, Value
@@ -116,8 +117,6 @@ def _as(array: Array, value: Value, path: Path) -> Array:
 
 
 def _images(path: Path, signature: Signature, limit: int | None) -> list[Array]:
-    from PIL import Image
-
     entry = signature.inputs[0]
     if len(signature.inputs) != 1 or entry.dtype != "float32" or len(entry.shape) != 4 or entry.shape[1] not in (1, 3):
         raise DataError(
@@ -133,11 +132,7 @@ def _images(path: Path, signature: Signature, limit: int | None) -> list[Array]:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     found = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                pixels = image.convert("L" if channels == 1 else "RGB").resize((width, height))
-                x = np.asarray(pixels, np.float32).reshape(height, width, channels) / 255
-        except Exception as error:  # Pillow has no common base class for damaged files
-            raise DataError(f"cannot read the image {file}: {error}") from error
+        pixels = opened(file, str(file), channels=channels).resize((width, height))
+        x = np.asarray(pixels, np.float32).reshape(height, width, channels) / 255
         found.append(np.repeat(((x - mean) / std).transpose(2, 0, 1)[None], batch, axis=0).astype(np.float32))
     return found

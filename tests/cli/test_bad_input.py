@@ -299,8 +299,8 @@ def test_no_bundle(refused, tmp_path):
 
 def test_bundle_of_a_newer_schema_or_with_a_link(refused, mine):
     path = mine / "bundle" / "manifest.json"
-    path.write_text(path.read_text().replace('"schema": 2', '"schema": 3', 1))
-    assert "schema 3, of a newer hwnas" in refused("verify", mine / "bundle")
+    path.write_text(path.read_text().replace('"schema": 2', '"schema": 4', 1))
+    assert "schema 4, of a newer hwnas" in refused("verify", mine / "bundle")
     path.unlink()
     path.symlink_to("/etc/hostname")
     assert "is a symbolic link" in refused("verify", mine / "bundle")
