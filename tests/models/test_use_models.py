@@ -239,7 +239,7 @@ LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "densenet121"])
+@pytest.mark.parametrize("name", ["inception_v1", "shufflenet", "densenet121"])
 def test_classic_networks(name: str, quick: Protocol, tmp_path: Path) -> None:
     """Opset 9, weights made by ConstantOfShape, LRN, grouped convolutions, concatenations."""
     path = LIGHT / f"light_{name}.onnx"
