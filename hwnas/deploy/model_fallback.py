@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from hwnas.errors import GraphError
+from hwnas.lowering.observe import session_of
 from hwnas.lowering.quantize import Quantizer, float_layers
-from hwnas.lowering.serialized import serialized
 from hwnas.models import Model
 from hwnas.models.lowered import for_quantisation
 from hwnas.models.samples import Samples
@@ -89,9 +88,6 @@ def _error(expected: Sequence[Feeds], got: Sequence[Feeds]) -> float:
 
 def _outputs(program: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[Feeds]:
     """Outputs in fp32 with the rounding of Q/DQ pairs, without int8 kernels: the same on every CPU."""
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = ort.InferenceSession(serialized(program), settings, providers=["CPUExecutionProvider"])
+    session = session_of(program)
     names = [entry.name for entry in session.get_outputs()]
     return [dict(zip(names, session.run(names, each), strict=True)) for each in feeds]

@@ -21,7 +21,7 @@ Logits = npt.NDArray[np.float32]
 
 def outputs(model: onnx.ModelProto, images: Images) -> Logits:
     """The network's outputs on images ``(n, channels, height, width)``: ``(n, classes)``."""
-    session, names = _session(model), [entry.name for entry in model.graph.input]
+    session, names = session_of(model), [entry.name for entry in model.graph.input]
     parts = [session.run(None, dict.fromkeys(names, batch))[0] for batch in batched(images, batch_of(model))]
     return np.concatenate(parts)[: len(images)]
 
@@ -41,12 +41,13 @@ def largest(model: onnx.ModelProto, images: Images) -> dict[str, float]:
         whole.graph.node.append(helper.make_node("ReduceMax", [f"{name}.abs"], [f"{name}.max"], keepdims=0))
     del whole.graph.output[:]
     whole.graph.output.extend(helper.make_tensor_value_info(f"{name}.max", TensorProto.FLOAT, []) for name in values)
-    session, names = _session(whole), [entry.name for entry in model.graph.input]
+    session, names = session_of(whole), [entry.name for entry in model.graph.input]
     runs = [session.run(None, dict.fromkeys(names, batch)) for batch in batched(images, batch_of(model))]
     return dict(zip(values, np.asarray(runs, np.float64).max(axis=0).tolist(), strict=True))
 
 
-def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+def session_of(model: onnx.ModelProto) -> ort.InferenceSession:
+    """A session on one thread, without int8 kernels."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3

@@ -41,12 +41,7 @@ def check_onnx(data: bytes, name: str, batch: int = 1) -> None:
     Raises:
         BundleError: it is not an ONNX graph, or contains something that no network needs.
     """
-    if len(data) > MAX_BYTES:
-        raise BundleError(f"{name} has {len(data)} bytes; an ONNX file may have at most {MAX_BYTES}")
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except DecodeError as error:
-        raise BundleError(f"{name} is not an ONNX file, or is truncated: {error}") from error
+    model = parsed(data, name)
     for mistake in _mistakes(model):
         raise BundleError(f"{name} is rejected: {mistake}")
     fix_batch(model, batch)
@@ -58,6 +53,21 @@ def check_onnx(data: bytes, name: str, batch: int = 1) -> None:
         raise BundleError(f"{name} is rejected: {str(error).strip().splitlines()[0]}") from error
     for mistake in _sizes(Graph(inferred)):
         raise BundleError(f"{name} is rejected: {mistake}")
+
+
+def parsed(data: bytes, name: str) -> onnx.ModelProto:
+    """The model in the bytes of an ONNX file.
+
+    Raises:
+        BundleError: they are too many, or not a model.
+    """
+    if len(data) > MAX_BYTES:
+        raise BundleError(f"{name} has {len(data)} bytes; an ONNX file may have at most {MAX_BYTES}")
+    try:
+        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
+    except DecodeError as error:
+        raise BundleError(f"{name} is not an ONNX file, or is truncated: {error}") from error
+    return model
 
 
 def _mistakes(model: onnx.ModelProto) -> Iterator[str]:
@@ -76,7 +86,7 @@ def _mistakes(model: onnx.ModelProto) -> Iterator[str]:
         if tensor.name in names:
             yield f"two weights have the name {tensor.name[:80]!r}"
         names.add(tensor.name)
-        yield from _tensor(tensor)
+        yield from weight_mistakes(tensor)
     for node in graph.node:
         yield from _node(node)
 
@@ -86,14 +96,15 @@ def _node(node: onnx.NodeProto) -> Iterator[str]:
         if attribute.HasField("g") or attribute.graphs:
             yield f"{node.op_type!r} contains a graph; a network must be one flat graph"
         for tensor in (attribute.t, *attribute.tensors):
-            yield from _tensor(tensor)
+            yield from weight_mistakes(tensor)
         if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
             yield f"{node.op_type!r} contains a sparse tensor, which no network needs"
     if node.op_type not in _DOMAINS.get(node.domain, frozenset()):
         yield f"the operator {node.op_type[:80]!r} of {node.domain[:80] or 'ONNX'!r} is not allowed"
 
 
-def _tensor(tensor: onnx.TensorProto) -> Iterator[str]:
+def weight_mistakes(tensor: onnx.TensorProto) -> Iterator[str]:
+    """What is wrong with a stored tensor: it is in another file, or its size is not that of a weight."""
     if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
         where = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         yield f"the weight {tensor.name[:80]!r} is in another file, {where[:200]!r}; the graph must contain it"

@@ -118,8 +118,8 @@ class Machine(ABC):
         """
         raise RuntimeUnavailable(f"{recipe.name} runs programs of one input only on {self.name}")
 
-    def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> tuple[list[Layer], float]:
-        """Times of the layers of a program's file, and of the whole in the same runs, in milliseconds.
+    def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> list[Layer]:
+        """Times of the layers of a program's file, in milliseconds.
 
         Args:
             program: the file.

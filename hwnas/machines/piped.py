@@ -171,14 +171,13 @@ class PipedMachine(Machine):
         """As `Machine.run_feeds`, in a runner."""
         return [unpacked(answer["arrays"], out) for answer, out in self._told("feeds", program, recipe, feeds)]
 
-    def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> tuple[list[Layer], float]:
+    def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> list[Layer]:
         """As `Machine.layers`, in a runner."""
         [(answer, _)] = self._told("layers", program, recipe, [feeds or {}], runs=runs)
-        layers = [
+        return [
             Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])})
             for one in answer["layers"]
         ]
-        return layers, float(answer["whole_ms"])
 
     def _told(
         self, do: str, program: Path, recipe: Recipe, feeds: Sequence[Feeds], *, runs: int = 1

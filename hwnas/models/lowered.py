@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ from hwnas.errors import GraphError, ModelError, RuntimeUnavailable
 from hwnas.graphs import Graph
 from hwnas.lowering.serialized import serialized
 from hwnas.models.model import Model
+from hwnas.models.onnx_file import named
 from hwnas.models.samples import Samples
 from hwnas.runner.signature import Feeds
 from hwnas.targets import Recipe, detect_host, with_weights
@@ -20,7 +21,7 @@ _QDQ_OPSET = 13  # the first with a quantisation per channel
 _OPSETS = (20, 17, _QDQ_OPSET)  # tried in this order for older models
 
 
-def lowered(model: Model, recipe: Recipe, samples: Samples, *, keep: Collection[str] = ()) -> onnx.ModelProto:
+def lowered(model: Model, recipe: Recipe, samples: Samples) -> onnx.ModelProto:
     """The program of a model under a recipe.
 
     An fp32 recipe, and one whose precision is a setting of its runtime, runs the user's graph unchanged.
@@ -29,7 +30,6 @@ def lowered(model: Model, recipe: Recipe, samples: Samples, *, keep: Collection[
         model: the model.
         recipe: the recipe.
         samples: int8 is calibrated on them.
-        keep: layers that an int8 program keeps in float.
 
     Raises:
         RuntimeUnavailable: the recipe's runtime does not take ONNX graphs of any signature.
@@ -43,7 +43,7 @@ def lowered(model: Model, recipe: Recipe, samples: Samples, *, keep: Collection[
 
     graph = for_quantisation(model)
     feeds = samples.feeds[: recipe.quantization.images]
-    return Quantizer(graph, feeds, recipe.quantization).quantized(keep)
+    return Quantizer(graph, feeds, recipe.quantization).quantized()
 
 
 def require_takes_models(recipe: Recipe) -> None:
@@ -76,9 +76,7 @@ def for_quantisation(model: Model) -> onnx.ModelProto:
         except Exception as error:  # the converter and the checker share no base class
             reasons.append(str(error).strip().splitlines()[0])
             continue
-        for number, node in enumerate(converted.graph.node):
-            node.name = node.name or f"{node.op_type}_{number}"
-        return converted
+        return named(converted)
     raise GraphError(
         f"int8 needs opset {_QDQ_OPSET}, {model.name} has {opset}, and onnx cannot convert it: {reasons[-1]}. Export "
         "it again with a later opset"

@@ -56,7 +56,12 @@ def checked_model(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
         raise ModelError(f"{name} has {len(left)} inputs and {len(model.graph.output)} outputs; it needs one of each")
     for mistake in _mistakes(Graph(model)):
         raise ModelError(f"{name} is not taken: {mistake}")
-    for number, node in enumerate(model.graph.node):  # layers are found by their names
+    return named(model)
+
+
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model whose nodes all have names, by which layers are found; those without one get it, in place."""
+    for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
     return model
 

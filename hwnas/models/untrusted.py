@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import TensorProto
 
 from hwnas.errors import BundleError, ModelError
-from hwnas.lowering.serialized import MAX_BYTES
+from hwnas.lowering.onnx_limits import parsed, weight_mistakes
 from hwnas.models.onnx_file import checked_model
 
 _NODES = 50_000
-_TENSOR_BYTES = 2**33
 # Microsoft's domain has an operator that loads any named file; these only compute.
 _MICROSOFT = frozenset(
     (
@@ -41,12 +36,7 @@ def check_model(data: bytes, name: str) -> None:
     Raises:
         BundleError: it is not an ONNX graph, reads other files, or has what `hwnas.models.open_model` does not take.
     """
-    if len(data) > MAX_BYTES:
-        raise BundleError(f"{name} has {len(data)} bytes; an ONNX file may have at most {MAX_BYTES}")
-    try:
-        model = onnx.ModelProto.FromString(data)
-    except DecodeError as error:
-        raise BundleError(f"{name} is not an ONNX file, or is truncated: {error}") from error
+    model = parsed(data, name)
     if mistake := _mistake(model):
         raise BundleError(f"{name} is rejected: {mistake}")
     try:
@@ -68,23 +58,14 @@ def _mistake(model: onnx.ModelProto) -> str | None:
     while graphs:
         each = graphs.pop()
         for tensor in each.initializer:
-            if mistake := _tensor(tensor):
+            for mistake in weight_mistakes(tensor):
                 return mistake
         for node in each.node:
             if node.domain == "com.microsoft" and node.op_type not in _MICROSOFT:
                 return f"the operator {node.op_type[:80]!r} of com.microsoft is not allowed"
             for attribute in node.attribute:
                 for tensor in (attribute.t, *attribute.tensors):
-                    if mistake := _tensor(tensor):
+                    for mistake in weight_mistakes(tensor):
                         return mistake
                 graphs += [attribute.g, *attribute.graphs]
-    return None
-
-
-def _tensor(tensor: TensorProto) -> str | None:
-    if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
-        where = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-        return f"the weight {tensor.name[:80]!r} is in another file, {where[:200]!r}; the graph must contain it"
-    if tensor.HasField("segment") or min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > _TENSOR_BYTES:
-        return f"the weight {tensor.name[:80]!r} has the size {list(tensor.dims)[:8]}, or is a segment"
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from hwnas.deploy.verdict import judged_ms, over_budget
@@ -84,16 +84,13 @@ def timed_networks(rounds: Sequence[Round], space: Space) -> dict[Arch, float]:
 
 def evaluated_networks(rounds: Sequence[Round], space: Space) -> dict[Arch, float]:
     """Validation accuracies of all networks that the searches of finished rounds evaluated."""
-
-    def accuracies(found: Mapping[str, object]) -> dict[Arch, float]:
-        networks = [*found["candidates"], *found["random"]]  # type: ignore[misc]
-        return {
-            space.arch(each["arch"]): each["validation_accuracy"]
-            for each in networks
-            if each["validation_accuracy"] is not None
-        }
-
-    return {arch: value for each in rounds for arch, value in accuracies(each.search.result()).items()}
+    results = [each.search.result() for each in rounds]
+    networks = [network for found in results for network in (*found["candidates"], *found["random"])]
+    return {
+        space.arch(network["arch"]): network["validation_accuracy"]
+        for network in networks
+        if network["validation_accuracy"] is not None
+    }
 
 
 def best_round(outcomes: Sequence[Outcome]) -> int:

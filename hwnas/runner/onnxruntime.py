@@ -89,7 +89,7 @@ class OnnxRuntimeProgram(RunnerProgram):
         call.arrays = arrays  # type: ignore[attr-defined]
         return call
 
-    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> tuple[list[Layer], float]:
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> list[Layer]:
         """Times of the nodes of the optimised graph, by ONNX Runtime's profiler."""
         threads, _, options, batch = self._settings
         settings = session_settings(threads, options.get("graph_optimization", "all"))
@@ -127,17 +127,16 @@ def _value(entry: ort.NodeArg, batch: int | None) -> Value:
     return Value(entry.name, tuple(axes), _DTYPES[entry.type])
 
 
-def _layers(events: Sequence[Mapping[str, Any]], runs: int) -> tuple[list[Layer], float]:
+def _layers(events: Sequence[Mapping[str, Any]], runs: int) -> list[Layer]:
     """The layers in the events of a profile, whose last runs count."""
     times: dict[str, list[float]] = {}
     facts: dict[str, Mapping[str, Any]] = {}
-    whole = [event["dur"] / 1e3 for event in events if event.get("name") == "SequentialExecutor::Execute"]
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_TIME):
             name = event["name"][: -len(_KERNEL_TIME)]
             times.setdefault(name, []).append(event["dur"] / 1e3)
             facts[name] = event["args"]
-    layers = [
+    return [
         Layer(
             name=name,
             kind=str(facts[name].get("op_name", "")),
@@ -147,7 +146,6 @@ def _layers(events: Sequence[Mapping[str, Any]], runs: int) -> tuple[list[Layer]
         )
         for name, samples in times.items()
     ]
-    return layers, float(np.median(whole[-runs:]))
 
 
 def _shapes(given: Sequence[Mapping[str, Sequence[int]]] | None) -> tuple[tuple[int, ...], ...]:

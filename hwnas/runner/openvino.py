@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -106,25 +105,23 @@ class OpenVinoProgram(RunnerProgram):
         self._bound.append(self._connect(request, feeds))  # OpenVINO does not keep them alive
         return partial(request.infer, share_outputs=True)
 
-    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> tuple[list[Layer], float]:
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> list[Layer]:
         """Times of the nodes of the compiled graph, by OpenVINO's performance counters."""
         compiled = self._core.compile_model(self._model, "CPU", {**self._settings, "PERF_COUNT": True})
         request = compiled.create_infer_request()
         held = self._connect(request, feeds)
         times: dict[str, list[float]] = {}
-        whole, facts = [], {}
+        facts = {}
         for i in range(_WARM_UP + runs):
-            start = time.perf_counter_ns()
             request.infer(share_outputs=True)
             if i >= _WARM_UP:
-                whole.append((time.perf_counter_ns() - start) / 1e6)
                 for entry in request.profiling_info:
                     if entry.real_time.total_seconds() or entry.status == ov.ProfilingInfo.Status.EXECUTED:
                         times.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
                         facts[entry.node_name] = (entry.node_type, entry.exec_type)
         del held
         shapes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ops()}
-        layers = [
+        return [
             Layer(
                 name=name,
                 kind=facts[name][0],
@@ -135,7 +132,6 @@ class OpenVinoProgram(RunnerProgram):
             )
             for name, samples in times.items()
         ]
-        return layers, float(np.median(whole))
 
     def close(self) -> None:
         """Free the program."""

@@ -138,8 +138,8 @@ class RunnerProgram(Timed):
         """A call that runs the program on named inputs without copies; outputs of known shape are preallocated."""
 
     @abstractmethod
-    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> tuple[list[Layer], float]:
-        """Times of the layers of the compiled program, and of the whole in the same runs, in milliseconds.
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> list[Layer]:
+        """Times of the layers of the compiled program, in milliseconds.
 
         Args:
             feeds: the inputs.

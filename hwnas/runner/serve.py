@@ -225,10 +225,9 @@ class Server:
         return {"arrays": facts}, out
 
     def do_layers(self, request: Message, data: bytes) -> tuple[Message, bytes]:
-        """Times of a program's layers, and of the whole, in milliseconds (`RunnerProgram.layers`)."""
+        """Times of a program's layers, in milliseconds (`RunnerProgram.layers`)."""
         program, feeds = self._loaded(request, data)
-        layers, whole_ms = program.layers(feeds, request["runs"])
-        return {"layers": [asdict(layer) for layer in layers], "whole_ms": whole_ms}, b""
+        return {"layers": [asdict(layer) for layer in program.layers(feeds, request["runs"])]}, b""
 
     def _loaded(self, request: Message, data: bytes) -> tuple[RunnerProgram, Feeds]:
         """The program of a request, and its inputs: random ones if the request has none.

@@ -253,7 +253,7 @@ def test_classic_networks(name: str, quick: Protocol, tmp_path: Path) -> None:
 
 
 def test_small_outputs_are_judged_by_their_size() -> None:
-    """Probabilities of a thousandth: an error of a tenth is no small one."""
+    """An error of a tenth is large for probabilities of a thousandth."""
     from hwnas.deploy.model_parity import compare_outputs, exceeded
     from hwnas.models.samples import Samples
     from hwnas.targets import load_recipe
