@@ -20,6 +20,7 @@ from hwnas.cli import (
     deploy,
     devices,
     export,
+    predict,
     profile,
     report,
     search,
@@ -68,6 +69,7 @@ def _options(
 for verb in (
     profile.profile,
     validate.validate,
+    predict.predict,
     train.train,
     search.search,
     study.study,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,19 +67,17 @@ Targets = Annotated[
         metavar="DEVICE/RECIPE",
     ),
 ]
-SpaceName = Annotated[
-    str,
-    typer.Option(
-        "--space",
-        help="Search space: {spaces}; or path/to/file.py:NAME; or a TOML file (hwnas spaces list).",
-    ),
-]
+SPACE = "Search space: {spaces}; or path/to/file.py:NAME; or a TOML file (hwnas spaces list)."
+SpaceName = Annotated[str, typer.Option("--space", help=SPACE)]
+OptionalSpaceName = Annotated[str | None, typer.Option("--space", help=SPACE)]
 Resolution = Annotated[
     str | None,
     typer.Option(help="Resolutions of the space instead of its own: 64,80,96, or 64:128:16 with both ends."),
 ]
 Width = Annotated[float | None, typer.Option(help="Width multiplier of the space instead of its own: 0.5.")]
-Kernels = Annotated[str | None, typer.Option(help="Kernel sizes of the space instead of its own: 3,5.")]
+KernelSizes = Annotated[
+    str | None, typer.Option("--kernel-sizes", help="Kernel sizes of the space instead of its own: 3,5.")
+]
 Expansions = Annotated[str | None, typer.Option(help="Expansions of the space instead of its own: 3,6.")]
 Aspect = Annotated[
     str | None,
@@ -262,6 +261,26 @@ def space_with(
         "aspect": aspect,
     }
     return space_name(space, {name: value for name, value in given.items() if value is not None})
+
+
+def required_space(space: str | None, *, kernels: bool, of_spaces: Mapping[str, object]) -> str | None:
+    """The space of a verb that takes either a space or kernels; None for kernels.
+
+    Args:
+        space: given with ``--space``.
+        kernels: whether ``--kernels`` was given.
+        of_spaces: name of an option that applies to spaces only -> its value, falsy by default.
+
+    Raises:
+        InvalidValue: both or neither were given, or an option of spaces with ``--kernels``.
+    """
+    if not kernels:
+        if space is None:
+            raise InvalidValue("--space is missing (hwnas spaces list); or --kernels, for networks of any kind")
+        return space
+    if given := [name for name, value in {"--space": space, **of_spaces}.items() if value]:
+        raise InvalidValue(f"{' and '.join(given)}: these are for a space, and not for --kernels")
+    return None
 
 
 def choices(fix: list[str] | None) -> dict[str, list[int]]:

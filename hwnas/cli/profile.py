@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli import options
+from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
@@ -14,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def profile(
-    space: options.SpaceName,
     target: options.Targets,
+    space: options.OptionalSpaceName = None,
     resolution: options.Resolution = None,
     width: options.Width = None,
-    kernels: options.Kernels = None,
+    kernel_sizes: options.KernelSizes = None,
     expansions: options.Expansions = None,
     aspect: options.Aspect = None,
     fix: options.Fix = None,
@@ -36,9 +38,20 @@ def profile(
         bool, typer.Option("--only-missing", help="Time only the ops that the table lacks.")
     ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="Instead of a space: kernels of networks of any kind, for `hwnas predict`."),
+    ] = False,
+    like: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --kernels: a model whose kernels are measured, too; may be repeated.", metavar="MODEL"),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="With --kernels: time that it takes, about; 15 by default.", min=0)
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Time every distinct op of a space on a target and fit the latency model.
+    """Time every distinct op of a space on a target and fit the latency model. Or, with --kernels, kernels.
 
     Targets of different machines (hwnas devices connect) are measured at the same time.
 
@@ -47,9 +60,27 @@ def profile(
     """
     from hwnas import workflows
 
+    of_spaces = {
+        "--resolution": resolution,
+        "--width": width,
+        "--kernel-sizes": kernel_sizes,
+        "--expansions": expansions,
+        "--aspect": aspect,
+        "--fix": fix,
+        "--channels": channels,
+        "--classes": classes,
+        "--only-missing": only_missing,
+        "--replace": replace,
+    }
+    space = options.required_space(space, kernels=kernels, of_spaces=of_spaces)
+    if space is None:
+        _profile_kernels(target, like or [], minutes, tables, as_json=as_json)
+        return
+    if like or minutes is not None:
+        raise InvalidValue("--like and --minutes are for --kernels")
     with shown_progress() as progress:
         answers, failed = workflows.profile_all(
-            options.space_with(space, resolution, width, kernels, expansions, aspect),
+            options.space_with(space, resolution, width, kernel_sizes, expansions, aspect),
             target,
             fix=options.choices(fix),
             channels=channels,
@@ -72,6 +103,33 @@ def profile(
         for name, error in others:
             typer.echo(f"error: {name}: {error}", err=True)
         raise last[1]
+
+
+def _profile_kernels(
+    targets: list[str], like: list[Path], minutes: float | None, tables: Path | None, *, as_json: bool
+) -> None:
+    """Measure kernels on each target."""
+    from hwnas import workflows
+
+    answers = []
+    for target in targets:
+        with shown_progress() as progress:
+            answers.append(
+                workflows.profile_kernels(target, like=like, minutes=minutes, tables=tables, progress=progress)
+            )
+    if as_json:
+        documents = [answer.document() for answer in answers]
+        options.print_json(documents[0] if len(documents) == 1 else documents)
+        return
+    for answer in answers:
+        found = answer.validation
+        typer.echo(
+            f"{answer.kernels:,} kernels of {len(answer.kinds)} kinds on {answer.target}, in {answer.networks} "
+            f"networks (without {answer.profiler_ms * 1e3:.1f} µs per layer that the runtime's profiler adds).\n"
+            f"Predictions of these networks without their own kernels: MAPE {found.mape:.1%}, within 10% "
+            f"{found.within_10pct:.0%}, Kendall τ {found.kendall_tau:.3f}.\n"
+            f"Table: {answer.table}"
+        )
 
 
 def _print(answer: ProfileAnswer) -> None:

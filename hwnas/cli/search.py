@@ -59,7 +59,7 @@ def search(
     data_path: options.DataPath = None,
     resolution: options.Resolution = None,
     width: options.Width = None,
-    kernels: options.Kernels = None,
+    kernel_sizes: options.KernelSizes = None,
     expansions: options.Expansions = None,
     aspect: options.Aspect = None,
     channels: options.DataChannels = None,
@@ -117,7 +117,7 @@ def search(
             )
         if space is None or data is None:
             raise InvalidValue(f"{strategy} trains its own weights: use --space and --data (not --supernet)")
-        space = options.space_with(space, resolution, width, kernels, expansions, aspect)
+        space = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
         with shown_progress() as progress:
             found = workflows.search_differentiably(
                 strategy,
@@ -140,7 +140,7 @@ def search(
         return
     if strategy not in strategy_names():
         raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
-    other = (space, resolution, width, kernels, expansions, aspect, data, fix, training, steps, penalty)
+    other = (space, resolution, width, kernel_sizes, expansions, aspect, data, fix, training, steps, penalty)
     if supernet is None or how != DataOptions() or any(given not in (None, []) for given in other):
         raise InvalidValue(
             f"{strategy} search needs --supernet, which defines space and data; --space and --data with their options, "

@@ -36,7 +36,7 @@ def show(
     ],
     resolution: options.Resolution = None,
     width: options.Width = None,
-    kernels: options.Kernels = None,
+    kernel_sizes: options.KernelSizes = None,
     expansions: options.Expansions = None,
     aspect: options.Aspect = None,
     channels: options.Channels = None,
@@ -50,7 +50,7 @@ def show(
     from hwnas import workflows
     from hwnas.spaces.options import values_text
 
-    name = options.space_with(space, resolution, width, kernels, expansions, aspect)
+    name = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
     if as_toml:
         typer.echo(workflows.space_file(name), nl=False)
         return

@@ -26,7 +26,7 @@ def study(
     data_path: options.DataPath = None,
     resolution: options.Resolution = None,
     width: options.Width = None,
-    kernels: options.Kernels = None,
+    kernel_sizes: options.KernelSizes = None,
     expansions: options.Expansions = None,
     aspect: options.Aspect = None,
     channels: options.DataChannels = None,
@@ -74,7 +74,7 @@ def study(
 
     with shown_progress() as progress:
         answer = workflows.study(
-            options.space_with(space, resolution, width, kernels, expansions, aspect),
+            options.space_with(space, resolution, width, kernel_sizes, expansions, aspect),
             data,
             out,
             budget=budget,

@@ -18,7 +18,7 @@ def train(
     data_path: options.DataPath = None,
     resolution: options.Resolution = None,
     width: options.Width = None,
-    kernels: options.Kernels = None,
+    kernel_sizes: options.KernelSizes = None,
     expansions: options.Expansions = None,
     aspect: options.Aspect = None,
     channels: options.DataChannels = None,
@@ -56,7 +56,7 @@ def train(
 
     with shown_progress() as progress:
         answer = workflows.train(
-            options.space_with(space, resolution, width, kernels, expansions, aspect),
+            options.space_with(space, resolution, width, kernel_sizes, expansions, aspect),
             data,
             out,
             data_path=data_path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,11 +12,11 @@ from hwnas.shown_progress import shown_progress
 
 
 def validate(
-    space: options.SpaceName,
     target: options.Target,
+    space: options.OptionalSpaceName = None,
     resolution: options.Resolution = None,
     width: options.Width = None,
-    kernels: options.Kernels = None,
+    kernel_sizes: options.KernelSizes = None,
     expansions: options.Expansions = None,
     aspect: options.Aspect = None,
     fix: options.Fix = None,
@@ -24,6 +25,9 @@ def validate(
     tables: options.Tables = None,
     networks: Annotated[int, typer.Option(help="New networks to measure.", min=2, max=10_000)] = 40,
     seed: options.Seed = 0,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Instead of a space: the target's table of kernels.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure networks that the fit did not use, twice, and compare them with the predictions.
@@ -33,7 +37,21 @@ def validate(
     from hwnas import workflows
     from hwnas.workflows.inputs import space_of
 
-    name = options.space_with(space, resolution, width, kernels, expansions, aspect)
+    of_spaces = {
+        "--resolution": resolution,
+        "--width": width,
+        "--kernel-sizes": kernel_sizes,
+        "--expansions": expansions,
+        "--aspect": aspect,
+        "--fix": fix,
+        "--channels": channels,
+        "--classes": classes,
+    }
+    space = options.required_space(space, kernels=kernels, of_spaces=of_spaces)
+    if space is None:
+        _validate_kernels(target, tables, networks, seed, as_json=as_json)
+        return
+    name = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
     chosen = space_of(name, options.choices(fix), channels=channels, classes=classes)
     with shown_progress() as progress:
         answer = workflows.validate(chosen, target, tables=tables, networks=networks, seed=seed, progress=progress)
@@ -61,3 +79,21 @@ def validate(
         parts = ", ".join(f"{name} {ms:.4g}" for name, ms in largest)
         lines.append(f"  {one.relative_error:+.1%}  {sum(one.slots_ms.values()):.4g} ms (most in {parts}): {values}")
     typer.echo("\n".join(lines))
+
+
+def _validate_kernels(target: str, tables: Path | None, networks: int, seed: int, *, as_json: bool) -> None:
+    """Compare predictions from kernels with new measurements."""
+    from hwnas import workflows
+
+    with shown_progress() as progress:
+        answer = workflows.validate_kernels(target, networks=networks, tables=tables, seed=seed, progress=progress)
+    if as_json:
+        options.print_json(answer.document())
+        return
+    below = "" if answer.below_upper is None else f", {answer.below_upper:.1%} below the upper bound"
+    typer.echo(
+        f"{answer.networks} new networks on {answer.target}; the machine ran at {answer.speed:.1%} of its speed in the "
+        "profile, which is corrected for\n"
+        f"  MAPE {answer.mape:.2%} (noise floor {answer.noise_floor:.2%}, two measurements), within 10% "
+        f"{answer.within_10pct:.1%}, Kendall τ {answer.kendall_tau:.3f}{below}"
+    )

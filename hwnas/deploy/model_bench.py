@@ -130,7 +130,7 @@ def time_model(
     found = with_runs(timed, MODEL, protocol, runs)
     measured, copies = found.measured, found.copies[MODEL]
     p25_ms = found.p25_ms(MODEL)
-    by_layer = machine.layers(program, target.recipe, feeds, runs=PROFILED_RUNS) if layers else []
+    by_layer = machine.layers({MODEL: program}, target.recipe, feeds, runs=PROFILED_RUNS)[MODEL] if layers else []
     profiler_ms = added_by_profiler([one.ms for one in by_layer], p25_ms)
     times = sorted((_layer(one, profiler_ms, p25_ms) for one in by_layer), key=lambda one: -one.ms)
     return ModelTiming(

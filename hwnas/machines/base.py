@@ -118,17 +118,19 @@ class Machine(ABC):
         """
         raise RuntimeUnavailable(f"{recipe.name} runs programs of one input only on {self.name}")
 
-    def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> list[Layer]:
-        """Times of the layers of a program's file, in milliseconds.
+    def layers(
+        self, programs: Mapping[str, Path], recipe: Recipe, feeds: Feeds | None = None, *, runs: int
+    ) -> dict[str, list[Layer]]:
+        """Times of the layers of programs' files, in milliseconds.
 
         Args:
-            program: the file.
-            recipe: its runtime and settings.
-            feeds: named inputs; random ones if None.
-            runs: number of runs, of which the median counts.
+            programs: name -> file.
+            recipe: their runtime and settings.
+            feeds: named inputs of every program; random ones if None.
+            runs: number of runs of each, of which the median counts.
 
         Raises:
-            BundleError: the runtime does not accept the program.
+            BundleError: the runtime does not accept a program.
             RuntimeUnavailable: the runtime cannot run on the machine, or does not report layers.
         """
         raise RuntimeUnavailable(f"{recipe.name} does not report the times of layers on {self.name}")

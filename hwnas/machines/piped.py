@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from hwnas.timing.timer import require_measured, take
 
 _RUN_S = 900.0  # longest time of one run, or of a profile of layers
 Files = Mapping[str, Path]  # name of a program -> its file on this machine
+Ask: TypeAlias = Callable[..., tuple[dict[str, Any], bytes]]
 
 
 class PipedMachine(Machine):
@@ -169,48 +170,55 @@ class PipedMachine(Machine):
 
     def run_feeds(self, program: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> list[Feeds]:
         """As `Machine.run_feeds`, in a runner."""
-        return [unpacked(answer["arrays"], out) for answer, out in self._told("feeds", program, recipe, feeds)]
+        with self._asking(recipe, {program.name: program}) as ask:
+            answers = [ask("feeds", program.name, each) for each in feeds]
+        return [unpacked(answer["arrays"], out) for answer, out in answers]
 
-    def layers(self, program: Path, recipe: Recipe, feeds: Feeds | None, *, runs: int) -> list[Layer]:
-        """As `Machine.layers`, in a runner."""
-        [(answer, _)] = self._told("layers", program, recipe, [feeds or {}], runs=runs)
-        return [
-            Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])})
-            for one in answer["layers"]
-        ]
+    def layers(
+        self, programs: Mapping[str, Path], recipe: Recipe, feeds: Feeds | None = None, *, runs: int
+    ) -> dict[str, list[Layer]]:
+        """As `Machine.layers`, in one runner for all programs."""
+        with self._asking(recipe, programs) as ask:
+            answers = {name: ask("layers", name, feeds or {}, runs=runs)[0]["layers"] for name in programs}
+        return {
+            name: [
+                Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])}) for one in found
+            ]
+            for name, found in answers.items()
+        }
 
-    def _told(
-        self, do: str, program: Path, recipe: Recipe, feeds: Sequence[Feeds], *, runs: int = 1
-    ) -> list[tuple[dict[str, Any], bytes]]:
-        """The answers of a runner that does something with a program and each of some inputs."""
+    @contextmanager
+    def _asking(self, recipe: Recipe, programs: Mapping[str, Path]) -> Iterator[Ask]:
+        """A runner that does something with programs and named inputs: its answer is a message and bytes."""
         if recipe.facts.runner is None:
             raise RuntimeUnavailable(
                 f"{recipe.name} has the runtime {recipe.runtime}, whose programs take one image and have no times of "
                 "layers. Choose a recipe of onnxruntime or openvino on the CPU"
             )
-        held = self.chosen(recipe)
+        held, asked = self.chosen(recipe), ""
         try:
             with self.connect(recipe) as runner:
-                [path] = self.delivered(runner, {program.name: program}, silent).values()
-                found = []
-                for each in feeds:
-                    facts, data = packed(each)
-                    found.append(
-                        runner.ask(
-                            do,
-                            data,
-                            program=program.name,
-                            path=path,
-                            settings=dict(self.settings(recipe)),
-                            cores=list(held.cores),
-                            feeds=facts,
-                            runs=runs,
-                            timeout_s=_RUN_S,
-                        )
+                paths = self.delivered(runner, programs, silent)
+
+                def ask(do: str, name: str, feeds: Feeds, runs: int = 1) -> tuple[dict[str, Any], bytes]:
+                    nonlocal asked
+                    asked = name
+                    facts, data = packed(feeds)
+                    return runner.ask(
+                        do,
+                        data,
+                        program=name,
+                        path=paths[name],
+                        settings=dict(self.settings(recipe)),
+                        cores=list(held.cores),
+                        feeds=facts,
+                        runs=runs,
+                        timeout_s=_RUN_S,
                     )
-                return found
+
+                yield ask
         except (Lost, Died) as error:
-            raise self.ended(error, program.name) from error
+            raise self.ended(error, asked) from error
 
 
 def _tuples(shapes: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 import onnx
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Source: TypeAlias = "Path | str | nn.Module"
+
+NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,8 +71,22 @@ def open_model(
     """
     wanted = parse_shapes(shapes)
     name, graph = _read(source, wanted, example, weights)
+    return open_graph(graph, name, wanted)
+
+
+def open_graph(graph: onnx.ModelProto, name: str, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Model:
+    """The model of an ONNX graph in memory.
+
+    Args:
+        graph: the graph; it is not checked.
+        name: of the model.
+        shapes: as for `open_model`, parsed.
+
+    Raises:
+        ModelError, InvalidValue: as `open_model`.
+    """
     digest = hashlib.sha256(serialized(graph)).hexdigest()
-    graph, notes = fixed(graph, wanted, name)
+    graph, notes = fixed(graph, shapes, name)
     notes += branches(graph)
     return Model(name=name, graph=graph, signature=signature_of(graph, name), sha256=digest, notes=tuple(notes))
 

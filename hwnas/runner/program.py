@@ -159,8 +159,8 @@ class RunnerProgram(Timed):
 
     def bind_noise(self, rng: np.random.Generator) -> Call:
         """A call that runs the program on random inputs."""
-        if len(self.signature.inputs) == 1:
-            return self.bind(self.noise(rng))
+        if len(self.signature.inputs) == 1 and self.dtype in (np.float32, np.uint8):
+            return self.bind(self.noise(rng))  # an image, in a batch of any size
         return self.bind_feeds(self.signature.noise(rng))
 
     def _describe(self, signature: Signature, batch: int | None) -> None:

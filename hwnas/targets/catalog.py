@@ -390,3 +390,8 @@ def tables() -> list[FoundTable]:
 def table_path(target: Target) -> Path | None:
     """The CSV file of a target's latency table in the first root that has one, or None."""
     return _files("latency_tables", "*/*.csv").get(target.name)
+
+
+def kernel_table_path(target: Target) -> Path | None:
+    """The file of a target's table of kernels in the first root that has one, or None."""
+    return _files("latency_tables", "*/*.kernels.json").get(f"{target.name}.kernels")

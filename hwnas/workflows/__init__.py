@@ -30,8 +30,15 @@ if TYPE_CHECKING:
     from hwnas.workflows.deployment import bench, export, sweep
     from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
     from hwnas.workflows.measuring import profile, profile_all, validate
-    from hwnas.workflows.model_answers import ModelBenchAnswer, ModelSweepAnswer
+    from hwnas.workflows.model_answers import (
+        KernelsAnswer,
+        KernelsValidationAnswer,
+        ModelBenchAnswer,
+        ModelSweepAnswer,
+        PredictAnswer,
+    )
     from hwnas.workflows.models import bench_model, export_model, sweep_model
+    from hwnas.workflows.predicting import predict, profile_kernels, validate_kernels
     from hwnas.workflows.relaxed import search_differentiably
     from hwnas.workflows.searching import search
     from hwnas.workflows.studies import study
@@ -45,9 +52,12 @@ __all__ = [
     "EvaluatedSubnet",
     "FinetuneAnswer",
     "ImportAnswer",
+    "KernelsAnswer",
+    "KernelsValidationAnswer",
     "ModelBenchAnswer",
     "ModelSweepAnswer",
     "NetworkAnswer",
+    "PredictAnswer",
     "ProfileAnswer",
     "RelaxedAnswer",
     "SearchAnswer",
@@ -68,8 +78,10 @@ __all__ = [
     "finetune",
     "import_supernet",
     "list_spaces",
+    "predict",
     "profile",
     "profile_all",
+    "profile_kernels",
     "search",
     "search_differentiably",
     "show_space",
@@ -79,22 +91,30 @@ __all__ = [
     "sweep_model",
     "train",
     "validate",
+    "validate_kernels",
 ]
+
+_ELSEWHERE = ("Space", "Bench", "Sweep", "Model", "Kernels", "Predict")
 
 # Modules must not be named like functions: importing such a module would replace the function.
 __getattr__ = lazily(
     __name__,
     {
-        "answers": tuple(
-            name for name in __all__ if name[0].isupper() and not name.startswith(("Space", "Bench", "Sweep", "Model"))
-        ),
+        "answers": tuple(name for name in __all__ if name[0].isupper() and not name.startswith(_ELSEWHERE)),
         "deployed_answers": ("BenchAnswer", "SweepAnswer"),
         "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
         "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
         "measuring": ("profile", "profile_all", "validate"),
-        "model_answers": ("ModelBenchAnswer", "ModelSweepAnswer"),
+        "model_answers": (
+            "KernelsAnswer",
+            "KernelsValidationAnswer",
+            "ModelBenchAnswer",
+            "ModelSweepAnswer",
+            "PredictAnswer",
+        ),
         "models": ("bench_model", "export_model", "sweep_model"),
+        "predicting": ("predict", "profile_kernels", "validate_kernels"),
         "relaxed": ("search_differentiably",),
         "searching": ("search",),
         "studies": ("study",),

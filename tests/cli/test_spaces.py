@@ -77,7 +77,7 @@ def test_mistakes(refused):
     )
     assert "use 16 or more" in refused("spaces", "show", "mobilenetv3-small", "--resolution", "8")
     assert "unknown option of the space darts: 'kernels'. Known: resolution, width" in refused(
-        "spaces", "show", "darts", "--kernels", "3"
+        "spaces", "show", "darts", "--kernel-sizes", "3"
     )
     assert "use resolutions that are multiples of 9, such as resolution=45,54" in refused(
         "spaces", "show", "mobilenetv3-small", "--aspect", "16:9"
@@ -116,7 +116,7 @@ def test_every_verb_takes_the_options(verb, refused, tmp_path):
     message = "resolution of {} cannot be 48; choose from 64, 80, 96"
     assert message.format(NAME) in refused(verb, "--space", "mobilenetv3-small", *OPTIONS, *more)
     name = f"{NAME}+kernels=3+expansions=3,6+aspect=2:1"
-    kernels = ("--kernels", "3", "--expansions", "3,6", "--aspect", "2:1")
+    kernels = ("--kernel-sizes", "3", "--expansions", "3,6", "--aspect", "2:1")
     assert message.format(name) in refused(verb, "--space", NAME, *kernels, *more)
     (tmp_path / "own.toml").write_text('schema = 1\nbase = "mobilenetv3-small"\nresolution = "64:96:16"\nwidth = 0.5\n')
     assert message.format(NAME) in refused(verb, "--space", "own.toml", *more)

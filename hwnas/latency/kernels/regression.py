@@ -1,0 +1,119 @@
+"""Regression of the latency of one kind of kernels on what it computes and moves.
+
+The base is a roofline with overlap of neither (`Kernel.macs`, `Kernel.bytes`): it rises with work and bytes, and
+extrapolates. What it misses by shape (channels that do not fill a vector, tall or flat matrices) is learned by gradient
+boosting on the logarithm of the ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hwnas.latency.kernels.kernel import Kernel
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+Floats = npt.NDArray[np.float64]
+
+_AXES = 5  # axes of a shape that are features, counted from the last
+_SHAPES = 3  # inputs whose shapes are features
+_FEW = 40  # fewer rows do not support boosting: the base alone predicts
+_REMAINDERS = (8, 16)  # elements of a vector register, and of two
+_MOST = math.log(20.0)  # the ratio to the base is kept within this
+
+
+def features(kernel: Kernel) -> list[float]:
+    """Numbers that a kernel's time depends on, for trees: logarithms of sizes, ratios, and remainders of channels."""
+    macs, weight = kernel.macs or 0, kernel.weight
+    given, made = kernel.inputs[0] if kernel.inputs else (), kernel.outputs[0] if kernel.outputs else ()
+    elements = [math.prod(shape) for shape in kernel.inputs]
+    found = [
+        _log(macs),
+        _log(kernel.bytes),
+        macs / max(1, kernel.bytes),
+        len(kernel.inputs),
+        len(kernel.outputs),
+        _log(math.prod(made)),
+        _log(sum(elements)),
+        _log(max(elements[1:], default=0)),
+        math.prod(made) / max(1, math.prod(given)),
+    ]
+    for shape in (made, *[kernel.inputs[i] if i < len(kernel.inputs) else () for i in range(_SHAPES)]):
+        last = list(shape[::-1][:_AXES])
+        found += [len(shape), *map(_log, last), *[-1.0] * (_AXES - len(last))]
+    if weight is not None and len(given) > 1:
+        kernel_area, grouped = math.prod(weight[-(len(given) - 2) :]), len(weight) - len(given)
+        per_group = weight[1 + grouped]
+        groups = weight[0] if grouped else max(1, given[1] // max(1, per_group))
+        sizes = (given[1] % size for size in _REMAINDERS)
+        found += [_log(kernel_area), _log(groups), _log(per_group), given[-1] / max(1, made[-1]), *sizes]
+        found += [made[1] % size for size in _REMAINDERS]
+    else:
+        ends = (made[-1] if made else 1, given[-1] if given else 1)
+        found += [-1.0] * 4 + [float(end % size) for end in ends for size in _REMAINDERS]
+    return [float(number) for number in found]
+
+
+class KindRegression:
+    """Latencies of the kernels of one kind.
+
+    Args:
+        kernels: those that were measured.
+        ms: their latencies, ``(kernels,)``.
+        weights: how much each counts in the boosting, ``(kernels,)``.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel], ms: Floats, weights: Floats) -> None:
+        work = np.array([_work(kernel) for kernel in kernels])
+        self._base = _fitted_base(work, ms)
+        self._boosted: HistGradientBoostingRegressor | None = None
+        ratio = np.log(ms / self._base_ms(work))
+        self._offset = float(np.average(ratio, weights=weights))
+        if len(kernels) >= _FEW:
+            from sklearn.ensemble import HistGradientBoostingRegressor
+
+            boosted = HistGradientBoostingRegressor(
+                max_iter=300, learning_rate=0.08, min_samples_leaf=6, l2_regularization=1.0, random_state=0
+            )
+            self._boosted = boosted.fit(_matrix(kernels), ratio, sample_weight=weights)
+
+    def predict(self, kernels: Sequence[Kernel]) -> Floats:
+        """Latencies in milliseconds, ``(kernels,)``."""
+        base = self._base_ms(np.array([_work(kernel) for kernel in kernels]))
+        ratio = np.full(len(kernels), self._offset)
+        if self._boosted is not None:
+            ratio = self._boosted.predict(_matrix(kernels))
+        return np.asarray(base * np.exp(np.clip(ratio, -_MOST, _MOST)), np.float64)
+
+    def _base_ms(self, work: Floats) -> Floats:
+        return np.asarray(np.maximum(work @ self._base, 1e-9), np.float64)
+
+
+def _work(kernel: Kernel) -> tuple[float, float, float]:
+    """A call, multiply-accumulates and bytes, the last two in millions."""
+    return 1.0, (kernel.macs or 0) / 1e6, kernel.bytes / 1e6
+
+
+def _fitted_base(work: Floats, ms: Floats) -> Floats:
+    """Cost of a call, of work and of bytes, none below 0, by least squares of relative errors."""
+    from scipy.optimize import nnls
+
+    found, _ = nnls(work / ms[:, None], np.ones(len(ms)))
+    if not found.any():
+        found = np.array([float(np.median(ms)), 0.0, 0.0])
+    found[0] = max(found[0], 0.1 * float(ms.min()))
+    return np.asarray(found, np.float64)
+
+
+def _matrix(kernels: Sequence[Kernel]) -> Floats:
+    return np.array([features(kernel) for kernel in kernels])
+
+
+def _log(number: float) -> float:
+    return math.log1p(number)

@@ -1,0 +1,120 @@
+"""Blocks of sequences ``(1, tokens, width)``, after those of published transformers."""
+
+from __future__ import annotations
+
+import math
+
+from hwnas.models.prior.builder import Builder, Value
+
+
+def _mlp(b: Builder, x: Value, hidden: int, act: str) -> Value:
+    return b.linear(b.act(b.linear(x, hidden), act), x.shape[-1])
+
+
+def attention(b: Builder, x: Value, *, heads: int, mask: Value | None = None) -> Value:
+    """Multi-head self-attention (Vaswani et al. 2017) of ``(batch, tokens, width)``; `mask` is added to the scores."""
+    batch, count, width = x.shape
+    each = width // heads
+    if b.chance(0.7):
+        made = b.reshape(b.linear(x, 3 * width), batch, count, 3, heads, each)
+        made = b.transpose(made, 2, 0, 3, 1, 4)
+        parts = b.split(made, [1, 1, 1], axis=0)
+        q, k, v = (b.node("Squeeze", [part, b.integers(0)], part.shape[1:]) for part in parts)
+    else:
+        q, k, v = (b.transpose(b.reshape(b.linear(x, width), batch, count, heads, each), 0, 2, 1, 3) for _ in range(3))
+    if b.chance(0.5):
+        scale = b.scalar(each**-0.25)
+        q, turned = b.mul(q, scale), b.mul(b.transpose(k, 0, 1, 3, 2), scale)
+    else:
+        q, turned = b.mul(q, b.scalar(each**-0.5)), b.transpose(k, 0, 1, 3, 2)
+    scores = b.matmul(q, turned)
+    if mask is not None:
+        scores = b.add(scores, mask)
+    found = b.matmul(b.softmax(scores), v)
+    return b.linear(b.reshape(b.transpose(found, 0, 2, 1, 3), batch, count, width), width)
+
+
+def _heads(b: Builder, width: int) -> int:
+    fitting = [heads for heads in range(1, 33) if width % heads == 0 and 16 <= width // heads <= 128]
+    usual = [heads for heads in fitting if width // heads in (32, 48, 64)]
+    return b.number(*(usual or fitting or [1]))
+
+
+def encoder(b: Builder, x: Value) -> Value:
+    """Attention and MLP, normalised before (ViT) or after (BERT), or with scaled branches (DeiT-III, CaiT)."""
+    heads, hidden, act = _heads(b, x.shape[-1]), x.shape[-1] * b.number(2, 3, 4, 4, 4), b.one_of("gelu", "gelu", "relu")
+    if b.chance(0.2):
+        x = b.layer_norm(b.add(x, attention(b, x, heads=heads)))
+        return b.layer_norm(b.add(x, _mlp(b, x, hidden, act)))
+    scaled = b.chance(0.25)
+    for part in ("attention", "mlp"):
+        y = b.layer_norm(x)
+        out = attention(b, y, heads=heads) if part == "attention" else _mlp(b, y, hidden, act)
+        x = b.add(x, b.mul(out, b.weight(out.shape[-1])) if scaled else out)
+    return x
+
+
+def windows(b: Builder, x: Value) -> Value:
+    """Attention within windows of a square of tokens, with a bias for relative positions (Swin, Liu et al. 2021)."""
+    _, count, width = x.shape
+    side = math.isqrt(count)
+    fitting = [size for size in (4, 6, 7, 8, 10, 12, 14, 16) if side**2 == count and side % size == 0]
+    if not fitting:
+        return encoder(b, x)
+    size, heads = b.number(*fitting), _heads(b, width)
+    each, number = side // size, size * size
+    out = b.reshape(b.layer_norm(x), 1, side, side, width)
+    if b.chance(0.5) and each > 1:  # shifted windows
+        for axis in (1, 2):
+            first, last = b.split(out, [size // 2, side - size // 2], axis=axis)
+            out = b.concat([last, first], axis=axis)
+    out = b.transpose(b.reshape(out, 1, each, size, each, size, width), 0, 1, 3, 2, 4, 5)
+    out = b.reshape(out, each * each, number, width)
+    bias = Value(b.weight(1, heads, number, number), (1, heads, number, number))
+    out = attention(b, out, heads=heads, mask=bias)
+    out = b.transpose(b.reshape(out, 1, each, each, size, size, width), 0, 1, 3, 2, 4, 5)
+    x = b.add(x, b.reshape(out, 1, count, width))
+    return b.add(x, _mlp(b, b.layer_norm(x), width * 4, "gelu"))
+
+
+def mixer(b: Builder, x: Value) -> Value:
+    """MLPs over tokens and over channels (MLP-Mixer, ResMLP)."""
+    _, count, width = x.shape
+    turned = b.transpose(b.layer_norm(x), 0, 2, 1)
+    turned = (
+        _mlp(b, turned, b.near(count * b.number(1, 2, 4) / 2, 8), "gelu") if b.chance(0.7) else b.linear(turned, count)
+    )
+    x = b.add(x, b.transpose(turned, 0, 2, 1))
+    return b.add(x, _mlp(b, b.layer_norm(x), width * b.number(2, 4), "gelu"))
+
+
+def gated(b: Builder, x: Value) -> Value:
+    """Attention and a gated MLP (SwiGLU of language models; gMLP's gate over tokens)."""
+    _, count, width = x.shape
+    if b.chance(0.5):
+        x = b.add(x, attention(b, b.layer_norm(x), heads=_heads(b, width)))
+        y, hidden = b.layer_norm(x), b.near(width * 8 / 3, 8)
+        return b.add(x, b.linear(b.mul(b.act(b.linear(y, hidden), "silu"), b.linear(y, hidden)), width))
+    hidden = width * 3
+    first, second = b.split(b.act(b.linear(b.layer_norm(x), 2 * hidden), "gelu"), [hidden, hidden], axis=2)
+    gate = b.linear(b.transpose(b.layer_norm(second), 0, 2, 1), count)
+    return b.add(x, b.linear(b.mul(first, b.transpose(gate, 0, 2, 1)), width))
+
+
+def linear_attention(b: Builder, x: Value) -> Value:
+    """Attention without softmax over tokens, or over channels (EfficientViT, XCiT)."""
+    _, count, width = x.shape
+    heads = _heads(b, width)
+    each, y = width // heads, b.layer_norm(x)
+    q, k, v = (b.transpose(b.reshape(b.linear(y, width), 1, count, heads, each), 0, 2, 1, 3) for _ in range(3))
+    q, k = b.act(q, "relu"), b.act(k, "relu")
+    inner = b.matmul(b.transpose(k, 0, 1, 3, 2), v)
+    if b.chance(0.5):
+        inner = b.softmax(inner)
+    found = b.reshape(b.transpose(b.matmul(q, inner), 0, 2, 1, 3), 1, count, width)
+    x = b.add(x, b.linear(found, width))
+    return b.add(x, _mlp(b, b.layer_norm(x), 4 * width, "gelu"))
+
+
+# Function -> how often it is drawn.
+BLOCKS = {encoder: 5.0, windows: 2.0, mixer: 1.0, gated: 1.0, linear_attention: 1.0}
