@@ -107,9 +107,10 @@ def sweep(
         else:
             typer.echo("picked: none; every recipe is refused")
     noisy = [
-        f"{_recipe(one.target)}: {'within a round' if one.unsteady else f'the two rounds differ by {one.repeat:.1%}'}"
+        f"{_recipe(one.target)}: "
+        + ("runs of one round differ too much" if one.unsteady else f"the two rounds differ by {one.repeat:.1%}")
         for one in answer.recipes
-        if one.too_noisy
+        if one.too_noisy and one.refused is None  # a refused recipe cannot be picked
     ]
     if noisy:
         raise TooNoisy(

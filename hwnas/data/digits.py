@@ -116,7 +116,8 @@ class ClutteredDigits(Data):
         if any(getattr(how, name) != getattr(USUAL, name) for name in _PHOTOGRAPHS):
             raise InvalidValue(
                 f"{self.name} generates every training image at a random position, size, angle and contrast; "
-                f"{', '.join(_PHOTOGRAPHS)} are for photographs, remove them from [augmentation]"
+                f"{', '.join(_PHOTOGRAPHS)}, and the presets that set them, are for photographs: remove them from the "
+                "augmentation"
             )
         blocks = range(places.start // TRAIN_BLOCK, -(-places.stop // TRAIN_BLOCK))
         drawn = [self._draw("train", TRAIN_BLOCK, stable_seed("train", self._seed, seed, block)) for block in blocks]

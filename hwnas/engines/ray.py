@@ -28,6 +28,9 @@ _REACHED_S = 10.0
 _PATIENCE_S = 30.0  # for a place on the cluster, before a warning
 # Read when Ray is imported: servers of a cluster on this host alone listen on the loopback only, and report nothing.
 _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# The start of an HTTP/2 connection, with an empty SETTINGS frame (RFC 9113, section 3.4); a server sends one, too.
+_SETTINGS = 4
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
 _PACKAGES = ("hwnas", "torch", "numpy")  # whose versions decide the last digits
 
 
@@ -188,14 +191,18 @@ class Cluster:
 
 
 def _knock(address: str) -> None:
-    """Connect to an address, HOST:PORT, without Ray, which tries for five minutes.
+    """Connect to an address, HOST:PORT, without Ray, which tries for five minutes; it must speak gRPC, as Ray does.
 
     Raises:
-        OSError: there is no connection.
+        OSError: there is no connection, or something else answers.
     """
     host, _, port = address.rpartition(":")
     if host and port.isdigit() and "://" not in host:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_REACHED_S) as connection:
+            connection.sendall(_HTTP2)
+            answer = connection.recv(9)
+        if len(answer) < 4 or answer[3] != _SETTINGS:
+            raise OSError("something else than Ray listens there")
 
 
 def places(*, gpu: bool) -> int:

@@ -17,11 +17,12 @@ from pydantic import AfterValidator, Field, model_validator
 
 from hwnas.errors import MachineError
 from hwnas.files import Spec
-from hwnas.machines.runner import Runner
+from hwnas.machines.runner import Runner, printable
 from hwnas.runner.__main__ import READY
 from hwnas.runner.frames import BadFrame, TimedOut, write_all
 
 _CONNECT_S = 60.0  # longest silence while a connection is made: a password cannot be asked for
+_FOLDERS = 2
 _BANNER = 2**16  # bytes that a login may print before the runner
 _SHELLS = {"sh", "bash", "ash", "dash", "zsh", "ksh", "busybox"}
 _MARK = b"hwnas: "
@@ -40,14 +41,22 @@ try:
     import numpy
 except ImportError as error:
     say("numpy " + str(error)); sys.exit(0)
-import os, tempfile
+import hashlib, os, tempfile
+def whole(path):
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest() == "DIGEST"
+    except OSError:
+        return False
 base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-name, size, problem = "NAME", SIZE, None
+name, size, problem = "runner-DIGEST.zip", SIZE, None
 for cache in (os.path.join(base, "hwnas-runner"), os.path.join(tempfile.gettempdir(), "hwnas-runner-%d" % os.getuid())):
     try:
         os.makedirs(cache, mode=0o700, exist_ok=True)
+        if os.stat(cache).st_uid != os.getuid():
+            raise OSError("%s belongs to another user" % cache)
         path = os.path.join(cache, name)
-        if not (os.path.exists(path) and os.path.getsize(path) == size):
+        if not whole(path):
             say("send")
             data = b""
             while len(data) < size:
@@ -55,9 +64,15 @@ for cache in (os.path.join(base, "hwnas-runner"), os.path.join(tempfile.gettempd
                 if not more:
                     sys.exit(0)
                 data += more
-            with open(path + ".part", "wb") as file:
-                file.write(data)
-            os.replace(path + ".part", path)
+            part = "%s.%d.part" % (path, os.getpid())
+            try:
+                with open(part, "wb") as file:
+                    file.write(data)
+                os.replace(part, path)
+            except OSError:
+                if os.path.exists(part):
+                    os.unlink(part)
+                raise
         break
     except OSError as error:
         problem = error
@@ -76,6 +91,16 @@ def _of_host(host: str) -> str:
     return host
 
 
+def _of_command(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"a shell could not read it: {error}") from error
+    if not words:
+        raise ValueError("it is empty")
+    return command
+
+
 class Connection(Spec):
     """How another machine is reached.
 
@@ -87,7 +112,7 @@ class Connection(Spec):
     """
 
     ssh: Annotated[str, AfterValidator(_of_host)] | None = None
-    command: str | None = Field(default=None, min_length=1)
+    command: Annotated[str, AfterValidator(_of_command)] | None = None
     python: str = Field(default="python3", min_length=1)
 
     @model_validator(mode="after")
@@ -120,17 +145,18 @@ class Connection(Spec):
             Lost: the connection ended for another reason.
         """
         archive = runner_archive()
-        name = f"runner-{sha256(archive).hexdigest()[:16]}.zip"
+        digest = sha256(archive).hexdigest()
         runner = Runner.start(self.words, machine)
         try:
             code = base64.b64encode(
-                _BOOTSTRAP.replace("NAME", name).replace("SIZE", str(len(archive))).encode()
+                _BOOTSTRAP.replace("DIGEST", digest).replace("SIZE", str(len(archive))).encode()
             ).decode()
             # Not `exec`: the shell turns the end of Python by a signal into an exit code, which ssh passes on.
             line = f"{shlex.quote(self.python)} -c 'import base64; exec(base64.b64decode(\"{code}\"))'; exit $?\n"
             self._write(runner, line.encode(), "connecting")
+            sent = 0  # once for each folder that the runner may be kept in
             while (word := self._said(runner)) != "ready":
-                if word == "send":
+                if word == "send" and (sent := sent + 1) <= _FOLDERS:
                     self._write(runner, archive, "sending the runner")
                 else:
                     raise self._unusable(word, machine)
@@ -148,10 +174,7 @@ class Connection(Spec):
         try:
             before, found = runner.frames.skip_to(mark, _BANNER, _CONNECT_S)
         except TimedOut:
-            raise MachineError(
-                f"{runner.machine} ({self.text}) does not answer: no output for {_CONNECT_S:.0f} s while {phase}. Try "
-                f"`{shlex.join(self.words)}` by hand; it must give a shell without asking for anything"
-            ) from None
+            raise self._silent(runner, phase) from None
         except BadFrame as error:
             raise MachineError(
                 f"{runner.machine} ({self.text}) prints something else while {phase}: {str(error)[:300]!r}"
@@ -162,14 +185,22 @@ class Connection(Spec):
 
     def _write(self, runner: Runner, data: bytes, phase: str) -> None:
         try:
-            write_all(runner.frames.outward, data)
+            write_all(runner.frames.outward, data, _CONNECT_S)
+        except TimedOut:
+            raise self._silent(runner, phase) from None
         except OSError:
             raise self._no_shell(runner, b"", phase) from None
+
+    def _silent(self, runner: Runner, phase: str) -> MachineError:
+        return MachineError(
+            f"{runner.machine} ({self.text}) does not answer: nothing for {_CONNECT_S:.0f} s while {phase}. Try "
+            f"`{shlex.join(self.words)}` by hand; it must give a shell without asking for anything"
+        )
 
     def _no_shell(self, runner: Runner, before: bytes, phase: str) -> MachineError:
         """Why the command ended without a runner."""
         code = runner.process.wait(30)
-        said = runner.said() or before.decode("utf-8", errors="replace").strip()[-500:]
+        said = runner.said() or printable(before.decode("utf-8", errors="replace").strip()[-500:], most=500)
         low = said.lower()
         helps = f"Try `{shlex.join(self.words)}` by hand; it must give a shell without asking for anything"
         if "could not resolve" in low or "name or service not known" in low:
@@ -177,8 +208,8 @@ class Connection(Spec):
         elif "host identification has changed" in low or "host key verification failed" in low:
             helps = (
                 f"hwnas does not skip this check. Connect once by hand, `ssh {self.ssh}`, and compare the key's "
-                f"fingerprint; if the machine was installed anew, `ssh-keygen -R {_host(self.ssh or '')}` removes the "
-                "old key"
+                "fingerprint; if the machine was installed anew, `ssh-keygen -R` removes the old key, with the name or "
+                "[address]:port that ssh prints"
             )
         elif "permission denied" in low and self.ssh is not None:
             helps = f"Set up a key: `ssh-copy-id {self.ssh}`; hwnas cannot type a password"
@@ -186,9 +217,8 @@ class Connection(Spec):
             helps = "Is an SSH server running there, on this port?"
         elif "not found" in low or code == 127:
             helps = f"Is {self.python!r} installed there? Name another with --python"
-        return MachineError(
-            f"cannot use {runner.machine} ({self.text}), while {phase}: {said or f'exit code {code}'}. {helps}"
-        )
+        why = said.rstrip(".") or f"it ended with exit code {code}"
+        return MachineError(f"cannot use {runner.machine} ({self.text}), while {phase}: {why}. {helps}")
 
     def _unusable(self, word: str, machine: str) -> MachineError:
         kind, _, rest = word.partition(" ")
@@ -204,7 +234,9 @@ class Connection(Spec):
             )
         if kind == "disk":
             return MachineError(f"the runner cannot be written on {machine}: {rest}. Free some space there")
-        return MachineError(f"{machine} ({self.text}) answers {word[:200]!r} instead of starting the runner")
+        return MachineError(
+            f"{machine} ({self.text}) answers {printable(word, most=200)!r} instead of starting the runner"
+        )
 
 
 @functools.cache
@@ -219,7 +251,3 @@ def runner_archive() -> bytes:
                 info.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(info, entry.read_bytes())
     return out.getvalue()
-
-
-def _host(ssh: str) -> str:
-    return ssh.rpartition("@")[2]

@@ -18,7 +18,7 @@ from hwnas.files import Journal, temporary_folder
 from hwnas.files.atomic import write_whole
 from hwnas.lowering import Form, Program, form_of
 from hwnas.machines.base import Machine
-from hwnas.machines.runner import Died, Lost, Runner
+from hwnas.machines.runner import Died, Lost, Runner, understood
 from hwnas.machines.sampler import RunnerSampler, Timing
 from hwnas.progress import Progress, silent
 from hwnas.runner.program import Layer
@@ -27,6 +27,7 @@ from hwnas.targets import Chosen, Recipe
 from hwnas.timing import Measurement, Protocol
 from hwnas.timing.timer import require_measured, take
 
+_LONGEST_MS = 1e9
 _RUN_S = 900.0  # longest time of one run, or of a profile of layers
 Files = Mapping[str, Path]  # name of a program -> its file on this machine
 Ask: TypeAlias = Callable[..., tuple[dict[str, Any], bytes]]
@@ -166,26 +167,24 @@ class PipedMachine(Machine):
                 )
         except (Lost, Died) as error:
             raise self.ended(error, program.name) from error
-        return np.frombuffer(out, np.float32).reshape(answer["shape"])
+        with understood(self.name):
+            return np.frombuffer(out, np.float32).reshape((len(inputs), *answer["shape"][1:]))
 
     def run_feeds(self, program: Path, recipe: Recipe, feeds: Sequence[Feeds]) -> list[Feeds]:
         """As `Machine.run_feeds`, in a runner."""
         with self._asking(recipe, {program.name: program}) as ask:
             answers = [ask("feeds", program.name, each) for each in feeds]
-        return [unpacked(answer["arrays"], out) for answer, out in answers]
+        with understood(self.name):
+            return [unpacked(answer["arrays"], out) for answer, out in answers]
 
     def layers(
         self, programs: Mapping[str, Path], recipe: Recipe, feeds: Feeds | None = None, *, runs: int
     ) -> dict[str, list[Layer]]:
         """As `Machine.layers`, in one runner for all programs."""
         with self._asking(recipe, programs) as ask:
-            answers = {name: ask("layers", name, feeds or {}, runs=runs)[0]["layers"] for name in programs}
-        return {
-            name: [
-                Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])}) for one in found
-            ]
-            for name, found in answers.items()
-        }
+            answers = {name: ask("layers", name, feeds or {}, runs=runs)[0] for name in programs}
+        with understood(self.name):
+            return {name: [_layer(one) for one in answer["layers"]] for name, answer in answers.items()}
 
     @contextmanager
     def _asking(self, recipe: Recipe, programs: Mapping[str, Path]) -> Iterator[Ask]:
@@ -219,6 +218,13 @@ class PipedMachine(Machine):
                 yield ask
         except (Lost, Died) as error:
             raise self.ended(error, asked) from error
+
+
+def _layer(one: Mapping[str, Any]) -> Layer:
+    found = Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])})
+    if not 0 <= found.ms < _LONGEST_MS:
+        raise ValueError(f"a layer takes {found.ms} ms")
+    return found
 
 
 def _tuples(shapes: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:

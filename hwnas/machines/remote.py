@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from hwnas.errors import MachineError, RuntimeUnavailable, TableError
+from hwnas.errors import RuntimeUnavailable, TableError, TableMismatch
 from hwnas.machines.connection import Connection
 from hwnas.machines.piped import Files, PipedMachine, driven_settings
-from hwnas.machines.runner import Lost, Runner
+from hwnas.machines.runner import Runner, understood
 from hwnas.machines.snapshot import Snapshot
 from hwnas.progress import Progress
 from hwnas.targets import RUNTIMES, Chosen, Host, Recipe, Target
@@ -45,11 +45,10 @@ class RemoteMachine(PipedMachine):
         Raises:
             MachineError: it cannot be reached.
         """
-        try:
-            with self.connection.start(self.name) as runner:
-                return Snapshot.taken(runner)
-        except Lost as error:
-            raise MachineError(f"the connection to {self.name} was lost: {error}") from error
+        with understood(self.name), self.connection.start(self.name) as runner:
+            found = Snapshot.taken(runner)
+            _ = found.host  # an odd answer is refused here
+            return found
 
     def host(self) -> Host:
         """The hardware that its system reports."""
@@ -112,10 +111,15 @@ class RemoteMachine(PipedMachine):
         Raises:
             MachineError: the machine cannot be reached, or another user times there.
             RuntimeUnavailable: the runtime is missing there.
+            TableMismatch: it is another machine, or has another version of the runtime, than at the first connection.
         """
+        known = self.snapshot, self._runtime(recipe)
         runner = self.connection.start(self.name)
         try:
             runner.ask("lock", who=f"{getpass.getuser()} on {platform.node() or 'another machine'}")
+            with understood(self.name):
+                now = Snapshot.taken(runner), self._version(runner, recipe)
+            self._require_same(*known, *now)
         except BaseException:
             runner.close()
             raise
@@ -126,14 +130,16 @@ class RemoteMachine(PipedMachine):
         hashes = {name: f"{_sha256(path)}{path.suffix}" for name, path in files.items()}
         wanted: list[JsonValue] = list(dict.fromkeys(hashes.values()))
         answer, _ = runner.ask("have", programs=wanted)
-        paths = {str(digest): str(path) for digest, path in answer["paths"].items()}
+        with understood(self.name):
+            paths = {str(digest): str(path) for digest, path in answer["paths"].items()}
         sources = {digest: files[name] for name, digest in hashes.items()}
         missing = [str(digest) for digest in wanted if digest not in paths]
         what = f"sending programs to {self.name}"
         for i, digest in enumerate(missing):
             progress(what, i, len(missing))
             sent, _ = runner.ask("put", sources[digest].read_bytes(), program=digest, timeout_s=_SEND_S)
-            paths[digest] = str(sent["path"])
+            with understood(self.name):
+                paths[digest] = str(sent["path"])
         if missing:
             progress(what, len(missing), len(missing))
         return {name: paths[digest] for name, digest in hashes.items()}
@@ -154,20 +160,42 @@ class RemoteMachine(PipedMachine):
         return {}
 
     def _asked(self, recipe: Recipe) -> str:
+        with understood(self.name), self.connection.start(self.name) as runner:
+            return self._version(runner, recipe)
+
+    def _version(self, runner: Runner, recipe: Recipe) -> str:
+        """Version of the recipe's runtime, as a runner says."""
         facts = recipe.facts
         try:
-            with self.connection.start(self.name) as runner:
-                answer, _ = runner.ask("runtime", program=facts.runner, precision=recipe.precision)
-        except Lost as error:
-            raise MachineError(f"the connection to {self.name} was lost: {error}") from error
+            answer, _ = runner.ask("runtime", program=facts.runner, precision=recipe.precision)
         except RuntimeUnavailable as error:
-            raise RuntimeUnavailable(
-                f"{recipe.name} cannot run on {self.name}: {error}: {self.connection.python} -m pip install "
-                f"{facts.install}"
-            ) from error
+            raise RuntimeUnavailable(f"{error}: {self.connection.python} -m pip install {facts.install}") from error
         if answer["missing"]:
             raise RuntimeUnavailable(f"{recipe.name} cannot run on {self.name}: {'; '.join(answer['missing'])}")
         return str(answer["version"])
+
+    def _require_same(self, before: Snapshot, version: str, now: Snapshot, version_now: str) -> None:
+        """Check that a connection leads to the same machine and runtime as the first one.
+
+        Raises:
+            TableMismatch: it does not.
+        """
+        was, is_ = ((*_which(one.host), one.facts["system"]) for one in (before, now))
+        if (was, version) == (is_, version_now):
+            return
+        words = [
+            f"{one.host.cpu_name} with {one.facts['system']} and {runtime}"
+            for one, runtime in ((before, version), (now, version_now))
+        ]
+        raise TableMismatch(
+            f"{self.name} changed during the work: it was {words[0]}, and is {words[1]}. Figures of two machines are "
+            "not mixed; run the same command again"
+        )
+
+
+def _which(host: Host) -> tuple[object, ...]:
+    """What tells one machine from another."""
+    return host.architecture, host.cpu_name, host.family, host.model, host.flags, host.core, host.board
 
 
 def _sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from pydantic import JsonValue
 from hwnas import errors
 from hwnas.errors import HwnasError, MachineError
 from hwnas.runner.frames import BadFrame, Frames, Message, TimedOut
+from hwnas.runner.signature import BadFeeds
 
 # Ends of a process that its program did not cause: a user, a system that shuts down, or the lack of memory.
 _FROM_OUTSIDE = {signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGPIPE, signal.SIGTERM}
@@ -22,6 +24,7 @@ _LOST = 255  # exit code of ssh if the connection failed
 _GRACE_S = 5.0
 ANSWER_S = 120.0  # longest time without a message of a runner that works
 _STDERR = 4_000  # last bytes that are shown
+_MESSAGE = 1_000  # characters of an error there that are shown
 
 
 class Lost(Exception):
@@ -107,7 +110,7 @@ class Runner:
         self, do: str, data: bytes = b"", *, timeout_s: float | None = ANSWER_S, **given: JsonValue
     ) -> Iterator[tuple[Message, bytes]]:
         """Send a request; yield its events and its answer. Arguments and errors as for `ask`."""
-        self._send({"do": do, **given}, data)
+        self._send({"do": do, **given}, data, timeout_s)
         while True:
             try:
                 received = self.frames.receive(timeout_s)
@@ -130,7 +133,7 @@ class Runner:
         Raises:
             Lost, Died: the runner ended.
         """
-        self._send({}, b"")
+        self._send({}, b"", ANSWER_S)
 
     def close(self) -> None:
         """End the runner: it ends with its input; after a few seconds it is killed."""
@@ -141,7 +144,8 @@ class Runner:
         try:
             self.process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):  # the command, and what it has started
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         self._stderr.close()
 
@@ -152,7 +156,7 @@ class Runner:
         end = self._stderr.seek(0, 2)
         self._stderr.seek(max(0, end - _STDERR))
         lines = self._stderr.read().decode("utf-8", errors="replace").splitlines()
-        return "; ".join(line.strip() for line in lines[-6:] if line.strip())
+        return printable("; ".join(line.strip() for line in lines[-6:] if line.strip()), most=_STDERR)
 
     def __enter__(self) -> Self:
         return self
@@ -162,9 +166,11 @@ class Runner:
     ) -> None:
         self.close()
 
-    def _send(self, message: Message, data: bytes) -> None:
+    def _send(self, message: Message, data: bytes, timeout_s: float | None) -> None:
         try:
-            self.frames.send(message, data)
+            self.frames.send(message, data, timeout_s)
+        except TimedOut:
+            raise Lost(f"it does not read what is sent to it for {timeout_s:.0f} s") from None
         except OSError:
             raise self._ended(str(message.get("do", "waiting"))) from None
 
@@ -185,9 +191,39 @@ class Runner:
         return Died(f"exit code {code}{because}")
 
 
+@contextlib.contextmanager
+def understood(machine: str) -> Iterator[None]:
+    """Convert errors of code that takes an answer of a runner apart, and a runner that ended.
+
+    Raises:
+        MachineError: the answer has another form, or there is none.
+    """
+    try:
+        yield
+    except Lost as error:
+        raise MachineError(f"the connection to {machine} was lost: {error}") from error
+    except Died as error:
+        raise MachineError(
+            f"the runner on {machine} ended by itself: {error}. SIGILL means that a runtime there was built for "
+            "another CPU"
+        ) from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, BadFeeds) as error:
+        said = printable(str(error), most=200)
+        raise MachineError(
+            f"{machine} sends an answer that cannot be understood ({type(error).__name__}: {said}): its runner is "
+            "damaged, or something else answers there"
+        ) from error
+
+
+def printable(text: str, *, most: int) -> str:
+    """A text of another machine without control characters, and not longer than `most` characters."""
+    shown = "".join(letter if letter.isprintable() else " " for letter in text[:most])
+    return shown + ("…" if len(text) > most else "")
+
+
 def _as_said(message: Message, machine: str) -> HwnasError:
     """The error of an answer, as one of `hwnas.errors`."""
-    kind, text = str(message["error"]), str(message["message"])
+    kind, text = printable(str(message["error"]), most=100), printable(str(message.get("message", "")), most=_MESSAGE)
     if kind == "MachineError":
         return MachineError(f"{machine} is in use: {text} times there. Wait until it has ended")
     found = getattr(errors, kind, None)

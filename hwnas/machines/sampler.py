@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hwnas.errors import MachineError, ProgramCrashed
-from hwnas.machines.runner import Died, Lost, Runner
+from hwnas.machines.runner import Died, Lost, Runner, understood
 from hwnas.runner.frames import Message
 from hwnas.runner.signature import Feeds, packed
 from hwnas.timing.protocol import Protocol
 from hwnas.timing.sampler import Sampler
+
+log = logging.getLogger(__name__)
 
 _OPEN_S = 900.0  # longest time to open one program: TensorRT compiles for minutes
 _VISIT_S = 300.0  # longest time of one visit
@@ -92,7 +95,11 @@ class RunnerSampler(Sampler):
             except (Lost, Died) as error:
                 self._failed(error, "opening", opening)
             else:
-                return [str(name) for name in answer["names"]]
+                with understood("the runner"):
+                    found = [str(name) for name in answer["names"]]
+                if not found or set(found) - set(names):
+                    raise MachineError(f"the runner opened {len(found)} programs, not those that it was asked for")
+                return found
 
     def visits(self, plan: Sequence[tuple[str, str]], protocol: Protocol) -> Iterator[tuple[str, list[float]]]:
         """As `Sampler.visits`.
@@ -108,10 +115,16 @@ class RunnerSampler(Sampler):
                     opened = set(self.reopen(list(dict.fromkeys(name for _, name in left)), self._seed))
                 now = [entry for entry in left if entry[1] in opened]
                 try:
+                    asked = len(now)
                     for key, samples in self._stream(now, protocol):
+                        if not now or key != now[0][0]:
+                            raise MachineError(f"the runner answers {key[:100]!r}, a visit that is not due")
                         yield key, samples
                         left.remove(now.pop(0))
                         self._failures = 0
+                    if asked and len(now) == asked:
+                        self._failed(Lost("it answered without a visit"), "running", [])
+                        continue
                 except (Lost, Died) as error:
                     self._failed(error, "running", [now[0][1]] if self._careful else [])
                 else:
@@ -151,6 +164,8 @@ class RunnerSampler(Sampler):
         """Connect; after a first success, errors of the machine may pass, such as a reboot."""
         last: Exception | None = None
         for pause_s in self._pauses_s:
+            if pause_s:
+                log.warning("the machine does not answer (%s); trying again in %.0f s", last, pause_s)
             time.sleep(pause_s)
             try:
                 found = self._connect()
@@ -173,8 +188,9 @@ class RunnerSampler(Sampler):
             wait=self._beside,
             timeout_s=_VISIT_S,
         ):
-            for key, samples in message.get("visits", ()):
-                yield str(key), [float(ms) for ms in samples]
+            with understood("the runner"):
+                visits = [(str(key), [float(ms) for ms in samples]) for key, samples in message.get("visits", ())]
+            yield from visits
             if "visits" in message and self._beside:
                 self._runner.go_on()
 

@@ -10,12 +10,13 @@ from typing import Any, Self, TypeVar
 
 from hwnas.errors import MachineError
 from hwnas.files import temporary_folder
-from hwnas.machines.runner import Runner
+from hwnas.machines.runner import Runner, printable
 from hwnas.targets import SNAPSHOT, Chosen, Host, Recipe, read_host
 from hwnas.timing.host import cpu_facts
 from hwnas.timing.pinning import cores_of
 
 T = TypeVar("T")
+_MOST_CORES = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,14 @@ class Snapshot:
 
         Raises:
             MachineError: the machine does not run Linux.
+            KeyError, TypeError, ValueError: the answer has another form (`hwnas.machines.runner.understood`).
             Lost, Died: the runner ended.
         """
-        facts, _ = runner.ask("facts")
+        given, _ = runner.ask("facts")
+        texts = {name: printable(str(given[name]), most=200) for name in ("python", "system", "architecture")}
+        facts = {**given, **texts, "cores": [int(core) for core in given["cores"]]}
+        if not facts["cores"] or not all(0 <= core < _MOST_CORES for core in facts["cores"]):
+            raise ValueError(f"cores {facts['cores'][:8]}")
         if not str(facts["system"]).startswith("Linux"):
             raise MachineError(f"{runner.machine} runs {facts['system']}; only Linux machines can be timed from here")
         answer, data = runner.ask("snapshot", patterns=list(SNAPSHOT))

@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import time
-from select import select
+from select import PIPE_BUF, select
 from typing import Any
 
 Message = dict[str, Any]
@@ -36,15 +36,21 @@ class Frames:
         self.inward, self.outward = inward, outward
         self._read = b""
 
-    def send(self, message: Message, data: bytes = b"") -> None:
+    def send(self, message: Message, data: bytes = b"", timeout_s: float | None = None) -> None:
         """Send a message.
+
+        Args:
+            message: the message.
+            data: its bytes.
+            timeout_s: longest time in which the other side reads nothing, in seconds; unlimited if None.
 
         Raises:
             OSError: the pipe is closed.
+            TimedOut: the other side does not read.
         """
         text = json.dumps(message).encode()
-        write_all(self.outward, _HEADER.pack(_MAGIC, len(text), len(data)) + text)
-        write_all(self.outward, data)
+        write_all(self.outward, _HEADER.pack(_MAGIC, len(text), len(data)) + text, timeout_s)
+        write_all(self.outward, data, timeout_s)
 
     def receive(self, timeout_s: float | None = None) -> tuple[Message, bytes] | None:
         """The next message and its bytes; None at the end of the pipe.
@@ -67,7 +73,7 @@ class Frames:
             return None
         try:
             message = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadFrame(str(error)) from error
         if not isinstance(message, dict):
             raise BadFrame(f"{type(message).__name__} instead of an object")
@@ -110,8 +116,23 @@ class Frames:
         return bool(got)
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all bytes."""
+def write_all(descriptor: int, data: bytes, timeout_s: float | None = None) -> None:
+    """Write all bytes.
+
+    Args:
+        descriptor: of a pipe.
+        data: the bytes.
+        timeout_s: longest time in which nothing can be written, in seconds; unlimited if None.
+
+    Raises:
+        OSError: the pipe is closed.
+        TimedOut: the other side does not read.
+    """
     view = memoryview(data)
     while view:
-        view = view[os.write(descriptor, view[: 2**20]) :]
+        if timeout_s is None:
+            view = view[os.write(descriptor, view[: 2**20]) :]
+        elif select([], [descriptor], [], timeout_s)[1]:
+            view = view[os.write(descriptor, view[:PIPE_BUF]) :]  # more could block although select says ready
+        else:
+            raise TimedOut

@@ -36,10 +36,29 @@ def hold(folder: Path, who: str) -> None:
     try:
         fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        found = _holder(place, note)
         os.close(place)
-        raise Locked(_text(note) or "another process") from None
+        raise Locked(found) from None
     _held.append(place)
     note.write_text(f"{who}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}", encoding="utf-8")
+
+
+def _holder(place: int, note: Path) -> str:
+    """Who holds the lock: the note of this user's runner if it is of that process, else the process.
+
+    A note stays when its process has ended, and other users' notes cannot be read.
+    """
+    try:
+        of = os.fstat(place)
+        inode = f"{os.major(of.st_dev):02x}:{os.minor(of.st_dev):02x}:{of.st_ino}"
+        lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+        pid = next(words[4] for words in lines if words[1] == "FLOCK" and words[5] == inode)
+    except (OSError, StopIteration, IndexError, ValueError):
+        return "another process"
+    if not pid.isdigit() or pid == "0":  # it runs in another container
+        return "another process"
+    said = _text(note)
+    return said if f"process {pid}," in said else f"process {pid}"
 
 
 def _text(path: Path) -> str:

@@ -208,6 +208,8 @@ def load_recipe(name: str) -> Recipe:
 
 def _load(what: str, name: str, files: dict[str, Path], model: type[Named], hint: str) -> Named:
     if name not in files:
+        if what == "device" and name in connection_files():
+            hint = f"{name} has a connection: describe its machine with `hwnas devices detect --on {name} --save`."
         raise UnknownName(what, name, files, hint)
     require_file(files[name], SpecError)
     spec = read_spec(files[name], model)

@@ -179,8 +179,8 @@ class Measurement:
             raise TooNoisy(
                 f"the machine is too noisy: after {self.passes} passes, the times of even and odd sessions still "
                 f"differ by {self.disagreement:.1%} (at most {self.protocol.max_disagreement:.0%} is accepted), and "
-                f"the reference's time varied by {self.spread:.1%}. Nothing was written. Close other programs on this "
-                "machine and run the same command again"
+                f"the reference's time varied by {self.spread:.1%}. Nothing was written. Close other programs on the "
+                "machine that is timed, and run the same command again"
             )
 
     def summary(self) -> dict[str, str | int | float]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hwnas.errors import ProgramCrashed, RuntimeUnavailable
+from hwnas.errors import MachineError, ProgramCrashed, RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.lowering import Program
 from hwnas.progress import Progress, silent
@@ -20,6 +19,8 @@ from hwnas.timing.opened import opened
 from hwnas.timing.pinning import pinned, require_cores
 from hwnas.timing.protocol import Protocol, order_of
 from hwnas.timing.sampler import Sampler, SamplesHere
+
+_LONGEST_MS = 1e9  # of a run; a table has no longer times
 
 
 def time_programs(
@@ -133,6 +134,10 @@ def take(
                 opened = set(sampler.reopen(waiting, (protocol.seed, session)))
                 left = [(visit, name) for visit, name in plan if name in opened and visit not in visits]
                 for visit, samples in sampler.visits(left, protocol):
+                    if not _timed(samples):
+                        raise MachineError(
+                            f"the times of the visit {visit!r} are {samples[:3]} ms; they should be positive numbers"
+                        )
                     visits[visit] = samples
                     if journal:
                         journal.record(visit, samples)
@@ -184,9 +189,9 @@ def _measurement(
 
 
 def _timed(samples: object) -> bool:
-    """Whether a journal entry is a valid visit: some finite, positive times."""
+    """Whether a journal entry is a valid visit: some positive times of less than eleven days."""
     times = samples if isinstance(samples, list) else []
-    return bool(times) and all(isinstance(t, float) and math.isfinite(t) and t > 0 for t in times)
+    return bool(times) and all(isinstance(t, float) and 0 < t < _LONGEST_MS for t in times)
 
 
 def _plan(names: Sequence[str], protocol: Protocol, session: int) -> list[tuple[str, str]]:

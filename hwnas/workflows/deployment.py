@@ -273,7 +273,7 @@ def bench(
         UnknownName: there is no such device.
         BundleError: the bundle was changed, cannot be run, or its outputs differ on the machine.
         RuntimeUnavailable: its runtime cannot run on the machine.
-        MachineError: the machine cannot be reached, or is not the target's device.
+        MachineError, TableError: the machine cannot be reached, or is not the target's device.
         TooNoisy: the figures cannot be trusted.
     """
     from hwnas.deploy import bench as measure
@@ -297,6 +297,8 @@ def bench(
         raise InvalidValue(f"{bundle} has no budget; set one: hwnas bench {shlex.quote(str(bundle))} --budget 0.8ms")
     wanted = _target_of(target, opened.manifest.recipe)
     machine = machine or machine_of(wanted)
+    if target is not None:
+        machine.check(wanted)
     if isinstance(opened, ModelBundle):
         result = bench_model_bundle(opened, wanted, machine, protocol=protocol, runs=runs or 0, progress=progress)
     else:
