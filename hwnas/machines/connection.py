@@ -234,9 +234,8 @@ class Connection(Spec):
             )
         if kind == "disk":
             return MachineError(f"the runner cannot be written on {machine}: {rest}. Free some space there")
-        return MachineError(
-            f"{machine} ({self.text}) answers {printable(word, most=200)!r} instead of starting the runner"
-        )
+        said = printable(word, most=200)
+        return MachineError(f"{machine} ({self.text}) answers {said!r} instead of starting the runner")
 
 
 @functools.cache

@@ -184,7 +184,7 @@ class RemoteMachine(PipedMachine):
         if (was, version) == (is_, version_now):
             return
         words = [
-            f"{one.host.cpu_name} with {one.facts['system']} and {runtime}"
+            f"{one.host.cpu_name} with {one.facts['system']} and runtime {runtime}"
             for one, runtime in ((before, version), (now, version_now))
         ]
         raise TableMismatch(

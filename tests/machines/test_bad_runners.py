@@ -155,9 +155,8 @@ def test_what_a_command_started_ends_with_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(runner, "_GRACE_S", 1.0)
     pid = tmp_path / "pid"
     file = tmp_path / "python"
-    file.write_text(
-        f"#!{sys.executable}\nimport os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(99)\n"
-    )
+    lines = ("import os, time", f"open({str(pid)!r}, 'w').write(str(os.getpid()))", "time.sleep(99)")
+    file.write_text("\n".join((f"#!{sys.executable}", *lines, "")))
     file.chmod(0o700)
     with pytest.raises(MachineError, match="does not answer: nothing for 1 s"):
         Connection(command="sh", python=str(file)).start("board")
@@ -166,7 +165,7 @@ def test_what_a_command_started_ends_with_it(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("command", [" ", '"', "'a"])
 def test_a_command_that_is_none(command: str) -> None:
-    with pytest.raises(ValueError, match="it is empty|a shell could not read it"):
+    with pytest.raises(ValueError, match=r"it is empty|a shell could not read it"):
         Connection(command=command)
 
 

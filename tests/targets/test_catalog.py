@@ -20,6 +20,7 @@ from hwnas.targets import (
     describe,
     load_device,
     load_recipe,
+    resolve_target,
     targets_of,
     this_device,
 )
@@ -354,3 +355,10 @@ def test_every_measured_recipe_of_a_device():
     assert {RUNTIMES[target.recipe.runtime].kind for target in targets_of(this_device().name)} == {"cpu"}
     with pytest.raises(UnknownName, match="unknown device 'nobody'"):
         targets_of("nobody")
+
+
+def test_a_connection_without_a_device_says_how_to_describe_it(home: Path) -> None:
+    (home / "connections").mkdir()
+    (home / "connections" / "board.toml").write_text('schema = 1\ncommand = "sh"\n')
+    with pytest.raises(UnknownName, match="board has a connection: .* hwnas devices detect --on board --save"):
+        resolve_target("board/onnxruntime-cpu-fp32")
