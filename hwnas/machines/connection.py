@@ -193,7 +193,7 @@ class Connection(Spec):
 
     def _silent(self, runner: Runner, phase: str) -> MachineError:
         return MachineError(
-            f"{runner.machine} ({self.text}) does not answer: nothing for {_CONNECT_S:.0f} s while {phase}. Try "
+            f"{runner.machine} ({self.text}) does not answer: no output for {_CONNECT_S:.0f} s while {phase}. Try "
             f"`{shlex.join(self.words)}` by hand; it must give a shell without asking for anything"
         )
 

@@ -169,7 +169,9 @@ class RemoteMachine(PipedMachine):
         try:
             answer, _ = runner.ask("runtime", program=facts.runner, precision=recipe.precision)
         except RuntimeUnavailable as error:
-            raise RuntimeUnavailable(f"{error}: {self.connection.python} -m pip install {facts.install}") from error
+            raise RuntimeUnavailable(
+                f"{recipe.name} cannot run there. {error}: {self.connection.python} -m pip install {facts.install}"
+            ) from error
         if answer["missing"]:
             raise RuntimeUnavailable(f"{recipe.name} cannot run on {self.name}: {'; '.join(answer['missing'])}")
         return str(answer["version"])

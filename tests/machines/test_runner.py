@@ -282,7 +282,7 @@ def test_a_connection_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_runtime_that_is_missing_there(recipe: Recipe, bare_python: Path, this: Any) -> None:
     openvino = recipe.model_copy(update={"runtime": "openvino"})
     machine = connection("env -u PYTHONPATH sh", str(bare_python))
-    with pytest.raises(RuntimeUnavailable, match=r"cannot run on board: .*openvino.*pip install openvino"):
+    with pytest.raises(RuntimeUnavailable, match=r"cannot run there\. board: .*openvino.*pip install openvino"):
         machine.versions(type(this)(this.device, openvino))
 
 
