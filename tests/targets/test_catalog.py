@@ -358,7 +358,7 @@ def test_every_measured_recipe_of_a_device():
 
 
 def test_a_connection_without_a_device_says_how_to_describe_it(home: Path) -> None:
-    (home / "connections").mkdir()
+    (home / "connections").mkdir(parents=True)
     (home / "connections" / "board.toml").write_text('schema = 1\ncommand = "sh"\n')
-    with pytest.raises(UnknownName, match=r"board has a connection: .* hwnas devices detect --on board --save"):
+    with pytest.raises(UnknownName, match=r"board has a connection: .*hwnas devices detect --on board --save"):
         resolve_target("board/onnxruntime-cpu-fp32")

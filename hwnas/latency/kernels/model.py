@@ -16,6 +16,7 @@ from hwnas.latency.kernels.table import KernelNetwork, KernelRow, KernelTable, K
 
 FOLDS = 5
 HOW = ("measured", "estimated", "unknown")
+_KINDS_LEFT_OUT = 12  # those with most rows: each costs a fit of all others
 _NO_OTHER_KIND = 10.0  # factor of unknown kernels if the table has one kind only
 _CONTEXT = 20  # fewer networks do not support the context terms
 _FREE_MS = 1e-6  # a kernel without shapes, such as one without inputs
@@ -179,14 +180,14 @@ def judged(rows: Sequence[KernelRow], networks: Sequence[KernelNetwork]) -> tupl
 
 
 def unknown_factor(rows: Sequence[KernelRow]) -> float:
-    """How much longer kernels take than predicted from the kernels of other kinds: a quantile over all kinds."""
+    """How much longer kernels take than predicted from the kernels of other kinds: a quantile over the large kinds."""
     by_kind: dict[str, list[KernelRow]] = {}
     for row in rows:
         by_kind.setdefault(parse_kernel(row.kernel).kind, []).append(row)
     if len(by_kind) < 2:
         return _NO_OTHER_KIND
     ratios: list[float] = []
-    for kind, own in by_kind.items():
+    for kind, own in sorted(by_kind.items(), key=lambda entry: -len(entry[1]))[:_KINDS_LEFT_OUT]:
         others = [row for name, some in by_kind.items() if name != kind for row in some]
         guess = KernelModel(others).estimated([parse_kernel(row.kernel) for row in own])
         ratios.append(float(np.quantile([row.ms for row in own] / guess, 0.9)))

@@ -79,7 +79,7 @@ class KindRegression:
             from sklearn.ensemble import HistGradientBoostingRegressor
 
             boosted = HistGradientBoostingRegressor(
-                max_iter=300, learning_rate=0.08, min_samples_leaf=6, l2_regularization=1.0, random_state=0
+                max_iter=150, learning_rate=0.12, min_samples_leaf=6, l2_regularization=1.0, random_state=0
             )
             self._boosted = boosted.fit(_matrix(kernels), ratio, sample_weight=weights)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from hwnas.errors import TableCorrupt, TableError, TableMismatch
+from hwnas.errors import InvalidValue, TableCorrupt, TableError, TableMismatch
 from hwnas.files import Spec, write_whole
 from hwnas.files.untrusted import parse_json
 from hwnas.latency.kernels.kernel import parse_kernel
@@ -105,7 +105,10 @@ class KernelTable(Spec):
     def _consistent(self) -> Self:
         keys = [row.kernel for row in self.rows]
         for key in keys:
-            parse_kernel(key)
+            try:
+                parse_kernel(key)
+            except InvalidValue as error:
+                raise ValueError(str(error)) from error
         if len(set(keys)) < len(keys):
             raise ValueError("a kernel has two rows")
         if any(not 0 <= index < len(keys) for network in self.networks for index in network.kernels):

@@ -33,14 +33,16 @@ class Builder:
         rng: of the weights and of the choices of blocks.
         recent: whether to write patterns of torch's present exporter (Gelu, HardSwish, Gemm between two Reshapes), or
             of the former one (Erf, HardSigmoid and Mul, MatMul and Add).
+        turn: from 0 to 1, which block comes first; at random if None.
 
     Attributes:
         macs: multiply-accumulates of the convolutions and matrix products so far.
     """
 
-    def __init__(self, rng: np.random.Generator, *, recent: bool = True) -> None:
+    def __init__(self, rng: np.random.Generator, *, recent: bool = True, turn: float | None = None) -> None:
         self.rng = rng
         self.recent = recent
+        self.turn = turn
         self.macs = 0
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []

@@ -255,10 +255,51 @@ def two_scales(b: Builder, x: Value, channels: int, stride: int) -> Value:
     low = b.act(b.conv(x, 2 * channels, 3, 2), "relu")
     low = b.conv(b.act(b.conv(low, 2 * channels, 3), "relu"), channels)
     scales = b.constant(np.array([1, 1, 2, 2], np.float32))
-    mode = b.one_of("nearest", "nearest", "linear")
+    mode = b.one_of("nearest", "nearest", "linear", "cubic")
     how = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"} if mode == "nearest" else {}
     up = b.node("Resize", [low, "", scales], x.shape, mode=mode, **how)
     return b.act(b.add(x, up), "relu")
+
+
+def grouped_norm(b: Builder, x: Value, channels: int, stride: int) -> Value:
+    """A bottleneck with GroupNorm (Wu and He 2018), and a border that is padded before the stride."""
+    if stride > 1:
+        widened = (*x.shape[:2], x.shape[2] + 1, x.shape[3] + 1)
+        x = b.node("Pad", [x, b.integers(0, 0, 0, 0, 0, 0, 1, 1)], widened, mode="constant")
+        x = b.conv(x, channels, 3, 2, pad=False)
+    elif x.shape[1] != channels:
+        x = b.conv(x, channels)
+    inner = b.near(channels / 2, 8)
+    out = b.act(_grouped(b, b.conv(x, inner)), "relu")
+    return b.add(b.conv(b.act(_grouped(b, b.conv(out, inner, 3)), "relu"), channels), x)
+
+
+def _grouped(b: Builder, x: Value) -> Value:
+    """GroupNorm as exporters write it: an InstanceNormalization of the groups."""
+    groups = b.number(1, 4, 8)
+    flat = b.reshape(x, 1, groups, x.shape[1] // groups * x.shape[2] * x.shape[3])
+    made = b.node("InstanceNormalization", [flat, b.weight(groups), b.weight(groups)], flat.shape, epsilon=1e-5)
+    width = x.shape[1]
+    made = b.mul(b.reshape(made, *x.shape), b.weight(1, width, 1, 1))
+    return b.node("Add", [made, b.weight(1, width, 1, 1)], x.shape)
+
+
+def on_maps(b: Builder, x: Value, channels: int, stride: int) -> Value:
+    """Attention between positions of a map, with tokens along the last axis (CoAtNet, MobileNet-v4)."""
+    if stride > 1 or x.shape[1] != channels:
+        x = b.conv(x, channels, 3, stride)
+    if x.shape[2] > 28:
+        return b.add(b.conv(b.act(b.conv(x, 2 * channels), "gelu"), channels), x)
+    each = b.number(16, 32, 64)
+    heads = max(1, channels // each)
+    count = x.shape[2] * x.shape[3]
+    q, k, v = (b.reshape(b.conv(x, heads * each), 1, heads, each, count) for _ in range(3))
+    scores = b.matmul(b.mul(b.transpose(q, 0, 1, 3, 2), b.scalar(each**-0.5)), k)
+    if b.chance(0.5):
+        scores = b.node("Add", [scores, b.weight(1, heads, count, count)], scores.shape)
+    found = b.matmul(b.softmax(scores), b.transpose(v, 0, 1, 3, 2))
+    made = b.reshape(b.transpose(found, 0, 1, 3, 2), 1, heads * each, *x.shape[2:])
+    return b.add(b.conv(made, channels), x)
 
 
 def scaled(b: Builder, x: Value, channels: int, stride: int) -> Value:
@@ -292,5 +333,7 @@ BLOCKS = {
     pooling: 0.7,
     mixed_patches: 0.6,
     two_scales: 0.7,
+    grouped_norm: 0.4,
+    on_maps: 0.8,
     scaled: 0.5,
 }

@@ -107,7 +107,10 @@ def linear_attention(b: Builder, x: Value) -> Value:
     heads = _heads(b, width)
     each, y = width // heads, b.layer_norm(x)
     q, k, v = (b.transpose(b.reshape(b.linear(y, width), 1, count, heads, each), 0, 2, 1, 3) for _ in range(3))
-    q, k = b.act(q, "relu"), b.act(k, "relu")
+    if b.chance(0.5):
+        q, k = b.act(q, "relu"), b.act(k, "relu")
+    else:
+        q, k = _unit(b, q), _unit(b, k)
     inner = b.matmul(b.transpose(k, 0, 1, 3, 2), v)
     if b.chance(0.5):
         inner = b.softmax(inner)
@@ -116,5 +119,27 @@ def linear_attention(b: Builder, x: Value) -> Value:
     return b.add(x, _mlp(b, b.layer_norm(x), 4 * width, "gelu"))
 
 
+def _unit(b: Builder, x: Value) -> Value:
+    """Each channel divided by its length over the tokens."""
+    length = b.node("ReduceL2", [x, b.integers(2)], (*x.shape[:2], 1, x.shape[3]), keepdims=1)
+    least = b.node("Clip", [length, b.scalar(1e-6)], length.shape)
+    return b.node("Div", [x, b.node("Expand", [least, b.integers(*x.shape)], x.shape)], x.shape)
+
+
+def halved(b: Builder, x: Value) -> Value:
+    """Attention of every second token to all, then each twice (LeViT, PiT)."""
+    _, count, width = x.shape
+    every = [b.integers(value) for value in (0, count, 1, 2)]
+    few = b.node("Slice", [x, *every], (1, (count + 1) // 2, width))
+    q, k, v = b.linear(few, width, bias=False), b.linear(x, width, bias=False), b.linear(x, width, bias=False)
+    found = b.matmul(b.softmax(b.mul(b.matmul(q, b.transpose(k, 0, 2, 1)), b.scalar(width**-0.5))), v)
+    found = b.linear(b.act(found, "hard-swish"), width, bias=False)
+    twice = b.concat([found, found], axis=1)
+    if twice.shape[1] > count:
+        twice, _ = b.split(twice, [count, twice.shape[1] - count], axis=1)
+    x = b.add(x, twice)
+    return b.add(x, _mlp(b, x, 2 * width, "hard-swish"))
+
+
 # Function -> how often it is drawn.
-BLOCKS = {encoder: 5.0, windows: 2.0, mixer: 1.0, gated: 1.0, linear_attention: 1.0}
+BLOCKS = {encoder: 5.0, windows: 2.0, mixer: 1.0, gated: 1.0, linear_attention: 1.0, halved: 0.7}

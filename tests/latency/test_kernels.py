@@ -1,0 +1,249 @@
+"""Kernels, their regression, and the sum over a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwnas.errors import InvalidValue, TableCorrupt, TableError, TableMismatch
+from hwnas.latency.kernels import Kernel, KernelModel, KernelTable, load_kernels, parse_kernel
+from hwnas.latency.kernels.model import judged, unknown_factor
+from hwnas.latency.kernels.regression import KindRegression, features
+from hwnas.latency.kernels.table import KernelNetwork, KernelRow, kernel_path, read_kernels, write_kernels
+from hwnas.targets import Target
+
+CONV = Kernel("Conv", ((1, 16, 32, 32), (24, 16, 3, 3)), ((1, 24, 32, 32),))
+
+
+def conv(rng: np.random.Generator) -> Kernel:
+    side, given, made, kernel = (
+        int(rng.choice(of)) for of in ((7, 14, 28, 56), range(8, 257), range(8, 257), (1, 3, 5))
+    )
+    return Kernel("Conv", ((1, given, side, side), (made, given, kernel, kernel)), ((1, made, side, side),))
+
+
+def act(rng: np.random.Generator) -> Kernel:
+    shape = (1, int(rng.integers(8, 257)), int(rng.choice((7, 14, 28, 56))), 32)
+    return Kernel("Relu", (shape,), (shape,))
+
+
+def law_ms(kernel: Kernel) -> float:
+    """A device: a call, work with a penalty for channels that do not fill a vector, and bytes."""
+    waste = 1.0 if kernel.outputs[0][1] % 16 == 0 else 1.4
+    return 0.004 + (kernel.macs or 0) * waste / 4e7 + kernel.bytes / 8e6
+
+
+def network(rng: np.random.Generator, layers: int) -> list[Kernel]:
+    return [one for _ in range(layers) for one in (conv(rng), act(rng))]
+
+
+def measured(count: int = 60, *, seed: int = 0) -> tuple[list[KernelRow], list[KernelNetwork]]:
+    """Rows and networks on that device, with a cost of 2 µs between kernels."""
+    rng = np.random.default_rng(seed)
+    networks = [network(rng, int(rng.integers(5, 20))) for _ in range(count)]
+    kernels = list(dict.fromkeys(kernel for one in networks for kernel in one))
+    rows = [KernelRow(kernel=kernel.key, ms=law_ms(kernel) * rng.normal(1, 0.02), count=1) for kernel in kernels]
+    whole = [
+        KernelNetwork(
+            name=str(i), ms=sum(map(law_ms, one)) + 0.002 * len(one), kernels=[kernels.index(kernel) for kernel in one]
+        )
+        for i, one in enumerate(networks)
+    ]
+    return rows, whole
+
+
+@pytest.fixture(scope="module")
+def rows_and_networks() -> tuple[list[KernelRow], list[KernelNetwork]]:
+    return measured()
+
+
+@pytest.fixture
+def table(rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]], this: Target) -> KernelTable:
+    rows, networks = rows_and_networks
+    errors, validation = judged(rows, networks)
+    return KernelTable(
+        device=this.device.name,
+        recipe=this.recipe.name,
+        device_fingerprint="",
+        recipe_hash=this.recipe.hash,
+        date="2026-01-01",
+        host={},
+        versions={},
+        measurement={},
+        profiler_ms=0.001,
+        references={"reference 0": 1.0},
+        rows=rows,
+        networks=networks,
+        errors=errors,
+        unknown_factor=unknown_factor(rows),
+        validation=validation,
+    )
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        CONV,
+        Kernel("Reshape", ((1, 4), ()), ((4, 1),)),
+        Kernel("Constant", (), ((3,),)),
+        Kernel("Split", ((4,),), ((2,), (2,))),
+    ],
+)
+def test_a_key_has_all_of_a_kernel(kernel: Kernel) -> None:
+    assert parse_kernel(kernel.key) == kernel
+
+
+@pytest.mark.parametrize("key", ["", "Conv", "Conv 1x3", "Conv 1xa > 1", "Conv 1x3 >1x3", "> > >"])
+def test_a_key_of_another_form(key: str) -> None:
+    with pytest.raises(InvalidValue, match="is not a kernel"):
+        parse_kernel(key)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "macs"),
+    [
+        (CONV, 24 * 32 * 32 * 16 * 9),
+        (Kernel("Conv", ((1, 32, 8, 8), (32, 1, 5, 5)), ((1, 32, 8, 8),)), 32 * 64 * 25),
+        (Kernel("GroupConvolution", ((1, 32, 8, 8), (32, 1, 1, 5, 5)), ((1, 32, 8, 8),)), 32 * 64 * 25),
+        (Kernel("GroupConvolution", ((1, 32, 8, 8), (4, 6, 8, 3, 3)), ((1, 24, 8, 8),)), 24 * 64 * 8 * 9),
+        (Kernel("QLinearConv", ((1, 16, 8, 8), (), (), (8, 16, 1, 1), (8,)), ((1, 8, 8, 8),)), 8 * 64 * 16),
+        (Kernel("Gemm", ((197, 192), (576,)), ((197, 576),)), 197 * 192 * 576),
+        (Kernel("FusedMatMul", ((1, 3, 10, 64), (1, 3, 10, 64)), ((1, 3, 10, 10),)), 300 * 64),
+        (Kernel("Relu", ((1, 8),), ((1, 8),)), None),
+    ],
+)
+def test_work_of_kernels(kernel: Kernel, macs: int | None) -> None:
+    assert kernel.macs == macs
+
+
+def test_all_kernels_have_the_same_number_of_features() -> None:
+    kernels = [
+        CONV,
+        Kernel("Conv", ((1, 16, 100), (24, 16, 3)), ((1, 24, 98),)),
+        Kernel("GroupConvolution", ((1, 32, 8, 8), (4, 6, 8, 3, 3)), ((1, 24, 8, 8),)),
+        Kernel("Add", ((), (3, 4)), ((3, 4),)),
+        Kernel("Constant", (), ((),)),
+        Kernel("Odd", (), ()),
+        Kernel("Transpose", ((1, 2, 3, 4, 5, 6, 7),), ((7, 6, 5, 4, 3, 2, 1),)),
+    ]
+    assert {len(features(kernel)) for kernel in kernels} == {len(features(CONV))}
+    assert all(np.isfinite(features(kernel)).all() for kernel in kernels)
+
+
+def test_a_law_of_shapes_is_learned() -> None:
+    rng = np.random.default_rng(1)
+    seen, new = [conv(rng) for _ in range(1500)], [conv(rng) for _ in range(300)]
+    found = KindRegression(seen, np.array([*map(law_ms, seen)]), np.ones(1500))
+    off = np.abs(found.predict(new) / [law_ms(kernel) for kernel in new] - 1)
+    assert off.mean() < 0.06
+    few = KindRegression(seen[:20], np.array([*map(law_ms, seen[:20])]), np.ones(20))
+    assert np.abs(few.predict(new) / [law_ms(kernel) for kernel in new] - 1).mean() < 0.25
+
+
+def test_larger_kernels_than_any_measured_take_longer() -> None:
+    rng = np.random.default_rng(1)
+    seen = [conv(rng) for _ in range(400)]
+    found = KindRegression(seen, np.array([*map(law_ms, seen)]), np.ones(400))
+    large = [Kernel("Conv", ((1, c, 56, 56), (c, c, 3, 3)), ((1, c, 56, 56),)) for c in (256, 512, 1024, 2048)]
+    ms = found.predict(large)
+    assert (ms[1:] / ms[:-1] > 3.5).all()
+    assert 0.5 < ms[-1] / law_ms(large[-1]) < 2
+
+
+def test_networks_are_predicted_without_their_kernels(
+    rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]],
+) -> None:
+    errors, validation = judged(*rows_and_networks)
+    assert len(errors) == validation.networks == 60
+    assert validation.mape < 0.06
+    assert validation.kendall_tau > 0.95
+    assert np.abs(errors).mean() == pytest.approx(validation.mape, rel=0.1)
+
+
+def test_a_measured_kernel_is_taken_from_the_table_and_others_are_estimated(table: KernelTable) -> None:
+    model = load_kernels(table)
+    row = table.rows[0]
+    other = Kernel("Conv", ((1, 100, 30, 30), (77, 100, 3, 3)), ((1, 77, 30, 30),))
+    found = model.network([parse_kernel(row.kernel), other])
+    assert [one.how for one in found.kernels] == ["measured", "estimated"]
+    assert found.kernels[0].ms == row.ms
+    assert found.kernels[1].ms == pytest.approx(law_ms(other), rel=0.25)
+    assert found.ms == pytest.approx(sum(one.ms for one in found.kernels) + found.context_ms)
+    assert found.upper_ms is not None
+    assert found.upper_ms > found.ms
+
+
+def test_bounds_hold_for_new_networks(table: KernelTable) -> None:
+    model, rng = load_kernels(table), np.random.default_rng(9)
+    below = 0
+    for _ in range(100):
+        kernels = network(rng, 12)
+        upper = model.network(kernels, confidence=0.9).upper_ms
+        assert upper is not None
+        below += sum(map(law_ms, kernels)) + 0.002 * len(kernels) <= upper
+    assert below >= 80
+
+
+def test_an_unknown_kind_counts_and_widens_the_bound(table: KernelTable) -> None:
+    model, rng = load_kernels(table), np.random.default_rng(9)
+    known = network(rng, 12)
+    odd = Kernel("FancyOp", ((1, 256, 56, 56),), ((1, 256, 56, 56),))
+    before, after = model.network(known), model.network([*known, odd])
+    assert after.kernels[-1].how == "unknown"
+    assert after.kernels[-1].ms > 0.1
+    assert before.upper_ms is not None
+    assert after.upper_ms is not None
+    assert after.upper_ms - after.ms > before.upper_ms - before.ms
+
+
+def test_too_few_networks_give_no_bound(rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]]) -> None:
+    rows, _ = rows_and_networks
+    assert KernelModel(rows, errors=[0.1] * 10).network([CONV], confidence=0.95).upper_ms is None
+    assert KernelModel(rows, errors=[0.1] * 10).network([CONV], confidence=0.9).upper_ms is not None
+
+
+def test_a_table_is_written_and_read(table: KernelTable, this: Target, tmp_path: Path) -> None:
+    path = kernel_path(tmp_path, this)
+    write_kernels(table, path)
+    assert read_kernels(path, this) == table
+    assert len(path.read_text().splitlines()) > len(table.rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (lambda d: d.update(device="other"), TableMismatch, "has the kernels of other/"),
+        (lambda d: d.update(recipe_hash="0" * 64), TableMismatch, "was made with another recipe"),
+        (lambda d: d["rows"].append(d["rows"][0]), TableCorrupt, "a kernel has two rows"),
+        (lambda d: d["rows"][0].update(ms=-1), TableCorrupt, "is not a table of kernels"),
+        (lambda d: d["rows"][0].update(ms=1e300), TableCorrupt, "is not a table of kernels"),
+        (lambda d: d["rows"][0].update(kernel="odd"), TableCorrupt, "is not a table of kernels"),
+        (lambda d: d["networks"][0].update(kernels=[10**9]), TableCorrupt, "a kernel without a row"),
+        (lambda d: d.pop("networks"), TableCorrupt, "is not a table of kernels"),
+        (lambda d: d.clear(), TableCorrupt, "is not a table of kernels"),
+    ],
+)
+def test_a_damaged_table_is_refused(
+    table: KernelTable, this: Target, tmp_path: Path, change: object, error: type[Exception], said: str
+) -> None:
+    path = kernel_path(tmp_path, this)
+    write_kernels(table, path)
+    document = json.loads(path.read_text())
+    assert callable(change)
+    change(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(error, match=said):
+        read_kernels(path, this)
+
+
+def test_a_missing_or_cut_table_is_refused(table: KernelTable, this: Target, tmp_path: Path) -> None:
+    path = kernel_path(tmp_path, this)
+    with pytest.raises(TableError, match="hwnas profile --kernels --target"):
+        read_kernels(path, this)
+    write_kernels(table, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(TableCorrupt):
+        read_kernels(path, this)

@@ -1,0 +1,68 @@
+"""The prior of networks from which kernels are drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from hwnas.models.model import open_graph
+from hwnas.models.prior import maps, random_network, tokens
+from hwnas.models.prior.builder import Builder, Value
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_networks_are_valid_and_finite(number: int) -> None:
+    graph = random_network(7, number)
+    onnx.checker.check_model(graph, full_check=True)
+    model = open_graph(graph, "network")
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    [out] = session.run(None, model.signature.noise(np.random.default_rng(0)))
+    assert np.isfinite(out).all()
+    assert 1e-6 < np.abs(out).max() < 1e6
+
+
+def test_a_network_is_a_function_of_its_seed_and_number() -> None:
+    assert random_network(3, 5).SerializeToString() == random_network(3, 5).SerializeToString()
+    assert random_network(3, 5).SerializeToString() != random_network(3, 6).SerializeToString()
+    assert random_network(3, 5).SerializeToString() != random_network(4, 5).SerializeToString()
+
+
+def test_many_networks_have_many_operators() -> None:
+    found = Counter(node.op_type for number in range(60) for node in random_network(1, number).graph.node)
+    assert {"Conv", "Gemm", "MatMul", "Softmax", "LayerNormalization", "Concat", "MaxPool", "Resize"} <= set(found)
+
+
+@pytest.mark.parametrize("block", list(maps.BLOCKS), ids=lambda block: block.__name__)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("recent", [True, False])
+def test_every_block_of_maps_has_the_shape_that_it_says(block: object, stride: int, recent: bool) -> None:
+    b = Builder(np.random.default_rng(0), recent=recent)
+    assert callable(block)
+    out = block(b, b.input((1, 24, 16, 16)), 32, stride)
+    assert out.shape[0] == 1
+    assert out.shape[2:] == (16 // stride, 16 // stride)
+    _runs(b, out)
+
+
+@pytest.mark.parametrize("block", list(tokens.BLOCKS), ids=lambda block: block.__name__)
+@pytest.mark.parametrize("recent", [True, False])
+def test_every_block_of_tokens_keeps_its_shape(block: object, recent: bool) -> None:
+    for seed in range(2):
+        b = Builder(np.random.default_rng(seed), recent=recent)
+        assert callable(block)
+        out = block(b, b.input((1, 49, 64)))
+        assert out.shape == (1, 49, 64)
+        _runs(b, out)
+
+
+def _runs(b: Builder, out: Value) -> None:
+    graph = b.model(out)
+    onnx.checker.check_model(graph, full_check=True)
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).standard_normal(session.get_inputs()[0].shape, np.float32)
+    [found] = session.run(None, {"x": x})
+    assert found.shape == out.shape
