@@ -78,7 +78,7 @@ class Verb(TyperCommand):
             given = sum(words.count(name) for name in parameter.opts if name.startswith("-"))
             if given > 1 and parameter.nargs == 1 and not getattr(parameter, "multiple", False):
                 raise InvalidValue(f"{parameter.opts[0]} is given {given} times; it takes one value")
-        return super().parse_args(ctx, args)  # type: ignore[arg-type]
+        return super().parse_args(ctx, args)
 
     def get_help(self, ctx: typer.Context) -> str:  # type: ignore[override]  # typer may vendor click
         """The help text with substituted lists."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import datetime
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -145,13 +145,13 @@ def _measured(
         own, queue = queue[:TOGETHER], queue[TOGETHER:]
         key = f"batch {number}"
         if key not in journal.entries:
-            begun = time.monotonic()
+            begun = monotonic()
             models = {f"like {model.name}": model for model in own} or {
                 f"prior {i}": of_prior(SEED, i) for i in range(number * TOGETHER, (number + 1) * TOGETHER)
             }
             tick = partial(progress, _WHAT, int(spent), int(seconds))
             batch = measured_batch(models, target, machine, protocol, tick)
-            journal.record(key, {**batch, "seconds": time.monotonic() - begun})
+            journal.record(key, {**batch, "seconds": monotonic() - begun})
         batches.append(journal.entries[key])
         spent += batches[-1]["seconds"]
         count = sum(len(batch["networks"]) for batch in batches)

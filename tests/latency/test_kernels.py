@@ -40,10 +40,10 @@ def network(rng: np.random.Generator, layers: int) -> list[Kernel]:
     return [one for _ in range(layers) for one in (conv(rng), act(rng))]
 
 
-def measured(count: int = 60, *, seed: int = 0) -> tuple[list[KernelRow], list[KernelNetwork]]:
+def measured(count: int = 40, *, seed: int = 0) -> tuple[list[KernelRow], list[KernelNetwork]]:
     """Rows and networks on that device, with a cost of 2 µs between kernels."""
     rng = np.random.default_rng(seed)
-    networks = [network(rng, int(rng.integers(5, 20))) for _ in range(count)]
+    networks = [network(rng, int(rng.integers(5, 12))) for _ in range(count)]
     kernels = list(dict.fromkeys(kernel for one in networks for kernel in one))
     rows = [KernelRow(kernel=kernel.key, ms=law_ms(kernel) * rng.normal(1, 0.02), count=1) for kernel in kernels]
     whole = [
@@ -60,7 +60,7 @@ def rows_and_networks() -> tuple[list[KernelRow], list[KernelNetwork]]:
     return measured()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def table(rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]], this: Target) -> KernelTable:
     rows, networks = rows_and_networks
     errors, validation = judged(rows, networks)
@@ -157,7 +157,7 @@ def test_networks_are_predicted_without_their_kernels(
     rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]],
 ) -> None:
     errors, validation = judged(*rows_and_networks)
-    assert len(errors) == validation.networks == 60
+    assert len(errors) == validation.networks == 40
     assert validation.mape < 0.06
     assert validation.kendall_tau > 0.95
     assert np.abs(errors).mean() == pytest.approx(validation.mape, rel=0.1)

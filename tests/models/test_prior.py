@@ -19,8 +19,7 @@ def test_networks_are_valid_and_finite(number: int) -> None:
     graph = random_network(7, number)
     onnx.checker.check_model(graph, full_check=True)
     model = open_graph(graph, "network")
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    [out] = session.run(None, model.signature.noise(np.random.default_rng(0)))
+    [out] = session_of(graph).run(None, model.signature.noise(np.random.default_rng(0)))
     assert np.isfinite(out).all()
     assert 1e-6 < np.abs(out).max() < 1e6
 
@@ -32,8 +31,10 @@ def test_a_network_is_a_function_of_its_seed_and_number() -> None:
 
 
 def test_many_networks_have_many_operators() -> None:
-    found = Counter(node.op_type for number in range(60) for node in random_network(1, number).graph.node)
-    assert {"Conv", "Gemm", "MatMul", "Softmax", "LayerNormalization", "Concat", "MaxPool", "Resize"} <= set(found)
+    found = Counter(node.op_type for number in range(40) for node in random_network(1, number).graph.node)
+    assert {"Conv", "Gemm", "MatMul", "Softmax", "LayerNormalization", "Concat", "MaxPool", "Split", "Gelu"} <= set(
+        found
+    )
 
 
 @pytest.mark.parametrize("block", list(maps.BLOCKS), ids=lambda block: block.__name__)
@@ -59,10 +60,17 @@ def test_every_block_of_tokens_keeps_its_shape(block: object, recent: bool) -> N
         _runs(b, out)
 
 
+def session_of(graph: onnx.ModelProto) -> ort.InferenceSession:
+    """A session on one thread: two beside each other's tests would wait for each other."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = 1
+    return ort.InferenceSession(graph.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+
+
 def _runs(b: Builder, out: Value) -> None:
     graph = b.model(out)
     onnx.checker.check_model(graph, full_check=True)
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = session_of(graph)
     x = np.random.default_rng(0).standard_normal(session.get_inputs()[0].shape, np.float32)
     [found] = session.run(None, {"x": x})
     assert found.shape == out.shape

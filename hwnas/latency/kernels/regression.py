@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,14 +82,16 @@ class KindRegression:
             boosted = HistGradientBoostingRegressor(
                 max_iter=150, learning_rate=0.12, min_samples_leaf=6, l2_regularization=1.0, random_state=0
             )
-            self._boosted = boosted.fit(_matrix(kernels), ratio, sample_weight=weights)
+            with _one_thread():
+                self._boosted = boosted.fit(_matrix(kernels), ratio, sample_weight=weights)
 
     def predict(self, kernels: Sequence[Kernel]) -> Floats:
         """Latencies in milliseconds, ``(kernels,)``."""
         base = self._base_ms(np.array([_work(kernel) for kernel in kernels]))
         ratio = np.full(len(kernels), self._offset)
         if self._boosted is not None:
-            ratio = self._boosted.predict(_matrix(kernels))
+            with _one_thread():
+                ratio = self._boosted.predict(_matrix(kernels))
         return np.asarray(base * np.exp(np.clip(ratio, -_MOST, _MOST)), np.float64)
 
     def _base_ms(self, work: Floats) -> Floats:
@@ -113,6 +116,14 @@ def _fitted_base(work: Floats, ms: Floats) -> Floats:
 
 def _matrix(kernels: Sequence[Kernel]) -> Floats:
     return np.array([features(kernel) for kernel in kernels])
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Boosting on one thread: with two beside other work, threads that wait for each other took eight times as long."""
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(1, "openmp")
+    return limits
 
 
 def _log(number: float) -> float:

@@ -16,6 +16,7 @@ from hwnas.models.prior import maps, tokens
 from hwnas.models.prior.builder import Builder, Value
 
 MOST_MACS = 1_200_000_000  # blocks are added up to this; about 30 ms on one core of a present CPU
+MOST_CHANNELS = 1024  # of a stage; a 3x3 convolution then has 38 MB of weights
 _SIDES = (96, 112, 128, 160, 192, 192, 224, 224, 224, 224, 224, 240, 256, 256, 288, 320, 384)
 _STEPS = (0.7548776662466927, 0.5698402909980532)
 F = TypeVar("F", bound=Callable[..., Value])
@@ -90,7 +91,7 @@ def _stages(b: Builder, x: Value, least: int) -> Value:
                 continue
             x = _drawn(b, family)(b, x, width, stride)
         first = False
-        width = min(2048, b.near(width * grows, 8))
+        width = min(MOST_CHANNELS, b.near(width * grows, 8))
     return x
 
 

@@ -41,7 +41,8 @@ def basic(b: Builder, x: Value, channels: int, stride: int) -> Value:
 def bottleneck(b: Builder, x: Value, channels: int, stride: int) -> Value:
     """1x1, 3x3, 1x1, maybe in groups (ResNet, ResNeXt, RegNet)."""
     act = b.one_of(*ACTS)
-    inner = b.near(channels / b.number(1, 2, 4, 4), 8)
+    channels *= b.number(1, 1, 2) if channels >= 512 else 1  # the widest stage of ResNet-50 has 2,048
+    inner = min(512, b.near(channels / b.number(1, 2, 4, 4), 8))
     groups = 1
     if b.chance(0.5):
         size = b.number(4, 8, 16, 16, 24, 32, 48, 64)
@@ -252,8 +253,9 @@ def two_scales(b: Builder, x: Value, channels: int, stride: int) -> Value:
         x = b.act(b.conv(x, channels, 3, stride), "relu")
     if x.shape[2] % 2 or x.shape[2] < 8:
         return b.act(b.add(b.conv(x, channels, 3), x), "relu")
-    low = b.act(b.conv(x, 2 * channels, 3, 2), "relu")
-    low = b.conv(b.act(b.conv(low, 2 * channels, 3), "relu"), channels)
+    inner = min(2 * channels, 512)
+    low = b.act(b.conv(x, inner, 3, 2), "relu")
+    low = b.conv(b.act(b.conv(low, inner, 3), "relu"), channels)
     scales = b.constant(np.array([1, 1, 2, 2], np.float32))
     mode = b.one_of("nearest", "nearest", "linear", "cubic")
     how = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"} if mode == "nearest" else {}
@@ -332,7 +334,7 @@ BLOCKS = {
     modern: 2.0,
     pooling: 0.7,
     mixed_patches: 0.6,
-    two_scales: 0.7,
+    two_scales: 1.0,
     grouped_norm: 0.4,
     on_maps: 0.8,
     scaled: 0.5,
