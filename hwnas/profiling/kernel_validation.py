@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from hwnas.errors import TableError
+from hwnas.errors import TableError, TooNoisy
 from hwnas.latency.kernels import KernelTable, load_kernels, parse_kernel
 from hwnas.machines import LocalMachine, Machine
 from hwnas.profiling.kernels import PROTOCOL, SEED, TOGETHER, measured_batch, of_prior, speed_of
@@ -17,6 +17,7 @@ from hwnas.targets import Target
 from hwnas.timing.protocol import Protocol
 
 _WHAT = "validating kernels"
+_LEAST = 2  # networks
 
 
 def validate_kernels(
@@ -34,7 +35,7 @@ def validate_kernels(
     Args:
         table: the table of kernels.
         target: its target; the device must be the machine.
-        networks: number of new networks.
+        networks: number of new networks; those that cannot be timed steadily are left out.
         seed: of the networks.
         machine: where they are timed; the present host if None.
         protocol: the timing protocol; that of a profile of kernels if None.
@@ -61,12 +62,16 @@ def validate_kernels(
             raise TableError(f"{target.name} cannot run the reference networks of the table of kernels")
         found = [speed_of(one["references"], table.references) for one in rounds]
         speeds += found
-        for first, second in zip(*(one["networks"] for one in rounds), strict=True):
+        first_round, second_round = ({one["name"]: one for one in batch["networks"]} for batch in rounds)
+        for name in sorted(first_round.keys() & second_round.keys()):  # each round leaves out what was too noisy
+            first, second = first_round[name], second_round[name]
             measured.append([first["ms"] * found[0], second["ms"] * found[1]])
             network = model.network([parse_kernel(key) for key, _ in first["layers"]])
             predicted.append(network.ms)
             upper.append(network.upper_ms)
         progress(_WHAT, numbers[-1] + 1, networks)
+    if len(predicted) < _LEAST:
+        raise TooNoisy(f"only {len(predicted)} of {networks} networks were timed steadily twice: close other programs")
     both, guess = np.array(measured), np.array(predicted)
     off = np.abs(guess[:, None] / both - 1)
     bounds = [ms for ms in upper if ms is not None]
