@@ -9,7 +9,8 @@ from dataclasses import replace
 from hwnas.cli.main import main
 from hwnas.timing import protocol
 
-ops, networks = (replace(each, max_disagreement=1e3, max_seconds=0.0) for each in (protocol.OPS, protocol.NETWORKS))
-protocol.USUAL = protocol.Protocols(ops=ops, networks=networks)
+each = (protocol.OPS, protocol.NETWORKS, protocol.KERNELS)
+ops, networks, kernels = (replace(one, max_disagreement=1e3, max_seconds=0.0) for one in each)
+protocol.USUAL = protocol.Protocols(ops=ops, networks=networks, kernels=kernels)
 importlib.import_module("hwnas.accuracy.ensemble")._STEPS = 40  # the accuracy model is fitted for a moment
 main()

@@ -11,10 +11,10 @@ from scipy.stats import kendalltau
 from hwnas.errors import TableError, TooNoisy
 from hwnas.latency.kernels import KernelTable, load_kernels, parse_kernel
 from hwnas.machines import LocalMachine, Machine
-from hwnas.profiling.kernels import PROTOCOL, SEED, TOGETHER, measured_batch, of_prior, speed_of
+from hwnas.profiling.kernels import SEED, TOGETHER, measured_batch, of_prior, speed_of
 from hwnas.progress import Progress, silent
 from hwnas.targets import Target
-from hwnas.timing.protocol import Protocol
+from hwnas.timing.protocol import Protocol, usual
 
 _WHAT = "validating kernels"
 _LEAST = 2  # networks
@@ -38,7 +38,7 @@ def validate_kernels(
         networks: number of new networks; those that cannot be timed steadily are left out.
         seed: of the networks.
         machine: where they are timed; the present host if None.
-        protocol: the timing protocol; that of a profile of kernels if None.
+        protocol: the timing protocol; the default for kernels if None.
         progress: callback, invoked after every batch.
 
     Returns:
@@ -48,7 +48,7 @@ def validate_kernels(
         TableError: the target's device is not the machine, or the runtime cannot run the references.
         TooNoisy: the figures cannot be trusted.
     """
-    machine, protocol = machine or LocalMachine(), protocol or PROTOCOL
+    machine, protocol = machine or LocalMachine(), protocol or usual().kernels
     machine.check(target)
     model = load_kernels(table)
     measured: list[list[float]] = []

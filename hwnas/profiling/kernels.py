@@ -34,7 +34,7 @@ from hwnas.progress import Progress, silent
 from hwnas.runner.program import Layer
 from hwnas.targets import Recipe, Target
 from hwnas.timing import Measurement
-from hwnas.timing.protocol import Protocol
+from hwnas.timing.protocol import Protocol, usual
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ TOGETHER = 16  # networks of a batch, which is the unit of work that a kill cost
 _REFERENCES = 3  # networks that are timed in every batch; they show the machine's speed
 _RUNS = 12  # profiled runs of a network
 _LEAST = 0.1  # share of a layer's measured time that remains without the cost of the profiler
+_TRIES = 3  # of a batch on a noisy machine
 _POLISH = 10  # rounds
 _QUIET = 0.1  # quantile of the batches' slowdowns that is set to 1
 _OF_ONE_NETWORK = (BundleError, GraphError, ModelError)
-PROTOCOL = Protocol(visit_ms=6.0, min_runs=1, warmup_runs=1, session_passes=8, max_sessions=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def profile_kernels(
         seconds: of measuring, over all calls that resume; the batch in hand is completed.
         like: models that are measured, too, so that their kernels are in the table.
         machine: where networks are timed; the present host if None.
-        protocol: for the latencies of networks; that of this module if None.
+        protocol: for the latencies of networks; the default for kernels if None.
         progress: callback, invoked while networks are measured.
 
     Raises:
@@ -88,7 +88,7 @@ def profile_kernels(
         TooNoisy: the figures cannot be trusted.
         OutputError: the journal cannot be written.
     """
-    machine, protocol = machine or LocalMachine(), protocol or PROTOCOL
+    machine, protocol = machine or LocalMachine(), protocol or usual().kernels
     if not seconds > 0:
         raise InvalidValue(f"the time for measuring must be positive, not {seconds} s")
     machine.check(target)
@@ -150,7 +150,7 @@ def _measured(
                 f"prior {i}": of_prior(SEED, i) for i in range(number * TOGETHER, (number + 1) * TOGETHER)
             }
             tick = partial(progress, _WHAT, int(spent), int(seconds))
-            batch = measured_batch(models, target, machine, protocol, tick)
+            batch = _steady_batch(models, target, machine, protocol, tick)
             journal.record(key, {**batch, "seconds": monotonic() - begun})
         batches.append(journal.entries[key])
         spent += batches[-1]["seconds"]
@@ -168,8 +168,8 @@ def _slowdowns(measured: Sequence[Mapping[str, float]]) -> tuple[list[float], di
     """The slowdown of each batch relative to a quiet one, and the references without it.
 
     A reference's time in a batch is its own time multiplied by the slowdown of the batch; the two are separated by
-    median polish. On a machine whose neighbours slowed it by up to 40% for minutes, this brought the references of ten
-    batches within 4% of each other.
+    median polish. On a machine that other virtual machines slowed by up to 40% for minutes, the references of ten
+    batches then agreed within 4%.
     """
     names = sorted({name for batch in measured for name in batch})
     logs = np.log([[batch.get(name, np.nan) for name in names] for batch in measured])
@@ -183,6 +183,18 @@ def _slowdowns(measured: Sequence[Mapping[str, float]]) -> tuple[list[float], di
 
 
 _WHAT = "measuring kernels, seconds"
+
+
+def _steady_batch(
+    models: Mapping[str, Model], target: Target, machine: Machine, protocol: Protocol, tick: Callable[[], None]
+) -> dict[str, Any]:
+    """`measured_batch`, again if the machine was too noisy: other load often ends within a minute."""
+    for _ in range(_TRIES - 1):
+        try:
+            return measured_batch(models, target, machine, protocol, tick)
+        except TooNoisy as error:
+            log.warning("%s. The batch is measured again", error)
+    return measured_batch(models, target, machine, protocol, tick)
 
 
 def measured_batch(
@@ -231,7 +243,7 @@ def _steady_ms(measured: Measurement) -> dict[str, float]:
         raise TooNoisy(
             f"the machine is too noisy: for {len(steady) - steady.sum()} of {len(steady)} networks, the times of even "
             f"and odd sessions differ by more than {measured.protocol.max_disagreement:.0%}. Close other programs on "
-            "the machine that is timed, and run the same command again: it resumes"
+            "it; the same command resumes"
         )
     return {name: measured.p25_ms(name) for name, fine in zip(measured.samples_ms, steady, strict=True) if fine}
 

@@ -74,19 +74,22 @@ NETWORKS = Protocol(
     max_seconds=55.0,
     tolerance=0.01,
 )
+KERNELS = Protocol(visit_ms=6.0, min_runs=1, warmup_runs=1, session_passes=8, max_sessions=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocols:
-    """Protocols for ops and for whole networks; the defaults suit an otherwise idle machine.
+    """Protocols for ops, whole networks and networks of kernels; the defaults suit an otherwise idle machine.
 
     Attributes:
         ops: for the ops of a space.
         networks: for whole networks: of a profile, a validation, a sweep, a bundle.
+        kernels: for the random networks in which kernels are measured: many, so that each is visited less.
     """
 
     ops: Protocol = OPS
     networks: Protocol = NETWORKS
+    kernels: Protocol = KERNELS
 
 
 USUAL = Protocols()
