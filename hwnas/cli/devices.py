@@ -109,6 +109,8 @@ def detect(
         raise InvalidValue(f"--measure-peaks measures the CPU, but --kind is {kind!r}; omit one of them")
     if on and (measure_peaks or kind != "cpu"):
         raise InvalidValue("--on detects the CPU of another machine: omit --measure-peaks and --kind")
+    if on and save and name not in (None, on):
+        raise InvalidValue(f"the device of a connection has its name: omit --name {name}, or connect it as {name}")
     host = _host(on)
     name = name or (None if out else on)
     nameless = kind == "cpu" and not host.recognisable and not (name or out)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 # Every user can open it, and nothing is written: the lock belongs to the CPU.
+_ENDING_S = 3.0  # the runner of a command that has just ended may still be about to end
 _CPU = "/sys/devices/system/cpu"
 
 
@@ -33,12 +34,18 @@ def hold(folder: Path, who: str) -> None:
         return
     note = folder / "holder"
     place = os.open(_CPU if os.access(_CPU, os.R_OK) else folder, os.O_RDONLY)
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        found = _holder(place, note)
-        os.close(place)
-        raise Locked(found) from None
+    until = time.monotonic() + _ENDING_S
+    while True:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() < until:
+                time.sleep(0.1)
+                continue
+            found = _holder(place, note)
+            os.close(place)
+            raise Locked(found) from None
+        break
     _held.append(place)
     note.write_text(f"{who}, process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}", encoding="utf-8")
 

@@ -1,0 +1,178 @@
+"""Predict published architectures from a table of kernels that has not seen them, beside simpler predictors.
+
+    pip install --no-deps timm torchvision huggingface_hub
+    python benchmarks/kernels.py --out DIR [--recipe onnxruntime-cpu-fp32 ...] [--minutes 15] [--models FOLDER]
+
+For each recipe: kernels are profiled into DIR (a killed run resumes), and forty architectures of timm with random weights,
+exported to ONNX, are timed among the reference networks of the profile, whose present speed is corrected for. `--models`
+takes a folder of ONNX files instead. The predictors that are compared are fitted on the networks of the same profile:
+multiply-accumulates, bytes, both with a cost of the call (a roofline without overlap), and gradient boosting on whole
+networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+from scipy.stats import kendalltau
+from sklearn.ensemble import GradientBoostingRegressor
+
+from hwnas import workflows
+from hwnas.latency.kernels import Kernel, kernel_path, load_kernels, parse_kernel, read_kernels
+from hwnas.machines import machine_of
+from hwnas.models import open_model
+from hwnas.profiling.kernels import TOGETHER, measured_batch, speed_of
+from hwnas.shown_progress import shown_progress
+from hwnas.targets import resolve_target
+from hwnas.timing.protocol import usual
+
+Floats = npt.NDArray[np.float64]
+
+ARCHITECTURES = (
+    *(
+        "resnet18",
+        "resnet50",
+        "seresnet50",
+        "resnext50_32x4d",
+        "cspresnet50",
+        "res2net50_26w_4s",
+        "nfnet_l0",
+        "regnety_008",
+    ),
+    *(
+        "vgg11",
+        "repvgg_a0",
+        "dla34",
+        "dpn68",
+        "densenet121",
+        "vovnet39a",
+        "inception_v3",
+        "xception41",
+        "hrnet_w18_small",
+    ),
+    *("mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv4_conv_small", "mnasnet_100", "lcnet_100", "tinynet_c"),
+    *(
+        "ghostnet_100",
+        "efficientnet_b0",
+        "efficientnetv2_rw_t",
+        "tf_efficientnet_lite0",
+        "convnext_atto",
+        "convmixer_768_32",
+    ),
+    *("poolformer_s12", "fastvit_t8", "edgenext_small", "mobilevit_s", "efficientformer_l1", "levit_128", "pit_ti_224"),
+    *("vit_tiny_patch16_224", "deit_small_patch16_224", "swin_tiny_patch4_window7_224", "mixer_s32_224"),
+)
+
+
+def exported(folder: Path) -> list[Path]:
+    """The architectures as ONNX files; those in the folder already are kept."""
+    import timm
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ARCHITECTURES:
+        if (folder / f"{name}.onnx").exists():
+            continue
+        torch.manual_seed(0)
+        network = timm.create_model(name, pretrained=False).eval()
+        x = torch.randn(1, *network.pretrained_cfg["input_size"])
+        part = folder / f"{name}.part"
+        torch.onnx.export(network, (x,), str(part), dynamo=True, external_data=False, verbose=False)
+        part.rename(folder / f"{name}.onnx")
+    return [folder / f"{name}.onnx" for name in ARCHITECTURES]
+
+
+def measured(files: list[Path], recipe: str, place: Path) -> dict[str, dict[str, object]]:
+    """Latency and kernels of each model, and the references beside it; kept in a file."""
+    found: dict[str, dict[str, object]] = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
+    target = resolve_target(f"this/{recipe}")
+    machine = machine_of(target)
+    machine.check(target)
+    waiting = [file for file in files if file.stem not in found]
+    for start in range(0, len(waiting), TOGETHER // 2):
+        models = {file.stem: open_model(file) for file in waiting[start : start + TOGETHER // 2]}
+        batch = measured_batch(models, target, machine, usual().kernels, lambda: None)
+        for one in batch["networks"]:
+            kernels = [key for key, _ in one["layers"]]
+            found[one["name"]] = {"ms": one["ms"], "kernels": kernels, "references": batch["references"]}
+        place.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def totals(kernels: list[Kernel]) -> list[float]:
+    """Multiply-accumulates and bytes in millions, and the number of kernels."""
+    return [
+        sum(kernel.macs or 0 for kernel in kernels) / 1e6,
+        sum(kernel.bytes for kernel in kernels) / 1e6,
+        len(kernels),
+    ]
+
+
+def others(known: Floats, ms: Floats) -> dict[str, Callable[[Floats], Floats]]:
+    """Simpler predictors, fitted on totals of networks ``(n, 3)`` and their latencies, by relative errors."""
+    made: dict[str, Callable[[Floats], Floats]] = {}
+    for name, columns in (("MACs", [0]), ("bytes", [1]), ("MACs + bytes + calls", [0, 1, 2])):
+        terms, _ = nnls(known[:, columns] / ms[:, None], np.ones(len(ms)))
+        made[name] = lambda x, terms=terms, columns=columns: x[:, columns] @ terms  # type: ignore[misc]
+    boosted = GradientBoostingRegressor(random_state=0).fit(np.log(known), np.log(ms))
+    made["boosting on networks"] = lambda x: np.exp(boosted.predict(np.log(x)))
+    return made
+
+
+def row(name: str, predicted: Floats, ms: Floats, below: float | None = None) -> str:
+    """The accuracy of predictions in a line."""
+    off = np.abs(predicted / ms - 1)
+    bound = "" if below is None else f", {below:.1%} below the 95% bound"
+    return (
+        f"  {name:24s} MAPE {off.mean():6.1%}, median {np.median(off):6.1%}, within 10% {np.mean(off <= 0.1):6.1%}, "
+        f"τ {kendalltau(predicted, ms).statistic:.3f}{bound}"
+    )
+
+
+def main() -> None:
+    """Profile, measure and compare each recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipe", action="append", help="may be repeated; by default three")
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--models", type=Path, help="folder of ONNX files (default: architectures of timm)")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    files = sorted(given.models.glob("*.onnx")) if given.models else exported(given.out / "models")
+    for recipe in given.recipe or ("onnxruntime-cpu-fp32", "openvino-cpu-fp32", "onnxruntime-cpu-int8"):
+        target = resolve_target(f"this/{recipe}")
+        path = kernel_path(given.out / "tables", target)
+        if not path.exists():
+            with shown_progress() as progress:
+                workflows.profile_kernels(target, minutes=given.minutes, tables=given.out / "tables", progress=progress)
+        table = read_kernels(path, target)
+        model, rows = load_kernels(table), [parse_kernel(one.kernel) for one in table.rows]
+        found = measured(files, recipe, given.out / f"measured-{recipe}.json")
+        ms, predicted, upper, sizes = [], [], [], []
+        for name, one in sorted(found.items()):
+            kernels = [parse_kernel(key) for key in one["kernels"]]  # type: ignore[attr-defined]
+            answer = model.network(kernels)
+            ms.append(float(one["ms"]) * speed_of(one["references"], table.references))  # type: ignore[arg-type]
+            predicted.append(answer.ms)
+            upper.append(answer.upper_ms or np.inf)
+            sizes.append(totals(kernels))
+            unknown = sorted({part.kernel.kind for part in answer.kernels if part.how == "unknown"})
+            note = f"   unknown: {', '.join(unknown)}" if unknown else ""
+            print(f"  {name:32s} {ms[-1]:9.2f} ms, predicted {answer.ms:9.2f} ({answer.ms / ms[-1] - 1:+.1%}){note}")
+        true, guess = np.array(ms), np.array(predicted)
+        print(f"{target.name}: {len(true)} models; {len(table.rows)} kernels of {len(table.networks)} networks")
+        print(row("kernels", guess, true, float((true <= np.array(upper)).mean())))
+        known = np.array([totals([rows[i] for i in network.kernels]) for network in table.networks])
+        for name, predict in others(known, np.array([network.ms for network in table.networks])).items():
+            print(row(name, predict(np.array(sizes)), true), flush=True)
+
+
+if __name__ == "__main__":
+    main()
