@@ -3,11 +3,10 @@
     pip install --no-deps timm torchvision huggingface_hub
     python benchmarks/kernels.py --out DIR [--recipe onnxruntime-cpu-fp32 ...] [--minutes 15] [--models FOLDER]
 
-For each recipe: kernels are profiled into DIR (a killed run resumes), and forty architectures of timm with random weights,
-exported to ONNX, are timed among the reference networks of the profile, whose present speed is corrected for. `--models`
-takes a folder of ONNX files instead. The predictors that are compared are fitted on the networks of the same profile:
-multiply-accumulates, bytes, both with a cost of the call (a roofline without overlap), and gradient boosting on whole
-networks.
+For each recipe: kernels are profiled into DIR (a killed run resumes), and forty architectures of timm with random
+weights, exported to ONNX, are timed among the reference networks of the profile, whose present speed is corrected for.
+`--models` takes a folder of ONNX files instead. The predictors that are compared are fitted on the networks of the
+same profile: multiply-accumulates, bytes, both with a cost of the call, and gradient boosting on whole networks.
 """
 
 from __future__ import annotations

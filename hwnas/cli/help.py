@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import typer
 from typer.core import TyperCommand
 
-from hwnas.errors import InvalidValue
-
 
 def _spaces() -> list[str]:
     from hwnas.spaces import space_names
@@ -65,20 +63,7 @@ def filled(text: str) -> str:
 
 
 class Verb(TyperCommand):
-    """A command whose options refer to registries in their help. An option with one value is given once."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Parse the arguments.
-
-        Raises:
-            InvalidValue: an option with one value is given twice, of which the parser would drop the first.
-        """
-        words = [word.partition("=")[0] for word in args]
-        for parameter in self.params:
-            given = sum(words.count(name) for name in parameter.opts if name.startswith("-"))
-            if given > 1 and parameter.nargs == 1 and not getattr(parameter, "multiple", False):
-                raise InvalidValue(f"{parameter.opts[0]} is given {given} times; it takes one value")
-        return super().parse_args(ctx, args)
+    """A command whose options refer to registries in their help."""
 
     def get_help(self, ctx: typer.Context) -> str:  # type: ignore[override]  # typer may vendor click
         """The help text with substituted lists."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli.streams import takes_unicode
-from hwnas.errors import InvalidValue
+from hwnas.errors import HwnasError, InvalidValue
 
 if TYPE_CHECKING:
     from hwnas.data.options import DataOptions
@@ -261,6 +261,20 @@ def space_with(
         "aspect": aspect,
     }
     return space_name(space, {name: value for name, value in given.items() if value is not None})
+
+
+def raise_last(failed: Mapping[str, HwnasError]) -> None:
+    """Print the errors of several targets, and raise the last one; nothing without errors.
+
+    Args:
+        failed: target's name -> error.
+    """
+    if not failed:
+        return
+    *others, last = failed.items()
+    for name, error in others:
+        typer.echo(f"error: {name}: {error}", err=True)
+    raise last[1]
 
 
 def required_space(space: str | None, *, kernels: bool, of_spaces: Mapping[str, object]) -> str | None:

@@ -98,11 +98,7 @@ def profile(
     else:
         for answer in answers:
             _print(answer)
-    if failed:
-        *others, last = failed.items()
-        for name, error in others:
-            typer.echo(f"error: {name}: {error}", err=True)
-        raise last[1]
+    options.raise_last(failed)
 
 
 def _profile_kernels(

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from hwnas.cli import options
 from hwnas.shown_progress import shown_progress
 
+if TYPE_CHECKING:
+    from hwnas.spaces import Space
+    from hwnas.workflows import KernelsValidationAnswer, ValidationAnswer
+    from hwnas.workflows.answers import Answer
+
+Answered = TypeVar("Answered", bound="Answer")
+
 
 def validate(
-    target: options.Target,
+    target: options.Targets,
     space: options.OptionalSpaceName = None,
     resolution: options.Resolution = None,
     width: options.Width = None,
@@ -49,15 +57,35 @@ def validate(
     }
     space = options.required_space(space, kernels=kernels, of_spaces=of_spaces)
     if space is None:
-        _validate_kernels(target, tables, networks, seed, as_json=as_json)
+        answers = []
+        for one in target:
+            with shown_progress() as progress:
+                answers.append(
+                    workflows.validate_kernels(one, networks=networks, tables=tables, seed=seed, progress=progress)
+                )
+        _print_all(answers, _print_kernels, as_json=as_json)
         return
     name = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
     chosen = space_of(name, options.choices(fix), channels=channels, classes=classes)
     with shown_progress() as progress:
-        answer = workflows.validate(chosen, target, tables=tables, networks=networks, seed=seed, progress=progress)
+        found, failed = workflows.validate_all(
+            chosen, target, tables=tables, networks=networks, seed=seed, progress=progress
+        )
+    _print_all(found, partial(_print, chosen), as_json=as_json)
+    options.raise_last(failed)
+
+
+def _print_all(answers: Sequence[Answered], show: Callable[[Answered], None], *, as_json: bool) -> None:
+    """Print the answers of the targets; as JSON one document, or a list of several."""
     if as_json:
-        options.print_json(answer.document())
+        documents = [answer.document() for answer in answers]
+        options.print_json(documents[0] if len(documents) == 1 else documents)
         return
+    for answer in answers:
+        show(answer)
+
+
+def _print(chosen: Space, answer: ValidationAnswer) -> None:
     lines = [
         f"{answer.networks} fresh networks of {answer.space} on {answer.target}; the machine ran at {answer.speed:.1%} "
         "of its speed in the profile, which is corrected for",
@@ -81,15 +109,7 @@ def validate(
     typer.echo("\n".join(lines))
 
 
-def _validate_kernels(target: str, tables: Path | None, networks: int, seed: int, *, as_json: bool) -> None:
-    """Compare predictions from kernels with new measurements."""
-    from hwnas import workflows
-
-    with shown_progress() as progress:
-        answer = workflows.validate_kernels(target, networks=networks, tables=tables, seed=seed, progress=progress)
-    if as_json:
-        options.print_json(answer.document())
-        return
+def _print_kernels(answer: KernelsValidationAnswer) -> None:
     below = "" if answer.below_upper is None else f", {answer.below_upper:.1%} below the upper bound"
     typer.echo(
         f"{answer.networks} new networks on {answer.target}; the machine ran at {answer.speed:.1%} of its speed in the "

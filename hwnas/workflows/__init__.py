@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hwnas.workflows.deployed_answers import BenchAnswer, SweepAnswer
     from hwnas.workflows.deployment import bench, export, sweep
     from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
-    from hwnas.workflows.measuring import profile, profile_all, validate
+    from hwnas.workflows.measuring import profile, profile_all, validate, validate_all
     from hwnas.workflows.model_answers import (
         KernelsAnswer,
         KernelsValidationAnswer,
@@ -91,6 +91,7 @@ __all__ = [
     "sweep_model",
     "train",
     "validate",
+    "validate_all",
     "validate_kernels",
 ]
 
@@ -105,7 +106,7 @@ __getattr__ = lazily(
         "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
         "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
-        "measuring": ("profile", "profile_all", "validate"),
+        "measuring": ("profile", "profile_all", "validate", "validate_all"),
         "model_answers": (
             "KernelsAnswer",
             "KernelsValidationAnswer",

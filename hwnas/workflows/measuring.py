@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hwnas.errors import HwnasError, InvalidValue
 from hwnas.files import only_one
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hwnas.timing.protocol import Protocols
 
 log = logging.getLogger(__name__)
+
+Answered = TypeVar("Answered")
 
 
 def profile(
@@ -148,6 +150,30 @@ def profile_all(
     Raises:
         UnknownName, InvalidValue: a name or a value is unknown or invalid, or a target is listed twice.
     """
+    return _all(profile, space, targets, machines, progress, given)
+
+
+def validate_all(
+    space: str | Space,
+    targets: Sequence[str | Target],
+    *,
+    machines: Mapping[str, Machine] | None = None,
+    progress: Progress = silent,
+    **given: Any,  # noqa: ANN401  # those of `validate`
+) -> tuple[list[ValidationAnswer], dict[str, HwnasError]]:
+    """`validate` for several targets; arguments, result and errors are as for `profile_all`."""
+    return _all(validate, space, targets, machines, progress, given)
+
+
+def _all(
+    measure: Callable[..., Answered],
+    space: str | Space,
+    targets: Sequence[str | Target],
+    machines: Mapping[str, Machine] | None,
+    progress: Progress,
+    given: Mapping[str, Any],
+) -> tuple[list[Answered], dict[str, HwnasError]]:
+    """A measurement of several targets: those of different machines at the same time."""
     from hwnas.machines import machine_of
 
     wanted = [inputs.target_of(target) for target in targets]
@@ -158,7 +184,7 @@ def profile_all(
         {
             target.name: (
                 known[target.device.name].name,
-                partial(_profile_one, space, target, known[target.device.name], given),
+                partial(_one, measure, space, target, known[target.device.name], given),
             )
             for target in wanted
         },
@@ -167,10 +193,15 @@ def profile_all(
     return list(found.values()), failed
 
 
-def _profile_one(
-    space: str | Space, target: Target, machine: Machine, given: Mapping[str, Any], progress: Progress
-) -> ProfileAnswer:
-    return profile(space, target, machine=machine, progress=progress, **given)
+def _one(
+    measure: Callable[..., Answered],
+    space: str | Space,
+    target: Target,
+    machine: Machine,
+    given: Mapping[str, Any],
+    progress: Progress,
+) -> Answered:
+    return measure(space, target, machine=machine, progress=progress, **given)
 
 
 def profile_into(

@@ -507,12 +507,6 @@ def test_the_version(hwnas_cli):
     assert hwnas_cli("--version").out.strip() == version("hwnas")
 
 
-def test_an_option_with_one_value_is_given_once(hwnas_cli):
-    ran = hwnas_cli("validate", "--space", "x", "--target", "a/b", "--networks", "4", "--target=c/d")
-    assert (ran.code, ran.out) == (2, "")
-    assert "error: --target is given 2 times; it takes one value" in ran.err
-
-
 def test_as_a_module():
     ran = subprocess.run([sys.executable, "-m", "hwnas", "--version"], capture_output=True, text=True, check=False)
     assert ran.returncode == 0

@@ -98,7 +98,7 @@ def test_the_parts_of_a_training_batch() -> None:
 
 
 def test_digits_are_no_photographs() -> None:
-    with pytest.raises(InvalidValue, match=r"flip, colour are for photographs"):
+    with pytest.raises(InvalidValue, match=r"flip, colour, and the presets that set them, are for"):
         ClutteredDigits().train_batch(0, 8, 32, seed=0, augmentation=Augmentation(colour=0.4))
 
 
