@@ -67,10 +67,11 @@ def test_profiles_of_two_machines(space: Space, tmp_path: Path, monkeypatch: pyt
         device = describe(detect_host()).model_copy(update={"name": name})
         write_whole(tmp_path / "home/devices" / f"{name}.toml", toml_text(device))
     targets = [f"{name}/onnxruntime-cpu-fp32" for name in ("slow", "fast")]
+    machines = {"slow": Named("slow", 2.0), "fast": Named("fast", 1.0)}
     answers, failed = workflows.profile_all(
         space,
         targets,
-        machines={"slow": Named("slow", 2.0), "fast": Named("fast", 1.0)},
+        machines=machines,
         tables=tmp_path / "tables",
         networks=6,
         bound_networks=5,
@@ -80,5 +81,9 @@ def test_profiles_of_two_machines(space: Space, tmp_path: Path, monkeypatch: pyt
     slow, fast = (read_table(resolve_target(a.target), Path(a.table), space=space) for a in answers)
     for key, row in fast.rows.items():
         assert slow.rows[key].latency_ms_p25 == pytest.approx(2 * row.latency_ms_p25, rel=0.02)
+    checked, failed = workflows.validate_all(space, targets, machines=machines, tables=tmp_path / "tables", networks=6)
+    assert not failed
+    assert [answer.target for answer in checked] == targets
+    assert all(answer.mape < 0.05 for answer in checked)
     with pytest.raises(InvalidValue, match="listed twice"):
         workflows.profile_all(space, [targets[0], targets[0]])
