@@ -123,12 +123,6 @@ def test_installed_wheel_finds_its_devices_from_an_empty_folder(wheel, tmp_path)
     assert not list(empty.iterdir())
 
 
-def test_no_file_of_the_project_is_long():
-    """Few ideas a file: a file of more than 400 lines holds several."""
-    long = {p.name: n for p in (ROOT / "hwnas").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
-    assert not long
-
-
 def test_files_are_small():
     """A file of more than 400 lines does more than one thing."""
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "hwnas").rglob("*.py")}

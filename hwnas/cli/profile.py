@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import measured, options
 from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
@@ -72,7 +72,7 @@ def profile(
         "--only-missing": only_missing,
         "--replace": replace,
     }
-    space = options.required_space(space, kernels=kernels, of_spaces=of_spaces)
+    space = measured.required_space(space, kernels=kernels, of_spaces=of_spaces)
     if space is None:
         _profile_kernels(target, like or [], minutes, tables, as_json=as_json)
         return
@@ -98,7 +98,7 @@ def profile(
     else:
         for answer in answers:
             _print(answer)
-    options.raise_last(failed)
+    measured.raise_last(failed)
 
 
 def _profile_kernels(

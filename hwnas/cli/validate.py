@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import measured, options
 from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def validate(
         "--channels": channels,
         "--classes": classes,
     }
-    space = options.required_space(space, kernels=kernels, of_spaces=of_spaces)
+    space = measured.required_space(space, kernels=kernels, of_spaces=of_spaces)
     if space is None:
         answers = []
         for one in target:
@@ -72,7 +72,7 @@ def validate(
             chosen, target, tables=tables, networks=networks, seed=seed, progress=progress
         )
     _print_all(found, partial(_print, chosen), as_json=as_json)
-    options.raise_last(failed)
+    measured.raise_last(failed)
 
 
 def _print_all(answers: Sequence[Answered], show: Callable[[Answered], None], *, as_json: bool) -> None:
