@@ -76,7 +76,10 @@ def test_a_busy_core_spoils_no_table(this: Target, tmp_path: Path) -> None:
         apart = [f"{np.abs(one / quiet - 1).mean():.2%} ({(one / quiet - 1).mean():+.2%})" for one in found]
         print(f"{kind} tables differ from the median of the quiet ones by {', '.join(apart) or 'nothing: too noisy'}")
     if tables["loaded"]:
-        assert np.abs(np.median(tables["loaded"], axis=0) / quiet - 1).mean() <= 0.03
+        ratio = np.median(tables["loaded"], axis=0) / quiet
+        # Load slows. On a virtual machine, whose clock varied, a loaded table was once 4.9% faster than both quiet ones.
+        assert ratio.mean() - 1 <= 0.03
+        assert np.abs(ratio / np.median(ratio) - 1).mean() <= 0.03
 
 
 def milliseconds(table: LatencyTable) -> Floats:
