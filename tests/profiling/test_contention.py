@@ -77,7 +77,7 @@ def test_a_busy_core_spoils_no_table(this: Target, tmp_path: Path) -> None:
         print(f"{kind} tables differ from the median of the quiet ones by {', '.join(apart) or 'nothing: too noisy'}")
     if tables["loaded"]:
         ratio = np.median(tables["loaded"], axis=0) / quiet
-        # Load slows. On a virtual machine, whose clock varied, a loaded table was once 4.9% faster than both quiet ones.
+        # Load slows. On a machine whose clock varied, a loaded table was once 4.9% faster than both quiet ones.
         assert ratio.mean() - 1 <= 0.03
         assert np.abs(ratio / np.median(ratio) - 1).mean() <= 0.03
 
