@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
+from hwnas.cli import options
 from hwnas.errors import HwnasError, InvalidValue
+
+if TYPE_CHECKING:
+    from hwnas.workflows.answers import Answer
+
+Answered = TypeVar("Answered", bound="Answer")
+
+
+def print_answers(
+    answers: Sequence[Answered], targets: Sequence[str], show: Callable[[Answered], None], *, as_json: bool
+) -> None:
+    """Print the answers of the targets that were measured; as JSON one document for one target, a list for several."""
+    if as_json:
+        documents = [answer.document() for answer in answers]
+        options.print_json(documents[0] if len(targets) == 1 and documents else documents)
+        return
+    for answer in answers:
+        show(answer)
 
 
 def raise_last(failed: Mapping[str, HwnasError]) -> None:

@@ -12,7 +12,7 @@ from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
-    from hwnas.workflows import ProfileAnswer
+    from hwnas.workflows import KernelsAnswer, ProfileAnswer
 
 
 def profile(
@@ -92,12 +92,7 @@ def profile(
             replace=replace,
             progress=progress,
         )
-    if as_json:
-        documents = [answer.document() for answer in answers]
-        options.print_json(documents[0] if len(target) == 1 and documents else documents)
-    else:
-        for answer in answers:
-            _print(answer)
+    measured.print_answers(answers, target, _print, as_json=as_json)
     measured.raise_last(failed)
 
 
@@ -113,19 +108,18 @@ def _profile_kernels(
             answers.append(
                 workflows.profile_kernels(target, like=like, minutes=minutes, tables=tables, progress=progress)
             )
-    if as_json:
-        documents = [answer.document() for answer in answers]
-        options.print_json(documents[0] if len(documents) == 1 else documents)
-        return
-    for answer in answers:
-        found = answer.validation
-        typer.echo(
-            f"{answer.kernels:,} kernels of {len(answer.kinds)} kinds on {answer.target}, in {answer.networks} "
-            f"networks (without {answer.profiler_ms * 1e3:.1f} µs per layer that the runtime's profiler adds).\n"
-            f"Predictions of these networks without their own kernels: MAPE {found.mape:.1%}, within 10% "
-            f"{found.within_10pct:.0%}, Kendall τ {found.kendall_tau:.3f}.\n"
-            f"Table: {answer.table}"
-        )
+    measured.print_answers(answers, targets, _print_kernels, as_json=as_json)
+
+
+def _print_kernels(answer: KernelsAnswer) -> None:
+    found = answer.validation
+    typer.echo(
+        f"{answer.kernels:,} kernels of {len(answer.kinds)} kinds on {answer.target}, in {answer.networks} "
+        f"networks (without {answer.profiler_ms * 1e3:.1f} µs per layer that the runtime's profiler adds).\n"
+        f"Predictions of these networks without their own kernels: MAPE {found.mape:.1%}, within 10% "
+        f"{found.within_10pct:.0%}, Kendall τ {found.kendall_tau:.3f}.\n"
+        f"Table: {answer.table}"
+    )
 
 
 def _print(answer: ProfileAnswer) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +13,6 @@ from hwnas.shown_progress import shown_progress
 if TYPE_CHECKING:
     from hwnas.spaces import Space
     from hwnas.workflows import KernelsValidationAnswer, ValidationAnswer
-    from hwnas.workflows.answers import Answer
-
-Answered = TypeVar("Answered", bound="Answer")
 
 
 def validate(
@@ -63,7 +59,7 @@ def validate(
                 answers.append(
                     workflows.validate_kernels(one, networks=networks, tables=tables, seed=seed, progress=progress)
                 )
-        _print_all(answers, _print_kernels, as_json=as_json)
+        measured.print_answers(answers, target, _print_kernels, as_json=as_json)
         return
     name = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
     chosen = space_of(name, options.choices(fix), channels=channels, classes=classes)
@@ -71,18 +67,8 @@ def validate(
         found, failed = workflows.validate_all(
             chosen, target, tables=tables, networks=networks, seed=seed, progress=progress
         )
-    _print_all(found, partial(_print, chosen), as_json=as_json)
+    measured.print_answers(found, target, partial(_print, chosen), as_json=as_json)
     measured.raise_last(failed)
-
-
-def _print_all(answers: Sequence[Answered], show: Callable[[Answered], None], *, as_json: bool) -> None:
-    """Print the answers of the targets; as JSON one document, or a list of several."""
-    if as_json:
-        documents = [answer.document() for answer in answers]
-        options.print_json(documents[0] if len(documents) == 1 else documents)
-        return
-    for answer in answers:
-        show(answer)
 
 
 def _print(chosen: Space, answer: ValidationAnswer) -> None:

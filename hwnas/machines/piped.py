@@ -25,9 +25,8 @@ from hwnas.runner.program import Layer
 from hwnas.runner.signature import Feeds, packed, unpacked
 from hwnas.targets import Chosen, Recipe
 from hwnas.timing import Measurement, Protocol
-from hwnas.timing.timer import require_measured, take
+from hwnas.timing.timer import LONGEST_MS, require_measured, take
 
-_LONGEST_MS = 1e9
 _RUN_S = 900.0  # longest time of one run, or of a profile of layers
 Files = Mapping[str, Path]  # name of a program -> its file on this machine
 Ask: TypeAlias = Callable[..., tuple[dict[str, Any], bytes]]
@@ -222,7 +221,7 @@ class PipedMachine(Machine):
 
 def _layer(one: Mapping[str, Any]) -> Layer:
     found = Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])})
-    if not 0 <= found.ms < _LONGEST_MS:
+    if not 0 <= found.ms < LONGEST_MS:
         raise ValueError(f"a layer takes {found.ms} ms")
     return found
 

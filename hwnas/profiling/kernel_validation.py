@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from hwnas.errors import TableError, TooNoisy
+from hwnas.errors import TooNoisy
 from hwnas.latency.kernels import KernelTable, load_kernels, parse_kernel
 from hwnas.machines import LocalMachine, Machine
 from hwnas.profiling.kernels import SEED, TOGETHER, measured_batch, of_prior, speed_of
@@ -17,7 +17,7 @@ from hwnas.targets import Target
 from hwnas.timing.protocol import Protocol, usual
 
 _WHAT = "validating kernels"
-_LEAST = 2  # networks
+LEAST = 2  # networks
 
 
 def validate_kernels(
@@ -45,7 +45,7 @@ def validate_kernels(
         the figures of `hwnas.workflows.model_answers.KernelsValidationAnswer`.
 
     Raises:
-        TableError: the target's device is not the machine, or the runtime cannot run the references.
+        TableError: the target's device is not the machine.
         TooNoisy: the figures cannot be trusted.
     """
     machine, protocol = machine or LocalMachine(), protocol or usual().kernels
@@ -58,8 +58,6 @@ def validate_kernels(
         models = {f"new {i}": of_prior(SEED + 2 + seed, i) for i in numbers}
         tick = partial(progress, _WHAT, start, networks)
         rounds = [measured_batch(models, target, machine, protocol, tick) for _ in range(2)]
-        if not all(one["references"] for one in rounds):
-            raise TableError(f"{target.name} cannot run the reference networks of the table of kernels")
         found = [speed_of(one["references"], table.references) for one in rounds]
         speeds += found
         first_round, second_round = ({one["name"]: one for one in batch["networks"]} for batch in rounds)
@@ -70,7 +68,7 @@ def validate_kernels(
             predicted.append(network.ms)
             upper.append(network.upper_ms)
         progress(_WHAT, numbers[-1] + 1, networks)
-    if len(predicted) < _LEAST:
+    if len(predicted) < LEAST:
         raise TooNoisy(f"only {len(predicted)} of {networks} networks were timed steadily twice: close other programs")
     both, guess = np.array(measured), np.array(predicted)
     off = np.abs(guess[:, None] / both - 1)

@@ -39,8 +39,8 @@ from hwnas.timing.protocol import Protocol, usual
 log = logging.getLogger(__name__)
 
 SEED = 20_261
-SECONDS = 840.0
 FIT_SHARE = 0.07  # of the time of a profile, after the measurements
+_WHAT = "measuring kernels, seconds"
 TOGETHER = 16  # networks of a batch, which is the unit of work that a kill costs
 _REFERENCES = 3  # networks that are timed in every batch; they show the machine's speed
 _RUNS = 12  # profiled runs of a network
@@ -64,7 +64,7 @@ def profile_kernels(
     target: Target,
     *,
     journals: Path,
-    seconds: float = SECONDS,
+    seconds: float,
     like: Sequence[Model] = (),
     machine: Machine | None = None,
     protocol: Protocol | None = None,
@@ -182,9 +182,6 @@ def _slowdowns(measured: Sequence[Mapping[str, float]]) -> tuple[list[float], di
     return np.exp(around).tolist(), dict(zip(names, np.exp(own).tolist(), strict=True))
 
 
-_WHAT = "measuring kernels, seconds"
-
-
 def _steady_batch(
     models: Mapping[str, Model], target: Target, machine: Machine, protocol: Protocol, tick: Callable[[], None]
 ) -> dict[str, Any]:
@@ -220,7 +217,6 @@ def measured_batch(
     ms = _steady_ms(measured)
     if not any(name.startswith("reference") for name in ms):
         raise TooNoisy("the machine is too noisy for the reference networks: close other programs on it, and try again")
-    layers = {name: own for name, own in layers.items() if name in ms}
     return {
         "references": {name: ms[name] for name in ms if name.startswith("reference")},
         "networks": [

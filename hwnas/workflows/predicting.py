@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from hwnas.timing.protocol import Protocol
 
 MINUTES = 15.0
-_LEAST_NETWORKS = 2
 
 
 def profile_kernels(
@@ -200,10 +199,11 @@ def validate_kernels(
         TooNoisy: the figures cannot be trusted.
     """
     from hwnas.machines import machine_of
+    from hwnas.profiling.kernel_validation import LEAST
     from hwnas.profiling.kernel_validation import validate_kernels as measure
 
-    if networks < _LEAST_NETWORKS:
-        raise InvalidValue(f"a validation needs at least {_LEAST_NETWORKS} networks, not {networks}")
+    if networks < LEAST:
+        raise InvalidValue(f"a validation needs at least {LEAST} networks, not {networks}")
     wanted = inputs.target_of(target)
     table = table_of(wanted, tables)
     return KernelsValidationAnswer(
