@@ -76,9 +76,12 @@ def test_a_busy_core_spoils_no_table(this: Target, tmp_path: Path) -> None:
         apart = [f"{np.abs(one / quiet - 1).mean():.2%} ({(one / quiet - 1).mean():+.2%})" for one in found]
         print(f"{kind} tables differ from the median of the quiet ones by {', '.join(apart) or 'nothing: too noisy'}")
     if tables["loaded"]:
-        ratio = np.median(tables["loaded"], axis=0) / quiet
-        # Load slows. On a machine whose clock varied, a loaded table was once 4.9% faster than both quiet ones.
-        assert ratio.mean() - 1 <= 0.03
+        loaded = np.median(tables["loaded"], axis=0)
+        # The machine's clock may change between tables: quiet ones were 3.7% apart where the loaded one was 3.2% above
+        # their median, and a loaded one was once 4.9% below both. Load slows, by 100% where it spoils a row.
+        slower = max(tables["quiet"], key=lambda one: float(one.mean()))
+        assert (loaded / slower).mean() - 1 <= 0.03
+        ratio = loaded / quiet
         assert np.abs(ratio / np.median(ratio) - 1).mean() <= 0.03
 
 
