@@ -82,6 +82,7 @@ def bench(
     inputs: options.Inputs = None,
     weights: options.ModelWeights = None,
     layers: Annotated[int, typer.Option(help="Of a model: number of layers to show, the slowest first.", min=0)] = 10,
+    out: options.ModelRun = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Check that a bundle is unchanged, time it, and compare with its prediction. Or time a model and its layers.
@@ -94,9 +95,11 @@ def bench(
     if models.is_model(bundle):
         if budget or fail_over_budget:
             raise InvalidValue("budgets are of bundles: export the model first (hwnas export)")
-        models.bench_model(bundle, target or [], shape, inputs, weights, runs=runs or 0, layers=layers, as_json=as_json)
+        models.bench_model(
+            bundle, target or [], shape, inputs, weights, runs=runs or 0, layers=layers, out=out, as_json=as_json
+        )
         return
-    models.only_for_models(bundle, shape, inputs, weights)
+    models.only_for_models(bundle, shape, inputs, weights, out)
     if target and len(target) > 1:
         raise InvalidValue("a bundle has one recipe: give one --target")
     with shown_progress() as progress:

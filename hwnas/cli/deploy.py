@@ -42,6 +42,7 @@ def sweep(
     shape: options.Shape = None,
     inputs: options.Inputs = None,
     weights: options.ModelWeights = None,
+    out: options.ModelRun = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Lower, check and time a network under every recipe of this host, and pick the fastest of small accuracy loss.
@@ -63,10 +64,13 @@ def sweep(
                 "--engine": engine != "serial",
             }
         )
-        if not models.sweep_model(arch, device, recipe or [], max_drop / 100, shape, inputs, weights, as_json=as_json):
+        picked = models.sweep_model(
+            arch, device, recipe or [], max_drop / 100, shape, inputs, weights, out=out, as_json=as_json
+        )
+        if not picked:
             raise typer.Exit(1)
         return
-    models.only_for_models(arch, shape, inputs, weights)
+    models.only_for_models(arch, shape, inputs, weights, out)
     supernet = models.required_supernet(supernet, arch)
     with shown_progress() as progress:
         answer = workflows.sweep(

@@ -52,13 +52,16 @@ def not_for_models(options_of_archs: Mapping[str, object]) -> None:
         raise InvalidValue(f"{' and '.join(given)}: these are for an arch of a supernet, and not for a model")
 
 
-def only_for_models(what: Path, shape: list[str] | None, inputs: Path | None, weights: Path | None) -> None:
+def only_for_models(
+    what: Path, shape: list[str] | None, inputs: Path | None, weights: Path | None, run: Path | None = None
+) -> None:
     """Check that no option of models was given.
 
     Raises:
         InvalidValue: one was.
     """
-    given = [name for name, value in (("--shape", shape), ("--inputs", inputs), ("--weights", weights)) if value]
+    values = {"--shape": shape, "--inputs": inputs, "--weights": weights, "--out": run}
+    given = [name for name, value in values.items() if value]
     if given:
         raise InvalidValue(
             f"{' and '.join(given)}: {what} is not a model, which is a file .onnx or .pt2, or path/to/file.py:NAME"
@@ -74,6 +77,7 @@ def bench_model(
     *,
     runs: int,
     layers: int,
+    out: Path | None,
     as_json: bool,
 ) -> None:
     """Time a model under some targets, and show where the milliseconds go."""
@@ -87,7 +91,8 @@ def bench_model(
             inputs=inputs,
             weights=weights,
             runs=runs,
-            layers=layers > 0 or as_json,
+            layers=layers > 0 or as_json or out is not None,
+            out=out,
             progress=progress,
         )
     if as_json:
@@ -98,6 +103,7 @@ def bench_model(
     for timing in answer.targets:
         _print_layers(timing, layers)
     _print_left_out(answer.left_out)
+    options.print_page(out)
 
 
 def sweep_model(
@@ -109,6 +115,7 @@ def sweep_model(
     inputs: Path | None,
     weights: Path | None,
     *,
+    out: Path | None,
     as_json: bool,
 ) -> bool:
     """Compare a model under the recipes of a device; whether one is picked."""
@@ -123,6 +130,7 @@ def sweep_model(
             inputs=inputs,
             weights=weights,
             max_drop=max_drop,
+            out=out,
             progress=progress,
         )
     if as_json:
@@ -147,6 +155,7 @@ def sweep_model(
         )
     else:
         typer.echo("picked: none; every recipe is refused, or the machine was too noisy for its latency")
+    options.print_page(out)
     return answer.picked is not None
 
 
@@ -221,17 +230,20 @@ def _print_layers(timing: ModelTiming, count: int) -> None:
     if not timing.layers or not count:
         return
     table = Table(timing.target.partition("/")[2], "layer", box=None, header_style="bold")
-    for column in ("ms", "share", "GMAC/s"):
+    for column in ("ms", "share", "GMAC/s", "of roofline"):
         table.add_column(column, justify="right")
     for one in timing.layers[:count]:
         rate = "" if not one.macs else f"{one.macs / one.ms / 1e6:.1f}"
-        table.add_row(one.kind, one.name, f"{one.ms:.4f}", f"{one.share:.1%}", rate)
+        reached = timing.roofline and timing.roofline.reached(one)
+        table.add_row(
+            one.kind, one.name, f"{one.ms:.4f}", f"{one.share:.1%}", rate, "" if reached is None else f"{reached:.0%}"
+        )
     rest = timing.layers[count:]
     if rest:
         ms = sum(one.ms for one in rest)
-        table.add_row(f"{len(rest)} others", "", f"{ms:.4f}", f"{ms / timing.measured_ms:.1%}", "")
+        table.add_row(f"{len(rest)} others", "", f"{ms:.4f}", f"{ms / timing.measured_ms:.1%}", "", "")
     between = timing.between_ms or 0.0
-    table.add_row("between layers", "", f"{between:.4f}", f"{between / timing.measured_ms:.1%}", "")
+    table.add_row("between layers", "", f"{between:.4f}", f"{between / timing.measured_ms:.1%}", "", "")
     Console(soft_wrap=True, highlight=False).print(table)
     if timing.profiler_ms:
         typer.echo(f"  (without {timing.profiler_ms * 1e3:.1f} µs per layer that the runtime's profiler adds)")

@@ -234,6 +234,14 @@ Address = Annotated[
 Resume = Annotated[bool, typer.Option(help="Resume from the folder's checkpoint, or delete it and start over.")]
 MAX_SEED = 2**32 - 1
 Seed = Annotated[int, typer.Option(help="Random seed.", min=0, max=MAX_SEED)]
+ModelRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Of a model: folder to which the figures are added, with a page, report.html. Bench, sweep and predict of "
+        "one model may share it.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout; progress goes to stderr.")]
 
 
@@ -349,6 +357,12 @@ def held_confidence(confidence: float | None, no_margin: bool) -> float | None:
 def print_json(document: object) -> None:
     """Print one JSON document to stdout."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=not takes_unicode()))
+
+
+def print_page(run: Path | None) -> None:
+    """Name the page in a folder of a model's figures; nothing without one."""
+    if run is not None:
+        typer.echo(f"wrote {run / 'report.html'}")
 
 
 def metric_words(figures: ClassificationFigures | None) -> list[str]:

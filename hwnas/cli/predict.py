@@ -25,6 +25,7 @@ def predict(
     tables: options.Tables = None,
     confidence: Annotated[float, typer.Option(help="Of the upper bound, between 0 and 1.")] = 0.95,
     layers: Annotated[int, typer.Option(help="Number of layers to show, the slowest first.", min=0)] = 10,
+    out: options.ModelRun = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Predict a model's latency from a table of kernels (hwnas profile --kernels), layer by layer.
@@ -35,7 +36,14 @@ def predict(
 
     with shown_progress() as progress:
         answer = workflows.predict(
-            model, target, shapes=shape or (), weights=weights, tables=tables, confidence=confidence, progress=progress
+            model,
+            target,
+            shapes=shape or (),
+            weights=weights,
+            tables=tables,
+            confidence=confidence,
+            out=out,
+            progress=progress,
         )
     if as_json:
         options.print_json(answer.document())
@@ -43,7 +51,7 @@ def predict(
     for note in answer.notes:
         typer.echo(f"note: {note}", err=True)
     bound = f", at most {answer.upper_ms:.4f} at {answer.confidence:.0%} confidence" if answer.upper_ms else ""
-    typer.echo(f"{answer.model} on {answer.target}: {answer.predicted_ms:.4f} ms predicted{bound}")
+    typer.echo(f"{answer.model.name} on {answer.target}: {answer.predicted_ms:.4f} ms predicted{bound}")
     parts = ", ".join(f"{share:.1%} {how}" for how, share in answer.shares.items() if share)
     typer.echo(f"  {len(answer.kernels)} kernels: {parts} (of their time); the table is of {answer.measured_on}")
     if answer.validation is not None:
@@ -53,6 +61,7 @@ def predict(
             f"{answer.validation.kendall_tau:.3f}"
         )
     _print_kernels(answer, layers)
+    options.print_page(out)
 
 
 def _print_kernels(answer: PredictAnswer, count: int) -> None:

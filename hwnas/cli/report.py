@@ -1,4 +1,4 @@
-"""`hwnas report`: the page of a finished run, and its plots as pictures."""
+"""`hwnas report`: the page of a finished run, or of a model, and its plots as pictures."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from hwnas.cli import options
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Output folder of `hwnas compile`.", metavar="RUN")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Output folder of `hwnas compile`; or --out of bench, sweep and predict of a model.", metavar="RUN"
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="File for the page; by default report.html in the run.")] = None,
     png: Annotated[Path | None, typer.Option(help="Folder for a PNG of each plot; needs Chromium.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Draw the page of a finished run again: one HTML file that works offline."""
+    """Draw the page of a finished run, or of a model, again: one HTML file that works offline."""
     from hwnas.files import write_whole
-    from hwnas.report.figures import read_figures
-    from hwnas.report.page import PAGE, page
+    from hwnas.report.page import PAGE
     from hwnas.report.pictures import write_pngs
+    from hwnas.report.runs import page_and_plots
 
-    figures, path = read_figures(run), out or run / PAGE
-    pictures = write_pngs(figures, png) if png else []
-    write_whole(path, page(figures))
+    path = out or run / PAGE
+    page, plots = page_and_plots(run)
+    pictures = write_pngs(plots(), png) if png else []
+    write_whole(path, page())
     if as_json:
         options.print_json({"page": str(path), "pictures": [str(picture) for picture in pictures]})
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,8 +9,10 @@ from pydantic import Field
 
 from hwnas.deploy.benchmark import Benchmark, with_runs
 from hwnas.deploy.model_bundle import ModelBundle, check_model_outputs
-from hwnas.errors import TooNoisy
+from hwnas.errors import SpecError, TooNoisy
 from hwnas.files import Journal, Spec
+from hwnas.latency.kernels.kernel import kernel_of
+from hwnas.latency.sources import RooflineSource
 from hwnas.lowering import Program
 from hwnas.machines import Machine
 from hwnas.progress import Progress, silent
@@ -24,7 +25,6 @@ from hwnas.timing.protocol import Protocol, usual
 
 MODEL = "model"
 PROFILED_RUNS = 30  # of a profile of layers
-_BYTES = 4  # of an element of float32
 _LEAST = 0.1  # share of a layer's measured time that remains without the cost of the profiler
 
 
@@ -48,6 +48,23 @@ class LayerTime(Spec):
     bytes: int | None
 
 
+class Roofline(Spec):
+    """Peaks of a target (`hwnas.latency.sources.RooflineSource`): 10^9 multiply-accumulates and bytes per second."""
+
+    gmacs_per_s: float
+    gb_per_s: float
+
+    def reached(self, layer: LayerTime) -> float | None:
+        """Share of the roofline that a layer reaches: its time at the peaks, over its time; None without shapes.
+
+        Above 1 where its bytes come from a cache, which is faster than the memory.
+        """
+        if layer.bytes is None:
+            return None
+        seconds = max((layer.macs or 0) / (self.gmacs_per_s * 1e9), layer.bytes / (self.gb_per_s * 1e9))
+        return 1e3 * seconds / layer.ms
+
+
 class ModelTiming(Spec):
     """A model under a recipe on a machine.
 
@@ -66,6 +83,7 @@ class ModelTiming(Spec):
         profiler_ms: what the runtime's profiler adds to each layer, subtracted from it; 0 if the layers' times do not
             exceed the latency; None without layers.
         between_ms: latency that is in no layer: the runtime's work between them; None without layers.
+        roofline: peaks of the target; None if they are not known.
     """
 
     target: str
@@ -84,6 +102,7 @@ class ModelTiming(Spec):
     layers: list[LayerTime] = Field(default=[])
     profiler_ms: float | None = None
     between_ms: float | None = None
+    roofline: Roofline | None = None
 
 
 def time_model(
@@ -150,6 +169,7 @@ def time_model(
         layers=times,
         profiler_ms=profiler_ms if times else None,
         between_ms=p25_ms - sum(one.ms for one in times) if times else None,
+        roofline=roofline_of(target) if times else None,
     )
 
 
@@ -216,7 +236,7 @@ def added_by_profiler(times_ms: Sequence[float], whole_ms: float) -> float:
 
 
 def _layer(one: Layer, profiler_ms: float, whole_ms: float) -> LayerTime:
-    shapes = (*one.inputs, *one.outputs)
+    kernel = kernel_of(one)
     ms = max(one.ms - profiler_ms, one.ms * _LEAST)
     return LayerTime(
         name=one.name,
@@ -224,18 +244,17 @@ def _layer(one: Layer, profiler_ms: float, whole_ms: float) -> LayerTime:
         detail=one.detail,
         ms=ms,
         share=ms / whole_ms,
-        macs=_macs(one),
-        bytes=_BYTES * sum(map(math.prod, shapes)) if shapes else None,
+        macs=kernel.macs,
+        bytes=kernel.bytes or None,
     )
 
 
-def _macs(one: Layer) -> int | None:
-    """Multiply-accumulates of a layer, from its shapes."""
-    if not one.outputs or len(one.inputs) < 2:
+def roofline_of(target: Target) -> Roofline | None:
+    """The peaks of a target; None if its device's file does not give them, or for another precision than fp32."""
+    if target.recipe.precision != "fp32":
         return None
-    made, (given, weight) = math.prod(one.outputs[0]), one.inputs[:2]
-    if "Conv" in one.kind and len(weight) > 2:
-        return made * math.prod(weight[1:])
-    if one.kind in ("Gemm", "MatMul", "FusedMatMul", "FusedGemm", "FullyConnected") and given:
-        return made * given[-1]
-    return None
+    try:
+        flops_per_s, bytes_per_s = RooflineSource.peaks(target)
+    except SpecError:
+        return None
+    return Roofline(gmacs_per_s=flops_per_s / 2e9, gb_per_s=bytes_per_s / 1e9)

@@ -36,12 +36,16 @@ def exported_file(path: Path) -> onnx.ModelProto:
 def made_in_file(text: str, shapes: Mapping[str, tuple[int, ...]], weights: Path | None) -> tuple[str, onnx.ModelProto]:
     """Name and model of ``file.py:NAME``: a function that returns a module, or a module and its inputs.
 
+    The file runs with torch's seed 0.
+
     Raises:
         PluginError: the file cannot be loaded, or the function fails.
         ModelError: what it returns is something else, or cannot be exported.
     """
-    make = from_file(text, "model")
-    found = make() if callable(make) and not isinstance(make, nn.Module) else make
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # weights that the file draws are the same in each run
+        make = from_file(text, "model")
+        found = make() if callable(make) and not isinstance(make, nn.Module) else make
     module, example = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(module, nn.Module):
         raise ModelError(

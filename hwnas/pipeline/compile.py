@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +59,7 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
     """
     check_stage(again)
     plans = plan_job(job, out, progress)
+    check_stage(again, plans)
     if started_by_training():  # by the train stage of the first process, which runs all other stages
         plans[0].train.work(plans[0].train.unfinished)
     runs = dict[str, list[StageRun]]()
@@ -103,14 +105,17 @@ def _make(plan: TargetPlan, stages: Stages) -> list[StageRun]:
     return runs
 
 
-def check_stage(name: str | None) -> None:
+def check_stage(name: str | None, plans: Sequence[TargetPlan] = ()) -> None:
     """Check the name of a stage to execute again; None is valid.
 
     Raises:
-        UnknownName: there is no such stage.
+        UnknownName: there is no such stage, or these plans have none.
     """
     if name is not None and name not in STAGES:
         raise UnknownName("stage", name, STAGES)
+    if name is not None and plans and not any(name in plan.stage_names for plan in plans):
+        known = [stage for stage in STAGES if any(stage in plan.stage_names for plan in plans)]
+        raise UnknownName("stage of this job", name, known)
 
 
 def check_output(out: Path, plans: list[TargetPlan]) -> None:
@@ -136,6 +141,19 @@ def _model_figures(plan: TargetPlan) -> Result:
     subnets = len(plan.accuracy.result()["accuracies"])
     quality = {name: ModelQuality(**found) for name, found in plan.search.result()["accuracy_model"].items()}
     return AccuracyModelFigures(subnets=subnets, **quality).model_dump()
+
+
+def _finetuned(plan: TargetPlan) -> Result | None:
+    """What fine-tuning has changed; None without it."""
+    tuned = plan.rounds[plan.taken].finetuned
+    if tuned is None:
+        return None
+    return {
+        "epochs": plan.context.job.finetune.epochs,
+        "validation": {"inherited": tuned.inherited, "finetuned": tuned.finetuned},
+        "kept": tuned.kept,
+        "inherited": plan.export.result().get("inherited"),
+    }
 
 
 def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
@@ -177,6 +195,7 @@ def _answer(plan: TargetPlan, runs: list[StageRun], out: Path) -> Result:
         "budgets": budgets,
         "over_budgets": over_budgets(Benchmark(**timed["bundle"]), budgets) if budgets else {},
         "accuracy": {"supernet": parity.torch_accuracy, "deployed": parity.deployed_accuracy},
+        "finetuned": _finetuned(plan),
         "figures": parity.figures.model_dump() if parity.figures else None,
         "deployment": parity.difference.model_dump() if parity.difference else None,
         "accuracy_model": _model_figures(plan),

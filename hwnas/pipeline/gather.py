@@ -154,6 +154,7 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
         largest=largest,
         best_random=tested(answer["best_random"]),
         classification=parity.figures,
+        finetuned=answer["finetuned"],
         rounds=answer["rounds"],
         taken=answer["taken"],
         rounds_ended=answer["rounds_ended"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from hwnas.errors import InvalidValue
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, SpaceOptions, absolute_space, make_space
-from hwnas.supernet import TrainConfig
+from hwnas.supernet import Phase, TrainConfig
 from hwnas.workflows.budgets import parse_budgets
 from hwnas.workflows.processes import Accelerator, Precision
 
@@ -131,6 +132,31 @@ class SearchConfig(Spec):
     refits: int = Field(default=2, ge=0, le=10)
 
 
+class FinetuneConfig(Spec):
+    """``[finetune]``: train the network found, before its export; the rest is as in ``[training]``.
+
+    Attributes:
+        epochs: passes over the training images; 0 for none.
+        learning_rate: peak, after a warm-up and before a cosine decay to 0.
+        distil: whether the largest subnet of the supernet is a teacher, with the `teacher_share` of ``[training]``.
+    """
+
+    epochs: float = Field(default=0, ge=0, le=1e6)
+    learning_rate: float = Field(default=0.01, gt=0, le=1e30)
+    distil: bool = True
+
+    def training(self, config: TrainConfig, images: int) -> TrainConfig:
+        """The training config of the fine-tuning.
+
+        Args:
+            config: of the supernet's training.
+            images: number of training images.
+        """
+        steps = math.ceil(self.epochs * images / config.batch_size)
+        phase = Phase(name="finetune", steps=steps, learning_rate=self.learning_rate)
+        return config.model_copy(update={"phases": [phase]})
+
+
 class ExportConfig(Spec):
     """``[export]``.
 
@@ -199,6 +225,7 @@ class Job(Spec):
     training: JobTraining = JobTraining()
     accuracy: AccuracyConfig = AccuracyConfig()
     search: SearchConfig = SearchConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
     engine: EngineConfig = EngineConfig()

@@ -19,6 +19,7 @@ from hwnas.machines import machine_of
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.checked import open_checked
+from hwnas.pipeline.finetuning import finetune_stage
 from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.rounds import Round
 from hwnas.pipeline.stages import Context
@@ -258,6 +259,20 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
                 work.search_stage, context, profiled=profile, trained=train, evaluated=accuracy, earlier=earlier
             ),
         )
+        finetune = None
+        if job.finetune.epochs:
+            finetune = stage(
+                name="finetune",
+                inputs={
+                    "target": target.name,
+                    "training": job.finetune.training(job.training.config, context.data.size("train")).model_dump(),
+                    "distil": job.finetune.distil,
+                    "seed": job.seed,
+                    **_metric(job, context.data),
+                },
+                needs=(search, train),
+                work=partial(finetune_stage, context, trained=train, searched=search),
+            )
         export = stage(
             name="export",
             # The recipe's hash excludes the limits of checks; the earlier stages depend on the rest.
@@ -268,8 +283,16 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
                 **({"dynamic_batch": True} if job.export.dynamic_batch else {}),
                 **prints["test"],
             },
-            needs=(search, train),
-            work=partial(work.export_stage, context, profiled=profile, trained=train, searched=search, earlier=earlier),
+            needs=(search, train, *([finetune] if finetune else [])),
+            work=partial(
+                work.export_stage,
+                context,
+                profiled=profile,
+                trained=train,
+                searched=search,
+                finetuned=finetune,
+                earlier=earlier,
+            ),
         )
         bench = stage(
             name="bench",
@@ -278,7 +301,7 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
             work=partial(work.bench_stage, context, exported=export),
             unsettled=work.bench_noise,
         )
-        rounds.append(Round(search=search, export=export, bench=bench))
+        rounds.append(Round(search=search, finetune=finetune, export=export, bench=bench))
     return TargetPlan(
         context=context,
         check=check,

@@ -53,6 +53,7 @@ def preview_job(job: Job, out: Path, *, again: str | None = None) -> list[Previe
     """
     check_stage(again)
     plans = plan_job(job, out)
+    check_stage(again, plans)
     check_output(out, plans)
     found: dict[str, Preview] = {}
     for stage in chain(*(plan.measured for plan in plans), *(plan.made() for plan in plans)):

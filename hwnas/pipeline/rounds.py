@@ -19,7 +19,7 @@ class Outcome:
         bound_ms: the model's upper bound at the job's confidence.
         measured_ms: at the machine's speed in the profile.
         budget_ms: the budget.
-        validation_accuracy: of the subnet with inherited weights.
+        validation_accuracy: of the network with the weights that are deployed.
         too_noisy: whether the machine was too noisy for the measurement to be trusted.
     """
 
@@ -52,12 +52,53 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finetuned:
+    """Validation accuracies of a network before and after its fine-tuning; the better weights are deployed.
+
+    Attributes:
+        steps: updates.
+        inherited: with the weights that it inherits from the supernet.
+        finetuned: after the fine-tuning.
+    """
+
+    steps: int
+    inherited: float
+    finetuned: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the fine-tuned weights are deployed."""
+        return self.finetuned >= self.inherited
+
+    @property
+    def accuracy(self) -> float:
+        """With the weights that are deployed."""
+        return max(self.inherited, self.finetuned)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """The stages of a round. The search of a later round uses the measurements of the earlier ones."""
+    """The stages of a round. The search of a later round uses the measurements of the earlier ones.
+
+    Attributes:
+        search, export, bench: the stages.
+        finetune: between search and export; None in a job without ``[finetune]``.
+    """
 
     search: Stage
+    finetune: Stage | None = None
     export: Stage
     bench: Stage
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages after the search."""
+        return (*([self.finetune] if self.finetune else []), self.export, self.bench)
+
+    @property
+    def finetuned(self) -> Finetuned | None:
+        """What fine-tuning the network found has changed; None without it."""
+        return Finetuned(**self.finetune.result()) if self.finetune else None
 
     def arch(self, space: Space) -> Arch:
         """The network that was found."""
@@ -66,13 +107,13 @@ class Round:
     def outcome(self) -> Outcome:
         """Prediction and measurement of a finished round."""
         found, timed = self.search.result(), self.bench.result()["bundle"]
-        predicted_ms = found["predicted_ms"]
+        predicted_ms, tuned = found["predicted_ms"], self.finetuned
         return Outcome(
             predicted_ms=predicted_ms,
             bound_ms=predicted_ms * found["budget_ms"] / found["limit_ms"],
             measured_ms=judged_ms(timed["measured_ms"], timed.get("speed")),  # missing in stages of older versions
             budget_ms=found["budget_ms"],
-            validation_accuracy=found["validation_accuracy"],
+            validation_accuracy=found["validation_accuracy"] if tuned is None else tuned.accuracy,
             too_noisy=timed["too_noisy"],
         )
 

@@ -30,7 +30,7 @@ from hwnas.lowering import form_of
 from hwnas.machines import Machine, machine_of
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
-from hwnas.pipeline.rounds import Round, evaluated_networks, timed_networks
+from hwnas.pipeline.rounds import Finetuned, Round, evaluated_networks, timed_networks
 from hwnas.profiling import validate
 from hwnas.profiling.refit import refitted
 from hwnas.progress import Progress
@@ -303,13 +303,25 @@ def _thinned(front: list[Candidate]) -> list[Candidate]:
 
 
 def export_stage(
-    context: Context, folder: Path, profiled: Stage, trained: Stage, searched: Stage, earlier: Sequence[Round]
+    context: Context,
+    folder: Path,
+    profiled: Stage,
+    trained: Stage,
+    searched: Stage,
+    finetuned: Stage | None,
+    earlier: Sequence[Round],
 ) -> Result:
-    """Create the bundle with a parity check, and lower the baselines in the same way."""
+    """Create the bundle with a parity check, and lower the baselines in the same way.
+
+    The baselines have inherited weights; so has the network found, if fine-tuning did not raise its accuracy.
+    """
     evaluator, space, found = context.evaluator(trained.folder), context.space, searched.result()
+    arch, deployed = space.arch(found["arch"]), evaluator
+    if finetuned and Finetuned(**finetuned.result()).kept:
+        deployed = context.evaluator(finetuned.folder)
     export(
-        space.arch(found["arch"]),
-        evaluator,
+        arch,
+        deployed,
         context.target,
         context.model(profiled.folder, earlier),
         folder / "bundle",
@@ -320,22 +332,29 @@ def export_stage(
     )
     form, accuracy, compared = form_of(context.target.recipe), {}, _compared(space, found)
     differences: dict[str, Result] = {}
-    [own], labels = evaluator.outputs([space.arch(found["arch"])], "test")
-    for name, arch in compared.items():
+    [own], labels = deployed.outputs([arch], "test")
+    for name, other in compared.items():
         what, recipe = f"the baseline {name.replace('_', ' ')}", context.target.recipe
-        network = evaluator.subnet(arch, progress=context.progress)
+        network = evaluator.subnet(other, progress=context.progress)
         context.progress(f"lowering {what}", 0, 1)
-        program = lower_subnet(network, evaluator, arch, recipe, progress=context.progress)
-        transform = context.data.transform(space.image_size(arch))
+        program = lower_subnet(network, evaluator, other, recipe, progress=context.progress)
+        transform = context.data.transform(space.image_size(other))
         if steps := included(transform, context.job.export.include, recipe, context.data.task):
             program = steps.into(program, recipe)
         form.write(program, folder / name)
         context.progress(f"testing {what}", 0, 1)
-        [outputs], _ = evaluator.outputs([arch], "test")
+        [outputs], _ = evaluator.outputs([other], "test")
         accuracy[name] = evaluator.metric(outputs, labels)
         differences[name] = difference_of(evaluator.metric, own, outputs, labels).model_dump()
         context.progress(f"testing {what}", 1, 1)
-    return {"accuracy": accuracy, "differences": differences}
+    if deployed is evaluator:
+        return {"accuracy": accuracy, "differences": differences}
+    [outputs], _ = evaluator.outputs([arch], "test")
+    inherited = {
+        "accuracy": evaluator.metric(outputs, labels),
+        "difference": difference_of(evaluator.metric, own, outputs, labels).model_dump(),
+    }
+    return {"accuracy": accuracy, "differences": differences, "inherited": inherited}
 
 
 def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:

@@ -18,7 +18,7 @@ class TargetPlan:
         context: common objects of the stages.
         check: the check of the images; None for data that are not an image folder.
         profile, validate, train, accuracy: the stages before the search.
-        rounds: search, export and benchmark; a later round is executed if the one before missed its budget or bound.
+        rounds: search, fine-tuning, export and benchmark; a later round is executed if the one before missed its budget or bound.
         taken: number of the round whose network is deployed.
     """
 
@@ -67,7 +67,7 @@ class TargetPlan:
             yield each.search
             if number and each.search.is_whole() and self._is_known(number):
                 return
-            yield from (each.export, each.bench)
+            yield from each.stages
             if not each.bench.is_whole() or not each.outcome().missed or not self._can_refit():
                 return
 
@@ -101,6 +101,12 @@ class TargetPlan:
         """Whether the table has what a refit needs, which those of older versions do not have."""
         fit = self.context.table(self.profile.folder).fit_for(self.context.space)
         return fit is not None and bool(fit.bound_ms)
+
+    @property
+    def stage_names(self) -> set[str]:
+        """The names of all stages that it may execute."""
+        stages = (*self.measured, self.train, self.accuracy, self.search, *self.rounds[0].stages)
+        return {stage.name for stage in stages}
 
     @property
     def name(self) -> str:

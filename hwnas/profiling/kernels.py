@@ -21,7 +21,7 @@ import numpy as np
 from hwnas.errors import BundleError, GraphError, InvalidValue, ModelError, TooNoisy
 from hwnas.files import Journal, temporary_folder
 from hwnas.files.atomic import write_whole
-from hwnas.latency.kernels import Kernel, KernelTable, parse_kernel
+from hwnas.latency.kernels import Kernel, KernelTable, kernel_of, parse_kernel
 from hwnas.latency.kernels.model import judged, unknown_factor
 from hwnas.latency.kernels.table import KernelNetwork, KernelRow
 from hwnas.lowering.serialized import serialized
@@ -266,11 +266,6 @@ def _layers(machine: Machine, files: Mapping[str, Path], recipe: Recipe) -> dict
 def _profiled(entry: Mapping[str, Any], slowdown: float) -> Profiled:
     layers = tuple((parse_kernel(key), ms / slowdown) for key, ms in entry["layers"])
     return Profiled(name=entry["name"], ms=entry["ms"] / slowdown, layers=layers)
-
-
-def kernel_of(layer: Layer) -> Kernel:
-    """The kernel of a layer of a compiled program."""
-    return Kernel(layer.kind.replace(" ", ""), layer.inputs, layer.outputs)
 
 
 def of_prior(seed: int, number: int) -> Model:

@@ -13,7 +13,9 @@ from pydantic import Field, ValidationError, model_validator
 from hwnas.errors import SpecError
 from hwnas.files import Spec
 from hwnas.latency.manifest import Validation
-from hwnas.tasks.figures import ClassificationFigures, same_answer
+from hwnas.tasks.figures import ClassificationFigures
+from hwnas.tasks.figures import Difference as AccuracyDifference
+from hwnas.tasks.figures import same_answer
 
 FIGURES = "figures.json"
 Facts = dict[str, str]
@@ -141,6 +143,52 @@ class RoundFigures(Spec):
     missed: str | None
 
 
+class BeforeFinetuning(Spec):
+    """Accuracies of a network with inherited and with fine-tuned weights, on the validation images."""
+
+    inherited: Share
+    finetuned: Share
+
+
+class Inherited(Spec):
+    """The network found with inherited weights, on the test images; and the deployed one compared with it."""
+
+    accuracy: Share
+    difference: AccuracyDifference
+
+
+class FinetuneFigures(Spec):
+    """A fine-tuning of the network found.
+
+    Attributes:
+        epochs: passes over the training images.
+        validation: before and after.
+        kept: whether the fine-tuned weights are deployed.
+        inherited: the network with inherited weights; None if these are deployed.
+    """
+
+    epochs: Finite
+    validation: BeforeFinetuning
+    kept: bool
+    inherited: Inherited | None
+
+    @property
+    def words(self) -> str:
+        """In a sentence."""
+        before, after = f"{self.validation.inherited:.2%}", f"{self.validation.finetuned:.2%}"
+        epochs = f"{self.epochs:g} epoch{'s' * (self.epochs != 1)}"
+        if not self.kept or self.inherited is None:
+            return (
+                f"Fine-tuning of {epochs} lowered the validation figure from {before} to {after}: the inherited "
+                "weights are deployed."
+            )
+        return (
+            f"Fine-tuned for {epochs}: {before} on the validation images before, {after} after. With the weights that "
+            f"it inherits from the supernet, as the other networks have them, it has {self.inherited.accuracy:.2%} on "
+            f"the test images; fine-tuned, {self.inherited.difference.words}."
+        )
+
+
 class TargetFigures(Spec):
     """The figures of one target.
 
@@ -164,6 +212,7 @@ class TargetFigures(Spec):
         classification: figures of the deployed result on the test images; None for a bundle of an older version.
         budgets, over_budgets: further budgets of the measurement, and the share by which each is missed
             (`hwnas.workflows.budgets`).
+        finetuned: what fine-tuning has changed; None without it.
         rounds, taken, rounds_ended: the rounds, the number of the deployed one, and why there is no further one.
         search, validation, networks, slots, table, stages: see their classes.
         provenance: title -> name -> value.
@@ -193,6 +242,7 @@ class TargetFigures(Spec):
     classification: ClassificationFigures | None = None
     budgets: dict[str, Finite] = Field(default={}, exclude_if=lambda budgets: not budgets)
     over_budgets: dict[str, Finite] = Field(default={}, exclude_if=lambda over: not over)
+    finetuned: FinetuneFigures | None = Field(default=None, exclude_if=lambda found: found is None)
     rounds: list[RoundFigures] = Field(default=[], exclude_if=lambda rounds: not rounds)
     taken: Count = 0
     rounds_ended: str | None = None

@@ -1,14 +1,14 @@
-"""The page of a run: one self-contained HTML file that loads nothing from the internet."""
+"""The page of a run."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hwnas.deploy.verdict import budget_words, judged_ms, remedy
 from hwnas.files import write_whole
 from hwnas.report.figures import FIGURES, RunFigures, TargetFigures
+from hwnas.report.rendering import render
 from hwnas.report.text import ROUND_COLUMNS, round_rows, rounds_words
 
 PAGE = "report.html"
@@ -26,18 +26,14 @@ def write_page(out: Path, run: RunFigures) -> Path:
 
 
 def page(run: RunFigures) -> str:
-    """The page as HTML. Values from files (names of classes, paths) are escaped."""
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
-    from hwnas.report.plots import FONT, PALETTE, count, ms, percent, short_names, size
+    """The page as HTML."""
+    from hwnas.report.plots import ms, percent, short_names, size
     from hwnas.report.run_plots import run_plots
     from hwnas.report.target_plots import target_plots
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"networks": count, "ms": ms, "percent": percent, "size": size}
     several, names = len(run.targets) > 1, short_names(run.targets)
-    return environment.from_string(_template()).render(
+    return render(
+        "run.html",
         run=run,
         several=several,
         stories=[
@@ -65,9 +61,6 @@ def page(run: RunFigures) -> str:
             for name, t in zip(names, run.targets, strict=True)
         ],
         round_columns=ROUND_COLUMNS,
-        palette=PALETTE,
-        font=FONT,
-        plotly=get_plotlyjs(),
     )
 
 
@@ -94,7 +87,3 @@ def _verdicts(target: TargetFigures) -> dict[str, Any]:
         "rounds_words": rounds_words(target.rounds_ended),
     }
 
-
-@cache
-def _template() -> str:
-    return Path(__file__).with_name("page.html").read_text(encoding="utf-8")

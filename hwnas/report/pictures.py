@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hwnas.errors import OutputError, RuntimeUnavailable
 from hwnas.files import reason_of
-from hwnas.report.figures import RunFigures
+
+if TYPE_CHECKING:
+    from hwnas.report.plots import Plot
 
 _WIDTH, _SCALE = 960, 2  # width of the page in pixels, and pixels of the picture per pixel of the page
 
 
-def write_pngs(run: RunFigures, folder: Path) -> list[Path]:
-    """Write a PNG of each plot of a run's page in light colours; return their paths.
+def write_pngs(plots: Sequence[Plot], folder: Path) -> list[Path]:
+    """Write a PNG of each plot of a page in light colours; return their paths.
 
     Raises:
         RuntimeUnavailable: kaleido is not installed, or finds no browser.
@@ -25,10 +29,6 @@ def write_pngs(run: RunFigures, folder: Path) -> list[Path]:
         raise RuntimeUnavailable(
             "kaleido draws the pictures, but is not installed: pip install 'hwnas[png]'"
         ) from error
-    from hwnas.report.run_plots import run_plots
-    from hwnas.report.target_plots import target_plots
-
-    plots = [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
     pictures = []
     for plot in plots:
         plot.figure.update_layout(

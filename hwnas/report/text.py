@@ -11,6 +11,7 @@ from typing import Any
 from hwnas.accuracy.figures import AccuracyModelFigures
 from hwnas.deploy.verdict import budget_words, judged_ms, remedy, verdict
 from hwnas.files import write_whole
+from hwnas.report.figures import FinetuneFigures
 from hwnas.tasks.figures import ClassificationFigures, Difference, same_answer
 
 Answer = dict[str, Any]
@@ -59,6 +60,7 @@ def _part(answer: Answer) -> str:
         ),
         f"| largest of the space | {largest['measured_ms']:.4f} | {largest['accuracy']:.2%} | {_difference(largest)} |",
         "",
+        *(words for found in _finetuned(answer) for words in (found, "")),
         *(["## Accuracy on the test images", "", *_accuracy(answer), ""] if answer.get("figures") else []),
         "## Prediction and measurement",
         "",
@@ -175,6 +177,12 @@ def _accuracy(answer: Answer) -> list[str]:
     return [*items, f"- accuracy model {model.words}"]
 
 
+def _finetuned(answer: Answer) -> list[str]:
+    """What fine-tuning has changed, as one sentence; empty without it."""
+    found = answer.get("finetuned")
+    return [FinetuneFigures.model_validate(found).words] if found else []
+
+
 def _at_speed(answer: Mapping[str, Any]) -> str:
     """The prediction at the machine's speed during the benchmark, in words; empty if that speed is not known."""
     speed = answer.get("speed")
@@ -226,6 +234,7 @@ def _lines(answer: Answer, bundle: Path) -> str:
                 f"  round {row[0]}      {row[3]} ms measured, {row[1]} predicted: {row[5]}"
                 for row in round_rows(answer.get("rounds", []), answer.get("taken", 0))
             ),
+            *(f"  fine-tuning  {words}" for words in _finetuned(answer)),
             *([f"  accuracy   {item[1:]}" for item in _accuracy(answer)] if answer.get("figures") else []),
             "  best random  "
             + (

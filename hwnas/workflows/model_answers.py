@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 from hwnas.deploy.model_bench import ModelTiming
-from hwnas.deploy.model_manifest import ModelParity
-from hwnas.files import Spec
 from hwnas.latency.kernels.table import KernelValidation
+from hwnas.report.model_figures import Closeness, ModelFacts, Prediction
 from hwnas.workflows.answers import Answer
-
-
-class ModelFacts(Spec):
-    """A model as it was read.
-
-    Attributes:
-        name: of the model.
-        sha256: of its graph.
-        inputs, outputs: name, type and shape in words.
-        samples: where its inputs come from, in words.
-        notes: what was changed or assumed, as sentences.
-    """
-
-    name: str
-    sha256: str
-    inputs: list[str]
-    outputs: list[str]
-    samples: str
-    notes: list[str]
 
 
 class ModelBenchAnswer(Answer):
@@ -42,22 +22,16 @@ class ModelBenchAnswer(Answer):
     left_out: dict[str, str]
 
 
-class SweptModel(Spec):
+class SweptModel(Closeness):
     """A model under one recipe.
 
     Attributes:
-        timing: its latency; without layers.
-        parity: its outputs compared with those of the graph in fp32.
-        refused: which limits of the recipe's ``[parity]``, or of the loss, it exceeds; None if none.
+        timing: its latency.
         quantized: whether it is an int8 program.
-        float_layers: layers that an int8 program keeps in float.
     """
 
     timing: ModelTiming
-    parity: ModelParity
-    refused: str | None
     quantized: bool
-    float_layers: list[str]
 
 
 class ModelSweepAnswer(Answer):
@@ -102,50 +76,15 @@ class KernelsAnswer(Answer):
     table: str
 
 
-class PredictedKernel(Spec):
-    """A layer of a model on a target.
-
-    Attributes:
-        name: of the layer in the compiled model.
-        kernel: its key: kind and shapes.
-        ms, share: predicted latency, and its share of the model's.
-        how: ``measured``, ``estimated`` from kernels of its kind, or ``unknown``: estimated from those of other kinds.
-    """
-
-    name: str
-    kernel: str
-    ms: float
-    share: float
-    how: str
-
-
-class PredictAnswer(Answer):
+class PredictAnswer(Prediction, Answer):
     """Result of `hwnas.workflows.predict`.
 
     Attributes:
-        model: its name.
-        target: ``device/recipe``.
-        predicted_ms: latency.
-        upper_ms: upper bound at `confidence`; None if the table has too few networks for it.
-        confidence: of the bound.
-        shares: ``measured``, ``estimated`` and ``unknown`` -> share of the kernels' time.
-        between_ms: latency that is in no kernel.
-        kernels: in the order of the runtime.
-        validation: the accuracy of the table on networks that it had not seen.
-        measured_on: ISO date of the table.
+        model: the model.
         notes: caveats, as sentences.
     """
 
-    model: str
-    target: str
-    predicted_ms: float
-    upper_ms: float | None
-    confidence: float
-    shares: dict[str, float]
-    between_ms: float
-    kernels: list[PredictedKernel]
-    validation: KernelValidation | None
-    measured_on: str
+    model: ModelFacts
     notes: list[str]
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from hwnas.errors import InvalidValue, RuntimeUnavailable, TooNoisy
 from hwnas.files import temporary_folder
 from hwnas.progress import Progress, silent
-from hwnas.workflows.model_answers import ModelBenchAnswer, ModelFacts, ModelSweepAnswer, SweptModel
+from hwnas.workflows.inputs import Place
+from hwnas.workflows.model_answers import ModelBenchAnswer, ModelSweepAnswer, SweptModel
+from hwnas.workflows.model_runs import facts_of, recorded
 
 if TYPE_CHECKING:
     from hwnas.deploy.model_bundle import ModelBundle
@@ -34,6 +36,7 @@ def bench_model(
     weights: Path | str | None = None,
     runs: int = 0,
     layers: bool = True,
+    out: Place | None = None,
     machine: Machine | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
@@ -48,6 +51,7 @@ def bench_model(
         weights: file of the weights of a torch module.
         runs: least number of timed runs.
         layers: whether to time the layers.
+        out: folder to which the answer is added, with a page (`hwnas.workflows.model_runs`).
         machine: where it is timed; that of each target if None.
         protocol: the timing protocol; the default for networks if None.
         progress: callback, invoked after every visit.
@@ -57,12 +61,14 @@ def bench_model(
         UnknownName, MachineError, TableError: a target is unknown, or its device is not the machine.
         RuntimeUnavailable: no target can run the model; the message has the reason for each.
         TooNoisy: the figures of a target cannot be trusted.
+        OutputError: `out` has other things in it, or cannot be written.
     """
     from hwnas.deploy.model_bench import time_model
     from hwnas.models.lowered import lowered
     from hwnas.timing.protocol import usual
 
     model, samples = _opened(source, shapes, inputs, weights)
+    facts = facts_of(model, samples.source, out)
     found, left_out = [], dict[str, str]()
     with temporary_folder("a model") as folder:
         for number, target in enumerate(_targets(targets)):
@@ -89,7 +95,7 @@ def bench_model(
                 )
             found.append(timing)
     _require_one(found, left_out, model)
-    return ModelBenchAnswer(model=_facts(model, samples), targets=found, left_out=left_out)
+    return recorded(ModelBenchAnswer(model=facts, targets=found, left_out=left_out), out)
 
 
 def sweep_model(
@@ -101,6 +107,7 @@ def sweep_model(
     inputs: Path | str | None = None,
     weights: Path | str | None = None,
     max_drop: float = 0.005,
+    out: Place | None = None,
     machine: Machine | None = None,
     protocol: Protocol | None = None,
     progress: Progress = silent,
@@ -118,6 +125,7 @@ def sweep_model(
         inputs: as for `bench_model`.
         weights: as for `bench_model`.
         max_drop: largest accepted loss of the metric, for samples with labels.
+        out: as for `bench_model`; layers are timed, too.
         machine: as for `bench_model`.
         protocol: as for `bench_model`.
         progress: callback, invoked during every step.
@@ -133,6 +141,7 @@ def sweep_model(
     if not 0 <= max_drop <= 1:
         raise InvalidValue(f"the largest loss must be a fraction from 0 to 1, not {max_drop}")
     model, samples = _opened(source, shapes, inputs, weights)
+    facts = facts_of(model, samples.source, out)
     expected = reference_outputs(model, samples.feeds)
     found, left_out = [], dict[str, str]()
     with temporary_folder("a model") as folder:
@@ -146,7 +155,7 @@ def sweep_model(
                     there,
                     protocol or usual().networks,
                     feeds=samples.feeds[0],
-                    layers=False,
+                    layers=out is not None,
                     progress=progress,
                 )
             except _of_one_recipe() as error:
@@ -162,14 +171,13 @@ def sweep_model(
                 )
             )
     _require_one(found, left_out, model)
-    facts = _facts(model, samples)
     if samples.random and any(one.quantized for one in found):
         facts.notes.append(
             "int8 was calibrated on random inputs, so how close it is on real ones is not known: pass some (--inputs)."
         )
     found.sort(key=lambda one: one.timing.measured_ms)
     picked = next((one.timing.target for one in found if one.refused is None and not one.timing.too_noisy), None)
-    return ModelSweepAnswer(
+    answer = ModelSweepAnswer(
         model=facts,
         device=found[0].timing.target.partition("/")[0],
         max_drop=max_drop,
@@ -177,6 +185,7 @@ def sweep_model(
         recipes=found,
         left_out=left_out,
     )
+    return recorded(answer, out)
 
 
 def export_model(
@@ -350,14 +359,3 @@ def _require_one(found: Sequence[object], left_out: dict[str, str], model: Model
     if not found:
         reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
         raise RuntimeUnavailable(f"no target can run {model.name}: {reasons}")
-
-
-def _facts(model: Model, samples: Samples) -> ModelFacts:
-    return ModelFacts(
-        name=model.name,
-        sha256=model.sha256,
-        inputs=[value.text for value in model.signature.inputs],
-        outputs=[value.text for value in model.signature.outputs],
-        samples=samples.source,
-        notes=list(model.notes),
-    )

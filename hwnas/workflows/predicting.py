@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from hwnas.errors import InvalidValue
 from hwnas.files import only_one, temporary_folder
 from hwnas.progress import Progress, silent
+from hwnas.report.model_figures import PredictedKernel
 from hwnas.workflows import inputs
 from hwnas.workflows.inputs import Place
-from hwnas.workflows.model_answers import KernelsAnswer, KernelsValidationAnswer, PredictAnswer, PredictedKernel
+from hwnas.workflows.model_answers import KernelsAnswer, KernelsValidationAnswer, PredictAnswer
+from hwnas.workflows.model_runs import facts_of, recorded
 
 if TYPE_CHECKING:
     from hwnas.latency.kernels import Kernel, KernelTable
@@ -106,6 +108,7 @@ def predict(
     weights: Path | str | None = None,
     tables: Place | None = None,
     confidence: float = 0.95,
+    out: Place | None = None,
     progress: Progress = silent,
 ) -> PredictAnswer:
     """Predict the latency of a model on a target, kernel by kernel, without the device.
@@ -119,6 +122,7 @@ def predict(
         weights: file of the weights of a torch module.
         tables: folder of latency tables; the catalog's if None.
         confidence: of the upper bound.
+        out: folder to which the answer is added, with a page (`hwnas.workflows.model_runs`).
         progress: callback.
 
     Raises:
@@ -126,6 +130,7 @@ def predict(
         UnknownName: the target is unknown.
         TableError: there is no table of kernels of the target.
         RuntimeUnavailable: the runtime is not installed here, or does not take the model.
+        OutputError: `out` has other things in it, or cannot be written.
     """
     from hwnas.latency.kernels import HOW, load_kernels
     from hwnas.models import Model, open_model
@@ -139,6 +144,7 @@ def predict(
         if isinstance(source, Model)
         else open_model(source, shapes=shapes, weights=Path(weights) if weights else None)
     )
+    facts = facts_of(model, "nothing: it was not run", out)
     progress("compiling", 0, 1)
     names, kernels = kernels_of(model, wanted)
     found = load_kernels(table).network(kernels, confidence=confidence)
@@ -153,8 +159,8 @@ def predict(
         )
     if found.upper_ms is None:
         notes.append(f"{len(table.networks)} networks are too few for a bound at {confidence:.0%} confidence")
-    return PredictAnswer(
-        model=model.name,
+    answer = PredictAnswer(
+        model=facts,
         target=wanted.name,
         predicted_ms=found.ms,
         upper_ms=found.upper_ms,
@@ -169,6 +175,7 @@ def predict(
         measured_on=table.date,
         notes=notes,
     )
+    return recorded(answer, out)
 
 
 def validate_kernels(
@@ -234,7 +241,8 @@ def table_of(target: Target, tables: Place | None) -> KernelTable:
 def kernels_of(model: Model, target: Target) -> tuple[list[str], list[Kernel]]:
     """The names and kernels of a model's layers, as the target's runtime on this host cuts it."""
     from hwnas.machines import LocalMachine
-    from hwnas.profiling.kernels import kernel_of, written
+    from hwnas.latency.kernels.kernel import kernel_of
+    from hwnas.profiling.kernels import written
 
     with temporary_folder("a prediction") as folder:
         program = written(model, target.recipe, folder / "model.onnx")

@@ -6,10 +6,10 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
-from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from browsing import EVIL, browser, check_plots, needs_chromium
 
 from hwnas.cli.main import main
 from hwnas.errors import RuntimeUnavailable, SpecError
@@ -22,11 +22,6 @@ from hwnas.report.run_plots import run_plots
 from hwnas.report.target_plots import merged_slots, target_plots
 from hwnas.spaces import make_space
 from hwnas.training.metrics import COLUMNS
-
-CHROMIUM = shutil.which("chromium")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
-EVIL = '<script>document.title = "stolen"</script><img src=x onerror=alert(1)>'
-
 
 @pytest.fixture(scope="module")
 def several(finished):
@@ -41,31 +36,10 @@ def run(several):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def opened(browser, tmp_path_factory):
-    """Opens a run's page with some settings of a context; whatever the console says or asks for fails the module."""
-    complaints = []
-
-    def open_page(run, **settings):
-        shown = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings}).new_page()
-        shown.on("console", lambda message: complaints.append(message.text))
-        shown.on("pageerror", lambda error: complaints.append(str(error)))
-        shown.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
-        shown.goto(write_page(tmp_path_factory.mktemp("page"), run).as_uri())
-        assert complaints == []
-        return shown
-
-    yield open_page
-    assert complaints == []
+def opened(tmp_path_factory):
+    """Opens a run's page."""
+    with browser() as open_page:
+        yield lambda run, **settings: open_page(write_page(tmp_path_factory.mktemp("page"), run), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -74,22 +48,9 @@ def desk(opened, run):
     return opened(run)
 
 
-def check_plots(shown, run):
-    """Each plot of a run is drawn, is told in words, and has its data as a table; the page is well formed."""
-    plots = [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
-    assert shown.locator(".plot").count() == len(plots) >= 6
-    for plot in plots:
-        box = shown.locator(f"[id='{plot.name}']")
-        assert box.locator(".main-svg").count() > 0, plot.name
-        assert box.locator(".scatterlayer path, .hm image, .bars path").count() > 0, plot.name
-        assert plot.summary in box.get_attribute("aria-label")
-        rows = shown.locator(f"figure:has([id='{plot.name}']) details tbody tr").count()
-        assert rows == len(plot.rows) > 0
-    assert shown.locator("h1").count() == 1
-    levels = shown.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    ids = shown.evaluate("[...document.querySelectorAll('[id]:not(.plot *)')].map(e => e.id)")
-    assert len(set(ids)) == len(ids)
+def plots_of(run):
+    """The plots of a run's page."""
+    return [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
 
 
 def test_figures_are_those_of_the_answer(several, finished):
@@ -331,7 +292,7 @@ def test_names_from_files_are_escaped(run):
 
 @needs_chromium
 def test_all_plots_are_drawn(run, desk):
-    check_plots(desk, run)
+    check_plots(desk, plots_of(run))
 
 
 @needs_chromium
@@ -344,7 +305,7 @@ def test_all_plots_of_several_targets_are_drawn_and_names_from_files_do_nothing(
         }
     )
     shown = opened(evil)
-    check_plots(shown, evil)
+    check_plots(shown, plots_of(evil))
     assert "hwnas" in shown.title()
     assert EVIL in shown.locator("#provenance").inner_text()
     assert shown.locator("main img").count() == 0
@@ -450,8 +411,8 @@ def test_dark_by_the_system_and_by_the_button(run, opened):
 def test_a_picture_of_each_plot(run, tmp_path):
     from PIL import Image
 
-    plots = [plot for own in (*target_plots(run), run_plots(run)) for plot in own]
-    paths = write_pngs(run, tmp_path / "png")
+    plots = plots_of(run)
+    paths = write_pngs(plots, tmp_path / "png")
     assert [path.stem for path in paths] == [plot.name for plot in plots]
     for path in paths:
         with Image.open(path) as image:
@@ -463,7 +424,7 @@ def test_no_browser_for_pictures(run, tmp_path, monkeypatch):
     monkeypatch.setenv("BROWSER_PATH", "/no/such/browser")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeUnavailable, match="apt-get install chromium"):
-        write_pngs(run, tmp_path / "png")
+        write_pngs(plots_of(run), tmp_path / "png")
 
 
 def test_command(finished, tmp_path, monkeypatch, capsys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hwnas.latency.kernels.kernel import Kernel, parse_kernel
+from hwnas.latency.kernels.kernel import Kernel, kernel_of, parse_kernel
 from hwnas.latency.kernels.model import HOW, KernelModel, NetworkLatency, load_kernels
 from hwnas.latency.kernels.table import KernelTable, kernel_path, read_kernels, write_kernels
 
@@ -12,6 +12,7 @@ __all__ = [
     "KernelModel",
     "KernelTable",
     "NetworkLatency",
+    "kernel_of",
     "kernel_path",
     "load_kernels",
     "parse_kernel",

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from hwnas.errors import InvalidValue
+from hwnas.runner.program import Layer
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -60,6 +61,11 @@ class Kernel:
     def bytes(self) -> int:
         """Bytes of the values and weights that it reads and writes, at 4 bytes for an element."""
         return BYTES * sum(math.prod(shape) for shape in (*self.inputs, *self.outputs))
+
+
+def kernel_of(layer: Layer) -> Kernel:
+    """The kernel of a layer of a compiled program."""
+    return Kernel(layer.kind.replace(" ", ""), layer.inputs, layer.outputs)
 
 
 def parse_kernel(key: str) -> Kernel:
