@@ -147,7 +147,7 @@ def main() -> None:
     labels = torch.tensor([CLASSES.index(label) for _, label in test])
     for seed in range(given.seeds):
         for arm, settings in ARMS.items():
-            folder = given.out / f"{arm}-{seed}"
+            folder = given.out / arm  # all seeds share the profile
             folder.mkdir(exist_ok=True)
             path = json.dumps(str((given.out / "data").resolve()))
             settings = {name: text.replace("{epochs}", str(given.epochs)) for name, text in settings.items()}
