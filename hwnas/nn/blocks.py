@@ -175,6 +175,8 @@ def relu(op: Op) -> nn.Module:
 def build(op: Op, *, bn_eps: float = 1e-5) -> nn.Module:
     """The module of an op: ``(n, *op.input)`` -> ``(n, *op.output)``, with torch's default initial weights."""
     module = _builder(op.kind)(op)
+    if KINDS[op.kind].own_eps:
+        return module
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.eps = bn_eps

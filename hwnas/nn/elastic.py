@@ -20,8 +20,10 @@ from hwnas.errors import InvalidValue
 from hwnas.nn.blocks import build
 from hwnas.nn.depthwise import speed_up_depthwise
 from hwnas.nn.norm import share_batch_norms
-from hwnas.nn.parts import Part, take
+from hwnas.nn.parts import Channels, Part, crossed, take
+from hwnas.plugins import load_object
 from hwnas.spaces import Op
+from hwnas.spaces.kinds import KINDS
 
 
 class Elastic(nn.Module):
@@ -44,7 +46,7 @@ class Elastic(nn.Module):
             )
             if not fits:
                 raise ValueError(f"{op.key} cannot share the weights of {largest.key}")
-        self._ops = frozenset(map(_without_size, shapes))
+        self._ops, self._largest = frozenset(map(_without_size, shapes)), largest
         self.shared = build(largest, bn_eps=bn_eps)
         self.transforms = nn.ParameterDict()
         self._steps: dict[str, list[tuple[int, int]]] = {}
@@ -82,15 +84,20 @@ class Elastic(nn.Module):
                 raise InvalidValue(f"the supernet has no weights for {op.key}: the arch is outside its space")
             with torch.device("meta"):
                 module = speed_up_depthwise(share_batch_norms(build(op, bn_eps=self._bn_eps)))
-            self._skeletons[key] = self._filled(module)
+            self._skeletons[key] = self._filled(module, taken(op, self._largest))
         return self._skeletons[key]
 
-    def _filled(self, module: nn.Module) -> Skeleton:
-        """The sources of the tensors of an op's module."""
+    def _filled(self, module: nn.Module, chosen: Mapping[str, Channels]) -> Skeleton:
+        """The sources of the tensors of an op's module.
+
+        Args:
+            module: the module.
+            chosen: name of a tensor -> what it takes of the shared one; the first channels of those that are not in it.
+        """
         made = Skeleton(module)
         for name, tensor in module.state_dict().items():
             place, source = TensorRef.of(module, name), TensorRef.of(self.shared, name)
-            shared, channels = source.holder[source.key], tuple(slice(n) for n in tensor.shape[:2])
+            shared, channels = source.holder[source.key], chosen.get(name, tuple(slice(n) for n in tensor.shape[:2]))
             assert shared is not None
             if tensor.shape == shared.shape:
                 made.wholes.append((place, source))
@@ -135,7 +142,7 @@ class Skeleton:
 
     module: nn.Module
     wholes: list[tuple[TensorRef, TensorRef]] = field(default_factory=list)
-    views: list[tuple[TensorRef, TensorRef, tuple[slice, ...]]] = field(default_factory=list)
+    views: list[tuple[TensorRef, TensorRef, Channels]] = field(default_factory=list)
     parts: list[tuple[TensorRef, Part, list[TensorRef]]] = field(default_factory=list)
 
 
@@ -167,6 +174,15 @@ def _shapes(op: Op) -> Mapping[str, torch.Size]:
     """Shapes of the tensors of an op's module, by name; cached, since they take 60% of the time to build a supernet."""
     with torch.device("meta"):
         return {name: tensor.shape for name, tensor in build(op).state_dict().items()}
+
+
+def taken(op: Op, largest: Op) -> Mapping[str, Channels]:
+    """What tensors of an op take of those of the largest op of the slot, where it is not the first channels."""
+    path = KINDS[op.kind].takes
+    if path is None:
+        return {}
+    found: Mapping[str, tuple[slice | Tensor, ...]] = load_object(path)(op, largest)
+    return {name: crossed(channels) for name, channels in found.items()}
 
 
 def _without_size(op: Op) -> Op:

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+Channels: TypeAlias = "tuple[slice | Tensor, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +25,33 @@ class Part:
     """A part of a tensor.
 
     Attributes:
-        channels: number of leading channels along each sliced axis.
+        channels: an index of the tensor: the elements along each axis (`crossed`).
         steps: sides of a kernel before and after each transformation.
     """
 
-    channels: tuple[slice, ...]
+    channels: Channels
     steps: tuple[tuple[int, int], ...] = ()
+
+
+def crossed(channels: Channels) -> Channels:
+    """An index that takes some elements along each axis, independently of the other axes.
+
+    Args:
+        channels: for each axis a slice, or the places of the elements, ``(elements,)``.
+    """
+    listed = [axis for axis, one in enumerate(channels) if isinstance(one, Tensor)]
+    if len(listed) < 2:
+        return channels  # torch combines one list with slices in this way
+    found: list[slice | Tensor] = list(channels)
+    first, last = listed[0], listed[-1]
+    for axis in range(first, last + 1):
+        one = channels[axis]
+        if not isinstance(one, Tensor):
+            one = torch.arange(one.stop)
+        shape = [1] * (last - first + 1)
+        shape[axis - first] = -1
+        found[axis] = one.view(shape)
+    return tuple(found)
 
 
 def take(parts: Sequence[Part], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -45,7 +70,7 @@ def take(parts: Sequence[Part], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]
 
 
 class _Context(FunctionCtx):
-    taken: list[tuple[Tensor, tuple[slice, ...], _Shrunk | None]]
+    taken: list[tuple[Tensor, Channels, _Shrunk | None]]
 
 
 class _Take(torch.autograd.Function):

@@ -16,6 +16,8 @@ from hwnas.spaces.nasbench201 import NASBENCH201S, NasBench201, nasbench201_stri
 from hwnas.spaces.options import SpaceOptions, base_of, options_of, read_space_file, split_name
 from hwnas.spaces.resnet import RESNETS
 from hwnas.spaces.space import Arch, Space
+from hwnas.spaces.traced import NETWORK, NetworkSpec, known_network, network_named, read_network
+from hwnas.spaces.traced.space import checked_space
 
 
 @runtime_checkable
@@ -90,6 +92,10 @@ def make_space(
         InvalidValue: `in_channels` is not 1 or 3, there are fewer than two classes or over a million, or an option is
             invalid or does not fit the space.
     """
+    if (traced := _traced(name, recorded=recorded)) is not None:
+        if options_of(options).given:
+            raise InvalidValue(f"{name} is a traced network, which has no options: trace it again with hwnas elastic")
+        return checked_space(traced, in_channels, classes)
     base, changes = _parts(name, options, recorded=recorded)
     family = _KNOWN.get(base, recorded=recorded)
     if changes.given:
@@ -107,6 +113,19 @@ def make_space(
     if base in SPACES:  # frozen, with a hash; a file or a plugin may be changed
         return _made(family, text, in_channels, classes)  # type: ignore[arg-type]
     return _made.__wrapped__(family, text, in_channels, classes)
+
+
+def _traced(name: str, *, recorded: bool) -> NetworkSpec | None:
+    """The traced network of a space's name, or of its file; None for the space of a family.
+
+    Raises:
+        UnknownName, SpecError: this process does not know it, or its file cannot be read.
+    """
+    if (known := known_network(name)) is not None:
+        return known
+    if name.endswith(f"/{NETWORK}") and not recorded:
+        return read_network(Path(name).expanduser())
+    return network_named(name) if "@" in name and name not in _KNOWN and "/" not in name else None
 
 
 @lru_cache(maxsize=16)
@@ -180,6 +199,8 @@ def notation_of(arch: Arch) -> str | None:
     Raises:
         UnknownName: its space is unknown.
     """
+    if known_network(arch.space) is not None:
+        return None
     family = _KNOWN.get(base_of(arch.space), recorded=True)
     if isinstance(family, NasBench201):
         return nasbench201_string(arch)

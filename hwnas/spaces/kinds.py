@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from hwnas.spaces.traced import costs
+
 if TYPE_CHECKING:
     from hwnas.spaces.ops import Op
 
 Role = Literal["edge", "activation", "sum", "concat", "zero", "none"]
-TEXTS = frozenset({"act"})  # attributes that are strings; all others are integers
+TEXTS = frozenset({"act", "graph", "sizes"})  # attributes that are strings; all others are integers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,9 @@ class OpKind:
         partial: it can run on some of the channels, with as many outputs as inputs (PC-DARTS).
         inner: channels that a narrower op of the same slot leaves out; training sorts them first
             (`hwnas.supernet.sort`).
+        takes: function of an op and the largest of its slot, ``package.module:name``: name of a tensor -> the elements
+            of the largest op's tensor that it takes, along each axis. None if these are the first channels.
+        own_eps: its module has its own epsilons of BN instead of the space's.
     """
 
     module: str | None
@@ -67,6 +72,8 @@ class OpKind:
     activated: bool = False
     partial: bool = False
     inner: tuple[InnerChannels, ...] = ()
+    takes: str | None = None
+    own_eps: bool = False
 
     @property
     def merges(self) -> bool:
@@ -210,6 +217,16 @@ def _conv_bn(layer: str) -> tuple[str, ...]:
 
 
 KINDS: dict[str, OpKind] = {
+    # a part of a traced network, by its graph and the units of each of the graph's groups
+    "segment": OpKind(
+        module="hwnas.nn.segment:segment",
+        attributes=frozenset({"graph", "sizes"}),
+        macs=costs.macs,
+        params=costs.params,
+        activations=costs.activations,
+        takes="hwnas.nn.segment:taken",
+        own_eps=True,
+    ),
     # convolution, BN, activation
     "conv": OpKind(
         module="hwnas.nn.blocks:conv",

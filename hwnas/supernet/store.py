@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue, ValidationError
 from hwnas.errors import CheckpointError, HwnasError
 from hwnas.files import Spec, write_whole
 from hwnas.spaces import Domain
+from hwnas.spaces.traced import NETWORK, known_network, read_network
 from hwnas.supernet.network import Supernet
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ def save_supernet(
         training=dict(training),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
+    if (network := known_network(supernet.space.name)) is not None:
+        write_whole(folder / NETWORK, network.json_text())
     write_whole(folder / WEIGHTS, weights)
     write_whole(folder / FACTS, json.dumps(facts.model_dump(), indent=2) + "\n")
 
@@ -97,6 +100,8 @@ def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
         raise _nothing(folder, error) from error
     if hashlib.sha256(weights).hexdigest() != facts.weights_sha256:
         raise CheckpointError(f"{folder / WEIGHTS} is not the file that {FACTS} describes; one of them was changed")
+    if (folder / NETWORK).exists():
+        read_network(folder / NETWORK)
     try:
         supernet = Supernet(facts.domain.make())
         supernet.load_state_dict(safetensors.torch.load(weights))

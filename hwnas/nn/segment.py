@@ -1,0 +1,229 @@
+"""Segments of traced networks as torch modules, and what a narrower segment takes of a wider one's weights."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from hwnas.spaces import Op
+from hwnas.spaces.traced.costs import graph_of, units_of
+from hwnas.spaces.traced.spec import FIXED, NodeSpec, SegmentGraph, Size, Units, size_of
+
+_CONV, _CONV1, _LINEAR = "aten.conv2d.default", "aten.conv1d.default", "aten.linear.default"
+_BATCH_NORM = "aten._native_batch_norm_legit_no_training.default"
+_LAYER_NORM = "aten.layer_norm.default"
+
+
+def segment(op: Op) -> nn.Module:
+    """The module of an op of kind segment: layers with weights are torch modules, all else torch's operators.
+
+    Names of its tensors do not depend on widths, and are ``layers.LAYER.WEIGHT``.
+    """
+    return _Built(graph_of(op), units_of(op)).module()
+
+
+def taken(op: Op, largest: Op) -> Mapping[str, tuple[slice | Tensor, ...]]:
+    """Of each tensor of a segment: the elements of the largest segment's that it takes, along each axis.
+
+    Args:
+        op: a segment.
+        largest: with the same graph, and no fewer units.
+    """
+    graph, units, most = graph_of(op), units_of(op), units_of(largest)
+    found = {}
+    for name, weight in _Built(graph, units).names.items():
+        found[name] = tuple(_elements(size, units, most) for size in graph.weights[weight].sizes)
+    return found
+
+
+def tensor_names(op: Op) -> dict[str, str]:
+    """Name of a tensor in the state of a segment's module -> name of the weight in its graph."""
+    return _Built(graph_of(op), units_of(op)).names
+
+
+def _elements(size: Size, units: Units, most: Units) -> slice | Tensor:
+    """The first units of each piece of a dimension."""
+    assert not isinstance(size, int)  # a weight has no dimension of images
+    if len(size) == 1 or all(group == FIXED or units[group] == most[group] for group, _ in size):
+        return slice(size_of(size, units))
+    parts, at = [], 0
+    for piece in size:
+        kept, whole = size_of([piece], units), size_of([piece], most)
+        parts.append(torch.arange(at, at + kept))
+        at += whole
+    return torch.cat(parts)
+
+
+class _Built:
+    """A segment as a graph of torch.fx.
+
+    Attributes:
+        names: name of a tensor in the module's state -> name of the weight in the segment's graph.
+    """
+
+    def __init__(self, graph: SegmentGraph, units: Units) -> None:
+        self.spec, self.units = graph, units
+        self.root = nn.Module()
+        self.root.layers = nn.ModuleDict()
+        self.graph = fx.Graph()
+        self.values: dict[str, fx.Node] = {"input": self.graph.placeholder("x")}
+        self.names: dict[str, str] = {}
+        readers: dict[str, int] = {}
+        for node in graph.nodes:
+            for name in node.values:
+                readers[name] = readers.get(name, 0) + 1
+        self.readers = readers
+        self.skipped: set[str] = set()
+        nodes = {node.name: node for node in graph.nodes}
+        for node in graph.nodes:
+            if node.name not in self.skipped:
+                self._add(node, nodes)
+        self.graph.output(self.values[graph.nodes[-1].name])
+
+    def module(self) -> nn.Module:
+        """The module."""
+        return fx.GraphModule(self.root, self.graph)
+
+    def _add(self, node: NodeSpec, nodes: Mapping[str, NodeSpec]) -> None:
+        if node.op in (_CONV, _CONV1):
+            self._layer(node, self._convolution(node), nodes)
+        elif node.op == _LINEAR:
+            self._layer(node, self._linear(node), nodes)
+        elif node.op == _BATCH_NORM:
+            self._layer(node, self._norm(node), nodes)
+        elif node.op == _LAYER_NORM:
+            self._layer(node, self._layer_norm(node), nodes)
+        elif node.op == "getitem":
+            source, place = (self._arg(arg) for arg in node.args)
+            self.values[node.name] = self.graph.call_function(operator.getitem, (source, place))
+        else:
+            args = tuple(self._arg(arg) for arg in node.args)
+            kwargs = {name: self._arg(arg) for name, arg in node.kwargs.items()}
+            self.values[node.name] = self.graph.call_function(_operator(node.op), args, kwargs)
+
+    def _layer(self, node: NodeSpec, layer: tuple[nn.Module, dict[str, str]], nodes: Mapping[str, NodeSpec]) -> None:
+        """Add a layer. A BN that alone reads a convolution shares its container, as what folds BN expects."""
+        module, names = layer
+        [source] = node.values
+        before, place = nodes.get(source), "0"
+        name = node.name
+        if node.op == _BATCH_NORM and before is not None and before.op == _CONV and self.readers[source] == 1:
+            # The convolution is already there: its container gets a second layer.
+            name, place = before.name, "1"
+            container = self.root.layers[name]
+            container.add_module(place, module)  # type: ignore[union-attr]
+            result = self.values[source]
+        else:
+            self.root.layers[name] = nn.Sequential()
+            self.root.layers[name].add_module(place, module)  # type: ignore[union-attr]
+            result = self.graph.call_module(f"layers.{name}", (self.values[source],))
+        self.names |= {f"layers.{name}.{place}.{own}": weight for own, weight in names.items()}
+        self.values[node.name] = result
+
+    def _named(self, node: NodeSpec, places: Mapping[str, int]) -> dict[str, str]:
+        """Name in a layer -> weight, for arguments that are weights."""
+        found = {}
+        for name, place in places.items():
+            arg = node.args[place] if place < len(node.args) else None
+            if isinstance(arg, dict) and "weight" in arg:
+                found[name] = str(arg["weight"])
+        return found
+
+    def _shape(self, weight: str) -> tuple[int, ...]:
+        return self.spec.weights[weight].shape(self.units)
+
+    def _number(self, node: NodeSpec, place: int, default: Any) -> Any:  # noqa: ANN401 (torch's arguments have any type)
+        return self._arg(node.args[place]) if place < len(node.args) else default
+
+    def _convolution(self, node: NodeSpec) -> tuple[nn.Module, dict[str, str]]:
+        names = self._named(node, {"weight": 1, "bias": 2})
+        made, inside, *kernel = self._shape(names["weight"])
+        groups = self._number(node, 6, 1)
+        kind = nn.Conv2d if len(kernel) == 2 else nn.Conv1d
+        ones = [1] * len(kernel)
+        layer = kind(
+            inside * groups,
+            made,
+            tuple(kernel),  # type: ignore[arg-type]
+            stride=_tuple(self._number(node, 3, ones), len(kernel)),  # type: ignore[arg-type]
+            padding=_padding(self._number(node, 4, 0), len(kernel)),  # type: ignore[arg-type]
+            dilation=_tuple(self._number(node, 5, ones), len(kernel)),  # type: ignore[arg-type]
+            groups=groups,
+            bias="bias" in names,
+        )
+        return layer, names
+
+    def _linear(self, node: NodeSpec) -> tuple[nn.Module, dict[str, str]]:
+        names = self._named(node, {"weight": 1, "bias": 2})
+        made, inside = self._shape(names["weight"])
+        return nn.Linear(inside, made, bias="bias" in names), names
+
+    def _norm(self, node: NodeSpec) -> tuple[nn.Module, dict[str, str]]:
+        names = self._named(node, {"weight": 1, "bias": 2, "running_mean": 3, "running_var": 4})
+        [channels] = self._shape(names["running_mean"])
+        momentum, eps = float(self._number(node, 5, 0.1)), float(self._number(node, 6, 1e-5))
+        assert node.sizes is not None
+        kind = nn.BatchNorm2d if len(node.sizes) == 4 else nn.BatchNorm1d
+        return kind(channels, eps=eps, momentum=momentum, affine="weight" in names), names
+
+    def _layer_norm(self, node: NodeSpec) -> tuple[nn.Module, dict[str, str]]:
+        names = self._named(node, {"weight": 2, "bias": 3})
+        layer = nn.LayerNorm(
+            self._number(node, 1, None),
+            eps=float(self._number(node, 4, 1e-5)),
+            elementwise_affine="weight" in names,
+            bias="bias" in names,
+        )
+        return layer, names
+
+    def _arg(self, arg: Any) -> Any:  # noqa: ANN401 (torch's arguments have any type)
+        if isinstance(arg, list):
+            return [self._arg(each) for each in arg]
+        if not isinstance(arg, Mapping):
+            return arg
+        [(kind, value)] = arg.items()
+        if kind == "value":
+            return self.values[value]
+        if kind == "weight":
+            return self._tensor(value)
+        if kind == "size":
+            return size_of(value, self.units)
+        if kind == "sizes":
+            return [size_of(each, self.units) for each in value]
+        if kind == "images":
+            return self.graph.call_method("size", (self.values["input"], 0))
+        if kind == "dtype":
+            return getattr(torch, value)
+        assert kind == "format", arg
+        return getattr(torch, value)
+
+    def _tensor(self, weight: str) -> fx.Node:
+        """A weight that an operator reads."""
+        spec = self.spec.weights[weight]
+        if not hasattr(self.root, weight):
+            tensor = torch.zeros(spec.shape(self.units), dtype=getattr(torch, spec.dtype))
+            if spec.parameter:
+                self.root.register_parameter(weight, nn.Parameter(tensor))
+            else:
+                self.root.register_buffer(weight, tensor)
+            self.names[weight] = weight
+        return self.graph.get_attr(weight)
+
+
+def _operator(name: str) -> torch._ops.OpOverload:
+    namespace, operation, overload = name.split(".")
+    found: torch._ops.OpOverload = getattr(getattr(getattr(torch.ops, namespace), operation), overload)
+    return found
+
+
+def _tuple(value: int | Sequence[int], sides: int) -> tuple[int, ...]:
+    """One number for each side."""
+    return (value,) * sides if isinstance(value, int) else tuple(value) * (sides if len(value) == 1 else 1)
+
+
+def _padding(value: int | str | Sequence[int], sides: int) -> str | tuple[int, ...]:
+    return value if isinstance(value, str) else _tuple(value, sides)

@@ -1,0 +1,95 @@
+"""The space of a traced network."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+from hwnas.errors import InvalidValue
+from hwnas.spaces.ops import Op, make_op
+from hwnas.spaces.slots import Slot, Variable
+from hwnas.spaces.space import Space
+from hwnas.spaces.traced.spec import NetworkSpec, SegmentGraph
+
+
+def space_of(network: NetworkSpec) -> Space:
+    """The space of a network: a width for each group, a switch for each block that can be left out.
+
+    A width is a number of units: channels, heads of an attention, or groups of channels of a grouped convolution. The
+    largest arch is the network itself.
+
+    Args:
+        network: made known in this process (`hwnas.spaces.traced.remember`).
+    """
+    channels, height, width = network.input
+    readers: dict[int, set[int | None]] = {}
+    for segment in network.segments:
+        for group in segment.groups:
+            readers.setdefault(group, set()).add(segment.block)
+    variables = [Variable(name="resolution", values=(height,))]
+    for block in range(1, network.blocks + 1):
+        variables.append(Variable(name=block_name(block), values=(0, 1)))
+    for number, group in enumerate(network.groups):
+        [only, *others] = readers.get(number, {None})
+        # A width that only one block reads has no effect without it.
+        requires = (block_name(only), 1) if only is not None and not others else None
+        variables.append(Variable(name=width_name(number), values=tuple(group.choices), requires=requires))
+    slots = []
+    for segment in network.segments:
+        graph = network.graphs[segment.graph]
+        names = tuple(width_name(group) for group in segment.groups)
+        if segment.block is None:
+            # Each slot reads something: one without widths reads the only resolution.
+            op = partial(_op, graph) if names else partial(_only, graph)
+            slots.append(Slot(name=segment.name, group=segment.group, variables=names or ("resolution",), op=op))
+        else:
+            switch = block_name(segment.block)
+            slots.append(
+                Slot(name=segment.name, group=segment.group, variables=(switch, *names), op=partial(_optional, graph))
+            )
+    shared = math.gcd(width, height)
+    return Space(
+        name=network.space,
+        variables=tuple(variables),
+        slots=tuple(slots),
+        classes=network.classes,
+        in_channels=channels,
+        aspect=f"{width // shared}:{height // shared}",
+    )
+
+
+def checked_space(network: NetworkSpec, in_channels: int | None, classes: int | None) -> Space:
+    """The space of a network, if it is one for images of these channels and for these classes.
+
+    Raises:
+        InvalidValue: it is not.
+    """
+    if in_channels not in (None, network.input[0]) or classes not in (None, network.classes):
+        raise InvalidValue(
+            f"{network.space} takes images of {network.input[0]} channels and has {network.classes} outputs; the data "
+            f"have {in_channels} channels and {classes} classes"
+        )
+    return space_of(network)
+
+
+def width_name(group: int) -> str:
+    """Name of the variable of a group."""
+    return f"width_{group + 1}"
+
+
+def block_name(block: int) -> str:
+    """Name of the switch of a block, which is counted from 1."""
+    return f"block_{block}"
+
+
+def _op(graph: SegmentGraph, *units: int) -> Op:
+    given, made = graph.shapes(units)
+    return make_op("segment", given, made, graph=graph.digest, sizes=".".join(map(str, units)) or "-")
+
+
+def _only(graph: SegmentGraph, resolution: int) -> Op:
+    return _op(graph)
+
+
+def _optional(graph: SegmentGraph, block: int, *units: int) -> Op | None:
+    return _op(graph, *units) if block else None

@@ -1,0 +1,253 @@
+"""A traced network as plain values: what it computes, and which of its sizes are variables.
+
+The file ``network.json`` beside the weights of an elastic supernet has one. A size is a sum over groups of units, so the
+network of any choice of widths can be written down without the module that it was traced from. Segments of equal form
+share one graph, wherever they occur: they are the same op.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import Field, JsonValue, PositiveInt, model_validator
+
+from hwnas.files import Spec
+
+FIXED = -1
+Piece: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
+# Pieces ``[group, elements of a unit]``, of which a fixed one is ``[-1, elements]``; or a multiple of the number of images.
+Size: TypeAlias = list[Piece] | PositiveInt
+Units: TypeAlias = Sequence[int]
+
+
+class WeightSpec(Spec):
+    """A parameter or buffer of a segment.
+
+    Attributes:
+        sizes: of its dimensions.
+        parameter: whether it is trained.
+        dtype: torch's name of its type.
+    """
+
+    sizes: list[Size]
+    parameter: bool
+    dtype: str = "float32"
+
+    def shape(self, units: Units) -> tuple[int, ...]:
+        """Its shape with some numbers of units."""
+        return tuple(size_of(size, units) for size in self.sizes)
+
+
+class NodeSpec(Spec):
+    """One operation.
+
+    Attributes:
+        name: of its output.
+        op: ``namespace.operator.overload`` of torch, or ``getitem``.
+        args, kwargs: JSON values; ``{"value": name}`` and ``{"weight": name}`` are read, ``{"sizes": [...]}`` and
+            ``{"size": ...}`` depend on widths, ``{"images": true}`` is the number of images.
+        sizes: of its output, with the number of images first; None for several outputs.
+    """
+
+    name: str
+    op: str
+    args: list[JsonValue]
+    kwargs: dict[str, JsonValue] = Field(default={})
+    sizes: list[Size] | None
+
+    @cached_property
+    def values(self) -> list[str]:
+        """Names of the values that it reads."""
+        return _named([self.args, list(self.kwargs.values())], "value")
+
+    @cached_property
+    def weights(self) -> list[str]:
+        """Names of the weights that it reads."""
+        return _named([self.args, list(self.kwargs.values())], "weight")
+
+
+class SegmentGraph(Spec):
+    """The operations of a segment, with names and groups of its own.
+
+    Attributes:
+        input: sizes of the value that it reads, without the number of images; the value is named ``input``.
+        nodes: in the order of execution; the last one makes its output.
+        weights: what the nodes read.
+        groups: number of groups that its sizes refer to.
+    """
+
+    input: list[Size]
+    nodes: list[NodeSpec] = Field(min_length=1)
+    weights: dict[str, WeightSpec]
+    groups: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        known = {"input"}
+        for node in self.nodes:
+            if missing := [name for name in node.values if name not in known]:
+                raise ValueError(f"node {node.name} reads {missing[0]}, which no earlier node makes")
+            if missing := [name for name in node.weights if name not in self.weights]:
+                raise ValueError(f"node {node.name} reads the weight {missing[0]}, which is not listed")
+            known.add(node.name)
+        if self.nodes[-1].sizes is None:
+            raise ValueError("the last node has several outputs")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the content; it starts with a letter, so that it is a text in the key of an op."""
+        document = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return f"s{hashlib.sha256(document.encode()).hexdigest()[:12]}"
+
+    @property
+    def output(self) -> list[Size]:
+        """Sizes of the value that it makes, without the number of images."""
+        sizes = self.nodes[-1].sizes
+        assert sizes is not None
+        return sizes[1:]
+
+    def shapes(self, units: Units) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of its input and output, without the number of images."""
+        return _shape(self.input, units), _shape(self.output, units)
+
+
+class GroupSpec(Spec):
+    """Channels, heads or features that are kept or left out together.
+
+    Attributes:
+        name: of the layer that makes them.
+        units: their number in the whole network.
+        width: channels of a unit, for readers.
+        choices: numbers of units to choose from, ascending; the last is `units`.
+        frozen: why there is no choice; None if there is one.
+    """
+
+    name: str
+    units: PositiveInt
+    width: PositiveInt
+    choices: list[PositiveInt] = Field(min_length=1)
+    frozen: str | None = None
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if sorted(set(self.choices)) != self.choices or self.choices[-1] != self.units:
+            raise ValueError(f"choices of {self.name} should ascend to {self.units}, not {self.choices}")
+        return self
+
+
+class SegmentSpec(Spec):
+    """A segment of a network: the operations between two values through which everything flows.
+
+    Attributes:
+        name: of its slot.
+        group: of its slot.
+        graph: digest of its operations.
+        groups: number in the network of each group of the graph.
+        weights: name in the graph -> name in the network.
+        block: number of the switch that leaves it out, from 1; None for a segment that every network has.
+    """
+
+    name: str
+    group: str
+    graph: str
+    groups: list[int]
+    weights: dict[str, str]
+    block: PositiveInt | None = None
+
+
+class NetworkSpec(Spec):
+    """``network.json``.
+
+    Attributes:
+        schema_: version of the file format, ``schema`` in the file.
+        name: of the network, a part of the name of its space.
+        input: shape of an image, ``[channels, height, width]``.
+        classes: number of outputs.
+        groups: all groups with a choice.
+        fixed: groups that a layer makes, but that have no choice -> why.
+        graphs: digest -> graph.
+        segments: in the order of execution.
+    """
+
+    schema_: Literal[1] = Field(alias="schema", default=1)
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    input: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)]
+    classes: PositiveInt
+    groups: list[GroupSpec]
+    fixed: dict[str, str] = Field(default={})
+    graphs: dict[str, SegmentGraph]
+    segments: list[SegmentSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, graph in self.graphs.items():
+            if graph.digest != name:
+                raise ValueError(f"the graph {name} was changed")
+        for segment in self.segments:
+            graph_ = self.graphs.get(segment.graph)
+            if graph_ is None:
+                raise ValueError(f"segment {segment.name} has the graph {segment.graph}, which is not listed")
+            if len(segment.groups) != graph_.groups or any(not 0 <= g < len(self.groups) for g in segment.groups):
+                raise ValueError(f"segment {segment.name} does not have the {graph_.groups} groups of its graph")
+            if set(segment.weights) != set(graph_.weights):
+                raise ValueError(f"segment {segment.name} does not have the weights of its graph")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the content, the part of a space's name that distinguishes networks."""
+        document = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True)
+        return hashlib.sha256(document.encode()).hexdigest()[:12]
+
+    @property
+    def space(self) -> str:
+        """Name of its space."""
+        return f"{self.name}@{self.digest}"
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks that can be left out."""
+        return sum(segment.block is not None for segment in self.segments)
+
+    def json_text(self) -> str:
+        """The content of the file."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), separators=(",", ":")) + "\n"
+
+
+def size_of(size: Size, units: Units) -> int:
+    """The number of elements of a dimension; -1 for one of the number of images.
+
+    Args:
+        size: of the dimension.
+        units: number of units of each group.
+    """
+    if isinstance(size, int):
+        return -1
+    return sum(width if group == FIXED else width * units[group] for group, width in size)
+
+
+def elements(sizes: Sequence[Size], units: Units) -> int:
+    """The number of elements of a tensor, for one image."""
+    return math.prod(size if isinstance(size, int) else size_of(size, units) for size in sizes)
+
+
+def _shape(sizes: Sequence[Size], units: Units) -> tuple[int, ...]:
+    return tuple(size_of(size, units) for size in sizes)
+
+
+def _named(values: Sequence[Any], key: str) -> list[str]:
+    """Names under a key in nested JSON values."""
+    found: list[str] = []
+    for value in values:
+        if isinstance(value, Mapping):
+            if key in value:
+                found.append(str(value[key]))
+        elif isinstance(value, list):
+            found += _named(value, key)
+    return found
