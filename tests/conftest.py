@@ -37,7 +37,7 @@ os.environ.setdefault("OMP_DYNAMIC", "false")
 # number of sessions. The timings of a job for two targets take 71 s with the usual visits.
 ON_ANY_MACHINE = {"max_disagreement": 1e3, "max_seconds": 0.0, "visit_ms": 1.0, "session_passes": 3}
 # Test images of the cluttered digits: an export of a job evaluates four networks on them, 13 s on the 10,000 of users.
-TEST_IMAGES = 1000
+TEST_IMAGES = 400
 OF_TESTS = Protocols(ops=replace(OPS, **ON_ANY_MACHINE), networks=replace(NETWORKS, **ON_ANY_MACHINE))
 RECIPE = Recipe.model_validate(
     {

@@ -349,7 +349,7 @@ def board(home):
         (
             {"search": {"confidence": 0.99}},
             InvalidValue,
-            "0.99, which requires 99 bound networks; latency.bound_networks is 19",
+            "0.99, which requires 99 bound networks; latency.bound_networks is 7",
         ),
         (
             {"latency": {"validation_networks": 9000}},
