@@ -12,9 +12,13 @@ from hwnas.shown_progress import shown_progress
 
 
 def train(
-    space: options.SpaceName,
     data: options.DataName,
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
+    space: options.OptionalSpaceName = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Instead of --space: folder of a supernet to start from, such as one of `hwnas elastic`."),
+    ] = None,
     data_path: options.DataPath = None,
     resolution: options.Resolution = None,
     width: options.Width = None,
@@ -56,9 +60,10 @@ def train(
 
     with shown_progress() as progress:
         answer = workflows.train(
-            options.space_with(space, resolution, width, kernel_sizes, expansions, aspect),
+            options.space_with(space, resolution, width, kernel_sizes, expansions, aspect) if space else None,
             data,
             out,
+            init=init,
             data_path=data_path,
             data_options=options.data_options(data_options, channels, split, labels, skip_bad, multi_label=multi_label),
             fix=options.choices(fix),

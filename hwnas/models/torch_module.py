@@ -76,7 +76,7 @@ def exported_module(
     """
     name = type(module).__name__
     if weights is not None:
-        _load_weights(module, weights)
+        load_weights(module, weights)
     if example is None:
         if not shapes:
             raise ModelError(
@@ -87,7 +87,12 @@ def exported_module(
     return _to_onnx(module.eval(), tuple(example), name)
 
 
-def _load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load the weights of a module from a file: ``.safetensors``, or a state dictionary of ``torch.save``.
+
+    Raises:
+        ModelError: the file cannot be read, or does not fit the module.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hwnas.workflows.answers import (
         ArchFile,
         DataAnswer,
+        ElasticAnswer,
         EvaluatedSubnet,
         FinetuneAnswer,
         ImportAnswer,
@@ -43,12 +44,14 @@ if TYPE_CHECKING:
     from hwnas.workflows.searching import search
     from hwnas.workflows.studies import study
     from hwnas.workflows.subnets import evaluate_subnets, extract_subnet, import_supernet
+    from hwnas.workflows.tracing import elastic
     from hwnas.workflows.training import finetune, train
 
 __all__ = [
     "ArchFile",
     "BenchAnswer",
     "DataAnswer",
+    "ElasticAnswer",
     "EvaluatedSubnet",
     "FinetuneAnswer",
     "ImportAnswer",
@@ -71,6 +74,7 @@ __all__ = [
     "bench",
     "bench_model",
     "check_data",
+    "elastic",
     "evaluate_subnets",
     "export",
     "export_model",
@@ -120,6 +124,7 @@ __getattr__ = lazily(
         "searching": ("search",),
         "studies": ("study",),
         "subnets": ("evaluate_subnets", "extract_subnet", "import_supernet"),
+        "tracing": ("elastic",),
         "training": ("finetune", "train"),
     },
 )

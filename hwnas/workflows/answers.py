@@ -114,6 +114,44 @@ class FinetuneAnswer(TrainedAnswer):
     subnet: str
 
 
+class WidthGroup(Spec):
+    """A width of a traced network: the layer that makes the channels, and the numbers of channels to choose from."""
+
+    name: str
+    channels: list[int]
+
+
+class ElasticAnswer(Answer):
+    """Result of `hwnas.workflows.elastic`.
+
+    Attributes:
+        space: name of the space.
+        networks: number of its networks.
+        ops: number of its distinct ops, which a profile measures.
+        widths: the widths that can be chosen.
+        blocks: number of residual blocks that can be left out.
+        fixed: layer whose width cannot be chosen -> why.
+        kept_operators: operators without a rule, whose inputs keep their widths.
+        importance: measure of the order of channels.
+        judged: measure -> mean accuracy of some subnets; empty if one was given.
+        params, macs: of the network.
+        supernet: the folder.
+    """
+
+    space: str
+    networks: float
+    ops: int
+    widths: list[WidthGroup]
+    blocks: int
+    fixed: dict[str, str]
+    kept_operators: list[str]
+    importance: str
+    judged: dict[str, float]
+    params: int
+    macs: int
+    supernet: str
+
+
 class SubnetAnswer(Answer):
     """What `hwnas.workflows.extract_subnet` wrote: values of the arch, number of parameters, the subnet's folder."""
 

@@ -34,10 +34,11 @@ log = logging.getLogger(__name__)
 
 
 def train(
-    space: str | Space,
+    space: str | Space | None,
     data: str | Data,
     out: Place,
     *,
+    init: Place | None = None,
     data_path: Place | None = None,
     data_options: DataOptions | None = None,
     fix: Fix | None = None,
@@ -59,9 +60,10 @@ def train(
     """Train one set of weights for every network of a space; a killed training resumes from its last checkpoint.
 
     Args:
-        space: search space or its name.
+        space: search space or its name; None with `init`.
         data: dataset or its name.
         out: folder for the supernet.
+        init: folder of a supernet whose space and weights are the start, such as one of `elastic`.
         data_path: folder of a dataset that is read from disk.
         data_options: how its images are read: channels, transform, layout.
         fix: variable -> the value or values that remain.
@@ -91,12 +93,20 @@ def train(
 
     out = Path(out)
     images, facts = inputs.data_of(data, data_path, data_options)
-    chosen = inputs.space_for(space, images, fix)
-    if arch is not None:
-        chosen = chosen.fix(**chosen.arch(inputs.arch_of(arch)[0]))
+    started: SupernetFacts | None = None
+    if init is not None:
+        supernet, started = _start(init, space, images, restricted=bool(fix) or arch is not None)
+        chosen = supernet.space
+    elif space is None:
+        raise InvalidValue("--space is missing (hwnas spaces list); or --init, a supernet to start from")
+    else:
+        chosen = inputs.space_for(space, images, fix)
+        if arch is not None:
+            chosen = chosen.fix(**chosen.arch(inputs.arch_of(arch)[0]))
     config = config_of(training, steps=steps, batch_size=batch_size)
     fabric = launched(accelerator, devices, precision, config=config, nodes=nodes)
-    supernet = Supernet(chosen, seed=seed)
+    if init is None:
+        supernet = Supernet(chosen, seed=seed)
     with _alone_in(out, fabric):
         history = train_into(
             out,
@@ -110,11 +120,34 @@ def train(
             positive=positive,
             teacher=Path(teacher) if teacher else None,
             resume=resume,
+            started_from=started,
             progress=progress,
         )
     return TrainAnswer(
         space=chosen.name, data=images.name, supernet=str(out), **_outcome(config, history, images, metric)
     )
+
+
+def _start(
+    init: Place, space: str | Space | None, data: Data, *, restricted: bool
+) -> tuple[Supernet, SupernetFacts]:
+    """The supernet that a training starts from.
+
+    Raises:
+        InvalidValue: a space or a restriction was given, too, or the data have other classes or channels.
+        CheckpointError: the folder is not a supernet.
+    """
+    from hwnas.supernet import load_supernet
+
+    if space is not None or restricted:
+        raise InvalidValue(f"{init} has a space, so a space, --fix and --arch cannot be given with --init")
+    supernet, facts = load_supernet(Path(init))
+    if facts.classes != list(data.classes) or supernet.space.in_channels != data.in_channels:
+        raise InvalidValue(
+            f"{init} has {supernet.space.in_channels} channels and the classes {some(facts.classes)}; {data.name} has "
+            f"{data.in_channels} channels and {some(data.classes)}"
+        )
+    return supernet, facts
 
 
 def finetune(

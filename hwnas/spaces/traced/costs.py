@@ -11,13 +11,14 @@ from hwnas.spaces.traced.spec import NodeSpec, SegmentGraph, Units, elements
 if TYPE_CHECKING:
     from hwnas.spaces.ops import Op
 
+PREFIX = "u"  # of the attribute ``sizes``, u16.32: it is a text also for one number
 CONVOLUTIONS, LINEAR = ("aten.conv1d.default", "aten.conv2d.default"), "aten.linear.default"
 
 
 def units_of(op: Op) -> tuple[int, ...]:
     """Units of each group of an op's graph, from its attribute ``sizes``."""
-    text = str(op["sizes"])
-    return () if text == "-" else tuple(map(int, text.split(".")))
+    text = str(op["sizes"]).removeprefix(PREFIX)
+    return tuple(map(int, text.split("."))) if text else ()
 
 
 def graph_of(op: Op) -> SegmentGraph:

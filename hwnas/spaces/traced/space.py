@@ -9,6 +9,7 @@ from hwnas.errors import InvalidValue
 from hwnas.spaces.ops import Op, make_op
 from hwnas.spaces.slots import Slot, Variable
 from hwnas.spaces.space import Space
+from hwnas.spaces.traced.costs import PREFIX
 from hwnas.spaces.traced.spec import NetworkSpec, SegmentGraph
 
 
@@ -84,7 +85,7 @@ def block_name(block: int) -> str:
 
 def _op(graph: SegmentGraph, *units: int) -> Op:
     given, made = graph.shapes(units)
-    return make_op("segment", given, made, graph=graph.digest, sizes=".".join(map(str, units)) or "-")
+    return make_op("segment", given, made, graph=graph.digest, sizes=PREFIX + ".".join(map(str, units)))
 
 
 def _only(graph: SegmentGraph, resolution: int) -> Op:

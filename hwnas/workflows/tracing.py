@@ -1,0 +1,186 @@
+"""Turn a trained network into a supernet whose subnets are narrower and shorter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hwnas.errors import InvalidValue, UnknownName
+from hwnas.progress import Progress, silent
+from hwnas.workflows import inputs
+from hwnas.workflows.answers import ElasticAnswer, WidthGroup
+from hwnas.workflows.inputs import Place
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hwnas.data import Data, DataOptions
+    from hwnas.spaces.traced import NetworkSpec
+    from hwnas.tracing.order import Measure
+
+WIDTHS = (0.25, 0.5, 0.75)
+_JUDGED = 6  # subnets that judge a measure of importance
+_IMAGES = 400  # of an evaluation that judges, and of a gradient
+
+
+def elastic(
+    network: str | nn.Module,
+    data: str | Data,
+    out: Place,
+    *,
+    data_path: Place | None = None,
+    data_options: DataOptions | None = None,
+    weights: Place | None = None,
+    shape: Sequence[int] | None = None,
+    widths: Sequence[float] = WIDTHS,
+    multiple: int = 8,
+    keep: Sequence[str] = (),
+    blocks: bool = True,
+    importance: str = "auto",
+    name: str | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> ElasticAnswer:
+    """Write a trained network as a supernet: its widths, heads and residual blocks are the variables of a space.
+
+    The network is traced with ``torch.export``; dimensions that have to change together are found from its operators.
+    Its largest subnet is the network itself, up to the order of additions. Everything that takes a supernet takes the
+    folder; its file ``network.json`` is the space.
+
+    Args:
+        network: ``timm:NAME``, ``path/to/file.py:NAME``, a ``.pt2`` file of ``torch.export.save``; or a torch module.
+        data: dataset or its name; images as the network was trained on.
+        out: folder for the supernet.
+        data_path: folder of a dataset that is read from disk.
+        data_options: how its images are read.
+        weights: file of the network's weights.
+        shape: of an image, ``(channels, height, width)``; that of the network's example input if None.
+        widths: shares of each width that can be chosen, besides the whole.
+        multiple: channels, of which widths are multiples where heads and groups allow it.
+        keep: patterns of names of layers that keep their width.
+        blocks: whether residual blocks can be left out.
+        importance: order of the channels: ``l1``, ``bn``, ``taylor`` (`hwnas.tracing.order`), ``none`` for the network's
+            own; ``auto`` for the first three's best, by the accuracy of some subnets on validation images.
+        name: of the network; from `network` if None.
+        seed: of the subnets that judge.
+        progress: callback.
+
+    Raises:
+        ModelError: the network cannot be made or traced, or nothing in it can be narrower.
+        InvalidValue, UnknownName: a value is invalid, or the data do not fit the network.
+        DataError, SpecError: the data cannot be read.
+        OutputError: the folder cannot be written, or contains a supernet.
+    """
+    from hwnas.supernet import save_supernet
+    from hwnas.tracing.network import ElasticOptions, network_of, space_name
+    from hwnas.tracing.order import MEASURES
+    from hwnas.tracing.source import Source, open_network
+    from hwnas.tracing.supernet import supernet_of
+    from hwnas.tracing.trace import trace
+
+    place = Path(out)
+    inputs.check_folder(place, "supernet")
+    if importance not in (*MEASURES, "auto", "none"):
+        raise UnknownName("measure of importance", importance, (*MEASURES, "auto", "none"))
+    if wrong := [share for share in widths if not 0 < share <= 1]:
+        raise InvalidValue(f"a width is a share of the whole, above 0% and at most 100%, not {wrong[0]:.3g}")
+    images, facts = inputs.data_of(data, data_path, data_options)
+    if isinstance(network, str):
+        source = open_network(
+            network,
+            weights=Path(weights) if weights else None,
+            channels=images.in_channels,
+            classes=len(images.classes),
+        )
+    else:
+        source = Source(name=type(network).__name__, module=network, shape=None)
+    sides = tuple(shape) if shape else source.shape
+    if sides is None or len(sides) != 3:
+        raise InvalidValue(
+            f"the size of {source.name}'s images is not known: give it (--shape 3x224x224), or let the function return "
+            "the module and a tuple of its inputs"
+        )
+    progress("tracing", 0, 1)
+    traced = trace(source.module, sides)
+    options = ElasticOptions(shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks)
+    spec = network_of(traced, space_name(name or source.name), options)
+    _check_fit(spec, images)
+    progress("tracing", 1, 1)
+    tensors = {key: weight.tensor for key, weight in traced.weights.items()}
+    judged: dict[str, float] = {}
+    if importance == "auto":
+        judged = _judged(spec, source.module, tensors, images, seed, progress)
+        importance = max(judged, key=judged.__getitem__)
+    tensors = _ordered(importance, spec, source.module, tensors, images)
+    supernet = supernet_of(spec, tensors)
+    save_supernet(
+        supernet,
+        place,
+        data=facts,
+        classes=images.classes,
+        task=images.task,
+        training={"traced": source.name, "importance": importance},
+    )
+    space = supernet.space
+    return ElasticAnswer(
+        space=space.name,
+        networks=float(space.size),
+        ops=len(space.distinct_ops),
+        widths=[WidthGroup(name=g.name, channels=[count * g.width for count in g.choices]) for g in spec.groups],
+        blocks=spec.blocks,
+        fixed=spec.fixed,
+        kept_operators=traced.kept,
+        importance=importance,
+        judged=judged,
+        params=int(space.params(space.encode([space.largest]))[0]),
+        macs=int(space.macs(space.encode([space.largest]))[0]),
+        supernet=str(place),
+    )
+
+
+def _check_fit(spec: NetworkSpec, data: Data) -> None:
+    if spec.input[0] != data.in_channels:
+        raise InvalidValue(
+            f"{spec.name} takes images of {spec.input[0]} channels, {data.name} has {data.in_channels}: see --channels"
+        )
+    if spec.classes != len(data.classes):
+        raise InvalidValue(
+            f"{spec.name} has {spec.classes} outputs, but {data.name} has {len(data.classes)} classes: replace its last "
+            "layer by one for these classes, and train it first"
+        )
+
+
+def _ordered(
+    importance: str, spec: NetworkSpec, module: nn.Module, tensors: Mapping[str, Tensor], data: Data
+) -> dict[str, Tensor]:
+    """The weights in the order of a measure."""
+    from hwnas.tracing.order import importance_of, ordered, orders_of
+
+    if importance == "none":
+        return dict(tensors)
+    sides = spec.input[1] if spec.input[1] == spec.input[2] else (spec.input[1], spec.input[2])
+    measure: Measure = importance  # type: ignore[assignment]
+    found = importance_of(
+        measure, module, tensors, lambda: data.batches("train", sides, limit=_IMAGES, batch_size=32)
+    )
+    return ordered(spec, tensors, orders_of(spec, found, scales=measure == "bn"))
+
+
+def _judged(
+    spec: NetworkSpec, module: nn.Module, tensors: Mapping[str, Tensor], data: Data, seed: int, progress: Progress
+) -> dict[str, float]:
+    """Measure of importance -> mean accuracy of some subnets on validation images."""
+    from hwnas.accuracy import Evaluator
+    from hwnas.tracing.order import MEASURES
+    from hwnas.tracing.supernet import supernet_of
+
+    found: dict[str, float] = {}
+    for number, measure in enumerate(MEASURES):
+        progress("judging the order of channels", number, len(MEASURES))
+        supernet = supernet_of(spec, _ordered(measure, spec, module, tensors, data))
+        evaluator = Evaluator(supernet, data, images=_IMAGES, calibration_images=_IMAGES, seed=seed + 1)
+        archs = supernet.space.decode(supernet.space.sample(_JUDGED, seed=seed))
+        found[measure] = sum(evaluator.accuracy(arch) for arch in archs) / len(archs)
+    progress("judging the order of channels", len(MEASURES), len(MEASURES))
+    return found
