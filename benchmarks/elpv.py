@@ -10,8 +10,8 @@ the first 60% are for training, the next 15% for validation, the rest for the te
 
 Both jobs search the same space at 64 to 96 pixels. `default` maximises top-1 accuracy; `unbalanced` reads gray images,
 learns the probabilities, weights the classes, keeps whole cells in training, maximises the F1 of the defective class,
-and fine-tunes the network found. The lines in the `README.md` of each bundle, which need its runtime, numpy and Pillow, run on every test image;
-their figures must be those of the manifest. A killed run resumes.
+and fine-tunes the network found. The lines in the `README.md` of each bundle, which need its runtime, numpy and Pillow,
+run on every test image; their figures must be those of the manifest. A killed run resumes.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def main() -> None:
             folder = given.out / arm  # all seeds share the profile
             folder.mkdir(exist_ok=True)
             path = json.dumps(str((given.out / "data").resolve()))
-            settings = {name: text.replace("{epochs}", str(given.epochs)) for name, text in settings.items()}
-            job = JOB.format(seed=seed, steps=given.steps, path=path, **settings)
+            chosen = {name: text.replace("{epochs}", str(given.epochs)) for name, text in settings.items()}
+            job = JOB.format(seed=seed, steps=given.steps, path=path, **chosen)
             (folder / "job.toml").write_text(job, encoding="utf-8")
             with shown_progress() as progress:
                 report = compile_job(read_job(folder / "job.toml"), folder / "out", progress=progress)

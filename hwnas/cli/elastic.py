@@ -133,4 +133,6 @@ def _print(answer: ElasticAnswer) -> None:
     typer.echo(
         f"  order of channels: {answer.importance}" + (f" (mean accuracy of some subnets: {judged})" if judged else "")
     )
-    typer.echo(f"wrote {answer.supernet}; profile it with: hwnas profile --space {answer.supernet}/network.json --target …")
+    typer.echo(
+        f"wrote {answer.supernet}; profile it with: hwnas profile --space {answer.supernet}/network.json --target …"
+    )

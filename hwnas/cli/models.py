@@ -16,7 +16,7 @@ from hwnas.shown_progress import shown_progress
 if TYPE_CHECKING:
     from hwnas.deploy.model_bench import ModelTiming
     from hwnas.deploy.model_manifest import ModelParity
-    from hwnas.workflows.model_answers import ModelFacts
+    from hwnas.report.model_figures import ModelFacts
 
 _DEFAULT = "this/onnxruntime-cpu-fp32"
 

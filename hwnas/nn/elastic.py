@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -181,7 +181,7 @@ def taken(op: Op, largest: Op) -> Mapping[str, Channels]:
     path = KINDS[op.kind].takes
     if path is None:
         return {}
-    found: Mapping[str, tuple[slice | Tensor, ...]] = load_object(path)(op, largest)
+    found = cast("Callable[[Op, Op], Mapping[str, Channels]]", load_object(path))(op, largest)
     return {name: crossed(channels) for name, channels in found.items()}
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-
 Channels: TypeAlias = "tuple[slice | Tensor, ...]"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,8 +67,8 @@ class _Built:
 
     def __init__(self, graph: SegmentGraph, units: Units) -> None:
         self.spec, self.units = graph, units
-        self.root = nn.Module()
-        self.root.layers = nn.ModuleDict()
+        self.root, self.layers = nn.Module(), nn.ModuleDict()
+        self.root.layers = self.layers
         self.graph = fx.Graph()
         self.values: dict[str, fx.Node] = {"input": self.graph.placeholder("x")}
         self.names: dict[str, str] = {}
@@ -77,11 +77,9 @@ class _Built:
             for name in node.values:
                 readers[name] = readers.get(name, 0) + 1
         self.readers = readers
-        self.skipped: set[str] = set()
         nodes = {node.name: node for node in graph.nodes}
         for node in graph.nodes:
-            if node.name not in self.skipped:
-                self._add(node, nodes)
+            self._add(node, nodes)
         self.graph.output(self.values[graph.nodes[-1].name])
 
     def module(self) -> nn.Module:
@@ -114,12 +112,10 @@ class _Built:
         if node.op == _BATCH_NORM and before is not None and before.op == _CONV and self.readers[source] == 1:
             # The convolution is already there: its container gets a second layer.
             name, place = before.name, "1"
-            container = self.root.layers[name]
-            container.add_module(place, module)  # type: ignore[union-attr]
+            self.layers[name].add_module(place, module)
             result = self.values[source]
         else:
-            self.root.layers[name] = nn.Sequential()
-            self.root.layers[name].add_module(place, module)  # type: ignore[union-attr]
+            self.layers[name] = nn.Sequential(module)
             result = self.graph.call_module(f"layers.{name}", (self.values[source],))
         self.names |= {f"layers.{name}.{place}.{own}": weight for own, weight in names.items()}
         self.values[node.name] = result
@@ -186,20 +182,16 @@ class _Built:
         if not isinstance(arg, Mapping):
             return arg
         [(kind, value)] = arg.items()
-        if kind == "value":
-            return self.values[value]
-        if kind == "weight":
-            return self._tensor(value)
-        if kind == "size":
-            return size_of(value, self.units)
-        if kind == "sizes":
-            return [size_of(each, self.units) for each in value]
-        if kind == "images":
-            return self.graph.call_method("size", (self.values["input"], 0))
-        if kind == "dtype":
-            return getattr(torch, value)
-        assert kind == "format", arg
-        return getattr(torch, value)
+        read: dict[str, Callable[[], Any]] = {
+            "value": lambda: self.values[value],
+            "weight": lambda: self._tensor(value),
+            "size": lambda: size_of(value, self.units),
+            "sizes": lambda: [size_of(each, self.units) for each in value],
+            "images": lambda: self.graph.call_method("size", (self.values["input"], 0)),
+            "dtype": lambda: getattr(torch, value),
+            "format": lambda: getattr(torch, value),
+        }
+        return read[kind]()
 
     def _tensor(self, weight: str) -> fx.Node:
         """A weight that an operator reads."""

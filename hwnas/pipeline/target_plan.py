@@ -18,7 +18,8 @@ class TargetPlan:
         context: common objects of the stages.
         check: the check of the images; None for data that are not an image folder.
         profile, validate, train, accuracy: the stages before the search.
-        rounds: search, fine-tuning, export and benchmark; a later round is executed if the one before missed its budget or bound.
+        rounds: search, fine-tuning, export and benchmark; a later round is executed if the one before missed its budget
+            or bound.
         taken: number of the round whose network is deployed.
     """
 

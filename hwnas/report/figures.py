@@ -13,11 +13,11 @@ from pydantic import Field, ValidationError, model_validator
 from hwnas.errors import SpecError
 from hwnas.files import Spec
 from hwnas.latency.manifest import Validation
-from hwnas.tasks.figures import ClassificationFigures
+from hwnas.tasks.figures import ClassificationFigures, same_answer
 from hwnas.tasks.figures import Difference as AccuracyDifference
-from hwnas.tasks.figures import same_answer
 
 FIGURES = "figures.json"
+MODEL_FIGURES = "model.json"  # of a user's model (`hwnas.report.model_figures`)
 Facts = dict[str, str]
 # Ranges for which results on the page are finite: it divides by latencies and multiplies them by 1000.
 Milliseconds = Annotated[float, Field(ge=1e-9, le=1e12)]

@@ -18,7 +18,6 @@ from hwnas.errors import InvalidValue, SpecError
 from hwnas.files import Spec
 from hwnas.latency.kernels.table import KernelValidation
 
-MODEL_FIGURES = "model.json"
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -153,7 +152,9 @@ class ModelFigures(Spec):
         for one in added:
             old = known.get(one.target, one)
             kinds = ("timing", "closeness", "prediction")
-            known[one.target] = one.model_copy(update={name: getattr(one, name) or getattr(old, name) for name in kinds})
+            known[one.target] = one.model_copy(
+                update={name: getattr(one, name) or getattr(old, name) for name in kinds}
+            )
         why = {name: text for name, text in {**self.left_out, **left_out}.items() if name not in known}
         return self.model_copy(
             update={"targets": list(known.values()), "left_out": why, "picked": picked or self.picked}
@@ -192,6 +193,6 @@ def check_same_model(figures: ModelFigures, model: ModelFacts, folder: Path) -> 
     if figures.model.sha256 != model.sha256 or figures.model.inputs != model.inputs:
         raise InvalidValue(
             f"{folder} has the figures of {figures.model.name} ({'; '.join(figures.model.inputs)}; sha256 "
-            f"{figures.model.sha256[:12]}…), not of this {model.name} ({'; '.join(model.inputs)}; {model.sha256[:12]}…):"
-            " choose another folder"
+            f"{figures.model.sha256[:12]}…), not of this {model.name} ({'; '.join(model.inputs)}; {model.sha256[:12]}…)"
+            ": choose another folder"
         )

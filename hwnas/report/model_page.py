@@ -18,7 +18,14 @@ def model_page(figures: ModelFigures) -> str:
         figures=figures,
         compared=recipes_plot(figures) if len(figures.targets) > 1 else None,
         stories=[
-            {"id": f"target-{i}", "name": name, "target": target, "plots": plots, "stats": _stats(target), "known": _known(target)}
+            {
+                "id": f"target-{i}",
+                "name": name,
+                "target": target,
+                "plots": plots,
+                "stats": _stats(target),
+                "known": _known(target),
+            }
             for i, (name, target, plots) in enumerate(
                 zip(names, figures.targets, target_plots(figures), strict=True), start=1
             )

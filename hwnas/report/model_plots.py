@@ -154,7 +154,11 @@ def _layers(timing: ModelTiming, prefix: str) -> Plot:
         ),
         note=(
             "Median times of the runtime's profiler"
-            + (f", without the {timing.profiler_ms * 1e3:.1f} µs that it adds to each layer" if timing.profiler_ms else "")
+            + (
+                f", without the {timing.profiler_ms * 1e3:.1f} µs that it adds to each layer"
+                if timing.profiler_ms
+                else ""
+            )
             + "; with what is between the layers, they add up to the measured latency."
         ),
         figure=figure,
@@ -222,7 +226,9 @@ def _roofline(timing: ModelTiming, prefix: str) -> Plot:
     figure = base_figure(traces, height=420, x="MACs per byte", y="GMAC/s")
     figure.update_layout(xaxis={"type": "log"}, yaxis={"type": "log"})
     whole = sum(macs for _, macs, _ in layers)
-    said = f"{whole / 1e6:,.4g} million MACs in {ms(timing.measured_ms)} ms: {whole / timing.measured_ms / 1e6:.1f} GMAC/s"
+    said = (
+        f"{whole / 1e6:,.4g} million MACs in {ms(timing.measured_ms)} ms: {whole / timing.measured_ms / 1e6:.1f} GMAC/s"
+    )
     if peaks is not None:
         said += f", {whole / timing.measured_ms / 1e6 / peaks.gmacs_per_s:.0%} of the peak"
     return Plot(
@@ -230,8 +236,8 @@ def _roofline(timing: ModelTiming, prefix: str) -> Plot:
         title="Layers and the roofline",
         summary=f"{said}.",
         note=(
-            "The roofline (Williams et al. 2009) is of fp32 and the memory; layers whose bytes come from a cache may be "
-            "above its slope."
+            "The roofline (Williams et al. 2009) is of fp32 and the memory; layers whose bytes come from a cache may "
+            "be above its slope."
             if peaks is not None
             else "The device's peaks are not known for this recipe: hwnas devices detect --measure-peaks --save."
         ),

@@ -86,4 +86,3 @@ def _verdicts(target: TargetFigures) -> dict[str, Any]:
         "rounds": round_rows([one.model_dump() for one in target.rounds], target.taken),
         "rounds_words": rounds_words(target.rounds_ended),
     }
-

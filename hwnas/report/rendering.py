@@ -21,9 +21,7 @@ def render(template: str, **values: object) -> str:
 
     from hwnas.report.plots import FONT, PALETTE
 
-    return _environment().get_template(template).render(
-        palette=PALETTE, font=FONT, plotly=get_plotlyjs(), **values
-    )
+    return _environment().get_template(template).render(palette=PALETTE, font=FONT, plotly=get_plotlyjs(), **values)
 
 
 @cache

@@ -6,26 +6,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.report.figures import RunFigures, read_figures
-from hwnas.report.model_figures import MODEL_FIGURES, ModelFigures, read_model_figures
-from hwnas.report.model_page import model_page
-from hwnas.report.page import page
+from hwnas.report.figures import MODEL_FIGURES, RunFigures, read_figures
 
 if TYPE_CHECKING:
+    from hwnas.report.model_figures import ModelFigures
     from hwnas.report.plots import Plot
 
+    Drawn = tuple[Callable[[], str], Callable[[], list[Plot]]]
 
-def page_and_plots(folder: Path) -> tuple[Callable[[], str], Callable[[], list[Plot]]]:
+
+def page_and_plots(folder: Path) -> Drawn:
     """What draws the page of a folder, and what draws its plots.
 
     Raises:
         SpecError: the folder has no figures, or malformed ones.
     """
-    if (folder / MODEL_FIGURES).is_file():
-        model = read_model_figures(folder / MODEL_FIGURES)
-        return lambda: model_page(model), lambda: _model_plots(model)
+    return _of_model(folder) if (folder / MODEL_FIGURES).is_file() else _of_run(folder)
+
+
+def _of_run(folder: Path) -> Drawn:
+    from hwnas.report.page import page
+
     run = read_figures(folder)
     return lambda: page(run), lambda: _run_plots(run)
+
+
+def _of_model(folder: Path) -> Drawn:
+    from hwnas.report.model_figures import read_model_figures
+    from hwnas.report.model_page import model_page
+
+    figures = read_model_figures(folder / MODEL_FIGURES)
+    return lambda: model_page(figures), lambda: _model_plots(figures)
 
 
 def _run_plots(run: RunFigures) -> list[Plot]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+from hwnas.tracing.calls import Read
 from hwnas.tracing.dims import Dims
-from hwnas.tracing.rules import Read
 from hwnas.tracing.trace import Step
 
 # A segment starts where work does: cutting between a convolution and its BN would hide that runtimes fuse them.
@@ -48,7 +49,7 @@ def parts_of(steps: Sequence[Step], *, blocks: bool) -> list[Part]:
     first = _input(steps)
     parts: list[Part] = []
     used: dict[str, int] = {}
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in pairwise(cuts):
         reads, given = (first.name, first.dims) if begin == 0 else _made(steps[begin - 1])
         name = _unique(_place(steps[begin:end]) or f"part{len(parts) + 1}", used)
         parts.append(

@@ -142,7 +142,8 @@ class Groups:
         """Tie two dimensions; what cannot be tied is frozen.
 
         Args:
-            one, other: of the same size in the whole network.
+            one: a dimension.
+            other: another one, of the same size in the whole network.
             why: what ties them.
         """
         first, second = list(self.found(one).pieces), list(self.found(other).pieces)
@@ -160,40 +161,32 @@ class Groups:
 
     def _tied(self, a: Piece, b: Piece, rest: Sequence[Piece], other: Sequence[Piece]) -> bool:
         """Whether two pieces that differ could be made equal."""
-        if FIXED in (a.group, b.group):
-            return self._fixed(a, b)
-        if self.elements(a) == self.elements(b):
-            if a.group == b.group:
-                return False
-            if a.width == b.width:
-                self._merge(a.group, b.group)
-                return True
-            if a.width == 1 or b.width == 1:
-                fine, coarse = (a, b) if a.width == 1 else (b, a)
-                self.bind(fine.group, [coarse])
-                return True
+        if FIXED in (a.group, b.group):  # elements that do not change
+            self.freeze([Dim((a, b))], "it meets a dimension that does not change")
             return False
-        # One of them is the concatenation of what is beside the other.
-        for piece, pieces in ((a, other), (b, rest)):
-            count, total = 0, 0
-            while count < len(pieces) and total < self.elements(piece):
-                total += self.elements(pieces[count])
-                count += 1
-            taken = pieces[:count]
-            if total == self.elements(piece) and count > 1 and piece.width == 1:
-                if any(each.group == piece.group for each in taken):
-                    return False
-                self.bind(piece.group, taken)
-                return True
-        return False
+        if self.elements(a) != self.elements(b):
+            return self._joined(a, other) or self._joined(b, rest)
+        if a.group == b.group or (a.width != b.width and 1 not in (a.width, b.width)):
+            return False
+        if a.width == b.width:
+            self._merge(a.group, b.group)
+        else:
+            fine, coarse = (a, b) if a.width == 1 else (b, a)
+            self.bind(fine.group, [coarse])
+        return True
 
-    def _fixed(self, a: Piece, b: Piece) -> bool:
-        """A group that meets elements that do not change."""
-        piece = b if a.group == FIXED else a
-        group = self.every[piece.group]
-        if group.frozen is None:
-            group.frozen = "it meets a dimension that does not change"
-        return False
+    def _joined(self, piece: Piece, pieces: Sequence[Piece]) -> bool:
+        """Whether a piece could be bound to the concatenation of the first of some pieces."""
+        taken: list[Piece] = []
+        for each in pieces:
+            if sum(map(self.elements, taken)) >= self.elements(piece):
+                break
+            taken.append(each)
+        fits = sum(map(self.elements, taken)) == self.elements(piece) and len(taken) > 1 and piece.width == 1
+        if not fits or any(each.group == piece.group for each in taken):
+            return False
+        self.bind(piece.group, taken)
+        return True
 
     def _merge(self, one: int, other: int) -> None:
         """Tie two groups of equal units."""

@@ -15,9 +15,9 @@ from pydantic import JsonValue
 from hwnas.errors import ModelError
 from hwnas.spaces.traced import GroupSpec, NetworkSpec, NodeSpec, SegmentGraph, SegmentSpec, WeightSpec
 from hwnas.spaces.traced.spec import Size
+from hwnas.tracing.calls import Images, Read, Sized
 from hwnas.tracing.cuts import Part, parts_of
 from hwnas.tracing.dims import FIXED, Dim, Dims
-from hwnas.tracing.rules import Images, Read, Sized
 from hwnas.tracing.trace import IMAGES, Step, Trace
 
 NORM = "aten._native_batch_norm_legit_no_training.default"
@@ -182,9 +182,7 @@ class _Numbers:
         fixed: layer whose width has no choice -> why.
     """
 
-    def __init__(
-        self, trace: Trace, steps: Sequence[Step], parts: Sequence[Part], options: ElasticOptions
-    ) -> None:
+    def __init__(self, trace: Trace, steps: Sequence[Step], parts: Sequence[Part], options: ElasticOptions) -> None:
         self.groups = trace.groups
         widths: dict[int, int] = {}
         cost: dict[int, float] = {}
@@ -220,9 +218,7 @@ class _Numbers:
             for group, found in choices.items()
         ]
 
-    def _count(
-        self, trace: Trace, name: str, step: Step, widths: dict[int, int], cost: dict[int, float]
-    ) -> None:
+    def _count(self, trace: Trace, name: str, step: Step, widths: dict[int, int], cost: dict[int, float]) -> None:
         """Channels of a unit, and the size of what a group's units cost, from one weight."""
         weight = trace.weights[name]
         for axis, dim in enumerate(weight.dims):
@@ -364,28 +360,35 @@ class _Written:
         return pieces
 
     def _arg(self, arg: Any, step: Step) -> JsonValue:  # noqa: ANN401 (torch's arguments have any type)
-        if isinstance(arg, Read):
-            if not arg.weight:
-                return {"value": self.local[arg.name]}
-            if arg.name not in self.weights.values():
-                self.weights[f"w{len(self.weights)}"] = arg.name
-            return {"weight": next(local for local, name in self.weights.items() if name == arg.name)}
-        if isinstance(arg, Sized):
-            sizes = self._sizes(arg.dims)
-            return {"size": sizes[0]} if arg.single else {"sizes": sizes}  # type: ignore[dict-item]
-        if isinstance(arg, list):
-            return [self._arg(each, step) for each in arg]
-        if isinstance(arg, Images) and step.op == "aten.expand.default":
-            return {"images": True}
-        if isinstance(arg, torch.dtype):
-            return {"dtype": str(arg).removeprefix("torch.")}
-        if isinstance(arg, torch.memory_format):
-            return {"format": str(arg).removeprefix("torch.")}
-        if isinstance(arg, torch.device | torch.layout):
-            return None
-        if arg is None or isinstance(arg, bool | int | float | str):
-            return arg
-        raise ModelError(f"node {step.name} ({step.op}) has an argument of the type {type(arg).__name__}")
+        found: JsonValue = None  # devices and layouts are left out
+        match arg:
+            case Read():
+                found = self._read(arg)
+            case Sized():
+                sizes = self._sizes(arg.dims)
+                found = {"size": sizes[0]} if arg.single else {"sizes": sizes}  # type: ignore[dict-item]
+            case list():
+                found = [self._arg(each, step) for each in arg]
+            case Images() if step.op == "aten.expand.default":
+                found = {"images": True}
+            case torch.dtype():
+                found = {"dtype": str(arg).removeprefix("torch.")}
+            case torch.memory_format():
+                found = {"format": str(arg).removeprefix("torch.")}
+            case None | bool() | int() | float() | str():
+                found = arg
+            case torch.device() | torch.layout():
+                pass
+            case _:
+                raise ModelError(f"node {step.name} ({step.op}) has an argument of the type {type(arg).__name__}")
+        return found
+
+    def _read(self, read: Read) -> dict[str, JsonValue]:
+        if not read.weight:
+            return {"value": self.local[read.name]}
+        if read.name not in self.weights.values():
+            self.weights[f"w{len(self.weights)}"] = read.name
+        return {"weight": next(local for local, name in self.weights.items() if name == read.name)}
 
 
 def space_name(text: str) -> str:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import ModelError
-from hwnas.tracing.dims import Dim, Dims, Groups, batch, constant
-from hwnas.tracing.rules import RULES, Call, Images, Made, Read, Sized, unknown
+from hwnas.tracing.calls import Call, Images, Made, Read, unknown
+from hwnas.tracing.dims import Dims, Groups, batch, constant
+from hwnas.tracing.rules import RULES
 
 IMAGES = 11  # images of the trace: a prime that no other dimension is likely to have
 _NORM = "_native_batch_norm_legit_no_training.default"
@@ -134,7 +135,8 @@ def _exported(module: nn.Module, shape: tuple[int, ...]) -> torch.export.Exporte
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(module.eval(), (torch.zeros(IMAGES, *shape),))
-            return program.run_decompositions({})
+            found: torch.export.ExportedProgram = program.run_decompositions({})
+            return found
     except Exception as error:  # torch has no common base class for its export errors
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
@@ -168,9 +170,7 @@ class _Walk:
 
     def weight(self, placeholder: str, name: str, tensor: Tensor, *, parameter: bool) -> None:
         """A parameter or buffer. Until a layer reads it, its dimensions may be tied to any."""
-        dims = tuple(
-            constant(1) if size == 1 else self.groups.new(size, name, made=False) for size in tensor.shape
-        )
+        dims = tuple(constant(1) if size == 1 else self.groups.new(size, name, made=False) for size in tensor.shape)
         self.named[placeholder] = name
         self.weights[name] = Weight(tensor, parameter, dims)
 
@@ -183,8 +183,10 @@ class _Walk:
         """An operation."""
         if node.target is operator.getitem:
             source, place = node.args
-            found = self.values[source.name]  # type: ignore[union-attr]
-            assert isinstance(found, list) and isinstance(place, int)
+            assert isinstance(source, torch.fx.Node)
+            found = self.values[source.name]
+            assert isinstance(found, list)
+            assert isinstance(place, int)
             self._add(node, "getitem", [self._read(source), place], found[place])
             return
         if not isinstance(node.target, torch._ops.OpOverload):
@@ -212,7 +214,9 @@ class _Walk:
         """Note the dimensions that a layer gives to its weight."""
         weight = self.weights[name]
         if weight.by_layer:  # a weight that several layers share
-            dims = tuple(self.groups.unify(a, b, f"{node} shares {name}") for a, b in zip(weight.dims, dims, strict=True))
+            dims = tuple(
+                self.groups.unify(a, b, f"{node} shares {name}") for a, b in zip(weight.dims, dims, strict=True)
+            )
         else:
             for own, new in zip(weight.dims, dims, strict=True):
                 if not own.fixed and self.groups.every[own.pieces[0].group].bound is not None:
@@ -257,7 +261,7 @@ def _shapes(node: torch.fx.Node) -> tuple[list[tuple[int, ...]], bool]:
     value = node.meta.get("val")
     several = isinstance(value, list | tuple)
     shapes = []
-    for each in value if several else [value]:
+    for each in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(each, Tensor):
             raise ModelError(f"node {node.name} ({node.target}) makes a {type(each).__name__}, not a tensor")
         if not all(isinstance(size, int) for size in each.shape):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from hwnas.errors import OutputError
 from hwnas.files import only_one, write_whole
+from hwnas.report.figures import MODEL_FIGURES
 from hwnas.report.model_figures import (
-    MODEL_FIGURES,
     Closeness,
     ModelFacts,
     ModelFigures,

@@ -240,8 +240,8 @@ def table_of(target: Target, tables: Place | None) -> KernelTable:
 
 def kernels_of(model: Model, target: Target) -> tuple[list[str], list[Kernel]]:
     """The names and kernels of a model's layers, as the target's runtime on this host cuts it."""
-    from hwnas.machines import LocalMachine
     from hwnas.latency.kernels.kernel import kernel_of
+    from hwnas.machines import LocalMachine
     from hwnas.profiling.kernels import written
 
     with temporary_folder("a prediction") as folder:

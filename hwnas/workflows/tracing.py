@@ -60,8 +60,8 @@ def elastic(
         multiple: channels, of which widths are multiples where heads and groups allow it.
         keep: patterns of names of layers that keep their width.
         blocks: whether residual blocks can be left out.
-        importance: order of the channels: ``l1``, ``bn``, ``taylor`` (`hwnas.tracing.order`), ``none`` for the network's
-            own; ``auto`` for the first three's best, by the accuracy of some subnets on validation images.
+        importance: order of the channels: ``l1``, ``bn``, ``taylor`` (`hwnas.tracing.order`), ``none`` for that of the
+            network; ``auto`` for the best of the first three, by the accuracy of some subnets on validation images.
         name: of the network; from `network` if None.
         seed: of the subnets that judge.
         progress: callback.
@@ -146,8 +146,8 @@ def _check_fit(spec: NetworkSpec, data: Data) -> None:
         )
     if spec.classes != len(data.classes):
         raise InvalidValue(
-            f"{spec.name} has {spec.classes} outputs, but {data.name} has {len(data.classes)} classes: replace its last "
-            "layer by one for these classes, and train it first"
+            f"{spec.name} has {spec.classes} outputs, but {data.name} has {len(data.classes)} classes: replace its "
+            "last layer by one for these classes, and train it first"
         )
 
 
@@ -161,9 +161,7 @@ def _ordered(
         return dict(tensors)
     sides = spec.input[1] if spec.input[1] == spec.input[2] else (spec.input[1], spec.input[2])
     measure: Measure = importance  # type: ignore[assignment]
-    found = importance_of(
-        measure, module, tensors, lambda: data.batches("train", sides, limit=_IMAGES, batch_size=32)
-    )
+    found = importance_of(measure, module, tensors, lambda: data.batches("train", sides, limit=_IMAGES, batch_size=32))
     return ordered(spec, tensors, orders_of(spec, found, scales=measure == "bn"))
 
 

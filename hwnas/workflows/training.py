@@ -128,9 +128,7 @@ def train(
     )
 
 
-def _start(
-    init: Place, space: str | Space | None, data: Data, *, restricted: bool
-) -> tuple[Supernet, SupernetFacts]:
+def _start(init: Place, space: str | Space | None, data: Data, *, restricted: bool) -> tuple[Supernet, SupernetFacts]:
     """The supernet that a training starts from.
 
     Raises:

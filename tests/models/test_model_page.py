@@ -15,8 +15,8 @@ from hwnas.deploy.model_bench import LayerTime, Roofline
 from hwnas.errors import InvalidValue, OutputError, SpecError
 from hwnas.latency.kernels.table import KernelValidation
 from hwnas.models import Model, open_model
+from hwnas.report.figures import MODEL_FIGURES
 from hwnas.report.model_figures import (
-    MODEL_FIGURES,
     ModelFigures,
     ModelTarget,
     PredictedKernel,
@@ -40,9 +40,7 @@ def run(model: Model, quick: Protocol, tmp_path: Path) -> Path:
     """A folder with a benchmark and a sweep."""
     folder = tmp_path / "run"
     workflows.bench_model(model, FP32, protocol=quick, out=folder)
-    workflows.sweep_model(
-        model, recipes=["onnxruntime-cpu-fp32", "openvino-cpu-fp32"], protocol=quick, out=folder
-    )
+    workflows.sweep_model(model, recipes=["onnxruntime-cpu-fp32", "openvino-cpu-fp32"], protocol=quick, out=folder)
     return folder
 
 

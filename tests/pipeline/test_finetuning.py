@@ -38,7 +38,9 @@ def test_the_better_weights_are_deployed(one_target: Job, again: Path) -> None:
     assert found["validation"]["inherited"] == plan.search.result()["validation_accuracy"]
     assert answer["accuracy"]["deployed"] > found["inherited"]["accuracy"]
     own, images = answer["accuracy"]["supernet"], answer["parity"]["images"]
-    assert found["inherited"]["difference"]["value"] == pytest.approx(own - found["inherited"]["accuracy"], abs=1 / images)
+    assert found["inherited"]["difference"]["value"] == pytest.approx(
+        own - found["inherited"]["accuracy"], abs=1 / images
+    )
     stage = plan.rounds[0].finetune
     assert stage is not None
     network, facts = load_supernet(stage.folder)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,7 @@ from hwnas.report.run_plots import run_plots
 from hwnas.report.target_plots import merged_slots, target_plots
 from hwnas.spaces import make_space
 from hwnas.training.metrics import COLUMNS
+
 
 @pytest.fixture(scope="module")
 def several(finished):

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from traceable import NETWORKS, Basic, drawn, head, stem
 from torch import Tensor, nn
 from torch.nn import functional
+from traceable import NETWORKS, Basic, drawn, head, stem
 
 from hwnas.errors import InvalidValue, ModelError, SpecError, UnknownName
 from hwnas.lowering import form_of

@@ -49,7 +49,8 @@ def text():
 
 
 def for_two():
-    return nn.Sequential(nn.Conv2d(1, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)), torch.zeros(1, 1, 32, 32)
+    layers = nn.Conv2d(1, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    return nn.Sequential(*layers), torch.zeros(1, 1, 32, 32)
 """
 
 
@@ -189,11 +190,21 @@ def test_a_torch_module(tmp_path: Path) -> None:
         ("{file}:broken", {}, ModelError, "net.py:broken raised RuntimeError: no weights here"),
         ("{file}:text", {}, ModelError, "returns the type str; it should return a torch module"),
         ("{file}:make", {}, InvalidValue, r"images is not known: give it \(--shape 3x224x224\)"),
-        ("{file}:for_two", {}, InvalidValue, "has 2 outputs, but cluttered-digits has 10 classes: replace its last layer"),
+        (
+            "{file}:for_two",
+            {},
+            InvalidValue,
+            "has 2 outputs, but cluttered-digits has 10 classes: replace its last layer",
+        ),
         ("{file}:make", {"shape": (3, 32, 32)}, ModelError, r"torch.export cannot trace"),
         ("model.onnx", {}, ModelError, "is not a network that can be traced"),
         ("missing.pt2", {}, ModelError, "missing.pt2 is not a file of torch.export.save"),
-        ("{file}:with_example", {"weights": "none.safetensors"}, ModelError, "cannot load the weights none.safetensors"),
+        (
+            "{file}:with_example",
+            {"weights": "none.safetensors"},
+            ModelError,
+            "cannot load the weights none.safetensors",
+        ),
         ("{file}:with_example", {"importance": "l2"}, UnknownName, "l2"),
         ("{file}:with_example", {"widths": (1.5,)}, InvalidValue, "above 0% and at most 100%, not 1.5"),
         ("{file}:with_example", {"keep": ("*",), "blocks": False}, ModelError, "nothing to shrink"),

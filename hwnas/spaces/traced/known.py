@@ -60,7 +60,7 @@ def graph_named(digest: str) -> SegmentGraph:
     """
     if digest not in _graphs:
         raise InvalidValue(
-            f"the op segment {digest} belongs to a traced network that is not open: open its supernet, or pass its file "
-            f"{NETWORK} as the space"
+            f"the op segment {digest} belongs to a traced network that is not open: open its supernet, or pass its "
+            f"file {NETWORK} as the space"
         )
     return _graphs[digest]

@@ -25,11 +25,10 @@ def space_of(network: NetworkSpec) -> Space:
     channels, height, width = network.input
     readers: dict[int, set[int | None]] = {}
     for segment in network.segments:
-        for group in segment.groups:
-            readers.setdefault(group, set()).add(segment.block)
+        for read in segment.groups:
+            readers.setdefault(read, set()).add(segment.block)
     variables = [Variable(name="resolution", values=(height,))]
-    for block in range(1, network.blocks + 1):
-        variables.append(Variable(name=block_name(block), values=(0, 1)))
+    variables += [Variable(name=block_name(block), values=(0, 1)) for block in range(1, network.blocks + 1)]
     for number, group in enumerate(network.groups):
         [only, *others] = readers.get(number, {None})
         # A width that only one block reads has no effect without it.
@@ -38,7 +37,7 @@ def space_of(network: NetworkSpec) -> Space:
     slots = []
     for segment in network.segments:
         graph = network.graphs[segment.graph]
-        names = tuple(width_name(group) for group in segment.groups)
+        names = tuple(map(width_name, segment.groups))
         if segment.block is None:
             # Each slot reads something: one without widths reads the only resolution.
             op = partial(_op, graph) if names else partial(_only, graph)

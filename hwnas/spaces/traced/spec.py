@@ -1,8 +1,8 @@
 """A traced network as plain values: what it computes, and which of its sizes are variables.
 
-The file ``network.json`` beside the weights of an elastic supernet has one. A size is a sum over groups of units, so the
-network of any choice of widths can be written down without the module that it was traced from. Segments of equal form
-share one graph, wherever they occur: they are the same op.
+The file ``network.json`` beside the weights of an elastic supernet has one. A size is a sum over groups of units, so
+the network of any choice of widths can be written down without the module that it was traced from. Segments of equal
+form share one graph, wherever they occur: they are the same op.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from hwnas.files import Spec
 
 FIXED = -1
 Piece: TypeAlias = Annotated[list[int], Field(min_length=2, max_length=2)]
-# Pieces ``[group, elements of a unit]``, of which a fixed one is ``[-1, elements]``; or a multiple of the number of images.
+# Pieces ``[group, elements of a unit]``, of which a fixed one is ``[-1, elements]``; or a multiple of the number of
+# images.
 Size: TypeAlias = list[Piece] | PositiveInt
 Units: TypeAlias = Sequence[int]
 
