@@ -29,8 +29,8 @@ From = Annotated[
     str | None,
     typer.Option(
         "--from",
-        help="Repeat a stage and all that depend on it: check (of images), profile, validate, train, accuracy, search, "
-        "export, bench.",
+        help="Repeat a stage and all that depend on it: check (of images), profile, validate, elastic (of a network of "
+        "yours), train, accuracy, search, finetune, export, bench.",
         metavar="STAGE",
     ),
 ]
@@ -55,9 +55,9 @@ def compile_(
     read = read_job(job)
     if skip_bad:
         read = read.model_copy(update={"data": read.data.model_copy(update={"skip_bad": True})})
-    report = _run(read, out or Path(job.stem), {"budget": budget}, dry_run, again, as_json)
+    report = run_job(read, out or Path(job.stem), {"budget": budget}, dry_run, again, as_json)
     if report and fail_over_budget:
-        _fail_over_budget(report["targets"])
+        fail_over(report["targets"])
 
 
 def quickstart(
@@ -76,10 +76,10 @@ def quickstart(
     from hwnas.pipeline import quickstart_job
 
     given = {"budget": budget, "targets": target or None, "seed": seed}
-    _run(quickstart_job(), out, given, dry_run, again, as_json)
+    run_job(quickstart_job(), out, given, dry_run, again, as_json)
 
 
-def _run(
+def run_job(
     job: Job, out: Path, given: Mapping[str, object], dry_run: bool, again: str | None, as_json: bool
 ) -> Result | None:
     """Run or preview a job, print the result, and return the report of a run."""
@@ -113,7 +113,7 @@ def _run(
     return report
 
 
-def _fail_over_budget(answers: Mapping[str, Result]) -> None:
+def fail_over(answers: Mapping[str, Result]) -> None:
     """End with exit code 1 if a target misses a budget."""
     if any(max([answer["over_budget"], *answer["over_budgets"].values()]) > 0 for answer in answers.values()):
         raise typer.Exit(OVER)

@@ -17,15 +17,42 @@ if TYPE_CHECKING:
 _SHOWN = 12  # widths and fixed layers that are listed
 
 
+Network = Annotated[
+    str,
+    typer.Argument(
+        help="timm:NAME; net.py:make, a function that returns a torch module, or a module and its inputs; or "
+        "program.pt2 of torch.export.save.",
+        metavar="NETWORK",
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="The network's weights: .safetensors, or a state dictionary of torch.save.")
+]
+Shape = Annotated[
+    str | None,
+    typer.Option(help="Of an image, 3x224x224; by default that of the network's example.", metavar="CxHxW"),
+]
+Widths = Annotated[str, typer.Option(help="Shares of each width to choose from, besides the whole.", metavar="SHARES")]
+USUAL_WIDTHS = "25%,50%,75%"
+Multiple = Annotated[
+    int, typer.Option(help="Channels, of which widths are multiples where heads and groups allow it.", min=1)
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(help="Layers that keep their width, by name: 'layer4.*'. May be repeated.", metavar="PATTERN"),
+]
+Blocks = Annotated[bool, typer.Option(help="Whether residual blocks can be left out.")]
+Importance = Annotated[
+    str,
+    typer.Option(
+        help="Order of the channels, most important first: l1, bn, taylor, none, or auto for the best of the first "
+        "three by the accuracy of some subnets."
+    ),
+]
+
+
 def elastic(
-    network: Annotated[
-        str,
-        typer.Argument(
-            help="timm:NAME; net.py:make, a function that returns a torch module, or a module and its inputs; or "
-            "program.pt2 of torch.export.save.",
-            metavar="NETWORK",
-        ),
-    ],
+    network: Network,
     data: options.DataName,
     out: Annotated[Path, typer.Option(help="Folder for the supernet.")],
     data_path: options.DataPath = None,
@@ -35,31 +62,13 @@ def elastic(
     multi_label: options.MultiLabel = False,
     skip_bad: options.SkipBad = False,
     data_options: options.DataOptionsFile = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="The network's weights: .safetensors, or a state dictionary of torch.save.")
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(help="Of an image, 3x224x224; by default that of the network's example.", metavar="CxHxW"),
-    ] = None,
-    widths: Annotated[
-        str, typer.Option(help="Shares of each width to choose from, besides the whole.", metavar="SHARES")
-    ] = "25%,50%,75%",
-    multiple: Annotated[
-        int, typer.Option(help="Channels, of which widths are multiples where heads and groups allow it.", min=1)
-    ] = 8,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(help="Layers that keep their width, by name: 'layer4.*'. May be repeated.", metavar="PATTERN"),
-    ] = None,
-    blocks: Annotated[bool, typer.Option(help="Whether residual blocks can be left out.")] = True,
-    importance: Annotated[
-        str,
-        typer.Option(
-            help="Order of the channels, most important first: l1, bn, taylor, none, or auto for the best of the first "
-            "three by the accuracy of some subnets."
-        ),
-    ] = "auto",
+    weights: Weights = None,
+    shape: Shape = None,
+    widths: Widths = USUAL_WIDTHS,
+    multiple: Multiple = 8,
+    keep: Keep = None,
+    blocks: Blocks = True,
+    importance: Importance = "auto",
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
 ) -> None:
@@ -78,8 +87,8 @@ def elastic(
             data_path=data_path,
             data_options=options.data_options(data_options, channels, split, labels, skip_bad, multi_label=multi_label),
             weights=weights,
-            shape=_shape(shape),
-            widths=_shares(widths),
+            shape=image_shape(shape),
+            widths=shares(widths),
             multiple=multiple,
             keep=keep or (),
             blocks=blocks,
@@ -93,7 +102,12 @@ def elastic(
         _print(answer)
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
+def image_shape(text: str | None) -> tuple[int, ...] | None:
+    """The shape of an image from ``3x224x224``.
+
+    Raises:
+        InvalidValue: it has another form.
+    """
     if text is None:
         return None
     parts = text.lower().split("x")
@@ -102,7 +116,12 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, parts))
 
 
-def _shares(text: str) -> tuple[float, ...]:
+def shares(text: str) -> tuple[float, ...]:
+    """Shares from ``25%,50%``.
+
+    Raises:
+        InvalidValue: it has another form.
+    """
     found = []
     for part in filter(None, map(str.strip, text.split(","))):
         try:

@@ -51,13 +51,27 @@ def read_spec(path: Path, model: type[Model]) -> Model:
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, tables nested as deep
         raise SpecError(f"cannot read {path}: {error}") from error
     _check_limits(path, document)
+    return checked_spec(model, document, str(path))
+
+
+def checked_spec(model: type[Model], document: dict[str, Any], what: str) -> Model:
+    """Values as a `model`.
+
+    Args:
+        model: the model.
+        document: its values, as in a TOML file.
+        what: where they come from, for messages.
+
+    Raises:
+        SpecError: they do not fit the model; the message lists every mistake.
+    """
     try:
         return model.model_validate(document)
     except ValidationError as error:
         complaints = _complaints(error, model, document)
         if len(complaints) == 1:
-            raise SpecError(f"{path}: {complaints[0]}") from error
-        raise SpecError(f"{path}: {len(complaints)} mistakes\n  " + "\n  ".join(complaints)) from error
+            raise SpecError(f"{what}: {complaints[0]}") from error
+        raise SpecError(f"{what}: {len(complaints)} mistakes\n  " + "\n  ".join(complaints)) from error
 
 
 def toml_text(spec: BaseModel) -> str:

@@ -13,8 +13,11 @@ from hwnas.workflows.processes import launched
 from hwnas.workflows.training import train_into
 
 
-def finetune_stage(context: Context, folder: Path, trained: Stage, searched: Stage) -> Result:
-    """Fine-tune the network found, in one process, and evaluate it before and after on validation images."""
+def finetune_stage(context: Context, folder: Path, trained: Stage, searched: Stage, teacher: Stage) -> Result:
+    """Fine-tune the network found, in one process, and evaluate it before and after on validation images.
+
+    The teacher is the largest network of a supernet: of the trained one, or the user's own network.
+    """
     job, space = context.job, context.space
     arch = space.arch(searched.result()["arch"])
     inherited = context.evaluator(trained.folder)
@@ -29,7 +32,7 @@ def finetune_stage(context: Context, folder: Path, trained: Stage, searched: Sta
         data_facts=context.data_facts,
         metric=job.accuracy.metric,
         positive=job.accuracy.positive,
-        teacher=trained.folder if job.finetune.distil else None,
+        teacher=teacher.folder if job.finetune.distil else None,
         started_from=read_facts(trained.folder),
         progress=context.progress,
     )

@@ -18,6 +18,7 @@ from hwnas.errors import some
 from hwnas.latency import LatencyModel, LatencyTable
 from hwnas.latency.manifest import Validation
 from hwnas.latency.model import slot_latencies
+from hwnas.pipeline.job import Job
 from hwnas.pipeline.stages import Context, Result
 from hwnas.pipeline.target_plan import TargetPlan
 from hwnas.report.figures import (
@@ -68,7 +69,7 @@ def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
                 {
                     "seed": job.seed,
                     "space": space.name,
-                    "fixed": ", ".join(f"{name} = {value}" for name, value in job.space.fix.items()) or "nothing",
+                    **_origin(job),
                     "search strategy": job.search.strategy,
                     "subnets evaluated for the accuracy model": job.accuracy.networks(space),
                     "validation images of an evaluation": job.accuracy.images,
@@ -86,9 +87,7 @@ def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
             ),
             "Training": _texts(
                 {
-                    "steps": job.training.steps,
-                    "phases": ", ".join(f"{phase.name} ({phase.steps})" for phase in job.training.phases),
-                    "batch size": job.training.batch_size,
+                    **(_training(job) if job.model is None or job.model.train else {"supernet": "not trained"}),
                     "seed": job.seed,
                     "weights, sha256": supernet.weights_sha256,
                 }
@@ -96,6 +95,20 @@ def run_figures(plan: TargetPlan, targets: list[TargetFigures]) -> RunFigures:
         },
         targets=targets,
     )
+
+
+def _origin(job: Job) -> dict[str, object]:
+    """What of the space is fixed; or the network that it was made of."""
+    if job.space is not None:
+        return {"fixed": ", ".join(f"{name} = {value}" for name, value in job.space.fix.items()) or "nothing"}
+    assert job.model is not None
+    return {"network": Path(job.model.network).name, "weights of the network": Path(job.model.weights or "none").name}
+
+
+def _training(job: Job) -> dict[str, object]:
+    training = job.training
+    phases = ", ".join(f"{phase.name} ({phase.steps})" for phase in training.phases)
+    return {"steps": training.steps, "phases": phases, "batch size": training.batch_size}
 
 
 def _how_read(context: Context) -> dict[str, object]:

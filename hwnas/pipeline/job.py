@@ -15,9 +15,12 @@ from hwnas.errors import InvalidValue
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
 from hwnas.spaces import Space, SpaceOptions, absolute_space, make_space
+from hwnas.spaces.traced import remember
+from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Phase, TrainConfig
 from hwnas.workflows.budgets import parse_budgets
 from hwnas.workflows.processes import Accelerator, Precision
+from hwnas.workflows.tracing import WIDTHS, TracedNetwork, traced_of
 
 
 class SpaceChoice(SpaceOptions):
@@ -25,6 +28,37 @@ class SpaceChoice(SpaceOptions):
 
     name: str
     fix: dict[str, int | list[int]] = Field(default={})
+
+
+class ModelChoice(Spec):
+    """``[model]`` in place of ``[space]``: a trained network, whose widths and blocks are the variables.
+
+    Attributes:
+        network: ``timm:NAME``, ``path/to/file.py:NAME``, or a ``.pt2`` file of ``torch.export.save``.
+        weights: file of its weights.
+        shape: of an image, ``[channels, height, width]``; that of the network's example if None.
+        widths, multiple, keep, blocks, importance: as for `hwnas.workflows.elastic`.
+        train: whether all subnets are trained first, as ``[training]`` says, with the network as a teacher.
+    """
+
+    network: str
+    weights: str | None = None
+    shape: list[PositiveInt] | None = Field(default=None, min_length=3, max_length=3)
+    widths: list[float] = Field(default=list(WIDTHS))
+    multiple: PositiveInt = 8
+    keep: list[str] = Field(default=[])
+    blocks: bool = True
+    importance: Literal["auto", "l1", "bn", "taylor", "none"] = "auto"
+    train: bool = False
+
+    def traced(self, data: Data) -> TracedNetwork:
+        """The network, traced.
+
+        Raises:
+            ModelError, InvalidValue, PluginError: as for `hwnas.workflows.elastic`.
+        """
+        how = self.model_dump(exclude={"network", "importance", "train"})
+        return traced_of(self.network, data, **how)
 
 
 class DataChoice(DataOptions):
@@ -219,7 +253,8 @@ class Job(Spec):
     targets: list[str] = Field(min_length=1)
     budget: str | dict[str, str]
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    space: SpaceChoice
+    space: SpaceChoice | None = None
+    model: ModelChoice | None = None
     data: DataChoice
     latency: LatencyConfig = LatencyConfig()
     training: JobTraining = JobTraining()
@@ -230,8 +265,24 @@ class Job(Spec):
     bench: BenchConfig = BenchConfig()
     engine: EngineConfig = EngineConfig()
 
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Job:
+        if (self.space is None) == (self.model is None):
+            raise ValueError("write either [space], or [model] for a trained network of yours")
+        return self
+
+    def space_for(self, data: Data) -> Space:
+        """The job's space for its data; a network of the user is traced.
+
+        Raises:
+            HwnasError: as `make_space`, or as `hwnas.workflows.elastic`.
+        """
+        if self.model is not None:
+            return space_of(remember(self.model.traced(data).spec))
+        return self.make_space(in_channels=data.in_channels, classes=len(data.classes))
+
     def make_space(self, *, in_channels: int, classes: int) -> Space:
-        """The job's space for its data.
+        """The space of ``[space]`` for images of these channels, and these classes.
 
         Raises:
             UnknownName: no such space, option or variable.
@@ -239,6 +290,7 @@ class Job(Spec):
             InvalidValue: an option does not fit the space, or the variable does not have a value.
         """
         chosen = self.space
+        assert chosen is not None
         space = make_space(chosen.name, in_channels=in_channels, classes=classes, options=chosen)
         return space.fix(**chosen.fix)
 
@@ -252,7 +304,13 @@ def read_job(path: Path) -> Job:
     job = read_spec(path, Job)
     # Absolute, because the supernet stores them and can be opened from any folder.
     folder, training = path.parent, job.training
-    space = job.space.model_copy(update={"name": absolute_space(job.space.name, folder)})
+    space, model = job.space, job.model
+    if space is not None:
+        space = space.model_copy(update={"name": absolute_space(space.name, folder)})
+    if model is not None:
+        model = model.model_copy(update={"network": absolute_network(model.network, folder)})
+        if model.weights is not None:
+            model = model.model_copy(update={"weights": str((folder / model.weights).absolute())})
     data = job.data.model_copy(update={"name": absolute_name(job.data.name, folder)})
     if data.path is not None:
         data = data.model_copy(update={"path": str((folder / data.path).absolute())})
@@ -261,7 +319,16 @@ def read_job(path: Path) -> Job:
     accuracy = job.accuracy
     if accuracy.metric is not None:
         accuracy = accuracy.model_copy(update={"metric": absolute_name(accuracy.metric, folder)})
-    return job.model_copy(update={"space": space, "data": data, "training": training, "accuracy": accuracy})
+    return job.model_copy(
+        update={"space": space, "model": model, "data": data, "training": training, "accuracy": accuracy}
+    )
+
+
+def absolute_network(name: str, folder: Path) -> str:
+    """The name of a network, independent of the current folder."""
+    if name.endswith(".pt2"):
+        return str((folder / Path(name).expanduser()).absolute())
+    return name if name.startswith("timm:") else absolute_name(name, folder)
 
 
 def quickstart_job() -> Job:

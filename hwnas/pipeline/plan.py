@@ -19,6 +19,7 @@ from hwnas.machines import machine_of
 from hwnas.pipeline import stages as work
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.checked import open_checked
+from hwnas.pipeline.elastic import elastic_stage_of
 from hwnas.pipeline.finetuning import finetune_stage
 from hwnas.pipeline.job import Job, JobTraining
 from hwnas.pipeline.rounds import Round
@@ -64,7 +65,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
         )
     targets = _targets(job)
     data, check, fingerprint = open_checked(job.data, out / "stages", progress)
-    space = job.make_space(in_channels=data.in_channels, classes=len(data.classes))
+    space = job.space_for(data)
     _check_size(job, space)
     for phase in job.training.phases:
         phase.open(space)  # checks the restrictions of the phase
@@ -196,7 +197,8 @@ def _metric(job: Job, data: Data) -> dict[str, str]:
 def _plan(context: Context, place: Path, data: str, check: Stage | None, progress: Progress) -> TargetPlan:
     job, target = context.job, context.target
     domain, versions = Domain.of(context.space).model_dump(), context.machine.versions(target)
-    if file := file_of(base_of(context.space.name)):  # stages are executed again when the space's file changes
+    # Stages are executed again when the space's file changes.
+    if job.space and (file := file_of(base_of(job.space.name))):
         domain["file_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     shared, stage = replace(context, progress=progress), partial(Stage, place=place)
     profile = stage(
@@ -229,12 +231,25 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
         **(_metric(job, context.data) if job.training.patience else {}),
     }
 
+    elastic: Stage | None = None
+
     def train_of(data_inputs: Mapping[str, str]) -> Stage:
         inputs = {**training, **data_inputs}
-        return stage(name="train", inputs=inputs, needs=(), work=partial(work.train_stage, shared))
+        return stage(
+            name="train",
+            inputs=inputs,
+            needs=(elastic,) if elastic else (),
+            work=partial(work.train_stage, shared, start=elastic),
+        )
 
-    prints = _prints(context.data, data, train_of)
-    train = train_of(prints["train"])
+    if job.model is None:
+        prints = _prints(context.data, data, train_of)
+        train = train_of(prints["train"])
+    else:
+        splits: tuple[Split, ...] = ("train", "validation", "test")
+        prints = {split: {"data": context.data.split_fingerprint(split)} for split in splits}
+        elastic = elastic_stage_of(shared, stage, {**prints["train"], "order": prints["validation"]["data"]}, versions)
+        train = train_of(prints["train"]) if job.model.train else elastic
     accuracy = stage(
         name="accuracy",
         inputs={"accuracy": job.accuracy.facts, "seed": job.seed, **_metric(job, context.data), **prints["validation"]},
@@ -271,7 +286,7 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
                     **_metric(job, context.data),
                 },
                 needs=(search, train),
-                work=partial(finetune_stage, context, trained=train, searched=search),
+                work=partial(finetune_stage, context, trained=train, searched=search, teacher=elastic or train),
             )
         export = stage(
             name="export",
@@ -307,6 +322,7 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
         check=check,
         profile=profile,
         validate=validate,
+        elastic=elastic,
         train=train,
         accuracy=accuracy,
         rounds=tuple(rounds),

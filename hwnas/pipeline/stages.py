@@ -38,7 +38,7 @@ from hwnas.search import Candidate, Problem, draw_within, find_front, latency_ob
 from hwnas.search.problem import Constraints
 from hwnas.search.solver import Found
 from hwnas.spaces import Arch, Space
-from hwnas.supernet import Supernet
+from hwnas.supernet import Supernet, load_supernet
 from hwnas.targets import Target
 from hwnas.tasks import difference_of
 from hwnas.timing.protocol import Protocols, usual
@@ -162,12 +162,14 @@ def validate_stage(context: Context, folder: Path, profiled: Stage) -> Result:
     }
 
 
-def train_stage(context: Context, folder: Path) -> Result:
-    """Train a supernet."""
+def train_stage(context: Context, folder: Path, start: Stage | None = None) -> Result:
+    """Train a supernet, from the beginning or from another one, which is then its teacher."""
     job, training = context.job, context.job.training
+    supernet, started = load_supernet(start.folder) if start else (Supernet(context.space, seed=job.seed), None)
+    teacher = Path(training.teacher) if training.teacher else start.folder if start else None
     history = train_into(
         folder,
-        Supernet(context.space, seed=job.seed),
+        supernet,
         context.data,
         training.config,
         launched(
@@ -181,7 +183,8 @@ def train_stage(context: Context, folder: Path) -> Result:
         data_facts=context.data_facts,
         metric=job.accuracy.metric,
         positive=job.accuracy.positive,
-        teacher=Path(training.teacher) if training.teacher else None,
+        teacher=teacher,
+        started_from=started,
         progress=context.progress,
     )
     return {"steps": history.found[-1].step if history.stopped else training.steps}

@@ -18,6 +18,7 @@ class TargetPlan:
         context: common objects of the stages.
         check: the check of the images; None for data that are not an image folder.
         profile, validate, train, accuracy: the stages before the search.
+        elastic: the stage that makes a supernet of the user's network; `train` is the same one if it is not trained.
         rounds: search, fine-tuning, export and benchmark; a later round is executed if the one before missed its budget
             or bound.
         taken: number of the round whose network is deployed.
@@ -27,6 +28,7 @@ class TargetPlan:
     check: Stage | None = None
     profile: Stage
     validate: Stage
+    elastic: Stage | None = None
     train: Stage
     accuracy: Stage
     rounds: tuple[Round, ...]
@@ -57,13 +59,20 @@ class TargetPlan:
         """The stages before the training: they determine whether the data and the budget are feasible."""
         return (*([self.check] if self.check else []), self.profile, self.validate)
 
+    @property
+    def supernet(self) -> tuple[Stage, ...]:
+        """The stages that make the supernet."""
+        if self.elastic is None:
+            return (self.train,)
+        return (self.elastic,) if self.train is self.elastic else (self.elastic, self.train)
+
     def made(self) -> Iterator[Stage]:
         """The training and the stages after it.
 
         Whether there is another round depends on the finished one before, so each stage is executed before the next one
         is taken from the iterator.
         """
-        yield from (self.train, self.accuracy)
+        yield from (*self.supernet, self.accuracy)
         for number, each in enumerate(self.rounds):
             yield each.search
             if number and each.search.is_whole() and self._is_known(number):
@@ -106,7 +115,7 @@ class TargetPlan:
     @property
     def stage_names(self) -> set[str]:
         """The names of all stages that it may execute."""
-        stages = (*self.measured, self.train, self.accuracy, self.search, *self.rounds[0].stages)
+        stages = (*self.measured, *self.supernet, self.accuracy, self.search, *self.rounds[0].stages)
         return {stage.name for stage in stages}
 
     @property

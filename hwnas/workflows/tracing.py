@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,12 @@ from hwnas.workflows.answers import ElasticAnswer, WidthGroup
 from hwnas.workflows.inputs import Place
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
     from torch import Tensor, nn
 
     from hwnas.data import Data, DataOptions
     from hwnas.spaces.traced import NetworkSpec
+    from hwnas.supernet import Supernet
     from hwnas.tracing.order import Measure
 
 WIDTHS = (0.25, 0.5, 0.75)
@@ -72,57 +75,23 @@ def elastic(
         DataError, SpecError: the data cannot be read.
         OutputError: the folder cannot be written, or contains a supernet.
     """
-    from hwnas.supernet import save_supernet
-    from hwnas.tracing.network import ElasticOptions, network_of, space_name
     from hwnas.tracing.order import MEASURES
-    from hwnas.tracing.source import Source, open_network
-    from hwnas.tracing.supernet import supernet_of
-    from hwnas.tracing.trace import trace
 
     place = Path(out)
     inputs.check_folder(place, "supernet")
     if importance not in (*MEASURES, "auto", "none"):
         raise UnknownName("measure of importance", importance, (*MEASURES, "auto", "none"))
-    if wrong := [share for share in widths if not 0 < share <= 1]:
-        raise InvalidValue(f"a width is a share of the whole, above 0% and at most 100%, not {wrong[0]:.3g}")
     images, facts = inputs.data_of(data, data_path, data_options)
-    if isinstance(network, str):
-        source = open_network(
-            network,
-            weights=Path(weights) if weights else None,
-            channels=images.in_channels,
-            classes=len(images.classes),
-        )
-    else:
-        source = Source(name=type(network).__name__, module=network, shape=None)
-    sides = tuple(shape) if shape else source.shape
-    if sides is None or len(sides) != 3:
-        raise InvalidValue(
-            f"the size of {source.name}'s images is not known: give it (--shape 3x224x224), or let the function return "
-            "the module and a tuple of its inputs"
-        )
     progress("tracing", 0, 1)
-    traced = trace(source.module, sides)
-    options = ElasticOptions(shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks)
-    spec = network_of(traced, space_name(name or source.name), options)
-    _check_fit(spec, images)
+    traced = traced_of(
+        network, images, weights=weights, shape=shape, widths=widths, multiple=multiple, keep=keep, blocks=blocks,
+        name=name,
+    )  # fmt: skip
     progress("tracing", 1, 1)
-    tensors = {key: weight.tensor for key, weight in traced.weights.items()}
-    judged: dict[str, float] = {}
-    if importance == "auto":
-        judged = _judged(spec, source.module, tensors, images, seed, progress)
-        importance = max(judged, key=judged.__getitem__)
-    tensors = _ordered(importance, spec, source.module, tensors, images)
-    supernet = supernet_of(spec, tensors)
-    save_supernet(
-        supernet,
-        place,
-        data=facts,
-        classes=images.classes,
-        task=images.task,
-        training={"traced": source.name, "importance": importance},
+    supernet, importance, judged = elastic_into(
+        place, traced, images, facts, importance=importance, seed=seed, progress=progress
     )
-    space = supernet.space
+    space, spec = supernet.space, traced.spec
     return ElasticAnswer(
         space=space.name,
         networks=float(space.size),
@@ -137,6 +106,116 @@ def elastic(
         macs=int(space.macs(space.encode([space.largest]))[0]),
         supernet=str(place),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedNetwork:
+    """A traced network with its weights.
+
+    Attributes:
+        name: of the network.
+        module: the network.
+        tensors: name of a weight -> values.
+        spec: its widths and operations.
+        kept: operators without a rule.
+    """
+
+    name: str
+    module: nn.Module
+    tensors: Mapping[str, Tensor]
+    spec: NetworkSpec
+    kept: list[str]
+
+
+def traced_of(
+    network: str | nn.Module,
+    data: Data,
+    *,
+    weights: Place | None = None,
+    shape: Sequence[int] | None = None,
+    widths: Sequence[float] = WIDTHS,
+    multiple: int = 8,
+    keep: Sequence[str] = (),
+    blocks: bool = True,
+    name: str | None = None,
+) -> TracedNetwork:
+    """Open and trace a network for some data; arguments and errors as for `elastic`."""
+    from hwnas.tracing.network import ElasticOptions, network_of, space_name
+    from hwnas.tracing.source import Source, open_network
+    from hwnas.tracing.trace import trace
+
+    if wrong := [share for share in widths if not 0 < share <= 1]:
+        raise InvalidValue(f"a width is a share of the whole, above 0% and at most 100%, not {wrong[0]:.3g}")
+    if isinstance(network, str):
+        source = open_network(
+            network,
+            weights=Path(weights) if weights else None,
+            channels=data.in_channels,
+            classes=len(data.classes),
+        )
+    else:
+        source = Source(name=type(network).__name__, module=network, shape=None)
+    sides = tuple(shape) if shape else source.shape
+    if sides is None or len(sides) != 3:
+        raise InvalidValue(
+            f"the size of {source.name}'s images is not known: give it (--shape 3x224x224), or let the function return "
+            "the module and a tuple of its inputs"
+        )
+    found = trace(source.module, sides)
+    options = ElasticOptions(shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks)
+    spec = network_of(found, space_name(name or source.name), options)
+    _check_fit(spec, data)
+    return TracedNetwork(
+        name=source.name,
+        module=source.module,
+        tensors={key: weight.tensor for key, weight in found.weights.items()},
+        spec=spec,
+        kept=found.kept,
+    )
+
+
+def elastic_into(
+    folder: Path,
+    traced: TracedNetwork,
+    data: Data,
+    facts: Mapping[str, JsonValue],
+    *,
+    importance: str,
+    seed: int,
+    progress: Progress = silent,
+) -> tuple[Supernet, str, dict[str, float]]:
+    """Write the supernet of a traced network into a folder.
+
+    Args:
+        folder: for the supernet.
+        traced: the network.
+        data: its images.
+        facts: to open them again.
+        importance: as for `elastic`.
+        seed: of the subnets that judge.
+        progress: callback.
+
+    Returns:
+        the supernet, the measure that was taken, and the mean accuracy of some subnets with each measure that was
+        tried.
+    """
+    from hwnas.supernet import save_supernet
+    from hwnas.tracing.supernet import supernet_of
+
+    judged: dict[str, float] = {}
+    if importance == "auto":
+        judged = _judged(traced.spec, traced.module, traced.tensors, data, seed, progress)
+        importance = max(judged, key=judged.__getitem__)
+    supernet = supernet_of(traced.spec, _ordered(importance, traced.spec, traced.module, traced.tensors, data))
+    save_supernet(
+        supernet,
+        folder,
+        data=facts,
+        classes=data.classes,
+        task=data.task,
+        training={"traced": traced.name, "importance": importance},
+    )
+    return supernet, importance, judged
 
 
 def _check_fit(spec: NetworkSpec, data: Data) -> None:

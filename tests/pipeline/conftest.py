@@ -45,7 +45,7 @@ name = "cluttered-digits"
 
 [latency]
 calibration_networks = 8
-bound_networks = 7
+bound_networks = 19
 validation_networks = 6
 
 [training]

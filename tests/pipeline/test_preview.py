@@ -119,7 +119,7 @@ def test_the_command_prints_it(finished, again, job_file, hwnas_cli):
     assert [stage["name"] for stage in json.loads(ran.out)["stages"] if not stage["cached"]] == ["bench"] * 2
     ran = hwnas_cli("compile", job_file, "--out", again, "--from", "benhc")
     assert ran.code == 2
-    assert "Known: check, profile, validate, train, accuracy, search, export, bench" in ran.err
+    assert "Known: check, profile, validate, elastic, train, accuracy, search, finetune, export, bench" in ran.err
 
 
 def test_a_look_at_the_training_does_not_cost_it(finished, again, job_file, hwnas_cli, tmp_path):
