@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from hwnas.errors import InvalidValue
 from hwnas.spaces import Op
 from hwnas.spaces.traced.costs import graph_of, units_of
 from hwnas.spaces.traced.spec import FIXED, NodeSpec, SegmentGraph, Size, Units, size_of
@@ -16,6 +17,7 @@ from hwnas.spaces.traced.spec import FIXED, NodeSpec, SegmentGraph, Size, Units,
 _CONV, _CONV1, _LINEAR = "aten.conv2d.default", "aten.conv1d.default", "aten.linear.default"
 _BATCH_NORM = "aten._native_batch_norm_legit_no_training.default"
 _LAYER_NORM = "aten.layer_norm.default"
+_CONSTANTS = frozenset({"full", "zeros", "ones", "arange", "eye", "linspace", "scalar_tensor"})  # they read no tensor
 
 
 def segment(op: Op) -> nn.Module:
@@ -207,8 +209,24 @@ class _Built:
 
 
 def _operator(name: str) -> torch._ops.OpOverload:
-    namespace, operation, overload = name.split(".")
-    found: torch._ops.OpOverload = getattr(getattr(getattr(torch.ops, namespace), operation), overload)
+    """An operator of torch that only computes tensors: a file may name any.
+
+    Raises:
+        InvalidValue: there is no such operator, it writes to its inputs, or it reads no tensor.
+    """
+    namespace, _, rest = name.partition(".")
+    operation, _, overload = rest.partition(".")
+    try:
+        packet = getattr(torch.ops.aten, operation) if namespace == "aten" else None
+        found: torch._ops.OpOverload = getattr(packet, overload)
+        schema = found._schema
+    except (AttributeError, RuntimeError) as error:
+        raise InvalidValue(f"{name!r:.80} is not an operator of torch that a segment can have") from error
+    tensors = [arg for arg in schema.arguments if "Tensor" in str(arg.type)]
+    pure = not any(arg.alias_info is not None and arg.alias_info.is_write for arg in schema.arguments)
+    makes = bool(schema.returns) and all("Tensor" in str(made.type) for made in schema.returns)
+    if not (pure and makes and (tensors or operation in _CONSTANTS)):
+        raise InvalidValue(f"the operator {name} cannot be in a segment: it does more than compute a tensor of others")
     return found
 
 

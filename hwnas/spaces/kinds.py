@@ -217,16 +217,6 @@ def _conv_bn(layer: str) -> tuple[str, ...]:
 
 
 KINDS: dict[str, OpKind] = {
-    # a part of a traced network, by its graph and the units of each of the graph's groups
-    "segment": OpKind(
-        module="hwnas.nn.segment:segment",
-        attributes=frozenset({"graph", "sizes"}),
-        macs=costs.macs,
-        params=costs.params,
-        activations=costs.activations,
-        takes="hwnas.nn.segment:taken",
-        own_eps=True,
-    ),
     # convolution, BN, activation
     "conv": OpKind(
         module="hwnas.nn.blocks:conv",
@@ -376,4 +366,14 @@ KINDS: dict[str, OpKind] = {
     ),
     # an edge without an output; it never runs
     "none": OpKind(module=None, activations=_nothing, role="none", partial=True),
+    # a part of a traced network, by its graph and the units of each of the graph's groups
+    "segment": OpKind(
+        module="hwnas.nn.segment:segment",
+        attributes=frozenset({"graph", "sizes"}),
+        macs=costs.macs,
+        params=costs.params,
+        activations=costs.activations,
+        takes="hwnas.nn.segment:taken",
+        own_eps=True,
+    ),
 }

@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, ValidationError
 
 from hwnas.errors import CheckpointError, HwnasError
 from hwnas.files import Spec, write_whole
-from hwnas.spaces import Domain
+from hwnas.spaces import Domain, Space
 from hwnas.spaces.traced import NETWORK, known_network, read_network
 from hwnas.supernet.network import Supernet
 
@@ -103,11 +103,24 @@ def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
     if (folder / NETWORK).exists():
         read_network(folder / NETWORK)
     try:
-        supernet = Supernet(facts.domain.make())
+        space = facts.domain.make()
+        _check_size(space, len(weights))
+        supernet = Supernet(space)
         supernet.load_state_dict(safetensors.torch.load(weights))
     except (HwnasError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit the domain in {FACTS}: {error}") from error
     return supernet.eval(), facts
+
+
+def _check_size(space: Space, size_bytes: int) -> None:
+    """Check, before memory is reserved, that a file of weights may contain a space's parameters.
+
+    Raises:
+        CheckpointError: it is too small.
+    """
+    params = int(space.params(space.encode([space.largest]))[0])
+    if 2 * params > size_bytes:  # at least two bytes each
+        raise CheckpointError(f"{space.name} has {params:,} parameters, and the file has {size_bytes:,} bytes")
 
 
 def _nothing(folder: Path, error: OSError) -> CheckpointError:

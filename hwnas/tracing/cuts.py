@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from hwnas.nn.blocks import module_name
 from hwnas.tracing.calls import Read
 from hwnas.tracing.dims import Dims
 from hwnas.tracing.trace import Step
@@ -154,5 +155,7 @@ def _stage(name: str) -> str:
 
 
 def _unique(name: str, used: dict[str, int]) -> str:
-    used[name] = used.get(name, 0) + 1
-    return name if used[name] == 1 else f"{name}.part{used[name]}"
+    """A name that no other slot has, also where dots and underscores are the same, as in names of modules."""
+    key = module_name(name)
+    used[key] = used.get(key, 0) + 1
+    return name if used[key] == 1 else _unique(f"{name}.part{used[key]}", used)

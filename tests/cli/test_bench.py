@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from hwnas.cli.compile import _fail_over_budget, _require_steady
+from hwnas.cli.compile import _require_steady, fail_over
 from hwnas.deploy.benchmark import Benchmark
 from hwnas.deploy.verdict import remedy, verdict
 from hwnas.errors import TooNoisy
@@ -110,7 +110,7 @@ def test_quantiles_with_too_few_runs_say_how_many_they_need(bench):
     assert (answer["p95_ms"], answer["p99_ms"], answer["runs"], answer["images_per_s"]) == (0.8, None, 250, 5000.0)
 
 
-def test_fail_over_budget(bench):
+def test_fail_over(bench):
     assert bench(1.9, 1.0, "--fail-over-budget").code == 1
     assert bench(1.0, 1.0, "--fail-over-budget").code == 0
     assert bench(0.9, 1.0, "--fail-over-budget", "--budget", "0.8ms").code == 1
@@ -166,10 +166,10 @@ def test_compile_judges_each_target():
     def answer(over, too_noisy=False, **others):
         return {"over_budget": over, "over_budgets": others, "noise": {"too_noisy": too_noisy, "spread": 0.07}}
 
-    _fail_over_budget({"a": answer(-0.1), "b": answer(0.0, p95=-0.2)})
+    fail_over({"a": answer(-0.1), "b": answer(0.0, p95=-0.2)})
     for missed in (answer(0.9), answer(-0.9, p95=0.01), answer(-0.9, p95=-0.1, images_per_s=0.2)):
         with pytest.raises(typer.Exit) as ended:
-            _fail_over_budget({"a": answer(-0.1), "b": missed})
+            fail_over({"a": answer(-0.1), "b": missed})
         assert ended.value.exit_code == 1
     _require_steady({"a": answer(-0.1), "b": answer(0.9)})
     with pytest.raises(

@@ -320,7 +320,7 @@ def test_a_finished_job_is_reused(answer_to, home, monkeypatch):
     assert after["speed"] is None  # its bundle has no reference programs
     assert len(after["rounds"]) == 1  # its table has no times of bound networks, which a refit needs
     new = {"figures", "deployment", "accuracy_model", "budgets", "over_budgets", "speed"}
-    new |= {"rounds", "taken", "rounds_ended"}
+    new |= {"rounds", "taken", "rounds_ended", "finetuned"}
     assert after.keys() - before.keys() == new
     manifest = open_bundle(home / "job" / after["bundle"]).manifest
     assert (manifest.measured_ms, manifest.predicted_ms) == (before["measured_ms"], before["predicted_ms"])

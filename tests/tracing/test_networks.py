@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from functools import cache
 from pathlib import Path
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from traceable import NETWORKS, Basic, drawn, head, stem
 
-from hwnas.errors import InvalidValue, ModelError, SpecError, UnknownName
+from hwnas.errors import CheckpointError, InvalidValue, ModelError, SpecError, UnknownName
 from hwnas.lowering import form_of
 from hwnas.lowering.networks import assembled, lower_ops
+from hwnas.nn.segment import _Built
 from hwnas.runtimes import open_session
 from hwnas.spaces import make_op, make_space, parse_op
-from hwnas.spaces.traced import NetworkSpec, known, read_network
+from hwnas.spaces.traced import NetworkSpec, NodeSpec, SegmentGraph, known, read_network
 from hwnas.supernet import Supernet, extract, load_supernet, save_supernet, single
 from hwnas.targets import Recipe
 from hwnas.tracing.network import ElasticOptions, network_of
@@ -229,6 +231,64 @@ def test_the_file_is_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path.write_text(spec.json_text().replace('"aten.hardswish.default"', '"aten.relu.default"', 1))
     with pytest.raises(SpecError, match=r"is not a traced network: .*was changed"):
         read_network(path)
+
+
+@pytest.mark.parametrize(
+    ("operator", "words"),
+    [
+        ("aten.from_file.default", "does more than compute"),
+        ("aten.relu_.default", "does more than compute"),
+        ("aten.copy_.default", "does more than compute"),
+        ("prim.device.default", "is not an operator of torch"),
+        ("aten.nothing.default", "is not an operator of torch"),
+        ("os.system.x", "is not an operator of torch"),
+        ("aten", "is not an operator of torch"),
+    ],
+)
+def test_a_file_can_only_compute_tensors(operator: str, words: str) -> None:
+    node = NodeSpec(name="y", op=operator, args=[{"value": "input"}], sizes=[1, [[-1, 4]]])
+    graph = SegmentGraph(input=[[[-1, 4]]], nodes=[node], weights={}, groups=0)
+    with pytest.raises(InvalidValue, match=words):
+        _Built(graph, ())
+
+
+def test_more_parameters_than_bytes(tmp_path: Path) -> None:
+    _, spec, supernet = traced("inverted")
+    save_supernet(supernet, tmp_path, data={}, classes=tuple("abcdefghij"), training={})
+    changed = json.loads((tmp_path / "network.json").read_text())
+    graph = changed["segments"][0]["graph"]
+    document = changed["graphs"].pop(graph)
+    document["weights"]["w0"]["sizes"][1] = [[-1, 2_000_000_000]]
+    digest = SegmentGraph.model_validate(document).digest
+    changed["graphs"][digest], changed["segments"][0]["graph"] = document, digest
+    (tmp_path / "network.json").write_text(json.dumps(changed))
+    renamed = NetworkSpec.model_validate(changed).space
+    facts = (tmp_path / "supernet.json").read_text().replace(spec.space, renamed)
+    (tmp_path / "supernet.json").write_text(facts)
+    with pytest.raises(CheckpointError, match=r"parameters, and the file has"):
+        load_supernet(tmp_path)
+
+
+def test_slots_whose_names_differ_by_a_dot_only() -> None:
+    torch.manual_seed(0)
+    layers = nn.ModuleDict({"a_0": stem(16), "a": nn.ModuleDict({"0": nn.Conv2d(16, 16, 1)}), "head": head(16)})
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = functional.relu(self.layers["a"]["0"](self.layers["a_0"](x)))  # type: ignore[index]
+            return self.layers["head"](x)
+
+    module = Net().eval()
+    supernet = elastic(module)
+    names = [slot.name.replace(".", "_") for slot in supernet.space.slots]
+    assert len(set(names)) == len(names)
+    x = torch.randn(1, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(supernet(x, supernet.space.largest), module(x))
 
 
 def test_the_key_of_an_op() -> None:
