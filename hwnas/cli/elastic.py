@@ -137,7 +137,9 @@ def _print(answer: ElasticAnswer) -> None:
         f"{answer.macs / 1e6:,.4g} million MACs and {answer.params:,} parameters"
     )
     for group in answer.widths[:_SHOWN]:
-        typer.echo(f"  {group.name}: {', '.join(map(str, group.channels))} channels")
+        others = len(group.layers) - 1
+        tied = f" (and {others} more layer{'s' * (others > 1)})" if others > 0 else ""
+        typer.echo(f"  {group.name}{tied}: {', '.join(map(str, group.channels))} channels")
     if len(answer.widths) > _SHOWN:
         typer.echo(f"  and {len(answer.widths) - _SHOWN} more widths")
     if answer.blocks:

@@ -18,9 +18,9 @@ from hwnas.spaces.traced.spec import Size
 from hwnas.tracing.calls import Images, Read, Sized
 from hwnas.tracing.cuts import Part, parts_of
 from hwnas.tracing.dims import FIXED, Dim, Dims
+from hwnas.tracing.simplify import simplified
 from hwnas.tracing.trace import IMAGES, Step, Trace
 
-NORM = "aten._native_batch_norm_legit_no_training.default"
 SHARES = (0.25, 0.5, 0.75, 1.0)
 MULTIPLE = 8  # channels: vector instructions of CPUs work on 8 or 16 numbers at once
 
@@ -55,7 +55,7 @@ def network_of(trace: Trace, name: str, options: ElasticOptions) -> NetworkSpec:
     Raises:
         ModelError: nothing can be narrower, or a weight belongs to several segments.
     """
-    steps = _simplified(trace.steps)
+    steps = simplified(trace.steps)
     last = {step.name: step for step in steps}[trace.output]
     steps = steps[: steps.index(last) + 1]
     parts = parts_of(steps, blocks=options.blocks)
@@ -91,56 +91,6 @@ def network_of(trace: Trace, name: str, options: ElasticOptions) -> NetworkSpec:
         graphs=graphs,
         segments=segments,
     )
-
-
-def _simplified(steps: Sequence[Step]) -> list[Step]:
-    """Steps without the unused outputs of BN, and with each concatenation built on the one before it.
-
-    A dense block concatenates all earlier features for every layer; the first of them are already together.
-    """
-    renamed: dict[str, str] = {}
-    norms = {step.name for step in steps if step.op == NORM}
-    joined: dict[tuple[str, ...], Step] = {}
-    found: list[Step] = []
-    for step in steps:
-        args = [_renamed(arg, renamed) for arg in step.args]
-        if step.op == "getitem" and args[0].name in norms:
-            renamed[step.name] = args[0].name
-            continue
-        dims = step.dims
-        if step.op == NORM:
-            assert isinstance(dims, list)
-            dims = dims[0]
-        if step.op == "aten.cat.default":
-            args = _on_earlier(args, joined)
-        made = Step(step.name, step.op, args, {k: _renamed(v, renamed) for k, v in step.kwargs.items()}, dims)
-        if step.op == "aten.cat.default":
-            joined[tuple(read.name for read in _flat(step.args[0], renamed))] = made
-        found.append(made)
-    return found
-
-
-def _flat(reads: Sequence[Read], renamed: Mapping[str, str]) -> list[Read]:
-    return [_renamed(read, renamed) for read in reads]
-
-
-def _on_earlier(args: list[Any], joined: Mapping[tuple[str, ...], Step]) -> list[Any]:
-    """A concatenation whose first values were concatenated before, on that result."""
-    names = tuple(read.name for read in args[0])
-    for count in range(len(names) - 1, 1, -1):
-        if (earlier := joined.get(names[:count])) is not None and earlier.args[1:] == args[1:]:
-            dims = earlier.dims
-            assert isinstance(dims, tuple)
-            return [[Read(earlier.name, (), dims), *args[0][count:]], *args[1:]]
-    return args
-
-
-def _renamed(arg: Any, renamed: Mapping[str, str]) -> Any:  # noqa: ANN401 (torch's arguments have any type)
-    if isinstance(arg, Read) and not arg.weight:
-        return Read(renamed.get(arg.name, arg.name), arg.shape, arg.dims)
-    if isinstance(arg, list):
-        return [_renamed(each, renamed) for each in arg]
-    return arg
 
 
 def _check_weights(steps: Sequence[Step], parts: Sequence[Part]) -> None:
@@ -186,6 +136,7 @@ class _Numbers:
         self.groups = trace.groups
         widths: dict[int, int] = {}
         cost: dict[int, float] = {}
+        self.layers: dict[int, dict[str, None]] = {}
         for step in steps:
             for read in reads_of(step):
                 if read.weight:
@@ -195,9 +146,16 @@ class _Numbers:
         for group, width in widths.items():
             known = self.groups.every[group]
             found = _choices(known.units, width, options)
-            kept = next((pattern for pattern in options.keep if fnmatch.fnmatchcase(_layer(known.name), pattern)), None)
             if not known.made:
                 continue
+            kept = next(
+                (
+                    pattern
+                    for pattern in options.keep
+                    if any(fnmatch.fnmatchcase(layer, pattern) for layer in self.layers.get(group, ()))
+                ),
+                None,
+            )
             if known.frozen is not None:
                 self.fixed[_layer(known.name)] = known.frozen
             elif kept is not None:
@@ -211,6 +169,7 @@ class _Numbers:
         self.chosen = [
             GroupSpec(
                 name=_layer(self.groups.every[group].name),
+                layers=list(self.layers[group]),
                 units=self.groups.every[group].units,
                 width=widths[group],
                 choices=found,
@@ -226,6 +185,8 @@ class _Numbers:
                 if piece.group != FIXED:
                     if axis == 0:
                         widths[piece.group] = max(widths.get(piece.group, 1), piece.width)
+                        if len(weight.dims) > 1:
+                            self.layers.setdefault(piece.group, {})[_layer(name)] = None
                     else:
                         widths.setdefault(piece.group, 1)
                     area = 1

@@ -115,9 +115,16 @@ class FinetuneAnswer(TrainedAnswer):
 
 
 class WidthGroup(Spec):
-    """A width of a traced network: the layer that makes the channels, and the numbers of channels to choose from."""
+    """A width of a traced network.
+
+    Attributes:
+        name: of a layer that makes the channels.
+        layers: all that make them, and change together.
+        channels: the numbers to choose from.
+    """
 
     name: str
+    layers: list[str]
     channels: list[int]
 
 

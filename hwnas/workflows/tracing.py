@@ -96,7 +96,10 @@ def elastic(
         space=space.name,
         networks=float(space.size),
         ops=len(space.distinct_ops),
-        widths=[WidthGroup(name=g.name, channels=[count * g.width for count in g.choices]) for g in spec.groups],
+        widths=[
+            WidthGroup(name=g.name, layers=g.layers, channels=[count * g.width for count in g.choices])
+            for g in spec.groups
+        ],
         blocks=spec.blocks,
         fixed=spec.fixed,
         kept_operators=traced.kept,

@@ -122,7 +122,8 @@ class GroupSpec(Spec):
     """Channels, heads or features that are kept or left out together.
 
     Attributes:
-        name: of the layer that makes them.
+        name: of a layer that makes them.
+        layers: all layers that make them: their outputs meet, so they change together.
         units: their number in the whole network.
         width: channels of a unit, for readers.
         choices: numbers of units to choose from, ascending; the last is `units`.
@@ -130,6 +131,7 @@ class GroupSpec(Spec):
     """
 
     name: str
+    layers: list[str]
     units: PositiveInt
     width: PositiveInt
     choices: list[PositiveInt] = Field(min_length=1)
