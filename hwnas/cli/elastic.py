@@ -111,7 +111,7 @@ def image_shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isdigit() and int(part) for part in parts):
+    if len(parts) != 3 or not all(part.isdecimal() and part.isascii() and int(part) for part in parts):
         raise InvalidValue(f"--shape is {text!r}; it should be channels, height and width: 3x224x224")
     return tuple(map(int, parts))
 

@@ -51,7 +51,7 @@ class Elastic(nn.Module):
         self.transforms = nn.ParameterDict()
         self._steps: dict[str, list[tuple[int, int]]] = {}
         for name, shape in shapes[largest].items():
-            if len(shape) == 4:
+            if len(shape) == 4 and KINDS[largest.kind].takes is None:
                 sizes = sorted({names[name][-1] for names in shapes.values()}, reverse=True)
                 self._steps[name] = list(itertools.pairwise(sizes))
                 for big, small in self._steps[name]:

@@ -89,21 +89,25 @@ class _Built:
         return fx.GraphModule(self.root, self.graph)
 
     def _add(self, node: NodeSpec, nodes: Mapping[str, NodeSpec]) -> None:
-        if node.op in (_CONV, _CONV1):
-            self._layer(node, self._convolution(node), nodes)
-        elif node.op == _LINEAR:
-            self._layer(node, self._linear(node), nodes)
-        elif node.op == _BATCH_NORM:
-            self._layer(node, self._norm(node), nodes)
-        elif node.op == _LAYER_NORM:
-            self._layer(node, self._layer_norm(node), nodes)
-        elif node.op == "getitem":
-            source, place = (self._arg(arg) for arg in node.args)
-            self.values[node.name] = self.graph.call_function(operator.getitem, (source, place))
-        else:
-            args = tuple(self._arg(arg) for arg in node.args)
-            kwargs = {name: self._arg(arg) for name, arg in node.kwargs.items()}
-            self.values[node.name] = self.graph.call_function(_operator(node.op), args, kwargs)
+        made = {
+            _CONV: self._convolution,
+            _CONV1: self._convolution,
+            _LINEAR: self._linear,
+            _BATCH_NORM: self._norm,
+            _LAYER_NORM: self._layer_norm,
+        }
+        if node.op in made and len(node.values) == 1 and _is_value(node.args[0]):
+            self._layer(node, made[node.op](node), nodes)
+            return
+        args = tuple(self._arg(arg) for arg in node.args)
+        if node.op == "getitem":
+            self.values[node.name] = self.graph.call_function(operator.getitem, args)
+            return
+        kwargs = {name: self._arg(arg) for name, arg in node.kwargs.items()}
+        result = self.graph.call_function(_operator(node.op), args, kwargs)
+        if node.op == _BATCH_NORM:  # of three outputs, the first one is used
+            result = self.graph.call_function(operator.getitem, (result, 0))
+        self.values[node.name] = result
 
     def _layer(self, node: NodeSpec, layer: tuple[nn.Module, dict[str, str]], nodes: Mapping[str, NodeSpec]) -> None:
         """Add a layer. A BN that alone reads a convolution shares its container, as what folds BN expects."""
@@ -192,6 +196,7 @@ class _Built:
             "images": lambda: self.graph.call_method("size", (self.values["input"], 0)),
             "dtype": lambda: getattr(torch, value),
             "format": lambda: getattr(torch, value),
+            "number": lambda: float(value),
         }
         return read[kind]()
 
@@ -206,6 +211,10 @@ class _Built:
                 self.root.register_buffer(weight, tensor)
             self.names[weight] = weight
         return self.graph.get_attr(weight)
+
+
+def _is_value(arg: object) -> bool:
+    return isinstance(arg, Mapping) and "value" in arg
 
 
 def _operator(name: str) -> torch._ops.OpOverload:

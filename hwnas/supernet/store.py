@@ -20,6 +20,8 @@ from hwnas.supernet.network import Supernet
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# What building the modules of a traced network from a malformed file raises.
+_MALFORMED = (KeyError, IndexError, ValueError, TypeError, AttributeError, AssertionError)
 WEIGHTS, FACTS = "supernet.safetensors", "supernet.json"
 
 
@@ -107,7 +109,7 @@ def load_supernet(folder: Path) -> tuple[Supernet, SupernetFacts]:
         _check_size(space, len(weights))
         supernet = Supernet(space)
         supernet.load_state_dict(safetensors.torch.load(weights))
-    except (HwnasError, RuntimeError, safetensors.SafetensorError) as error:
+    except (HwnasError, RuntimeError, safetensors.SafetensorError, *_MALFORMED) as error:
         raise CheckpointError(f"{folder / WEIGHTS} does not fit the domain in {FACTS}: {error}") from error
     return supernet.eval(), facts
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from hwnas.tracing.dims import Dim, Dims, Groups, batch, constant
+from hwnas.tracing.dims import IMAGES, Dim, Dims, Groups, batch, constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +113,9 @@ def unknown(call: Call) -> Made:
     """An operator without a rule: nothing that it reads can be narrower."""
     for read in call.reads:
         call.freeze(*read.dims)
-    images = {dim.pieces[0].width for read in call.reads for dim in read.dims if dim.batch}
+    images = any(dim.batch for read in call.reads for dim in read.dims)
     outputs = [
-        tuple(batch(size) if i == 0 and size in images else constant(size) for i, size in enumerate(shape))
+        tuple(batch(size) if images and size % IMAGES == 0 else constant(size) for size in shape)
         for shape in call.shapes
     ]
     return call.made(outputs if call.several else outputs[0])

@@ -126,7 +126,11 @@ def _removable(steps: Sequence[Step], begin: int, end: int, reads: str) -> bool:
     rectified = any(steps[i].op == _RELU for i in range(tail[-1] + 1, end))
     if rectified and steps[begin - 1].op != _RELU:
         return False  # without the block, values below 0 would pass
-    added = [read.name for read in _values(steps[tail[-1]])]
+    last = steps[tail[-1]]
+    shapes = [read.shape for read in _values(last)]
+    if len(shapes) != 2 or shapes[0] != shapes[1] or last.kwargs:
+        return False  # it is broadcast, or scaled
+    added = [read.name for read in _values(last)]
     through = {reads}
     for i in range(begin, end):  # copies of what is read
         if steps[i].op in ("aten.clone.default", "aten.alias.default") and _values(steps[i])[0].name in through:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TypeAlias
 
+IMAGES = 11  # images of the trace: a prime that no other dimension is likely to have
 FIXED = -1  # group of pieces that do not change
 
 
@@ -203,8 +204,9 @@ class Groups:
             unit: place in `sizes` of the units; by default what the pieces imply, or for heads the last but one.
         """
         found = self.found(dim)
-        if found.batch:  # windows of images: the outermost is a multiple of the number of images
-            return [batch(sizes[0]), *map(constant, sizes[1:])]
+        if found.batch:  # such as windows of images: one of the sizes is a multiple of the number of images
+            place = next((i for i, size in enumerate(sizes) if size % IMAGES == 0), None)
+            return None if place is None else [batch(n) if i == place else constant(n) for i, n in enumerate(sizes)]
         if found.fixed:
             return [constant(size) for size in sizes]
         first = found.pieces[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,15 @@ from hwnas.spaces.traced import GroupSpec, NetworkSpec, NodeSpec, SegmentGraph, 
 from hwnas.spaces.traced.spec import Size
 from hwnas.tracing.calls import Images, Read, Sized
 from hwnas.tracing.cuts import Part, parts_of
-from hwnas.tracing.dims import FIXED, Dim, Dims
+from hwnas.tracing.dims import FIXED, IMAGES, Dim, Dims
 from hwnas.tracing.simplify import simplified
-from hwnas.tracing.trace import IMAGES, Step, Trace
+from hwnas.tracing.trace import Step, Trace
 
+# Layers, whose weights belong to one module each.
+LAYERS = frozenset(
+    f"aten.{name}.default"
+    for name in ("conv1d", "conv2d", "linear", "layer_norm", "_native_batch_norm_legit_no_training")
+)
 SHARES = (0.25, 0.5, 0.75, 1.0)
 MULTIPLE = 8  # channels: vector instructions of CPUs work on 8 or 16 numbers at once
 
@@ -94,15 +100,21 @@ def network_of(trace: Trace, name: str, options: ElasticOptions) -> NetworkSpec:
 
 
 def _check_weights(steps: Sequence[Step], parts: Sequence[Part]) -> None:
-    """Check that each weight belongs to one segment.
+    """Check that each weight belongs to one segment, and to one layer.
 
     Raises:
-        ModelError: two segments share one.
+        ModelError: two share one.
     """
     owner: dict[str, str] = {}
+    layers: dict[str, str] = {}
     for part in parts:
         for step in steps[part.first : part.end]:
             for read in reads_of(step):
+                if read.weight and step.op in LAYERS and layers.setdefault(read.name, step.name) != step.name:
+                    raise ModelError(
+                        f"the weight {read.name} is used by {layers[read.name]} and by {step.name}; layers cannot "
+                        "share weights"
+                    )
                 if read.weight and owner.setdefault(read.name, part.name) != part.name:
                     raise ModelError(
                         f"the weight {read.name} is used in {owner[read.name]} and in {part.name}; segments cannot "
@@ -336,6 +348,8 @@ class _Written:
                 found = {"dtype": str(arg).removeprefix("torch.")}
             case torch.memory_format():
                 found = {"format": str(arg).removeprefix("torch.")}
+            case float() if not math.isfinite(arg):
+                found = {"number": str(arg)}
             case None | bool() | int() | float() | str():
                 found = arg
             case torch.device() | torch.layout():

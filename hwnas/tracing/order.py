@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.spaces.traced import NetworkSpec
+from hwnas.spaces.traced import NetworkSpec, NodeSpec
 from hwnas.spaces.traced.spec import FIXED
+from hwnas.tracing.trace import evaluating
 
 Measure: TypeAlias = Literal["l1", "bn", "taylor"]
 MEASURES: tuple[Measure, ...] = ("l1", "bn", "taylor")
@@ -52,7 +54,8 @@ def uses_of(network: NetworkSpec) -> dict[int, list[Use]]:
     found: dict[int, list[Use]] = {number: [] for number in range(len(network.groups))}
     for segment in network.segments:
         graph = network.graphs[segment.graph]
-        working = {node.weights[0] for node in graph.nodes if node.op in _WORK}
+        # Not of a layer whose weight is computed from others.
+        working = {str(w["weight"]) for n in graph.nodes if n.op in _WORK and "weight" in (w := _second(n))}
         scaling = {node.weights[0] for node in graph.nodes if node.op == _NORM and len(node.weights) == 4}
         for local, spec in graph.weights.items():
             for axis, size in enumerate(spec.sizes):
@@ -69,6 +72,12 @@ def uses_of(network: NetworkSpec) -> dict[int, list[Use]]:
                     )
                     offset += width * network.groups[number].units
     return found
+
+
+def _second(node: NodeSpec) -> dict[str, JsonValue]:
+    """The second argument of a node, its weight."""
+    found = node.args[1] if len(node.args) > 1 else None
+    return found if isinstance(found, dict) else {}
 
 
 def orders_of(network: NetworkSpec, importance: Mapping[str, Tensor], *, scales: bool = False) -> dict[int, Tensor]:
@@ -126,10 +135,9 @@ def importance_of(
     """
     if measure != "taylor":
         return {name: tensor.abs() for name, tensor in weights.items()}
-    training = module.training
-    module.eval().zero_grad()
+    module.zero_grad()
     images = 0
-    with torch.enable_grad():
+    with torch.enable_grad(), evaluating(module):
         for x, y in batches():
             loss = functional.cross_entropy(module(x), y) if y.dim() == 1 else _soft(module(x), y)
             (loss * len(x)).backward()
@@ -139,7 +147,6 @@ def importance_of(
         if parameter.grad is not None:
             found[name] = (parameter.detach() * parameter.grad / max(images, 1)).abs()
     module.zero_grad()
-    module.train(training)
     return found
 
 

@@ -33,7 +33,10 @@ def broadcast(call: Call) -> Made:
 def convolution(call: Call) -> Made:
     """``(input, weight, bias, stride, padding, dilation, groups)``."""
     x, weight, bias, parts = call.arg(0), call.arg(1), call.arg(2), call.arg(6, 1)
+    if not _is_layer(x, weight, bias):
+        return unknown(call)
     groups, channels = call.groups, x.dims[1]
+    call.freeze(*x.dims[2:])  # positions, whatever they were before
     spatial = tuple(map(constant, weight.shape[2:]))
     args: dict[int, Sized] = {}
     if parts == 1:
@@ -61,9 +64,17 @@ def _grouped(call: Call, channels: Dim, parts: int, made: int) -> tuple[Dim, Dim
     return Dim((Piece(unit.group, width),)), constant(inside), Dim((Piece(unit.group, 1),))
 
 
+def _is_layer(x: object, *weights: object) -> bool:
+    """Whether weights themselves, and not something computed from them, work on a value."""
+    reads = [each for each in weights if isinstance(each, Read)]
+    return isinstance(x, Read) and not x.weight and all(each.weight for each in reads)
+
+
 def linear(call: Call) -> Made:
     """``(input, weight, bias)``."""
     x, weight, bias = call.arg(0), call.arg(1), call.arg(2)
+    if not _is_layer(x, weight, bias):
+        return unknown(call)
     made = call.groups.new(weight.shape[0], weight.name, made=True)
     weights: dict[str, Dims] = {weight.name: (made, x.dims[-1])}
     if isinstance(bias, Read):
@@ -74,6 +85,8 @@ def linear(call: Call) -> Made:
 def batch_norm(call: Call) -> Made:
     """``(input, weight, bias, mean, variance, …)``."""
     x = call.arg(0)
+    if not _is_layer(x, *call.args[1:5]):
+        return unknown(call)
     weights: dict[str, Dims] = {each.name: (x.dims[1],) for each in call.args[1:5] if isinstance(each, Read)}
     return call.made([x.dims, (), ()] if call.several else x.dims, weights=weights)
 
@@ -81,6 +94,8 @@ def batch_norm(call: Call) -> Made:
 def layer_norm(call: Call) -> Made:
     """``(input, normalized_shape, weight, bias, eps)``."""
     x, sides = call.arg(0), len(call.arg(1))
+    if not _is_layer(x, *call.args[2:4]):
+        return unknown(call)
     weights = {each.name: x.dims[-sides:] for each in call.args[2:4] if isinstance(each, Read)}
     return call.made(x.dims, {1: Sized(x.dims[-sides:])}, weights)
 
@@ -89,7 +104,9 @@ def pooled(call: Call) -> Made:
     """Pooling and resizing of images: the channels stay."""
     x = call.reads[0]
     keep = len(x.dims) - 2 if len(x.dims) > 3 else 1
-    return call.made((*x.dims[:keep], *map(constant, call.shapes[0][keep:])))
+    call.freeze(*x.dims[keep:])
+    dims = (*x.dims[:keep], *map(constant, call.shapes[0][keep:]))
+    return call.made([dims] * len(call.shapes) if call.several else dims)
 
 
 def padded(call: Call) -> Made:
@@ -126,10 +143,10 @@ def attention(call: Call) -> Made:
         dim = call.groups.unify(query.dims[axis], key.dims[axis], call.name)
         lead.append(call.groups.unify(dim, value.dims[axis], call.name))
     call.freeze(query.dims[-1], key.dims[-1])
+    call.groups.unify(key.dims[-2], value.dims[-2], call.name)
     for extra in call.args[3:]:
-        if isinstance(extra, Read):
-            for dim in extra.dims[:-2]:
-                call.freeze(dim)
+        if isinstance(extra, Read):  # a mask of scores
+            call.freeze(*extra.dims, query.dims[-2], key.dims[-2])
             if len(extra.dims) > 2 and extra.shape[-3] != 1:
                 call.freeze(lead[-1])
     return call.made((*lead, query.dims[-2], value.dims[-1]))
@@ -148,6 +165,14 @@ def product(call: Call) -> Made:
     return call.made((*lead, one.dims[-2], other.dims[-1]))
 
 
+def rolled(call: Call) -> Made:
+    """``(input, shifts, axes)``: elements of the rolled axes keep their places."""
+    x = call.arg(0)
+    axes = call.arg(2, [])
+    call.freeze(*(x.dims[axis] for axis in (axes or range(len(x.dims)))))
+    return call.made(x.dims)
+
+
 def normalised(call: Call) -> Made:
     """``(input, axis, …)``: softmax; over an axis that could be narrower it would change its scale."""
     x = call.arg(0)
@@ -158,7 +183,7 @@ def normalised(call: Call) -> Made:
 _UNARY = (
     *("relu", "hardtanh", "hardswish", "hardsigmoid", "silu", "sigmoid", "gelu", "tanh", "elu", "leaky_relu", "mish"),
     *("softplus", "clone", "alias", "detach", "contiguous", "neg", "exp", "sqrt", "rsqrt", "abs", "dropout"),
-    *("clamp", "relu6", "roll", "erf", "reciprocal", "log", "selu", "celu", "hardshrink", "square"),
+    *("clamp", "relu6", "erf", "reciprocal", "log", "selu", "celu", "hardshrink", "square"),
 )
 _SCALARS = ("add.Scalar", "sub.Scalar", "mul.Scalar", "div.Scalar", "pow.Tensor_Scalar", "rsub.Scalar")
 _BINARY = ("add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor", "maximum.default", "minimum.default")
@@ -198,6 +223,9 @@ RULES: dict[str, Rule] = {
     "scaled_dot_product_attention.default": attention,
     "matmul.default": product,
     "bmm.default": product,
+    "_to_copy.default": same,
+    "to.dtype": same,
+    "roll.default": rolled,
     "softmax.int": normalised,
     "_softmax.default": normalised,
 }

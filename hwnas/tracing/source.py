@@ -92,7 +92,7 @@ def _of_file(text: str) -> Source:
         make = from_file(text, "network")
         try:
             found = make() if callable(make) and not isinstance(make, nn.Module) else make
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise ModelError(f"{text} raised {type(error).__name__}: {error}") from error
     module, example = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(module, nn.Module):

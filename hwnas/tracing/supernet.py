@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from hwnas.errors import ModelError
 from hwnas.nn.blocks import module_name
 from hwnas.nn.segment import tensor_names
+from hwnas.spaces import Space
 from hwnas.spaces.traced import NetworkSpec, remember
 from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Supernet
+from hwnas.tracing.trace import evaluating
 
 
 def supernet_of(network: NetworkSpec, weights: Mapping[str, Tensor]) -> Supernet:
@@ -39,6 +42,47 @@ def supernet_of(network: NetworkSpec, weights: Mapping[str, Tensor]) -> Supernet
     return supernet.eval()
 
 
-def weights_of(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters, buffers and constants of a module, by the names that a trace gives them."""
-    return {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
+def check_traced(module: nn.Module, network: NetworkSpec, weights: Mapping[str, Tensor]) -> None:
+    """Check that the largest subnet computes what the network does, and that narrower ones run, on random images.
+
+    Args:
+        module: the network.
+        network: its spec.
+        weights: name in the network -> values.
+
+    Raises:
+        ModelError: they differ, or a subnet does not run: an operator of the network is not traced correctly.
+    """
+    supernet, name = supernet_of(network, weights), network.name
+    space = supernet.space
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad(), evaluating(module):
+        for images in (1, 3):  # other numbers than in the trace
+            x = torch.randn(images, *network.input, generator=generator)
+            expected = module(x)
+            for arch in (space.largest, space.smallest, *space.decode(space.sample(2, seed=images))):
+                try:
+                    found = supernet(x, arch)
+                except (RuntimeError, ValueError, IndexError) as error:
+                    first = str(error).strip().splitlines()[0][:300]
+                    raise ModelError(
+                        f"{name} was traced, but does not run on {images} images as {_words(space, arch)}: {first}. An "
+                        "operator of it depends on a size in a way that hwnas does not know; --keep its layers"
+                    ) from error
+                if arch == space.largest:
+                    _check_close(name, found, expected)
+
+
+def _check_close(name: str, found: Tensor, expected: Tensor) -> None:
+    apart = (found - expected).abs().max().item()
+    if not apart <= 1e-3 * max(1.0, expected.abs().max().item()):
+        raise ModelError(
+            f"{name} was traced, but its largest subnet differs from it by {apart:.3g}: an operator of it depends on "
+            "the number of images, or on the order of channels, in a way that hwnas does not know"
+        )
+
+
+def _words(space: Space, arch: Mapping[str, int]) -> str:
+    if dict(arch) == dict(space.largest):
+        return "the largest subnet"
+    return ", ".join(f"{name} = {value}" for name, value in arch.items() if value != space.largest[name])[:200]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +14,9 @@ from torch import Tensor, nn
 
 from hwnas.errors import ModelError
 from hwnas.tracing.calls import Call, Images, Made, Read, unknown
-from hwnas.tracing.dims import Dims, Groups, batch, constant
+from hwnas.tracing.dims import IMAGES, Dims, Groups, batch, constant
 from hwnas.tracing.rules import RULES
 
-IMAGES = 11  # images of the trace: a prime that no other dimension is likely to have
 _NORM = "_native_batch_norm_legit_no_training.default"
 
 
@@ -130,11 +130,13 @@ def trace(module: nn.Module, shape: Sequence[int]) -> Trace:
 
 def _exported(module: nn.Module, shape: tuple[int, ...]) -> torch.export.ExportedProgram:
     """The module as a graph of torch's operators without side effects."""
-    name, before = type(module).__name__, module.training
+    name = type(module).__name__
+    if wrong := next((p.dtype for p in module.parameters() if p.dtype != torch.float32), None):
+        raise ModelError(f"{name} has weights of the type {str(wrong).removeprefix('torch.')}: call its .float() first")
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), evaluating(module):
             warnings.simplefilter("ignore")
-            program = torch.export.export(module.eval(), (torch.zeros(IMAGES, *shape),))
+            program = torch.export.export(module, (torch.zeros(IMAGES, *shape),))
             found: torch.export.ExportedProgram = program.run_decompositions({})
             return found
     except Exception as error:  # torch has no common base class for its export errors
@@ -143,8 +145,20 @@ def _exported(module: nn.Module, shape: tuple[int, ...]) -> torch.export.Exporte
             f"torch.export cannot trace {name} on images {tuple(shape)}: {first[:400]}. Networks whose Python code "
             "depends on values cannot be traced"
         ) from error
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """A context in which a module and its layers are in evaluation mode; each has its own mode again after it."""
+    modes = {layer: layer.training for layer in module.modules()}
+    # Not `eval`, which exported programs do not have.
+    for layer in modes:
+        layer.training = False
+    try:
+        yield
     finally:
-        module.train(before)
+        for layer, training in modes.items():
+            layer.training = training
 
 
 def _targets(signature: torch.export.ExportGraphSignature) -> dict[str, str]:
@@ -189,12 +203,17 @@ class _Walk:
             assert isinstance(place, int)
             self._add(node, "getitem", [self._read(source), place], found[place])
             return
+        if str(node.target).startswith("aten._assert"):  # a check of a type, without a result
+            return
         if not isinstance(node.target, torch._ops.OpOverload):
             raise ModelError(f"node {node.name} calls {node.target}, which is not an operator of torch")
         shapes, several = _shapes(node)
         args, kwargs = [self._read(arg) for arg in node.args], {k: self._read(v) for k, v in node.kwargs.items()}
         name = node.target.name().partition("::")[2]
         short = f"{name}.default" if "." not in name else name
+        if short == "split.Tensor":  # equal parts may get different widths
+            axis = int(args[2]) if len(args) > 2 else 0
+            args[1], short = [shape[axis] for shape in shapes], "split_with_sizes.default"
         call = Call(self.groups, node.name, args, shapes, several=several)
         rule = RULES.get(short, unknown)
         if any(isinstance(value, Read) for value in kwargs.values()):

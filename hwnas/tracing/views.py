@@ -93,10 +93,16 @@ def expanded(call: Call) -> Made:
     given, rank = call.arg(1), len(call.shapes[0])
     dims = [constant(1)] * (rank - len(x.dims)) + list(x.dims)
     shape = [1] * (rank - len(x.dims)) + list(x.shape)
-    made = []
+    made, repeated = [], False
     for axis, (dim, size, after) in enumerate(zip(dims, shape, call.shapes[0], strict=True)):
-        images = isinstance(given[axis], Images)
+        images = isinstance(given[axis], Images) and size != after
+        repeated |= images
         made.append(dim if size == after else batch(after) if images else constant(after))
+    if not repeated:
+        return call.made(tuple(made), {1: Sized(tuple(made))})
+    for dim, size in zip(made, given, strict=True):
+        if size != -1:
+            call.freeze(dim)  # its size is written down
     return call.made(tuple(made))
 
 
@@ -110,7 +116,8 @@ def concatenated(call: Call) -> Made:
             for read in reads[1:]:
                 dims[other] = call.groups.unify(dims[other], read.dims[other], call.name)
     pieces = tuple(piece for read in reads for piece in read.dims[axis].pieces)
-    dims[axis] = Dim(pieces)
+    together = any(read.dims[axis].batch for read in reads)
+    dims[axis] = batch(sum(read.shape[axis] for read in reads)) if together else Dim(pieces)
     return call.made(tuple(dims))
 
 

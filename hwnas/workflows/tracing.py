@@ -145,6 +145,7 @@ def traced_of(
     """Open and trace a network for some data; arguments and errors as for `elastic`."""
     from hwnas.tracing.network import ElasticOptions, network_of, space_name
     from hwnas.tracing.source import Source, open_network
+    from hwnas.tracing.supernet import check_traced
     from hwnas.tracing.trace import trace
 
     if wrong := [share for share in widths if not 0 < share <= 1]:
@@ -168,6 +169,7 @@ def traced_of(
     options = ElasticOptions(shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks)
     spec = network_of(found, space_name(name or source.name), options)
     _check_fit(spec, data)
+    check_traced(source.module, spec, {key: weight.tensor for key, weight in found.weights.items()})
     return TracedNetwork(
         name=source.name,
         module=source.module,
@@ -203,13 +205,16 @@ def elastic_into(
         tried.
     """
     from hwnas.supernet import save_supernet
-    from hwnas.tracing.supernet import supernet_of
+    from hwnas.tracing.supernet import check_traced, supernet_of
 
     judged: dict[str, float] = {}
     if importance == "auto":
         judged = _judged(traced.spec, traced.module, traced.tensors, data, seed, progress)
         importance = max(judged, key=judged.__getitem__)
-    supernet = supernet_of(traced.spec, _ordered(importance, traced.spec, traced.module, traced.tensors, data))
+    tensors = _ordered(importance, traced.spec, traced.module, traced.tensors, data)
+    if importance != "none":
+        check_traced(traced.module, traced.spec, tensors)
+    supernet = supernet_of(traced.spec, tensors)
     save_supernet(
         supernet,
         folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from hwnas.spaces.traced import NetworkSpec, NodeSpec, SegmentGraph, known, read
 from hwnas.supernet import Supernet, extract, load_supernet, save_supernet, single
 from hwnas.targets import Recipe
 from hwnas.tracing.network import ElasticOptions, network_of
-from hwnas.tracing.supernet import supernet_of
+from hwnas.tracing.order import ordered
+from hwnas.tracing.source import open_network
+from hwnas.tracing.supernet import check_traced, supernet_of
 from hwnas.tracing.trace import trace
 
 SHAPE = (3, 32, 32)
@@ -345,7 +348,7 @@ class Fixed(nn.Module):
     [
         (Branching(), r"torch.export cannot trace Branching on images \(3, 32, 32\)"),
         (Counting(), r"Counting|shape depends on values"),
-        (Shared(), r"the weight layer.weight is used in .* segments cannot share weights"),
+        (Shared(), r"the weight layer.weight is used by conv2d_1 and by conv2d_2; layers cannot share weights"),
         (Fixed(), r"nothing to shrink: .*head: the output"),
         (stem(8), r"the output of Sequential is \[11, 8, 16, 16\] for 11 images; it should be one vector of logits"),
     ],
@@ -382,3 +385,119 @@ def test_the_module_is_not_changed(capsys: pytest.CaptureFixture[str]) -> None:
     assert module.training
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
     assert capsys.readouterr() == ("", "")
+
+
+# -- operators that were traced wrongly once ---------------------------------------------------------------------------
+
+
+class Between(nn.Module):
+    """A function of 32 channels between a stem and a head."""
+
+    def __init__(self, function: Callable[[nn.ModuleDict, Tensor], Tensor], out: int = 32, **layers: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(stem(24), nn.Conv2d(24, 32, 1), nn.ReLU())
+        self.layers, self.head, self.function = nn.ModuleDict(layers), head(out), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.function(self.layers, self.stem(x)))
+
+
+class Encoder(nn.Module):
+    """torch's own transformer layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 48, 8, 8), nn.Linear(48, 10)
+        self.layer = nn.TransformerEncoderLayer(48, 3, 96, batch_first=True, dropout=0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+def gated(layers: nn.ModuleDict, x: Tensor) -> Tensor:
+    gate = torch.sigmoid(layers["gate"](x.mean((2, 3))))
+    return x * gate.view(len(x), -1, 1, 1).expand_as(x)
+
+
+ODD: dict[str, Callable[[], nn.Module]] = {
+    "swapped halves": lambda: Between(lambda _, x: torch.cat(x.chunk(2, 1)[::-1], 1)),
+    "two layers for two halves": lambda: Between(
+        lambda m, x: m["a"](x.split(16, 1)[0]) + m["b"](x.split(16, 1)[1]),
+        24,
+        a=nn.Conv2d(16, 24, 1),
+        b=nn.Conv2d(16, 24, 1),
+    ),
+    "a gate that is expanded": lambda: Between(gated, gate=nn.Linear(32, 32)),
+    "normalised weights": lambda: Between(
+        lambda m, x: m["a"](x), 16, a=nn.utils.parametrizations.weight_norm(nn.Conv2d(32, 16, 1))
+    ),
+    "a weight that is computed": lambda: Between(
+        lambda m, x: functional.conv2d(x, m["a"].weight * 2), 16, a=nn.Conv2d(32, 16, 1, bias=False)
+    ),
+    "casts": lambda: Between(lambda _, x: x.float()),
+    "the largest values": lambda: Between(lambda _, x: functional.adaptive_max_pool2d(x, 4)),
+    "infinite limits": lambda: Between(lambda _, x: x.clamp(0, float("inf"))),
+    "rolled channels": lambda: Between(lambda _, x: torch.roll(x, 4, 1)),
+    "a convolution over channels": lambda: Between(
+        lambda m, x: (m["a"](x.mean((2, 3))[:, None]).flatten(1))[:, :, None, None] * x[:, :1], 30, a=nn.Conv1d(1, 1, 3)
+    ),
+    "pooled channels": lambda: Between(lambda _, x: functional.avg_pool2d(x.permute(0, 2, 3, 1), (1, 2)), 16),
+    "scaled additions": lambda: Between(lambda m, x: torch.add(m["a"](x), x, alpha=2), a=nn.Conv2d(32, 32, 1)),
+    "torch's transformer": Encoder,
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_operators_that_were_traced_wrongly(name: str) -> None:
+    torch.manual_seed(0)
+    module = ODD[name]().eval()
+    found = trace(module, SHAPE)
+    spec = network_of(found, "network", ElasticOptions())
+    tensors = {key: weight.tensor for key, weight in found.weights.items()}
+    check_traced(module, spec, tensors)
+    orders = {number: torch.arange(group.units).flip(0) for number, group in enumerate(spec.groups)}
+    check_traced(module, spec, ordered(spec, tensors, orders))
+    supernet = supernet_of(spec, tensors)
+    x = torch.randn(2, *SHAPE)
+    with torch.no_grad():
+        for arch in supernet.space.decode(supernet.space.sample(4, seed=0)):
+            torch.testing.assert_close(extract(supernet, arch)(x), supernet(x, arch))
+
+
+def test_a_number_of_images_in_the_code_is_refused() -> None:
+    torch.manual_seed(0)
+    for function in (
+        lambda _, x: x + torch.ones(len(x), 1, 16, 16),
+        lambda _, x: torch.cat([x, x * 2], 0).chunk(2, 0)[1],
+    ):
+        module = Between(function).eval()
+        found = trace(module, SHAPE)
+        spec = network_of(found, "network", ElasticOptions())
+        with pytest.raises(ModelError, match=r"was traced, but does not run on [13] images as the largest subnet"):
+            check_traced(module, spec, {key: weight.tensor for key, weight in found.weights.items()})
+
+
+def test_modes_are_restored_layer_by_layer() -> None:
+    module = drawn("residual").train()
+    norm = module[0][1]  # type: ignore[index]
+    norm.eval()
+    trace(module, SHAPE)
+    assert module.training
+    assert not norm.training
+
+
+def test_an_exported_program(tmp_path: Path) -> None:
+    module = drawn("inverted")
+    images = torch.export.Dim("images", min=1, max=64)
+    program = torch.export.export(module, (torch.zeros(2, *SHAPE),), dynamic_shapes=({0: images},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    source = open_network(str(tmp_path / "net.pt2"), weights=None, channels=3, classes=10)
+    assert source.shape == SHAPE
+    found = trace(source.module, SHAPE)
+    spec = network_of(found, "network", ElasticOptions())
+    check_traced(source.module, spec, {key: weight.tensor for key, weight in found.weights.items()})
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"has weights of the type bfloat16: call its .float\(\)"):
+        trace(drawn("inverted").bfloat16(), SHAPE)

@@ -37,9 +37,10 @@ def macs(op: Op) -> int:
 
 
 def _node_macs(graph: SegmentGraph, node: NodeSpec, units: Units) -> int:
-    if node.op not in (*CONVOLUTIONS, LINEAR) or node.sizes is None:
-        return 0
-    weight = graph.weights[node.weights[0]].shape(units)
+    arg = node.args[1] if node.op in (*CONVOLUTIONS, LINEAR) and len(node.args) > 1 else None
+    if not isinstance(arg, dict) or "weight" not in arg or node.sizes is None:
+        return 0  # no layer, or one whose weight is computed
+    weight = graph.weights[str(arg["weight"])].shape(units)
     return elements(node.sizes, units) * math.prod(weight[1:])
 
 

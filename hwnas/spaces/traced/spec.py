@@ -98,6 +98,13 @@ class SegmentGraph(Spec):
             known.add(node.name)
         if self.nodes[-1].sizes is None:
             raise ValueError("the last node has several outputs")
+        of_weights = [size for weight in self.weights.values() for size in weight.sizes]
+        if any(isinstance(size, int) for size in of_weights):
+            raise ValueError("a weight has a dimension of the number of images")
+        for size in (*self.input, *of_weights, *(size for node in self.nodes for size in node.sizes or ())):
+            for group, width in [] if isinstance(size, int) else size:
+                if not FIXED <= group < self.groups or width < 1:
+                    raise ValueError(f"a size has the piece [{group}, {width}]; there are {self.groups} groups")
         return self
 
     @cached_property
@@ -189,6 +196,9 @@ class NetworkSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        names = [segment.name for segment in self.segments]
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError("segments have different names that are not empty")
         for name, graph in self.graphs.items():
             if graph.digest != name:
                 raise ValueError(f"the graph {name} was changed")
@@ -196,7 +206,7 @@ class NetworkSpec(Spec):
             graph_ = self.graphs.get(segment.graph)
             if graph_ is None:
                 raise ValueError(f"segment {segment.name} has the graph {segment.graph}, which is not listed")
-            if len(segment.groups) != graph_.groups or any(not 0 <= g < len(self.groups) for g in segment.groups):
+            if len(set(segment.groups)) != graph_.groups or any(not 0 <= g < len(self.groups) for g in segment.groups):
                 raise ValueError(f"segment {segment.name} does not have the {graph_.groups} groups of its graph")
             if set(segment.weights) != set(graph_.weights):
                 raise ValueError(f"segment {segment.name} does not have the weights of its graph")
