@@ -26,11 +26,19 @@ def exported_file(path: Path) -> onnx.ModelProto:
     Raises:
         ModelError: it cannot be read or exported.
     """
+    return _to_onnx(loaded_program(path), (), path.name)
+
+
+def loaded_program(path: Path) -> torch.export.ExportedProgram:
+    """The program of a file of ``torch.export.save``.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
     try:
-        program = torch.export.load(path)
+        return torch.export.load(path)
     except Exception as error:  # torch has no common base class for its load errors
-        raise ModelError(f"{path} is not a file of torch.export.save: {_first(error)}") from error
-    return _to_onnx(program, (), path.name)
+        raise ModelError(f"{path} is not a file of torch.export.save: {first_line(error)}") from error
 
 
 def made_in_file(text: str, shapes: Mapping[str, tuple[int, ...]], weights: Path | None) -> tuple[str, onnx.ModelProto]:
@@ -42,18 +50,32 @@ def made_in_file(text: str, shapes: Mapping[str, tuple[int, ...]], weights: Path
         PluginError: the file cannot be loaded, or the function fails.
         ModelError: what it returns is something else, or cannot be exported.
     """
+    module, example = module_in_file(text)
+    given = (example,) if isinstance(example, Tensor) else example
+    return text.rpartition(":")[2], exported_module(module, shapes, given, weights)
+
+
+def module_in_file(text: str) -> tuple[nn.Module, Any]:
+    """The module of ``file.py:NAME``, and its example inputs; None without any. The file runs with torch's seed 0.
+
+    Raises:
+        PluginError: the file cannot be loaded.
+        ModelError: the function fails, or returns something else.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # weights that the file draws are the same in each run
         make = from_file(text, "model")
-        found = make() if callable(make) and not isinstance(make, nn.Module) else make
+        try:
+            found = make() if callable(make) and not isinstance(make, nn.Module) else make
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
+            raise ModelError(f"{text} raised {type(error).__name__}: {error}") from error
     module, example = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"{text} returns the type {type(module).__name__}; it should return a torch module, or a module and a "
             "tuple of its inputs"
         )
-    given = (example,) if isinstance(example, Tensor) else example
-    return text.rpartition(":")[2], exported_module(module, shapes, given, weights)
+    return module, example
 
 
 def exported_module(
@@ -102,7 +124,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
     except Exception as error:  # a missing file, another format, another module
-        raise ModelError(f"cannot load the weights {path} into {type(module).__name__}: {_first(error)}") from error
+        raise ModelError(f"cannot load the weights {path} into {type(module).__name__}: {first_line(error)}") from error
 
 
 def _to_onnx(
@@ -121,9 +143,9 @@ def _to_onnx(
     except ModelError:
         raise
     except Exception as error:  # torch has no common base class for its export errors
-        raise ModelError(f"torch cannot export {name} to ONNX: {_first(error)}") from error
+        raise ModelError(f"torch cannot export {name} to ONNX: {first_line(error)}") from error
 
 
-def _first(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first line of a message that says something."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:400]

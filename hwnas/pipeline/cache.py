@@ -233,10 +233,11 @@ def _digests(folder: Path) -> dict[str, str]:
     """Name below a folder -> sha256, of all files of a result, without the list of files and the time."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [path.relative_to(folder).as_posix() for path in files]
-    return {name: _digest(folder / name) for name in names if name not in (_FILES, _SECONDS)}
+    return {name: file_digest(folder / name) for name in names if name not in (_FILES, _SECONDS)}
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -246,7 +247,7 @@ def _is_whole(folder: Path) -> bool:
     listing = _read_json(folder / _FILES)
     if not isinstance(listing, dict) or not {STAGE_INPUTS, _RESULT} <= set(listing):
         return False
-    return all((folder / name).is_file() and _digest(folder / name) == digest for name, digest in listing.items())
+    return all((folder / name).is_file() and file_digest(folder / name) == digest for name, digest in listing.items())
 
 
 def last_seconds(stage: Stage) -> tuple[float, str | None] | None:

@@ -109,7 +109,7 @@ def check_stage(name: str | None, plans: Sequence[TargetPlan] = ()) -> None:
     """Check the name of a stage to execute again; None is valid.
 
     Raises:
-        UnknownName: there is no such stage, or these plans have none.
+        UnknownName: there is no such stage, or it is not part of these plans.
     """
     if name is not None and name not in STAGES:
         raise UnknownName("stage", name, STAGES)

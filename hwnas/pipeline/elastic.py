@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from hwnas.pipeline.cache import Stage
+from hwnas.pipeline.cache import Stage, file_digest
 from hwnas.pipeline.stages import Context, Result
 from hwnas.plugins import file_of
 from hwnas.workflows.tracing import elastic_into
@@ -33,8 +32,8 @@ def elastic_stage_of(
         inputs={
             "model": model.model_dump(exclude={"train", "weights"}),
             "space": context.space.name,  # with the hash of what was traced
-            "files": {name: _hash(Path(path)) for name, path in files.items() if path},
-            **({"code": _hash(code)} if code else {}),
+            "files": {name: file_digest(Path(path)) for name, path in files.items() if path},
+            **({"code": file_digest(code)} if code else {}),
             "seed": context.job.seed,
             "versions": {name: versions[name] for name in ("hwnas", "torch")},
             **data,
@@ -58,8 +57,3 @@ def elastic_stage(context: Context, folder: Path) -> Result:
         progress=context.progress,
     )
     return {"importance": importance, "judged": judged}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from hwnas.nn.blocks import module_name
 from hwnas.tracing.calls import Read
@@ -74,15 +73,7 @@ def _made(step: Step) -> tuple[str, Dims]:
 
 def _values(step: Step) -> list[Read]:
     """The values that a step reads."""
-    found: list[Read] = []
-    stack: list[Any] = [*step.args, *step.kwargs.values()]
-    while stack:
-        arg = stack.pop(0)
-        if isinstance(arg, Read) and not arg.weight:
-            found.append(arg)
-        elif isinstance(arg, list):
-            stack = [*arg, *stack]
-    return found
+    return [read for read in step.reads if not read.weight]
 
 
 def _input(steps: Sequence[Step]) -> Read:

@@ -43,7 +43,7 @@ class Dim:
 
     @property
     def fixed(self) -> bool:
-        """Whether it has no group, and is no batch."""
+        """Whether its size depends neither on widths nor on the number of images."""
         return not self.batch and all(piece.group == FIXED for piece in self.pieces)
 
 

@@ -109,7 +109,7 @@ def _check_weights(steps: Sequence[Step], parts: Sequence[Part]) -> None:
     layers: dict[str, str] = {}
     for part in parts:
         for step in steps[part.first : part.end]:
-            for read in reads_of(step):
+            for read in step.reads:
                 if read.weight and step.op in LAYERS and layers.setdefault(read.name, step.name) != step.name:
                     raise ModelError(
                         f"the weight {read.name} is used by {layers[read.name]} and by {step.name}; layers cannot "
@@ -120,19 +120,6 @@ def _check_weights(steps: Sequence[Step], parts: Sequence[Part]) -> None:
                         f"the weight {read.name} is used in {owner[read.name]} and in {part.name}; segments cannot "
                         "share weights"
                     )
-
-
-def reads_of(step: Step) -> list[Read]:
-    """All values and weights that a step reads."""
-    found: list[Read] = []
-    stack: list[Any] = [*step.args, *step.kwargs.values()]
-    while stack:
-        arg = stack.pop(0)
-        if isinstance(arg, Read):
-            found.append(arg)
-        elif isinstance(arg, list):
-            stack = [*arg, *stack]
-    return found
 
 
 class _Numbers:
@@ -150,7 +137,7 @@ class _Numbers:
         cost: dict[int, float] = {}
         self.layers: dict[int, dict[str, None]] = {}
         for step in steps:
-            for read in reads_of(step):
+            for read in step.reads:
                 if read.weight:
                     self._count(trace, read.name, step, widths, cost)
         choices: dict[int, list[int]] = {}
@@ -252,7 +239,7 @@ def _groups_of(trace: Trace, steps: Sequence[Step], part: Part) -> list[int]:
     for step in steps[part.first : part.end]:
         for dims in step.dims if isinstance(step.dims, list) else [step.dims]:
             add(dims)
-        for read in reads_of(step):
+        for read in step.reads:
             add(trace.weights[read.name].dims if read.weight else read.dims)
     return list(found)
 

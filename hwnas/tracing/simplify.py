@@ -33,13 +33,9 @@ def simplified(steps: Sequence[Step]) -> list[Step]:
             args = _on_earlier(args, joined)
         made = Step(step.name, step.op, args, {k: _renamed(v, renamed) for k, v in step.kwargs.items()}, dims)
         if step.op == "aten.cat.default":
-            joined[tuple(read.name for read in _flat(step.args[0], renamed))] = made
+            joined[tuple(read.name for read in _renamed(step.args[0], renamed))] = made
         found.append(made)
     return found
-
-
-def _flat(reads: Sequence[Read], renamed: Mapping[str, str]) -> list[Read]:
-    return [_renamed(read, renamed) for read in reads]
 
 
 def _on_earlier(args: list[Any], joined: Mapping[tuple[str, ...], Step]) -> list[Any]:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from hwnas.errors import ModelError
-from hwnas.models.torch_module import load_weights
-from hwnas.plugins import from_file, in_file
+from hwnas.models.torch_module import load_weights, loaded_program, module_in_file
+from hwnas.plugins import in_file
 
 TIMM = "timm:"
 
@@ -75,11 +74,8 @@ def _of_timm(name: str, channels: int, classes: int) -> Source:
 
 
 def _of_archive(path: Path) -> Source:
-    try:
-        program = torch.export.load(path)
-        module = program.module(check_guards=False)
-    except Exception as error:  # torch has no common base class for its load errors
-        raise ModelError(f"{path} is not a file of torch.export.save: {str(error).splitlines()[0][:300]}") from error
+    program = loaded_program(path)
+    module = program.module(check_guards=False)
     [*inputs] = program.graph_signature.user_inputs
     values = {node.name: node.meta.get("val") for node in program.graph.nodes}
     shapes = [tuple(value.shape) for name in inputs if isinstance(value := values.get(str(name)), Tensor)]
@@ -87,16 +83,7 @@ def _of_archive(path: Path) -> Source:
 
 
 def _of_file(text: str) -> Source:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        make = from_file(text, "network")
-        try:
-            found = make() if callable(make) and not isinstance(make, nn.Module) else make
-        except (Exception, SystemExit) as error:  # whatever the user's code raises
-            raise ModelError(f"{text} raised {type(error).__name__}: {error}") from error
-    module, example = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"{text} returns the type {type(module).__name__}; it should return a torch module")
+    module, example = module_in_file(text)
     first = example[0] if isinstance(example, tuple | list) and example else example
     shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
     file, _, function = text.rpartition(":")

@@ -35,10 +35,7 @@ def supernet_of(network: NetworkSpec, weights: Mapping[str, Tensor]) -> Supernet
         assert op is not None  # the largest network has every block
         for own, local in tensor_names(op).items():
             state[f"slots.{module_name(segment.name)}.shared.{own}"] = weights[segment.weights[local]]
-    with torch.no_grad():
-        for name, tensor in supernet.state_dict().items():
-            if name in state:
-                tensor.copy_(state[name])
+    supernet.load_state_dict(supernet.state_dict() | state)
     return supernet.eval()
 
 

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import ModelError
+from hwnas.models.torch_module import first_line
 from hwnas.tracing.calls import Call, Images, Made, Read, unknown
 from hwnas.tracing.dims import IMAGES, Dims, Groups, batch, constant
 from hwnas.tracing.rules import RULES
-
-_NORM = "_native_batch_norm_legit_no_training.default"
 
 
 @dataclass(slots=True)
@@ -53,6 +52,19 @@ class Step:
     args: list[Any]
     kwargs: dict[str, Any]
     dims: Dims | list[Dims]
+
+    @property
+    def reads(self) -> list[Read]:
+        """All values and weights that it reads."""
+        found: list[Read] = []
+        stack: list[Any] = [*self.args, *self.kwargs.values()]
+        while stack:
+            arg = stack.pop(0)
+            if isinstance(arg, Read):
+                found.append(arg)
+            elif isinstance(arg, list):
+                stack = [*arg, *stack]
+        return found
 
 
 @dataclass(slots=True)
@@ -140,10 +152,9 @@ def _exported(module: nn.Module, shape: tuple[int, ...]) -> torch.export.Exporte
             found: torch.export.ExportedProgram = program.run_decompositions({})
             return found
     except Exception as error:  # torch has no common base class for its export errors
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ModelError(
-            f"torch.export cannot trace {name} on images {tuple(shape)}: {first[:400]}. Networks whose Python code "
-            "depends on values cannot be traced"
+            f"torch.export cannot trace {name} on images {tuple(shape)}: {first_line(error)}. Networks whose Python "
+            "code depends on values cannot be traced"
         ) from error
 
 

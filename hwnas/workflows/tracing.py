@@ -169,11 +169,12 @@ def traced_of(
     options = ElasticOptions(shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks)
     spec = network_of(found, space_name(name or source.name), options)
     _check_fit(spec, data)
-    check_traced(source.module, spec, {key: weight.tensor for key, weight in found.weights.items()})
+    tensors = {key: weight.tensor for key, weight in found.weights.items()}
+    check_traced(source.module, spec, tensors)
     return TracedNetwork(
         name=source.name,
         module=source.module,
-        tensors={key: weight.tensor for key, weight in found.weights.items()},
+        tensors=tensors,
         spec=spec,
         kept=found.kept,
     )

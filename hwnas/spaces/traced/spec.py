@@ -134,7 +134,6 @@ class GroupSpec(Spec):
         units: their number in the whole network.
         width: channels of a unit, for readers.
         choices: numbers of units to choose from, ascending; the last is `units`.
-        frozen: why there is no choice; None if there is one.
     """
 
     name: str
@@ -142,7 +141,6 @@ class GroupSpec(Spec):
     units: PositiveInt
     width: PositiveInt
     choices: list[PositiveInt] = Field(min_length=1)
-    frozen: str | None = None
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
