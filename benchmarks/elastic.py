@@ -29,7 +29,8 @@ from hwnas.runtimes import open_session
 from hwnas.shown_progress import shown_progress
 from hwnas.supernet import Supernet, extract
 from hwnas.targets import load_recipe, resolve_target
-from hwnas.tracing.network import ElasticOptions, network_of
+from hwnas.tracing.choices import ElasticOptions
+from hwnas.tracing.network import network_of
 from hwnas.tracing.supernet import supernet_of
 from hwnas.tracing.trace import trace
 

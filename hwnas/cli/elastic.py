@@ -42,6 +42,14 @@ Keep = Annotated[
     typer.Option(help="Layers that keep their width, by name: 'layer4.*'. May be repeated.", metavar="PATTERN"),
 ]
 Blocks = Annotated[bool, typer.Option(help="Whether residual blocks can be left out.")]
+Ranks = Annotated[
+    str,
+    typer.Option(
+        help="Ranks of linear layers and 1x1 convolutions to choose from, besides the whole layer: shares of the "
+        "smaller dimension, 25%,50%.",
+        metavar="SHARES",
+    ),
+]
 Importance = Annotated[
     str,
     typer.Option(
@@ -68,6 +76,7 @@ def elastic(
     multiple: Multiple = 8,
     keep: Keep = None,
     blocks: Blocks = True,
+    ranks: Ranks = "",
     importance: Importance = "auto",
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -92,6 +101,7 @@ def elastic(
             multiple=multiple,
             keep=keep or (),
             blocks=blocks,
+            ranks=shares(ranks, "--ranks"),
             importance=importance,
             seed=seed,
             progress=progress,
@@ -116,8 +126,8 @@ def image_shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, parts))
 
 
-def shares(text: str) -> tuple[float, ...]:
-    """Shares from ``25%,50%``.
+def shares(text: str, option: str = "--widths") -> tuple[float, ...]:
+    """Shares from ``25%,50%``, the value of an option.
 
     Raises:
         InvalidValue: it has another form.
@@ -127,7 +137,7 @@ def shares(text: str) -> tuple[float, ...]:
         try:
             found.append(float(part.removesuffix("%")) / (100 if part.endswith("%") else 1))
         except ValueError as error:
-            raise InvalidValue(f"--widths has {part!r}; it should be shares: 25%,50%,75%") from error
+            raise InvalidValue(f"{option} has {part!r}; it should be shares: 25%,50%,75%") from error
     return tuple(found)
 
 
@@ -142,6 +152,10 @@ def _print(answer: ElasticAnswer) -> None:
         typer.echo(f"  {group.name}{tied}: {', '.join(map(str, group.channels))} channels")
     if len(answer.widths) > _SHOWN:
         typer.echo(f"  and {len(answer.widths) - _SHOWN} more widths")
+    for name, ranks in list(answer.ranks.items())[:_SHOWN]:
+        typer.echo(f"  {name}: rank {', '.join(map(str, ranks[:-1]))}, or the layer itself")
+    if len(answer.ranks) > _SHOWN:
+        typer.echo(f"  and {len(answer.ranks) - _SHOWN} more ranks")
     if answer.blocks:
         typer.echo(f"  {answer.blocks} residual blocks can be left out")
     for name, why in list(answer.fixed.items())[:_SHOWN]:

@@ -17,6 +17,7 @@ from hwnas.cli.elastic import (
     Keep,
     Multiple,
     Network,
+    Ranks,
     Shape,
     Weights,
     Widths,
@@ -46,6 +47,7 @@ def shrink(
     multiple: Multiple = 8,
     keep: Keep = None,
     blocks: Blocks = True,
+    ranks: Ranks = "",
     importance: Importance = "auto",
     epochs: Annotated[
         float, typer.Option(help="Passes over the training images with which the network found is fine-tuned.", min=0)
@@ -88,6 +90,7 @@ def shrink(
                 "multiple": multiple,
                 "keep": keep or [],
                 "blocks": blocks,
+                "ranks": list(shares(ranks, "--ranks")),
                 "importance": importance,
                 "train": config is not None,
             },

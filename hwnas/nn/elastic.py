@@ -32,6 +32,9 @@ class Elastic(nn.Module):
     Args:
         ops: the ops, all of one kind.
         bn_eps: epsilon that BN adds to the variance.
+
+    Attributes:
+        largest: op whose module, `shared`, has the weights.
     """
 
     def __init__(self, ops: Iterable[Op], *, bn_eps: float = 1e-5) -> None:
@@ -39,18 +42,19 @@ class Elastic(nn.Module):
         self._bn_eps = bn_eps
         # Ops that differ only in the image size use the same tensors.
         shapes = {op: _shapes(op) for op in {_without_size(op): op for op in ops}.values()}
-        largest = max(shapes, key=lambda op: sum(s.numel() for s in shapes[op].values()))
+        largest = _largest(shapes)
+        whole = _shapes(largest)
         for op, names in shapes.items():
-            fits = names.keys() == shapes[largest].keys() and all(
-                all(a <= b for a, b in zip(shape, shapes[largest][name], strict=True)) for name, shape in names.items()
+            fits = names.keys() <= whole.keys() and all(
+                all(a <= b for a, b in zip(shape, whole[name], strict=True)) for name, shape in names.items()
             )
             if not fits:
                 raise ValueError(f"{op.key} cannot share the weights of {largest.key}")
-        self._ops, self._largest = frozenset(map(_without_size, shapes)), largest
+        self._ops, self.largest = frozenset(map(_without_size, shapes)), largest
         self.shared = build(largest, bn_eps=bn_eps)
         self.transforms = nn.ParameterDict()
         self._steps: dict[str, list[tuple[int, int]]] = {}
-        for name, shape in shapes[largest].items():
+        for name, shape in whole.items():
             if len(shape) == 4 and KINDS[largest.kind].takes is None:
                 sizes = sorted({names[name][-1] for names in shapes.values()}, reverse=True)
                 self._steps[name] = list(itertools.pairwise(sizes))
@@ -84,7 +88,7 @@ class Elastic(nn.Module):
                 raise InvalidValue(f"the supernet has no weights for {op.key}: the arch is outside its space")
             with torch.device("meta"):
                 module = speed_up_depthwise(share_batch_norms(build(op, bn_eps=self._bn_eps)))
-            self._skeletons[key] = self._filled(module, taken(op, self._largest))
+            self._skeletons[key] = self._filled(module, taken(op, self.largest))
         return self._skeletons[key]
 
     def _filled(self, module: nn.Module, chosen: Mapping[str, Channels]) -> Skeleton:
@@ -174,6 +178,14 @@ def _shapes(op: Op) -> Mapping[str, torch.Size]:
     """Shapes of the tensors of an op's module, by name; cached, since they take 60% of the time to build a supernet."""
     with torch.device("meta"):
         return {name: tensor.shape for name, tensor in build(op).state_dict().items()}
+
+
+def _largest(shapes: Mapping[Op, Mapping[str, torch.Size]]) -> Op:
+    """The op whose module has the tensors of all ops of a slot."""
+    path = KINDS[next(iter(shapes)).kind].shared
+    if path is not None:
+        return cast("Callable[[Sequence[Op]], Op]", load_object(path))(list(shapes))
+    return max(shapes, key=lambda op: sum(shape.numel() for shape in shapes[op].values()))
 
 
 def taken(op: Op, largest: Op) -> Mapping[str, Channels]:

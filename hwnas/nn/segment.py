@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
 
 from hwnas.errors import InvalidValue
 from hwnas.spaces import Op
-from hwnas.spaces.traced.costs import graph_of, units_of
-from hwnas.spaces.traced.spec import FIXED, NodeSpec, SegmentGraph, Size, Units, size_of
+from hwnas.spaces.ops import make_op
+from hwnas.spaces.traced.costs import graph_of, ranks_beside, sizes_text, units_of
+from hwnas.spaces.traced.spec import FIXED, NodeSpec, RankSpec, SegmentGraph, Size, Units, size_of
 
 _CONV, _CONV1, _LINEAR = "aten.conv2d.default", "aten.conv1d.default", "aten.linear.default"
 _BATCH_NORM = "aten._native_batch_norm_legit_no_training.default"
@@ -25,7 +26,24 @@ def segment(op: Op) -> nn.Module:
 
     Names of its tensors do not depend on widths, and are ``layers.LAYER.WEIGHT``.
     """
-    return _Built(graph_of(op), units_of(op)).module()
+    return _built(op).module()
+
+
+def shared(ops: Sequence[Op]) -> Op:
+    """An op with the tensors of all ops of a slot; its module does not run where it has two forms of a layer.
+
+    Args:
+        ops: segments of one graph.
+    """
+    graph, units = graph_of(ops[0]), [units_of(op) for op in ops]
+    most = tuple(map(max, zip(*units, strict=True)))
+    beside = {
+        rank.group: max(thin)
+        for rank in graph.ranks.values()
+        if most[rank.group] == rank.full and (thin := {each[rank.group] for each in units} - {rank.full})
+    }
+    given, made = graph.shapes(most)
+    return make_op("segment", given, made, graph=graph.digest, sizes=sizes_text(most, beside))
 
 
 def taken(op: Op, largest: Op) -> Mapping[str, tuple[slice | Tensor, ...]]:
@@ -37,14 +55,18 @@ def taken(op: Op, largest: Op) -> Mapping[str, tuple[slice | Tensor, ...]]:
     """
     graph, units, most = graph_of(op), units_of(op), units_of(largest)
     found = {}
-    for name, weight in _Built(graph, units).names.items():
+    for name, weight in _built(op).names.items():
         found[name] = tuple(_elements(size, units, most) for size in graph.weights[weight].sizes)
     return found
 
 
 def tensor_names(op: Op) -> dict[str, str]:
     """Name of a tensor in the state of a segment's module -> name of the weight in its graph."""
-    return _Built(graph_of(op), units_of(op)).names
+    return _built(op).names
+
+
+def _built(op: Op) -> _Built:
+    return _Built(graph_of(op), units_of(op), ranks_beside(op))
 
 
 def _elements(size: Size, units: Units, most: Units) -> slice | Tensor:
@@ -60,6 +82,9 @@ def _elements(size: Size, units: Units, most: Units) -> slice | Tensor:
     return torch.cat(parts)
 
 
+_Layers: TypeAlias = dict[str, tuple[nn.Module, dict[str, str]]]  # place -> layer, and its tensors' names -> weights
+
+
 class _Built:
     """A segment as a graph of torch.fx.
 
@@ -67,8 +92,8 @@ class _Built:
         names: name of a tensor in the module's state -> name of the weight in the segment's graph.
     """
 
-    def __init__(self, graph: SegmentGraph, units: Units) -> None:
-        self.spec, self.units = graph, units
+    def __init__(self, graph: SegmentGraph, units: Units, beside: Mapping[int, int]) -> None:
+        self.spec, self.units, self.beside = graph, units, beside
         self.root, self.layers = nn.Module(), nn.ModuleDict()
         self.root.layers = self.layers
         self.graph = fx.Graph()
@@ -97,7 +122,12 @@ class _Built:
             _LAYER_NORM: self._layer_norm,
         }
         if node.op in made and len(node.values) == 1 and _is_value(node.args[0]):
-            self._layer(node, made[node.op](node), nodes)
+            rank, layers = self.spec.ranks.get(node.name), _Layers()
+            if rank is None or self.units[rank.group] == rank.full:
+                layers["0"] = made[node.op](node)
+            if rank is not None and (rank.group in self.beside or self.units[rank.group] < rank.full):
+                layers |= self._thin(node, rank)
+            self._layer(node, layers, nodes)
             return
         args = tuple(self._arg(arg) for arg in node.args)
         if node.op == "getitem":
@@ -109,21 +139,20 @@ class _Built:
             result = self.graph.call_function(operator.getitem, (result, 0))
         self.values[node.name] = result
 
-    def _layer(self, node: NodeSpec, layer: tuple[nn.Module, dict[str, str]], nodes: Mapping[str, NodeSpec]) -> None:
+    def _layer(self, node: NodeSpec, layers: _Layers, nodes: Mapping[str, NodeSpec]) -> None:
         """Add a layer. A BN that alone reads a convolution shares its container, as what folds BN expects."""
-        module, names = layer
         [source] = node.values
-        before, place = nodes.get(source), "0"
-        name = node.name
+        before, name = nodes.get(source), node.name
         if node.op == _BATCH_NORM and before is not None and before.op == _CONV and self.readers[source] == 1:
-            # The convolution is already there: its container gets a second layer.
-            name, place = before.name, "1"
-            self.layers[name].add_module(place, module)
+            # The convolution is already there: its container gets a further layer.
+            name, layers = before.name, {"1": layers["0"]}
             result = self.values[source]
         else:
-            self.layers[name] = nn.Sequential(module)
+            self.layers[name] = nn.Sequential()
             result = self.graph.call_module(f"layers.{name}", (self.values[source],))
-        self.names |= {f"layers.{name}.{place}.{own}": weight for own, weight in names.items()}
+        for place, (module, names) in layers.items():
+            self.layers[name].add_module(place, module)
+            self.names |= {f"layers.{name}.{place}.{own}": weight for own, weight in names.items()}
         self.values[node.name] = result
 
     def _named(self, node: NodeSpec, places: Mapping[str, int]) -> dict[str, str]:
@@ -158,6 +187,21 @@ class _Built:
             bias="bias" in names,
         )
         return layer, names
+
+    def _thin(self, node: NodeSpec, rank: RankSpec) -> _Layers:
+        """Two layers in place of a linear layer or a 1x1 convolution."""
+        made, into, *_ = self._shape(rank.whole)
+        between = self.beside.get(rank.group, self.units[rank.group])
+        bias = self._named(node, {"bias": 2})
+        down: nn.Module
+        up: nn.Module
+        if node.op == _LINEAR:
+            down, up = nn.Linear(into, between, bias=False), nn.Linear(between, made, bias=bool(bias))
+        else:
+            stride = _tuple(self._number(node, 3, 1), 2)
+            down = nn.Conv2d(into, between, 1, stride=stride, bias=False)  # type: ignore[arg-type]
+            up = nn.Conv2d(between, made, 1, bias=bool(bias))
+        return {"down": (down, {"weight": rank.down}), "up": (up, {"weight": rank.up, **bias})}
 
     def _linear(self, node: NodeSpec) -> tuple[nn.Module, dict[str, str]]:
         names = self._named(node, {"weight": 1, "bias": 2})

@@ -37,7 +37,7 @@ class ModelChoice(Spec):
         network: ``timm:NAME``, ``path/to/file.py:NAME``, or a ``.pt2`` file of ``torch.export.save``.
         weights: file of its weights.
         shape: of an image, ``[channels, height, width]``; that of the network's example if None.
-        widths, multiple, keep, blocks, importance: as for `hwnas.workflows.elastic`.
+        widths, multiple, keep, blocks, ranks, importance: as for `hwnas.workflows.elastic`.
         train: whether all subnets are trained first, as ``[training]`` says, with the network as a teacher.
     """
 
@@ -48,6 +48,7 @@ class ModelChoice(Spec):
     multiple: PositiveInt = 8
     keep: list[str] = Field(default=[])
     blocks: bool = True
+    ranks: list[float] = Field(default=[])
     importance: Literal["auto", "l1", "bn", "taylor", "none"] = "auto"
     train: bool = False
 

@@ -60,6 +60,8 @@ class OpKind:
             (`hwnas.supernet.sort`).
         takes: function of an op and the largest of its slot, ``package.module:name``: name of a tensor -> the elements
             of the largest op's tensor that it takes, along each axis. None if these are the first channels.
+        shared: function of the ops of a slot, ``package.module:name``: an op whose module has the tensors of all. None
+            if the op with the most elements has them.
         own_eps: its module has its own epsilons of BN instead of the space's.
     """
 
@@ -73,6 +75,7 @@ class OpKind:
     partial: bool = False
     inner: tuple[InnerChannels, ...] = ()
     takes: str | None = None
+    shared: str | None = None
     own_eps: bool = False
 
     @property
@@ -374,6 +377,7 @@ KINDS: dict[str, OpKind] = {
         params=costs.params,
         activations=costs.activations,
         takes="hwnas.nn.segment:taken",
+        shared="hwnas.nn.segment:shared",
         own_eps=True,
     ),
 }

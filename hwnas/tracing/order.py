@@ -57,7 +57,10 @@ def uses_of(network: NetworkSpec) -> dict[int, list[Use]]:
         # Not of a layer whose weight is computed from others.
         working = {str(w["weight"]) for n in graph.nodes if n.op in _WORK and "weight" in (w := _second(n))}
         scaling = {node.weights[0] for node in graph.nodes if node.op == _NORM and len(node.weights) == 4}
+        thin = {weight for rank in graph.ranks.values() for weight in (rank.down, rank.up)}
         for local, spec in graph.weights.items():
+            if local in thin:  # made from the layer's weight, once that is in order
+                continue
             for axis, size in enumerate(spec.sizes):
                 assert not isinstance(size, int)
                 offset = 0

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import ModelError
+from hwnas.nn import Elastic
 from hwnas.nn.blocks import module_name
 from hwnas.nn.segment import tensor_names
 from hwnas.spaces import Space
 from hwnas.spaces.traced import NetworkSpec, remember
 from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Supernet
+from hwnas.tracing.ranks import blank
 from hwnas.tracing.trace import evaluating
 
 
@@ -22,19 +24,17 @@ def supernet_of(network: NetworkSpec, weights: Mapping[str, Tensor]) -> Supernet
 
     Args:
         network: its spec; it is made known in this process.
-        weights: name in the network -> values.
+        weights: name in the network -> values; with those of thinner layers (`hwnas.tracing.ranks`).
     """
     space = space_of(remember(network))
     supernet = Supernet(space)
-    largest = space.largest
     state: dict[str, Tensor] = {}
-    slots = {slot.name: slot for slot in space.slots}
     for segment in network.segments:
-        slot = slots[segment.name]
-        op = slot.op(*(largest[name] for name in slot.variables))
-        assert op is not None  # the largest network has every block
-        for own, local in tensor_names(op).items():
-            state[f"slots.{module_name(segment.name)}.shared.{own}"] = weights[segment.weights[local]]
+        name = f"slots.{module_name(segment.name)}"
+        slot = supernet.get_submodule(name)
+        assert isinstance(slot, Elastic)
+        for own, local in tensor_names(slot.largest).items():
+            state[f"{name}.shared.{own}"] = weights[segment.weights[local]]
     supernet.load_state_dict(supernet.state_dict() | state)
     return supernet.eval()
 
@@ -50,7 +50,7 @@ def check_traced(module: nn.Module, network: NetworkSpec, weights: Mapping[str, 
     Raises:
         ModelError: they differ, or a subnet does not run: an operator of the network is not traced correctly.
     """
-    supernet, name = supernet_of(network, weights), network.name
+    supernet, name = supernet_of(network, blank(network) | dict(weights)), network.name
     space = supernet.space
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad(), evaluating(module):

@@ -136,6 +136,7 @@ class ElasticAnswer(Answer):
         networks: number of its networks.
         ops: number of its distinct ops, which a profile measures.
         widths: the widths that can be chosen.
+        ranks: layer -> the ranks that can be chosen; the last one stands for the layer itself.
         blocks: number of residual blocks that can be left out.
         fixed: layer whose width cannot be chosen -> why.
         kept_operators: operators without a rule, whose inputs keep their widths.
@@ -149,6 +150,7 @@ class ElasticAnswer(Answer):
     networks: float
     ops: int
     widths: list[WidthGroup]
+    ranks: dict[str, list[int]]
     blocks: int
     fixed: dict[str, str]
     kept_operators: list[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ def elastic(
     multiple: int = 8,
     keep: Sequence[str] = (),
     blocks: bool = True,
+    ranks: Sequence[float] = (),
     importance: str = "auto",
     name: str | None = None,
     seed: int = 0,
@@ -63,6 +64,8 @@ def elastic(
         multiple: channels, of which widths are multiples where heads and groups allow it.
         keep: patterns of names of layers that keep their width.
         blocks: whether residual blocks can be left out.
+        ranks: of linear layers and 1x1 convolutions, as shares of the smaller dimension: two thinner layers that can
+            replace the layer. Their weights are those with the smallest error of its outputs on training images.
         importance: order of the channels: ``l1``, ``bn``, ``taylor`` (`hwnas.tracing.order`), ``none`` for that of the
             network; ``auto`` for the best of the first three, by the accuracy of some subnets on validation images.
         name: of the network; from `network` if None.
@@ -85,7 +88,7 @@ def elastic(
     progress("tracing", 0, 1)
     traced = traced_of(
         network, images, weights=weights, shape=shape, widths=widths, multiple=multiple, keep=keep, blocks=blocks,
-        name=name,
+        ranks=ranks, name=name,
     )  # fmt: skip
     progress("tracing", 1, 1)
     supernet, importance, judged = elastic_into(
@@ -99,7 +102,9 @@ def elastic(
         widths=[
             WidthGroup(name=g.name, layers=g.layers, channels=[count * g.width for count in g.choices])
             for g in spec.groups
+            if not g.rank
         ],
+        ranks={g.name: g.choices for g in spec.groups if g.rank},
         blocks=spec.blocks,
         fixed=spec.fixed,
         kept_operators=traced.kept,
@@ -140,16 +145,19 @@ def traced_of(
     multiple: int = 8,
     keep: Sequence[str] = (),
     blocks: bool = True,
+    ranks: Sequence[float] = (),
     name: str | None = None,
 ) -> TracedNetwork:
     """Open and trace a network for some data; arguments and errors as for `elastic`."""
-    from hwnas.tracing.network import ElasticOptions, network_of, space_name
+    from hwnas.tracing.choices import ElasticOptions
+    from hwnas.tracing.network import network_of, space_name
     from hwnas.tracing.source import Source, open_network
     from hwnas.tracing.supernet import check_traced
     from hwnas.tracing.trace import trace
 
-    if wrong := [share for share in widths if not 0 < share <= 1]:
-        raise InvalidValue(f"a width is a share of the whole, above 0% and at most 100%, not {wrong[0]:.3g}")
+    for what, given in (("width", widths), ("rank", ranks)):
+        if wrong := [share for share in given if not 0 < share <= 1]:
+            raise InvalidValue(f"a {what} is a share of the whole, above 0% and at most 100%, not {wrong[0]:.3g}")
     if isinstance(network, str):
         source = open_network(
             network,
@@ -166,7 +174,9 @@ def traced_of(
             "the module and a tuple of its inputs"
         )
     found = trace(source.module, sides)
-    options = ElasticOptions(shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks)
+    options = ElasticOptions(
+        shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks, ranks=tuple(ranks)
+    )
     spec = network_of(found, space_name(name or source.name), options)
     _check_fit(spec, data)
     tensors = {key: weight.tensor for key, weight in found.weights.items()}
@@ -242,15 +252,24 @@ def _check_fit(spec: NetworkSpec, data: Data) -> None:
 def _ordered(
     importance: str, spec: NetworkSpec, module: nn.Module, tensors: Mapping[str, Tensor], data: Data
 ) -> dict[str, Tensor]:
-    """The weights in the order of a measure."""
+    """The weights in the order of a measure, with those of thinner layers."""
     from hwnas.tracing.order import importance_of, ordered, orders_of
+    from hwnas.tracing.ranks import blank, factors, moments
+    from hwnas.tracing.supernet import supernet_of
 
-    if importance == "none":
-        return dict(tensors)
     sides = spec.input[1] if spec.input[1] == spec.input[2] else (spec.input[1], spec.input[2])
-    measure: Measure = importance  # type: ignore[assignment]
-    found = importance_of(measure, module, tensors, lambda: data.batches("train", sides, limit=_IMAGES, batch_size=32))
-    return ordered(spec, tensors, orders_of(spec, found, scales=measure == "bn"))
+
+    def batches() -> Iterable[tuple[Tensor, Tensor]]:
+        return data.batches("train", sides, limit=_IMAGES, batch_size=32)
+
+    found = dict(tensors)
+    if importance != "none":
+        measure: Measure = importance  # type: ignore[assignment]
+        values = importance_of(measure, module, tensors, batches)
+        found = ordered(spec, tensors, orders_of(spec, values, scales=measure == "bn"))
+    if thin := blank(spec):
+        found |= factors(spec, found, moments(supernet_of(spec, found | thin), spec, batches()))
+    return found
 
 
 def _judged(

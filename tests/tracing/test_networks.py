@@ -26,7 +26,8 @@ from hwnas.spaces import make_op, make_space, parse_op
 from hwnas.spaces.traced import NetworkSpec, NodeSpec, SegmentGraph, known, read_network
 from hwnas.supernet import Supernet, extract, load_supernet, save_supernet, single
 from hwnas.targets import Recipe
-from hwnas.tracing.network import ElasticOptions, network_of
+from hwnas.tracing.choices import ElasticOptions
+from hwnas.tracing.network import network_of
 from hwnas.tracing.order import ordered
 from hwnas.tracing.source import open_network
 from hwnas.tracing.supernet import check_traced, supernet_of
@@ -254,7 +255,7 @@ def test_a_file_can_only_compute_tensors(operator: str, words: str) -> None:
     node = NodeSpec(name="y", op=operator, args=[{"value": "input"}], sizes=[1, [[-1, 4]]])
     graph = SegmentGraph(input=[[[-1, 4]]], nodes=[node], weights={}, groups=0)
     with pytest.raises(InvalidValue, match=words):
-        _Built(graph, ())
+        _Built(graph, (), {})
 
 
 def test_more_parameters_than_bytes(tmp_path: Path) -> None:

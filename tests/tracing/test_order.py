@@ -17,7 +17,8 @@ from hwnas import workflows
 from hwnas.errors import InvalidValue, ModelError, OutputError, UnknownName
 from hwnas.spaces.traced import NetworkSpec
 from hwnas.supernet import Phase, TrainConfig, load_supernet
-from hwnas.tracing.network import ElasticOptions, network_of
+from hwnas.tracing.choices import ElasticOptions
+from hwnas.tracing.network import network_of
 from hwnas.tracing.order import importance_of, ordered, orders_of, uses_of
 from hwnas.tracing.supernet import supernet_of
 from hwnas.tracing.trace import trace

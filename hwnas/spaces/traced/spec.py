@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, JsonValue, PositiveInt, model_validator
+from pydantic import Field, JsonValue, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hwnas.files import Spec
 
@@ -72,6 +72,23 @@ class NodeSpec(Spec):
         return _named([self.args, list(self.kwargs.values())], "weight")
 
 
+class RankSpec(Spec):
+    """A choice of a linear layer or 1x1 convolution: itself, or two thinner ones one after the other.
+
+    Attributes:
+        group: of the graph; its number of units is the rank.
+        full: number of units that stands for the layer itself, the smaller one of its dimensions.
+        whole: its weight, ``(out, in)``.
+        down, up: weights of the thinner layers, ``(rank, in)`` and ``(out, rank)``.
+    """
+
+    group: int
+    full: PositiveInt
+    whole: str
+    down: str
+    up: str
+
+
 class SegmentGraph(Spec):
     """The operations of a segment, with names and groups of its own.
 
@@ -80,12 +97,21 @@ class SegmentGraph(Spec):
         nodes: in the order of execution; the last one makes its output.
         weights: what the nodes read.
         groups: number of groups that its sizes refer to.
+        ranks: name of a node -> its choice of a rank; not in the file if there is none.
     """
 
     input: list[Size]
     nodes: list[NodeSpec] = Field(min_length=1)
     weights: dict[str, WeightSpec]
     groups: int = Field(ge=0)
+    ranks: dict[str, RankSpec] = Field(default={})
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        if not self.ranks:
+            del found["ranks"]
+        return found
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -105,6 +131,11 @@ class SegmentGraph(Spec):
             for group, width in [] if isinstance(size, int) else size:
                 if not FIXED <= group < self.groups or width < 1:
                     raise ValueError(f"a size has the piece [{group}, {width}]; there are {self.groups} groups")
+        names = {node.name for node in self.nodes}
+        for name, rank in self.ranks.items():
+            missing = [weight for weight in (rank.whole, rank.down, rank.up) if weight not in self.weights]
+            if name not in names or missing or not 0 <= rank.group < self.groups:
+                raise ValueError(f"the rank of {name} has a node, group or weight that is not listed")
         return self
 
     @cached_property
@@ -120,13 +151,29 @@ class SegmentGraph(Spec):
         assert sizes is not None
         return sizes[1:]
 
+    def useful(self, units: Units) -> tuple[int, ...]:
+        """The units, with full ranks where the two thinner layers would have no fewer weights than the layer itself."""
+        found = list(units)
+        for rank in self.ranks.values():
+            out, into, *_ = self.weights[rank.whole].shape(units)
+            if found[rank.group] * (out + into) >= out * into:
+                found[rank.group] = rank.full
+        return tuple(found)
+
+    def unused(self, units: Units) -> set[str]:
+        """Weights that its nodes do not read with these units."""
+        found = set()
+        for rank in self.ranks.values():
+            found |= {rank.down, rank.up} if units[rank.group] == rank.full else {rank.whole}
+        return found
+
     def shapes(self, units: Units) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of its input and output, without the number of images."""
         return _shape(self.input, units), _shape(self.output, units)
 
 
 class GroupSpec(Spec):
-    """Channels, heads or features that are kept or left out together.
+    """Channels, heads or features that are kept or left out together; or the rank of a layer.
 
     Attributes:
         name: of a layer that makes them.
@@ -134,6 +181,7 @@ class GroupSpec(Spec):
         units: their number in the whole network.
         width: channels of a unit, for readers.
         choices: numbers of units to choose from, ascending; the last is `units`.
+        rank: whether it is the rank of a layer (`RankSpec`); not in the file if it is not.
     """
 
     name: str
@@ -141,6 +189,14 @@ class GroupSpec(Spec):
     units: PositiveInt
     width: PositiveInt
     choices: list[PositiveInt] = Field(min_length=1)
+    rank: bool = False
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        if not self.rank:
+            del found["rank"]
+        return found
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
