@@ -87,6 +87,20 @@ def logits(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
 
+def check_positive(data: Data, metric: Metric) -> None:
+    """Check that some validation image has the class of a metric; without one it is the same for every network.
+
+    Raises:
+        InvalidValue: none has it.
+    """
+    sizes = data.class_sizes("validation")
+    if metric.positive is not None and sizes is not None and not sizes[data.classes.index(metric.positive)]:
+        raise InvalidValue(
+            f"no validation image of {data.name} has the class {metric.positive}, so {metric.name} would be the same "
+            "for every network; add such images to the split, or choose another metric"
+        )
+
+
 class Evaluator:
     """Evaluates subnets of a supernet, all on the same images.
 
@@ -124,6 +138,7 @@ class Evaluator:
         self.calibration_images = min(calibration_images, data.size("train"))
         self.seed = seed
         self.metric = metric or parse_metric(None, data.classes, task=data.task)
+        check_positive(data, self.metric)
         self.augmentation = augmentation
         self.engine = engine
         self.again: Callable[[], Evaluator] | None = None

@@ -44,12 +44,19 @@ def _metrics() -> list[str]:
     return metric_names()
 
 
+def _methods() -> list[str]:
+    from hwnas.adapters import ADAPTERS
+
+    return list(ADAPTERS)
+
+
 _LISTS: dict[str, Callable[[], Sequence[str]]] = {
     "{spaces}": _spaces,
     "{datasets}": _datasets,
     "{strategies}": _strategies,
     "{formats}": _formats,
     "{metrics}": _metrics,
+    "{methods}": _methods,
     "{engines}": _engines,
 }
 

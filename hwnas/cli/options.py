@@ -12,6 +12,10 @@ from hwnas.cli.streams import takes_unicode
 from hwnas.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import JsonValue
+
     from hwnas.data.options import DataOptions
     from hwnas.engines import EngineConfig
     from hwnas.tasks.figures import ClassificationFigures
@@ -383,3 +387,10 @@ def echo_validation(answer: TrainedAnswer) -> None:
             f"largest network after update {found['step']:.0f}: {answer.metric} {found['validation']:.2%} on "
             f"validation images, {found['training']:.2%} on training images"
         )
+
+
+def adapted_words(adapted: Mapping[str, JsonValue]) -> str:
+    """What a training with a method of fine-tuning did."""
+    words = f"trained {adapted['trained_parameters']:,} parameters, merged into the weights"
+    ranks = adapted.get("ranks")
+    return words + (f"; ranks {', '.join(map(str, ranks.values()))}" if isinstance(ranks, dict) else "")

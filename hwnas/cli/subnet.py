@@ -99,6 +99,11 @@ def finetune(
             help=f"Passes over the training images, instead of the config's steps; {EPOCHS} without one.", min=1
         ),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Train few parameters, and merge them into the weights: {methods}. By default all weights."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Of the changes that --method makes.  [default: 8]", min=1)] = None,
     metric: options.TrainingMetric = None,
     positive: options.Positive = None,
     teacher: options.Teacher = None,
@@ -119,6 +124,8 @@ def finetune(
             data_path=data_path,
             training=training,
             epochs=epochs,
+            method=method,
+            rank=rank,
             metric=metric,
             positive=positive,
             teacher=teacher,
@@ -133,4 +140,6 @@ def finetune(
         options.print_json(answer.document())
     else:
         typer.echo(f"fine-tuned for {answer.steps} steps: {out}")
+        if answer.adapted:
+            typer.echo(options.adapted_words(answer.adapted))
         options.echo_validation(answer)

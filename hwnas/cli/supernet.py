@@ -1,4 +1,4 @@
-"""`hwnas supernet`: import published supernets."""
+"""`hwnas supernet`: import published supernets, and adapt them to other data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from hwnas.cli import options
 
-app = typer.Typer(help="Import published supernets.", no_args_is_help=True)
+app = typer.Typer(help="Import published supernets, and adapt them to other data.", no_args_is_help=True)
 
 
 @app.command("import")
@@ -33,3 +33,38 @@ def import_(
         options.print_json(answer.document())
     else:
         typer.echo(f"{answer.tensors} tensors of {answer.space}: {answer.supernet}")
+
+
+@app.command()
+def adapt(
+    supernet: Annotated[Path, typer.Argument(help="Folder of the supernet.", metavar="SUPERNET")],
+    data: options.DataName,
+    out: Annotated[Path, typer.Option(help="Folder for the supernet of the new data.")],
+    data_path: options.DataPath = None,
+    channels: options.DataChannels = None,
+    split: options.DataSplit = None,
+    labels: options.Labels = None,
+    multi_label: options.MultiLabel = False,
+    skip_bad: options.SkipBad = False,
+    data_options: options.DataOptionsFile = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """Write a supernet for other data: with a new last layer, if they have other classes.
+
+    `hwnas train --init` trains it further.
+    """
+    from hwnas import workflows
+
+    answer = workflows.adapt_supernet(
+        supernet,
+        data,
+        out,
+        data_path=data_path,
+        data_options=options.data_options(data_options, channels, split, labels, skip_bad, multi_label=multi_label),
+        seed=seed,
+    )
+    if as_json:
+        options.print_json(answer.document())
+    else:
+        typer.echo(f"{answer.tensors} tensors kept, {len(answer.new_tensors)} new: {answer.supernet}")

@@ -87,3 +87,5 @@ def train(
     else:
         typer.echo(f"trained {answer.space} on {data} for {answer.steps} steps: {out}")
         options.echo_validation(answer)
+        if answer.adapted:
+            typer.echo(options.adapted_words(answer.adapted))

@@ -66,6 +66,10 @@ class Data(ABC):
     std: tuple[float, ...]
     rectangles: bool = False
 
+    def class_sizes(self, split: Split) -> list[int] | None:
+        """Number of images of each class in a split; None if it is not known without decoding them."""
+        return None
+
     @property
     def folder(self) -> str | None:
         """Name of the folder that has the images; None if there is none."""

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, get_args
 
 from pydantic import Field
@@ -127,7 +127,7 @@ def _examined(data: Images, name: str) -> tuple[bytes | None, str | None]:
     try:
         data.decode(io.BytesIO(content), "it")
     except DataError as error:
-        reason = str(error).removeprefix("cannot read it as an image (").removesuffix("; replace it or remove it")
+        reason = str(error).removeprefix("cannot read it as an image (").removesuffix("); replace it or remove it")
         return None, reason.replace("cannot identify image file", "not an image of a known format").split(" <_io")[0]
     except MemoryError:
         return None, "too large for the memory"
@@ -149,6 +149,7 @@ def _content(path: Path) -> bytes | str:
 def _ignored(data: Images, used: Collection[str]) -> Iterator[FileIssue]:
     """The files below the dataset's folder that are no image of a split; an unrelated folder is one entry."""
     options = data.options
+    labels = PurePosixPath(options.labels).as_posix() if options.labels else None
     tops = set(SPLIT_NAMES) if not (options.labels or options.split) else None
     for folder, inner, files in os.walk(data.path):
         where = Path(folder).relative_to(data.path)
@@ -168,7 +169,7 @@ def _ignored(data: Images, used: Collection[str]) -> Iterator[FileIssue]:
             yield FileIssue(file=printable(path) + "/", reason=reason)
         for name in files:
             path = (where / name).as_posix()
-            if path not in used and path != options.labels:
+            if path not in used and path != labels:
                 yield FileIssue(file=printable(path), reason=_reason(path, data))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -55,8 +57,11 @@ def opened(
     try:
         with _open(source) as image:
             _check_pixels(image)
+            if pixel_range is not None:
+                _check_depth(image)
+            turned = image.getexif().get(_ORIENTATION, 1) if image.format == "TIFF" and not orientation else 1
             image.load()
-            upright = _upright(image) if orientation else image
+            upright = _upright(image) if orientation else _turned_back(image, turned)
             return _converted(_eight_bits(upright, pixel_range), channels)
     except Image.DecompressionBombError as error:
         raise DataError(_too_large(name, str(error))) from error
@@ -79,10 +84,23 @@ def is_gray(path: Path) -> bool:
         return False
 
 
-def _open(source: Path | BinaryIO) -> Image.Image:
+@contextmanager
+def _open(source: Path | BinaryIO) -> Iterator[Image.Image]:
+    """An image that is open, not loaded.
+
+    Pillow gets a file object, not a path: it maps uncompressed files of a path into memory, and mixes up the rows of
+    TIFF images that their orientation turns by 90 degrees (Pillow 13.0).
+    """
     from PIL import Image
 
-    return Image.open(source, formats=_known_formats())
+    if not isinstance(source, Path):
+        with Image.open(source, formats=_known_formats()) as image:
+            yield image
+        return
+    if source.exists() and not source.is_file():  # opening a FIFO would block
+        raise OSError("it is not a regular file")
+    with source.open("rb") as file, Image.open(file, formats=_known_formats()) as image:
+        yield image
 
 
 @lru_cache(maxsize=1)
@@ -101,6 +119,19 @@ def _check_pixels(image: Image.Image) -> None:
         )
 
 
+def _check_depth(image: Image.Image) -> None:
+    """Check that Pillow gives an image's values in their full depth.
+
+    Raises:
+        ValueError: it keeps the upper 8 of 16 bits, so a range of values has lost its meaning.
+    """
+    if not _is_deep(image.mode) and any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+        raise ValueError(
+            f"it is {image.mode} with 16 bits per channel, of which Pillow reads the upper 8, so pixel_range does not "
+            "apply; convert it to 8 bits per channel"
+        )
+
+
 def _too_large(name: str, reason: str) -> str:
     return f"cannot read {name} as an image ({reason}): at most {MOST_PIXELS:,} pixels are read; scale it down"
 
@@ -113,6 +144,24 @@ def _upright(image: Image.Image) -> Image.Image:
     except Exception:  # malformed EXIF data do not make the pixels unreadable
         return image
     return ImageOps.exif_transpose(image) if turned else image
+
+
+def _turned_back(image: Image.Image, orientation: int) -> Image.Image:
+    """An image as it is stored, which Pillow turned when it loaded it: it does that with TIFF images."""
+    from PIL import Image
+
+    method = Image.Transpose
+    back = {
+        2: method.FLIP_LEFT_RIGHT,
+        3: method.ROTATE_180,
+        4: method.FLIP_TOP_BOTTOM,
+        5: method.TRANSPOSE,
+        6: method.ROTATE_90,
+        7: method.TRANSVERSE,
+        8: method.ROTATE_270,
+    }
+    turned = orientation in back and _ORIENTATION not in image.getexif()  # older versions of Pillow leave it there
+    return image.transpose(back[orientation]) if turned else image
 
 
 def _is_deep(mode: str) -> bool:

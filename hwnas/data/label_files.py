@@ -81,20 +81,20 @@ def read_labels(file: Path, *, splits: bool, multi_label: bool = False) -> Label
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the labels {file}: {error}") from error
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{file} has two columns of one name: {some(columns)}")
     classes = None if "label" in columns else [name for name in columns if name not in ("file", "split")]
     if "file" not in columns or (classes is not None and len(classes) < 2):
         raise DataError(
             f"{file} has the columns {some(columns)}; its first line should be file,label or file,label,split, or for "
             "shares of several classes file and the name of each class, such as file,cat,dog"
         )
-    if classes is not None:
-        if unnamed := [number for number, name in enumerate(columns, start=1) if not name or not name.isprintable()]:
-            raise DataError(
-                f"column {unnamed[0]} of {file} has no readable name, but each column of shares is a class; remove it, "
-                "or name it (pandas writes no index with to_csv(index=False))"
-            )
-        if len(set(columns)) < len(columns):
-            raise DataError(f"{file} has two columns of one name: {some(columns)}")
+    unnamed = [number for number, name in enumerate(columns, start=1) if not name or not name.isprintable()]
+    if classes is not None and unnamed:
+        raise DataError(
+            f"column {unnamed[0]} of {file} has no readable name, but each column of shares is a class; remove it, "
+            "or name it (pandas writes no index with to_csv(index=False))"
+        )
     if ("split" in columns) != splits:
         raise DataError(
             f"{file} has no column split; add one (train, val, test), or give shares: --split 70,15,15"
@@ -117,10 +117,16 @@ def _entries(file: Path, rows: Sequence[tuple[int, _Row]], read: _Read) -> list[
     """
     mistakes, entries, seen = list[str](), list[Entry](), dict[str, int]()
     for line, row in rows:
-        name = (row["file"] or "").strip()
+        given = (row["file"] or "").strip()
+        name = PurePosixPath(given).as_posix() if given else ""  # ./a.png and a.png are one file
         split = (row.get("split") or "").strip().lower() if "split" in row else "train"
         try:
             _check(name, split)
+            if None in row:
+                raise ValueError(
+                    f"the line of {name} has more cells than the first line; write a label with a comma in quotes, "
+                    f"several labels with {SEPARATOR!r} between them, and decimals with a point"
+                )
             label, targets = read(name, row)
             if name in seen:
                 raise ValueError(f"{name} is already in line {seen[name]}")
@@ -146,7 +152,18 @@ def _check(name: str, split: str) -> None:
 def _label(name: str, row: _Row) -> tuple[str, tuple[float, ...]]:
     if not (label := (row["label"] or "").strip()):
         raise ValueError(f"{name} has no label")
+    _check_name(label, name)
     return label, ()
+
+
+def _check_name(label: str, file: str) -> None:
+    """Check that the name of a class is text of one line.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not label.isprintable():
+        raise ValueError(f"the label of {file}, {label!r}, has characters that cannot be printed")
 
 
 def _shared(name: str, row: _Row, classes: Sequence[str]) -> tuple[str, tuple[float, ...]]:
@@ -168,6 +185,8 @@ def _listed(name: str, row: _Row, classes: Sequence[str]) -> tuple[str, tuple[fl
     if row["label"] is None:
         raise ValueError(f"the line of {name} has fewer cells than the first line")
     found = _names(row)
+    for label in found:
+        _check_name(label, name)
     return "", tuple(float(each in found) for each in classes)
 
 
@@ -182,8 +201,8 @@ def _values(name: str, row: _Row, classes: Sequence[str], what: str, largest: fl
     Raises:
         ValueError: a cell is not a number from 0 to `largest`, or the row has other cells than the first line.
     """
-    if None in row or any(row[each] is None for each in classes):
-        raise ValueError(f"the line of {name} has other cells than the first line; write decimals with a point")
+    if any(row[each] is None for each in classes):
+        raise ValueError(f"the line of {name} has fewer cells than the first line")
     values = []
     for each in classes:
         text = (row[each] or "").strip() or "0"
@@ -211,4 +230,6 @@ def _by_rarest(entries: Sequence[Entry], classes: Sequence[str]) -> list[Entry]:
 
 def in_order(names: Collection[str]) -> list[str]:
     """Names in alphabetical order, numbers by value."""
-    return sorted(names, key=int) if all(name.isascii() and name.isdigit() for name in names) else sorted(names)
+    if all(name.isascii() and name.isdigit() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))  # 1 and 01 are different names
+    return sorted(names)

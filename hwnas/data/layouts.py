@@ -95,8 +95,17 @@ def empty_classes(path: Path, options: DataOptions) -> list[str]:
 def images_below(root: Path, folder: Path) -> Iterator[str]:
     """The image files below a folder, as paths below `root`; sorted, without hidden entries.
 
-    Symbolic links are followed, but no folder is visited twice on one path.
+    Symbolic links are followed, but no folder is visited twice.
     """
+    yield from _images_below(root, folder, set())
+
+
+def _images_below(root: Path, folder: Path, visited: set[Path]) -> Iterator[str]:
+    """The image files below a folder that is not among those visited; they are noted there."""
+    place = folder.resolve()
+    if place in visited:
+        return
+    visited.add(place)
     entries = names(folder)
     yield from sorted(
         f"{folder.relative_to(root).as_posix()}/{name}"
@@ -104,9 +113,8 @@ def images_below(root: Path, folder: Path) -> Iterator[str]:
         if name.lower().endswith(SUFFIXES) and not (folder / name).is_dir()
     )
     for name in entries:
-        inner = folder / name
-        if inner.is_dir() and not (inner.is_symlink() and folder.resolve().is_relative_to(inner.resolve())):
-            yield from images_below(root, inner)
+        if (folder / name).is_dir():
+            yield from _images_below(root, folder / name, visited)
 
 
 def names(folder: Path) -> list[str]:

@@ -80,12 +80,14 @@ def compare(
             f"on some of {len(labels)} images the outputs of the torch network or of the lowered one are NaN or "
             "infinite: train the network again"
         )
+    error = float((got - expected).abs().max())
+    cosine = float(torch.cosine_similarity(got.double(), expected.double(), dim=1).min())
     if probabilities:
         got, expected = metric.task.of_probabilities(got), metric.task.of_probabilities(expected)
     report = ParityReport(
         images=len(labels),
-        max_abs_error=float((got - expected).abs().max()),
-        min_cosine=float(torch.cosine_similarity(got.double(), expected.double(), dim=1).min()),
+        max_abs_error=error,
+        min_cosine=cosine,
         top1_agreement=metric.task.agreement(got, expected),
         metric=metric.name,
         torch_accuracy=metric(expected, labels),

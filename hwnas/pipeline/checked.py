@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 _SHOWN = 20
 
 
-def open_checked(choice: DataChoice, place: Path, progress: Progress) -> tuple[Data, Stage | None, str]:
+def open_checked(
+    choice: DataChoice, place: Path, progress: Progress, *, again: bool = False
+) -> tuple[Data, Stage | None, str]:
     """A job's data, the stage that checks them (None unless they are an image folder), and their fingerprint.
 
     With ``skip_bad`` the images are checked here, because all stages depend on which are left out; the stage stores the
@@ -27,6 +29,8 @@ def open_checked(choice: DataChoice, place: Path, progress: Progress) -> tuple[D
         choice: the job's data.
         place: folder of all stages.
         progress: callback, invoked during the check.
+        again: check even if the result for these files is stored: a file can be repaired, or a drive be there again,
+            without a change of its size and time.
 
     Raises:
         UnknownName, InvalidValue: there is no such dataset, or it takes no such options.
@@ -39,7 +43,9 @@ def open_checked(choice: DataChoice, place: Path, progress: Progress) -> tuple[D
     listed = Images.listed(path, options)
 
     def checked() -> DataCheck:
-        return DataCheck.model_validate(stage.result()) if stage.is_whole() else check_images(listed, progress=progress)
+        if stage.is_whole() and not again:
+            return DataCheck.model_validate(stage.result())
+        return check_images(listed, progress=progress)
 
     def work(folder: Path) -> Mapping[str, object]:
         found = known or check_images(listed, progress=progress)

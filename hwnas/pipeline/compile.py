@@ -58,7 +58,7 @@ def compile_job(job: Job, out: Path, *, again: str | None = None, progress: Prog
         SystemExit: in a process that the training started, when the training is finished.
     """
     check_stage(again)
-    plans = plan_job(job, out, progress)
+    plans = plan_job(job, out, progress, again=again)
     check_stage(again, plans)
     if started_by_training():  # by the train stage of the first process, which runs all other stages
         plans[0].train.work(plans[0].train.unfinished)

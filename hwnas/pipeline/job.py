@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, model_validator
 
+from hwnas.adapters import AdapterChoice
 from hwnas.data import Data, open_data
 from hwnas.data.options import DataOptions
 from hwnas.engines import EngineConfig
@@ -173,12 +174,14 @@ class FinetuneConfig(Spec):
     Attributes:
         epochs: passes over the training images; 0 for none.
         learning_rate: peak, after a warm-up and before a cosine decay to 0.
+        adapter: method of fine-tuning and its rank, as in ``[training]``; all weights are trained if None.
         distil: whether the largest subnet of the supernet is a teacher, with the `teacher_share` of ``[training]``.
     """
 
     epochs: float = Field(default=0, ge=0, le=1e6)
     learning_rate: float = Field(default=0.01, gt=0, le=1e30)
     distil: bool = True
+    adapter: AdapterChoice | None = Field(default=None, exclude_if=lambda adapter: adapter is None)
 
     def training(self, config: TrainConfig, images: int) -> TrainConfig:
         """The training config of the fine-tuning.
@@ -189,7 +192,7 @@ class FinetuneConfig(Spec):
         """
         steps = math.ceil(self.epochs * images / config.batch_size)
         phase = Phase(name="finetune", steps=steps, learning_rate=self.learning_rate)
-        return config.model_copy(update={"phases": [phase]})
+        return config.model_copy(update={"phases": [phase], "adapter": self.adapter})
 
 
 class ExportConfig(Spec):

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hwnas.accuracy import check_enough
+from hwnas.accuracy.evaluate import check_positive
 from hwnas.data import Data, Split
 from hwnas.deploy.exporter import included
 from hwnas.engines import open_engine
@@ -33,6 +34,7 @@ from hwnas.search.objectives import check_budget_text
 from hwnas.spaces import Domain, Space, base_of
 from hwnas.supernet import read_facts
 from hwnas.targets import Target, resolve_target
+from hwnas.tasks.base import Metric
 from hwnas.tasks.metrics import TOP1, parse_metric
 from hwnas.tasks.weights import check_fit
 from hwnas.training.launchers import launcher, started_by_training
@@ -41,13 +43,14 @@ from hwnas.workflows.processes import check_devices
 from hwnas.workflows.side_by_side import labelled
 
 
-def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPlan]:
+def plan_job(job: Job, out: Path, progress: Progress = silent, *, again: str | None = None) -> list[TargetPlan]:
     """A plan for each target of a job; all errors in a job are found here, before long work.
 
     Args:
         job: the job.
         out: its output folder; nothing is written.
         progress: callback of the stages, which name their target if there are several.
+        again: name of a stage to execute again; ``check`` decides here which images are left out.
 
     Raises:
         UnknownName, InvalidValue, DataError: a name or a value in the job is unknown or invalid.
@@ -64,7 +67,8 @@ def plan_job(job: Job, out: Path, progress: Progress = silent) -> list[TargetPla
             f"latency.bound_networks is {job.latency.bound_networks}. Raise it, or lower the confidence"
         )
     targets = _targets(job)
-    data, check, fingerprint = open_checked(job.data, out / "stages", progress)
+    data, check, fingerprint = open_checked(job.data, out / "stages", progress, again=again == "check")
+    check_positive(data, _parsed(job, data))
     space = job.space_for(data)
     _check_size(job, space)
     for phase in job.training.phases:
@@ -184,14 +188,24 @@ def _runs_on(training: JobTraining) -> dict[str, object]:
     return {**on, "teacher": read_facts(Path(training.teacher)).weights_sha256}
 
 
+def _parsed(job: Job, data: Data) -> Metric:
+    """The job's metric."""
+    return parse_metric(job.accuracy.metric, data.classes, job.accuracy.positive, task=data.task)
+
+
 def _metric(job: Job, data: Data) -> dict[str, str]:
     """The job's metric as an input of stages; the usual one is left out, so that older stages stay valid.
 
     Raises:
         UnknownName, InvalidValue, PluginError: no such metric or class.
     """
-    metric = parse_metric(job.accuracy.metric, data.classes, job.accuracy.positive, task=data.task)
+    metric = _parsed(job, data)
     return {} if metric is TOP1 else {"metric": metric.identity}
+
+
+def _judged_by(job: Job, data: Data) -> dict[str, str]:
+    """The metric and the images of validations, as inputs of a training that they end."""
+    return {**_metric(job, data), "validated on": data.split_fingerprint("validation")}
 
 
 def _plan(context: Context, place: Path, data: str, check: Stage | None, progress: Progress) -> TargetPlan:
@@ -228,7 +242,7 @@ def _plan(context: Context, place: Path, data: str, check: Stage | None, progres
         "versions": {name: versions[name] for name in ("hwnas", "torch")},
         **_runs_on(job.training),
         # With patience, validations decide which weights are kept.
-        **(_metric(job, context.data) if job.training.patience else {}),
+        **(_judged_by(job, context.data) if job.training.patience else {}),
     }
 
     elastic: Stage | None = None

@@ -1,5 +1,6 @@
 """Supernets: networks that contain every network of a space. Training, storage and subnet extraction."""
 
+from hwnas.supernet.classes import for_classes
 from hwnas.supernet.config import Phase, TrainConfig, read_training
 from hwnas.supernet.network import Supernet, extract, single
 from hwnas.supernet.once_for_all import load_once_for_all, read_once_for_all
@@ -12,6 +13,7 @@ __all__ = [
     "SupernetFacts",
     "TrainConfig",
     "extract",
+    "for_classes",
     "load_once_for_all",
     "load_supernet",
     "read_facts",

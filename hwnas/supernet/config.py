@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from hwnas.adapters import AdapterChoice
 from hwnas.data import Augmentation
 from hwnas.data.augment import preset
 from hwnas.data.base import Sampler
@@ -85,6 +86,8 @@ class TrainConfig(Spec):
         validation_images: maximum number of images in a validation, per split (validation and training).
         patience: number of validations in the last phase without an improvement after which the training ends. The
             weights of the best validation are then kept. None: train to the end, and keep the last weights.
+        adapter: a method that trains few parameters and merges them into the weights (`hwnas.adapters`), and its rank;
+            None to train all weights.
         augmentation: a table, or the name of a preset (`hwnas.data.augment.PRESETS`).
     """
 
@@ -111,6 +114,7 @@ class TrainConfig(Spec):
     validate_every: int | None = Field(default=None, ge=0, exclude_if=lambda every: every is None)
     validation_images: PositiveInt = Field(default=1000, exclude_if=lambda images: images == 1000)
     patience: PositiveInt | None = Field(default=None, exclude_if=lambda patience: patience is None)
+    adapter: AdapterChoice | None = Field(default=None, exclude_if=lambda adapter: adapter is None)
     augmentation: Augmentation = Augmentation()
 
     @field_validator("augmentation", mode="before")

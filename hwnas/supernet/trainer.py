@@ -17,24 +17,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import JsonValue
 from torch import Tensor, nn
 
+from hwnas.adapters import Adapted
 from hwnas.data import Data
 from hwnas.data.base import check_batch
 from hwnas.errors import InvalidValue, OutOfMemory, ProcessLost, TrainingDiverged
 from hwnas.nn import channels_last
 from hwnas.nn.norm import at_least_single
 from hwnas.progress import Progress, silent
-from hwnas.spaces import Arch, Domain, Space
+from hwnas.spaces import Arch, Space
 from hwnas.supernet.batches import Batch, on_device, resized
 from hwnas.supernet.config import TrainConfig
-from hwnas.supernet.network import Supernet, extract, weights_hash
+from hwnas.supernet.network import Supernet, extract
 from hwnas.supernet.optimizer import sgd
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
+from hwnas.supernet.subject import subject_of
 from hwnas.tasks import class_weights, task_of
-from hwnas.training.alone import Alone, precision_of
+from hwnas.training.alone import Alone
 from hwnas.training.checkpoint import CHECKPOINT, Checkpoint, checkpoint_subject
 from hwnas.training.loop import Loop, Update
 from hwnas.training.memory import fitting_batch, is_out_of_memory
@@ -144,6 +145,8 @@ class _Run:
         self.seed, self.fabric, self.teacher, self.validator = seed, fabric, teacher, validator
         self.steps = Schedule(config.phases, supernet.space)
         self.average: dict[str, Tensor] = {}
+        # Before a checkpoint replaces the weights: adapters change the initial ones.
+        self.adapted = Adapted(supernet, config.adapter, seed=seed)
         self.history, self.best = History(begin=config.steps - config.phases[-1].steps), dict[str, Tensor]()
         weights = class_weights(config.class_weights, data)
         if weights is not None:
@@ -155,7 +158,7 @@ class _Run:
         # Older checkpoints store the fingerprint of all splits. Compute it only for them: it lists all files.
         if saved not in (None, images) and saved == (whole := data.fingerprint()):
             images = whole
-        subject = _subject(supernet, images, config, seed, fabric, teacher)
+        subject = subject_of(supernet, images, config, seed, fabric, teacher)
         if config.patience and validator:
             subject["validation"] = validator.identity  # determines which weights are kept
         self.loop = Loop(folder, subject, resume=resume)
@@ -168,10 +171,11 @@ class _Run:
             self.history, self.best = history_of(found.validated, self.history.begin), dict(found.best)
         self.fabric.to_device(channels_last(self.supernet.train()))
         self.parameters = dict(self.supernet.named_parameters())
+        self.adapted.start(self.fabric.device, found.adapters if found else None)
         if self.config.ema_decay:
             start = found.average if found else self.parameters
             self.average = {name: self.fabric.to_device(tensor.detach().clone()) for name, tensor in start.items()}
-        self.optimizer = sgd(self.parameters, self.config, found.momentum if found else {})
+        self.optimizer = sgd(self.adapted.trained, self.config, found.momentum if found else {})
         batches = on_device(self._load, range(self.loop.done, end), self.fabric.device)
         stopped = self.loop.run(
             lambda number: self._step(self.steps(number), batches),
@@ -190,7 +194,7 @@ class _Run:
         else:
             self._use(self.average)
         self.supernet.eval()
-        return replace(self.history, stopped=stopped)
+        return replace(self.history, stopped=stopped, adapted=self.adapted.end())
 
     def _use(self, weights: Mapping[str, Tensor]) -> None:
         """Copy weights into the parameters of the same names."""
@@ -248,8 +252,8 @@ class _Run:
 
     def _begin(self, trained: Space) -> None:
         """Begin a new phase: reset the momentum, which stems from other networks, and sort the channels."""
-        self.optimizer = sgd(self.parameters, self.config)
-        if self.config.sort_channels:
+        self.optimizer = sgd(self.adapted.trained, self.config)
+        if self.config.sort_channels and not self.config.adapter:  # adapters change the initial weights, in their order
             orders = channel_orders(self.supernet, trained)
             reorder(self.supernet.state_dict(), orders)
             reorder(self.average, orders)
@@ -289,10 +293,12 @@ class _Run:
                 raise self._diverged(f"the loss of the {kind} subnet ({values}) is {float(mean)}", step)
             found.setdefault(f"loss_{kind}", []).append(mean)
         self._share_gradients()
-        norm = nn.utils.clip_grad_norm_(self.supernet.parameters(), config.clip_norm)
+        self.adapted.pull()
+        norm = nn.utils.clip_grad_norm_(self.adapted.clipped, config.clip_norm)
         if not torch.isfinite(norm):
             raise self._diverged(f"the norm of the gradients is {float(norm)}", step)
         self.optimizer.step()
+        self.adapted.push(step.learning_rate)
         decay = min(config.ema_decay, (1 + step.number) / (10 + step.number))  # the initial weights decay quickly
         with torch.no_grad():
             for name, tensor in self.average.items():
@@ -356,13 +362,14 @@ class _Run:
 
     def _state(self, done: int) -> Checkpoint:
         """Return the state on which the next update depends."""
-        momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.parameters.items()}
+        momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.adapted.trained.items()}
         return Checkpoint(
             step=done,
             model=self.supernet.state_dict(),
             average=self.average,
             momentum={name: buffer for name, buffer in momentum.items() if buffer is not None},
             best=self.best,
+            adapters=self.adapted.state(),
             validated=self.history.found,
         )
 
@@ -382,19 +389,3 @@ class _Run:
         with self.fabric.autocast():
             out: Tensor = self.supernet(images, self.supernet.space.largest)
         return out
-
-
-def _subject(
-    supernet: Supernet, data: str, config: TrainConfig, seed: int, fabric: Processes, teacher: nn.Module | None
-) -> dict[str, JsonValue]:
-    """Return values that identify a training."""
-    return {
-        "space": Domain.of(supernet.space).model_dump(),
-        "data": data,
-        **config.model_dump(mode="json", exclude={"checkpoint_every"}),
-        "seed": seed,
-        "precision": precision_of(fabric),
-        "initial weights": weights_hash(supernet.state_dict()),
-        # Only the parameters: re-calibrated BN statistics differ by rounding.
-        "teacher": teacher and weights_hash(dict(teacher.named_parameters())),
-    }

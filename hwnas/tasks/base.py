@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,10 @@ Floats = npt.NDArray[np.float64]
 Function = Callable[[Tensor, Tensor], float]
 _RESAMPLES = 1000
 _ENOUGH = 0.95
+
+
+class UndefinedMetric(InvalidValue):
+    """A metric has no value on some images, such as a precision where none is predicted to have the class."""
 
 
 class Task(ABC):
@@ -166,7 +171,10 @@ class Metric:
             found = binomtest(int(self.hits(outputs, labels).sum()), len(labels))
             interval = found.proportion_ci(confidence_level=_ENOUGH, method="wilson")
             return float(interval.low), float(interval.high)
-        return resampled(lambda rows: self.function(outputs[rows], labels[rows]), len(labels), seed=seed)
+        low, high = resampled(lambda rows: self.function(outputs[rows], labels[rows]), len(labels), seed=seed)
+        if np.isnan(low) or np.isnan(high):  # undefined on every sample: nothing is known
+            return 0.0, 1.0
+        return min(max(low, 0.0), 1.0), min(max(high, 0.0), 1.0)
 
 
 def resampled(statistic: Callable[[Tensor], float], images: int, *, seed: int = 0) -> tuple[float, float]:
@@ -175,14 +183,44 @@ def resampled(statistic: Callable[[Tensor], float], images: int, *, seed: int = 
     Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
 
     Args:
-        statistic: indices of images ``(images,)`` -> value; samples where it is NaN are left out.
+        statistic: indices of images ``(images,)`` -> value; samples where it is NaN or undefined are left out.
         images: number of images.
         seed: of the resampling.
     """
     generator = torch.Generator().manual_seed(seed)
-    values = [statistic(torch.randint(images, (images,), generator=generator)) for _ in range(_RESAMPLES)]
-    low, high = np.nanquantile(values, [(1 - _ENOUGH) / 2, (1 + _ENOUGH) / 2])
+    values = []
+    for _ in range(_RESAMPLES):
+        rows = torch.randint(images, (images,), generator=generator)
+        with suppress(UndefinedMetric):
+            values.append(statistic(rows))
+    known = [value for value in values if not np.isnan(value)]
+    if not known:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - _ENOUGH) / 2, (1 + _ENOUGH) / 2])
     return float(low), float(high)
+
+
+def users_function(name: str, function: Callable[[Tensor, Tensor], object]) -> Function:
+    """A user's metric as a function that returns a float; its errors name it.
+
+    Args:
+        name: of the metric.
+        function: outputs and labels -> a number, or an array or tensor of one.
+    """
+
+    def called(outputs: Tensor, labels: Tensor) -> float:
+        try:
+            value = function(outputs, labels)
+            return float(value.item() if isinstance(value, np.ndarray | Tensor) else value)  # type: ignore[arg-type]
+        except Exception as error:  # whatever the user's code raises
+            # A division by a number of images, or scikit-learn without images of a class: other images may do.
+            kind = UndefinedMetric if isinstance(error, ArithmeticError | ValueError) else InvalidValue
+            raise kind(
+                f"the metric {name} fails on {len(labels)} images: {type(error).__name__}: {error}. It should return a "
+                "number between 0 and 1"
+            ) from error
+
+    return called
 
 
 def auc(task: Task, outputs: Tensor, labels: Tensor, positive: int | None) -> float:

@@ -75,8 +75,8 @@ class Classification(Task):
         return log_odds(outputs, index)
 
     def of_probabilities(self, probabilities: Tensor) -> Tensor:
-        """The probabilities: the largest stays the largest."""
-        return probabilities
+        """Their logarithms, of which the softmax is what they are."""
+        return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
 
     def agreement(self, got: Tensor, expected: Tensor) -> float:
         """Share of images with equal top-1 classes."""

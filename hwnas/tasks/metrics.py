@@ -9,20 +9,23 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from hwnas.errors import InvalidValue, UnknownName, some
 from hwnas.plugins import Registry, file_of
-from hwnas.tasks.base import Function, Metric, recall_at_precision, resampled
+from hwnas.tasks.base import Function, Metric, Task, UndefinedMetric, recall_at_precision, resampled, users_function
 from hwnas.tasks.catalog import TASKS, task_of
 from hwnas.tasks.classification import CLASSIFICATION, correct, top1
 from hwnas.tasks.figures import ClassificationFigures, Difference
 
 _AT_PRECISION = re.compile(r"recall@precision=(?P<precision>0?\.\d+|1(\.0)?)")
 _SIGNIFICANCE = 0.05
+_MOST_TRIED = 1000  # classes of a first call of a user's function
 _KNOWN: dict[str, Registry[Callable[[int | None], Function]]] = {
     task.name: Registry(
         "metric",
@@ -87,9 +90,28 @@ def parse_metric(
         return TOP1
     if file := file_of(text):
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        function = cast("Function", found)
+        function = users_function(name, cast("Callable[[Tensor, Tensor], object]", found))
+        _try(function, of, len(classes))
         return Metric(name=name, function=function, identity=f"{name} {digest}", task=of)
     return Metric(name=name, function=found(index), identity=name, task=of, positive=positive)
+
+
+def _try(function: Function, task: Task, classes: int) -> None:
+    """Call a user's function with outputs that are drawn, before work of minutes whose results it is of.
+
+    Raises:
+        InvalidValue: it raises an exception, or returns something else than a number.
+    """
+    if classes > _MOST_TRIED:
+        return
+    generator = torch.Generator().manual_seed(0)
+    images = 4 * classes
+    outputs = torch.randn(images, classes, generator=generator)
+    labels = torch.arange(images) % classes
+    if task.label_axes == 2:
+        labels = torch.nn.functional.one_hot(labels, classes).float()
+    with suppress(UndefinedMetric):
+        function(outputs, labels)
 
 
 def figures_of(outputs: Tensor, labels: Tensor, classes: Sequence[str], metric: Metric = TOP1) -> ClassificationFigures:

@@ -19,7 +19,7 @@ from hwnas.errors import CheckpointError
 from hwnas.files import write_whole
 
 CHECKPOINT = "checkpoint.safetensors"
-_PARTS = ("model", "average", "momentum", "best")
+_PARTS = ("model", "average", "momentum", "best", "adapters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,7 @@ class Checkpoint:
         model: state of the supernet.
         average: moving averages of its parameters, by name; empty if none are kept.
         momentum: momentum buffers of the optimizer, by parameter name.
+        adapters: state of the adapters, if there are any.
         best: state with the best validation, if the training keeps it.
         validated: values of each validation (`hwnas.training.validation.Validated`).
     """
@@ -40,6 +41,7 @@ class Checkpoint:
     average: Mapping[str, Tensor]
     momentum: Mapping[str, Tensor]
     best: Mapping[str, Tensor] = field(default_factory=dict)
+    adapters: Mapping[str, Tensor] = field(default_factory=dict)
     validated: Sequence[Sequence[float]] = ()
 
 

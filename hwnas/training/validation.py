@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from pydantic import JsonValue
 from torch import nn
 
 from hwnas.data.options import Size
@@ -52,11 +53,13 @@ class History:
         begin: number of updates before the last phase. Only validations of the last phase are compared: earlier phases
             train fewer networks.
         stopped: why the training stopped early; None if it did not.
+        adapted: of a training with adapters: number of parameters trained, and the ranks that it found.
     """
 
     found: tuple[Validated, ...] = ()
     begin: int = 0
     stopped: str | None = None
+    adapted: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @property
     def compared(self) -> tuple[Validated, ...]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from hwnas.lazy import lazily
 
 if TYPE_CHECKING:
+    from hwnas.workflows.adapting import adapt_supernet
     from hwnas.workflows.answers import (
+        AdaptAnswer,
         ArchFile,
         DataAnswer,
         ElasticAnswer,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from hwnas.workflows.checking import check_data
     from hwnas.workflows.deployed_answers import BenchAnswer, SweepAnswer
     from hwnas.workflows.deployment import bench, export, sweep
+    from hwnas.workflows.finetuning import finetune
     from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
     from hwnas.workflows.measuring import profile, profile_all, validate, validate_all
     from hwnas.workflows.model_answers import (
@@ -45,9 +48,10 @@ if TYPE_CHECKING:
     from hwnas.workflows.studies import study
     from hwnas.workflows.subnets import evaluate_subnets, extract_subnet, import_supernet
     from hwnas.workflows.tracing import elastic
-    from hwnas.workflows.training import finetune, train
+    from hwnas.workflows.training import train
 
 __all__ = [
+    "AdaptAnswer",
     "ArchFile",
     "BenchAnswer",
     "DataAnswer",
@@ -71,6 +75,7 @@ __all__ = [
     "SweepAnswer",
     "TrainAnswer",
     "ValidationAnswer",
+    "adapt_supernet",
     "bench",
     "bench_model",
     "check_data",
@@ -105,10 +110,12 @@ _ELSEWHERE = ("Space", "Bench", "Sweep", "Model", "Kernels", "Predict")
 __getattr__ = lazily(
     __name__,
     {
+        "adapting": ("adapt_supernet",),
         "answers": tuple(name for name in __all__ if name[0].isupper() and not name.startswith(_ELSEWHERE)),
         "deployed_answers": ("BenchAnswer", "SweepAnswer"),
         "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
+        "finetuning": ("finetune",),
         "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
         "measuring": ("profile", "profile_all", "validate", "validate_all"),
         "model_answers": (
@@ -125,7 +132,7 @@ __getattr__ = lazily(
         "studies": ("study",),
         "subnets": ("evaluate_subnets", "extract_subnet", "import_supernet"),
         "tracing": ("elastic",),
-        "training": ("finetune", "train"),
+        "training": ("train",),
     },
 )
 

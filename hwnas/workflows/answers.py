@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from hwnas.accuracy.figures import AccuracyModelFigures
 from hwnas.data.check import DataCheck
@@ -92,26 +92,50 @@ class TrainedAnswer(Answer):
         steps, stopped: updates that were done; why there were no more, if the training ended early.
         metric: what the validation measured.
         validation: the last (with `patience` the best) ``step``, ``training`` and ``validation`` metric, if any.
+        adapted: with a method of fine-tuning: ``trained_parameters``, and ``ranks`` by weight where the method finds
+            them.
     """
 
     steps: int
     metric: str
     validation: dict[str, float] | None
     stopped: str | None
+    adapted: dict[str, JsonValue]
 
 
 class TrainAnswer(TrainedAnswer):
-    """Result of `hwnas.workflows.train`: names of space and data, and the supernet's folder."""
+    """Result of `hwnas.workflows.train`: names of space and data, and the supernet's folder.
+
+    Attributes:
+        new_tensors: of a supernet that was started from one for other classes: weights that were drawn.
+    """
 
     space: str
     data: str
     supernet: str
+    new_tensors: list[str]
 
 
 class FinetuneAnswer(TrainedAnswer):
     """Result of `hwnas.workflows.finetune`: the subnet's folder."""
 
     subnet: str
+
+
+class AdaptAnswer(Answer):
+    """Result of `hwnas.workflows.adapt_supernet`.
+
+    Attributes:
+        space: name of the space.
+        supernet: the folder.
+        tensors: number of tensors that were kept.
+        new_tensors: those that were drawn.
+    """
+
+    space: str
+    supernet: str
+    tensors: int
+    new_tensors: list[str]
 
 
 class WidthGroup(Spec):

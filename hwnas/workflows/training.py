@@ -1,10 +1,8 @@
-"""Train a supernet, and fine-tune a subnet."""
+"""Train a supernet."""
 
 from __future__ import annotations
 
 import logging
-import math
-import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hwnas.errors import InvalidValue, some
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
-from hwnas.workflows.answers import FinetuneAnswer, TrainAnswer
+from hwnas.workflows.adapting import started_from
+from hwnas.workflows.answers import TrainAnswer
 from hwnas.workflows.inputs import Fix, Place
 from hwnas.workflows.processes import launched
 
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from hwnas.training.alone import Processes
     from hwnas.training.launchers import Nodes
     from hwnas.training.validation import History
-
-FINETUNING_EPOCHS = 3  # default without a training config
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +91,9 @@ def train(
     out = Path(out)
     images, facts = inputs.data_of(data, data_path, data_options)
     started: SupernetFacts | None = None
+    new: list[str] = []
     if init is not None:
-        supernet, started = _start(init, space, images, restricted=bool(fix) or arch is not None)
+        supernet, started, new = started_from(init, space, images, restricted=bool(fix) or arch is not None, seed=seed)
         chosen = supernet.space
     elif space is None:
         raise InvalidValue("--space is missing (hwnas spaces list); or --init, a supernet to start from")
@@ -107,7 +105,7 @@ def train(
     fabric = launched(accelerator, devices, precision, config=config, nodes=nodes)
     if init is None:
         supernet = Supernet(chosen, seed=seed)
-    with _alone_in(out, fabric):
+    with alone_in(out, fabric):
         history = train_into(
             out,
             supernet,
@@ -124,105 +122,15 @@ def train(
             progress=progress,
         )
     return TrainAnswer(
-        space=chosen.name, data=images.name, supernet=str(out), **_outcome(config, history, images, metric)
+        space=chosen.name,
+        data=images.name,
+        supernet=str(out),
+        new_tensors=new,
+        **outcome(config, history, images, metric),
     )
 
 
-def _start(init: Place, space: str | Space | None, data: Data, *, restricted: bool) -> tuple[Supernet, SupernetFacts]:
-    """The supernet that a training starts from.
-
-    Raises:
-        InvalidValue: a space or a restriction was given, too, or the data have other classes or channels.
-        CheckpointError: the folder is not a supernet.
-    """
-    from hwnas.supernet import load_supernet
-
-    if space is not None or restricted:
-        raise InvalidValue(f"{init} has a space, so a space, --fix and --arch cannot be given with --init")
-    supernet, facts = load_supernet(Path(init))
-    if facts.classes != list(data.classes) or supernet.space.in_channels != data.in_channels:
-        raise InvalidValue(
-            f"{init} has {supernet.space.in_channels} channels and the classes {some(facts.classes)}; {data.name} has "
-            f"{data.in_channels} channels and {some(data.classes)}"
-        )
-    return supernet, facts
-
-
-def finetune(
-    subnet: Place,
-    out: Place,
-    *,
-    data_path: Place | None = None,
-    training: Place | TrainConfig | None = None,
-    epochs: int | None = None,
-    metric: str | None = None,
-    positive: str | None = None,
-    teacher: Place | None = None,
-    accelerator: str = "auto",
-    devices: int = 1,
-    precision: str = "32-true",
-    resume: bool = True,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> FinetuneAnswer:
-    """Fine-tune an extracted network.
-
-    Args:
-        subnet: folder from `hwnas subnet extract`.
-        out: folder for the fine-tuned subnet.
-        data_path: folder where the supernet's images are now, if they were moved.
-        training: training config, or its TOML file.
-        epochs: passes over the training images, instead of the config's steps; 3 without a config.
-        metric: as in `train`.
-        positive: as in `train`.
-        teacher: as in `train`.
-        accelerator: as in `train`.
-        devices: as in `train`.
-        precision: as in `train`.
-        resume: resume from the folder's checkpoint.
-        seed: random seed.
-        progress: callback, invoked after every update.
-
-    Raises:
-        InvalidValue: the folder contains more than one network.
-        OutputError, CheckpointError, TrainingDiverged, OutOfMemory, ProcessLost, SystemExit: as in `train`.
-    """
-    from hwnas.supernet import Phase, TrainConfig, load_supernet
-
-    subnet, out = Path(subnet), Path(out)
-    net, facts = load_supernet(subnet)
-    facts = inputs.moved(facts, data_path)
-    if net.space.size > 1:
-        raise InvalidValue(
-            f"{subnet} contains {net.space.size} networks; extract one with: hwnas "
-            f"subnet extract arch.json --supernet {shlex.quote(str(subnet))} --out subnet"
-        )
-    data = inputs.reopen_data(facts)
-    usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
-    config = config_of(training) if training else usual
-    if epochs or not training:
-        config = config.lasting(math.ceil((epochs or FINETUNING_EPOCHS) * data.size("train") / config.batch_size))
-    fabric = launched(accelerator, devices, precision, config=config)
-    with _alone_in(out, fabric):
-        history = train_into(
-            out,
-            net,
-            data,
-            config,
-            fabric,
-            seed=seed,
-            data_facts=facts.data,
-            metric=metric,
-            positive=positive,
-            teacher=Path(teacher) if teacher else None,
-            resume=resume,
-            started_from=facts,
-            progress=progress,
-        )
-    return FinetuneAnswer(subnet=str(out), **_outcome(config, history, data, metric))
-
-
-def _outcome(config: TrainConfig, history: History, data: Data, metric: str | None) -> dict[str, Any]:
+def outcome(config: TrainConfig, history: History, data: Data, metric: str | None) -> dict[str, Any]:
     """Fields of an answer: updates, the validation of the kept weights, and why the training ended earlier."""
     from hwnas.tasks import task_of
 
@@ -233,6 +141,7 @@ def _outcome(config: TrainConfig, history: History, data: Data, metric: str | No
         "metric": metric or task_of(data.task).metric,
         "validation": kept._asdict() if kept else None,
         "stopped": history.stopped,
+        "adapted": dict(history.adapted),
     }
 
 
@@ -334,6 +243,8 @@ def train_into(
     )
     if history.found:
         facts["validations"] = {"metric": validation.name, "rows": [v._asdict() for v in history.found]}
+    if history.adapted:
+        facts["adapted"] = dict(history.adapted)
     if fabric.is_global_zero:
         if overfit := history.overfit(min(config.validation_images, data.size("validation"))):
             log.warning("%s", overfit)
@@ -344,7 +255,7 @@ def train_into(
     return history
 
 
-def _alone_in(folder: Path, fabric: Processes) -> AbstractContextManager[None]:
+def alone_in(folder: Path, fabric: Processes) -> AbstractContextManager[None]:
     """A context that excludes other trainings in a folder; the first process holds its lock.
 
     Raises:

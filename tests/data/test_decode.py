@@ -162,3 +162,38 @@ def test_cropping_before_resizing_gives_the_same_pixels(
     monkeypatch.setattr("hwnas.data.geometry.ELONGATED", 0)
     cropped, _ = next(Images(tmp_path).batches("test", 56))
     assert (whole - cropped).abs().max() <= 1.01 / 255 / 0.224
+
+
+def test_a_pixel_range_does_not_apply_where_pillow_keeps_eight_bits(tmp_path: Path) -> None:
+    """A 12-bit colour image would be almost black: Pillow keeps the upper 8 of 16 bits of each channel."""
+    rows = b"".join(b"\0" + struct.pack(">12H", *[4095] * 12) for _ in range(4))  # 4 x 4 RGB, 16 bits
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    path = tmp_path / "deep.png"
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    assert (decoded(path) == 15).all()  # of 255, as 4095 of 65535
+    with pytest.raises(DataError, match=r"RGB with 16 bits per channel.*pixel_range does not apply"):
+        decoded(path, pixel_range=(0, 4095))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff(tmp_path: Path, orientation: int, compression: str) -> None:
+    stored_pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = Image.fromarray(stored_pixels)
+    path = stored(tmp_path / "turned.tif", image, tiffinfo={0x0112: orientation}, compression=compression)
+    upright = {
+        1: stored_pixels,
+        2: stored_pixels[:, ::-1],
+        3: stored_pixels[::-1, ::-1],
+        4: stored_pixels[::-1],
+        5: stored_pixels.T,
+        6: np.rot90(stored_pixels, -1),
+        7: np.rot90(stored_pixels, 2).T,
+        8: np.rot90(stored_pixels),
+    }[orientation]
+    assert np.array_equal(decoded(path, channels=1), upright)
+    assert np.array_equal(decoded(path, channels=1, orientation=False), stored_pixels)

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from hwnas.data import Augmentation, DataOptions, Images, Split
+from hwnas.data.check import check_images
+from hwnas.data.label_files import in_order
 from hwnas.errors import DataError
 
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -53,6 +55,19 @@ def test_a_loop_of_symbolic_links_ends(tmp_path: Path) -> None:
         classes(tmp_path / split, {"cat": 1, "dog": 1})
     (tmp_path / "train" / "cat" / "again").symlink_to(tmp_path / "train" / "cat", target_is_directory=True)
     assert Images(tmp_path).size("train") == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs symbolic links")
+def test_folders_that_link_each_other_are_listed_once(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        classes(tmp_path / name, {"a": 3, "b": 2, "c": 1})
+        for one in "abc":
+            for other in "abc":
+                if other != one:
+                    (tmp_path / name / one / f"to_{other}").symlink_to(f"../{other}", target_is_directory=True)
+    data = Images(tmp_path, options=DataOptions(split=(50, 25, 25)))
+    files = [tmp_path / name for split in SPLITS for name, _ in data.files(split)]
+    assert len(files) == len({file.resolve() for file in files}) == 12
 
 
 def test_class_folders_are_split_by_shares(tmp_path: Path) -> None:
@@ -217,7 +232,7 @@ def test_wrong_shares(tmp_path: Path) -> None:
         "line 4: the share of 'cat' in c.png is 'many'",
         "line 5: the share of 'cat' in d.png is 'inf'",
         "line 6: the share of 'cat' in e.png is '1e308'",
-        "line 7: the line of f.png has other cells than the first line; write decimals with a point",
+        "line 7: the line of f.png has more cells than the first line",
         "line 8: the split of g.png is ''",
     ):
         assert said in str(caught.value)
@@ -250,3 +265,49 @@ def test_a_fingerprint_per_split(tmp_path: Path, changed: Split) -> None:
     after = Images(tmp_path)
     assert after.fingerprint() != whole
     assert [split for split in SPLITS if after.split_fingerprint(split) != prints[split]] == [changed]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("file,label\n0.png,crack,soiled\n", {"multi_label": True}, "line of 0.png has more cells"),
+        ("file,label\n0.png,big cat, red\n", {}, "label with a comma in quotes"),
+        ("file,label,label\n0.png,cat,dog\n", {}, "two columns of one name"),
+        ('file,label\n0.png,"big\ncat"\n', {}, "cannot be printed"),
+        ("file,label\n0.png,cat\n./0.png,dog\n", {}, "0.png is already in line 2"),
+        (".//0.png".join(("file,label\n0.png,cat\n", ",dog\n")), {}, "0.png is already in line 2"),
+    ],
+)
+def test_cells_and_paths_of_a_csv_are_taken_as_they_are_meant(
+    tmp_path: Path, text: str, options: dict[str, bool], said: str
+) -> None:
+    root = labelled(tmp_path, text)
+    with pytest.raises(DataError, match=said):
+        Images(root, options=DataOptions(labels="labels.csv", split=(60, 20, 20), **options))
+
+
+def test_a_path_with_dots_is_the_file(tmp_path: Path) -> None:
+    text = "file,label\n" + "".join(f"./pictures/{i}.png,{'cat' if i % 2 else 'dog'}\n" for i in range(12))
+    options = DataOptions(labels="./labels.csv", split=(60, 20, 20))
+    root = labelled(tmp_path, text)
+    assert sorted(name for split in SPLITS for name, _ in Images(root, options=options).files(split)) == sorted(
+        f"pictures/{i}.png" for i in range(12)
+    )
+    assert check_images(Images.listed(root, options)).ignored == []
+
+
+def test_the_order_of_numbers_does_not_depend_on_the_process() -> None:
+    assert in_order({"02", "1", "2", "01"}) == ["01", "1", "02", "2"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        for name in ("cat", "dog"):
+            Image.new("L", (8, 8), 7).save(tmp_path / (split + ".png"))
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("L", (8, 8), 7).save(tmp_path / split / name / "a.png")
+    os.mkfifo(tmp_path / "train" / "cat" / "b.png")
+    data = Images(tmp_path)
+    with pytest.raises(DataError, match="not a regular file"):
+        list(data.batches("train", 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.tasks.classification import CLASSIFICATION, log_odds
-from hwnas.tasks.metrics import TOP1, parse_metric
+from hwnas.tasks.metrics import TOP1, difference_of, parse_metric
 
 CLASSES = ("good", "defective")
 
@@ -147,3 +148,65 @@ def test_a_changed_function_is_another_metric(tmp_path: Path) -> None:
         identities.append(parse_metric(f"{file}:share", CLASSES).identity)
     assert identities[0] == identities[2] != identities[1]
     assert parse_metric("f1", CLASSES, "defective").identity == "f1 of defective"
+
+
+def users(folder: Path, body: str) -> str:
+    """A metric of a file with these lines in its function."""
+    path = folder / "own.py"
+    path.write_text("import numpy as np\n\n\ndef own(outputs, labels):\n    " + body.replace("\n", "\n    ") + "\n")
+    return f"{path}:own"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise KeyError('no such thing')", r"own.py:own fails on 8 images: KeyError: 'no such thing'"),
+        ("return None", r"own.py:own fails on 8 images: TypeError.*should return a number between 0 and 1"),
+        ("return 'a'", r"own.py:own"),
+    ],
+)
+def test_a_function_that_fails_is_named_at_once(tmp_path: Path, body: str, said: str) -> None:
+    metric_error = None
+    try:
+        metric = parse_metric(users(tmp_path, body), CLASSES)
+        metric(*made_up(20, 2, 0))
+    except InvalidValue as error:
+        metric_error = error
+    assert metric_error is not None
+    assert re.search(said, str(metric_error))
+
+
+def test_arrays_of_one_number_are_numbers(tmp_path: Path) -> None:
+    for body in ("return np.array([0.5])", "return labels.double().mean() * 0 + 0.5", "return np.float32(0.5)"):
+        assert parse_metric(users(tmp_path, body), CLASSES)(*made_up(20, 2, 0)) == 0.5
+        (tmp_path / "own.py").unlink()
+
+
+def test_intervals_of_functions_that_are_undefined_on_some_samples(tmp_path: Path) -> None:
+    """Precision of a class that few images are predicted to have; and a correlation, which may be below 0."""
+    outputs = torch.tensor([[1.0, 0.0]] * 30 + [[0.0, 1.0]] * 1)
+    labels = torch.tensor([0] * 20 + [1] * 11)
+    precision = "told = outputs.argmax(1) == 1\nreturn int((told & (labels == 1)).sum()) / int(told.sum())"
+    metric = parse_metric(users(tmp_path, precision), CLASSES)
+    assert metric(outputs, labels) == 1.0
+    assert metric.interval(outputs, labels) == (1.0, 1.0)
+    assert difference_of(metric, outputs, outputs, labels).value == 0
+    never = torch.tensor([[1.0, 0.0]] * 31)
+    with pytest.raises(InvalidValue, match="ZeroDivisionError"):
+        metric(never, labels)
+    (tmp_path / "own.py").unlink()
+    kappa = "from sklearn.metrics import cohen_kappa_score\nreturn cohen_kappa_score(labels, outputs.argmax(1))"
+    metric = parse_metric(users(tmp_path, kappa), CLASSES)
+    outputs, labels = made_up(60, 2, 1)
+    low, high = metric.interval(outputs * 0.3 + torch.randn(60, 2, generator=torch.Generator().manual_seed(2)), labels)
+    assert 0 <= low < high <= 1
+
+
+def test_probabilities_have_the_scores_of_their_outputs() -> None:
+    outputs, labels = made_up(300, 4, 3)
+    back = CLASSIFICATION.of_probabilities(outputs.softmax(1))
+    for name, positive in (("auc", None), ("auc", "c"), ("recall@precision=0.5", "c"), ("top1", None)):
+        metric = parse_metric(name, tuple("abcd"), positive)
+        assert metric(back, labels) == pytest.approx(metric(outputs, labels), abs=1e-6)
+    sure = CLASSIFICATION.of_probabilities(torch.tensor([[1.0, 0.0, 0.0]]))
+    assert torch.isfinite(sure).all()
