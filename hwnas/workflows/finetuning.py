@@ -16,6 +16,7 @@ from hwnas.workflows.processes import launched
 from hwnas.workflows.training import alone_in, config_of, outcome, train_into
 
 if TYPE_CHECKING:
+    from hwnas.adapters import AdapterChoice
     from hwnas.supernet import TrainConfig
 
 FINETUNING_EPOCHS = 3  # default without a training config
@@ -69,6 +70,7 @@ def finetune(
     """
     from hwnas.supernet import Phase, TrainConfig, load_supernet
 
+    adapter = adapter_of(method, rank)
     subnet, out = Path(subnet), Path(out)
     net, facts = load_supernet(subnet)
     facts = inputs.moved(facts, data_path)
@@ -82,7 +84,8 @@ def finetune(
     config = config_of(training) if training else usual
     if epochs or not training:
         config = config.lasting(math.ceil((epochs or FINETUNING_EPOCHS) * data.size("train") / config.batch_size))
-    config = adapting(config, method, rank)
+    if adapter is not None:
+        config = config.model_copy(update={"adapter": adapter})
     fabric = launched(accelerator, devices, precision, config=config)
     with alone_in(out, fabric):
         history = train_into(
@@ -103,8 +106,8 @@ def finetune(
     return FinetuneAnswer(subnet=str(out), **outcome(config, history, data, metric))
 
 
-def adapting(config: TrainConfig, method: str | None, rank: int | None) -> TrainConfig:
-    """A training config with a method of fine-tuning.
+def adapter_of(method: str | None, rank: int | None) -> AdapterChoice | None:
+    """A method of fine-tuning; None without one.
 
     Raises:
         UnknownName: there is no such method.
@@ -115,10 +118,9 @@ def adapting(config: TrainConfig, method: str | None, rank: int | None) -> Train
     if method is None:
         if rank is not None:
             raise InvalidValue(f"--rank {rank} needs --method: one of {', '.join(ADAPTERS)}")
-        return config
+        return None
     if method not in ADAPTERS:
         raise UnknownName("method of fine-tuning", method, ADAPTERS)
     if rank is not None and rank < 1:
         raise InvalidValue(f"the rank should be at least 1, not {rank}")
-    choice = AdapterChoice(method=method, **({} if rank is None else {"rank": rank}))
-    return config.model_copy(update={"adapter": choice})
+    return AdapterChoice(method=method, **({} if rank is None else {"rank": rank}))

@@ -15,13 +15,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hwnas.accuracy.evaluate import check_positive
 from hwnas.data import DataOptions, Images
 from hwnas.data.check import check_images
 from hwnas.data.options import read_options
-from hwnas.errors import DataError
+from hwnas.errors import DataError, InvalidValue
 from hwnas.pipeline import compile_job, preview_job, read_job
+from hwnas.pipeline.cache import Stage
+from hwnas.pipeline.checked import open_checked
 from hwnas.pipeline.plan import plan_job
+from hwnas.progress import silent
 from hwnas.supernet import read_facts
+from hwnas.tasks.metrics import parse_metric
 from hwnas.workflows import check_data
 from hwnas.workflows.inputs import reopen_data
 
@@ -353,3 +358,30 @@ def test_a_training_that_an_older_version_began_keeps_its_key(tmp_path: Path) ->
     assert plan.accuracy.inputs == new.accuracy.inputs and plan.export.inputs == new.export.inputs
     noise(50, 50).save(root / "val" / "dog" / "0.png")
     assert plan_job(job, out)[0].train.key == new.train.key
+
+
+def test_a_repaired_image_is_found_when_the_check_is_executed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size and time may be what they were, or its drive was away for a moment."""
+    root = odd_folder(tmp_path / "odd")
+    choice = read_job(job_file(tmp_path, skip_bad=True)).data
+    earlier = check_images(Images.listed(root, choice.options)).model_dump()
+    earlier["bad"].append({"file": "train/dog/0.png", "reason": "cannot be read: Input/output error"})
+    monkeypatch.setattr(Stage, "is_whole", lambda stage: True)
+    monkeypatch.setattr(Stage, "result", lambda stage: earlier)
+    once, _, _ = open_checked(choice, tmp_path / "stages", silent)
+    again, _, _ = open_checked(choice, tmp_path / "stages", silent, again=True)
+    assert again.size("train") == once.size("train") + 1
+
+
+def test_a_metric_of_a_class_that_no_validation_image_has_is_refused_at_once(tmp_path: Path) -> None:
+    for i in range(12):
+        noise().save(tmp_path / f"{i}.png")
+    rows = [f"{i}.png,{'defect' if i % 2 and i < 8 else 'ok'},{('train', 'test', 'val')[i // 4]}" for i in range(12)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label,split", *rows]))
+    data = Images(tmp_path, options=DataOptions(labels="labels.csv"))
+    with pytest.raises(InvalidValue, match=r"no validation image of images has the class defect, so f1 of defect"):
+        check_positive(data, parse_metric("f1", data.classes, "defect"))
+    check_positive(data, parse_metric("f1", data.classes, "ok"))
+    check_positive(data, parse_metric("f1", data.classes))

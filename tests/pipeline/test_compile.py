@@ -16,6 +16,7 @@ import typer
 
 import hwnas
 from hwnas.cli.compile import fail_over
+from hwnas.data import ClutteredDigits
 from hwnas.data.digits import SIZES
 from hwnas.deploy import open_bundle
 from hwnas.errors import (
@@ -488,7 +489,16 @@ def test_a_training_depends_on_what_it_runs_on(train_inputs, finished, tmp_path)
     """Where that is what it always was, the stages of older jobs stay valid."""
     before = train_inputs()
     assert not before.keys() & {"accelerator", "precision", "devices", "teacher"}
-    newer = {"class_weights", "focal_gamma", "loss", "sampler", "validate_every", "validation_images", "patience"}
+    newer = {
+        "adapter",
+        "class_weights",
+        "focal_gamma",
+        "loss",
+        "sampler",
+        "validate_every",
+        "validation_images",
+        "patience",
+    }
     assert before["training"].keys() == set(TrainConfig.model_fields) - newer
     assert train_inputs('accelerator = "cpu"', 'precision = "32-true"', "devices = 1") == before
     assert train_inputs('precision = "bf16-mixed"', "devices = 2") == {
@@ -500,6 +510,13 @@ def test_a_training_depends_on_what_it_runs_on(train_inputs, finished, tmp_path)
     trained = plan_job(finished[0], finished[1])[0].train.folder
     shutil.copytree(trained, tmp_path / "teacher")
     assert train_inputs('teacher = "teacher"') == {**before, "teacher": read_facts(trained).weights_sha256}
+
+
+def test_with_patience_a_training_depends_on_its_validation_images(train_inputs):
+    """They decide when it ends, and which weights are kept."""
+    data = ClutteredDigits()
+    assert "validated on" not in train_inputs()
+    assert train_inputs("patience = 3")["validated on"] == data.split_fingerprint("validation")
 
 
 def test_what_a_training_cannot_run_on_is_refused_at_once(train_inputs, monkeypatch):
