@@ -128,7 +128,7 @@ SkipBad = Annotated[
 ]
 DataOptionsFile = Annotated[
     Path | None,
-    typer.Option("--data-options", help="TOML file with the keys of a job's [data]: transform, split_seed and others."),
+    typer.Option("--data-options", help="TOML file with keys of a job's \\[data]: transform, split_seed and others."),
 ]
 Budgets = Annotated[
     list[str],

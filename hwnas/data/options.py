@@ -163,11 +163,14 @@ class DataOptions(Spec):
             raise ValueError("several labels per image need labels, a CSV file that lists them")
         return value
 
-    @field_validator("split")
+    @field_validator("split", mode="before")
     @classmethod
-    def _shares(cls, value: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
-        if value is not None and not (min(value) > 0 and math.isfinite(sum(value))):
-            raise ValueError(f"split is three shares above 0, e.g. [70, 15, 15]; not {list(value)}")
+    def _shares(cls, value: object) -> object:
+        shares = list(value) if isinstance(value, list | tuple) else [value]
+        numbers = [share for share in shares if isinstance(share, int | float) and not isinstance(share, bool)]
+        usable = len(shares) == len(numbers) == 3 and min(numbers) > 0 and math.isfinite(sum(numbers))
+        if value is not None and not usable:
+            raise ValueError(f"split is three shares above 0, e.g. [70, 15, 15]; not {shares}")
         return value
 
     @field_validator("skip")

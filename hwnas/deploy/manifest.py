@@ -15,6 +15,7 @@ from hwnas.targets import Recipe
 from hwnas.tasks.figures import ClassificationFigures, Difference
 
 MANIFEST, README = "manifest.json", "README.md"
+SCRIPT = "classify.py"  # where the README says to save its lines
 INPUT: Literal["example-input.npy"] = "example-input.npy"
 OUTPUT: Literal["example-output.npy"] = "example-output.npy"
 SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Collection, Mapping
 
-from hwnas.deploy.manifest import BundleManifest
+from hwnas.deploy.manifest import SCRIPT, BundleManifest
 from hwnas.deploy.preprocessing import photograph_lines, step_words
 from hwnas.plugins import resource
 
@@ -126,7 +126,8 @@ def _latency(manifest: BundleManifest, images: str) -> str:
     figures = ((manifest.predicted_ms, "as predicted"), (manifest.measured_ms, "as measured"))
     known = [f"{ms:.4g} ms {how}" for ms, how in figures if ms is not None]
     if known:
-        return f"A run of {images} takes {', '.join(known)} on {manifest.device.name}."
+        without = f" The prediction is without {' and '.join(manifest.include)}." if manifest.include else ""
+        return f"A run of {images} takes {', '.join(known)} on {manifest.device.name}.{without}"
     return f"Its latency on {manifest.device.name} was neither predicted nor measured; `hwnas bench` measures it."
 
 
@@ -138,13 +139,13 @@ def _how(manifest: BundleManifest, packages: str, made_with: str) -> str:
 
     answer = task_of(manifest.task).answer
     prints = (
-        f"`python classify.py one.jpg another.jpg` prints {answer} of each image file, from one run"
+        f"`python {SCRIPT} one.jpg another.jpg` prints {answer} of each image file, from one run"
         if manifest.dynamic_batch
-        else f"`python classify.py photograph.jpg` prints {answer} of an image file"
+        else f"`python {SCRIPT} photograph.jpg` prints {answer} of an image file"
     )
     return (
         f"With `pip install {packages} pillow` (made with {made_with}), save these lines in this folder as "
-        f"`classify.py`. {prints}; without a file, they run the recorded example."
+        f"`{SCRIPT}`. {prints}; without a file, they run the recorded example."
     )
 
 

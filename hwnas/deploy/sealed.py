@@ -16,7 +16,7 @@ from typing import Protocol, Self, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
-from hwnas.deploy.manifest import MANIFEST, MAX_FILE_BYTES, MAX_FILES, README, FileFacts
+from hwnas.deploy.manifest import MANIFEST, MAX_FILE_BYTES, MAX_FILES, README, SCRIPT, FileFacts
 from hwnas.errors import BundleError, OutputError
 from hwnas.files import reason_of, write_whole
 from hwnas.files.untrusted import open_regular, parse_json
@@ -187,10 +187,13 @@ def _other_schema(path: Path, schema: int, document: object, known: Sequence[int
 
 
 def _check_listing(folder: Path, manifest: Manifest) -> None:
-    """Check that the folder has no files beyond the manifest: runtimes look for libraries and weights there."""
+    """Check that the folder has no files beyond the manifest: runtimes look for libraries and weights there.
+
+    The lines of the README are saved there, as it says; no runtime looks for a file of that name.
+    """
     with os.scandir(folder) as entries:
         found = {entry.name for entry in islice(entries, 2 * MAX_FILES)}
-    for name in sorted(found - {MANIFEST, *manifest.files}):
+    for name in sorted(found - {MANIFEST, SCRIPT, *manifest.files}):
         raise BundleError(f"{folder} contains {name!r}, which is not in its manifest: remove it, or export again")
 
 

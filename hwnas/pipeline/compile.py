@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -101,6 +102,7 @@ def _make(plan: TargetPlan, stages: Stages) -> list[StageRun]:
         except InfeasibleBudget:
             if stage is plan.rounds[0].search:
                 raise
+            shutil.rmtree(stage.unfinished, ignore_errors=True)
             break  # no network is within the budget by the refitted model
     return runs
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from hwnas.adapters import AdapterChoice
 from hwnas.data import Data, open_data
@@ -208,6 +208,17 @@ class ExportConfig(Spec):
     dynamic_batch: bool = False
 
 
+def with_unit(value: object) -> object:
+    """A latency as in a job's file.
+
+    Raises:
+        ValueError: it is a number, whose unit is not known.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f'a latency is a text with its unit, "{value}ms"')
+    return value
+
+
 class BenchConfig(Spec):
     """``[bench]``: further budgets of the deployed network, checked in its measurement.
 
@@ -223,6 +234,11 @@ class BenchConfig(Spec):
     p95: str | None = None
     p99: str | None = None
     images_per_s: PositiveFloat | None = None
+
+    @field_validator("p50", "p90", "p95", "p99", mode="before")
+    @classmethod
+    def _with_units(cls, value: object) -> object:
+        return with_unit(value)
 
     @property
     def budgets(self) -> dict[str, float]:
@@ -268,6 +284,13 @@ class Job(Spec):
     export: ExportConfig = ExportConfig()
     bench: BenchConfig = BenchConfig()
     engine: EngineConfig = EngineConfig()
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _with_units(cls, value: object) -> object:
+        for each in value.values() if isinstance(value, dict) else (value,):
+            with_unit(each)
+        return value
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Job:

@@ -78,7 +78,7 @@ class TargetPlan:
             if number and each.search.is_whole() and self._is_known(number):
                 return
             yield from each.stages
-            if not each.bench.is_whole() or not each.outcome().missed or not self._can_refit():
+            if not each.bench.is_whole() or not each.outcome().missed or self._unpredicted or not self._can_refit():
                 return
 
     def outcomes(self) -> list[Outcome]:
@@ -91,6 +91,12 @@ class TargetPlan:
         outcomes = self.outcomes()
         if not outcomes[-1].missed:
             return None
+        if self._unpredicted:
+            return (
+                f"the program includes {' and '.join(self._unpredicted)}, whose time is not in the prediction, so a "
+                "refit would take it for an error of the latency model; choose a smaller budget, or leave it out of "
+                "[export] include"
+            )
         if len(outcomes) == len(self.rounds):
             return f"at most {len(self.rounds) - 1} refits (`[search] refits`)"
         if not self._can_refit():
@@ -106,6 +112,11 @@ class TargetPlan:
         """Whether a round found a network that was already measured."""
         space = self.context.space
         return self.rounds[number].arch(space) in [each.arch(space) for each in self.rounds[:number]]
+
+    @property
+    def _unpredicted(self) -> list[str]:
+        """Steps in the program that the latency model does not know."""
+        return sorted(set(self.context.job.export.include))
 
     def _can_refit(self) -> bool:
         """Whether the table has what a refit needs, which those of older versions do not have."""

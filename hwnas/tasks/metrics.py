@@ -75,6 +75,8 @@ def parse_metric(
             raise InvalidValue(f"{text} is a figure of one class; choose it with positive, of {some(classes)}")
         at_precision = partial(recall_at_precision, of, positive=index, precision=float(match["precision"]))
         return Metric(name=name, function=at_precision, identity=name, task=of, positive=positive)
+    if text.startswith("recall@"):
+        raise InvalidValue(f"{text} should be recall@precision=0.9, with a number above 0 and at most 1")
     for other in TASKS.values():
         if text in other.metrics and text not in of.metrics:
             raise InvalidValue(
@@ -90,6 +92,7 @@ def parse_metric(
         return TOP1
     if file := file_of(text):
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        name = f"{file.name}:{text.rpartition(':')[2]}"  # the folder is the user's, and bundles are given away
         function = users_function(name, cast("Callable[[Tensor, Tensor], object]", found))
         _try(function, of, len(classes))
         return Metric(name=name, function=function, identity=f"{name} {digest}", task=of)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hwnas.errors import InvalidValue
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
+from hwnas.workflows.arch_files import chosen_arch
 from hwnas.workflows.deployed_answers import BenchAnswer, SweepAnswer, SweptRecipe
 from hwnas.workflows.inputs import Place
 
@@ -49,7 +50,7 @@ def export(
     (``manifest.predicted_ms`` is None), and a warning says why.
 
     Args:
-        arch: file that has it (`hwnas.workflows.inputs.read_arch`), or values.
+        arch: file that has it (`hwnas.workflows.arch_files.read_arch`), or values.
         supernet: folder from `hwnas train`.
         target: ``device/recipe``; the device ``this`` is the present host.
         out: folder for the bundle.
@@ -79,13 +80,13 @@ def export(
     wanted = inputs.target_of(target)
     evaluator, _ = inputs.evaluator_of(supernet, images=None, metric=metric, positive=positive, data_path=data_path)
     space = evaluator.supernet.space
-    values, of_file = inputs.arch_of(arch, wanted.name)
+    chosen, of_file = chosen_arch(space, arch, wanted.name)
     latency, missing = inputs.prediction(wanted, Path(tables) if tables else None, space)
     if missing:
         log.warning("the bundle has no predicted latency: %s", missing)
     budget_ms = of_file if budget_ms is None else budget_ms
     return make(
-        space.arch(values),
+        chosen,
         evaluator,
         wanted,
         latency,
@@ -119,7 +120,7 @@ def sweep(
     Accuracy is measured in the recipe's runtime on validation images. The same call resumes a killed one.
 
     Args:
-        arch: file that has it (`hwnas.workflows.inputs.read_arch`), or values.
+        arch: file that has it (`hwnas.workflows.arch_files.read_arch`), or values.
         supernet: folder from `hwnas train`.
         device: name of the device, which must be this host or have a connection; ``this`` detects it.
         recipes: names of recipes; empty for all of the device.
@@ -156,7 +157,7 @@ def sweep(
             supernet, images=images, metric=metric, positive=positive, data_path=data_path, engine=where
         )
         space = evaluator.supernet.space
-        chosen = space.arch(inputs.arch_of(arch)[0])
+        chosen = chosen_arch(space, arch)[0]
         place = inputs.evaluations_folder(supernet)
         # Supernets that are stages share the folder, and may be swept at the same time.
         lock = place / f".{facts.weights_sha256[:16]}.sweep.lock"

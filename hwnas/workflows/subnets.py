@@ -11,6 +11,7 @@ from hwnas.errors import CheckpointError, DataError, UnknownName
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import EvaluatedSubnet, ImportAnswer, SubnetAnswer
+from hwnas.workflows.arch_files import chosen_arch
 from hwnas.workflows.inputs import Place
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def extract_subnet(
         supernet, images=None, calibration_images=calibration_images, data_path=data_path
     )
     space = evaluator.supernet.space
-    chosen = space.arch(inputs.arch_of(arch)[0])
+    chosen = chosen_arch(space, arch)[0]
     save_supernet(
         single(space, chosen, evaluator.subnet(chosen, progress=progress)),
         Path(out),
@@ -115,7 +116,7 @@ def evaluate_subnets(
             engine=where,
         )
         space = evaluator.supernet.space
-        chosen = {str(path): space.arch(inputs.arch_of(path)[0]) for path in archs}
+        chosen = {str(path): chosen_arch(space, path)[0] for path in archs}
         if not chosen and not random:
             ends = {"smallest": space.smallest, "largest": space.largest}
             chosen = ends if space.size > 1 else {"the only network": space.largest}

@@ -13,6 +13,7 @@ from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
 from hwnas.workflows.adapting import started_from
 from hwnas.workflows.answers import TrainAnswer
+from hwnas.workflows.arch_files import chosen_arch
 from hwnas.workflows.inputs import Fix, Place
 from hwnas.workflows.processes import launched
 
@@ -100,7 +101,7 @@ def train(
     else:
         chosen = inputs.space_for(space, images, fix)
         if arch is not None:
-            chosen = chosen.fix(**chosen.arch(inputs.arch_of(arch)[0]))
+            chosen = chosen.fix(**chosen_arch(chosen, arch)[0])
     config = config_of(training, steps=steps, batch_size=batch_size)
     fabric = launched(accelerator, devices, precision, config=config, nodes=nodes)
     if init is None:

@@ -17,10 +17,12 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from hwnas.data import Data, open_data
-from hwnas.deploy import Bundle, BundleManifest, verify, write_bundle
+from hwnas.data.decode import opened
+from hwnas.deploy import Bundle, BundleManifest, open_bundle, verify, write_bundle
 from hwnas.deploy.bundle import write_example
 from hwnas.deploy.manifest import README, tolerance
 from hwnas.deploy.preprocessing import photograph_lines, step_words
+from hwnas.errors import BundleError
 from hwnas.lowering import form_of
 from hwnas.lowering.included import Included, Step
 from hwnas.runtimes import open_session
@@ -236,6 +238,33 @@ def test_a_rotated_photograph_of_16_bits(tmp_path: Path) -> None:
     assert found.shape == (1, 1, 30, 20)
     expected = np.rot90(np.round(np.clip(pixels / 4095, 0, 1) * 255), -1)
     assert np.allclose(found[0, 0], (expected / 255 - 0.25) / 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["I;16", "F"])
+def test_photographs_of_more_than_8_bits_are_read_as_for_the_training(kind: str, tmp_path: Path) -> None:
+    """Without a range in the transform it is that of their type."""
+    rng = np.random.default_rng(0)
+    pixels = rng.random((12, 16), np.float32) if kind == "F" else rng.integers(0, 65536, (12, 16), np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.tif")
+    how = Included(steps=("normalize",), low=0, high=1, mean=(0.5,), std=(0.5,))
+    steps = how.transform(GRAY | {"resize": None})
+    given: dict[str, Any] = {"np": np, "Image": Image, "ImageOps": ImageOps}
+    exec(photograph_lines(steps) or "", given)
+    found = given["prepared"](tmp_path / "deep.tif")
+    assert np.array_equal(found.reshape(12, 16), np.asarray(opened(tmp_path / "deep.tif", "it", channels=1)))
+    if kind == "F":
+        Image.fromarray(pixels * 3).save(tmp_path / "deep.tif")
+        with pytest.raises(AssertionError, match="pixels should be 0 to 1"):
+            given["prepared"](tmp_path / "deep.tif")
+
+
+def test_the_lines_are_saved_where_the_page_says(make: Make) -> None:
+    bundle = make("onnxruntime-cpu-fp32")
+    (bundle.folder / "classify.py").write_text(lines(bundle))
+    assert open_bundle(bundle.folder).manifest == bundle.manifest
+    (bundle.folder / "other.py").write_text("")
+    with pytest.raises(BundleError, match="other.py"):
+        open_bundle(bundle.folder)
 
 
 @pytest.mark.parametrize("name", ON_A_CPU)

@@ -63,9 +63,7 @@ def test_a_traced_network_for_other_classes(name: str) -> None:
 def test_a_network_without_a_linear_layer_at_its_end() -> None:
     module = torch.nn.Sequential(stem(16), Basic(16, 16), head(16), torch.nn.Softmax(1)).eval()
     spec = network_of(trace(module, (3, 32, 32)), "soft", ElasticOptions())
-    with pytest.raises(
-        InvalidValue, match=r"soft ends with aten.softmax.*only a network that ends with a linear"
-    ):
+    with pytest.raises(InvalidValue, match=r"soft ends with aten.softmax.*only a network that ends with a linear"):
         with_classes(spec, 3)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hwnas.errors import SpecError
 from hwnas.workflows import ArchFile, NetworkAnswer, RelaxedAnswer, StudyAnswer, TrainAnswer
-from hwnas.workflows.inputs import arch_of, read_arch
+from hwnas.workflows.arch_files import arch_of, read_arch
 from hwnas.workflows.networks import write_arch
 
 COMPAT = Path(__file__).parents[1] / "data" / "compat"
@@ -34,7 +34,7 @@ def test_files_without_a_schema_are_answers_of_version_1(name, model):
 
 @pytest.mark.parametrize("name", [*OLD, "own-arch.json"])
 def test_they_are_read(name):
-    values, budget_ms = read_arch(COMPAT / name)
+    values, budget_ms, _ = read_arch(COMPAT / name)
     old = json.loads((COMPAT / name).read_text())
     assert (values, budget_ms) == (old["arch"], old.get("budget_ms"))
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hwnas.errors import SpecError
-from hwnas.workflows.inputs import arch_of, read_arch
+from hwnas.errors import InvalidValue, SpecError
+from hwnas.spaces import make_space
+from hwnas.workflows.arch_files import _family, arch_of, chosen_arch, read_arch
 
 COMPAT = Path(__file__).parents[1] / "data" / "compat"
 A, B = "board/onnxruntime-cpu-fp32", "board/onnxruntime-cpu-int8"
@@ -30,7 +31,7 @@ def report(tmp_path):
 def test_the_manifest_of_a_bundle():
     path = COMPAT / "bundle" / "manifest.json"
     document = json.loads(path.read_text())
-    assert read_arch(path) == (document["arch"], document["budget_ms"])
+    assert read_arch(path)[:2] == (document["arch"], document["budget_ms"])
 
 
 def test_the_report_of_a_compilation():
@@ -79,3 +80,26 @@ def test_a_target_of_a_file_without_targets(tmp_path):
     path.write_text('{"arch": {"resolution": 24}}')
     with pytest.raises(SpecError, match=f"it has no targets, so '{A}' cannot be one of them; leave :{A} out"):
         arch_of(f"{path}:{A}")
+
+
+def test_an_arch_of_another_space_is_refused(tmp_path: Path) -> None:
+    """The same values would be another network, without a word."""
+    space = make_space("mobilenetv3-tiny")
+    path = tmp_path / "arch.json"
+    for name in (space.name, None):
+        path.write_text(json.dumps({"arch": dict(space.smallest), **({"space": name} if name else {})}))
+        assert chosen_arch(space, path) == (space.smallest, None)
+    path.write_text(json.dumps({"arch": dict(space.smallest), "space": "mobilenetv3-tiny+width=0.5"}))
+    with pytest.raises(
+        InvalidValue, match=r"of the space mobilenetv3-tiny\+width=0.5, but the supernet is of mobilenetv3"
+    ):
+        chosen_arch(space, path)
+    # A file of a space may be in another folder, and a traced network have other classes.
+    assert [_family(name) for name in ("/a/my.py:FAMILY", "b/my.py:FAMILY")] == ["my.py:FAMILY"] * 2
+    assert _family("net@0123") == _family("net@4567")
+
+
+def test_the_folder_of_a_bundle_is_not_its_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(SpecError, match=r"is a folder; the architecture of its bundle is in .*manifest\.json"):
+        read_arch(tmp_path)
