@@ -50,17 +50,15 @@ def photograph_lines(transform: dict[str, JsonValue]) -> str | None:
 
 def _deep(pixel_range: JsonValue) -> list[str]:
     """Lines for images with more than 8 bits per channel, which Pillow would clip to white."""
-    lines = ['if image.mode.startswith(("I", "F")):  # more than 8 bits per channel']
-    if pixel_range is None:
-        lines += [
-            '    pixels, most = np.asarray(image).astype(np.float32), 1 if image.mode == "F" else 65535',
-            '    assert 0 <= pixels.min() and pixels.max() <= most, f"pixels should be 0 to {most}"',
-            "    scaled = pixels * (255 / most)",
-        ]
-    else:
+    scaled = 'np.asarray(image).astype(np.float32) * (255 if image.mode == "F" else 255 / 65535)'
+    if pixel_range is not None:
         low, high = cast("list[float]", pixel_range)
-        lines += [f"    scaled = (np.asarray(image).astype(np.float32) - {low!r}) * {255 / (high - low)!r}"]
-    return [*lines, "    image = Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))"]
+        scaled = f"(np.asarray(image).astype(np.float32) - {low!r}) * {255 / (high - low)!r}"
+    return [
+        'if image.mode.startswith(("I", "F")):  # more than 8 bits per channel',
+        f"    pixels = {scaled}",
+        "    image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))",
+    ]
 
 
 def _resized(resize: JsonValue) -> list[str]:

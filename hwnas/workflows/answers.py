@@ -100,7 +100,7 @@ class TrainedAnswer(Answer):
     metric: str
     validation: dict[str, float] | None
     stopped: str | None
-    adapted: dict[str, JsonValue]
+    adapted: dict[str, JsonValue] = Field(default={})
 
 
 class TrainAnswer(TrainedAnswer):
@@ -113,7 +113,7 @@ class TrainAnswer(TrainedAnswer):
     space: str
     data: str
     supernet: str
-    new_tensors: list[str]
+    new_tensors: list[str] = Field(default=[])
 
 
 class FinetuneAnswer(TrainedAnswer):
@@ -135,7 +135,7 @@ class AdaptAnswer(Answer):
     space: str
     supernet: str
     tensors: int
-    new_tensors: list[str]
+    new_tensors: list[str] = Field(default=[])
 
 
 class WidthGroup(Spec):

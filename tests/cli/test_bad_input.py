@@ -18,7 +18,7 @@ from PIL import Image
 
 from hwnas.cli.main import main
 from hwnas.errors import SpecError
-from hwnas.workflows.inputs import read_arch
+from hwnas.workflows.arch_files import read_arch
 
 TARGET = "this/onnxruntime-cpu-fp32"
 SMALL = (

@@ -180,14 +180,14 @@ def test_a_tables_manifest_makes_its_space_again(tiny: Space, elsewhere, tmp_pat
 
 def test_an_arch_file_makes_its_space_again(tiny: Space, tmp_path: Path) -> None:
     from hwnas.workflows import ArchFile
-    from hwnas.workflows.inputs import read_arch
+    from hwnas.workflows.arch_files import read_arch
 
     arch = tiny.largest
     path = tmp_path / "arch.json"
     found = ArchFile(space=tiny.name, arch=dict(arch), budgets={}, predicted={}, strategy="exact")
     path.write_text(json.dumps(found.document()))
     again = make_space(json.loads(path.read_text())["space"], in_channels=3, classes=2)
-    values, _ = read_arch(path)
+    values, *_ = read_arch(path)
     assert again.arch(values) == arch
     assert [op.key for _, op in again.ops(arch)] == [op.key for _, op in tiny.ops(arch)]
 

@@ -101,5 +101,5 @@ def test_an_arch_of_another_space_is_refused(tmp_path: Path) -> None:
 
 def test_the_folder_of_a_bundle_is_not_its_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(SpecError, match=r"is a folder; the architecture of its bundle is in .*manifest\.json"):
+    with pytest.raises(SpecError, match=r"is a folder; the architecture of the bundle in it is in .*manifest\.json"):
         read_arch(tmp_path)
