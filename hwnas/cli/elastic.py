@@ -50,6 +50,10 @@ Ranks = Annotated[
         metavar="SHARES",
     ),
 ]
+Resolutions = Annotated[
+    str | None,
+    typer.Option(help="Heights of smaller images that the network may take, too: 64,80.", metavar="PIXELS"),
+]
 Importance = Annotated[
     str,
     typer.Option(
@@ -77,6 +81,7 @@ def elastic(
     keep: Keep = None,
     blocks: Blocks = True,
     ranks: Ranks = "",
+    resolutions: Resolutions = None,
     importance: Importance = "auto",
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -102,6 +107,7 @@ def elastic(
             keep=keep or (),
             blocks=blocks,
             ranks=shares(ranks, "--ranks"),
+            resolutions=heights(resolutions),
             importance=importance,
             seed=seed,
             progress=progress,
@@ -141,6 +147,18 @@ def shares(text: str, option: str = "--widths") -> tuple[float, ...]:
     return tuple(found)
 
 
+def heights(text: str | None) -> tuple[int, ...]:
+    """Heights of images from ``64,80``.
+
+    Raises:
+        InvalidValue: it has another form.
+    """
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() and part.isascii() for part in parts):
+        raise InvalidValue(f"--resolutions is {text!r}; it should be heights of images in pixels: 64,80")
+    return tuple(map(int, parts))
+
+
 def _print(answer: ElasticAnswer) -> None:
     typer.echo(
         f"{answer.space}: {answer.networks:.3g} networks, {answer.ops} ops to profile; the largest has "
@@ -156,6 +174,8 @@ def _print(answer: ElasticAnswer) -> None:
         typer.echo(f"  {name}: rank {', '.join(map(str, ranks[:-1]))}, or the layer itself")
     if len(answer.ranks) > _SHOWN:
         typer.echo(f"  and {len(answer.ranks) - _SHOWN} more ranks")
+    if len(answer.resolutions) > 1:
+        typer.echo(f"  images of {', '.join(map(str, answer.resolutions))} pixels")
     if answer.blocks:
         typer.echo(f"  {answer.blocks} residual blocks can be left out")
     for name, why in list(answer.fixed.items())[:_SHOWN]:

@@ -18,9 +18,11 @@ from hwnas.cli.elastic import (
     Multiple,
     Network,
     Ranks,
+    Resolutions,
     Shape,
     Weights,
     Widths,
+    heights,
     image_shape,
     shares,
 )
@@ -48,6 +50,7 @@ def shrink(
     keep: Keep = None,
     blocks: Blocks = True,
     ranks: Ranks = "",
+    resolutions: Resolutions = None,
     importance: Importance = "auto",
     epochs: Annotated[
         float, typer.Option(help="Passes over the training images with which the network found is fine-tuned.", min=0)
@@ -91,6 +94,7 @@ def shrink(
                 "keep": keep or [],
                 "blocks": blocks,
                 "ranks": list(shares(ranks, "--ranks")),
+                "resolutions": list(heights(resolutions)),
                 "importance": importance,
                 "train": config is not None,
             },

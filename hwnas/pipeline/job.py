@@ -38,7 +38,7 @@ class ModelChoice(Spec):
         network: ``timm:NAME``, ``path/to/file.py:NAME``, or a ``.pt2`` file of ``torch.export.save``.
         weights: file of its weights.
         shape: of an image, ``[channels, height, width]``; that of the network's example if None.
-        widths, multiple, keep, blocks, ranks, importance: as for `hwnas.workflows.elastic`.
+        widths, multiple, keep, blocks, ranks, resolutions, importance: as for `hwnas.workflows.elastic`.
         train: whether all subnets are trained first, as ``[training]`` says, with the network as a teacher.
     """
 
@@ -49,7 +49,8 @@ class ModelChoice(Spec):
     multiple: PositiveInt = 8
     keep: list[str] = Field(default=[])
     blocks: bool = True
-    ranks: list[float] = Field(default=[])
+    ranks: list[float] = Field(default=[], exclude_if=lambda ranks: not ranks)
+    resolutions: list[PositiveInt] = Field(default=[], exclude_if=lambda resolutions: not resolutions)
     importance: Literal["auto", "l1", "bn", "taylor", "none"] = "auto"
     train: bool = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -27,44 +28,32 @@ LAYERS = frozenset(
 )
 
 
-def network_of(trace: Trace, name: str, options: ElasticOptions) -> NetworkSpec:
+def network_of(trace: Trace, name: str, options: ElasticOptions, smaller: Sequence[Trace] = ()) -> NetworkSpec:
     """The spec of a traced network.
 
     Args:
         trace: of the module.
         name: of the network.
         options: what may be narrower.
+        smaller: traces with smaller images, ascending.
 
     Raises:
-        ModelError: nothing can be narrower, or a weight belongs to several segments.
+        ModelError: nothing can be narrower, a weight belongs to several segments, or the operations are others for
+            smaller images.
     """
-    steps = simplified(trace.steps)
-    last = {step.name: step for step in steps}[trace.output]
-    steps = steps[: steps.index(last) + 1]
+    steps = _until_output(trace)
     parts = parts_of(steps, blocks=options.blocks)
     _check_weights(steps, parts)
     numbers = Choices(trace, steps, parts, options)
-    graphs: dict[str, SegmentGraph] = {}
-    segments: list[SegmentSpec] = []
-    block = 0
-    for part in parts:
-        written = _Written(trace, steps, part, numbers)
-        graphs.setdefault(written.graph.digest, written.graph)
-        if part.removable:
-            block += 1
-        segments.append(
-            SegmentSpec(
-                name=part.name,
-                group=part.group,
-                graph=written.graph.digest,
-                groups=written.groups,
-                weights=written.weights,
-                block=block if part.removable else None,
-            )
-        )
-    if not numbers.chosen and not block:
+    if not numbers.chosen and not any(part.removable for part in parts) and not smaller:
         why = "; ".join(f"{layer}: {reason}" for layer, reason in list(numbers.fixed.items())[:4])
         raise ModelError(f"{name} has nothing to shrink: no layer can be narrower ({why or 'it has no layers'})")
+    written = [_Written(trace, steps, part, numbers) for part in parts]
+    for_smaller = [_for_smaller(each, written, parts, numbers, name) for each in smaller]
+    graphs: dict[str, SegmentGraph] = {}
+    for one in (*written, *(graph for sized in for_smaller for graph in sized)):
+        graphs.setdefault(one.graph.digest, one.graph)
+    blocks = accumulate(part.removable for part in parts)
     return NetworkSpec(
         name=name,
         input=list(trace.input),
@@ -72,8 +61,51 @@ def network_of(trace: Trace, name: str, options: ElasticOptions) -> NetworkSpec:
         groups=numbers.chosen,
         fixed=numbers.fixed,
         graphs=graphs,
-        segments=segments,
+        segments=[
+            SegmentSpec(
+                name=part.name,
+                group=part.group,
+                graph=one.graph.digest,
+                groups=one.groups,
+                weights=one.weights,
+                block=block if part.removable else None,
+                smaller=[sized[place].graph.digest for sized in for_smaller],
+            )
+            for place, (part, one, block) in enumerate(zip(parts, written, blocks, strict=True))
+        ],
+        smaller=[each.input[1] for each in smaller],
     )
+
+
+def _until_output(trace: Trace) -> list[Step]:
+    """The steps of a trace, simplified, up to the one that makes the output."""
+    steps = simplified(trace.steps)
+    last = {step.name: step for step in steps}[trace.output]
+    return steps[: steps.index(last) + 1]
+
+
+def _for_smaller(
+    trace: Trace, largest: Sequence[_Written], parts: Sequence[Part], numbers: Choices, name: str
+) -> list[_Written]:
+    """The segments for smaller images, with the choices of the largest ones.
+
+    Raises:
+        ModelError: their operations are others.
+    """
+    steps = _until_output(trace)
+    same = [group.name for group in trace.groups.every] == [group.name for group in numbers.groups.every]
+    found = parts_of(steps, blocks=any(part.removable for part in parts))
+    same = same and [(p.first, p.end, p.removable) for p in found] == [(p.first, p.end, p.removable) for p in parts]
+    written = [_Written(trace, steps, part, numbers) for part in found] if same else []
+    if not same or any(
+        not one.graph.is_like(two.graph) or (one.groups, one.weights) != (two.groups, two.weights)
+        for one, two in zip(largest, written, strict=True)
+    ):
+        raise ModelError(
+            f"the operations of {name} are others for images of {trace.input[1]} x {trace.input[2]} pixels: leave this "
+            "size out"
+        )
+    return written
 
 
 def _check_weights(steps: Sequence[Step], parts: Sequence[Part]) -> None:

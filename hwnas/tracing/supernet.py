@@ -54,19 +54,20 @@ def check_traced(module: nn.Module, network: NetworkSpec, weights: Mapping[str, 
     space = supernet.space
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad(), evaluating(module):
-        for images in (1, 3):  # other numbers than in the trace
-            x = torch.randn(images, *network.input, generator=generator)
+        for images, side in ((images, side) for side in network.resolutions for images in (1, 3)):
+            largest = space.arch({**space.largest, "resolution": side})  # other numbers of images than in the trace
+            x = torch.randn(images, *space.image_shape(largest), generator=generator)
             expected = module(x)
-            for arch in (space.largest, space.smallest, *space.decode(space.sample(2, seed=images))):
+            for arch in (largest, space.smallest, *space.decode(space.sample(2, seed=images))):
                 try:
-                    found = supernet(x, arch)
+                    found = supernet(x, space.arch({**arch, "resolution": side}))
                 except (RuntimeError, ValueError, IndexError) as error:
                     first = str(error).strip().splitlines()[0][:300]
                     raise ModelError(
                         f"{name} was traced, but does not run on {images} images as {_words(space, arch)}: {first}. An "
                         "operator of it depends on a size in a way that hwnas does not know; --keep its layers"
                     ) from error
-                if arch == space.largest:
+                if arch == largest:
                     _check_close(name, found, expected)
 
 

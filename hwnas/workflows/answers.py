@@ -160,6 +160,7 @@ class ElasticAnswer(Answer):
         networks: number of its networks.
         ops: number of its distinct ops, which a profile measures.
         widths: the widths that can be chosen.
+        resolutions: heights of images that can be chosen.
         ranks: layer -> the ranks that can be chosen; the last one stands for the layer itself.
         blocks: number of residual blocks that can be left out.
         fixed: layer whose width cannot be chosen -> why.
@@ -175,6 +176,7 @@ class ElasticAnswer(Answer):
     ops: int
     widths: list[WidthGroup]
     ranks: dict[str, list[int]]
+    resolutions: list[int]
     blocks: int
     fixed: dict[str, str]
     kept_operators: list[str]

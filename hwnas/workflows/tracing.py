@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import InvalidValue, UnknownName
+from hwnas.errors import InvalidValue, ModelError, UnknownName
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import ElasticAnswer, WidthGroup
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from hwnas.spaces.traced import NetworkSpec
     from hwnas.supernet import Supernet
     from hwnas.tracing.order import Measure
+    from hwnas.tracing.source import Source
+    from hwnas.tracing.trace import Trace
 
 WIDTHS = (0.25, 0.5, 0.75)
 _JUDGED = 6  # subnets that judge a measure of importance
@@ -41,6 +43,7 @@ def elastic(
     keep: Sequence[str] = (),
     blocks: bool = True,
     ranks: Sequence[float] = (),
+    resolutions: Sequence[int] = (),
     importance: str = "auto",
     name: str | None = None,
     seed: int = 0,
@@ -66,6 +69,7 @@ def elastic(
         blocks: whether residual blocks can be left out.
         ranks: of linear layers and 1x1 convolutions, as shares of the smaller dimension: two thinner layers that can
             replace the layer. Their weights are those with the smallest error of its outputs on training images.
+        resolutions: heights of smaller images that the network can take, too; their width is in proportion.
         importance: order of the channels: ``l1``, ``bn``, ``taylor`` (`hwnas.tracing.order`), ``none`` for that of the
             network; ``auto`` for the best of the first three, by the accuracy of some subnets on validation images.
         name: of the network; from `network` if None.
@@ -88,7 +92,7 @@ def elastic(
     progress("tracing", 0, 1)
     traced = traced_of(
         network, images, weights=weights, shape=shape, widths=widths, multiple=multiple, keep=keep, blocks=blocks,
-        ranks=ranks, name=name,
+        ranks=ranks, resolutions=resolutions, name=name,
     )  # fmt: skip
     progress("tracing", 1, 1)
     supernet, importance, judged = elastic_into(
@@ -104,6 +108,7 @@ def elastic(
             for g in spec.groups
             if not g.rank
         ],
+        resolutions=spec.resolutions,
         ranks={g.name: g.choices for g in spec.groups if g.rank},
         blocks=spec.blocks,
         fixed=spec.fixed,
@@ -146,6 +151,7 @@ def traced_of(
     keep: Sequence[str] = (),
     blocks: bool = True,
     ranks: Sequence[float] = (),
+    resolutions: Sequence[int] = (),
     name: str | None = None,
 ) -> TracedNetwork:
     """Open and trace a network for some data; arguments and errors as for `elastic`."""
@@ -174,10 +180,11 @@ def traced_of(
             "the module and a tuple of its inputs"
         )
     found = trace(source.module, sides)
+    smaller = [_smaller(source, sides, side) for side in sorted({*resolutions} - {sides[1]})]
     options = ElasticOptions(
         shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks, ranks=tuple(ranks)
     )
-    spec = network_of(found, space_name(name or source.name), options)
+    spec = network_of(found, space_name(name or source.name), options, smaller)
     _check_fit(spec, data)
     tensors = {key: weight.tensor for key, weight in found.weights.items()}
     check_traced(source.module, spec, tensors)
@@ -188,6 +195,26 @@ def traced_of(
         spec=spec,
         kept=found.kept,
     )
+
+
+def _smaller(source: Source, shape: Sequence[int], side: int) -> Trace:
+    """The trace of a network with smaller images.
+
+    Raises:
+        InvalidValue: the height is not below that of the network's images, or gives no whole width.
+        ModelError: the network takes images of one size only.
+    """
+    from hwnas.tracing.trace import trace
+
+    channels, height, width = shape
+    if not 0 < side < height or side * width % height:
+        raise InvalidValue(
+            f"a resolution is a height below {height} that gives a whole width ({width} to {height}), not {side}"
+        )
+    try:
+        return trace(source.module, (channels, side, side * width // height))
+    except ModelError as error:
+        raise ModelError(f"{source.name} does not take images of {side} pixels: {error}") from error
 
 
 def elastic_into(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hwnas.errors import InvalidValue
 from hwnas.spaces.traced.costs import LINEAR
-from hwnas.spaces.traced.spec import FIXED, NetworkSpec, Size
+from hwnas.spaces.traced.spec import FIXED, NetworkSpec, SegmentGraph, Size
 
 
 def with_classes(network: NetworkSpec, classes: int) -> NetworkSpec:
@@ -18,31 +18,33 @@ def with_classes(network: NetworkSpec, classes: int) -> NetworkSpec:
         InvalidValue: its last operation is not a linear layer.
     """
     segment = network.segments[-1]
-    graph = network.graphs[segment.graph]
+    made = [_with_outputs(network, network.graphs[digest], classes) for digest in segment.graphs]
+    others = {digest for each in network.segments[:-1] for digest in each.graphs}
+    graphs = {digest: graph for digest, graph in network.graphs.items() if digest in others}
+    graphs |= {graph.digest: graph for graph in made}
+    *smaller, largest = (graph.digest for graph in made)
+    last = segment.model_copy(update={"graph": largest, "smaller": smaller})
+    changed = network.model_dump(by_alias=True) | {
+        "classes": classes,
+        "graphs": {digest: graph.model_dump() for digest, graph in graphs.items()},
+        "segments": [each.model_dump() for each in (*network.segments[:-1], last)],
+    }
+    return NetworkSpec.model_validate(changed)
+
+
+def _with_outputs(network: NetworkSpec, graph: SegmentGraph, classes: int) -> SegmentGraph:
+    """The operations with another number of outputs of the last one."""
     last = graph.nodes[-1]
-    weights = last.weights
-    if last.op != LINEAR or last.sizes is None or last.name in graph.ranks or not weights:
+    if last.op != LINEAR or last.sizes is None or last.name in graph.ranks or not last.weights:
         raise InvalidValue(
             f"{network.name} ends with {last.op}; only a network that ends with a linear layer can be adapted to other "
             "classes"
         )
     outputs: Size = [[FIXED, classes]]
     specs = dict(graph.weights)
-    for name in weights:  # weight and bias
+    for name in last.weights:  # weight and bias
         specs[name] = specs[name].model_copy(update={"sizes": [outputs, *specs[name].sizes[1:]]})
-    made = graph.model_copy(
-        update={
-            "weights": specs,
-            "nodes": [*graph.nodes[:-1], last.model_copy(update={"sizes": [*last.sizes[:-1], outputs]})],
-        }
-    )
+    nodes = [*graph.nodes[:-1], last.model_copy(update={"sizes": [*last.sizes[:-1], outputs]})]
+    made = graph.model_copy(update={"weights": specs, "nodes": nodes})
     # A copy keeps what was computed of the original, such as its digest.
-    made = type(graph).model_validate(made.model_dump())
-    graphs = {name: each for name, each in network.graphs.items() if name != segment.graph} | {made.digest: made}
-    segments = [*network.segments[:-1], segment.model_copy(update={"graph": made.digest})]
-    changed = network.model_dump(by_alias=True) | {
-        "classes": classes,
-        "graphs": {name: each.model_dump() for name, each in graphs.items()},
-        "segments": [each.model_dump() for each in segments],
-    }
-    return NetworkSpec.model_validate(changed)
+    return SegmentGraph.model_validate(made.model_dump())

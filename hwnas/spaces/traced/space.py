@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 from hwnas.errors import InvalidValue
@@ -28,7 +29,7 @@ def space_of(network: NetworkSpec) -> Space:
     for segment in network.segments:
         for read in segment.groups:
             readers.setdefault(read, set()).add(segment.block)
-    variables = [Variable(name="resolution", values=(height,))]
+    variables = [Variable(name="resolution", values=tuple(network.resolutions))]
     variables += [Variable(name=block_name(block), values=(0, 1)) for block in range(1, network.blocks + 1)]
     names_of = group_names(network)
     for number, group in enumerate(network.groups):
@@ -38,17 +39,13 @@ def space_of(network: NetworkSpec) -> Space:
         variables.append(Variable(name=names_of[number], values=tuple(group.choices), requires=requires))
     slots = []
     for segment in network.segments:
-        graph = network.graphs[segment.graph]
-        names = tuple(names_of[number] for number in segment.groups)
-        if segment.block is None:
-            # Each slot reads something: one without widths reads the only resolution.
-            op = partial(_op, graph) if names else partial(_only, graph)
-            slots.append(Slot(name=segment.name, group=segment.group, variables=names or ("resolution",), op=op))
-        else:
-            switch = block_name(segment.block)
-            slots.append(
-                Slot(name=segment.name, group=segment.group, variables=(switch, *names), op=partial(_optional, graph))
-            )
+        graphs = dict(zip(network.resolutions, (network.graphs[digest] for digest in segment.graphs), strict=True))
+        widths = tuple(names_of[number] for number in segment.groups)
+        switch = () if segment.block is None else (block_name(segment.block),)
+        # Each slot reads something: one without widths reads the only resolution.
+        size = ("resolution",) if len(graphs) > 1 or not (switch or widths) else ()
+        op = partial(_op, graphs, bool(switch), bool(size))
+        slots.append(Slot(name=segment.name, group=segment.group, variables=(*switch, *size, *widths), op=op))
     shared = math.gcd(width, height)
     return Space(
         name=network.space,
@@ -90,14 +87,18 @@ def block_name(block: int) -> str:
     return f"block_{block}"
 
 
-def _op(graph: SegmentGraph, *units: int) -> Op:
+def _op(graphs: Mapping[int, SegmentGraph], optional: bool, sized: bool, *values: int) -> Op | None:
+    """The op of a segment.
+
+    Args:
+        graphs: resolution -> operations.
+        optional: whether the first value is the switch of its block.
+        sized: whether the next one is the resolution.
+        values: of the slot's variables.
+    """
+    if optional and not values[0]:
+        return None
+    graph = graphs[values[optional]] if sized else next(iter(graphs.values()))
+    units = values[optional + sized :]
     given, made = graph.shapes(units)
     return make_op("segment", given, made, graph=graph.digest, sizes=sizes_text(graph.useful(units)))
-
-
-def _only(graph: SegmentGraph, resolution: int) -> Op:
-    return _op(graph)
-
-
-def _optional(graph: SegmentGraph, block: int, *units: int) -> Op | None:
-    return _op(graph, *units) if block else None

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, JsonValue, PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, JsonValue, PositiveInt, model_validator
 
 from hwnas.files import Spec
 
@@ -104,14 +104,7 @@ class SegmentGraph(Spec):
     nodes: list[NodeSpec] = Field(min_length=1)
     weights: dict[str, WeightSpec]
     groups: int = Field(ge=0)
-    ranks: dict[str, RankSpec] = Field(default={})
-
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = handler(self)
-        if not self.ranks:
-            del found["ranks"]
-        return found
+    ranks: dict[str, RankSpec] = Field(default={}, exclude_if=lambda ranks: not ranks)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -167,6 +160,11 @@ class SegmentGraph(Spec):
             found |= {rank.down, rank.up} if units[rank.group] == rank.full else {rank.whole}
         return found
 
+    def is_like(self, other: SegmentGraph) -> bool:
+        """Whether another graph has the same nodes, weights and groups: it may differ in sizes of images."""
+        same = self.weights == other.weights and self.groups == other.groups and self.ranks == other.ranks
+        return same and [(n.name, n.op) for n in self.nodes] == [(n.name, n.op) for n in other.nodes]
+
     def shapes(self, units: Units) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of its input and output, without the number of images."""
         return _shape(self.input, units), _shape(self.output, units)
@@ -189,14 +187,7 @@ class GroupSpec(Spec):
     units: PositiveInt
     width: PositiveInt
     choices: list[PositiveInt] = Field(min_length=1)
-    rank: bool = False
-
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found: dict[str, Any] = handler(self)
-        if not self.rank:
-            del found["rank"]
-        return found
+    rank: bool = Field(default=False, exclude_if=lambda rank: not rank)
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -215,6 +206,7 @@ class SegmentSpec(Spec):
         groups: number in the network of each group of the graph.
         weights: name in the graph -> name in the network.
         block: number of the switch that leaves it out, from 1; None for a segment that every network has.
+        smaller: digests of its operations for smaller images, in the order of `NetworkSpec.resolutions`.
     """
 
     name: str
@@ -223,6 +215,12 @@ class SegmentSpec(Spec):
     groups: list[int]
     weights: dict[str, str]
     block: PositiveInt | None = None
+    smaller: list[str] = Field(default=[], exclude_if=lambda smaller: not smaller)
+
+    @property
+    def graphs(self) -> list[str]:
+        """Digests for all resolutions, ascending."""
+        return [*self.smaller, self.graph]
 
 
 class NetworkSpec(Spec):
@@ -237,6 +235,7 @@ class NetworkSpec(Spec):
         fixed: groups that a layer makes, but that have no choice -> why.
         graphs: digest -> graph.
         segments: in the order of execution.
+        smaller: heights of smaller images that it can take, ascending; their width is in proportion.
     """
 
     schema_: Literal[1] = Field(alias="schema", default=1)
@@ -247,9 +246,12 @@ class NetworkSpec(Spec):
     fixed: dict[str, str] = Field(default={})
     graphs: dict[str, SegmentGraph]
     segments: list[SegmentSpec] = Field(min_length=1)
+    smaller: list[PositiveInt] = Field(default=[], exclude_if=lambda smaller: not smaller)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.resolutions != sorted(set(self.resolutions)):
+            raise ValueError(f"heights of images should ascend to {self.input[1]}, not {self.smaller}")
         names = [segment.name for segment in self.segments]
         if len(set(names)) < len(names) or not all(names):
             raise ValueError("segments have different names that are not empty")
@@ -257,9 +259,13 @@ class NetworkSpec(Spec):
             if graph.digest != name:
                 raise ValueError(f"the graph {name} was changed")
         for segment in self.segments:
-            graph_ = self.graphs.get(segment.graph)
-            if graph_ is None:
-                raise ValueError(f"segment {segment.name} has the graph {segment.graph}, which is not listed")
+            for digest in segment.graphs:
+                if digest not in self.graphs:
+                    raise ValueError(f"segment {segment.name} has the graph {digest}, which is not listed")
+            graph_ = self.graphs[segment.graph]
+            likes = [self.graphs[digest] for digest in segment.smaller]
+            if len(likes) != len(self.smaller) or any(not graph_.is_like(other) for other in likes):
+                raise ValueError(f"segment {segment.name} does not have the same layers for all sizes of images")
             if len(set(segment.groups)) != graph_.groups or any(not 0 <= g < len(self.groups) for g in segment.groups):
                 raise ValueError(f"segment {segment.name} does not have the {graph_.groups} groups of its graph")
             if set(segment.weights) != set(graph_.weights):
@@ -271,6 +277,11 @@ class NetworkSpec(Spec):
         """Hash of the content, the part of a space's name that distinguishes networks."""
         document = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True)
         return hashlib.sha256(document.encode()).hexdigest()[:12]
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Heights of images, ascending."""
+        return [*self.smaller, self.input[1]]
 
     @property
     def space(self) -> str:
