@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hwnas.supernet import Phase, Supernet, TrainConfig, extract, load_supernet, save_supernet, train
     from hwnas.targets import Device, Recipe, Target, resolve_target
     from hwnas.workflows import search as search
-    from hwnas.workflows import study, sweep
+    from hwnas.workflows import elastic, study, sweep
 
 __all__ = [
     "Arch",
@@ -56,6 +56,7 @@ __all__ = [
     "TrainConfig",
     "bench",
     "compile_job",
+    "elastic",
     "estimated_model",
     "export",
     "extract",
@@ -111,7 +112,7 @@ _EXPORTS = {
     "spaces": ("Arch", "Space", "make_space"),
     "supernet": ("Phase", "Supernet", "TrainConfig", "extract", "load_supernet", "save_supernet", "train"),
     "targets": ("Device", "Recipe", "Target", "resolve_target"),
-    "workflows": ("study", "sweep"),
+    "workflows": ("elastic", "study", "sweep"),
 }
 _PACKAGES = ("search", "workflows")  # the first is callable
 
