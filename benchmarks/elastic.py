@@ -14,6 +14,7 @@ import argparse
 import math
 import tempfile
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hwnas.errors import InvalidValue
 from hwnas.latency import load_model
 from hwnas.lowering import form_of
 from hwnas.profiling import profile, validate
 from hwnas.runtimes import open_session
+from hwnas.search.solver import check_strategy
 from hwnas.shown_progress import shown_progress
+from hwnas.spaces.traced import remember
+from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Supernet, extract
 from hwnas.targets import load_recipe, resolve_target
 from hwnas.tracing.choices import ElasticOptions
@@ -81,10 +86,13 @@ def counted(module: nn.Module, x: Tensor) -> tuple[int, int]:
 
 def checked(name: str, subnets: int) -> Supernet:
     """Print what becomes of a network, and the differences of its subnets."""
-    start = time.perf_counter()
+    start, exact = time.perf_counter(), "too dense for exact search"
     module, shape = network(name)
     found = trace(module, shape)
     spec = network_of(found, name, ElasticOptions())
+    with suppress(InvalidValue):
+        check_strategy("exact", space_of(remember(spec)))
+        exact = "exact search decomposes it"
     supernet = supernet_of(spec, {key: weight.tensor for key, weight in found.weights.items()})
     took_s, space = time.perf_counter() - start, supernet.space
     x = torch.randn(1, *shape)
@@ -103,8 +111,8 @@ def checked(name: str, subnets: int) -> Supernet:
     print(
         f"{name}: {len(space.variables) - 1} variables, {spec.blocks} of them blocks; {space.size:.1e} networks, "
         f"{len(space.distinct_ops)} ops in {len(spec.segments)} segments of {len(spec.graphs)} forms; "
-        f"{len(spec.fixed)} layers keep their width; traced in {took_s:.1f} s. Largest difference of the largest "
-        f"subnet {whole:.1e}, of {subnets} subnets in ONNX Runtime {apart:.1e}; {wrong} counts differ",
+        f"{len(spec.fixed)} layers keep their width; {exact}; traced in {took_s:.1f} s. Largest difference of the "
+        f"largest subnet {whole:.1e}, of {subnets} subnets in ONNX Runtime {apart:.1e}; {wrong} counts differ",
         flush=True,
     )
     return supernet

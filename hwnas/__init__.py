@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from hwnas.spaces import Arch, Space, make_space
     from hwnas.supernet import Phase, Supernet, TrainConfig, extract, load_supernet, save_supernet, train
     from hwnas.targets import Device, Recipe, Target, resolve_target
-    from hwnas.workflows import search as search
     from hwnas.workflows import elastic, study, sweep
+    from hwnas.workflows import search as search
 
 __all__ = [
     "Arch",

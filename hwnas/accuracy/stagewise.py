@@ -80,6 +80,12 @@ def parameters(space: Space) -> int:
     return 1 + sum(len(space.variables[i].values) - 1 for i in _free(space))
 
 
+def coupled(space: Space) -> tuple[tuple[int, ...], ...]:
+    """Columns of a code that terms of a model read together."""
+    in_slot, in_stage = _pairs(space, _free(space))
+    return tuple(sorted(in_slot | in_stage))
+
+
 def single(space: Space) -> list[Term]:
     """The terms of single variables: trends, values, and presence of their blocks."""
     free = _free(space)

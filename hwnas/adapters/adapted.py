@@ -14,7 +14,8 @@ from hwnas.adapters.kinds import ADAPTERS
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.files import Spec
 
-_TRANSFORMS = ".transforms."  # of kernels, in the names of a supernet's weights
+_FORMS = ("0", "down", "up")  # of a layer of a traced network (`hwnas.nn.segment`)
+_NOISE = 1e-5  # singular values below this share of the largest one are rounding errors of single precision
 
 
 class AdapterChoice(Spec):
@@ -61,6 +62,7 @@ class Adapted:
 
     def __init__(self, network: nn.Module, choice: AdapterChoice | None, *, seed: int) -> None:
         self._weights = dict(network.named_parameters())
+        self._flags = {name: weight.requires_grad for name, weight in self._weights.items()}
         self._adapters: dict[str, Adapter] = {}
         self._before: dict[str, Tensor] = {}
         self._adapting = choice is not None
@@ -75,8 +77,7 @@ class Adapted:
             self.trained |= {f"{name}:{theta}": parameter for theta, parameter in adapter.named_parameters()}
         selves = [name for name, adapter in self._adapters.items() if not _has_optimizer(adapter)]
         self.clipped = [*self.trained.values(), *(self._weights[name] for name in selves)]
-        for name, weight in self._weights.items():
-            weight.requires_grad_(name in own or name in self._adapters)
+        self._used = own | set(self._adapters)
 
     def _adapt(self, choice: AdapterChoice, head: set[str], seed: int) -> None:
         """Make the adapters.
@@ -84,36 +85,39 @@ class Adapted:
         Raises:
             InvalidValue: no layer can be adapted.
         """
-        make = ADAPTERS[choice.method].make
+        kind = ADAPTERS[choice.method]
+        make, rank = kind.make, choice.rank if kind.ranked else 1
         if make is None:
             return
         largest = ("", 0, 0)
         for name, weight in self._weights.items():
-            if weight.dim() < 2 or name in head or _TRANSFORMS in name:
+            if weight.dim() < 2 or name in head or _is_transform(name):
                 continue
             matrix = weight.detach().flatten(1)
             largest = max(largest, (name, *matrix.shape), key=lambda found: min(found[1:]))
-            if choice.rank > min(matrix.shape):
+            if rank > min(matrix.shape):
                 continue
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-            adapter = make(matrix, choice.rank, generator)
+            adapter = make(matrix, rank, generator)
             if sum(p.numel() for p in adapter.parameters()) < matrix.numel():
                 self._adapters[name], self._before[name] = adapter, weight.detach().clone()
         if not self._adapters:
             name, out, into = largest
             what = f"; the largest, {name}, is a matrix of {out} x {into}" if name else ""
             raise InvalidValue(
-                f"{choice.method} of rank {choice.rank} has no fewer parameters than any layer{what}: choose a smaller "
-                "rank"
+                f"{choice.method} of rank {rank} has no fewer parameters than any layer{what}: choose a smaller rank"
             )
 
     def start(self, device: torch.device, state: Mapping[str, Tensor] | None) -> None:
-        """Begin or go on: move the adapters to the network's device, and merge their weights into it.
+        """Begin or go on: freeze what is not trained, and merge the adapters' weights into the network.
 
         Args:
             device: of the network.
             state: of a training that goes on.
         """
+        if self._adapting:
+            for name, weight in self._weights.items():
+                weight.requires_grad_(self._flags[name] and name in self._used)
         self._before = {name: tensor.to(device) for name, tensor in self._before.items()}
         for name, adapter in self._adapters.items():
             if state is not None:
@@ -147,22 +151,25 @@ class Adapted:
             weight.copy_(adapter.merge(self._before[name].flatten(1)).view_as(weight))
 
     def end(self) -> dict[str, JsonValue]:
-        """End the training: all weights of the network can be trained again.
+        """End the training: what was frozen for it can be trained again.
 
         Returns:
             with a method of fine-tuning: the number of parameters that were trained, and the rank of each layer where
             the method finds it.
         """
-        for weight in self._weights.values():
-            weight.requires_grad_(True)
         if not self._adapting:
             return {}
+        for name, weight in self._weights.items():
+            weight.requires_grad_(self._flags[name])
         trained = sum(p.numel() for p in self.trained.values())
         for adapter in self._adapters.values():
             if not _has_optimizer(adapter):
                 trained += sum(buffer.numel() for buffer in adapter.buffers())
+        # Of the weights that are kept, which may be averages, or those of an earlier update.
         ranks: dict[str, JsonValue] = {
-            name: adapter.found for name, adapter in self._adapters.items() if adapter.found is not None
+            name: int(torch.linalg.matrix_rank(self._weights[name].detach().flatten(1).double().cpu(), rtol=_NOISE))
+            for name, adapter in self._adapters.items()
+            if adapter.found is not None
         }
         return {"trained_parameters": trained, **({"ranks": ranks} if ranks else {})}
 
@@ -180,11 +187,18 @@ def _has_optimizer(adapter: Adapter) -> bool:
     return any(True for _ in adapter.parameters())
 
 
+def _is_transform(name: str) -> bool:
+    """Whether a weight of a supernet transforms kernels: ``slots.NAME.transforms.…``."""
+    parts = name.split(".")
+    return parts[0] == "slots" and parts[2:3] == ["transforms"]
+
+
 def _last_layer(weights: Mapping[str, nn.Parameter]) -> set[str]:
-    """Names of the weight and bias of the last linear layer, or of the last convolution without one."""
-    layers = {name: p.dim() for name, p in weights.items() if p.dim() > 1 and _TRANSFORMS not in name}
-    found = [name for name, dims in layers.items() if dims == 2] or list(layers)
+    """Names of the weights and biases of the last layer; in all forms, where it has a rank."""
+    found = [name for name, p in weights.items() if p.dim() > 1 and not _is_transform(name)]
     if not found:
         return set()
-    prefix = found[-1].rpartition(".")[0]
-    return {name for name in weights if name.rpartition(".")[0] == prefix}
+    layer, _, place = found[-1].rpartition(".")[0].rpartition(".")
+    places = _FORMS if place in _FORMS else (place,)
+    prefixes = {f"{layer}.{each}".lstrip(".") for each in places}
+    return {name for name in weights if name.rpartition(".")[0] in prefixes}

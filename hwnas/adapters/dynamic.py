@@ -38,14 +38,14 @@ class DynamicLowRank(Adapter):
     @torch.no_grad()
     def advance(self, gradient: Tensor, learning_rate: float) -> None:
         """As in the base class."""
-        g, u, v = gradient.double(), self.u.double(), self.v.double().T
-        s = self.s.double()
+        where = torch.device("cpu") if gradient.device.type == "mps" else gradient.device  # mps has no double precision
+        g, u, v, s = (tensor.to(where).double() for tensor in (gradient, self.u, self.v.T, self.s))
         left, _ = torch.linalg.qr(torch.cat([u * s - learning_rate * g @ v, u], 1))
         right, _ = torch.linalg.qr(torch.cat([v * s - learning_rate * g.T @ u, v], 1))
         inner = (left.T @ u) * s @ (v.T @ right) - learning_rate * left.T @ g @ right
         p, values, q = torch.linalg.svd(inner)
         made = self._cut(left @ p, values, q @ right.T)
-        self.u, self.s, self.v = (tensor.to(gradient.dtype) for tensor in made)
+        self.u, self.s, self.v = (tensor.to(gradient.device, gradient.dtype) for tensor in made)
 
     def _cut(self, u: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Factors without the smallest singular values."""

@@ -24,10 +24,12 @@ class AdapterKind:
         summary: what it trains, in a line.
         make: adapter of a weight ``(out, in)`` before the training, a rank and a generator; None: layers keep their
             weights, all but the last one.
+        ranked: whether a rank can be chosen.
     """
 
     summary: str
     make: Callable[[Tensor, int, torch.Generator], Adapter] | None
+    ranked: bool = True
 
 
 # A package outside hwnas adds its record before a training begins.
@@ -39,7 +41,7 @@ ADAPTERS: dict[str, AdapterKind] = {
     "spectral-rotation": AdapterKind(
         summary="rotates the largest singular vectors and scales their values", make=SpectralRotation
     ),
-    "gates": AdapterKind(summary="drops singular directions", make=Gates),
+    "gates": AdapterKind(summary="drops singular directions", make=Gates, ranked=False),
     "kronecker": AdapterKind(summary="adds Kronecker products", make=Kronecker),
     "dynamic-rank": AdapterKind(summary="trains a weight of low rank, and finds the rank", make=DynamicLowRank),
 }

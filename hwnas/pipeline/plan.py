@@ -31,6 +31,7 @@ from hwnas.progress import Progress, silent
 from hwnas.runtimes import any_batch_class
 from hwnas.search import strategy_names
 from hwnas.search.objectives import check_budget_text
+from hwnas.search.solver import check_strategy
 from hwnas.spaces import Domain, Space, base_of
 from hwnas.supernet import read_facts
 from hwnas.targets import Target, resolve_target
@@ -71,6 +72,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent, *, again: str | N
     check_positive(data, _parsed(job, data))
     space = job.space_for(data)
     _check_size(job, space)
+    check_strategy(job.search.strategy, space)
     for phase in job.training.phases:
         phase.open(space)  # checks the restrictions of the phase
     _check_devices(job.training)

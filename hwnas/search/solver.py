@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.accuracy.stagewise import coupled
 from hwnas.errors import InfeasibleBudget, InvalidValue, SearchStopped, UnknownName
 from hwnas.plugins import Registry
 from hwnas.progress import Progress, never, silent
 from hwnas.search.exact.best import best_networks
+from hwnas.search.exact.decompose import Decomposition
 from hwnas.search.exact.front import Losses, exact_front
 from hwnas.search.exact.pareto import pareto
 from hwnas.search.feasible import check_feasible, together
@@ -21,7 +23,7 @@ from hwnas.search.strategies.local import search_local
 from hwnas.search.strategies.milp import search_milp
 from hwnas.search.strategies.nsga2 import nsga2_front, search_nsga2
 from hwnas.search.strategies.random import search_random
-from hwnas.spaces import Codes, SlotSum
+from hwnas.spaces import Codes, SlotSum, Space
 
 
 def search_exact(problem: Problem, options: StrategyOptions) -> Outcome:
@@ -66,6 +68,22 @@ FRONTS: dict[str, Strategy] = {"exact": front_exact, "nsga2": nsga2_front}
 def strategy_names() -> list[str]:
     """Names of the strategies of `solve`: those of hwnas, then those of plugins."""
     return _KNOWN.names()
+
+
+def check_strategy(strategy: str, space: Space) -> None:
+    """Check, before long work, that a strategy can search a space by a stage-wise accuracy model and slots' latencies.
+
+    Raises:
+        UnknownName: there is no such strategy.
+        InvalidValue: the space cannot be decomposed for exact search.
+    """
+    if strategy not in strategy_names():
+        raise UnknownName("search strategy", strategy, strategy_names())
+    if strategy == "exact":
+        slots = [tuple(space.column[name] for name in slot.variables) for slot in space.slots]
+        axes = (*coupled(space), *slots)
+        shape = [tuple(len(space.variables[i].values) for i in each) for each in axes]
+        Decomposition.of(space, SlotSum(constant=0.0, axes=axes, arrays=tuple(map(np.zeros, shape))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

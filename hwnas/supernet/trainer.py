@@ -165,6 +165,14 @@ class _Run:
 
     def go(self, end: int, progress: Progress) -> History:
         """Train from the loop's checkpoint to `end` updates: the end of the training, or a pause."""
+        try:
+            stopped = self._updates(end, progress)
+        finally:
+            adapted = self.adapted.end()
+        return replace(self.history, stopped=stopped, adapted=adapted)
+
+    def _updates(self, end: int, progress: Progress) -> str | None:
+        """The updates; why they stopped before the end."""
         found = self.loop.found
         if found:
             self.supernet.load_state_dict(found.model)
@@ -194,7 +202,7 @@ class _Run:
         else:
             self._use(self.average)
         self.supernet.eval()
-        return replace(self.history, stopped=stopped, adapted=self.adapted.end())
+        return stopped
 
     def _use(self, weights: Mapping[str, Tensor]) -> None:
         """Copy weights into the parameters of the same names."""

@@ -15,6 +15,7 @@ from hwnas.tracing.trace import Step, Trace
 
 LINEAR, CONVOLUTION = "aten.linear.default", "aten.conv2d.default"
 SHARES = (0.25, 0.5, 0.75, 1.0)
+_MOST_INPUTS = 8192  # of a layer with a rank: the second moments of its inputs take 8 bytes times their square
 MULTIPLE = 8  # channels: vector instructions of CPUs work on 8 or 16 numbers at once
 
 
@@ -202,6 +203,10 @@ def ranks_of(trace: Trace, steps: Sequence[Step], options: ElasticOptions) -> It
         if not pointwise or any(number > 1 for number in _numbers(dilation)):
             continue
         layer, out, into = layer_of(weight.name), *weight.shape[:2]
+        assert isinstance(step.dims, tuple)
+        made = trace.groups.found(step.dims[-1 if step.op == LINEAR else 1]).pieces[0].group
+        if into > _MOST_INPUTS or (made != FIXED and trace.groups.every[made].frozen == "the output"):
+            continue  # the last layer changes with the classes
         least = min(out, into)
         counts = {
             max(options.multiple, round(share * least / options.multiple) * options.multiple) for share in options.ranks

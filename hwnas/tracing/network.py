@@ -21,6 +21,7 @@ from hwnas.tracing.dims import FIXED, IMAGES, Dim, Dims
 from hwnas.tracing.simplify import simplified
 from hwnas.tracing.trace import Step, Trace
 
+_MOST_NETWORKS = 20_000  # of a stage; exact search enumerates them for each assignment of what stages share
 # Layers, whose weights belong to one module each.
 LAYERS = frozenset(
     f"aten.{name}.default"
@@ -54,6 +55,7 @@ def network_of(trace: Trace, name: str, options: ElasticOptions, smaller: Sequen
     for one in (*written, *(graph for sized in for_smaller for graph in sized)):
         graphs.setdefault(one.graph.digest, one.graph)
     blocks = accumulate(part.removable for part in parts)
+    stages = _stages(parts, [one.groups for one in written], [len(group.choices) for group in numbers.chosen])
     return NetworkSpec(
         name=name,
         input=list(trace.input),
@@ -64,17 +66,37 @@ def network_of(trace: Trace, name: str, options: ElasticOptions, smaller: Sequen
         segments=[
             SegmentSpec(
                 name=part.name,
-                group=part.group,
+                group=stage,
                 graph=one.graph.digest,
                 groups=one.groups,
                 weights=one.weights,
                 block=block if part.removable else None,
                 smaller=[sized[place].graph.digest for sized in for_smaller],
             )
-            for place, (part, one, block) in enumerate(zip(parts, written, blocks, strict=True))
+            for place, (part, one, block, stage) in enumerate(zip(parts, written, blocks, stages, strict=True))
         ],
         smaller=[each.input[1] for each in smaller],
     )
+
+
+def _stages(parts: Sequence[Part], read: Sequence[Sequence[int]], choices: Sequence[int]) -> list[str]:
+    """The stage of each segment: by name, but small enough to enumerate its networks.
+
+    The accuracy model couples all variables of a stage. Many networks number their blocks through, such as
+    ``features.17``: as one stage, no exact search could decompose them.
+    """
+    found: list[str] = []
+    name, number, known = "", 1, set[int | str]()
+    for part, groups in zip(parts, read, strict=True):
+        own: set[int | str] = {*groups, *([part.name] if part.removable else [])}
+        size = math.prod(2 if isinstance(each, str) else choices[each] for each in known | own)
+        if part.group != name:
+            name, number, known = part.group, 1, set()
+        elif size > _MOST_NETWORKS:
+            number, known = number + 1, set()
+        known |= own
+        found.append(name if number == 1 else f"{name}-{number}")
+    return found
 
 
 def _until_output(trace: Trace) -> list[Step]:

@@ -18,7 +18,8 @@ from hwnas.nn.segment import tensor_names
 from hwnas.spaces.traced import NetworkSpec, RankSpec, SegmentSpec
 from hwnas.supernet import Supernet, extract
 
-_RIDGE = 1e-6  # of the mean square of an input, added to all: inputs that never occur have a moment of 0
+_RIDGE = 1e-7  # least moment of a direction of the inputs, as a share of the largest: some directions never occur
+_TINY = 1e-12
 
 
 def ranked(network: NetworkSpec) -> list[tuple[SegmentSpec, str, RankSpec, int]]:
@@ -69,7 +70,8 @@ def moments(supernet: Supernet, network: NetworkSpec, batches: Iterable[tuple[Te
             if isinstance(layer, nn.Conv2d):
                 x = x[:, :, :: layer.stride[0], :: layer.stride[1]].movedim(1, -1)
             x = x.reshape(-1, x.shape[-1])
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + (x.T @ x).double()
+            x = x.double()  # in single precision, sums over many positions have negative eigenvalues
+            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + x.T @ x
             counts[name] = counts.get(name, 0) + len(x)
 
         hooks.append(layer.register_forward_pre_hook(note))
@@ -110,9 +112,9 @@ def factored(weight: Tensor, moment: Tensor, rank: int) -> tuple[Tensor, Tensor]
         moment: ``(in, in)``, second moments of the inputs.
         rank: at most the smaller dimension of the weight.
     """
-    ridge = _RIDGE * moment.diagonal().mean().clamp(min=1e-12)
-    root = torch.linalg.cholesky(moment + ridge * torch.eye(len(moment), dtype=moment.dtype))
-    left, values, right = torch.linalg.svd(weight.double() @ root, full_matrices=False)
+    squares, basis = torch.linalg.eigh(moment)  # not a Cholesky decomposition: fewer images than inputs leave zeros
+    roots = squares.clamp(min=max(_RIDGE * float(squares[-1]), _TINY)).sqrt()
+    left, values, right = torch.linalg.svd(weight.double() @ (basis * roots), full_matrices=False)
     scales = values[:rank].sqrt()
-    down = torch.linalg.solve_triangular(root, scales[:, None] * right[:rank], upper=False, left=False)
+    down = scales[:, None] * right[:rank] / roots @ basis.T
     return down.to(weight.dtype), (left[:, :rank] * scales).to(weight.dtype)

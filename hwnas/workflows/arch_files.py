@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hwnas.deploy.manifest import MANIFEST
-from hwnas.errors import InvalidValue, SpecError
+from hwnas.errors import HwnasError, InvalidValue, SpecError
 from hwnas.files import reason_of
 from hwnas.files.untrusted import parse_json
 from hwnas.targets import resolve_target
@@ -44,7 +44,7 @@ def chosen_arch(space: Space, arch: Place | Mapping[str, int], target: str | Non
     if not isinstance(arch, str | Path):
         return space.arch(arch), None
     found = read_arch(Path(arch), target)
-    if found.space is not None and _family(found.space) != _family(space.name):
+    if found.space is not None and found.space != space.name and _differs(found, space):
         raise InvalidValue(
             f"{arch} has a network of the space {found.space}, but the supernet is of {space.name}: the same values "
             "would be another network"
@@ -52,9 +52,23 @@ def chosen_arch(space: Space, arch: Place | Mapping[str, int], target: str | Non
     return space.arch(found.values), found.budget_ms
 
 
-def _family(name: str) -> str:
-    """The name of a space without the folder of its file, and of a traced network without the hash of its classes."""
-    return name.partition("@")[0] if "@" in name else name.rpartition("/")[2]
+def _differs(found: ArchInFile, space: Space) -> bool:
+    """Whether the values of a file are another network in its own space than in this one.
+
+    Spaces that differ in their choices only, such as the resolutions, have the same networks.
+    """
+    from hwnas.spaces import make_space
+
+    assert found.space is not None
+    try:
+        own = make_space(found.space, in_channels=space.in_channels, classes=space.classes, recorded=True)
+        here, there = ([(slot.name, op) for slot, op in s.ops(s.arch(found.values))] for s in (space, own))
+    except InvalidValue:
+        return False  # `Space.arch` says which values this space does not have
+    except HwnasError:  # a traced network that is not open here, or a file that was moved
+        traced = [("@" in name and "/" not in name) for name in (found.space, space.name)]
+        return any(traced) or found.space.rpartition("/")[2] != space.name.rpartition("/")[2]
+    return here != there
 
 
 class ArchInFile(NamedTuple):
@@ -115,7 +129,8 @@ def read_arch(path: Path, target: str | None = None) -> ArchInFile:
             f"{path} does not contain an architecture: {reason}. `hwnas search` with --out writes one; report.json of "
             "a compilation and manifest.json of a bundle have one, too."
         ) from error
-    space = answer.get("space")
+    domain = answer.get("domain")
+    space = answer.get("space") or (domain.get("space") if isinstance(domain, dict) else None)
     return ArchInFile(values, budget_ms, space if isinstance(space, str) else None)
 
 

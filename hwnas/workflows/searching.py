@@ -93,6 +93,7 @@ def search(
     from hwnas.accuracy.table import read_accuracies
     from hwnas.engines import open_engine
     from hwnas.search import Problem
+    from hwnas.search.solver import check_strategy
     from hwnas.workflows import networks as made
     from hwnas.workflows.constraints import asked
     from hwnas.workflows.recipes import choose_recipe
@@ -119,6 +120,7 @@ def search(
             family=family,
             confidence=confidence,
         )
+        check_strategy(strategy, space)
         own = read_accuracies(Path(accuracy), space) if accuracy else None
         with evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal:
             if own:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from traceable import NETWORKS, Basic, drawn, head, stem
+from traceable import NETWORKS, Basic, Inverted, drawn, head, stem
 
 from hwnas.errors import CheckpointError, InvalidValue, ModelError, SpecError, UnknownName
 from hwnas.lowering import form_of
 from hwnas.lowering.networks import assembled, lower_ops
 from hwnas.nn.segment import _Built
 from hwnas.runtimes import open_session
+from hwnas.search.solver import check_strategy
 from hwnas.spaces import make_op, make_space, parse_op
 from hwnas.spaces.traced import NetworkSpec, NodeSpec, SegmentGraph, known, read_network
 from hwnas.supernet import Supernet, extract, load_supernet, save_supernet, single
@@ -168,6 +171,25 @@ def test_groups_shuffles_and_halves() -> None:
     groups = {group.name: (group.width, group.choices) for group in spec.groups}
     assert groups["stem.0"] == (8, [2, 4, 6, 8])  # groups of the grouped convolution
     assert groups["left"] == (1, [8, 16, 24])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_exact_search_can_decompose_the_space(name: str) -> None:
+    check_strategy("exact", traced(name)[2].space)
+
+
+def test_blocks_that_are_numbered_through_are_stages_of_some_blocks_each() -> None:
+    """As one stage, which the accuracy model couples, twelve blocks would be too many networks to enumerate."""
+    torch.manual_seed(0)
+    layers = [stem(16), *(Inverted(16, 64) for _ in range(6)), Basic(16, 32, 2), *(Inverted(32, 64) for _ in range(6))]
+    space = elastic(nn.Sequential(OrderedDict(features=nn.Sequential(*layers), head=head(32)))).space
+    check_strategy("exact", space)
+    stages = list(dict.fromkeys(slot.group for slot in space.slots))
+    assert len(stages) > 3
+    assert len(stages) < len(space.slots)
+    one = replace(space, slots=tuple(replace(slot, group="all") for slot in space.slots))
+    with pytest.raises(InvalidValue, match=r"too densely coupled for exact search.*such as milp"):
+        check_strategy("exact", one)
 
 
 def test_options() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hwnas.errors import InvalidValue, SpecError
 from hwnas.spaces import make_space
-from hwnas.workflows.arch_files import _family, arch_of, chosen_arch, read_arch
+from hwnas.workflows.arch_files import ArchInFile, _differs, arch_of, chosen_arch, read_arch
 
 COMPAT = Path(__file__).parents[1] / "data" / "compat"
 A, B = "board/onnxruntime-cpu-fp32", "board/onnxruntime-cpu-int8"
@@ -94,9 +95,19 @@ def test_an_arch_of_another_space_is_refused(tmp_path: Path) -> None:
         InvalidValue, match=r"of the space mobilenetv3-tiny\+width=0.5, but the supernet is of mobilenetv3"
     ):
         chosen_arch(space, path)
-    # A file of a space may be in another folder, and a traced network have other classes.
-    assert [_family(name) for name in ("/a/my.py:FAMILY", "b/my.py:FAMILY")] == ["my.py:FAMILY"] * 2
-    assert _family("net@0123") == _family("net@4567")
+    # What a space leaves to choose does not change what the values mean.
+    smaller = make_space("mobilenetv3-tiny+resolution=24")
+    path.write_text(json.dumps({"arch": dict(smaller.largest), "domain": {"space": smaller.name}}))
+    wider = make_space("mobilenetv3-tiny+resolution=24,32")
+    assert chosen_arch(wider, path)[0] == wider.arch(dict(smaller.largest))
+    # A file of a space may be in another folder; a traced network of another hash has other widths.
+    for theirs, ours, differs in (
+        ("/a/my.py:FAMILY", "/b/my.py:FAMILY", False),
+        ("/me@lab/a.py:X", "/me@lab/b.py:Y", True),
+        ("net@0123456789ab", "net@ba9876543210", True),
+    ):
+        found = ArchInFile(dict(space.smallest), None, theirs)
+        assert _differs(found, replace(space, name=ours)) is differs
 
 
 def test_the_folder_of_a_bundle_is_not_its_manifest(tmp_path: Path) -> None:

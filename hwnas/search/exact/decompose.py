@@ -204,7 +204,7 @@ def _assignments(columns: Iterable[int], choices: list[int]) -> int:
 def _too_dense(space: Space) -> InvalidValue:
     return InvalidValue(
         f"the variables of {space.name} are too densely coupled for exact search; restrict some of them (--fix when "
-        "training the supernet, Space.fix in Python)"
+        "training the supernet, Space.fix in Python), or use another strategy, such as milp"
     )
 
 

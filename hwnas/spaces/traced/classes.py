@@ -35,7 +35,7 @@ def with_classes(network: NetworkSpec, classes: int) -> NetworkSpec:
 def _with_outputs(network: NetworkSpec, graph: SegmentGraph, classes: int) -> SegmentGraph:
     """The operations with another number of outputs of the last one."""
     last = graph.nodes[-1]
-    if last.op != LINEAR or last.sizes is None or last.name in graph.ranks or not last.weights:
+    if last.op != LINEAR or last.sizes is None or not last.weights:
         raise InvalidValue(
             f"{network.name} ends with {last.op}; only a network that ends with a linear layer can be adapted to other "
             "classes"
