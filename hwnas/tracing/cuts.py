@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -144,8 +145,8 @@ def _place(steps: Sequence[Step]) -> str:
 
 
 def _stage(name: str) -> str:
-    """The name without a number at its end: ``layer1.0`` belongs to ``layer1``."""
-    stage, _, last = name.rpartition(".")
+    """The name without a number at its end: ``layer1.0`` and ``layer1.0.part2`` belong to ``layer1``."""
+    stage, _, last = re.sub(r"(\.part\d+)+$", "", name).rpartition(".")
     return stage if stage and last.isdigit() else name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -86,16 +87,15 @@ def _stages(parts: Sequence[Part], read: Sequence[Sequence[int]], choices: Seque
     ``features.17``: as one stage, no exact search could decompose them.
     """
     found: list[str] = []
-    name, number, known = "", 1, set[int | str]()
+    name, known, used = "", set[int | str](), Counter[str]()
     for part, groups in zip(parts, read, strict=True):
         own: set[int | str] = {*groups, *([part.name] if part.removable else [])}
         size = math.prod(2 if isinstance(each, str) else choices[each] for each in known | own)
-        if part.group != name:
-            name, number, known = part.group, 1, set()
-        elif size > _MOST_NETWORKS:
-            number, known = number + 1, set()
+        if part.group != name or size > _MOST_NETWORKS:
+            name, known = part.group, set()
+            used[name] += 1
         known |= own
-        found.append(name if number == 1 else f"{name}-{number}")
+        found.append(name if used[name] == 1 else f"{name}-{used[name]}")
     return found
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.adapters import ADAPTERS, Adapted, Adapter, AdapterChoice
 from hwnas.adapters.dynamic import DynamicLowRank
@@ -21,6 +21,11 @@ from hwnas.lowering import form_of
 from hwnas.spaces import make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, extract, single, train
 from hwnas.targets import Recipe
+from hwnas.tracing.choices import ElasticOptions
+from hwnas.tracing.network import network_of
+from hwnas.tracing.ranks import blank
+from hwnas.tracing.supernet import supernet_of
+from hwnas.tracing.trace import trace
 
 MADE = {name: kind.make for name, kind in ADAPTERS.items() if kind.make is not None}
 DATA = ClutteredDigits()
@@ -241,3 +246,84 @@ def test_choices() -> None:
     everything = Adapted(net(), None, seed=0)
     assert set(everything.trained) == {name for name, _ in net().named_parameters()}
     assert everything.end() == {}
+
+
+def small(last: nn.Module) -> nn.Module:
+    """A network with a linear layer in its middle."""
+    gate = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 16), nn.Sigmoid(), nn.Unflatten(1, (16, 1, 1))
+    )
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.gate, self.last = nn.Conv2d(1, 16, 3, 2, 1), gate, last
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.stem(x))
+            return self.last(x * self.gate(x))
+
+    return Net().eval()
+
+
+def traced(module: nn.Module, **options: Any) -> Supernet:
+    found = trace(module, (1, 32, 32))
+    spec = network_of(found, "small", ElasticOptions(**options))
+    tensors = {key: weight.tensor for key, weight in found.weights.items()}
+    return supernet_of(spec, blank(spec) | tensors)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        nn.Sequential(nn.Conv2d(16, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)),
+    ],
+)
+def test_the_head_is_the_last_layer(last: nn.Module, tmp_path: Path) -> None:
+    found = traced(small(last), ranks=(0.5,), multiple=4)
+    before = {name: p.detach().clone() for name, p in found.named_parameters()}
+    train(found, DATA, config(adapter={"method": "head"}), seed=0, folder=tmp_path)
+    changed = {name for name, p in found.named_parameters() if not torch.equal(p, before[name])}
+    assert {before[name].shape[0] for name in changed} == {10}
+    assert len(changed) == 2
+
+
+def test_ranks_that_are_told_are_those_of_the_kept_weights(tmp_path: Path) -> None:
+    """An average of matrices of low rank has a larger one."""
+    for method in ("dynamic-rank", "gates"):
+        found, history = trained(tmp_path / method, adapter={"method": method, "rank": 2}, ema_decay=0.99)
+        weights = dict(found.named_parameters())
+        assert history.adapted["ranks"]
+        for name, rank in history.adapted["ranks"].items():
+            values = torch.linalg.svdvals(weights[name].flatten(1).double())
+            assert rank == int((values > 1e-5 * values[0]).sum())
+
+
+def test_frozen_weights_stay_frozen(tmp_path: Path) -> None:
+    for method in (None, "lora"):
+        found = net()
+        frozen = [name for name, _ in found.named_parameters()][:6]
+        for name in frozen:
+            found.get_parameter(name).requires_grad_(False)
+        before = {name: p.detach().clone() for name, p in found.named_parameters()}
+        how = {"adapter": {"method": method, "rank": 4}} if method else {}
+        train(found, DATA, config(**how), seed=0, folder=tmp_path / str(method))
+        assert all(torch.equal(found.get_parameter(name), before[name]) for name in frozen)
+        assert [name for name, p in found.named_parameters() if not p.requires_grad] == frozen
+
+
+def test_a_training_that_fails_leaves_nothing_frozen(tmp_path: Path) -> None:
+    found = net()
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(found, DATA, config(adapter={"method": "head"}), seed=0, folder=tmp_path, progress=fail)
+    assert all(p.requires_grad for p in found.parameters())
+
+
+def test_gates_take_layers_of_any_size() -> None:
+    wide, narrow = (Adapted(net(), AdapterChoice(method="gates", rank=rank), seed=0) for rank in (500, 1))
+    assert wide.trained.keys() == narrow.trained.keys()

@@ -14,7 +14,7 @@ from traceable import drawn
 
 from hwnas.lowering import form_of
 from hwnas.runtimes import open_session
-from hwnas.spaces.traced import NetworkSpec, remember
+from hwnas.spaces.traced import NetworkSpec, remember, with_classes
 from hwnas.spaces.traced.costs import units_of
 from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Supernet, extract, load_supernet, save_supernet, single
@@ -191,3 +191,26 @@ def test_files(tmp_path: Path) -> None:
     alone, _ = load_supernet(tmp_path / "one")
     with torch.no_grad():
         torch.testing.assert_close(alone(x, alone.space.largest), supernet(x, arch))
+
+
+def test_fewer_images_than_inputs() -> None:
+    """The moments of a pooled head have no inverse: with 40 images, 60 of 100 directions never occur."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(40, 100, generator=generator) + 5
+    weight = torch.randn(10, 100, generator=generator)
+    down, up = factored(weight, (x.double().T @ x.double()) / len(x), 4)
+    assert torch.isfinite(down).all()
+    assert torch.isfinite(up).all()
+    outputs = torch.linalg.svdvals((x @ weight.T).double())
+    error = ((x @ weight.T) - x @ (up @ down).T).square().sum()
+    assert float(error) <= 1.05 * float(outputs[4:].square().sum())
+
+
+def test_the_last_layer_has_no_rank() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(3, 64, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 64), nn.ReLU(),
+        nn.Linear(64, 40),
+    ).eval()  # fmt: skip
+    spec = network_of(trace(module, SHAPE), "n", ElasticOptions(ranks=(0.25,)))
+    assert [group.name for group in spec.groups if group.rank] == ["4"]
+    assert with_classes(spec, 3).classes == 3

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -85,13 +85,14 @@ class Decomposition:
         adjacent = {node: set(graph[node]) for node in graph}
         held: list[int] = []
         while max((_assignments(part, choices) for part in nx.connected_components(graph)), default=1) > MAX_PART:
-            busiest = max(graph.nodes, key=lambda node: (graph.degree(node), -node))
-            held.append(busiest)
-            graph.remove_node(busiest)
-        members = [
-            (tuple(sorted(own)), {h for node in own for h in adjacent[node] & set(held)})
-            for own in nx.connected_components(graph)
-        ]
+            held.append(_busiest(graph, graph))
+            graph.remove_node(held[-1])
+        members = _members(graph, adjacent, held)
+        # A part can be small, but have a large scope: then it is taken apart, too.
+        while wide := [m for m in members if _assignments((*m[0], *m[1]), choices) > MAX_TABLE and len(m[0]) > 1]:
+            held.append(_busiest(graph, wide[0][0]))
+            graph.remove_node(held[-1])
+            members = _members(graph, adjacent, held)
         for axes in {tuple(sorted(axes)) for axes in read if axes and set(axes) <= set(held)}:
             if not any(set(axes) <= scope for _, scope in members):
                 members.append(((), set(axes)))  # terms that read only fixed variables
@@ -190,6 +191,21 @@ class Decomposition:
         for axes, array in zip(function.axes, function.arrays, strict=True):
             kept = tuple(axis for axis, length in zip(axes, array.shape, strict=True) if length > 1)
             yield kept, np.ascontiguousarray(array).reshape([length for length in array.shape if length > 1])
+
+
+def _busiest(graph: nx.Graph[int], nodes: Iterable[int]) -> int:
+    """The node that most others are adjacent to, the first one of several."""
+    return max(nodes, key=lambda node: (graph.degree(node), -node))
+
+
+def _members(
+    graph: nx.Graph[int], adjacent: Mapping[int, set[int]], held: Collection[int]
+) -> list[tuple[tuple[int, ...], set[int]]]:
+    """The connected parts, and the fixed variables that each reads."""
+    return [
+        (tuple(sorted(own)), {h for node in own for h in adjacent[node] & set(held)})
+        for own in nx.connected_components(graph)
+    ]
 
 
 def _requirements(space: Space) -> list[tuple[int, int]]:
