@@ -43,9 +43,9 @@ class Elastic(nn.Module):
         # Ops that differ only in the image size use the same tensors.
         shapes = {op: _shapes(op) for op in {_without_size(op): op for op in ops}.values()}
         largest = _largest(shapes)
-        whole = _shapes(largest)
+        whole, forms = _shapes(largest), KINDS[largest.kind].shared is not None
         for op, names in shapes.items():
-            fits = names.keys() <= whole.keys() and all(
+            fits = (names.keys() <= whole.keys() if forms else names.keys() == whole.keys()) and all(
                 all(a <= b for a, b in zip(shape, whole[name], strict=True)) for name, shape in names.items()
             )
             if not fits:

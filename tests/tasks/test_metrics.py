@@ -123,7 +123,7 @@ def test_a_function_of_the_users(tmp_path: Path) -> None:
         ("f2", None, UnknownName, "unknown metric 'f2'"),
         ("f1", "bad", UnknownName, "unknown class 'bad'"),
         ("recall@precision=0.9", None, InvalidValue, "choose it with positive, of good, defective"),
-        ("recall@precision=9", "defective", UnknownName, "unknown metric"),
+        ("recall@precision=9", "defective", InvalidValue, "should be recall@precision=0.9, with a number above 0"),
         ("balanced", "defective", InvalidValue, "leave positive out"),
     ],
 )
