@@ -27,7 +27,9 @@ from torch.nn import functional
 from hwnas.accuracy import parse_metric
 from hwnas.data import Augmentation, Data, DataOptions, open_data
 from hwnas.data.augment import preset
+from hwnas.deploy import open_bundle
 from hwnas.pipeline import compile_job, read_job
+from hwnas.runtimes import open_session
 from hwnas.shown_progress import shown_progress
 from hwnas.tasks.metrics import difference_of
 
@@ -130,9 +132,8 @@ def outputs(network: nn.Module, data: Data, pixels: int) -> tuple[Tensor, Tensor
 
 def shrunk(bundle: Path, data: Data, pixels: int) -> Tensor:
     """Outputs of a bundle's program on the test images."""
-    from hwnas.deploy import open_bundle
-
-    with open_bundle(bundle).session() as session:
+    found = open_bundle(bundle)
+    with open_session(found.program, found.manifest.recipe) as session:
         return torch.cat(
             [
                 torch.from_numpy(session.run(image[None].numpy()))
