@@ -83,6 +83,16 @@ np.save("outputs-of-test.npy", np.concatenate(rows))
 """
 
 
+def source_of(given: Path | None) -> Path:
+    """The folder with labels.csv and images/: the given one, or that of the package."""
+    if given is not None:
+        return given
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        sys.exit("the package elpv-dataset is missing; install it with `pip install elpv-dataset`, or use --data")
+    return Path(spec.origin).parent / "data"
+
+
 def labelled(source: Path, folder: Path) -> list[tuple[str, str]]:
     """Write ``labels.csv`` and ``shares.csv`` into a folder with a link to the images; the test images and classes."""
     rows = [line.split() for line in (source / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -138,10 +148,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="updates of the supernet")
     parser.add_argument("--epochs", type=int, default=30, help="of the fine-tuning")
     given = parser.parse_args()
-    spec = None if given.data else importlib.util.find_spec("elpv_dataset")
-    if given.data is None and (spec is None or spec.origin is None):
-        sys.exit("the package elpv-dataset is missing; install it with `pip install elpv-dataset`, or use --data")
-    source = given.data or Path(spec.origin).parent / "data"  # type: ignore[union-attr,arg-type]
+    source = source_of(given.data)
     test = labelled(source.resolve(), given.out / "data")
     files = [(given.out / "data" / name).resolve() for name, _ in test]
     labels = torch.tensor([CLASSES.index(label) for _, label in test])

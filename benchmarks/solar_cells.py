@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 import torch
-from elpv import labelled
+from elpv import labelled, source_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -158,10 +158,7 @@ def main() -> None:
         "--targets", nargs="*", default=["this/onnxruntime-cpu-fp32", "this/openvino-cpu-fp32"], metavar="TARGET"
     )
     given = parser.parse_args()
-    spec = None if given.data else importlib.util.find_spec("elpv_dataset")
-    if given.data is None and (spec is None or spec.origin is None):
-        sys.exit("the package elpv-dataset is missing; install it with `pip install elpv-dataset`, or use --data")
-    source = given.data or Path(spec.origin).parent / "data"  # type: ignore[union-attr,arg-type]
+    source = source_of(given.data)
     folder = (given.out / "data").resolve()
     labelled(source.resolve(), folder)
     data = open_data("images", path=folder, options=DataOptions(labels="labels.csv", channels=3))

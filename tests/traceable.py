@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -141,3 +143,19 @@ def drawn(name: str) -> nn.Module:
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, 0, 0.2)
     return module
+
+
+def counted_macs(network: nn.Module, x: Tensor) -> int:
+    """MACs of convolutions and linear layers, counted while the network runs."""
+    total = 0
+
+    def count(layer: nn.Module, _: object, out: Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        total += out[0].numel() * math.prod(layer.weight.shape[1:])
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    return total

@@ -51,6 +51,28 @@ class Adapter(nn.Module, ABC):
         return None
 
 
+class Factored(Adapter):
+    """An adapter that keeps singular values and vectors of the weight before the training, ``W = U S VT``.
+
+    Attributes:
+        u, s, v: ``(out, kept)``, ``(kept,)`` and ``(kept, in)``, as `_cut` keeps them.
+    """
+
+    u: Tensor
+    s: Tensor
+    v: Tensor
+
+    def __init__(self, weight: Tensor, rank: int, _: torch.Generator) -> None:
+        super().__init__(weight, rank)
+        factors = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+        for name, tensor in zip("usv", self._cut(*factors), strict=True):
+            self.register_buffer(name, tensor.to(weight.dtype).contiguous())
+
+    def _cut(self, u: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is kept of all singular values and vectors: the largest ones, as many as the rank."""
+        return u[:, : self.rank], s[: self.rank], v[: self.rank]
+
+
 def drawn(*shape: int, scale: float, generator: torch.Generator) -> nn.Parameter:
     """A parameter of normal numbers."""
     return nn.Parameter(torch.randn(*shape, generator=generator) * scale)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hwnas.adapters.base import Adapter
+from hwnas.adapters.base import Factored
 
 TRUNCATION = 0.1  # share of the norm of the singular values that a step may cut off
 
 
-class DynamicLowRank(Adapter):
+class DynamicLowRank(Factored):
     """``U S VT`` alone, in place of W (Schotthöfer et al., "Low-rank lottery tickets", NeurIPS 2022, algorithm 1).
 
     A step moves ``K = U S`` and ``L = V ST`` along the gradient, extends the bases by the results, moves S in the
@@ -20,16 +20,6 @@ class DynamicLowRank(Adapter):
     At first it is the weight without its smallest singular values, cut off in the same way; `rank` is the least that
     is kept.
     """
-
-    u: Tensor
-    s: Tensor
-    v: Tensor
-
-    def __init__(self, weight: Tensor, rank: int, _: torch.Generator) -> None:
-        super().__init__(weight, rank)
-        u, s, v = torch.linalg.svd(weight.detach().double(), full_matrices=False)
-        for name, tensor in zip("usv", self._cut(u, s, v), strict=True):
-            self.register_buffer(name, tensor.to(weight.dtype))
 
     def merge(self, weight: Tensor) -> Tensor:
         """As in the base class."""

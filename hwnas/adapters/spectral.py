@@ -5,25 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hwnas.adapters.base import Adapter, zeros
+from hwnas.adapters.base import Factored, zeros
 
 
-class _Spectral(Adapter):
-    """Keeps the largest singular values and vectors of the weight, and what is left without them.
-
-    Attributes:
-        u, s, v: ``(out, rank)``, ``(rank,)`` and ``(rank, in)``.
-    """
-
-    u: Tensor
-    s: Tensor
-    v: Tensor
-
-    def __init__(self, weight: Tensor, rank: int, _: torch.Generator) -> None:
-        super().__init__(weight, rank)
-        u, s, v = torch.linalg.svd(weight.detach().double(), full_matrices=False)
-        for name, tensor in (("u", u[:, :rank]), ("s", s[:rank]), ("v", v[:rank])):
-            self.register_buffer(name, tensor.to(weight.dtype).contiguous())
+class _Spectral(Factored):
+    """Keeps the largest singular values and vectors of the weight, and what is left without them."""
 
     def _rest(self, weight: Tensor) -> Tensor:
         return weight - self.u * self.s @ self.v
@@ -58,7 +44,7 @@ class SpectralRotation(_Spectral):
         return self._rest(weight) + u * (self.s * (1 + self.scale)) @ v
 
 
-class Gates(Adapter):
+class Gates(Factored):
     """``U z S VT``, gates z that drop directions: they are 0 or 1, in the training too.
 
     A gate is 1 where its parameter is positive; the gradient passes as if it were the logistic function (a
@@ -66,17 +52,14 @@ class Gates(Adapter):
     singular value; `rank` is not used.
     """
 
-    u: Tensor
-    s: Tensor
-    v: Tensor
-
-    def __init__(self, weight: Tensor, rank: int, _: torch.Generator) -> None:
-        super().__init__(weight, rank)
-        u, s, v = torch.linalg.svd(weight.detach().double(), full_matrices=False)
-        for name, tensor in (("u", u), ("s", s), ("v", v)):
-            self.register_buffer(name, tensor.to(weight.dtype).contiguous())
+    def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
+        super().__init__(weight, rank, generator)
         # Close to 0: the smallest values, whose gates matter least, are the first to close.
         self.gate = nn.Parameter(0.1 + 0.4 * self.s / self.s.max().clamp(min=1e-12))
+
+    def _cut(self, u: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All of them."""
+        return u, s, v
 
     def merge(self, weight: Tensor) -> Tensor:
         """As in the base class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class Choices:
             group = self.ranks[step.name] = len(self.groups.every) + len(self.ranks)
             choices[group], self.names[group] = found, layer
             self.layers[group] = {layer: None}
-            self._count(trace, step.reads[1].name, step, {}, cost, rank=group)
+            cost[group] = float(trace.weights[step.reads[1].name].tensor.numel() * self._area(step))
         self._limit(trace, steps, parts, choices, cost, options.most_ops)
         self.number = {group: number for number, group in enumerate(choices)}
         thin = set(self.ranks.values())
@@ -104,24 +105,13 @@ class Choices:
             for group, found in choices.items()
         ]
 
-    def _count(
-        self,
-        trace: Trace,
-        name: str,
-        step: Step,
-        widths: dict[int, int],
-        cost: dict[int, float],
-        rank: int | None = None,
-    ) -> None:
-        """Channels of a unit, and the size of what a group's units cost, from one weight; or what its rank costs."""
-        weight = trace.weights[name]
-        area = 1
-        if isinstance(step.dims, tuple):
-            for other in step.dims[2:]:
-                area *= self.groups.size(other)
-        if rank is not None:
-            cost[rank] = float(weight.tensor.numel() * area)
-            return
+    def _area(self, step: Step) -> int:
+        """Positions of an image in the output of a step."""
+        return math.prod(map(self.groups.size, step.dims[2:])) if isinstance(step.dims, tuple) else 1
+
+    def _count(self, trace: Trace, name: str, step: Step, widths: dict[int, int], cost: dict[int, float]) -> None:
+        """Channels of a unit, and the size of what a group's units cost, from one weight."""
+        weight, area = trace.weights[name], self._area(step)
         for axis, dim in enumerate(weight.dims):
             for piece in self.groups.found(dim).pieces:
                 if piece.group != FIXED:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from traceable import NETWORKS, Basic, Inverted, drawn, head, stem
+from traceable import NETWORKS, Basic, Inverted, counted_macs, drawn, head, stem
 
 from hwnas.errors import CheckpointError, InvalidValue, ModelError, SpecError, UnknownName
 from hwnas.lowering import form_of
@@ -51,22 +51,6 @@ def elastic(module: nn.Module, **options: Any) -> Supernet:
     found = trace(module, SHAPE)
     spec = network_of(found, "network", ElasticOptions(**options))
     return supernet_of(spec, {key: weight.tensor for key, weight in found.weights.items()})
-
-
-def counted_macs(network: nn.Module, x: Tensor) -> int:
-    """MACs of convolutions and linear layers, counted while the network runs."""
-    total = 0
-
-    def count(layer: nn.Module, _: object, out: Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        total += out[0].numel() * math.prod(layer.weight.shape[1:])
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    network(x)
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 @pytest.mark.parametrize("name", NETWORKS)

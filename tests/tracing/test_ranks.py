@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from traceable import drawn
+from traceable import counted_macs, drawn
 
 from hwnas.lowering import form_of
 from hwnas.runtimes import open_session
@@ -44,21 +44,6 @@ def ranked(name: str) -> tuple[nn.Module, NetworkSpec, Supernet]:
     return module, spec, supernet_of(spec, tensors | factors(spec, tensors, moment))
 
 
-def counted(network: nn.Module, x: Tensor) -> int:
-    total = 0
-
-    def count(layer: nn.Module, _: object, out: Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        total += out[0].numel() * math.prod(layer.weight.shape[1:])
-
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            layer.register_forward_hook(count)
-    network(x)
-    return total
-
-
 @pytest.mark.parametrize("name", THIN)
 def test_the_largest_is_the_original_and_subnets_agree(name: str, recipe: Recipe) -> None:
     module, spec, supernet = ranked(name)
@@ -78,7 +63,7 @@ def test_the_largest_is_the_original_and_subnets_agree(name: str, recipe: Recipe
             thinner += any(".down." in key for key, _ in network.named_parameters())
             with open_session(form.lower(network, SHAPE), recipe) as session:
                 np.testing.assert_allclose(session.run(x[:1].numpy()), network(x[:1]).numpy(), atol=1e-4)
-            assert counted(network, x[:1]) == macs
+            assert counted_macs(network, x[:1]) == macs
         assert thinner > 3
 
 
