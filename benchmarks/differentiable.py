@@ -130,7 +130,7 @@ def report_latencies(
     """Expected, discretised and measured latency of every run, and how many of a method's land on their target."""
     form = form_of(target.recipe)
     archs = {json.dumps(r["arch"]): space.arch(r["arch"]) for r in found}
-    programs = {key: form.lower(network(space, arch).eval(), space.image_shape(arch)) for key, arch in archs.items()}
+    programs = {key: form.lower(network(space, arch).eval(), space.input_shape(arch)) for key, arch in archs.items()}
     measured = timed_steadily(programs, target, progress)
     print("\n| method | target (ms) | seed | expected | argmax | predicted | measured | off the target | holds |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---|")

@@ -106,7 +106,7 @@ def checked(name: str, subnets: int) -> Supernet:
         ):
             subnet = extract(supernet, arch)
             wrong += counted(subnet, x) != (macs, params)
-            with open_session(form.lower(subnet, space.image_shape(arch)), form.recipe) as session:
+            with open_session(form.lower(subnet, space.input_shape(arch)), form.recipe) as session:
                 apart = max(apart, float(np.abs(session.run(x.numpy()) - supernet(x, arch).numpy()).max()))
     print(
         f"{name}: {len(space.variables) - 1} variables, {spec.blocks} of them blocks; {space.size:.1e} networks, "

@@ -24,6 +24,7 @@ from scipy.stats import kendalltau
 from sklearn.ensemble import GradientBoostingRegressor
 
 from hwnas import workflows
+from hwnas.errors import TooNoisy
 from hwnas.latency.kernels import Kernel, kernel_path, load_kernels, parse_kernel, read_kernels
 from hwnas.machines import machine_of
 from hwnas.models import open_model
@@ -32,6 +33,7 @@ from hwnas.shown_progress import shown_progress
 from hwnas.targets import resolve_target
 from hwnas.timing.protocol import usual
 
+_ATTEMPTS = 6  # to time a few models on a machine that is too noisy now and then
 Floats = npt.NDArray[np.float64]
 
 ARCHITECTURES = (
@@ -97,7 +99,16 @@ def measured(files: list[Path], recipe: str, place: Path) -> dict[str, dict[str,
     waiting = [file for file in files if file.stem not in found]
     for start in range(0, len(waiting), TOGETHER // 2):
         models = {file.stem: open_model(file) for file in waiting[start : start + TOGETHER // 2]}
-        batch = measured_batch(models, target, machine, usual().kernels, lambda: None)
+        batch = None
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                batch = measured_batch(models, target, machine, usual().kernels, lambda: None)
+                break
+            except TooNoisy as error:
+                if not left:
+                    raise
+                print(f"  again: {error}", flush=True)
+        assert batch is not None
         for one in batch["networks"]:
             kernels = [key for key, _ in one["layers"]]
             found[one["name"]] = {"ms": one["ms"], "kernels": kernels, "references": batch["references"]}

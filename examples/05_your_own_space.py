@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import hwnas
-from hwnas.spaces import Op, Slot, Variable, make_op
+from hwnas.spaces import Op, Slot, Variable, from_depth, make_op
 
 SIDE, WIDTHS, MOST = 24, (16, 32), 3
 
@@ -35,11 +35,12 @@ class PlainConvolutions:
         variables = [Variable(name="resolution", values=(SIDE,))]
         slots = []
         for s in (1, 2):
-            variables.append(Variable(name=f"depth_{s}", values=tuple(range(1, MOST + 1))))
+            depth = Variable(name=f"depth_{s}", values=tuple(range(1, MOST + 1)))
+            variables.append(depth)
             for b in range(1, MOST + 1):
                 # The kernel of a convolution that is not there does not matter: such networks are one network.
-                requires = (f"depth_{s}", b) if b > 1 else None
-                variables.append(Variable(name=f"kernel_{s}_{b}", values=(3, 5), requires=requires))
+                matters = from_depth(depth, b)
+                variables.append(Variable(name=f"kernel_{s}_{b}", values=(3, 5), matters=matters))
                 op = partial(convolution, s, b, in_channels)
                 slots.append(
                     Slot(
@@ -73,7 +74,7 @@ def main() -> None:
     for slot, op in space.ops(space.largest):
         print(f"  {slot.name:13} {op.macs:9,} MACs  {op.key}")
 
-    supernet, images = hwnas.Supernet(space, seed=0).eval(), torch.randn(2, *space.image_shape(space.largest))
+    supernet, images = hwnas.Supernet(space, seed=0).eval(), torch.randn(2, *space.input_shape(space.largest))
     for arch in (space.smallest, space.largest):
         with torch.no_grad():
             difference = (hwnas.extract(supernet, arch).eval()(images) - supernet(images, arch)).abs().max().item()

@@ -19,10 +19,11 @@ from hwnas.data.options import Size
 from hwnas.engines import SERIAL, Engine
 from hwnas.errors import InvalidValue, some
 from hwnas.files import Journal
-from hwnas.nn import channels_last
+from hwnas.nn import channels_last, laid_out
 from hwnas.nn.norm import fold_batch_norms
 from hwnas.progress import Progress, silent
-from hwnas.spaces import Arch
+from hwnas.spaces import Arch, Space, Value
+from hwnas.spaces.ops import Shape
 from hwnas.supernet import Supernet, extract
 from hwnas.tasks.base import Metric
 from hwnas.tasks.figures import ClassificationFigures
@@ -49,8 +50,10 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def recalibrate_all(networks: Sequence[nn.Module], batches: Iterable[Tensor]) -> None:
-    """`recalibrate` for several networks of one resolution, in one pass over the images."""
+    """`recalibrate` for several networks of one resolution, in one pass over the images; none without BN."""
     norms = [layer for network in networks for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if not norms:
+        return
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.reset_running_stats()
@@ -59,7 +62,7 @@ def recalibrate_all(networks: Sequence[nn.Module], batches: Iterable[Tensor]) ->
         network.train()
     with torch.inference_mode():
         for images in batches:
-            moved = images.contiguous(memory_format=torch.channels_last)
+            moved = laid_out(images)
             for network in networks:
                 network(moved)
     for layer, momentum in zip(norms, momenta, strict=True):
@@ -83,7 +86,7 @@ def calibration_batches(
 def logits(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Outputs ``(n, classes)`` and labels over batches of images."""
     with torch.inference_mode():
-        pairs = [(network(x.contiguous(memory_format=torch.channels_last)), y) for x, y in batches]
+        pairs = [(network(laid_out(x)), y) for x, y in batches]
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
 
@@ -178,15 +181,15 @@ class Evaluator:
             **({} if self.augmentation.crop else {"augmentation": self.augmentation.model_dump(mode="json")}),
         }
 
-    def subnet(self, arch: Mapping[str, int], *, progress: Progress = silent) -> nn.Module:
+    def subnet(self, arch: Mapping[str, Value], *, progress: Progress = silent) -> nn.Module:
         """The extracted network of an arch, re-calibrated, in evaluation mode."""
         [network] = self._subnets([arch], progress)
         return network
 
-    def _subnets(self, archs: Sequence[Mapping[str, int]], progress: Progress = silent) -> list[nn.Module]:
+    def _subnets(self, archs: Sequence[Mapping[str, Value]], progress: Progress = silent) -> list[nn.Module]:
         """The networks of archs of one resolution, with BN re-calibrated in one pass over the images."""
         networks = [channels_last(extract(self.supernet, arch)) for arch in archs]
-        count, resolution, done = self.calibration_images, self.supernet.space.image_size(archs[0]), 0
+        count, resolution, done = self.calibration_images, self.supernet.space.input_size(archs[0]), 0
 
         def batches() -> Iterator[Tensor]:
             nonlocal done
@@ -212,17 +215,18 @@ class Evaluator:
         found = {}
         for key, accuracy in journal.entries.items():
             with suppress(InvalidValue, ValueError):  # written by another version, or another space
-                values = {name: int(value) for name, _, value in (pair.partition("=") for pair in key.split(" "))}
+                pairs = [pair.partition("=") for pair in key.split(" ")]
+                values = {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
                 found[self.supernet.space.arch(values)] = float(accuracy)
         return found
 
-    def accuracy(self, arch: Mapping[str, int]) -> float:
+    def accuracy(self, arch: Mapping[str, Value]) -> float:
         """The metric of an arch on the validation images, usually top-1 accuracy, as a fraction."""
         [accuracy] = self._measured([arch], "validation", self.images)
         return accuracy
 
     def outputs(
-        self, archs: Sequence[Mapping[str, int]], split: Split, limit: int | None = None
+        self, archs: Sequence[Mapping[str, Value]], split: Split, limit: int | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Outputs of archs of one resolution on a split, in one pass over the images.
 
@@ -238,19 +242,19 @@ class Evaluator:
         outputs: list[list[Tensor]] = [[] for _ in archs]
         every: list[Tensor] = []
         with torch.inference_mode():
-            for images, labels in self.data.batches(split, self.supernet.space.image_size(archs[0]), limit=limit):
-                moved = images.contiguous(memory_format=torch.channels_last)
+            for images, labels in self.data.batches(split, self.supernet.space.input_size(archs[0]), limit=limit):
+                moved = laid_out(images)
                 every.append(labels)
                 for network, own in zip(networks, outputs, strict=True):
                     own.append(network(moved))
         return [torch.cat(own) for own in outputs], torch.cat(every)
 
-    def _measured(self, archs: Sequence[Mapping[str, int]], split: Split, limit: int | None) -> list[float]:
+    def _measured(self, archs: Sequence[Mapping[str, Value]], split: Split, limit: int | None) -> list[float]:
         """The metric of archs of one resolution on a split."""
         found, labels = self.outputs(archs, split, limit)
         return [self.metric(own, labels) for own in found]
 
-    def test_accuracy(self, arch: Mapping[str, int]) -> float:
+    def test_accuracy(self, arch: Mapping[str, Value]) -> float:
         """The metric of an arch on the whole test split, as a fraction."""
         [accuracy] = self._measured([arch], "test", None)
         return accuracy
@@ -297,7 +301,7 @@ class Evaluator:
         done: int,
     ) -> Iterator[tuple[Sequence[Arch], Sequence[Found]]]:
         """Evaluate distinct archs, groups of one resolution at a time: they share a pass over the images."""
-        groups = _groups(archs, self.engine.workers)
+        groups = _groups(self.supernet.space, archs, self.engine.workers)
         total = done + sum(map(len, groups))
         progress(what, done, total)
         for index, found in self.engine.map(self.source, run, groups, name=_names):
@@ -326,11 +330,11 @@ def _names(archs: Sequence[Arch]) -> str:
     return f"the evaluation of {some([_key(arch) for arch in archs], most=3)}"
 
 
-def _groups(archs: Sequence[Arch], workers: int) -> list[list[Arch]]:
-    """Distinct archs in groups of one resolution, at least as many groups as workers if there are enough archs."""
-    waiting: dict[int, dict[Arch, None]] = {}
+def _groups(space: Space, archs: Sequence[Arch], workers: int) -> list[list[Arch]]:
+    """Distinct archs in groups of one size of inputs, at least as many groups as workers if there are enough archs."""
+    waiting: dict[Shape, dict[Arch, None]] = {}
     for arch in archs:
-        waiting.setdefault(arch["resolution"], {})[arch] = None
+        waiting.setdefault(space.input_shape(arch), {})[arch] = None
     share = math.ceil(sum(map(len, waiting.values())) / workers)
     size = max(1, min(_TOGETHER, share))
     return [list(same)[start : start + size] for same in waiting.values() for start in range(0, len(same), size)]

@@ -119,7 +119,7 @@ def _free(space: Space) -> list[int]:
     return [
         i
         for i, v in enumerate(space.variables)
-        if len(v.values) > 1 and (v.requires is None or max(space.variable(v.requires[0]).values) >= v.requires[1])
+        if len(v.values) > 1 and all(one.matters.any() for one in space.conditions[i])
     ]
 
 
@@ -145,16 +145,15 @@ def _values(space: Space, column: int) -> Term:
     """An indicator of each value, and one of the presence of the variable's block."""
     count = len(space.variables[column].values)
     own = np.eye(count) - 1 / count
-    present = np.ones((count, 1 if space.variables[column].requires else 0))
+    present = np.ones((count, 1 if space.conditions[column] else 0))
     return _where_it_matters(space, column, np.concatenate([own, present], axis=1))
 
 
 def _where_it_matters(space: Space, column: int, basis: Floats) -> Term:
-    requires = space.variables[column].requires
-    if requires is None:
-        return Term((column,), basis)
-    matters = np.array(space.variable(requires[0]).values) >= requires[1]
-    return Term((space.column[requires[0]], column), matters[:, None, None] * basis)
+    conditions = space.conditions[column]
+    for one in reversed(conditions):
+        basis = np.multiply.outer(one.matters.astype(np.float64), basis)
+    return Term((*(one.column for one in conditions), column), basis)
 
 
 def _product(a: Term, b: Term, space: Space) -> Term:

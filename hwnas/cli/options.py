@@ -91,6 +91,10 @@ Fix = Annotated[
     typer.Option("--fix", help="Restrict a variable to one or several values: resolution=160,192. May be repeated."),
 ]
 Channels = Annotated[int | None, typer.Option(help="Channels of the images; by default the space's.")]
+Vocabulary = Annotated[
+    int | None,
+    typer.Option("--vocabulary", help="Number of tokens of a space of sequences, of which 0 is padding.", min=2),
+]
 Classes = Annotated[int | None, typer.Option(help="Number of classes; by default the space's.")]
 DataName = Annotated[str, typer.Option("--data", help="Dataset: {datasets}; or path/to/file.py:NAME.")]
 DataPath = Annotated[
@@ -274,23 +278,20 @@ def space_with(
     return space_name(space, {name: value for name, value in given.items() if value is not None})
 
 
-def choices(fix: list[str] | None) -> dict[str, list[int]]:
+def choices(fix: list[str] | None) -> dict[str, list[int | str]]:
     """The restrictions of ``--fix``: variable -> its values.
 
     Raises:
         InvalidValue: an option does not have the form variable=value, or repeats a variable.
     """
-    found: dict[str, list[int]] = {}
+    found: dict[str, list[int | str]] = {}
     for text in fix or []:
         variable, sign, values = text.partition("=")
         if variable in found:
             raise InvalidValue(f"--fix {variable} is given twice; list its values together: {variable}=24,28")
-        try:
-            found[variable] = [int(value) for value in values.split(",")]
-        except ValueError:
-            sign = ""
-        if not sign:
+        if not sign or not all(values.split(",")):
             raise InvalidValue(f"--fix must be variable=value or variable=value,value; not {text!r}")
+        found[variable] = [int(value) if value.isdecimal() else value for value in values.split(",")]
     return found
 
 

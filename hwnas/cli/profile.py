@@ -25,6 +25,7 @@ def profile(
     aspect: options.Aspect = None,
     fix: options.Fix = None,
     channels: options.Channels = None,
+    vocabulary: options.Vocabulary = None,
     classes: options.Classes = None,
     tables: options.Tables = None,
     networks: Annotated[
@@ -59,6 +60,7 @@ def profile(
     machine is too noisy, nothing is written.
     """
     from hwnas import workflows
+    from hwnas.workflows.inputs import space_of
 
     of_spaces = {
         "--resolution": resolution,
@@ -68,6 +70,7 @@ def profile(
         "--aspect": aspect,
         "--fix": fix,
         "--channels": channels,
+        "--vocabulary": vocabulary,
         "--classes": classes,
         "--only-missing": only_missing,
         "--replace": replace,
@@ -78,13 +81,12 @@ def profile(
         return
     if like or minutes is not None:
         raise InvalidValue("--like and --minutes are for --kernels")
+    name = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
+    chosen = space_of(name, options.choices(fix), channels=channels, vocabulary=vocabulary, classes=classes)
     with shown_progress() as progress:
         answers, failed = workflows.profile_all(
-            options.space_with(space, resolution, width, kernel_sizes, expansions, aspect),
+            chosen,
             target,
-            fix=options.choices(fix),
-            channels=channels,
-            classes=classes,
             tables=tables,
             networks=networks,
             bound_networks=bound_networks,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli import options
+
+if TYPE_CHECKING:
+    from hwnas.workflows.known_spaces import NetworkSize
 
 app = typer.Typer(help="List and show search spaces.", no_args_is_help=True)
 _SHOWN = 6  # variables with equal values that are listed by name; --json lists all
@@ -14,7 +17,7 @@ _SHOWN = 6  # variables with equal values that are listed by name; --json lists 
 
 @app.command("list")
 def list_(as_json: options.AsJson = False) -> None:
-    """List the known search spaces with their resolutions and options."""
+    """List the known search spaces with their inputs and options."""
     from hwnas import workflows
 
     found = workflows.list_spaces()
@@ -22,10 +25,12 @@ def list_(as_json: options.AsJson = False) -> None:
         options.print_json(found.document())
         return
     width = max(len(space.space) for space in found.spaces)
-    typer.echo(f"{'space':{width}}  {'networks':>8}  {'pixels':>9}  options")
+    typer.echo(f"{'space':{width}}  {'networks':>8}  {'inputs':>14}  options")
     for space in found.spaces:
-        sides = "{}-{}".format(*space.resolution) if len(set(space.resolution)) > 1 else str(space.resolution[0])
-        typer.echo(f"{space.space:{width}}  {space.networks:8.3g}  {sides:>9}  {', '.join(space.options) or 'none'}")
+        low, high = space.resolution or space.length or (0, 0)
+        sizes = f"{low}-{high}" if low < high else str(low)
+        inputs = f"{sizes} {'tokens' if space.resolution is None else 'px'}"
+        typer.echo(f"{space.space:{width}}  {space.networks:8.3g}  {inputs:>14}  {', '.join(space.options) or 'none'}")
     typer.echo("Options follow the name: mobilenetv3-small+resolution=64,80,96+width=0.5")
 
 
@@ -40,6 +45,7 @@ def show(
     expansions: options.Expansions = None,
     aspect: options.Aspect = None,
     channels: options.Channels = None,
+    vocabulary: options.Vocabulary = None,
     classes: options.Classes = None,
     as_toml: Annotated[
         bool, typer.Option("--toml", help="Print the space as a TOML file with all options, to change and pass on.")
@@ -54,19 +60,18 @@ def show(
     if as_toml:
         typer.echo(workflows.space_file(name), nl=False)
         return
-    answer = workflows.show_space(name, channels=channels, classes=classes)
+    answer = workflows.show_space(name, channels=channels, vocabulary=vocabulary, classes=classes)
     if as_json:
         options.print_json(answer.document())
         return
-    images = "1 channel" if answer.in_channels == 1 else f"{answer.in_channels} channels"
-    lines = [f"{answer.space}: {answer.networks:.3g} networks; images of {images}, {answer.classes} classes"]
+    lines = [f"{answer.space}: {answer.networks:.3g} networks; {answer.reads}, {answer.classes} classes"]
     for what, network in (("smallest", answer.smallest), ("largest", answer.largest)):
         lines.append(
-            f"  {what:9} {network.macs / 1e6:,.4g} million MACs at {_pixels(network.resolution, answer.aspect)}, "
+            f"  {what:9} {network.macs / 1e6:,.4g} million MACs at {_size(network, answer.aspect)}, "
             f"{network.params / 1e6:,.4g} million parameters"
         )
     lines.append("variables")
-    names: dict[tuple[int, ...], list[str]] = {}
+    names: dict[tuple[int | str, ...], list[str]] = {}
     for variable, choices in answer.variables.items():
         names.setdefault(tuple(choices), []).append(variable)
     for values, same in names.items():
@@ -75,9 +80,11 @@ def show(
     typer.echo("\n".join(lines))
 
 
-def _pixels(resolution: int, aspect: str) -> str:
-    """The size of images in words."""
+def _size(network: NetworkSize, aspect: str) -> str:
+    """The size of inputs in words."""
     from hwnas.spaces.sides import image_sides
 
-    height, width = image_sides(resolution, aspect)
+    if network.resolution is None:
+        return f"{network.length} tokens"
+    height, width = image_sides(network.resolution, aspect)
     return f"{height} pixels" if height == width else f"{height} x {width} pixels (height x width)"

@@ -254,8 +254,7 @@ def _rows(table: LatencyTable) -> list[dict[str, Any]]:
 
 def _domain_text(domain: Domain) -> str:
     fixed = "".join(f" {name}={','.join(map(str, values))}" for name, values in domain.choices.items())
-    channels = "1 channel" if domain.in_channels == 1 else f"{domain.in_channels} channels"
-    return f"{domain.space}{fixed} ({channels}, {domain.classes} classes)"
+    return f"{domain.space}{fixed} ({domain.reads.text}, {domain.classes} classes)"
 
 
 def _fit_text(table: LatencyTable, fit: Fit) -> str:

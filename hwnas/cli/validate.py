@@ -25,6 +25,7 @@ def validate(
     aspect: options.Aspect = None,
     fix: options.Fix = None,
     channels: options.Channels = None,
+    vocabulary: options.Vocabulary = None,
     classes: options.Classes = None,
     tables: options.Tables = None,
     networks: Annotated[int, typer.Option(help="New networks to measure.", min=2, max=10_000)] = 40,
@@ -49,6 +50,7 @@ def validate(
         "--aspect": aspect,
         "--fix": fix,
         "--channels": channels,
+        "--vocabulary": vocabulary,
         "--classes": classes,
     }
     space = measured.required_space(space, kernels=kernels, of_spaces=of_spaces)
@@ -62,7 +64,7 @@ def validate(
         measured.print_answers(answers, target, _print_kernels, as_json=as_json)
         return
     name = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
-    chosen = space_of(name, options.choices(fix), channels=channels, classes=classes)
+    chosen = space_of(name, options.choices(fix), channels=channels, vocabulary=vocabulary, classes=classes)
     with shown_progress() as progress:
         found, failed = workflows.validate_all(
             chosen, target, tables=tables, networks=networks, seed=seed, progress=progress

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from hwnas.data.base import Data, Split
     from hwnas.data.digits import ClutteredDigits
     from hwnas.data.huggingface import HuggingFace
+    from hwnas.data.image_data import ImageData
     from hwnas.data.images import Images
     from hwnas.data.options import DataOptions, Transform
+    from hwnas.data.sequences import TokenData
 
 __all__ = [
     "DATASETS",
@@ -22,8 +24,10 @@ __all__ = [
     "Data",
     "DataOptions",
     "HuggingFace",
+    "ImageData",
     "Images",
     "Split",
+    "TokenData",
     "Transform",
     "dataset_names",
     "open_data",
@@ -36,7 +40,9 @@ __getattr__ = lazily(
         "base": ("Data", "Split"),
         "digits": ("ClutteredDigits",),
         "huggingface": ("HuggingFace",),
+        "image_data": ("ImageData",),
         "images": ("Images",),
         "options": ("DataOptions", "Transform"),
+        "sequences": ("TokenData",),
     },
 )

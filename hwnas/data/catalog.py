@@ -20,9 +20,13 @@ USUAL_OPTIONS = DataOptions()
 def _open_digits(path: Path | None, seed: int) -> Data:
     from hwnas.data.digits import ClutteredDigits
 
-    if path is not None:
-        raise InvalidValue(f"cluttered-digits is built in and reads no folder; omit the path {path}")
+    _no_folder(path, ClutteredDigits.name)
     return ClutteredDigits(seed=seed)
+
+
+def _no_folder(path: Path | None, name: str) -> None:
+    if path is not None:
+        raise InvalidValue(f"{name} is built in and reads no folder; omit the path {path}")
 
 
 def _folder(path: Path | None, name: str, form: str) -> Path:
@@ -45,10 +49,44 @@ def _open_huggingface(path: Path | None, seed: int, options: DataOptions = USUAL
     return HuggingFace(folder, seed=seed, options=options)
 
 
+def _open_listops(path: Path | None, seed: int, options: DataOptions = USUAL_OPTIONS) -> Data:
+    from hwnas.data.listops import LONGEST, ListOps
+
+    _no_folder(path, ListOps.name)
+    check_only(options, ListOps.name, ("length",))
+    return ListOps(seed=seed, length=options.length or LONGEST)
+
+
+def _open_pathfinder(path: Path | None, seed: int, options: DataOptions = USUAL_OPTIONS) -> Data:
+    from hwnas.data.pathfinder import LEAST_SIDE, Pathfinder
+
+    _no_folder(path, Pathfinder.name)
+    check_only(options, Pathfinder.name, ("side",))
+    return Pathfinder(seed=seed, side=options.side or LEAST_SIDE)
+
+
+def _open_digit_pixels(path: Path | None, seed: int) -> Data:
+    from hwnas.data.digits import ClutteredDigits
+    from hwnas.data.pixels import Pixels
+
+    _no_folder(path, "pixel-digits")
+    return Pixels(ClutteredDigits(seed=seed), "pixel-digits")
+
+
+def _open_text(path: Path | None, seed: int, options: DataOptions = USUAL_OPTIONS) -> Data:
+    from hwnas.data.texts import Texts
+
+    return Texts(_folder(path, Texts.name, "with train/<class>/*.txt in it, or a CSV file (labels)"), seed, options)
+
+
 DATASETS: dict[str, Callable[..., Data]] = {
     "cluttered-digits": _open_digits,
     "images": _open_images,
     "huggingface": _open_huggingface,
+    "listops": _open_listops,
+    "pathfinder": _open_pathfinder,
+    "pixel-digits": _open_digit_pixels,
+    "text": _open_text,
 }
 # A function may also take `options: DataOptions`.
 _NEEDS = "a function (path: Path | None, seed: int) -> hwnas.Data"

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from hwnas.data.augment import Augmentation
-from hwnas.data.base import USUAL, Data, Split, check_split, normalised, stable_seed
+from hwnas.data.base import USUAL, Split, check_split, stable_seed
+from hwnas.data.image_data import ImageData, normalised
 from hwnas.data.options import Size, sides
 from hwnas.errors import InvalidValue
 
@@ -44,7 +45,7 @@ TRAIN_BLOCK = 32  # training images generated at a time: few enough to generate 
 REVISION = 2  # increment with every change of the images that the constants above do not show
 
 
-class ClutteredDigits(Data):
+class ClutteredDigits(ImageData):
     """Ten classes of 32x32 images in one channel; other sizes, also rectangles, are resized from them.
 
     Every handwritten digit belongs to one split, and the fragments around it come from the same split, so no part of

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, PositiveInt, ValidationError, ValidationInfo, field_validator, model_validator
 
 from hwnas.errors import CheckpointError, InvalidValue
 from hwnas.files import Spec
@@ -144,6 +144,8 @@ class DataOptions(Spec):
         skip_bad: whether images that cannot be read are left out; all are decoded once to find them.
         skip: images to leave out, as paths below the dataset's folder.
         transform: from an image file to the input of a network.
+        length: longest sequence that the dataset generates, in tokens (listops).
+        side: of the images that the dataset generates, in pixels (pathfinder).
     """
 
     channels: Literal[1, 3] | None = None
@@ -155,6 +157,8 @@ class DataOptions(Spec):
     skip_bad: bool = False
     skip: Annotated[tuple[str, ...], Field(strict=False)] = ()
     transform: Transform = Transform()
+    length: PositiveInt | None = Field(default=None, exclude_if=lambda length: length is None)
+    side: PositiveInt | None = Field(default=None, exclude_if=lambda side: side is None)
 
     @field_validator("multi_label")
     @classmethod

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from hwnas.data.augment import Augmentation, photograph
-from hwnas.data.base import Data, Split, normalised, stable_seed
+from hwnas.data.base import Split, stable_seed
 from hwnas.data.decode import opened
 from hwnas.data.geometry import fitted
+from hwnas.data.image_data import ImageData, normalised
 from hwnas.data.options import DataOptions, Size, Transform
 from hwnas.data.sampling import Balanced, shuffled
 from hwnas.errors import DataError, InvalidValue
@@ -34,7 +35,7 @@ MEASURED_IMAGES = 2000  # training images whose pixels give a measured mean and 
 THREADS = 4  # Pillow releases the GIL while it decodes
 
 
-class Photographs(Data):
+class Photographs(ImageData):
     """Labelled photographs, in colour or gray.
 
     A training epoch contains every image once, randomly cropped; for test images `Transform` applies: by default the

@@ -123,9 +123,9 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
 
 
 def write_example(folder: Path, x: Array, y: Array) -> None:
-    """Record a run next to a program: one input, float32 or uint8, and its output ``(1, classes)``, float32."""
+    """Record a run next to a program: one input, float32, uint8 or int64, and its output ``(1, classes)``, float32."""
     for name, array in ((INPUT, x), (OUTPUT, y)):
-        code = _CODES["uint8" if array.dtype == np.uint8 else "float32"]
+        code = _CODES[str(array.dtype) if str(array.dtype) in _CODES else "float32"]
         write_whole(folder / name, _header(array.shape, code) + np.ascontiguousarray(array, code).tobytes())
 
 
@@ -149,7 +149,7 @@ def open_bundle(folder: Path) -> Bundle:
     return bundle
 
 
-_CODES = {"float32": "<f4", "uint8": "|u1"}  # types of arrays as numpy's files name them
+_CODES = {"float32": "<f4", "uint8": "|u1", "int64": "<i8"}  # types of arrays as numpy's files name them
 
 
 def _header(shape: tuple[int, ...], code: str) -> bytes:

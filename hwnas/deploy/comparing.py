@@ -222,7 +222,7 @@ def _check_there(arch: Arch, evaluator: Evaluator, recipe: Recipe, path: Path, m
         ProgramCrashed: it ends the process that runs it.
         ParityError: the outputs differ.
     """
-    x = evaluator.training_images(evaluator.supernet.space.image_size(arch), recipe.batch).numpy()[None]
+    x = evaluator.training_images(evaluator.supernet.space.input_size(arch), recipe.batch).numpy()[None]
     there = machine.run(path, recipe, x)[0]
     with open_session(path, recipe) as session:
         here = session.run(x[0])

@@ -50,8 +50,8 @@ def lower_subnet(
         return lower_within_bound(form, network, evaluator, arch, progress=progress)
     count = form.images_needed
     space = evaluator.supernet.space
-    images = evaluator.training_images(space.image_size(arch), count) if count else None
-    return form.lower(network, space.image_shape(arch), images)
+    images = evaluator.training_images(space.input_size(arch), count) if count else None
+    return form.lower(network, space.input_shape(arch), images, dtype=space.dtype)
 
 
 def export(
@@ -94,7 +94,7 @@ def export(
     if dynamic_batch:
         any_batch_class(target.recipe)  # checks that the runtime takes such programs
     space, data, form = evaluator.supernet.space, evaluator.data, form_of(target.recipe)
-    size = space.image_size(arch)
+    size = space.input_size(arch)
     transform = data.transform(size)
     steps = included(transform, include, target.recipe, data.task)
     network = evaluator.subnet(arch, progress=progress)
@@ -153,7 +153,7 @@ def export(
             input=Input(
                 name="input",
                 shape=[target.recipe.batch, *x.shape[1:]],
-                dtype="uint8" if x.dtype == np.uint8 else "float32",
+                dtype=x.dtype.name,  # type: ignore[arg-type]
                 transform=steps.transform(transform) if steps else transform,  # type: ignore[arg-type]
             ),
             output=Output(

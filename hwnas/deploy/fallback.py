@@ -44,7 +44,7 @@ def lower_within_bound(
     """
     how = form.recipe.quantization
     assert how is not None and how.max_accuracy_drop is not None
-    size = evaluator.supernet.space.image_size(arch)
+    size = evaluator.supernet.space.input_size(arch)
     images = evaluator.training_images(size, form.images_needed)
     batches = list(evaluator.data.batches("validation", size, limit=evaluator.images))
     expected, labels = logits(network, batches)
@@ -55,7 +55,8 @@ def lower_within_bound(
             got = [outputs(session, x.numpy()) for x, _ in batches]
         return accuracy - evaluator.metric(torch.cat([torch.from_numpy(part) for part in got]), labels)
 
-    quantizer = form.quantizer(network, evaluator.supernet.space.image_shape(arch), images)
+    space = evaluator.supernet.space
+    quantizer = form.quantizer(network, space.input_shape(arch), images, dtype=space.dtype)
     model = form.checked(quantizer.quantized())
     least = whole = drop(model)
     if whole <= how.max_accuracy_drop:

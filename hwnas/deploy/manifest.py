@@ -86,14 +86,14 @@ class Input(Spec):
     Attributes:
         name: of the input.
         shape: ``(batch, channels, height, width)``; of a program that includes the normalisation
-            ``(batch, height, width, channels)``.
-        dtype: float32; uint8 if the program includes the normalisation.
-        transform: preprocessing steps from an image to the input, in order.
+            ``(batch, height, width, channels)``; of tokens ``(batch, length)``.
+        dtype: float32; uint8 if the program includes the normalisation; int64 for tokens.
+        transform: preprocessing steps from an image or a text to the input, in order.
     """
 
     name: str
-    shape: Annotated[list[Axis], Field(min_length=4, max_length=4)]
-    dtype: Literal["float32", "uint8"] = Field(default="float32", exclude_if=lambda dtype: dtype == "float32")
+    shape: Annotated[list[Axis], Field(min_length=2, max_length=4)]
+    dtype: Literal["float32", "uint8", "int64"] = Field(default="float32", exclude_if=lambda dtype: dtype == "float32")
     transform: dict[str, JsonValue]
 
 
@@ -170,7 +170,7 @@ class BundleManifest(Spec):
     device: DeviceFacts
     recipe: Recipe
     domain: Domain
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     weights_sha256: Sha256
     data: str
     data_folder: str | None = Field(default=None, exclude_if=lambda folder: folder is None)

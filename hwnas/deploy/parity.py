@@ -207,7 +207,7 @@ def measured_parity(
         network,
         program,
         recipe,
-        evaluator.data.batches("validation", evaluator.supernet.space.image_size(arch), limit=evaluator.images),
+        evaluator.data.batches("validation", evaluator.supernet.space.input_size(arch), limit=evaluator.images),
         images=min(evaluator.images or available, available),
         metric=evaluator.metric,
         classes=evaluator.data.classes,

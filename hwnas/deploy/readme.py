@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 
 from hwnas.deploy.manifest import SCRIPT, BundleManifest
 from hwnas.deploy.preprocessing import photograph_lines, step_words
+from hwnas.deploy.tokenizing import reads_pairs, token_lines
 from hwnas.plugins import resource
 
 # The first line of a script that sets names in capitals, such as `PROGRAM, BATCH = "model.onnx", 1`.
@@ -25,6 +26,13 @@ import numpy as np
 """
 _PHOTOGRAPH = """\
 x = prepared(sys.argv[1]) if sys.argv[1:] else np.load("example-input.npy")
+"""
+_PAIR = """\
+x = prepared(*sys.argv[1:]) if sys.argv[1:] else np.load("example-input.npy")
+"""
+_PAIRS = """\
+files = list(zip(sys.argv[1::2], sys.argv[2::2]))
+x = np.concatenate([prepared(*pair) for pair in files]) if files else np.load("example-input.npy")
 """
 _PHOTOGRAPHS = """\
 files = sys.argv[1:]
@@ -75,12 +83,21 @@ def lines(manifest: BundleManifest) -> str:
         run = _RUN_ALL + _CLASSES + answers
     else:
         run = _RUN + _CLASSES + task.lines("y[0]", activated=activated)
-    prepared = photograph_lines(manifest.input.transform)
+    prepared = _prepared(manifest)
     if prepared is None:
         return f"{_IMPORTS}{script}\n\n{_EXAMPLE}{run}{_COMPARE}"
-    pillow = "from PIL import Image" + (", ImageOps" if "ImageOps" in prepared else "")
+    pillow = ""
+    if "Image" in prepared:
+        pillow = "from PIL import Image" + (", ImageOps" if "ImageOps" in prepared else "") + "\n"
     read = _PHOTOGRAPHS if dynamic else _PHOTOGRAPH
-    return f"{_IMPORTS}{pillow}\n{script}\n\n{prepared}\n\n{read}{run}if not sys.argv[1:]:\n    {_COMPARE}"
+    if reads_pairs(manifest.input.transform):
+        read = _PAIRS if dynamic else _PAIR
+    return f"{_IMPORTS}{pillow}{script}\n\n{prepared}\n\n{read}{run}if not sys.argv[1:]:\n    {_COMPARE}"
+
+
+def _prepared(manifest: BundleManifest) -> str | None:
+    """The function from a file to the input; None if the preprocessing is unknown."""
+    return photograph_lines(manifest.input.transform) or token_lines(manifest.input.transform)
 
 
 def filled(script: str, values: Mapping[str, object], left_out: Collection[str] = ()) -> str:
@@ -93,12 +110,12 @@ def filled(script: str, values: Mapping[str, object], left_out: Collection[str] 
     return _CONSTANTS.sub(line, script, count=1)
 
 
-def takes_photographs(manifest: BundleManifest) -> bool:
-    """Whether the lines take an image file: they know its preprocessing, and the runtime's script defines `run`."""
+def takes_files(manifest: BundleManifest) -> bool:
+    """Whether the lines take a file: they know its preprocessing, and the runtime's script defines `run`."""
     script = manifest.recipe.facts.script
     assert script is not None
     text = resource(script).read_text(encoding="utf-8")
-    return _defines_run(text) and photograph_lines(manifest.input.transform) is not None
+    return _defines_run(text) and _prepared(manifest) is not None
 
 
 def _defines_run(script: str) -> bool:
@@ -132,21 +149,31 @@ def _latency(manifest: BundleManifest, images: str) -> str:
 
 
 def _how(manifest: BundleManifest, packages: str, made_with: str) -> str:
-    """The sentence before the lines; `packages` are those to install, without Pillow."""
-    if not takes_photographs(manifest):
+    """The sentence before the lines; `packages` are those to install, without Pillow for images."""
+    if not takes_files(manifest):
         return f"With `pip install {packages}` (made with {made_with}), in this folder:"
     from hwnas.tasks import task_of
 
     answer = task_of(manifest.task).answer
-    prints = (
-        f"`python {SCRIPT} one.jpg another.jpg` prints {answer} of each image file, from one run"
-        if manifest.dynamic_batch
-        else f"`python {SCRIPT} photograph.jpg` prints {answer} of an image file"
-    )
+    images = "Image" in (_prepared(manifest) or "")
+    what, one, another = ("image", "one.jpg", "another.jpg") if images else ("text", "one.txt", "another.txt")
+    if reads_pairs(manifest.input.transform):
+        prints = f"`python {SCRIPT} {one} {another}` prints {answer} of two text files" + (
+            "; more files are further pairs, in the same run" if manifest.dynamic_batch else ""
+        )
+    elif manifest.dynamic_batch:
+        prints = f"`python {SCRIPT} {one} {another}` prints {answer} of each {what} file, from one run"
+    else:
+        prints = f"`python {SCRIPT} {'photograph.jpg' if images else one}` prints {answer} of {_a(what)} file"
+    packages = f"{packages} pillow" if images else packages
     return (
-        f"With `pip install {packages} pillow` (made with {made_with}), save these lines in this folder as "
+        f"With `pip install {packages}` (made with {made_with}), save these lines in this folder as "
         f"`{SCRIPT}`. {prints}; without a file, they run the recorded example."
     )
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _input(manifest: BundleManifest) -> str:
@@ -177,11 +204,13 @@ def readme(manifest: BundleManifest) -> str:
     version = manifest.versions.get(runtime, "")
     steps = "\n".join(step_words(manifest.input.transform))
     metric = "top-1 accuracy" if manifest.parity.metric == "top1" else manifest.parity.metric
-    images = "one image" if manifest.recipe.batch == 1 else f"{manifest.recipe.batch} images"
+    noun = "sequence" if manifest.domain.vocabulary else "image"
+    images = f"one {noun}" if manifest.recipe.batch == 1 else f"{manifest.recipe.batch} {noun}s"
+    source = "a file" if manifest.domain.vocabulary else "an image"
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} {metric} on the test images of {_data(manifest)}{_interval(manifest)}. \
+{manifest.accuracy:.2%} {metric} on the test split of {_data(manifest)}{_interval(manifest)}. \
 {_latency(manifest, images)} \
 `manifest.json` has everything else.
 
@@ -194,7 +223,7 @@ def readme(manifest: BundleManifest) -> str:
 
 The difference from the recorded output stays below {manifest.example.max_abs_error:.3g}. The output is \
 {manifest.output.meaning}; `manifest.json` has the names of the classes. The input is \
-{_input(manifest)} and is computed from an image by these \
+{_input(manifest)} and is computed from {source} by these \
 steps{_included(manifest)}:
 
 {steps}

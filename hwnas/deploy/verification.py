@@ -151,7 +151,7 @@ def batch_difference(session: Session, x: Array) -> float:
         x: one image, ``(1, ...)``; the batch has it and its mirror image by turns.
     """
     count = session.recipe.batch if session.recipe.batch > 1 else _SEVERAL
-    pair = np.concatenate([x, np.flip(x, axis=(1, 2, 3))])
+    pair = np.concatenate([x, np.flip(x, axis=tuple(range(1, x.ndim)))])
     one_by_one = np.concatenate([session.run(image[None]) for image in pair])
     turns = np.arange(count) % len(pair)
     return float(np.abs(session.run(pair[turns]) - one_by_one[turns]).max())

@@ -56,7 +56,7 @@ def features(group: str, op: Op, table_ms: float) -> dict[str, float]:
         "scale": table_ms,
         "ms per op": 1.0,
         "ms per million weights": op.params / 1e6,
-        "ms per million values read": op.inputs * math.prod(op.input) / 1e6,
+        "ms per million values read": sum(map(math.prod, op.inputs)) / 1e6,
         "ms per million values written": math.prod(op.output) / 1e6,
         f"{_STAGE}{group}": table_ms,
         f"{_KIND}{op.kind}": table_ms,

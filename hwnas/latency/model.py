@@ -14,7 +14,7 @@ from hwnas.latency.context import cost_ms
 from hwnas.latency.manifest import Fit
 from hwnas.latency.sources import LatencySource, Origin
 from hwnas.latency.table import LatencyTable, profile_command
-from hwnas.spaces import Codes, SlotSum, Space
+from hwnas.spaces import Codes, SlotSum, Space, Value
 
 Floats = npt.NDArray[np.float64]
 
@@ -126,7 +126,7 @@ def plain_model(source: LatencySource, space: Space) -> LatencyModel:
     )
 
 
-def slot_latencies(model: LatencyModel, arch: Mapping[str, int]) -> dict[str, float]:
+def slot_latencies(model: LatencyModel, arch: Mapping[str, Value]) -> dict[str, float]:
     """Milliseconds of each slot of a network; they sum to the prediction."""
     [terms] = model.total.per_slot(model.space.encode([model.space.arch(arch)]))
     names = [slot.name for slot in model.space.slots]

@@ -127,6 +127,8 @@ def profile_command(space: Space, target: Target, tables: Path | None = None, *,
     fixed = "".join(f" --fix {name}={','.join(map(str, values))}" for name, values in domain.choices.items())
     whole = make_space(space.name)
     channels = "" if space.in_channels == whole.in_channels else f" --channels {space.in_channels}"
+    if space.vocabulary != whole.vocabulary:
+        channels = f" --vocabulary {space.vocabulary}"
     classes = "" if space.classes == whole.classes else f" --classes {space.classes}"
     folder = f" --tables {shlex.quote(str(tables))}" if tables else ""
     return f"hwnas {verb} --space {shlex.quote(space.name)} --target {target.name}{fixed}{channels}{classes}{folder}"

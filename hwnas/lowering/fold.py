@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from hwnas.lowering.form import InputType
 from hwnas.nn import build, plain
 from hwnas.spaces import Op
+from hwnas.spaces.kinds import KINDS
+from hwnas.spaces.ops import Shape
 
 
 def folded(module: nn.Module) -> nn.Module:
@@ -20,6 +23,17 @@ def folded(module: nn.Module) -> nn.Module:
         # Not `contiguous`: weights of 1x1 convolutions are contiguous in both layouts, and would keep their strides.
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
     return copy.requires_grad_(False)
+
+
+def blank(batch: int, shape: Shape, dtype: InputType = "float32") -> Tensor:
+    """Inputs of zeros, ``(batch, *shape)``, for an export."""
+    return torch.zeros(batch, *shape, dtype=torch.int64 if dtype == "int64" else torch.float32)
+
+
+def blanks(op: Op, batch: int) -> tuple[Tensor, ...]:
+    """Inputs of an op, of zeros; distinct tensors, since torch.export would merge equal ones."""
+    first, *others = op.inputs
+    return (blank(batch, first, KINDS[op.kind].dtype), *(blank(batch, other) for other in others))
 
 
 def stand_in(op: Op) -> nn.Module:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
@@ -24,6 +24,7 @@ class OpsProgram:
     ops: tuple[Op, ...]
 
 
+InputType = Literal["float32", "int64"]
 Program: TypeAlias = "onnx.ModelProto | nn.Module | OpsProgram"
 
 
@@ -40,14 +41,17 @@ class Form(ABC):
         self.recipe = recipe
 
     @abstractmethod
-    def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> Program:
-        """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions.
+    def lower(
+        self, network: nn.Module, shape: Shape, images: Tensor | None = None, *, dtype: InputType = "float32"
+    ) -> Program:
+        """A trained network for inputs ``(batch, *shape)``, with BN folded into the convolutions.
 
         Args:
             network: the network.
-            shape: of one image.
+            shape: of one input.
             images: ``(n, *shape)`` of the training split, `images_needed` of them. int8 requires them; without them
                 fp16 does not check activations for overflow.
+            dtype: of the inputs, "int64" for tokens.
 
         Raises:
             InvalidValue: the precision is int8 and the images are missing, constant or not finite.
@@ -117,15 +121,6 @@ class Form(ABC):
             OutputError: the file cannot be written.
         """
         return program
-
-
-def without_size(op: Op) -> Op:
-    """The op without its image size.
-
-    Convolutions, global pooling and linear layers export to the same graph at any size (a test checks it), so ops that
-    differ only in the size are exported once and get their size afterwards.
-    """
-    return Op(op.kind, op.input[:1], op.output[:1], op.attributes)
 
 
 def chained(count: int) -> list[tuple[int, ...]]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import helper
 
 from hwnas.errors import InvalidValue
 from hwnas.graphs import Graph
+from hwnas.runner.signature import Feeds, Value
 
 Images = npt.NDArray[np.float32]
 
@@ -31,6 +33,12 @@ def check_images(images: Images) -> None:
             f"all pixels of the {len(images)} calibration images have the value {images.flat[0]:g}: ranges calibrated "
             "with them would be wrong for other images; pass images of the training split"
         )
+
+
+def random_feeds(graph: Graph, rng: np.random.Generator) -> Feeds:
+    """Random inputs of a graph with static shapes (`hwnas.runner.signature.Value.noise`)."""
+    kinds = {name: helper.tensor_dtype_to_np_dtype(graph.types[name]).name for name in graph.inputs}
+    return {name: Value(name, graph.static_shapes[name], kind).noise(rng) for name, kind in kinds.items()}
 
 
 def batch_of(model: onnx.ModelProto) -> int:

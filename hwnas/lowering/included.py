@@ -60,6 +60,8 @@ class Included:
             InvalidValue: a step is unknown, or the transform lacks what the normalisation needs.
         """
         steps = check_steps(include)
+        if "normalize" not in steps and NORMALISATION[0] not in transform:  # of tokens
+            return cls(steps=steps, low=0.0, high=1.0, mean=(), std=())
         if missing := [name for name in NORMALISATION if not isinstance(transform.get(name), list)]:
             raise InvalidValue(f"the transform of the data has no {missing[0]}, so it cannot be included in a program")
         (low, high), mean, std = (cast("list[float]", transform[name]) for name in NORMALISATION)
@@ -86,9 +88,11 @@ class Included:
         return [(self.low - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]
 
     def shape(self, image: Shape) -> Shape:
-        """Shape of an input image of the program, from the network's ``(channels, height, width)``."""
+        """Shape of an input of the program, from the network's: ``(channels, height, width)`` or ``(length,)``."""
+        if not self.normalizes:
+            return image
         channels, height, width = image
-        return (height, width, channels) if self.normalizes else image
+        return height, width, channels
 
     def transform(self, transform: Mapping[str, object]) -> dict[str, object]:
         """The transform that remains to be done before the program."""
@@ -123,10 +127,10 @@ class Included:
         from hwnas.lowering import form_of
 
         if isinstance(program, nn.Module):
-            from hwnas.lowering.torch import TorchForm, input_shape
+            from hwnas.lowering.torch import TorchForm, input_dtype, input_shape
 
             batch, *image = input_shape(program)
-            dtype = torch.uint8 if self.normalizes else torch.float32
+            dtype = torch.uint8 if self.normalizes else input_dtype(program)
             x = torch.zeros(batch, *self.shape(cast("Shape", tuple(image))), dtype=dtype)
             return TorchForm(recipe).traced(self.around(program), (x,))
         from hwnas.lowering.onnx import OnnxForm

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from hwnas.errors import InvalidValue
 from hwnas.files.atomic import system_refusals, write_whole
 from hwnas.graphs import Graph, Node, add_node, copied, cut, model_of
-from hwnas.lowering.fold import folded, stand_in
-from hwnas.lowering.form import Form, Program, chained, without_size
+from hwnas.lowering.fold import blank, blanks, folded, stand_in
+from hwnas.lowering.form import Form, InputType, Program, chained
+from hwnas.lowering.images import random_feeds
 from hwnas.lowering.kept import exported
 from hwnas.lowering.quiet import quiet_export
 from hwnas.lowering.serialized import serialized
@@ -28,9 +29,10 @@ from hwnas.spaces.wiring import FROM_IMAGE
 if TYPE_CHECKING:
     from hwnas.lowering.images import Images
     from hwnas.lowering.quantize import Quantizer
+    from hwnas.runner.signature import Feeds
 
 _BRANCHES = 64  # ops per export call: they share the fixed cost, and the tracer needs little memory
-_STAND_IN_IMAGES = 4  # calibration images of an op with random weights
+_STAND_IN_RUNS = 4  # of the calibration of an op with random weights
 _WEIGHT_AXES = 2  # smallest number of axes of a weight; biases, scales and shapes have fewer
 INPUT, OUTPUT = "input", "output"
 
@@ -40,13 +42,18 @@ class OnnxForm(Form):
 
     filename = "model.onnx"
 
-    def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> onnx.ModelProto:
-        """A trained network for images ``(batch, *shape)``, with BN folded and in the recipe's precision, checked."""
+    def lower(
+        self, network: nn.Module, shape: Shape, images: Tensor | None = None, *, dtype: InputType = "float32"
+    ) -> onnx.ModelProto:
+        """A trained network for inputs ``(batch, *shape)``, with BN folded and in the recipe's precision, checked."""
         if self.recipe.quantization is not None:
-            return self.checked(self.quantizer(network, shape, images).quantized())
-        return self.checked(self._precise(self._exported(network, shape), None if images is None else images.numpy()))
+            return self.checked(self.quantizer(network, shape, images, dtype=dtype).quantized())
+        model = self._exported(network, blank(self.recipe.batch, shape, dtype))
+        return self.checked(self._precise(model, None if images is None else images.numpy()))
 
-    def quantizer(self, network: nn.Module, shape: Shape, images: Tensor | None) -> Quantizer:
+    def quantizer(
+        self, network: nn.Module, shape: Shape, images: Tensor | None, *, dtype: InputType = "float32"
+    ) -> Quantizer:
         """The quantiser of a trained network under an int8 recipe; arguments and errors as for `lower`."""
         from hwnas.lowering.quantize import Quantizer  # only int8 needs ONNX Runtime's quantiser
 
@@ -55,7 +62,8 @@ class OnnxForm(Form):
             raise InvalidValue(
                 f"{self.recipe.name} is int8: its calibration needs images of the training split, but there are none"
             )
-        return Quantizer(self._exported(network, shape), images.numpy(), self.recipe.quantization)
+        model = self._exported(network, blank(self.recipe.batch, shape, dtype))
+        return Quantizer(model, images.numpy(), self.recipe.quantization)
 
     def checked(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A graph of a trained network, if the runtime accepts it.
@@ -74,26 +82,26 @@ class OnnxForm(Form):
 
         return images_needed(self.recipe)
 
-    def _exported(self, network: nn.Module, shape: Shape) -> onnx.ModelProto:
-        [model] = self._export([folded(network)], [[shape]])
+    def _exported(self, network: nn.Module, given: Tensor) -> onnx.ModelProto:
+        [model] = self._export([folded(network)], [(given,)])
         return model
 
     def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
         """Each op with random weights, cut from exports of many branches, or read from the cache."""
-        sized = list({without_size(op): op for op in ops}.values())
+        sized = list({op.without_size: op for op in ops}.values())
         settings = {"batch": self.recipe.batch, "opset": self.recipe.opset}
         graphs: dict[Op, onnx.ModelProto] = {}
         for start in range(0, len(sized), _BRANCHES):
-            part = {without_size(op): op for op in sized[start : start + _BRANCHES]}
+            part = {op.without_size: op for op in sized[start : start + _BRANCHES]}
             made = exported(list(part), settings, partial(self._stand_ins, part))
             for op, like in part.items():
                 model = _resized(made[op], self.recipe.batch, like)
                 graphs[op] = model if wired or not self.recipe.quantization else self._in_precision(model)
-        return {op: _resized(graphs[without_size(op)], self.recipe.batch, op) for op in ops}
+        return {op: _resized(graphs[op.without_size], self.recipe.batch, op) for op in ops}
 
     def _stand_ins(self, sized: Mapping[Op, Op], missing: list[Op]) -> list[onnx.ModelProto]:
         ops = [sized[op] for op in missing]
-        return self._export([stand_in(op) for op in ops], [[op.input] * op.inputs for op in ops])
+        return self._export([stand_in(op) for op in ops], [blanks(op, self.recipe.batch) for op in ops])
 
     def assemble(self, programs: Sequence[Program], reads: Sequence[tuple[int, ...]] | None = None) -> onnx.ModelProto:
         """Graphs wired into one, with names made unique by position.
@@ -148,13 +156,15 @@ class OnnxForm(Form):
         return model
 
     def tied(self, program: Program) -> onnx.ModelProto:
-        """The graph with its first input in place of all others, in the recipe's precision."""
+        """The graph with its first input in place of all others of its shape, in the recipe's precision."""
         assert isinstance(program, onnx.ModelProto)
-        first, *others = (entry.name for entry in program.graph.input)
         model = copied(program)
+        first, *others = program.graph.input
+        equal = {other.name for other in others if other.type == first.type}
         del model.graph.input[1:]
+        model.graph.input.extend(other for other in others if other.name not in equal)  # a mask of tokens
         for node in model.graph.node:
-            node.input[:] = [first if name in others else name for name in node.input]
+            node.input[:] = [first.name if name in equal else name for name in node.input]
         return self._in_precision(model)
 
     def _in_precision(self, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -162,13 +172,12 @@ class OnnxForm(Form):
         graph = Graph(model)
         if "QuantizeLinear" in graph.op_types:
             return model
-        images = None
-        if self.recipe.quantization is not None:
-            _, *shape = graph.static_shapes[graph.inputs[0]]
-            images = np.random.default_rng(0).standard_normal((_STAND_IN_IMAGES, *shape), np.float32)
-        return self._precise(model, images)
+        if self.recipe.quantization is None:
+            return self._precise(model, None)
+        rng = np.random.default_rng(0)
+        return self._precise(model, [random_feeds(graph, rng) for _ in range(_STAND_IN_RUNS)])
 
-    def _precise(self, model: onnx.ModelProto, images: Images | None) -> onnx.ModelProto:
+    def _precise(self, model: onnx.ModelProto, images: Images | Sequence[Feeds] | None) -> onnx.ModelProto:
         from hwnas.lowering.precision import in_precision
 
         return in_precision(model, self.recipe, images)
@@ -198,12 +207,12 @@ class OnnxForm(Form):
         """Every graph contains its weights: 13 MiB per network of mobilenetv3."""
         return self.write(program, folder)
 
-    def _export(self, modules: list[nn.Module], shapes: list[list[Shape]]) -> list[onnx.ModelProto]:
-        """Export many modules, each with the shapes of its inputs, in one call -> one model each.
+    def _export(self, modules: list[nn.Module], given: Sequence[tuple[Tensor, ...]]) -> list[onnx.ModelProto]:
+        """Export many modules, each with its inputs, in one call -> one model each.
 
         Inputs are named `INPUT` (with a number if there are several), outputs `OUTPUT`.
         """
-        inputs = [[torch.zeros(self.recipe.batch, *shape) for shape in each] for each in shapes]
+        inputs = [list(each) for each in given]
         with quiet_export(), system_refusals("the export to ONNX"):
             program = torch.onnx.export(
                 _Branches(modules).eval(),
@@ -215,7 +224,7 @@ class OnnxForm(Form):
         assert program is not None
         whole = Graph(program.model_proto)
         names = iter(whole.inputs)
-        sources = [{next(names): f"{INPUT}{i or ''}" for i in range(len(each))} for each in shapes]
+        sources = [{next(names): f"{INPUT}{i or ''}" for i in range(len(each))} for each in inputs]
         return [cut(whole, each, sink, OUTPUT) for each, sink in zip(sources, whole.outputs, strict=True)]
 
 
@@ -260,6 +269,7 @@ def _pair_at_output(graph: Graph) -> tuple[Node, ...]:
 def _resized(model: onnx.ModelProto, batch: int, op: Op) -> onnx.ModelProto:
     """The graph of an op at this op's image size."""
     copy = copied(model)
-    for value, shape in (*((entry, op.input) for entry in copy.graph.input), (copy.graph.output[0], op.output)):
-        value.CopyFrom(helper.make_tensor_value_info(value.name, onnx.TensorProto.FLOAT, [batch, *shape]))
+    for value, shape in (*zip(copy.graph.input, op.inputs, strict=True), (copy.graph.output[0], op.output)):
+        kind = value.type.tensor_type.elem_type
+        value.CopyFrom(helper.make_tensor_value_info(value.name, kind, [batch, *shape]))
     return copy

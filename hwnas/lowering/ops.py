@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.errors import RuntimeUnavailable
-from hwnas.lowering.form import Form, OpsProgram, Program
+from hwnas.lowering.form import Form, InputType, OpsProgram, Program
 from hwnas.spaces import Op
 from hwnas.spaces.ops import Shape
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 class OpsForm(Form):
     """Programs that are lists of ops."""
 
-    def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> Program:
+    def lower(
+        self, network: nn.Module, shape: Shape, images: Tensor | None = None, *, dtype: InputType = "float32"
+    ) -> Program:
         """Not supported: a simulated machine has no programs to deploy.
 
         Raises:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx
 
 from hwnas.errors import GraphError
@@ -10,6 +13,7 @@ from hwnas.lowering.images import Images
 from hwnas.lowering.operators import OPERATORS
 from hwnas.lowering.serialized import serialized
 from hwnas.lowering.tensorrt_rules import check_tensorrt
+from hwnas.runner.signature import Feeds
 from hwnas.targets import Recipe
 
 SEEN = 64  # images on which activations are checked against the limit of fp16
@@ -22,7 +26,7 @@ def images_needed(recipe: Recipe) -> int:
     return SEEN if _by_casts(recipe) and recipe.precision == "fp16" else 0
 
 
-def in_precision(model: onnx.ModelProto, recipe: Recipe, images: Images | None) -> onnx.ModelProto:
+def in_precision(model: onnx.ModelProto, recipe: Recipe, images: Images | Sequence[Feeds] | None) -> onnx.ModelProto:
     """An fp32 graph in the recipe's precision.
 
     The graph is unchanged for fp32, or if fp16 or bf16 is a setting of the runtime.
@@ -30,7 +34,8 @@ def in_precision(model: onnx.ModelProto, recipe: Recipe, images: Images | None) 
     Args:
         model: an fp32 graph with inputs of one static shape.
         recipe: the recipe.
-        images: ``(n, channels, height, width)``, required by int8; see `hwnas.lowering.casts.cast` for fp16.
+        images: ``(n, channels, height, width)`` or tokens ``(n, length)``, required by int8, which also takes named
+            inputs of each run; see `hwnas.lowering.casts.cast` for fp16.
     """
     # Imported only when needed: ONNX Runtime's quantiser is slow to import.
     if recipe.quantization is not None:
@@ -41,6 +46,7 @@ def in_precision(model: onnx.ModelProto, recipe: Recipe, images: Images | None) 
     if _by_casts(recipe):
         from hwnas.lowering.casts import cast
 
+        assert images is None or isinstance(images, np.ndarray)
         return cast(model, "fp16" if recipe.precision == "fp16" else "bf16", images)
     return model
 

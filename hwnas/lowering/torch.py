@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from hwnas.errors import GraphError
 from hwnas.files.atomic import system_refusals, write_whole
-from hwnas.lowering.fold import folded, stand_in
-from hwnas.lowering.form import Form, Program, chained
+from hwnas.lowering.fold import blank, blanks, folded, stand_in
+from hwnas.lowering.form import Form, InputType, Program, chained
 from hwnas.lowering.torch_archive import archive_bytes
 from hwnas.nn.wired import Wired
 from hwnas.spaces import Op
@@ -47,7 +47,7 @@ def takes_any_batch(module: nn.Module) -> bool:
 
 
 def input_dtype(module: nn.Module) -> torch.dtype:
-    """Type of the input of a lowered module: float32, or uint8 if it includes the normalisation."""
+    """Type of the input of a lowered module: float32, uint8 if it includes the normalisation, int64 for tokens."""
     return _input(module).dtype
 
 
@@ -65,17 +65,15 @@ class TorchForm(Form):
 
     filename = "model.pt2"
 
-    def lower(self, network: nn.Module, shape: Shape, images: Tensor | None = None) -> nn.Module:
-        """A trained network for images ``(batch, *shape)``, with BN folded into the convolutions."""
-        return self._export(folded(network), shape)
+    def lower(
+        self, network: nn.Module, shape: Shape, images: Tensor | None = None, *, dtype: InputType = "float32"
+    ) -> nn.Module:
+        """A trained network for inputs ``(batch, *shape)``, with BN folded into the convolutions."""
+        return self.traced(folded(network), (blank(self.recipe.batch, shape, dtype),))
 
     def lower_ops(self, ops: Sequence[Op], *, wired: bool = False) -> dict[Op, Program]:
         """Each op with random weights."""
-        return {op: self._export(stand_in(op), op.input, op.inputs) for op in ops}
-
-    def _export(self, module: nn.Module, shape: Shape, inputs: int = 1) -> nn.Module:
-        # Distinct tensors: torch.export would merge equal inputs.
-        return self.traced(module, tuple(torch.zeros(self.recipe.batch, *shape) for _ in range(inputs)))
+        return {op: self.traced(stand_in(op), blanks(op, self.recipe.batch)) for op in ops}
 
     def traced(self, module: nn.Module, given: tuple[Tensor, ...]) -> nn.Module:
         """The program of a module for inputs of the shapes and types of the given ones."""
@@ -104,10 +102,15 @@ class TorchForm(Form):
         return program
 
     def tied(self, program: Program) -> Program:
-        """The module with all inputs tied to a single one."""
+        """The module with all inputs tied to a single one; a mask of tokens, to ones."""
         assert isinstance(program, torch.fx.GraphModule)
-        inputs = sum(node.op == "placeholder" for node in program.graph.nodes)
-        return program if inputs == 1 else Wired({"0": program}, [(FROM_IMAGE,) * inputs])
+        first, *others = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"]
+        if not others:
+            return program
+        if all(other.shape == first.shape for other in others):
+            return Wired({"0": program}, [(FROM_IMAGE,) * (1 + len(others))])
+        given = torch.zeros(first.shape, dtype=first.dtype)
+        return self.traced(_Masked(program, [torch.ones(other.shape) for other in others]), (given,))
 
     def write(self, program: Program, folder: Path) -> Path:
         """Write ``model.pt2`` (a zip of tensors and JSON, without a pickle)."""
@@ -117,6 +120,18 @@ class TorchForm(Form):
         path = folder / self.filename
         write_whole(path, archive_bytes(exported))
         return path
+
+
+class _Masked(nn.Module):
+    """A program whose other inputs are constants."""
+
+    def __init__(self, program: nn.Module, others: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.program, self.others = program, nn.ParameterList(nn.Parameter(x, requires_grad=False) for x in others)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.program(x, *self.others)
+        return y
 
 
 def _exported(module: nn.Module, given: tuple[Tensor, ...], *, any_batch: bool = False) -> torch.export.ExportedProgram:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hwnas.nn.wired import Wired
 from hwnas.plugins import load_object
-from hwnas.spaces import Op, Space
+from hwnas.spaces import Op, Space, Value
 from hwnas.spaces.kinds import KINDS, squeeze_width
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish}
@@ -124,6 +124,13 @@ def conv(op: Op) -> nn.Module:
     )
 
 
+def patch_conv(op: Op) -> nn.Module:
+    """Convolution of square patches side by side, BN, activation."""
+    layers = conv_bn(op.input[0], op.output[0], act=str(op["act"]))
+    layers.conv = nn.Conv2d(op.input[0], op.output[0], op.number("patch"), op.number("patch"), bias=False)
+    return layers
+
+
 def classifier(op: Op) -> nn.Module:
     """Global average pooling, linear without bias, activation, linear."""
     hidden = op.number("hidden")
@@ -191,20 +198,26 @@ def _builder(kind: str) -> Callable[[Op], nn.Module]:
 
 
 def initialise(module: nn.Module, *, seed: int) -> None:
-    """Apply He initialisation by fan-out (as in once-for-all), deterministic for a given seed."""
+    """Initialise weights, deterministically for a given seed.
+
+    Convolutions by He et al. with the fan-out (as in once-for-all), linear layers uniformly, embeddings and positions
+    with a standard deviation of 0.02 (as in BERT and ViT).
+    """
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv1d | nn.Conv2d):
             fan_out = layer.out_channels * math.prod(layer.kernel_size) // layer.groups
             nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / fan_out), generator=generator)
         elif isinstance(layer, nn.Linear):
             bound = 1.0 / math.sqrt(layer.in_features)
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight, 0.0, 0.02, generator=generator)
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
 
 
-def network(space: Space, arch: Mapping[str, int]) -> Wired:
+def network(space: Space, arch: Mapping[str, Value]) -> Wired:
     """The whole network of an arch: ``(n, in_channels, height, width)`` -> logits ``(n, classes)``."""
     nodes = space.network(arch)
     modules = {module_name(node.name): build(node.op, bn_eps=space.bn_eps) for node in nodes}
@@ -220,6 +233,11 @@ def channels_last(module: nn.Module) -> nn.Module:
     """Convert a module to channels-last memory format, in which torch's CPU convolutions are fastest."""
     moved: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
+
+
+def laid_out(x: Tensor) -> Tensor:
+    """A batch in the memory format of `channels_last`; tokens have none."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 def plain(module: nn.Module) -> nn.Module:

@@ -106,12 +106,14 @@ def _reducing(inp: int, out: int) -> nn.Sequential:
 
 def sum_of(op: Op) -> nn.Module:
     """The sum of several tensors ``(n, *op.input)`` -> ``(n, *op.output)``."""
-    return _merging(op.inputs, lambda graph, xs: reduce(lambda x, y: graph.call_function(operator.add, (x, y)), xs))
+    return _merging(
+        len(op.inputs), lambda graph, xs: reduce(lambda x, y: graph.call_function(operator.add, (x, y)), xs)
+    )
 
 
 def concat_of(op: Op) -> nn.Module:
     """The concatenated channels of several tensors ``(n, *op.input)`` -> ``(n, *op.output)``."""
-    return _merging(op.inputs, lambda graph, xs: graph.call_function(torch.cat, (xs, 1)))
+    return _merging(len(op.inputs), lambda graph, xs: graph.call_function(torch.cat, (xs, 1)))
 
 
 def _merging(inputs: int, merge: Callable[[fx.Graph, list[fx.Node]], fx.Node]) -> nn.Module:

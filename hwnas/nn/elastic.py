@@ -41,22 +41,23 @@ class Elastic(nn.Module):
         super().__init__()
         self._bn_eps = bn_eps
         # Ops that differ only in the image size use the same tensors.
-        shapes = {op: _shapes(op) for op in {_without_size(op): op for op in ops}.values()}
+        shapes = {op: _shapes(op) for op in {op.without_size: op for op in ops}.values()}
         largest = _largest(shapes)
-        whole, forms = _shapes(largest), KINDS[largest.kind].shared is not None
+        whole = _shapes(largest)
         for op, names in shapes.items():
-            fits = (names.keys() <= whole.keys() if forms else names.keys() == whole.keys()) and all(
+            # An op may lack some, such as a gate or learned positions.
+            fits = names.keys() <= whole.keys() and all(
                 all(a <= b for a, b in zip(shape, whole[name], strict=True)) for name, shape in names.items()
             )
             if not fits:
                 raise ValueError(f"{op.key} cannot share the weights of {largest.key}")
-        self._ops, self.largest = frozenset(map(_without_size, shapes)), largest
+        self._ops, self.largest = frozenset(op.without_size for op in shapes), largest
         self.shared = build(largest, bn_eps=bn_eps)
         self.transforms = nn.ParameterDict()
         self._steps: dict[str, list[tuple[int, int]]] = {}
         for name, shape in whole.items():
             if len(shape) == 4 and KINDS[largest.kind].takes is None:
-                sizes = sorted({names[name][-1] for names in shapes.values()}, reverse=True)
+                sizes = sorted({names[name][-1] for names in shapes.values() if name in names}, reverse=True)
                 self._steps[name] = list(itertools.pairwise(sizes))
                 for big, small in self._steps[name]:
                     self.transforms[_transform(name, big, small)] = nn.Parameter(torch.eye(small * small))
@@ -82,7 +83,7 @@ class Elastic(nn.Module):
         Raises:
             InvalidValue: the slot does not have this op.
         """
-        key = _without_size(op)
+        key = op.without_size
         if key not in self._skeletons:
             if key not in self._ops:
                 raise InvalidValue(f"the supernet has no weights for {op.key}: the arch is outside its space")
@@ -195,10 +196,6 @@ def taken(op: Op, largest: Op) -> Mapping[str, Channels]:
         return {}
     found = cast("Callable[[Op, Op], Mapping[str, Channels]]", load_object(path))(op, largest)
     return {name: crossed(channels) for name, channels in found.items()}
-
-
-def _without_size(op: Op) -> Op:
-    return Op(op.kind, op.input[:1], op.output[:1], op.attributes)
 
 
 def _transform(name: str, big: int, small: int) -> str:

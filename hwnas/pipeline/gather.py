@@ -37,7 +37,7 @@ from hwnas.report.figures import (
     TimedNetwork,
     Training,
 )
-from hwnas.spaces import Slot, Space
+from hwnas.spaces import Slot, Space, Value
 from hwnas.supernet.store import read_facts
 from hwnas.training.metrics import METRICS
 
@@ -301,7 +301,7 @@ def timed_networks(model: LatencyModel, validated: Mapping[str, Any]) -> list[Ti
     ]
 
 
-def slot_costs(model: LatencyModel, found: Mapping[str, int]) -> list[SlotCost]:
+def slot_costs(model: LatencyModel, found: Mapping[str, Value]) -> list[SlotCost]:
     """Every slot with an op in the result or in the largest network, in the order of execution."""
     space = model.space
     of_found, of_largest = slot_latencies(model, found), slot_latencies(model, space.largest)
@@ -316,28 +316,28 @@ def slot_costs(model: LatencyModel, found: Mapping[str, int]) -> list[SlotCost]:
                     op=op.key if op else None,
                     found_ms=of_found.get(slot.name, 0.0),
                     largest_ms=of_largest.get(slot.name, 0.0),
-                    fixed=set(slot.variables) <= {"resolution"},
+                    fixed=set(slot.variables) <= {space.reads.size},
                 )
             )
     return costs
 
 
-def table_rows(table: LatencyTable, space: Space, found: Mapping[str, int]) -> list[TableRow]:
+def table_rows(table: LatencyTable, space: Space, found: Mapping[str, Value]) -> list[TableRow]:
     """The table by slots; shared variables, such as the resolution, are fixed to the values of the result.
 
     If slots have no variables of their own, as the edges of a cell that every stage shares, all but the resolution
     vary. Slots with more choices than a heat map shows are left out: a sum in a cell reads the variables of all its
     inputs, i.e. millions of choices for a few cheap ops.
     """
-    parents = {v.requires[0] for v in space.variables if v.requires}
+    parents = {v.matters[0] for v in space.variables if v.matters}
     rows = [row for slot in space.slots if (row := _row(table, space, slot, found, parents, set(space.shared)))]
     if rows:
         return rows
-    return [row for slot in space.slots if (row := _row(table, space, slot, found, parents, {"resolution"}))]
+    return [row for slot in space.slots if (row := _row(table, space, slot, found, parents, {space.reads.size}))]
 
 
 def _row(
-    table: LatencyTable, space: Space, slot: Slot, found: Mapping[str, int], parents: set[str], shared: set[str]
+    table: LatencyTable, space: Space, slot: Slot, found: Mapping[str, Value], parents: set[str], shared: set[str]
 ) -> TableRow | None:
     own = [name for name in slot.variables if name not in parents | shared]
     sizes = [len(space.variable(name).values) for name in own]

@@ -15,7 +15,7 @@ from hwnas.engines import EngineConfig
 from hwnas.errors import InvalidValue
 from hwnas.files import Spec, read_spec
 from hwnas.plugins import absolute_name
-from hwnas.spaces import Space, SpaceOptions, absolute_space, make_space
+from hwnas.spaces import InputKind, Space, SpaceOptions, absolute_space, make_space
 from hwnas.spaces.traced import remember
 from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Phase, TrainConfig
@@ -28,7 +28,7 @@ class SpaceChoice(SpaceOptions):
     """``[space]``: name of the space or its TOML file, options, and variables that are restricted to some values."""
 
     name: str
-    fix: dict[str, int | list[int]] = Field(default={})
+    fix: dict[str, int | str | list[int | str]] = Field(default={})
 
 
 class ModelChoice(Spec):
@@ -307,10 +307,10 @@ class Job(Spec):
         """
         if self.model is not None:
             return space_of(remember(self.model.traced(data).spec))
-        return self.make_space(in_channels=data.in_channels, classes=len(data.classes))
+        return self.make_space(reads=data.reads, classes=len(data.classes))
 
-    def make_space(self, *, in_channels: int, classes: int) -> Space:
-        """The space of ``[space]`` for images of these channels, and these classes.
+    def make_space(self, *, reads: InputKind, classes: int) -> Space:
+        """The space of ``[space]`` for these inputs and classes.
 
         Raises:
             UnknownName: no such space, option or variable.
@@ -319,7 +319,7 @@ class Job(Spec):
         """
         chosen = self.space
         assert chosen is not None
-        space = make_space(chosen.name, in_channels=in_channels, classes=classes, options=chosen)
+        space = make_space(chosen.name, reads=reads, classes=classes, options=chosen)
         return space.fix(**chosen.fix)
 
 

@@ -78,7 +78,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent, *, again: str | N
     _check_devices(job.training)
     open_engine(job.engine).close()  # checks that it can run here
     how = job.training
-    size = space.image_size(space.largest)
+    size = space.input_size(space.largest)
     check_fit(data, weights=how.class_weights, sampler=how.sampler, augmentation=how.augmentation, resolution=size)
     for target in targets.values():  # checks that the runtime takes such programs
         included(data.transform(size), job.export.include, target.recipe, data.task)

@@ -341,7 +341,7 @@ def export_stage(
         network = evaluator.subnet(other, progress=context.progress)
         context.progress(f"lowering {what}", 0, 1)
         program = lower_subnet(network, evaluator, other, recipe, progress=context.progress)
-        transform = context.data.transform(space.image_size(other))
+        transform = context.data.transform(space.input_size(other))
         if steps := included(transform, context.job.export.include, recipe, context.data.task):
             program = steps.into(program, recipe)
         form.write(program, folder / name)

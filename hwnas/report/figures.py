@@ -38,7 +38,7 @@ class Network(Spec):
         validation_accuracy: of the subnet with inherited weights on validation images; None if not evaluated.
     """
 
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     predicted_ms: Difference
     predicted_accuracy: Finite
     validation_accuracy: Share | None = None
@@ -76,7 +76,7 @@ class Search(Spec):
 class TimedNetwork(Spec):
     """A network of a validation: predicted by the model and by the table's plain sum, and measured twice (ms)."""
 
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     predicted_ms: Milliseconds
     plain_ms: Difference
     measured_ms: list[Milliseconds] = Field(min_length=2, max_length=2)
@@ -100,7 +100,7 @@ class SlotCost(Spec):
 class TableCell(Spec):
     """An op that a slot may hold: values of its variables, its time in the table, and whether it was chosen."""
 
-    values: list[int]
+    values: list[int | str]
     latency_ms: Milliseconds
     chosen: bool
 
@@ -118,7 +118,7 @@ class TableRow(Spec):
     slot: str
     group: str
     variables: list[str]
-    held: dict[str, int]
+    held: dict[str, int | str]
     choices: list[TableCell]
 
 

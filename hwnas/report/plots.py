@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
 from hwnas.report.figures import TargetFigures
+
+if TYPE_CHECKING:
+    from hwnas.spaces import Value
 
 # Roles of colours, light and dark. Colours of data are distinguishable with all common forms of colour blindness (after
 # Okabe and Ito, "Color Universal Design", 2008), and every series also has its own shape. Figures use light colours;
@@ -77,9 +80,9 @@ class Plot:
 # -- texts -----------------------------------------------------------------------------------------------------------
 
 
-def arch_lines(arch: Mapping[str, int]) -> list[str]:
+def arch_lines(arch: Mapping[str, Value]) -> list[str]:
     """An arch with one line per kind of variable: ``kernel 3 5 | 7 7 3`` for the stages' blocks."""
-    kinds: dict[str, list[tuple[str, int]]] = {}
+    kinds: dict[str, list[tuple[str, Value]]] = {}
     for name, value in arch.items():
         kind, *place = name.split("_")
         while place and not place[0].isdigit():
@@ -95,7 +98,7 @@ def arch_lines(arch: Mapping[str, int]) -> list[str]:
     return lines
 
 
-def arch_text(arch: Mapping[str, int]) -> str:
+def arch_text(arch: Mapping[str, Value]) -> str:
     """An arch in one line."""
     return ", ".join(arch_lines(arch))
 

@@ -48,7 +48,7 @@ class Timed(ABC):
 
     Attributes:
         shape: of its input, with the batch axis.
-        dtype: of its input: float32, or uint8 if the program includes the normalisation.
+        dtype: of its input: float32, uint8 if the program includes the normalisation, or int64 for tokens.
         opens_in_threads: whether loading several programs in several threads at once is safe and faster.
     """
 
@@ -75,7 +75,9 @@ class Timed(ABC):
         return (time.perf_counter_ns() - start) / 1e6
 
     def noise(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
-        """A random input: normally distributed, or of random bytes if it is uint8."""
+        """A random input: normally distributed, of random bytes if it is uint8, or of tokens 0 and 1 if it is int64."""
+        if self.dtype == np.int64:
+            return rng.integers(0, 2, self.shape, np.int64)
         if self.dtype == np.uint8:
             return rng.integers(0, 256, self.shape, np.uint8)
         return rng.standard_normal(self.shape, np.float32)

@@ -78,8 +78,7 @@ class TorchSession(Session):
         shape = input_shape(self._module, self.recipe.batch)
         if self.any_batch and not takes_any_batch(self._module):
             raise BundleError("the program takes a fixed number of images in a run: export it again")
-        if input_dtype(self._module) == torch.uint8:
-            self.dtype = np.dtype(np.uint8)
+        self.dtype = np.dtype(str(input_dtype(self._module)).removeprefix("torch."))
         self._call = self._compiled(shape) if options.compile else self._module
         return shape
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hwnas.search.objectives import Objective
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.solver import find_front
-from hwnas.spaces import Space
+from hwnas.spaces import Space, Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class NextStep:
 
     budget: float
     gain: float
-    changes: Mapping[str, tuple[int | None, int | None]]
+    changes: Mapping[str, tuple[Value | None, Value | None]]
 
 
 def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, steps: int = 5) -> list[NextStep]:
@@ -60,7 +60,7 @@ def next_steps(problem: Problem, chosen: Candidate, objective: Objective, *, ste
 
 
 def _changes(
-    space: Space, before: Mapping[str, int], after: Mapping[str, int]
-) -> dict[str, tuple[int | None, int | None]]:
+    space: Space, before: Mapping[str, Value], after: Mapping[str, Value]
+) -> dict[str, tuple[Value | None, Value | None]]:
     old, new = space.describe(before), space.describe(after)
     return {v.name: (old.get(v.name), new.get(v.name)) for v in space.variables if old.get(v.name) != new.get(v.name)}

@@ -10,14 +10,19 @@ from typing import Protocol, runtime_checkable
 
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.plugins import Registry, absolute_name
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.darts import DARTS, Darts, genotype
+from hwnas.spaces.hybrid import HYBRIDS
+from hwnas.spaces.inputs import InputKind
 from hwnas.spaces.mobilenet import MOBILENETS
 from hwnas.spaces.nasbench201 import NASBENCH201S, NasBench201, nasbench201_string
 from hwnas.spaces.options import SpaceOptions, base_of, options_of, read_space_file, split_name
 from hwnas.spaces.resnet import RESNETS
-from hwnas.spaces.space import Arch, Space
+from hwnas.spaces.sequence import SEQUENCES
+from hwnas.spaces.space import Space
 from hwnas.spaces.traced import NETWORK, NetworkSpec, known_network, network_named, read_network
 from hwnas.spaces.traced.space import checked_space
+from hwnas.spaces.vit import TRANSFORMERS
 
 
 @runtime_checkable
@@ -37,27 +42,46 @@ class Family(Protocol):
 
 
 @runtime_checkable
-class Adjustable(Family, Protocol):
+class TokenFamily(Protocol):
+    """A named family of spaces of sequences: makes the space for the tokens and classes of the data."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Default number of tokens."""
+
+    @property
+    def classes(self) -> int:
+        """Default number of classes."""
+
+    def space(self, *, vocabulary: int, classes: int) -> Space:
+        """The space for sequences of these tokens, and these classes."""
+
+
+@runtime_checkable
+class Adjustable(Protocol):
     """A family with options."""
 
     @property
     def options(self) -> SpaceOptions:
         """The options that the family has, with its values; None for others."""
 
-    def adjusted(self, options: SpaceOptions) -> Family:
+    def adjusted(self, options: SpaceOptions) -> Family | TokenFamily:
         """The family with these options; those that are None keep their values."""
 
 
-SPACES: dict[str, Family] = {family.name: family for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS)}
+SPACES: dict[str, Family | TokenFamily] = {
+    family.name: family
+    for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS, *TRANSFORMERS, *HYBRIDS, *SEQUENCES)
+}
 _KNOWN = Registry(
     "space",
     "hwnas.spaces",
     SPACES,
-    fits=lambda found: isinstance(found, Family) and not isinstance(found, type),
-    needs="an object with in_channels, classes and space(in_channels=..., classes=...)",
+    fits=lambda found: isinstance(found, Family | TokenFamily) and not isinstance(found, type),
+    needs="an object with in_channels, classes and space(in_channels=..., classes=...), or vocabulary for in_channels",
     takes_files=True,
 )
-_MOST_CLASSES = 1_000_000
+_MOST_CLASSES = _MOST_TOKENS = 1_000_000
 _TOML = ".toml"
 
 
@@ -70,6 +94,8 @@ def make_space(
     name: str,
     *,
     in_channels: int | None = None,
+    vocabulary: int | None = None,
+    reads: InputKind | None = None,
     classes: int | None = None,
     options: SpaceOptions | Mapping[str, object] | None = None,
     recorded: bool = False,
@@ -81,6 +107,8 @@ def make_space(
             ``mobilenetv3-small+resolution=64,80,96+width=0.5``. Or a TOML file (`hwnas.spaces.options.SpaceFile`). The
             space has the name with the path made absolute and with all options (`hwnas.spaces.options`).
         in_channels: channels of the images; the space's default if None.
+        vocabulary: number of tokens, of which 0 is padding, of a space of sequences; the space's default if None.
+        reads: in place of both, as a dataset has it (`hwnas.Data.reads`).
         classes: number of classes; the space's default if None.
         options: e.g. ``{"resolution": [64, 80, 96], "width": 0.5}``; they take precedence over those in the name.
         recorded: whether the name was read from a file, as in `hwnas.plugins.Registry.get`.
@@ -89,9 +117,11 @@ def make_space(
         UnknownName: there is no such space or option.
         PluginError: it belongs to a plugin or a file and cannot be loaded.
         SpecError: a TOML file is invalid.
-        InvalidValue: `in_channels` is not 1 or 3, there are fewer than two classes or over a million, or an option is
-            invalid or does not fit the space.
+        InvalidValue: the space takes images and not tokens, or the reverse; `in_channels` is not 1 or 3, there are fewer
+            than two classes or over a million, or an option is invalid or does not fit the space.
     """
+    if reads is not None:
+        in_channels, vocabulary = reads.in_channels or None, reads.vocabulary
     if (traced := _traced(name, recorded=recorded)) is not None:
         if options_of(options).given:
             raise InvalidValue(f"{name} is a traced network, which has no options: trace it again with hwnas elastic")
@@ -103,16 +133,35 @@ def make_space(
             family, changes = _adjusted(family, base, changes)
         except InvalidValue as error:
             raise InvalidValue(f"{name}: {error}") from error
-    in_channels = family.in_channels if in_channels is None else in_channels
+    kind = _reads(name, family, in_channels, vocabulary)
     classes = family.classes if classes is None else classes
-    if in_channels not in (1, 3):
-        raise InvalidValue(f"images have 1 or 3 channels, not {in_channels}")
     if not 2 <= classes <= _MOST_CLASSES:
         raise InvalidValue(f"the number of classes must be between 2 and {_MOST_CLASSES:,}, not {classes:,}")
     text = absolute_name(base) + changes.text
     if base in SPACES:  # frozen, with a hash; a file or a plugin may be changed
-        return _made(family, text, in_channels, classes)  # type: ignore[arg-type]
-    return _made.__wrapped__(family, text, in_channels, classes)
+        return _made(family, text, kind, classes)  # type: ignore[arg-type]
+    return _made.__wrapped__(family, text, kind, classes)
+
+
+def _reads(name: str, family: Family | TokenFamily, in_channels: int | None, vocabulary: int | None) -> InputKind:
+    """What the networks of a family read.
+
+    Raises:
+        InvalidValue: another kind of inputs is wanted, or a number is invalid.
+    """
+    tokens = isinstance(family, TokenFamily)
+    if in_channels is not None if tokens else vocabulary is not None:
+        theirs, wanted = ("tokens", "images") if tokens else ("images", "tokens")
+        raise InvalidValue(f"{name} is a space of networks for {theirs}, not for {wanted}; see: hwnas spaces list")
+    if isinstance(family, TokenFamily):
+        vocabulary = family.vocabulary if vocabulary is None else vocabulary
+        if not 2 <= vocabulary <= _MOST_TOKENS:
+            raise InvalidValue(f"the number of tokens must be between 2 and {_MOST_TOKENS:,}, not {vocabulary:,}")
+        return InputKind(0, vocabulary)
+    in_channels = family.in_channels if in_channels is None else in_channels
+    if in_channels not in (1, 3):
+        raise InvalidValue(f"images have 1 or 3 channels, not {in_channels}")
+    return InputKind(in_channels)
 
 
 def _traced(name: str, *, recorded: bool) -> NetworkSpec | None:
@@ -129,9 +178,12 @@ def _traced(name: str, *, recorded: bool) -> NetworkSpec | None:
 
 
 @lru_cache(maxsize=16)
-def _made(family: Family, name: str, in_channels: int, classes: int) -> Space:
+def _made(family: Family | TokenFamily, name: str, reads: InputKind, classes: int) -> Space:
     """The space of a family; those that are kept have their ops and sums ready."""
-    return replace(family.space(in_channels=in_channels, classes=classes), name=name)
+    if isinstance(family, TokenFamily):
+        assert reads.vocabulary is not None
+        return replace(family.space(vocabulary=reads.vocabulary, classes=classes), name=name)
+    return replace(family.space(in_channels=reads.in_channels, classes=classes), name=name)
 
 
 def space_name(name: str, options: SpaceOptions | Mapping[str, object] | None = None) -> str:
@@ -180,7 +232,9 @@ def _parts(
     return base, changes
 
 
-def _adjusted(family: Family, base: str, changes: SpaceOptions) -> tuple[Family, SpaceOptions]:
+def _adjusted(
+    family: Family | TokenFamily, base: str, changes: SpaceOptions
+) -> tuple[Family | TokenFamily, SpaceOptions]:
     """A family with options, and those of them that differ from its own values."""
     own = family.options.given if isinstance(family, Adjustable) else {}
     for option in changes.given:

@@ -15,12 +15,13 @@ from functools import cache, partial
 from typing import NamedTuple
 
 from hwnas.errors import InvalidValue
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
 from hwnas.spaces.options import SpaceOptions, scaled_channels
 from hwnas.spaces.sides import SQUARE, check_sides, image_sides
-from hwnas.spaces.slots import Slot, Variable
-from hwnas.spaces.space import Arch, Space
+from hwnas.spaces.slots import Slot, Value, Variable
+from hwnas.spaces.space import Space
 from hwnas.spaces.wiring import IMAGE, Position
 
 # ascending by cost
@@ -231,14 +232,15 @@ def _classifier(net: Darts, classes: int, resolution: int) -> Op:
     return make_op("linear", _given(net, net.cells - 1, resolution), (classes,))
 
 
-def genotype(arch: Mapping[str, int]) -> str:
+def genotype(arch: Mapping[str, Value]) -> str:
     """The cells of an arch in the notation of DARTS."""
     lists = []
     for kind in CELLS:
         edges = []
         for j in NODES:
-            pair = pairs(j)[arch.get(f"{kind}_{j}_inputs", 0)]
-            edges += [(OPERATIONS[arch[f"{kind}_{j}_{w}"]], i) for i, w in zip(pair, ("first", "second"), strict=True)]
+            pair = pairs(j)[int(arch.get(f"{kind}_{j}_inputs", 0))]
+            names = (OPERATIONS[int(arch[f"{kind}_{j}_{which}"])] for which in ("first", "second"))
+            edges += list(zip(names, pair, strict=True))
         lists.append(f"{kind}={edges}, {kind}_concat=range(2, 6)")
     return f"Genotype({', '.join(lists)})"
 

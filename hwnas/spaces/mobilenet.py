@@ -15,7 +15,7 @@ from hwnas.spaces.kinds import make_divisible
 from hwnas.spaces.ops import Op, make_op
 from hwnas.spaces.options import SpaceOptions, StageOptions
 from hwnas.spaces.sides import SQUARE, check_sides, image_sides
-from hwnas.spaces.slots import Slot, Variable
+from hwnas.spaces.slots import Slot, Variable, from_depth
 from hwnas.spaces.space import Space
 
 
@@ -117,19 +117,20 @@ class MobileNet:
             Slot(name="stage0.block1", group="stem", variables=("resolution",), op=partial(_first, self)),
         ]
         for s, stage in enumerate(self.stages, start=1):
-            variables.append(Variable(name=f"depth_{s}", values=stage.depths))
+            depth = Variable(name=f"depth_{s}", values=stage.depths)
+            variables.append(depth)
             for b in range(1, max(stage.depths) + 1):
-                requires = (f"depth_{s}", b) if b > min(stage.depths) else None
+                matters = from_depth(depth, b)
                 kernel, expansion = f"kernel_{s}_{b}", f"expansion_{s}_{b}"
-                variables.append(Variable(name=kernel, values=self.kernels, requires=requires))
-                variables.append(Variable(name=expansion, values=self.expansions, requires=requires))
+                variables.append(Variable(name=kernel, values=self.kernels, matters=matters))
+                variables.append(Variable(name=expansion, values=self.expansions, matters=matters))
                 slots.append(
                     Slot(
                         name=f"stage{s}.block{b}",
                         group=f"stage{s}",
                         # A block that always exists does not read the depth: its array has one axis fewer.
-                        variables=("resolution", *((f"depth_{s}",) if requires else ()), kernel, expansion),
-                        op=partial(_optional_block if requires else _block, self, s, b),
+                        variables=("resolution", *((f"depth_{s}",) if matters else ()), kernel, expansion),
+                        op=partial(_optional_block if matters else _block, self, s, b),
                     )
                 )
         slots.append(Slot(name="head", group="head", variables=("resolution",), op=partial(_head, self)))

@@ -15,12 +15,13 @@ from functools import cache, partial
 import networkx as nx
 
 from hwnas.errors import InvalidValue
+from hwnas.spaces.arch import Arch
 from hwnas.spaces.cells import edge_op, expected, node_op
 from hwnas.spaces.ops import Op, Shape, make_op
 from hwnas.spaces.options import SpaceOptions, scaled_channels
 from hwnas.spaces.sides import SQUARE, check_sides, image_sides
-from hwnas.spaces.slots import Slot, Variable
-from hwnas.spaces.space import Arch, Space
+from hwnas.spaces.slots import Slot, Value, Variable
+from hwnas.spaces.space import Space
 from hwnas.spaces.wiring import IMAGE, Position
 
 # ascending by cost: the smallest network of a space has the first everywhere, the largest the last
@@ -264,9 +265,9 @@ _NODE_RUNS = {j: partial(_node_runs, j) for j in (1, 2, 3)}
 _RELU_RUNS = {i: partial(_relu_runs, i) for i in (0, 1, 2)}
 
 
-def nasbench201_string(arch: Mapping[str, int]) -> str:
+def nasbench201_string(arch: Mapping[str, Value]) -> str:
     """The cell of an arch in the benchmark's notation: ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``."""
-    nodes = ["".join(f"|{OPERATIONS[arch[_edge(i, j)]]}~{i}" for i in range(j)) + "|" for j in (1, 2, 3)]
+    nodes = ["".join(f"|{OPERATIONS[int(arch[_edge(i, j)])]}~{i}" for i in range(j)) + "|" for j in (1, 2, 3)]
     return "+".join(nodes)
 
 
@@ -303,7 +304,7 @@ def parse_nasbench201(space: Space, text: str) -> Arch:
     return space.arch({**space.largest, **choices})
 
 
-def nasbench201_function(arch: Mapping[str, int], *, zeros: bool = True) -> str:
+def nasbench201_function(arch: Mapping[str, Value], *, zeros: bool = True) -> str:
     """The function of an arch's cell as canonical text: cells with equal texts are isomorphic.
 
     The cell is traversed from the input: the terms of a node are sorted, a skip connection is replaced by the text of
@@ -315,7 +316,7 @@ def nasbench201_function(arch: Mapping[str, int], *, zeros: bool = True) -> str:
             networks this way; with those edges removed there are 5,390.
     """
     graph: nx.DiGraph[int] = nx.DiGraph()
-    graph.add_weighted_edges_from(((*edge, OPERATIONS[arch[_edge(*edge)]]) for edge in EDGES), weight="op")
+    graph.add_weighted_edges_from(((*edge, OPERATIONS[int(arch[_edge(*edge)])]) for edge in EDGES), weight="op")
     text = {0: "0"}
     for node in list(nx.topological_sort(graph))[1:]:
         terms = [_term(op, text[source]) for source, _, op in graph.in_edges(node, data="op")]

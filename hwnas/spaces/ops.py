@@ -21,8 +21,9 @@ class Op:
 
     Attributes:
         kind: a key of `hwnas.spaces.kinds.KINDS`.
-        input: shape of the input, ``(channels, height, width)``.
-        output: shape of the output, ``(channels, height, width)`` or ``(features,)``.
+        input: shape of the first input: of an image ``(channels, height, width)``, of the vectors of tokens
+            ``(length, width)``, of tokens ``(length,)``.
+        output: shape of the output, likewise; of a classifier ``(classes,)``.
         attributes: name and value of each attribute, sorted by name.
     """
 
@@ -53,13 +54,25 @@ class Op:
         return KINDS[self.kind].role == "none"
 
     @property
-    def inputs(self) -> int:
-        """Number of inputs of the shape `input`."""
-        return self.number("terms") if "terms" in KINDS[self.kind].attributes else 1
+    def inputs(self) -> tuple[Shape, ...]:
+        """Shapes of all inputs; the first is `input`."""
+        shapes = KINDS[self.kind].inputs
+        return (self.input,) if shapes is None else shapes(self)
+
+    @property
+    def without_size(self) -> Op:
+        """The op without its image size, if its graph and weights do not depend on it; otherwise the op itself.
+
+        Convolutions, global pooling and linear layers export to the same graph at any size (a test checks it), so ops
+        that differ only in the size are exported once and get their size afterwards.
+        """
+        if not KINDS[self.kind].resizable:
+            return self
+        return Op(self.kind, self.input[:1], self.output[:1], self.attributes)
 
     @property
     def macs(self) -> int:
-        """MACs of the convolutions and linear layers for one image."""
+        """MACs of convolutions, linear layers and the products of matrices in attentions, for one input."""
         return KINDS[self.kind].macs(self)
 
     @property

@@ -35,6 +35,7 @@ _NAME = re.compile(rf"(?P<base>.+?)(?P<options>(\+{_OPTION})+)", re.DOTALL)
 _STAGE = re.compile(r"(?P<width>\d{1,6})x(?P<depths>\d+(\.\d+)*)-s(?P<stride>\d)-(?P<act>[a-z0-9]+)(?P<se>-se)?")
 _STAGE_FORM = "24x1.2.3-s2-relu or 24x1.2.3-s2-relu-se (width x depths - stride - activation - squeeze-excitation)"
 _NUMBER, _FEW = re.compile(r"\d{1,9}"), 4
+_LONGEST_SEQUENCE = 16_384  # tokens; Long Range Arena's longest task has as many
 _LONGEST = 4000  # characters of a name with options; twelve stages take 400
 
 
@@ -125,6 +126,7 @@ class SpaceOptions(Spec):
             ResNet spaces; one, a list, or a range.
         stages: all stages, which replace those of the space.
         aspect: width to height of the images, ``"2:1"``; resolution times aspect is their width.
+        length: numbers of tokens of a sequence: one, a list, or a range.
     """
 
     resolution: Values | None = None
@@ -135,6 +137,14 @@ class SpaceOptions(Spec):
         default=None, min_length=1, max_length=12
     )
     aspect: Aspect | None = None
+    length: Values | None = None
+
+    @field_validator("length")
+    @classmethod
+    def _lengths(cls, lengths: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if lengths is not None and not 1 <= lengths[0] <= lengths[-1] <= _LONGEST_SEQUENCE:
+            raise ValueError(f"lengths must be between 1 and {_LONGEST_SEQUENCE} tokens")
+        return lengths
 
     @field_validator("resolution")
     @classmethod
@@ -271,9 +281,10 @@ def _text(value: str | float | tuple[int, ...] | tuple[StageOptions, ...]) -> st
     return ",".join(stages) if stages else values_text([item for item in value if isinstance(item, int)])
 
 
-def values_text(values: Sequence[int]) -> str:
-    """Ascending integers as in a name: ``64,80,96``, or ``64:128:16`` for four or more at equal distances."""
-    steps = {b - a for a, b in itertools.pairwise(values)}
+def values_text(values: Sequence[int | str]) -> str:
+    """Ascending integers as in a name: ``64,80,96``, or ``64:128:16`` for four or more at equal distances; or texts."""
+    numbers = [value for value in values if isinstance(value, int)]
+    steps = {b - a for a, b in itertools.pairwise(numbers)} if len(numbers) == len(values) else set()
     if len(values) >= _FEW and len(steps) == 1:
         return f"{values[0]}:{values[-1]}:{steps.pop()}"
     return ",".join(map(str, values))

@@ -17,7 +17,7 @@ from hwnas.spaces.kinds import make_divisible
 from hwnas.spaces.ops import Op, Shape, make_op
 from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.sides import SQUARE, check_sides, image_sides
-from hwnas.spaces.slots import Slot, Variable
+from hwnas.spaces.slots import Slot, Variable, from_depth
 from hwnas.spaces.space import Space
 
 _STRIDES = (1, 2, 2, 2)  # of the first block of each stage
@@ -96,16 +96,17 @@ class ResNet:
         ]
         for s, depths in enumerate(self.depths, start=1):
             variables.append(Variable(name=f"width_{s}", values=self.widths))
-            variables.append(Variable(name=f"depth_{s}", values=depths))
+            depth = Variable(name=f"depth_{s}", values=depths)
+            variables.append(depth)
             for b in range(1, max(depths) + 1):
-                requires = (f"depth_{s}", b) if b > min(depths) else None
+                matters = from_depth(depth, b)
                 expansion = f"expansion_{s}_{b}"
-                variables.append(Variable(name=expansion, values=self.expansions, requires=requires))
+                variables.append(Variable(name=expansion, values=self.expansions, matters=matters))
                 read: tuple[str, ...] = ("resolution", f"width_{s}", expansion)
                 op: Callable[..., Op | None]
                 if b == 1:
                     read, op = (*read, f"width_{s - 1}"), partial(_first_block, self, s)
-                elif requires:
+                elif matters:
                     read, op = (*read, f"depth_{s}"), partial(_optional_block, self, s, b)
                 else:
                     op = partial(_block, self, s)

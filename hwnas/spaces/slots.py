@@ -6,11 +6,14 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from hwnas.spaces.ops import Op
+
+Value: TypeAlias = int | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,14 +22,28 @@ class Variable:
 
     Attributes:
         name: a Python identifier, e.g. ``kernel_2_3`` (stage 2, block 3; counted from 1).
-        values: the choices, ascending.
-        requires: name of another variable and the smallest value of it for which this one has an effect. The kernel
-            of a third block requires a depth of 3.
+        values: the choices: integers, ascending, or texts, in any order.
+        matters: name of another variable and the values of it for which this one has an effect. The kernel of a third
+            block matters for depths of 3 and more, the heads of an attention where the mixer is one.
     """
 
     name: str
-    values: tuple[int, ...]
-    requires: tuple[str, int] | None = None
+    values: tuple[Value, ...]
+    matters: tuple[str, tuple[Value, ...]] | None = None
+
+
+def from_depth(depth: Variable, block: int) -> tuple[str, tuple[Value, ...]] | None:
+    """The condition `Variable.matters` of a variable of a block that exists only from some depth on.
+
+    Args:
+        depth: the variable whose values are numbers of blocks.
+        block: number of the block, counted from 1.
+
+    Returns:
+        the name of the depth and its values that have the block; None if all have it.
+    """
+    enough = tuple(value for value in depth.values if isinstance(value, int) and value >= block)
+    return None if enough == depth.values else (depth.name, enough)
 
 
 def always() -> bool:
@@ -56,7 +73,7 @@ class Slot:
 
 
 @cache
-def needed(slot_needed: Callable[..., bool], values: tuple[tuple[int, ...], ...]) -> npt.NDArray[np.bool_]:
+def needed(slot_needed: Callable[..., bool], values: tuple[tuple[Value, ...], ...]) -> npt.NDArray[np.bool_]:
     """Whether a slot is needed, by the values of the variables that it depends on."""
     found = [slot_needed(*chosen) for chosen in itertools.product(*values)]
     return np.array(found).reshape([len(choices) for choices in values])

@@ -10,48 +10,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hwnas.errors import InvalidValue, UnknownName
+from hwnas.spaces.arch import Arch, Condition
+from hwnas.spaces.inputs import InputKind
 from hwnas.spaces.ops import Op, Shape
 from hwnas.spaces.sides import SQUARE, image_sides
-from hwnas.spaces.slots import Slot, Variable, needed
+from hwnas.spaces.slots import Slot, Value, Variable
 from hwnas.spaces.slotsum import SlotMax, SlotSum
+from hwnas.spaces.terms import terms_of
 from hwnas.spaces.wiring import FROM_IMAGE, Node, Position, chain, reads_image, resolve
 
 if TYPE_CHECKING:
     import networkx as nx
 
 Codes = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Arch(Mapping[str, int]):
-    """One value for each variable of a space: an immutable, hashable mapping.
-
-    Variables without effect (see `Variable.requires`) hold their first value, so archs of the same network are equal.
-    """
-
-    space: str
-    items_: tuple[tuple[str, int], ...]
-
-    def __getitem__(self, name: str) -> int:
-        for key, value in self.items_:
-            if key == name:
-                return value
-        raise KeyError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, _ in self.items_)
-
-    def __len__(self) -> int:
-        return len(self.items_)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +43,14 @@ class Space:
         variables: the categorical variables, in the order of a code's columns.
         slots: the slots of the network, in the order of execution.
         classes: number of classes.
-        in_channels: channels of the input image.
+        in_channels: channels of the input image; 0 for tokens.
         bn_eps: epsilon that BN adds to the variance.
         wiring: places of the slots and their inputs; None for a chain, in which each slot reads the previous one.
         shares_weights: whether the ops of a slot share one set of weights, as in once-for-all's spaces; otherwise
             each op has its own.
         aspect: width to height of the input image, ``"2:1"``; the variable `resolution` is its height.
+        vocabulary: number of tokens, of which 0 is padding, for a space of sequences; None for images. The variable
+            `length` is the length of a sequence.
     """
 
     name: str
@@ -80,6 +62,7 @@ class Space:
     wiring: tuple[Position, ...] | None = None
     shares_weights: bool = True
     aspect: str = SQUARE
+    vocabulary: int | None = None
 
     @cached_property
     def places(self) -> tuple[Position, ...]:
@@ -117,20 +100,44 @@ class Space:
         """Number of different networks (assignments that differ only in variables without effect count once)."""
         children: dict[str, list[Variable]] = {}
         for variable in self.variables:
-            if variable.requires:
-                children.setdefault(variable.requires[0], []).append(variable)
+            if variable.matters:
+                children.setdefault(variable.matters[0], []).append(variable)
 
         def count(variable: Variable) -> int:
             """Assignments of a variable and of those that depend on it."""
             dependents = children.get(variable.name, [])
             return sum(
-                math.prod(count(d) for d in dependents if d.requires and value >= d.requires[1])
+                math.prod(count(d) for d in dependents if d.matters and value in d.matters[1])
                 for value in variable.values
             )
 
-        return math.prod(count(variable) for variable in self.variables if variable.requires is None)
+        return math.prod(count(variable) for variable in self.variables if variable.matters is None)
 
-    def fix(self, /, **choices: int | Iterable[int]) -> Space:
+    @cached_property
+    def conditions(self) -> tuple[tuple[Condition, ...], ...]:
+        """For each variable the conditions under which it has an effect; none if it always has one.
+
+        A variable depends on its parent (`Variable.matters`), and on whatever the parent depends on.
+        """
+        found: list[tuple[Condition, ...]] = []
+        for variable in self.variables:
+            if variable.matters is None:
+                found.append(())
+                continue
+            name, values = variable.matters
+            column = self.column[name]
+            if column >= len(found):
+                raise InvalidValue(f"{variable.name} of {self.name} depends on {name}, which has to come before it")
+            matters = np.array([value in values for value in self.variables[column].values])
+            found.append((*found[column], Condition(column, matters)))
+        return tuple(found)
+
+    def has_effect(self, name: str, arch: Mapping[str, Value]) -> bool:
+        """Whether a variable changes the network of an arch."""
+        matters = self.variable(name).matters
+        return matters is None or (arch[matters[0]] in matters[1] and self.has_effect(matters[0], arch))
+
+    def fix(self, /, **choices: Value | Iterable[Value]) -> Space:
         """The same space with fewer choices.
 
         The codes keep their columns; the indices in a column then refer to the remaining values.
@@ -145,9 +152,9 @@ class Space:
         variables = list(self.variables)
         for name, choice in choices.items():
             variable = self.variable(name)
-            wanted = {choice} if isinstance(choice, int) else set(choice)
+            wanted = {choice} if isinstance(choice, int | str) else set(choice)
             if not wanted or not wanted <= set(variable.values):
-                wrong = ", ".join(map(str, sorted(wanted - set(variable.values)))) or "empty"
+                wrong = ", ".join(sorted(map(str, wanted - set(variable.values)))) or "empty"
                 raise InvalidValue(
                     f"{name} of {self.name} cannot be {wrong}; choose from {', '.join(map(str, variable.values))}"
                 )
@@ -156,7 +163,7 @@ class Space:
         return replace(self, variables=tuple(variables))
 
     @property
-    def choices(self) -> dict[str, list[int]]:
+    def choices(self) -> dict[str, list[Value]]:
         """Name of a variable -> its values; they distinguish a restricted space from the whole one."""
         return {variable.name: list(variable.values) for variable in self.variables}
 
@@ -200,11 +207,9 @@ class Space:
                 f"{codes[row, column]}"
             )
         out = codes.copy()
-        for i, variable in enumerate(self.variables):
-            if variable.requires:
-                j = self.column[variable.requires[0]]
-                matters = np.array(self.variables[j].values) >= variable.requires[1]
-                out[~matters[codes[:, j]], i] = 0
+        for i, conditions in enumerate(self.conditions):
+            for one in conditions:
+                out[~one.matters[codes[:, one.column]], i] = 0
         return out
 
     def encode(self, archs: Sequence[Arch]) -> Codes:
@@ -221,7 +226,7 @@ class Space:
                 value = arch[variable.name]
                 if value in variable.values:
                     codes[row, i] = variable.values.index(value)
-                elif variable.requires is None or arch[variable.requires[0]] >= variable.requires[1]:
+                elif self.has_effect(variable.name, arch):
                     raise InvalidValue(
                         f"{variable.name} is {value!r}, which is not among {', '.join(map(str, variable.values))}"
                     )
@@ -240,7 +245,7 @@ class Space:
             for row in self.canonical(codes)
         ]
 
-    def arch(self, values: Mapping[str, int]) -> Arch:
+    def arch(self, values: Mapping[str, Value]) -> Arch:
         """The arch with these values, checked and in canonical form.
 
         Raises:
@@ -278,7 +283,7 @@ class Space:
                     break
         return self.decode(codes)[0]
 
-    def depends_on_image(self, arch: Mapping[str, int]) -> bool:
+    def depends_on_image(self, arch: Mapping[str, Value]) -> bool:
         """Whether the output of an arch's network depends on the image; without edges it does not."""
         return reads_image(self.network(arch))
 
@@ -287,30 +292,43 @@ class Space:
         """The arch with the last value of every variable."""
         return self.decode(np.array([[len(v.values) - 1 for v in self.variables]], np.uint8))[0]
 
-    def describe(self, arch: Mapping[str, int]) -> dict[str, int]:
+    def describe(self, arch: Mapping[str, Value]) -> dict[str, Value]:
         """The values of an arch that have an effect, without those of absent blocks."""
-        return {
-            v.name: arch[v.name] for v in self.variables if v.requires is None or arch[v.requires[0]] >= v.requires[1]
-        }
+        return {v.name: arch[v.name] for v in self.variables if self.has_effect(v.name, arch)}
 
     # -- ops -------------------------------------------------------------------------------------------------------
 
-    def network(self, arch: Mapping[str, int]) -> list[Node]:
+    def network(self, arch: Mapping[str, Value]) -> list[Node]:
         """The nodes of an arch's network with their inputs, in the order of execution."""
         ops = {slot.name: slot.op(*(arch[name] for name in slot.variables)) for slot in self.slots}
         return resolve(self.places, {slot.name: slot for slot in self.slots}, ops)
 
-    def ops(self, arch: Mapping[str, int]) -> list[tuple[Slot, Op]]:
+    def ops(self, arch: Mapping[str, Value]) -> list[tuple[Slot, Op]]:
         """The ops of an arch's network with their slots, in the order of execution, once for each copy of a cell."""
         return [(node.slot, node.op) for node in self.network(arch)]
 
-    def image_shape(self, arch: Mapping[str, int]) -> Shape:
-        """Shape of an arch's input images, ``(channels, height, width)``."""
-        return (self.in_channels, *image_sides(arch["resolution"], self.aspect))
+    @property
+    def reads(self) -> InputKind:
+        """The kind of the networks' inputs."""
+        return InputKind(self.in_channels, self.vocabulary)
 
-    def image_size(self, arch: Mapping[str, int]) -> int | tuple[int, int]:
-        """Size of an arch's input images in pixels, as `hwnas.Data` takes it: one side, or height and width."""
-        height, width = image_sides(arch["resolution"], self.aspect)
+    @property
+    def dtype(self) -> Literal["float32", "int64"]:
+        """Type of the networks' inputs: "int64" for tokens."""
+        return "float32" if self.vocabulary is None else "int64"
+
+    def input_shape(self, arch: Mapping[str, Value]) -> Shape:
+        """Shape of an arch's inputs: of images ``(channels, height, width)``, of tokens ``(length,)``."""
+        size = int(arch[self.reads.size])
+        return (size,) if self.vocabulary is not None else (self.in_channels, *image_sides(size, self.aspect))
+
+    def input_size(self, arch: Mapping[str, Value]) -> int | tuple[int, int]:
+        """Size of an arch's inputs, as `hwnas.Data` takes it.
+
+        Of images, one side, or height and width, in pixels; of tokens, their number.
+        """
+        size = int(arch[self.reads.size])
+        height, width = (size, size) if self.vocabulary is not None else image_sides(size, self.aspect)
         return height if height == width else (height, width)
 
     def slot_ops(self, slot: Slot) -> npt.NDArray[Any]:
@@ -338,7 +356,7 @@ class Space:
         ops = (op for slot in self.slots for op in self.slot_ops(slot).flat)
         return tuple(dict.fromkeys(op for op in ops if op is not None and not op.free))
 
-    def graph(self, arch: Mapping[str, int]) -> nx.DiGraph[str]:
+    def graph(self, arch: Mapping[str, Value]) -> nx.DiGraph[str]:
         """The network as a graph: nodes are places (``op``, ``macs``, ``params``), edges are tensors (``shape``)."""
         import networkx as nx
 
@@ -357,37 +375,15 @@ class Space:
 
     def grouped_sum(self, cost: Callable[[str, Op], float]) -> SlotSum:
         """The sum over slots of a cost that depends on the slot's group as well as on the op."""
-        axes, arrays = self._terms(cost)
+        axes, arrays = terms_of(self, cost)
         repeats = Counter(place.slot for place in self.places)
         times = tuple(array * repeats[slot.name] for slot, array in zip(self.slots, arrays, strict=True))
         return SlotSum(constant=0.0, axes=axes, arrays=times)
 
     def slot_max(self, cost: Callable[[Op], float]) -> SlotMax:
         """The largest cost of an op over the slots; an empty slot costs 0."""
-        axes, arrays = self._terms(lambda _, op: cost(op))
+        axes, arrays = terms_of(self, lambda _, op: cost(op))
         return SlotMax(constant=0.0, axes=axes, arrays=arrays)
-
-    def _terms(
-        self, cost: Callable[[str, Op], float]
-    ) -> tuple[tuple[tuple[int, ...], ...], tuple[npt.NDArray[np.float64], ...]]:
-        """For each slot the columns that it reads, and its op's cost by their values; 0 if it is not needed."""
-        known: dict[tuple[str, Op | None], float] = {}
-        axes, arrays = [], []
-        for slot in self.slots:
-            ops = self.slot_ops(slot)
-            known[slot.group, None] = 0.0
-            for op in ops.flat:
-                if (slot.group, op) not in known:
-                    known[slot.group, op] = 0.0 if op.free else float(cost(slot.group, op))
-            array = np.array([known[slot.group, op] for op in ops.flat], np.float64).reshape(ops.shape)
-            names = (*slot.variables, *(name for name in slot.needed_by if name not in slot.variables))
-            array = array.reshape(*array.shape, *[1] * (len(names) - array.ndim))
-            mask = needed(slot.needed, tuple(self.variable(name).values for name in slot.needed_by))
-            order = [slot.needed_by.index(name) for name in names if name in slot.needed_by]
-            places = [mask.shape[slot.needed_by.index(name)] if name in slot.needed_by else 1 for name in names]
-            arrays.append(array * mask.transpose(order).reshape(places))
-            axes.append(tuple(self.column[name] for name in names))
-        return tuple(axes), tuple(arrays)
 
     @cached_property
     def macs(self) -> SlotSum:

@@ -90,7 +90,7 @@ def resolve(places: Sequence[Position], slots: Mapping[str, Slot], ops: Mapping[
         if (not read and role != "zero") or role == "none":
             cut[place.name] = source
         elif op is None:
-            [given[place.name]] = read
+            given[place.name] = read[0]  # the others are masks
         else:
             # Zeros are derived from the missing input, which has the batch size.
             reads = tuple(read) or (source,)

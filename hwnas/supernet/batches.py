@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hwnas.nn import laid_out
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -20,7 +22,7 @@ def on_device(load: Callable[[int], Batch], numbers: Sequence[int], device: torc
     """
     batches = map(load, numbers)
     for images, labels in batches if device.type == "cpu" else _one_ahead(batches):
-        yield images.to(device, memory_format=torch.channels_last), labels.to(device)
+        yield laid_out(images).to(device), labels.to(device)
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -33,7 +35,14 @@ def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def resized(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize images ``(n, channels, height, width)`` to the shape ``(channels, height, width)`` of a subnet's."""
+    """Resize inputs to the shape of a subnet's.
+
+    Args:
+        images: ``(n, channels, height, width)``, or tokens ``(n, length)``, of which a subnet reads the first.
+        shape: ``(channels, height, width)``, or ``(length,)``.
+    """
+    if len(shape) == 1:
+        return images[:, : shape[0]]
     size = tuple(shape[1:])
     if tuple(images.shape[2:]) == size:
         return images

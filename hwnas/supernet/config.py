@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from hwnas.data.base import Sampler
 from hwnas.errors import InvalidValue
 from hwnas.files import Spec, read_spec
 from hwnas.spaces import Space
+from hwnas.spaces.kinds import KINDS
 from hwnas.tasks.losses import LossName
 
 
@@ -53,15 +54,39 @@ class Phase(Spec):
         return space.fix(**{name: space.variable(name).values[-count:] for name, count in opened.items()})
 
 
+OptimizerName = Literal["sgd", "adamw"]
+_USUAL: dict[OptimizerName, tuple[float, float, float]] = {  # learning rate, share of the warm-up, weight decay
+    "sgd": (0.2, 0.05, 3e-5),
+    "adamw": (2e-3, 0.1, 0.05),
+}
+
+
+def _usual_phases(given: dict[str, Any]) -> list[Phase]:
+    learning_rate, warmup, _ = _USUAL[given["optimizer"]]
+    return [Phase(name="all", steps=1100, learning_rate=learning_rate, warmup=warmup)]
+
+
+def _usual_decay(given: dict[str, Any]) -> float:
+    return _USUAL[given["optimizer"]][2]
+
+
+def usual_training(space: Space) -> TrainConfig:
+    """The default training config of a space: AdamW for networks with attention, SGD for others."""
+    attends = any(KINDS[op.kind].attends for op in space.distinct_ops)
+    return TrainConfig(optimizer="adamw" if attends else "sgd")
+
+
 class TrainConfig(Spec):
     """A training config.
 
     Attributes:
         schema_: version of the file format, ``schema`` in the file.
+        optimizer: "sgd" with Nesterov momentum, or "adamw" (Loshchilov and Hutter, "Decoupled Weight Decay
+            Regularization", ICLR 2019). The default learning rate and weight decay depend on it.
         phases: in the order of training. Cai et al. 2020 open kernels, then depths, then expansions.
         batch_size: images per update, over all processes.
         weight_decay: weight decay of convolution and linear weights.
-        momentum: momentum of SGD with Nesterov momentum.
+        momentum: of SGD.
         clip_norm: gradients are clipped to this norm.
         label_smoothing: label smoothing for the largest subnet.
         class_weights: weights of the classes in the loss on labels: "balanced", or a number for each class in the order
@@ -92,9 +117,10 @@ class TrainConfig(Spec):
     """
 
     schema_: Literal[1] = Field(default=1, alias="schema")
-    phases: list[Phase] = Field(default=[Phase(name="all", steps=1100, learning_rate=0.2)], min_length=1)
+    optimizer: OptimizerName = Field(default="sgd", exclude_if=lambda optimizer: optimizer == "sgd")
+    phases: list[Phase] = Field(default_factory=_usual_phases, min_length=1)
     batch_size: int = Field(default=64, gt=0, le=2**20)
-    weight_decay: float = Field(default=3e-5, ge=0, le=1)
+    weight_decay: float = Field(default_factory=_usual_decay, ge=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     clip_norm: float = Field(default=5.0, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

@@ -9,24 +9,52 @@ from torch import Tensor, nn
 
 from hwnas.supernet.config import TrainConfig
 
+_MOMENTUM = "momentum_buffer"  # of SGD: stored under the parameter's name alone, as in checkpoints of older versions
+_BETAS = 0.9, 0.999
 
-def sgd(
-    parameters: Mapping[str, nn.Parameter], config: TrainConfig, momentum: Mapping[str, Tensor] | None = None
-) -> torch.optim.SGD:
-    """Create SGD with weight decay on the weights of convolutions and linear layers only (not on BN and biases).
+
+def optimizer_of(
+    parameters: Mapping[str, nn.Parameter], config: TrainConfig, state: Mapping[str, Tensor] | None = None
+) -> torch.optim.Optimizer:
+    """Create the optimizer: SGD with momentum, or AdamW.
+
+    Weight decay is applied to the weights of convolutions and linear layers only, not to normalisations and biases.
 
     Args:
         parameters: by name.
         config: the training config.
-        momentum: momentum buffers from a checkpoint, by parameter name.
+        state: of a checkpoint, from `state_of`.
     """
     groups = [
         {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    nesterov = config.momentum > 0  # torch rejects Nesterov momentum without momentum
-    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=nesterov)
-    for name, buffer in (momentum or {}).items():
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=_BETAS)
+    else:
+        nesterov = config.momentum > 0  # torch rejects Nesterov momentum without momentum
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, nesterov=nesterov)
+    for key, tensor in (state or {}).items():
+        name, _, what = key.partition("/")
         parameter = parameters[name]
-        optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        if what == "step":  # torch keeps it on the CPU
+            optimizer.state[parameter][what] = tensor.clone()
+        else:
+            optimizer.state[parameter][what or _MOMENTUM] = torch.empty_like(parameter).copy_(tensor)
     return optimizer
+
+
+def state_of(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """The tensors of an optimizer: name of a parameter, and what it is of it -> tensor.
+
+    Args:
+        optimizer: from `optimizer_of`.
+        parameters: by name.
+    """
+    return {
+        name if what == _MOMENTUM else f"{name}/{what}": tensor
+        for name, parameter in parameters.items()
+        for what, tensor in optimizer.state[parameter].items()
+        if isinstance(tensor, Tensor)
+    }

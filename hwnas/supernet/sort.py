@@ -13,8 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hwnas.nn.blocks import module_name
-from hwnas.spaces import Space
+from hwnas.spaces import Op, Space
 from hwnas.spaces.kinds import KINDS
 from hwnas.supernet.network import Supernet
 
@@ -33,18 +32,24 @@ def channel_orders(supernet: Supernet, trained: Space) -> Orders:
         name in the supernet's state -> axis and order, most important channel first.
     """
     state, orders = supernet.state_dict(), Orders()
-    for slot in supernet.space.slots:
-        ops = [op for op in supernet.space.slot_ops(slot).flat if op is not None]
-        for inside in KINDS[ops[0].kind].inner if ops else ():
-            prefix = f"slots.{module_name(slot.name)}.shared."
+    of_slots = [(slot, op) for slot in supernet.space.slots for op in supernet.space.slot_ops(slot).flat]
+    together: dict[tuple[str, str], list[Op]] = {}
+    for slot, op in of_slots:
+        if op is not None and KINDS[op.kind].inner:
+            together.setdefault((slot.name, op.kind), []).append(op)
+    slots = {slot.name: slot for slot in supernet.space.slots}
+    for (name, kind), ops in together.items():
+        for inside in KINDS[kind].inner:
+            prefix = f"slots.{supernet.name_of(name, ops[0])}.shared."
             if len({inside.width(op) for op in ops}) == 1 or prefix + inside.reader not in state:
                 continue
-            kept = {inside.width(op) for op in trained.slot_ops(slot).flat if op is not None}
+            open_ops = [op for op in trained.slot_ops(slots[name]).flat if op is not None and op.kind == kind]
+            kept = {inside.width(op) for op in open_ops}
             weight = state[prefix + inside.reader]
             order = _descending(weight.abs().sum(dim=[d for d in range(weight.dim()) if d != 1]), kept)
-            for name, axis in [(n, 0) for n in inside.writers] + [(n, 1) for n in (inside.reader, *inside.also_read)]:
-                if prefix + name in state:
-                    orders.setdefault(prefix + name, []).append((axis, order))
+            for tensor, axis in [(n, 0) for n in inside.writers] + [(n, 1) for n in (inside.reader, *inside.also_read)]:
+                if prefix + tensor in state:
+                    orders.setdefault(prefix + tensor, []).append((axis, order))
     return orders
 
 

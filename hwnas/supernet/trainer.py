@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from hwnas.adapters import Adapted
 from hwnas.data import Data
-from hwnas.data.base import check_batch
+from hwnas.data.base import check_batch, check_fits
 from hwnas.errors import InvalidValue, OutOfMemory, ProcessLost, TrainingDiverged
 from hwnas.nn import channels_last
 from hwnas.nn.norm import at_least_single
@@ -30,7 +30,7 @@ from hwnas.spaces import Arch, Space
 from hwnas.supernet.batches import Batch, on_device, resized
 from hwnas.supernet.config import TrainConfig
 from hwnas.supernet.network import Supernet, extract
-from hwnas.supernet.optimizer import sgd
+from hwnas.supernet.optimizer import optimizer_of, state_of
 from hwnas.supernet.schedule import Schedule, Step
 from hwnas.supernet.sort import channel_orders, reorder
 from hwnas.supernet.subject import subject_of
@@ -92,11 +92,7 @@ def train(
         ProcessLost: another process of the training ended.
         OutputError: a file cannot be written.
     """
-    if (data.in_channels, len(data.classes)) != (supernet.space.in_channels, supernet.space.classes):
-        raise InvalidValue(
-            f"{data.name} has images of {data.in_channels} channels in {len(data.classes)} classes, the supernet takes "
-            f"{supernet.space.in_channels} channels and tells {supernet.space.classes} classes apart"
-        )
+    check_fits(data, supernet.space, "the supernet")
     fabric = fabric or Alone(torch.device("cpu"))
     check_batch(config.batch_size, fabric.world_size, config.augmentation)
     if config.patience and validator is None:
@@ -183,7 +179,7 @@ class _Run:
         if self.config.ema_decay:
             start = found.average if found else self.parameters
             self.average = {name: self.fabric.to_device(tensor.detach().clone()) for name, tensor in start.items()}
-        self.optimizer = sgd(self.adapted.trained, self.config, found.momentum if found else {})
+        self.optimizer = optimizer_of(self.adapted.trained, self.config, found.momentum if found else {})
         batches = on_device(self._load, range(self.loop.done, end), self.fabric.device)
         stopped = self.loop.run(
             lambda number: self._step(self.steps(number), batches),
@@ -218,7 +214,7 @@ class _Run:
         self._use(self.average)
         arch, found = self.supernet.space.largest, (0.0, 0.0)
         if self.fabric.is_global_zero:
-            found = self.validator(extract(self.supernet, arch), self.supernet.space.image_size(arch))
+            found = self.validator(extract(self.supernet, arch), self.supernet.space.input_size(arch))
         found = self.fabric.broadcast(found)
         self.history = replace(self.history, found=(*self.history.found, Validated(done, *found)))
         if self.config.patience and self.history.best and self.history.best.step == done:
@@ -251,7 +247,7 @@ class _Run:
         return self.data.train_batch(
             number,
             self.config.batch_size,
-            self.supernet.space.image_size(self.supernet.space.largest),
+            self.supernet.space.input_size(self.supernet.space.largest),
             seed=self.seed,
             augmentation=self.config.augmentation,
             sampler=self.config.sampler,
@@ -260,7 +256,7 @@ class _Run:
 
     def _begin(self, trained: Space) -> None:
         """Begin a new phase: reset the momentum, which stems from other networks, and sort the channels."""
-        self.optimizer = sgd(self.adapted.trained, self.config)
+        self.optimizer = optimizer_of(self.adapted.trained, self.config)
         if self.config.sort_channels and not self.config.adapter:  # adapters change the initial weights, in their order
             orders = channel_orders(self.supernet, trained)
             reorder(self.supernet.state_dict(), orders)
@@ -290,7 +286,7 @@ class _Run:
         targets: Tensor | None = None
         for kind, arch in self._archs(step):
             with self.fabric.autocast():
-                logits = at_least_single(self.supernet(resized(images, space.image_shape(arch)), arch))
+                logits = at_least_single(self.supernet(resized(images, space.input_shape(arch)), arch))
                 loss = self._loss(logits, labels, targets, told)
             self.fabric.backward(loss)
             if targets is None:
@@ -329,7 +325,7 @@ class _Run:
         *random, other = space.decode(space.sample(self.config.random_subnets + 1, seed=(self.seed, step.number)))
         smallest = space.smallest
         if step.number % 2:  # otherwise narrow and shallow networks would be trained on small images only
-            smallest = space.arch({**smallest, "resolution": other["resolution"]})
+            smallest = space.arch({**smallest, space.reads.size: other[space.reads.size]})
         # A network whose output does not depend on the image cannot learn: replace it by the smallest that does depend.
         drawn = [arch if space.depends_on_image(arch) else smallest for arch in random]
         return [("largest", space.largest), ("smallest", smallest), *(("random", arch) for arch in drawn)]
@@ -370,12 +366,11 @@ class _Run:
 
     def _state(self, done: int) -> Checkpoint:
         """Return the state on which the next update depends."""
-        momentum = {name: self.optimizer.state[p].get("momentum_buffer") for name, p in self.adapted.trained.items()}
         return Checkpoint(
             step=done,
             model=self.supernet.state_dict(),
             average=self.average,
-            momentum={name: buffer for name, buffer in momentum.items() if buffer is not None},
+            momentum=state_of(self.optimizer, self.adapted.trained),
             best=self.best,
             adapters=self.adapted.state(),
             validated=self.history.found,

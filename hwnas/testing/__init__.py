@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from hwnas.lazy import lazily
 
 if TYPE_CHECKING:
-    from hwnas.testing.datasets import DatasetSuite
+    from hwnas.testing.datasets import DatasetSuite, TokenSuite
     from hwnas.testing.sessions import SessionSuite
     from hwnas.testing.spaces import SpaceSuite
     from hwnas.testing.strategies import StrategySuite
 
-__all__ = ["DatasetSuite", "SessionSuite", "SpaceSuite", "StrategySuite"]
+__all__ = ["DatasetSuite", "SessionSuite", "SpaceSuite", "StrategySuite", "TokenSuite"]
 
 __getattr__ = lazily(
     __name__,
     {
-        "datasets": ("DatasetSuite",),
+        "datasets": ("DatasetSuite", "TokenSuite"),
         "sessions": ("SessionSuite",),
         "spaces": ("SpaceSuite",),
         "strategies": ("StrategySuite",),

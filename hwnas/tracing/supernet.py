@@ -11,7 +11,7 @@ from hwnas.errors import ModelError
 from hwnas.nn import Elastic
 from hwnas.nn.blocks import module_name
 from hwnas.nn.segment import tensor_names
-from hwnas.spaces import Space
+from hwnas.spaces import Space, Value
 from hwnas.spaces.traced import NetworkSpec, remember
 from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Supernet
@@ -56,7 +56,7 @@ def check_traced(module: nn.Module, network: NetworkSpec, weights: Mapping[str, 
     with torch.no_grad(), evaluating(module):
         for images, side in ((images, side) for side in network.resolutions for images in (1, 3)):
             largest = space.arch({**space.largest, "resolution": side})  # other numbers of images than in the trace
-            x = torch.randn(images, *space.image_shape(largest), generator=generator)
+            x = torch.randn(images, *space.input_shape(largest), generator=generator)
             expected = module(x)
             for arch in (largest, space.smallest, *space.decode(space.sample(2, seed=images))):
                 try:
@@ -80,7 +80,7 @@ def _check_close(name: str, found: Tensor, expected: Tensor) -> None:
         )
 
 
-def _words(space: Space, arch: Mapping[str, int]) -> str:
+def _words(space: Space, arch: Mapping[str, Value]) -> str:
     if dict(arch) == dict(space.largest):
         return "the largest subnet"
     return ", ".join(f"{name} = {value}" for name, value in arch.items() if value != space.largest[name])[:200]

@@ -30,7 +30,7 @@ class Checkpoint:
         step: number of updates done.
         model: state of the supernet.
         average: moving averages of its parameters, by name; empty if none are kept.
-        momentum: momentum buffers of the optimizer, by parameter name.
+        momentum: tensors of the optimizer, by parameter name: momentum, or moments of gradients.
         adapters: state of the adapters, if there are any.
         best: state with the best validation, if the training keeps it.
         validated: values of each validation (`hwnas.training.validation.Validated`).

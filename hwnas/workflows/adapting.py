@@ -105,11 +105,8 @@ def adapted_to(
     """
     from hwnas.supernet import for_classes
 
-    if supernet.space.in_channels != data.in_channels:
-        raise InvalidValue(
-            f"{folder} takes images of {supernet.space.in_channels} channels, {data.name} has {data.in_channels}: see "
-            "--channels"
-        )
+    if supernet.space.reads != data.reads:
+        raise InvalidValue(f"{folder} takes {supernet.space.reads.text}, {data.name} has {data.reads.text}")
     if facts.classes == list(data.classes) and facts.task == data.task:
         return supernet, []
     made, new = for_classes(supernet, len(data.classes), seed=seed)

@@ -66,7 +66,7 @@ class ProfileAnswer(Answer):
 class WorstNetwork(Spec):
     """A badly predicted network: its relative error, and the predicted milliseconds of each slot."""
 
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     relative_error: float
     slots_ms: dict[str, float]
 
@@ -190,7 +190,7 @@ class ElasticAnswer(Answer):
 class SubnetAnswer(Answer):
     """What `hwnas.workflows.extract_subnet` wrote: values of the arch, number of parameters, the subnet's folder."""
 
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     params: int
     subnet: str
 
@@ -207,7 +207,7 @@ class EvaluatedSubnet(Answer):
     """
 
     name: str
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     metric: str = "top1"
     validation_accuracy: float
     figures: ClassificationFigures | None = None
@@ -254,7 +254,7 @@ class ArchFile(Answer):
     """
 
     space: str
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     budgets: dict[str, float]
     predicted: dict[str, float]
     strategy: str
@@ -279,7 +279,7 @@ class RecipeFigures(Spec):
     predicted_ms: float
     deployed_accuracy: float
     change: float
-    arch: dict[str, int]
+    arch: dict[str, int | str]
 
 
 class Explanation(Spec):
@@ -339,7 +339,7 @@ class SearchAnswer(Answer):
 class StudyCandidate(Spec):
     """A network that a study trained: its predicted costs and its evaluated accuracy."""
 
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     predicted: dict[str, float]
     validation_accuracy: float
 
@@ -359,7 +359,7 @@ class StudyAnswer(NetworkAnswer):
 class MostProbable(Spec):
     """The most probable network regardless of cost, and its predicted costs."""
 
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     predicted: dict[str, float]
 
 

@@ -15,10 +15,10 @@ from hwnas.targets import resolve_target
 from hwnas.workflows.inputs import Place
 
 if TYPE_CHECKING:
-    from hwnas.spaces import Arch, Space
+    from hwnas.spaces import Arch, Space, Value
 
 
-def arch_of(arch: Place | Mapping[str, int], target: str | None = None) -> tuple[Mapping[str, int], float | None]:
+def arch_of(arch: Place | Mapping[str, Value], target: str | None = None) -> tuple[Mapping[str, Value], float | None]:
     """The values of an arch, from its file or themselves, and the latency budget in the file, in milliseconds.
 
     `target` is the target to take from a report with several (`read_arch`).
@@ -29,7 +29,9 @@ def arch_of(arch: Place | Mapping[str, int], target: str | None = None) -> tuple
     return read_arch(Path(arch), target)[:2] if isinstance(arch, str | Path) else (arch, None)
 
 
-def chosen_arch(space: Space, arch: Place | Mapping[str, int], target: str | None = None) -> tuple[Arch, float | None]:
+def chosen_arch(
+    space: Space, arch: Place | Mapping[str, Value], target: str | None = None
+) -> tuple[Arch, float | None]:
     """An arch of a space, from its file or values, and the latency budget in the file, in milliseconds.
 
     Args:
@@ -61,7 +63,7 @@ def _differs(found: ArchInFile, space: Space) -> bool:
 
     assert found.space is not None
     try:
-        own = make_space(found.space, in_channels=space.in_channels, classes=space.classes, recorded=True)
+        own = make_space(found.space, reads=space.reads, classes=space.classes, recorded=True)
         here, there = ([(slot.name, op) for slot, op in s.ops(s.arch(found.values))] for s in (space, own))
     except InvalidValue:
         return False  # `Space.arch` says which values this space does not have
@@ -80,7 +82,7 @@ class ArchInFile(NamedTuple):
         space: name of its space, if the file has it.
     """
 
-    values: dict[str, int]
+    values: dict[str, Value]
     budget_ms: float | None
     space: str | None
 

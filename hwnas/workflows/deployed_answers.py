@@ -54,7 +54,7 @@ class SweepAnswer(Answer):
         unpredicted: ``device/recipe`` -> why its table cannot be used.
     """
 
-    arch: dict[str, int]
+    arch: dict[str, int | str]
     device: str
     max_drop: float
     picked: str | None

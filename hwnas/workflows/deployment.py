@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hwnas.engines import EngineConfig
     from hwnas.latency import LatencyModel
     from hwnas.machines import Machine
-    from hwnas.spaces import Space
+    from hwnas.spaces import Space, Value
     from hwnas.targets import Recipe, Target
     from hwnas.timing.protocol import Protocol
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def export(
-    arch: Place | Mapping[str, int],
+    arch: Place | Mapping[str, Value],
     supernet: Place,
     target: str | Target,
     out: Place,
@@ -99,7 +99,7 @@ def export(
 
 
 def sweep(
-    arch: Place | Mapping[str, int],
+    arch: Place | Mapping[str, Value],
     supernet: Place,
     *,
     device: str = "this",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hwnas.adapters import AdapterChoice
     from hwnas.supernet import TrainConfig
 
+_SHARE = 0.05  # of the learning rate of a whole training
 FINETUNING_EPOCHS = 3  # default without a training config
 
 
@@ -68,7 +69,7 @@ def finetune(
         UnknownName: there is no such method.
         OutputError, CheckpointError, TrainingDiverged, OutOfMemory, ProcessLost, SystemExit: as in `train`.
     """
-    from hwnas.supernet import Phase, TrainConfig, load_supernet
+    from hwnas.supernet import Phase, load_supernet, usual_training
 
     adapter = adapter_of(method, rank)
     subnet, out = Path(subnet), Path(out)
@@ -80,7 +81,9 @@ def finetune(
             f"subnet extract arch.json --supernet {shlex.quote(str(subnet))} --out subnet"
         )
     data = inputs.reopen_data(facts)
-    usual = TrainConfig(phases=[Phase(name="finetune", steps=1, learning_rate=0.01)])
+    usual = usual_training(net.space)
+    gentle = Phase(name="finetune", steps=1, learning_rate=_SHARE * usual.phases[0].learning_rate)
+    usual = usual.model_copy(update={"phases": [gentle]})
     config = config_of(training) if training else usual
     if epochs or not training:
         config = config.lasting(math.ceil((epochs or FINETUNING_EPOCHS) * data.size("train") / config.batch_size))

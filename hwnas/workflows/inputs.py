@@ -18,17 +18,23 @@ if TYPE_CHECKING:
     from hwnas.data import Augmentation, Data, DataOptions
     from hwnas.engines import Engine
     from hwnas.latency import LatencyModel
-    from hwnas.spaces import Space
+    from hwnas.spaces import InputKind, Space
     from hwnas.supernet import SupernetFacts
     from hwnas.targets import Target
 
 STAGE_INPUTS = "inputs.json"  # in the folder of a job's stage: its inputs
 Place = str | Path  # a file or a folder
-Fix = Mapping[str, int | Sequence[int]]
+Fix = Mapping[str, int | str | Sequence[int | str]]
 
 
 def space_of(
-    space: str | Space, fix: Fix | None = None, *, channels: int | None = None, classes: int | None = None
+    space: str | Space,
+    fix: Fix | None = None,
+    *,
+    channels: int | None = None,
+    vocabulary: int | None = None,
+    reads: InputKind | None = None,
+    classes: int | None = None,
 ) -> Space:
     """A space, from its name or itself, with restrictions.
 
@@ -36,6 +42,8 @@ def space_of(
         space: the space or its name.
         fix: variable -> the value or values that remain.
         channels: of the images, for a space given by name; its default if None.
+        vocabulary: number of tokens, of a space of sequences, likewise.
+        reads: in place of both.
         classes: likewise.
 
     Raises:
@@ -44,13 +52,16 @@ def space_of(
     """
     from hwnas.spaces import make_space
 
-    made = make_space(space, in_channels=channels, classes=classes) if isinstance(space, str) else space
+    made = space
+    if isinstance(space, str):
+        made = make_space(space, in_channels=channels, vocabulary=vocabulary, reads=reads, classes=classes)
+    assert not isinstance(made, str)
     return made.fix(**(fix or {}))
 
 
 def space_for(space: str | Space, data: Data, fix: Fix | None = None) -> Space:
     """A space for the channels and classes of a dataset; see `space_of`."""
-    return space_of(space, fix, channels=data.in_channels, classes=len(data.classes))
+    return space_of(space, fix, reads=data.reads, classes=len(data.classes))
 
 
 def target_of(target: str | Target) -> Target:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from hwnas.errors import PluginError
 from hwnas.files import Spec
 from hwnas.workflows.answers import Answer
@@ -19,12 +21,14 @@ class NetworkSize(Spec):
     """The size of a network.
 
     Attributes:
-        resolution: height of its images, in pixels.
-        macs: for one image.
-        params: weights, biases, and scale and shift of BN.
+        resolution: height of its images, in pixels; None for sequences.
+        length: of its sequences, in tokens; None for images.
+        macs: for one input.
+        params: weights, biases, and scale and shift of BN and LayerNorm.
     """
 
-    resolution: int
+    resolution: int | None = Field(default=None, exclude_if=lambda size: size is None)
+    length: int | None = Field(default=None, exclude_if=lambda size: size is None)
     macs: int
     params: int
 
@@ -34,9 +38,12 @@ class SpaceAnswer(Answer):
 
     Attributes:
         space: name of the space, with its options.
-        in_channels, classes: of its networks.
+        reads: what its networks read, in words.
+        in_channels, classes: of its networks; there are no channels for sequences.
+        vocabulary: number of tokens, for sequences.
         networks: number of different networks.
         resolution: smallest and largest height of the images, in pixels.
+        length: shortest and longest sequence, in tokens.
         aspect: their width to height, as text: ``2:1``.
         variables: name of a variable -> its values.
         options: the options that the space has, with their values; empty if it has none.
@@ -45,23 +52,27 @@ class SpaceAnswer(Answer):
     """
 
     space: str
+    reads: str
     in_channels: int
     classes: int
+    vocabulary: int | None = Field(default=None, exclude_if=lambda tokens: tokens is None)
     networks: int
-    resolution: tuple[int, int]
+    resolution: tuple[int, int] | None = Field(default=None, exclude_if=lambda sizes: sizes is None)
+    length: tuple[int, int] | None = Field(default=None, exclude_if=lambda sizes: sizes is None)
     aspect: str
-    variables: dict[str, list[int]]
+    variables: dict[str, list[int | str]]
     options: dict[str, Any]
     smallest: NetworkSize
     largest: NetworkSize
 
 
 class ListedSpace(Spec):
-    """A space in `SpaceList`: name, number of networks, smallest and largest height of the images, names of options."""
+    """A space in `SpaceList`: name, number of networks, smallest and largest input, names of options."""
 
     space: str
     networks: int
-    resolution: tuple[int, int]
+    resolution: tuple[int, int] | None = Field(default=None, exclude_if=lambda sizes: sizes is None)
+    length: tuple[int, int] | None = Field(default=None, exclude_if=lambda sizes: sizes is None)
     options: list[str]
 
 
@@ -71,12 +82,15 @@ class SpaceList(Answer):
     spaces: list[ListedSpace]
 
 
-def show_space(name: str, *, channels: int | None = None, classes: int | None = None) -> SpaceAnswer:
+def show_space(
+    name: str, *, channels: int | None = None, vocabulary: int | None = None, classes: int | None = None
+) -> SpaceAnswer:
     """Variables and sizes of a space.
 
     Args:
         name: as in `hwnas.make_space`: a name, perhaps with options, or a TOML file.
         channels: of the images; the space's default if None.
+        vocabulary: number of tokens of sequences, likewise.
         classes: likewise.
 
     Raises:
@@ -87,13 +101,15 @@ def show_space(name: str, *, channels: int | None = None, classes: int | None = 
     """
     from hwnas.spaces import make_space, space_options
 
-    space = make_space(name, in_channels=channels, classes=classes)
+    space = make_space(name, in_channels=channels, vocabulary=vocabulary, classes=classes)
     return SpaceAnswer(
         space=space.name,
+        reads=space.reads.text,
         in_channels=space.in_channels,
         classes=space.classes,
+        vocabulary=space.vocabulary,
         networks=space.size,
-        resolution=_sides(space),
+        **{space.reads.size: _sizes(space)},  # type: ignore[arg-type]
         aspect=space.aspect,
         variables=space.choices,
         options=space_options(name).model_dump(mode="json", exclude_none=True),
@@ -131,17 +147,17 @@ def list_spaces() -> SpaceList:
             log.warning("left out: %s", error)
             continue
         options = list(space_options(name).given)
-        found.append(ListedSpace(space=name, networks=space.size, resolution=_sides(space), options=options))
+        found.append(ListedSpace(space=name, networks=space.size, options=options, **{space.reads.size: _sizes(space)}))
     return SpaceList(spaces=found)
 
 
-def _sides(space: Space) -> tuple[int, int]:
-    sides = space.choices["resolution"]
-    return sides[0], sides[-1]
+def _sizes(space: Space) -> tuple[int, int]:
+    """Smallest and largest input."""
+    sizes = [int(size) for size in space.choices[space.reads.size]]
+    return sizes[0], sizes[-1]
 
 
 def _size(space: Space, arch: Arch) -> NetworkSize:
     ops = [op for _, op in space.ops(arch)]
-    return NetworkSize(
-        resolution=arch["resolution"], macs=sum(op.macs for op in ops), params=sum(op.params for op in ops)
-    )
+    name = space.reads.size
+    return NetworkSize(**{name: int(arch[name])}, macs=sum(op.macs for op in ops), params=sum(op.params for op in ops))

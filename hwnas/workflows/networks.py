@@ -17,13 +17,16 @@ from hwnas.search import Candidate, Problem, find_front
 from hwnas.search.next_steps import next_steps
 from hwnas.search.problem import Constraints
 from hwnas.search.rerank import Chosen
+from hwnas.spaces import Value
 from hwnas.workflows.answers import ArchFile, Explanation, NetworkAnswer, RecipeFigures
 from hwnas.workflows.recipes import RecipeChoice
 
 Facts = dict[str, object]
 
 
-def arch_facts(wanted: Constraints, arch: Mapping[str, int], costs: Mapping[str, float], sole: Sequence[str]) -> Facts:
+def arch_facts(
+    wanted: Constraints, arch: Mapping[str, Value], costs: Mapping[str, float], sole: Sequence[str]
+) -> Facts:
     """The fields of every arch file.
 
     Args:

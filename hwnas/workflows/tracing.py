@@ -168,7 +168,7 @@ def traced_of(
         source = open_network(
             network,
             weights=Path(weights) if weights else None,
-            channels=data.in_channels,
+            channels=data.reads.in_channels,
             classes=len(data.classes),
         )
     else:
@@ -265,9 +265,9 @@ def elastic_into(
 
 
 def _check_fit(spec: NetworkSpec, data: Data) -> None:
-    if spec.input[0] != data.in_channels:
+    if data.reads != (spec.input[0], None):
         raise InvalidValue(
-            f"{spec.name} takes images of {spec.input[0]} channels, {data.name} has {data.in_channels}: see --channels"
+            f"{spec.name} takes images of {spec.input[0]} channels, {data.name} has {data.reads.text}: see --channels"
         )
     if spec.classes != len(data.classes):
         raise InvalidValue(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from hwnas.data import Data, DataOptions
-    from hwnas.spaces import Space
+    from hwnas.spaces import Space, Value
     from hwnas.supernet import Supernet, SupernetFacts, TrainConfig
     from hwnas.training.alone import Processes
     from hwnas.training.launchers import Nodes
@@ -40,7 +40,7 @@ def train(
     data_path: Place | None = None,
     data_options: DataOptions | None = None,
     fix: Fix | None = None,
-    arch: Place | Mapping[str, int] | None = None,
+    arch: Place | Mapping[str, Value] | None = None,
     training: Place | TrainConfig | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
@@ -102,7 +102,7 @@ def train(
         chosen = inputs.space_for(space, images, fix)
         if arch is not None:
             chosen = chosen.fix(**chosen_arch(chosen, arch)[0])
-    config = config_of(training, steps=steps, batch_size=batch_size)
+    config = config_of(training, space=chosen, steps=steps, batch_size=batch_size)
     fabric = launched(accelerator, devices, precision, config=config, nodes=nodes)
     if init is None:
         supernet = Supernet(chosen, seed=seed)
@@ -147,17 +147,26 @@ def outcome(config: TrainConfig, history: History, data: Data, metric: str | Non
 
 
 def config_of(
-    training: Place | TrainConfig | None, *, steps: int | None = None, batch_size: int | None = None
+    training: Place | TrainConfig | None,
+    *,
+    space: Space | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
 ) -> TrainConfig:
     """A training config, from its file or itself, with other numbers of updates or images.
+
+    Without one, it is the usual one of the space (`hwnas.supernet.usual_training`).
 
     Raises:
         SpecError: the file cannot be read, or has a wrong or unknown key.
         InvalidValue: fewer updates than phases.
     """
-    from hwnas.supernet import TrainConfig, read_training
+    from hwnas.supernet import TrainConfig, read_training, usual_training
 
-    config = read_training(Path(training)) if isinstance(training, str | Path) else training or TrainConfig()
+    if isinstance(training, str | Path):
+        config = read_training(Path(training))
+    else:
+        config = training or (usual_training(space) if space else TrainConfig())
     config = config.lasting(steps) if steps else config
     return config.model_copy(update={"batch_size": batch_size}) if batch_size else config
 
@@ -279,11 +288,11 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
     from hwnas.supernet import load_supernet
 
     supernet, facts = load_supernet(folder)
-    theirs, side = supernet.space, space.largest["resolution"]
-    if theirs.in_channels != data.in_channels or facts.classes != list(data.classes):
+    theirs, size = supernet.space, space.reads.size
+    if theirs.reads != data.reads or facts.classes != list(data.classes):
         raise InvalidValue(
-            f"the teacher {folder} has {theirs.in_channels} channels and the classes {some(facts.classes)}; "
-            f"{data.name} has {data.in_channels} channels and {some(data.classes)}"
+            f"the teacher {folder} takes {theirs.reads.text} and has the classes {some(facts.classes)}; "
+            f"{data.name} has {data.reads.text} and {some(data.classes)}"
         )
     if theirs.aspect != space.aspect:
         raise InvalidValue(
@@ -292,12 +301,12 @@ def _teacher(folder: Path, data: Data, space: Space) -> tuple[nn.Module, str]:
         )
     if facts.task != data.task:
         raise InvalidValue(f"the teacher {folder} was trained for {facts.task}, but {data.name} is for {data.task}")
-    sides = theirs.variable("resolution").values
-    if side not in sides:
+    sizes, wanted = theirs.variable(size).values, space.largest[size]
+    if wanted not in sizes:
         raise InvalidValue(
-            f"the teacher {folder} was trained on images of {', '.join(map(str, sides))} pixels; this training loads "
-            f"them at {side}: choose a matching teacher, or --fix resolution={sides[-1]}"
+            f"the teacher {folder} was trained with the {size} {', '.join(map(str, sizes))}; this training loads its "
+            f"data with {wanted}: choose a matching teacher, or --fix {size}={sizes[-1]}"
         )
     augmentation = calibration_augmentation(inputs.trained_augmentation(facts))
     evaluator = Evaluator(supernet, data, images=None, seed=1, augmentation=augmentation)
-    return evaluator.subnet({**theirs.largest, "resolution": side}), facts.weights_sha256
+    return evaluator.subnet({**theirs.largest, size: wanted}), facts.weights_sha256

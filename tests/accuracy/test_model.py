@@ -27,7 +27,7 @@ def additive(space: Space, codes: Codes, seed: int) -> np.ndarray:
     for arch in space.decode(codes):
         total = -1.0
         for variable in space.variables:
-            if variable.requires is None or arch[variable.requires[0]] >= variable.requires[1]:
+            if space.has_effect(variable.name, arch):
                 total += float(effects[variable.name][variable.values.index(arch[variable.name])])
         found.append(total)
     return np.array(found)

@@ -201,7 +201,7 @@ def test_a_training_merges(method: str, tmp_path: Path, recipe: Recipe, usual: l
     assert all(p.requires_grad for p in found.parameters())
     # The same network as one that was trained without adapters: its program has the same nodes and shapes.
     form, space = form_of(recipe), found.space
-    program = form.lower(extract(found, space.largest), space.image_shape(space.largest))
+    program = form.lower(extract(found, space.largest), space.input_shape(space.largest))
     assert form_of_program(program) == usual
 
 
@@ -210,7 +210,7 @@ def usual(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> list[obje
     """The program of a network whose weights were all trained."""
     whole, _ = trained(tmp_path_factory.mktemp("whole"))
     space = whole.space
-    return form_of_program(form_of(recipe).lower(extract(whole, space.largest), space.image_shape(space.largest)))
+    return form_of_program(form_of(recipe).lower(extract(whole, space.largest), space.input_shape(space.largest)))
 
 
 def form_of_program(program: onnx.ModelProto) -> list[object]:

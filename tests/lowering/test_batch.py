@@ -31,7 +31,7 @@ def lowered(space: str, recipe: str) -> tuple[nn.Module, object, tuple[int, ...]
     made = make_space(space)
     [arch] = made.decode(made.sample(1, seed=1))
     torch.manual_seed(0)
-    net, shape = network(made, arch).eval(), made.image_shape(arch)
+    net, shape = network(made, arch).eval(), made.input_shape(arch)
     return net, form_of(load_recipe(recipe)).lower(net, shape, torch.randn(16, *shape)), shape
 
 

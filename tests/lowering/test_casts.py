@@ -30,9 +30,9 @@ def exported(name: str) -> tuple[onnx.ModelProto, Images]:
     [arch] = space.decode(space.sample(1, seed=7))
     torch.manual_seed(0)
     form = form_of(load_recipe("onnxruntime-cpu-fp32").model_copy(update={"opset": 22}))
-    model = form.lower(network(space, arch).eval(), space.image_shape(arch))
+    model = form.lower(network(space, arch).eval(), space.input_shape(arch))
     assert isinstance(model, onnx.ModelProto)
-    return model, torch.randn(4, *space.image_shape(arch)).numpy()
+    return model, torch.randn(4, *space.input_shape(arch)).numpy()
 
 
 def layers(*, weight: float = 1.0) -> onnx.ModelProto:
@@ -160,7 +160,7 @@ def test_what_is_profiled_is_what_is_deployed(space: str, name: str) -> None:
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.bias)  # biases of 0 are not exported
-    whole = form.lower(net, made.image_shape(arch), torch.randn(4, *made.image_shape(arch)))
+    whole = form.lower(net, made.input_shape(arch), torch.randn(4, *made.input_shape(arch)))
     assert isinstance(assembled, onnx.ModelProto)
     assert isinstance(whole, onnx.ModelProto)
     assert sorted(n.op_type for n in assembled.graph.node) == sorted(n.op_type for n in whole.graph.node)

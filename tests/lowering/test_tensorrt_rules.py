@@ -29,7 +29,7 @@ INT8 = Quantization(images=4, method="minmax", activations="int8", weights="int8
 def exported(name: str) -> tuple[onnx.ModelProto, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     space = make_space(name)
     arch = space.smallest if name == "resnet50" else space.decode(space.sample(1, seed=7))[0]
-    shape = (3, 64, 64) if name == "resnet50" else space.image_shape(arch)
+    shape = (3, 64, 64) if name == "resnet50" else space.input_shape(arch)
     torch.manual_seed(0)
     recipe = load_recipe("onnxruntime-cpu-fp32").model_copy(update={"opset": 22})
     made = network(space, arch).eval()

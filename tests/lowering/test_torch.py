@@ -107,7 +107,7 @@ def test_assembled_cells_are_the_network(name: str) -> None:
     parts = [form.another(programs[node.op], i) for i, node in enumerate(nodes)]
     whole = form.assemble(parts, [node.reads for node in nodes])
     assert isinstance(whole, Wired)
-    x = torch.randn(1, *space.image_shape(arch))
+    x = torch.randn(1, *space.input_shape(arch))
     values = {FROM_IMAGE: x}
     for i, node in enumerate(nodes):
         part = programs[node.op]
@@ -115,7 +115,7 @@ def test_assembled_cells_are_the_network(name: str) -> None:
         values[i] = part(*(values[read] for read in node.reads))
         assert values[i].shape == (1, *node.op.output)
     assert torch.equal(whole(x), values[len(nodes) - 1])
-    deployed = form.lower(network(space, arch).eval(), space.image_shape(arch))
+    deployed = form.lower(network(space, arch).eval(), space.input_shape(arch))
     assert isinstance(deployed, nn.Module)
     assert sorted(calls(*whole.parts)) == sorted(calls(deployed))
 
@@ -149,8 +149,8 @@ def networks_of_every_kind() -> list[tuple[str, Arch]]:
 def test_every_kind_of_op_can_be_written(name: str, arch: Arch, tmp_path: Path) -> None:
     space, form = make_space(name), form_of(recipe())
     made = network(space, arch).eval()
-    loaded = without_checks(load_archive(form.write(form.lower(made, space.image_shape(arch)), tmp_path)))
-    x = torch.randn(1, *space.image_shape(arch))
+    loaded = without_checks(load_archive(form.write(form.lower(made, space.input_shape(arch)), tmp_path)))
+    x = torch.randn(1, *space.input_shape(arch))
     torch.testing.assert_close(loaded(x), made(x), rtol=1e-3, atol=1e-4)
 
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from hwnas.lowering.fold import blanks
 from hwnas.nn import build, channels_last, network, plain
 from hwnas.nn.blocks import ACTIVATIONS, initialise
 from hwnas.plugins import load_object
@@ -17,22 +19,11 @@ from hwnas.spaces.kinds import KINDS
 GATED = parse_op("mbconv 16x9x9>16x9x9 act=hswish expand=1 kernel=5 mid=48 se=1 skip=1 stride=1")
 
 
-def counted(module: nn.Module, shape: tuple[int, ...], inputs: int = 1) -> tuple[int, int, tuple[int, ...]]:
-    """MACs and parameters of a module, and its output's shape, found by running one image on the meta device."""
-    total = 0
-
-    def count(layer: nn.Module, _: Any, y: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            total += y.numel() * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
-        elif isinstance(layer, nn.Linear):
-            total += y.numel() * layer.in_features
-
-    handles = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    y = module(*[torch.empty(1, *shape, device="meta")] * inputs)
-    for handle in handles:
-        handle.remove()
-    return total, sum(p.numel() for p in module.parameters()), tuple(y.shape[1:])
+def counted(module: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, int, tuple[int, ...]]:
+    """MACs and parameters of a module, and its output's shape, found by running it on the meta device."""
+    with FlopCounterMode(display=False) as counter:
+        y = module(*inputs)
+    return counter.get_total_flops() // 2, sum(p.numel() for p in module.parameters()), tuple(y.shape[1:])
 
 
 def test_every_kind_has_a_module() -> None:
@@ -48,7 +39,8 @@ def test_macs_params_and_shapes_are_those_of_the_modules(name: str) -> None:
     for op in ops[:: 1 if len(ops) < 300 else 37]:
         with torch.device("meta"):
             module = build(op).eval()
-        assert counted(module, op.input, op.inputs) == (op.macs, op.params, op.output), op.key
+        inputs = [x.to("meta") for x in blanks(op, 1)]
+        assert counted(module, inputs) == (op.macs, op.params, op.output), op.key
 
 
 @pytest.mark.parametrize(
@@ -61,8 +53,8 @@ def test_macs_and_params_of_whole_networks(name: str) -> None:
     for arch, macs, params in zip(archs, space.macs(codes), space.params(codes), strict=True):
         with torch.device("meta"):
             whole = network(space, arch).eval()
-        shape = (space.in_channels, arch["resolution"], arch["resolution"])
-        assert counted(whole, shape) == (macs, params, (space.classes,))
+        x = torch.empty(1, *space.input_shape(arch), device="meta", dtype=getattr(torch, space.dtype))
+        assert counted(whole, [x]) == (macs, params, (space.classes,))
 
 
 def test_the_gates_are_those_of_mobilenetv3() -> None:

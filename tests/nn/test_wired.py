@@ -51,7 +51,7 @@ def test_as_a_graph_of_torchs_own_layers() -> None:
     made = network(space, arch).eval()
     flat = plain(made)
     assert {type(m).__module__.split(".")[0] for m in flat.modules()} == {"torch"}
-    x = torch.randn(2, *space.image_shape(arch))
+    x = torch.randn(2, *space.input_shape(arch))
     values = {FROM_IMAGE: x}
     for i, (part, node) in enumerate(zip(made.parts, space.network(arch), strict=True)):
         values[i] = part(*(values[read] for read in node.reads))

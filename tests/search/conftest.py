@@ -29,13 +29,12 @@ def certain(space: Space, total: SlotSum, *, margin: float = 0.0) -> LatencyMode
 
 def random_gain(space: Space, rng: np.random.Generator) -> SlotSum:
     """One term a variable, with its requirement where it has one, as accuracy models have them."""
-    axes = [(i,) if v.requires is None else (space.column[v.requires[0]], i) for i, v in enumerate(space.variables)]
+    axes = [(*(one.column for one in conditions), i) for i, conditions in enumerate(space.conditions)]
     arrays = []
-    for variable, columns in zip(space.variables, axes, strict=True):
+    for conditions, columns in zip(space.conditions, axes, strict=True):
         effects = rng.normal(0, 1, [len(space.variables[c].values) for c in columns])
-        if variable.requires:
-            needed = space.variables[columns[0]].values
-            effects[np.array(needed) < variable.requires[1]] = 0.0
+        for axis, one in enumerate(conditions):
+            np.moveaxis(effects, axis, 0)[~one.matters] = 0.0
         arrays.append(effects)
     return SlotSum(constant=float(rng.normal()), axes=tuple(axes), arrays=tuple(arrays))
 

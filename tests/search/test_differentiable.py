@@ -70,7 +70,7 @@ def test_with_one_path_it_is_the_network(name: str) -> None:
     space = SPACES[name]
     net = MixedNet(space, seed=1).eval()
     for arch in [space.smallest, *space.decode(space.sample(3, seed=0))]:
-        x = torch.randn(2, *space.image_shape(arch), generator=torch.Generator().manual_seed(0))
+        x = torch.randn(2, *space.input_shape(arch), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             torch.testing.assert_close(net(x, one_hot(space, arch)), net.supernet(x, arch))
 
@@ -80,7 +80,7 @@ def test_a_place_is_the_sum_of_its_ops_weighted_by_the_product_of_probabilities(
     net = MixedNet(space, seed=1).eval().double()
     p = {"depth_3": torch.tensor([0.2, 0.5, 0.3]), "kernel_3_2": torch.tensor([0.6, 0.3, 0.1])}
     weights = {name: value.double() for name, value in p.items()}
-    x = torch.randn(2, *space.image_shape(space.smallest), dtype=torch.float64)
+    x = torch.randn(2, *space.input_shape(space.smallest), dtype=torch.float64)
     seen: list[tuple[Tensor, Tensor]] = []
     second = next(place for place in space.places if place.name == "stage3.block2")
     before = net._mixed
@@ -112,7 +112,7 @@ def saved_bytes(net: MixedNet, paths: Paths) -> int:
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    x = torch.randn(8, *net.space.image_shape(net.space.largest))
+    x = torch.randn(8, *net.space.input_shape(net.space.largest))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = net(x, paths).square().sum()
         total = sum(kept.values())

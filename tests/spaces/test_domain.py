@@ -15,13 +15,13 @@ def test_a_domain_makes_its_space_again(name: str) -> None:
     first, second = list(whole.column)[1:3]
     for space in (
         whole,
-        whole.fix(resolution=whole.choices["resolution"][0], **{first: whole.choices[first][::2]}),
-        make_space(name, in_channels=3, classes=4).fix(**{second: whole.choices[second][-1]}),
+        whole.fix(**{whole.reads.size: whole.choices[whole.reads.size][0], first: whole.choices[first][::2]}),
+        make_space(name, classes=4, **({"in_channels": 3} if whole.vocabulary is None else {"vocabulary": 30})).fix(**{second: whole.choices[second][-1]}),
     ):
         domain = Domain.model_validate_json(Domain.of(space).model_dump_json())
         made = domain.make()
         assert made.choices == space.choices
-        assert (made.name, made.in_channels, made.classes) == (space.name, space.in_channels, space.classes)
+        assert (made.name, made.reads, made.classes) == (space.name, space.reads, space.classes)
         assert made.distinct_ops == space.distinct_ops
 
 

@@ -43,7 +43,7 @@ def test_attributes_by_name() -> None:
 
 
 def test_an_unknown_kind() -> None:
-    with pytest.raises(UnknownName, match=r"unknown op kind 'mbcnv'.*'mbconv'.*Known: conv, mbconv, .*linear"):
+    with pytest.raises(UnknownName, match=r"unknown op kind 'mbcnv'.*'mbconv'.*Known: conv, patch-conv, mbconv, .*linear"):
         make_op("mbcnv", (1, 2, 2), (1, 2, 2))
 
 
@@ -128,7 +128,10 @@ def test_macs_and_params_by_hand() -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_the_output_of_an_op_follows_from_stride_and_kernel(name: str) -> None:
     for op in make_space(name).distinct_ops:
-        if op.kind not in ("classifier", "linear", "bn-linear"):
+        if op.kind in ("patches", "patch-conv"):
+            sides = [side // op.number("patch") for side in op.input[1:]]
+            assert list(op.output[1:]) == sides or op.output[0] == math.prod(sides) + op.number("first"), op.key
+        elif len(op.input) == 3 and len(op.output) == 3:
             halves = op.kind == "factorized-reduce"
             stride = op.number("stride") if "stride" in KINDS[op.kind].attributes else 1 + halves
             side = math.ceil(op.input[1] / stride)

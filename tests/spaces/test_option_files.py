@@ -16,7 +16,7 @@ def content(space: Space) -> list[object]:
     """All that distinguishes a space, but its name."""
     return [
         (space.classes, space.in_channels, space.bn_eps, space.shares_weights),
-        [(v.name, v.values, v.requires) for v in space.variables],
+        [(v.name, v.values, v.matters) for v in space.variables],
         [(s.name, s.group, s.variables, s.needed_by) for s in space.slots],
         [op.key for op in space.distinct_ops],
     ]
@@ -156,7 +156,7 @@ def test_a_supernets_folder_makes_its_space_again(tiny: Space, tmp_path: Path) -
     again, facts = load_supernet(tmp_path)
     assert facts.domain.space == TINY
     assert (again.space.name, content(again.space)) == (TINY, content(tiny))
-    x = torch.ones(1, *tiny.image_shape(tiny.largest))
+    x = torch.ones(1, *tiny.input_shape(tiny.largest))
     with torch.no_grad():
         assert torch.equal(again(x, tiny.largest), supernet(x, tiny.largest))
 

@@ -42,6 +42,14 @@ DIGESTS = {
     "darts+width=0.5": "24f539499db960ca",
     "mobilenetv3-small+resolution=32,48+aspect=4:1": "53008e1b19531a69",
     "darts-tiny+aspect=1:2": "97bf6679f4a4cf26",
+    "autoformer-tiny": "4cb643fe4302fb83",
+    "autoformer-small": "c400df16c827c491",
+    "vit-tiny": "16e5bc82285de761",
+    "hybrid-tiny": "1854eae7079cc060",
+    "sequence": "135357c030cd7f57",
+    "encoder": "ff889d476158e309",
+    "vit-tiny+resolution=32": "9be0c2f39337140d",
+    "sequence+length=64,128": "88e6bba93c26999a",
 }
 SMALL = "mobilenetv3-small"
 
@@ -50,7 +58,7 @@ def content(space: Space) -> list[object]:
     """All that distinguishes a space, but its name."""
     return [
         (space.classes, space.in_channels, space.bn_eps, space.shares_weights),
-        [(v.name, v.values, v.requires) for v in space.variables],
+        [(v.name, v.values, v.matters and (v.matters[0], v.matters[1][0])) for v in space.variables],
         [(s.name, s.group, s.variables, s.needed_by) for s in space.slots],
         [op.key for op in space.distinct_ops],
         [(p.name, p.slot, p.reads) for p in space.places],

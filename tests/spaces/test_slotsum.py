@@ -59,7 +59,7 @@ def test_the_sum_is_that_of_its_terms(drawn: tuple[SlotSum, Codes]) -> None:
 def test_every_space_whole_and_restricted(name: str) -> None:
     whole = make_space(name)
     smallest = {v.name: v.values[0] for v in whole.variables}
-    for space in (whole, whole.fix(resolution=whole.variables[0].values[-1]), whole.fix(**smallest)):
+    for space in (whole, whole.fix(**{whole.reads.size: whole.variables[0].values[-1]}), whole.fix(**smallest)):
         rng = np.random.default_rng(0)
         cost = {op: rng.uniform(0.01, 1) for op in space.distinct_ops}
         total = space.slot_sum(cost.__getitem__)

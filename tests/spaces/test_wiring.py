@@ -114,7 +114,7 @@ def test_a_sum_over_slots_is_the_sum_over_the_nodes_of_the_network(name: str) ->
     assert space.params(codes).tolist() == [sum(node.op.params for node in nodes) for nodes in networks]
     for nodes in networks:
         assert len({node.name for node in nodes}) == len(nodes)
-        assert all(len(node.reads) == node.op.inputs for node in nodes)
+        assert all(len(node.reads) == len(node.op.inputs) for node in nodes)
         assert all(read < i for i, node in enumerate(nodes) for read in node.reads)
         read = {i for node in nodes for i in node.reads}
         assert read == set(range(-1, len(nodes) - 1))

@@ -49,7 +49,7 @@ def test_subnets_of_all_sizes(name: str, width: int, recipe: Recipe) -> None:
             arch = space.arch({**space.decode(space.sample(1, seed=side))[0], "resolution": side})
             network = extract(supernet, arch)
             assert torch.equal(network(x), supernet(x, arch))
-            with open_session(form.lower(network, space.image_shape(arch)), recipe) as session:
+            with open_session(form.lower(network, space.input_shape(arch)), recipe) as session:
                 np.testing.assert_allclose(session.run(x.numpy()), network(x).numpy(), atol=1e-4)
     costs = [int(space.macs(space.encode([space.arch({**space.largest, "resolution": s})]))[0]) for s in (16, 24, 32)]
     assert costs[0] < costs[1] < costs[2]

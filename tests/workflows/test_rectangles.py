@@ -57,7 +57,7 @@ def supernet(plates, tmp_path_factory):
 def test_from_photographs_to_the_class_that_the_readme_prints(plates, supernet, this, tmp_path, monkeypatch):
     monkeypatch.setattr("hwnas.accuracy.ensemble._STEPS", 40)
     space = load_supernet(supernet)[0].space
-    assert (space.name, space.in_channels, space.image_shape(space.largest)) == (NAME, 1, (1, *SIZE))
+    assert (space.name, space.in_channels, space.input_shape(space.largest)) == (NAME, 1, (1, *SIZE))
 
     # A table: its keys have heights and widths, and its context is fitted on networks of the space.
     machine = SimulatedMachine(lambda op: 0.001 + op.macs / 1e8)

@@ -8,14 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hwnas.data import Augmentation, Data, Split
-from hwnas.data.base import check_split, normalised, stable_seed
+from hwnas.data import Augmentation, ImageData, Split
+from hwnas.data.base import check_split, stable_seed
+from hwnas.data.image_data import normalised
 from hwnas.errors import InvalidValue
 
 _SIZES: dict[Split, int] = {"train": 512, "validation": 128, "test": 128}
 
 
-class Stripes(Data):
+class Stripes(ImageData):
     """Stripes of a random period, phase and noise."""
 
     name = "plugin-data"
@@ -60,7 +61,7 @@ class Stripes(Data):
         return normalised(torch.stack(images)[:, None], self.mean, self.std), torch.tensor(labels)
 
 
-def open_data(path: Path | None, seed: int) -> Data:
+def open_data(path: Path | None, seed: int) -> ImageData:
     """What ``--data plugin-data`` opens; it reads no folder."""
     if path is not None:
         raise InvalidValue(f"plugin-data is drawn and reads no folder; omit the path {path}")

@@ -26,7 +26,7 @@ class Plain:
             Variable(name="depth", values=(1, 2)),
             Variable(name="kernel_1", values=(3, 5, 7)),
             Variable(name="expansion_1", values=(2, 3, 4)),
-            Variable(name="kernel_2", values=(3, 5), requires=("depth", 2)),
+            Variable(name="kernel_2", values=(3, 5), matters=("depth", (2,))),
         )
         slots = (
             Slot(name="stem", group="stem", variables=("resolution",), op=partial(_stem, in_channels)),

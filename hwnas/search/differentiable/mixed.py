@@ -120,7 +120,7 @@ class MixedNet(nn.Module):
         return {name: values.softmax(dim=0) for name, values in logits.items()}
 
     def forward(self, x: Tensor, paths: Paths) -> Tensor:
-        """Images ``(n, *Space.image_shape)`` -> logits ``(n, classes)``."""
+        """Images ``(n, *Space.input_shape)`` -> logits ``(n, classes)``."""
         live = {slot: self._live(slot, paths) for slot in self.choices}
         modules = self._modules_of(live)
         values: dict[str, Tensor | None] = {IMAGE: x}

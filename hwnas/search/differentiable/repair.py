@@ -133,14 +133,10 @@ def log_probability(space: Space, probabilities: Mapping[str, Floats]) -> SlotSu
         if variable.name not in probabilities:
             continue
         array = np.log(np.maximum(probabilities[variable.name], _LEAST))
-        if variable.requires is None:
-            axes.append((i,))
-            arrays.append(array)
-        else:
-            parent = space.column[variable.requires[0]]
-            matters = np.array(space.variables[parent].values) >= variable.requires[1]
-            axes.append((parent, i))
-            arrays.append(np.multiply.outer(matters.astype(np.float64), array))
+        for one in reversed(space.conditions[i]):
+            array = np.multiply.outer(one.matters.astype(np.float64), array)
+        axes.append((*(one.column for one in space.conditions[i]), i))
+        arrays.append(array)
     return SlotSum(constant=0.0, axes=tuple(axes), arrays=tuple(arrays))
 
 

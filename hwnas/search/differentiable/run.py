@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.data import Data
+from hwnas.data.base import check_fits
 from hwnas.errors import InvalidValue, TrainingDiverged, UnknownName
 from hwnas.latency.loss import LatencyLoss
 from hwnas.latency.penalties import PENALTIES, Penalty
@@ -100,11 +101,7 @@ def search_differentiable(
             "a differentiable search needs budgets of latency, and no others: "
             f"{', '.join(wanted.budgets) or 'none is given'}"
         )
-    if (data.in_channels, len(data.classes)) != (wanted.space.in_channels, wanted.space.classes):
-        raise InvalidValue(
-            f"{data.name} has images of {data.in_channels} channels in {len(data.classes)} classes; "
-            f"{wanted.space.name} takes {wanted.space.in_channels} and tells {wanted.space.classes} apart"
-        )
+    check_fits(data, wanted.space, wanted.space.name)
     if wanted.space.size == 1:
         raise InvalidValue(
             f"{wanted.space.name} as it is restricted has one network, so there is nothing to search; `hwnas train` "
@@ -197,14 +194,14 @@ class Trained:
 
     def training_images(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Training batches for the weights, from the step `done` on."""
-        resolution = self.wanted.space.image_size(self.wanted.space.largest)
+        resolution = self.wanted.space.input_size(self.wanted.space.largest)
         for step in range(done, self.config.steps):
             images, labels = self.data.train_batch(step, self.config.batch_size, resolution, seed=self.seed)
             yield images.to(self.device), labels.to(self.device)
 
     def validation_images(self, done: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches for the probabilities, from the step `done` on: the validation split, repeated endlessly."""
-        resolution, size = self.wanted.space.image_size(self.wanted.space.largest), self.config.batch_size
+        resolution, size = self.wanted.space.input_size(self.wanted.space.largest), self.config.batch_size
         count = math.ceil(self.data.size("validation") / size)
         skipped = done % count
         while True:

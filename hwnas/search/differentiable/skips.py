@@ -26,7 +26,7 @@ def skip_limits(space: Space) -> list[tuple[SlotSum, float]]:
     for place in space.wiring or ():
         slot = slots[place.slot]
         merges = any(op is not None and KINDS[op.kind].merges for op in space.slot_ops(slot).flat)
-        if merges or set(slot.variables) <= {"resolution"}:
+        if merges or set(slot.variables) <= {space.reads.size}:
             continue  # not an edge with a choice
         # Cells of the same kind differ in the shapes on their edges, but not in the positions of skips and empty ops.
         what = tuple("skip" if op is None else "none" if op.free else "op" for op in space.slot_ops(slot).flat)

@@ -146,11 +146,11 @@ class Decomposition:
             scope = self.scope_codes(part)
             known = {*part.columns, *part.scope}
             allowed = np.ones((len(scope), len(part.codes)), bool)
-            for parent, child in _requirements(self.space):
-                if child in known and (parent in known or len(self.space.variables[parent].values) == 1):
-                    matters = np.array(self.space.variables[parent].values) >= _least(self.space, child)
-                    parents = scope[:, None, parent] + part.codes[None, :, parent]
-                    allowed &= matters[parents] | (scope[:, None, child] + part.codes[None, :, child] == 0)
+            for child in known:
+                for parent, matters in self.space.conditions[child]:
+                    if parent in known or len(matters) == 1:
+                        parents = scope[:, None, parent] + part.codes[None, :, parent]
+                        allowed &= matters[parents] | (scope[:, None, child] + part.codes[None, :, child] == 0)
             found.append(allowed)
         return found
 
@@ -209,8 +209,8 @@ def _members(
 
 
 def _requirements(space: Space) -> list[tuple[int, int]]:
-    """Pairs of columns: a required variable, and the one that requires it."""
-    return [(space.column[v.requires[0]], i) for i, v in enumerate(space.variables) if v.requires]
+    """Pairs of columns: a variable, and one that has an effect for some values of it only."""
+    return [(one.column, i) for i, conditions in enumerate(space.conditions) for one in conditions]
 
 
 def _assignments(columns: Iterable[int], choices: list[int]) -> int:
@@ -271,15 +271,8 @@ def _enumerate(space: Space, part: tuple[int, ...]) -> Codes:
     for column, grid in zip(part, grids, strict=True):
         codes[:, column] = grid.reshape(-1)
     different = np.ones(len(codes), bool)
-    for parent, child in _requirements(space):
-        values = np.array(space.variables[parent].values)
-        if child in part and (parent in part or len(values) == 1):
-            different &= (values >= _least(space, child))[codes[:, parent]] | (codes[:, child] == 0)
+    for child in part:
+        for parent, matters in space.conditions[child]:
+            if parent in part or len(matters) == 1:
+                different &= matters[codes[:, parent]] | (codes[:, child] == 0)
     return codes[different]
-
-
-def _least(space: Space, child: int) -> int:
-    """The smallest value of a required variable for which the requiring one has an effect."""
-    requires = space.variables[child].requires
-    assert requires is not None
-    return requires[1]

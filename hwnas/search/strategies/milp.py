@@ -73,11 +73,9 @@ class _Program:
         self.upper: list[float] = [1.0] * self.size
         for i, count in enumerate(counts):
             self.rows.add(list(range(self.first[i], self.first[i] + count)), [1.0] * count, 1.0, 1.0)
-        for i, variable in enumerate(self.space.variables):
-            if variable.requires:  # without effect it must have its first value, so that networks count once
-                parent = self.space.column[variable.requires[0]]
-                values = self.space.variables[parent].values
-                idle = [self.first[parent] + j for j, value in enumerate(values) if value < variable.requires[1]]
+        for i, conditions in enumerate(self.space.conditions):
+            for one in conditions:  # without effect it must have its first value, so that networks count once
+                idle = [self.first[one.column] + j for j in np.flatnonzero(~one.matters).tolist()]
                 self.rows.add([self.first[i], *idle], [1.0, *[-1.0] * len(idle)], 0.0, np.inf)
         self.choices: dict[tuple[int, ...], int] = {}  # axes -> first of the binary variables of their assignments
         gain, _ = self._linear(problem.require_additive("milp"))

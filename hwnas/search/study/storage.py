@@ -54,6 +54,7 @@ def open_study(wanted: Constraints, storage: str | None, name: str, settings: Ma
         "space": wanted.space.name,
         "classes": wanted.space.classes,
         "input channels": wanted.space.in_channels,
+        **({} if wanted.space.vocabulary is None else {"vocabulary": wanted.space.vocabulary}),
         "objectives": [objective.name for objective in wanted.objectives],
         "confidence": wanted.confidence,
         **settings,

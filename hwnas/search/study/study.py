@@ -26,7 +26,7 @@ from hwnas.search.problem import Candidate, Constraints, Problem
 from hwnas.search.solver import Found
 from hwnas.search.strategies.base import mutate
 from hwnas.search.study.storage import open_study, worker_number
-from hwnas.spaces import Arch, Codes, Space
+from hwnas.spaces import Arch, Codes, Space, Value
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -225,24 +225,22 @@ class _Objective:
         trial.set_user_attr("trained", True)
         return self._train(trial, row)
 
-    def params(self, row: Codes) -> dict[str, int]:
+    def params(self, row: Codes) -> dict[str, Value]:
         """The values that make a trial propose this network, ``(variables,)``."""
         [arch] = self.problem.space.decode(row[None])
         return self.problem.space.describe(arch) if self.conditional else dict(arch)
 
     def _suggest(self, trial: Trial) -> Codes:
         """The canonical code ``(variables,)`` of the network that the sampler proposes."""
-        values: dict[str, int] = {}
-        waiting = list(self.problem.space.variables)
-        waiting.sort(key=lambda variable: variable.requires is not None)  # required variables first
-        for variable in waiting:
-            needed = variable.requires
-            matters = not self.conditional or needed is None or values[needed[0]] >= needed[1]
+        space, values = self.problem.space, dict[str, Value]()
+        for variable in space.variables:  # a variable comes after those that it depends on
+            matters = not self.conditional or space.has_effect(variable.name, values)
             if matters and len(variable.values) > 1:
-                values[variable.name] = trial.suggest_categorical(variable.name, variable.values)
+                chosen: Value = trial.suggest_categorical(variable.name, variable.values)  # type: ignore[assignment]
+                values[variable.name] = chosen
             else:
                 values[variable.name] = variable.values[0]
-        return _row(self.problem.space, values)
+        return _row(space, values)
 
     def _tell_excess(self, trial: Trial, row: Codes) -> bool:
         """Report the constraint violations to the sampler; return whether a budget is exceeded."""

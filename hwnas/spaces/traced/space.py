@@ -35,8 +35,8 @@ def space_of(network: NetworkSpec) -> Space:
     for number, group in enumerate(network.groups):
         [only, *others] = readers.get(number, {None})
         # A width that only one block reads has no effect without it.
-        requires = (block_name(only), 1) if only is not None and not others else None
-        variables.append(Variable(name=names_of[number], values=tuple(group.choices), requires=requires))
+        matters = (block_name(only), (1,)) if only is not None and not others else None
+        variables.append(Variable(name=names_of[number], values=tuple(group.choices), matters=matters))
     slots = []
     for segment in network.segments:
         graphs = dict(zip(network.resolutions, (network.graphs[digest] for digest in segment.graphs), strict=True))
