@@ -39,10 +39,10 @@ def module_of(op: Op) -> nn.Module:
     return module
 
 
-def heads_of(module: nn.Module, x: Tensor, projections: int) -> list[Tensor]:
+def heads_of(module: nn.Module, x: Tensor, names: str = "qkv") -> list[Tensor]:
     """Queries, keys and values of the heads, ``(n, heads, length, head)``, by the definition."""
-    y = module.body.qkv(module.norm(x)).view(*x.shape[:2], HEADS, projections, HEAD)
-    return [y[:, :, :, i].transpose(1, 2) for i in range(projections)]
+    y = [module.body.get_submodule(name)(module.norm(x)) for name in names]
+    return [each.view(*x.shape[:2], HEADS, HEAD).transpose(1, 2) for each in y]
 
 
 def finished(module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def test_a_pattern_is_dense_attention_with_its_mask(kind: str, masked: int, leng
     }[kind]
     keys = mask.bool()[:, None, None, :] if masked else torch.ones(1, 1, 1, length, dtype=torch.bool)
     with torch.no_grad():
-        q, k, v = heads_of(module, x, 3)
+        q, k, v = heads_of(module, x)
         expected = finished(module, x, dense(q, k, v, read & keys))
         got = module(x, mask) if masked else module(x)
     real = mask.bool() if masked else torch.ones(2, length, dtype=torch.bool)  # padding may have no keys at all
@@ -93,7 +93,7 @@ def test_linformer_is_attention_to_projected_keys(masked: int, length: int) -> N
         mask_of(length),
     )
     with torch.no_grad():
-        q, k, v = heads_of(module, x, 3)
+        q, k, v = heads_of(module, x)
         there = mask[:, None, :, None] if masked else torch.ones(1, 1, length, 1)
         fewer_k = torch.einsum("rl,nhld->nhrd", module.body.keys.weight, k * there)
         fewer_v = torch.einsum("rl,nhld->nhrd", module.body.values.weight, v * there)
@@ -113,7 +113,7 @@ def test_lsh_reads_its_bucket_in_its_chunk_and_the_one_before(masked: int, lengt
     body = module.body
     assert isinstance(body, LshAttention)
     with torch.no_grad():
-        q, v = heads_of(module, x, 2)
+        q, v = heads_of(module, x, "qv")
         turned = q @ rotations(HEAD, 4)
         bucket = torch.cat([turned, -turned], -1).argmax(-1)
         if masked:
@@ -179,9 +179,9 @@ def test_a_layer_equals_torchs_encoder(norm: str) -> None:
             his.weight.normal_(1, 0.3)
             his.bias.normal_(0, 0.3)
             mine.load_state_dict(his.state_dict())
-        order = torch.arange(3 * WIDTH).view(3, HEADS, HEAD).transpose(0, 1).flatten()  # rows of a head are adjacent
-        attention.body.qkv.weight.copy_(theirs.self_attn.in_proj_weight[order])
-        attention.body.qkv.bias.copy_(theirs.self_attn.in_proj_bias[order])
+        weights, biases = theirs.self_attn.in_proj_weight.chunk(3), theirs.self_attn.in_proj_bias.chunk(3)
+        for name, weight, bias in zip("qkv", weights, biases, strict=True):
+            attention.body.get_submodule(name).load_state_dict({"weight": weight, "bias": bias})
         attention.body.out.load_state_dict(theirs.self_attn.out_proj.state_dict())
         ffn.body.up.load_state_dict(theirs.linear1.state_dict())
         ffn.body.down.load_state_dict(theirs.linear2.state_dict())

@@ -187,7 +187,6 @@ def test_the_state_is_a_view_and_not_a_copy(elastic: Elastic) -> None:
 @pytest.mark.parametrize(
     "stranger",
     [
-        block(7, 32, se=0),
         parse_op("conv 16x10x10>16x10x10 act=relu kernel=3 stride=1"),
         # Wider inside, narrower outside: neither holds the other.
         parse_op("mbconv 8x10x10>8x10x10 act=hswish expand=1 kernel=3 mid=400 se=1 skip=1 stride=1"),

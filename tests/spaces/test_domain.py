@@ -16,7 +16,9 @@ def test_a_domain_makes_its_space_again(name: str) -> None:
     for space in (
         whole,
         whole.fix(**{whole.reads.size: whole.choices[whole.reads.size][0], first: whole.choices[first][::2]}),
-        make_space(name, classes=4, **({"in_channels": 3} if whole.vocabulary is None else {"vocabulary": 30})).fix(**{second: whole.choices[second][-1]}),
+        make_space(name, classes=4, **({"in_channels": 3} if whole.vocabulary is None else {"vocabulary": 30})).fix(
+            **{second: whole.choices[second][-1]}
+        ),
     ):
         domain = Domain.model_validate_json(Domain.of(space).model_dump_json())
         made = domain.make()

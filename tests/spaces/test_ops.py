@@ -43,7 +43,9 @@ def test_attributes_by_name() -> None:
 
 
 def test_an_unknown_kind() -> None:
-    with pytest.raises(UnknownName, match=r"unknown op kind 'mbcnv'.*'mbconv'.*Known: conv, patch-conv, mbconv, .*linear"):
+    with pytest.raises(
+        UnknownName, match=r"unknown op kind 'mbcnv'.*'mbconv'.*Known: conv, patch-conv, mbconv, .*linear"
+    ):
         make_op("mbcnv", (1, 2, 2), (1, 2, 2))
 
 

@@ -330,6 +330,5 @@ def test_the_graph_of_a_network(space: Space) -> None:
         assert sum(node["macs"] for _, node in graph.nodes(data=True)) == macs
         assert sum(node["params"] for _, node in graph.nodes(data=True)) == params
         assert graph.graph == {"space": space.name, "arch": dict(arch)}
-        resolution = arch["resolution"]
-        assert found[0][1].input == (space.in_channels, resolution, resolution)
+        assert found[0][1].input == space.input_shape(arch)
         assert found[-1][1].output == (space.classes,)

@@ -152,7 +152,6 @@ def test_a_vision_transformer_equals_timms() -> None:
     ).eval()  # fmt: skip
     ours = network(space, arch).eval()
     parts = dict(ours.named_children())
-    order = torch.arange(3 * 192).view(3, 3, 64).transpose(0, 1).flatten()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_(0, 0.05)
@@ -162,8 +161,9 @@ def test_a_vision_transformer_equals_timms() -> None:
         for i, block in enumerate(theirs.blocks, start=1):
             attention, ffn = parts[f"layer{i}_attention"], parts[f"layer{i}_ffn"]
             attention.norm.load_state_dict(block.norm1.state_dict())
-            attention.body.qkv.weight.copy_(block.attn.qkv.weight[order])
-            attention.body.qkv.bias.copy_(block.attn.qkv.bias[order])
+            for j, name in enumerate("qkv"):
+                own = {key: tensor.chunk(3)[j] for key, tensor in block.attn.qkv.state_dict().items()}
+                attention.body.get_submodule(name).load_state_dict(own)
             attention.body.out.load_state_dict(block.attn.proj.state_dict())
             ffn.norm.load_state_dict(block.norm2.state_dict())
             ffn.body.up.load_state_dict(block.mlp.fc1.state_dict())
