@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 from onnx import numpy_helper
 
@@ -30,8 +32,9 @@ def with_any_batch(model: onnx.ModelProto) -> onnx.ModelProto:
         axis.Clear()  # it is inferred from the input alone
     known = _inferred(model)
     # A reshape hides the symbol from those after it.
+    # A reshape hides the symbol from those after it.
     while reshapes := [node for node in model.graph.node if _loses_the_symbol(node, known)]:
-        if not all(_keep_first_axis(node, model.graph, batch) for node in reshapes):
+        if not all(_keep_first_axis(node, model.graph, batch, known) for node in reshapes):
             break
         known = _inferred(model)
     axes = known[result.name].type.tensor_type.shape.dim
@@ -58,16 +61,23 @@ def _inferred(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
 
 
 def _loses_the_symbol(node: onnx.NodeProto, known: dict[str, onnx.ValueInfoProto]) -> bool:
-    """Whether a reshape of images has an output without the symbolic axis."""
+    """Whether a reshape of images has an output without the symbolic axis, or with another symbol for it."""
     value = known.get(node.input[0]) if node.op_type == "Reshape" else None
-    return value is not None and _is_symbolic(value) and not _is_symbolic(known[node.output[0]])
+    return value is not None and _axis_name(value) == BATCH and _axis_name(known[node.output[0]]) != BATCH
 
 
-def _keep_first_axis(node: onnx.NodeProto, graph: onnx.GraphProto, batch: int) -> bool:
-    """Let a reshape keep the first axis of its input; False if its stored shape does not begin with the batch."""
+def _keep_first_axis(
+    node: onnx.NodeProto, graph: onnx.GraphProto, batch: int, known: dict[str, onnx.ValueInfoProto]
+) -> bool:
+    """Let a reshape keep the first axis of its input; False if its stored shape does not begin with that axis.
+
+    It begins with the batch, or with -1 where the other axes have as many elements as those of the input.
+    """
     stored = next((tensor for tensor in graph.initializer if tensor.name == node.input[1]), None)
     shape = [] if stored is None else numpy_helper.to_array(stored).tolist()
-    if stored is None or shape[:1] != [batch] or 0 in shape:
+    others = [axis.dim_value for axis in known[node.input[0]].type.tensor_type.shape.dim][1:]
+    begins = shape[:1] == [batch] or (shape[:1] == [-1] and math.prod(shape[1:]) == math.prod(others))
+    if stored is None or not begins or 0 in shape:
         return False
     kept = numpy_helper.to_array(stored).copy()
     kept[0] = 0
@@ -77,6 +87,11 @@ def _keep_first_axis(node: onnx.NodeProto, graph: onnx.GraphProto, batch: int) -
     node.input[1] = f"{node.output[0]}.shape"
     graph.initializer.append(numpy_helper.from_array(kept, node.input[1]))
     return True
+
+
+def _axis_name(value: onnx.ValueInfoProto) -> str:
+    """Name of the first axis; empty if it has a size, or there is none."""
+    return _axis(value).dim_param if value.type.tensor_type.shape.dim else ""
 
 
 def _is_symbolic(value: onnx.ValueInfoProto) -> bool:

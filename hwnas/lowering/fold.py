@@ -18,7 +18,9 @@ def folded(module: nn.Module) -> nn.Module:
 
     Weights are converted to the default memory format: another layout would be exported as additional operations.
     """
-    copy: nn.Module = fuse(plain(module).eval())
+    training = module.training
+    copy: nn.Module = fuse(plain(module.eval()))  # some modules compute otherwise in training
+    module.train(training)
     for parameter in copy.parameters():
         # Not `contiguous`: weights of 1x1 convolutions are contiguous in both layouts, and would keep their strides.
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
@@ -50,4 +52,7 @@ def stand_in(op: Op) -> nn.Module:
             assert layer.running_mean is not None and layer.running_var is not None
             nn.init.normal_(layer.running_mean, 0.0, 0.1)
             nn.init.uniform_(layer.running_var, 0.5, 1.5)
+        elif isinstance(layer, nn.LayerNorm):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, 0.0, 0.1)
     return folded(module)

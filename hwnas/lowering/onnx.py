@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _BRANCHES = 64  # ops per export call: they share the fixed cost, and the tracer needs little memory
 _STAND_IN_RUNS = 4  # of the calibration of an op with random weights
-_WEIGHT_AXES = 2  # smallest number of axes of a weight; biases, scales and shapes have fewer
 INPUT, OUTPUT = "input", "output"
 
 
@@ -146,11 +145,11 @@ class OnnxForm(Form):
         return self._in_precision(model)
 
     def another(self, program: Program, number: int) -> onnx.ModelProto:
-        """The graph with the values of each weight rotated by a number of positions."""
+        """The graph with the values of each weight and bias rotated by a number of positions."""
         assert isinstance(program, onnx.ModelProto)
         model = copied(program)
         for tensor in model.graph.initializer:
-            if len(tensor.dims) >= _WEIGHT_AXES:
+            if tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT:
                 turned = np.roll(onnx.numpy_helper.to_array(tensor), number)
                 tensor.CopyFrom(onnx.numpy_helper.from_array(turned, tensor.name))
         return model
@@ -243,8 +242,10 @@ def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph without duplicate computations, as from the exporter: edges from a node share its activation."""
     import onnx_ir as ir
     from onnx_ir.passes import common
+    from onnxscript import optimizer
 
     whole = ir.from_proto(model)
+    optimizer.optimize_ir(whole)  # as the exporter: transposes of tokens to pixels and back cancel
     for step in (common.DeduplicateInitializersPass(), common.CommonSubexpressionEliminationPass()):
         whole = step(whole).model
     result: onnx.ModelProto = ir.to_proto(whole)

@@ -18,6 +18,7 @@ OPERATORS = frozenset(
         *("GlobalAveragePool", "GlobalMaxPool", "MaxPool", "AveragePool", "Concat", "Split", "Slice", "Pad", "Gather"),
         *("Resize", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", "Identity", "Constant"),
         *("Cast", "QuantizeLinear", "DequantizeLinear"),
+        *("ArgMax", "Equal", "GatherElements", "Not", "ReduceL2", "TopK"),  # of attention by hashing
     )
 )
 MAX_WORK = 2**41  # MACs of a program: two hundred times ResNet-152 on an image of 224x224

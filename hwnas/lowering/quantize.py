@@ -150,6 +150,8 @@ class Quantizer:
             calibrate_method=method,
             extra_options={"symmetric": self._scheme.symmetric, **options},
         )
+        if not calibrator.select_tensors_to_calibrate(calibrator.model)[0]:  # tokens only
+            return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, {})
         for start in range(0, len(feeds), _AT_ONCE):
             calibrator.collect_data(_Reader(feeds[start : start + _AT_ONCE]))
         if how.method == "entropy":

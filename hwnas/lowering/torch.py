@@ -137,4 +137,18 @@ class _Masked(nn.Module):
 def _exported(module: nn.Module, given: tuple[Tensor, ...], *, any_batch: bool = False) -> torch.export.ExportedProgram:
     shapes = tuple({0: torch.export.Dim("batch")} for _ in given) if any_batch else None
     with system_refusals("torch's export"):
-        return torch.export.export(module, given, dynamic_shapes=shapes)
+        exported = torch.export.export(module, given, dynamic_shapes=shapes)
+    _tidy(exported.graph_module.graph)
+    return exported
+
+
+def _tidy(graph: torch.fx.Graph) -> None:
+    """Remove, in place, checks of types, which held in the trace, and conversions that change nothing."""
+    aten = torch.ops.aten
+    conversions = (aten.to.device, aten.to.dtype, aten.to.dtype_layout, aten.alias.default, aten.detach.default)
+    for node in list(graph.nodes):
+        if node.target is aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+        elif node.target in conversions and node.args[0].meta["val"].dtype == node.meta["val"].dtype:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)

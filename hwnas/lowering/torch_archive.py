@@ -41,28 +41,71 @@ OPERATORS = frozenset(
     for name in (
         "adaptive_avg_pool2d.default",
         "add.Tensor",
+        "argmax.default",
+        "argsort.default",
         "avg_pool2d.default",
         "batch_norm.default",
         "cat.default",
+        "clamp.default",
+        "conv1d.default",
         "conv2d.default",
+        "div.Tensor",
+        "embedding.default",
+        "expand.default",
         "flatten.using_ints",
+        "gather.default",
+        "gelu.default",
         "hardsigmoid.default",
         "hardswish.default",
         "hardtanh.default",
+        "layer_norm.default",
         "linear.default",
+        "matmul.default",
         "max_pool2d.default",
+        "mean.dim",
         "mul.Tensor",
+        "narrow.default",
+        "ne.Tensor",
+        "neg.default",
+        "norm.ScalarOpt_dim",
+        "linalg_vector_norm.default",
+        "expand_as.default",
+        "clamp_min.default",
+        "pad.default",
         "permute.default",
         "relu.default",
+        "reshape.default",
+        "rsub.Scalar",
+        "scaled_dot_product_attention.default",
+        "select.int",
         "sigmoid.default",
+        "silu.default",
         "slice.Tensor",
         "softmax.int",
+        "sub.Tensor",
+        "sum.dim_IntList",
+        "to.dtype",
+        "transpose.int",
+        "unsqueeze.default",
     )
 )
-# Allowed kinds of arguments of an operator: tensors and plain values, no expression, object, graph or function.
+# Allowed kinds of arguments of an operator: tensors and plain values, no expression, object, graph or function. A text
+# is a word, such as the mode of a padding.
 _ARGUMENTS = frozenset(
     f"as_{kind}"
-    for kind in ("tensor", "tensors", "int", "ints", "float", "floats", "bool", "bools", "none", "scalar_type")
+    for kind in (
+        "tensor",
+        "tensors",
+        "int",
+        "ints",
+        "float",
+        "floats",
+        "bool",
+        "bools",
+        "none",
+        "scalar_type",
+        "string",
+    )
 )
 # A symbolic batch axis. torch evaluates the text of a symbol as Python, so that of a file is never passed on.
 _SYMBOL = re.compile(r"Symbol\('s\d{1,5}', positive=True, integer=True\)")

@@ -75,8 +75,10 @@ class Attention(Layer):
     def _attend(self, parts: list[Tensor], mask: Tensor | None) -> Tensor:
         """Queries, keys and values ``(n, heads, length, head)`` -> ``(n, heads, length, head)``."""
         q, k, v = parts
-        bias = None if mask is None else penalty(mask).reshape(-1, 1, 1, self.length)
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        bias = None if mask is None else penalty(mask).unsqueeze(1).unsqueeze(1)
+        if self.training:  # fused: the scores of all heads need no memory
+            return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self._weighted(q, k, v, bias)  # its export has other reshapes than torch's fused attention
 
     def _weighted(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """Values weighted with the softmax of the scores, along the last two axes of each."""
@@ -151,7 +153,7 @@ class Linformer(Attention):
     def _attend(self, parts: list[Tensor], mask: Tensor | None) -> Tensor:
         q, k, v = parts
         if mask is not None:
-            there = mask.reshape(-1, 1, self.length, 1)
+            there = mask.unsqueeze(1).unsqueeze(-1)
             k, v = k * there, v * there
         fewer_k, fewer_v = self.keys(k.transpose(-1, -2)), self.values(v.transpose(-1, -2))
         return self._weighted(q, fewer_k.transpose(-1, -2), fewer_v.transpose(-1, -2), None)
@@ -187,22 +189,22 @@ class LshAttention(Attention):
         bias = (bucket.unsqueeze(-1) != read.unsqueeze(-2)).to(q.dtype) * MASKED
         k, v = (self._and_before(each) for each in (k, v))
         y = self._weighted(q * math.sqrt(self.head), k, v, bias)
-        back = torch.sort(order, dim=2)[1].unsqueeze(-1).expand(-1, -1, -1, self.head)
+        back = torch.argsort(order, dim=2).unsqueeze(-1).expand(-1, -1, -1, self.head)
         y = torch.gather(y.reshape(-1, self.heads, self.chunks * self.chunk, self.head), 2, back)
         return y[:, :, : self.length]
 
     def _order(self, q: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Positions in the order of their buckets, and these buckets: two of ``(n, heads, chunks * chunk)``."""
-        turned = q.detach() @ rotations(self.head, self.buckets).to(q)
+        turned = q @ rotations(self.head, self.buckets).to(q)
         bucket = torch.cat([turned, -turned], dim=-1).argmax(dim=-1)
         if mask is not None:
-            there = mask.reshape(-1, 1, self.length).to(torch.int64)
+            there = mask.unsqueeze(1).to(torch.int64)
             bucket = bucket * there + self.buckets * (1 - there)
         total = self.chunks * self.chunk
         bucket = functional.pad(bucket, (0, total - self.length), value=self.buckets + 1)
         # Equal buckets keep the order of the positions: all keys differ.
         keys = bucket * total + torch.arange(total).to(bucket)
-        order = torch.sort(keys, dim=2)[1]
+        order = torch.argsort(keys, dim=2)
         return order, torch.gather(bucket, 2, order)
 
     def _and_before(self, x: Tensor) -> Tensor:

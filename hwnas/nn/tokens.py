@@ -14,7 +14,6 @@ from hwnas.nn.residual import Layer, around, without_padding
 from hwnas.spaces import Op
 from hwnas.spaces.kinds.tokens import GATED, tokens_of
 
-PADDING = 0  # index of the token that is padding
 _PERIOD = 10_000.0
 
 
@@ -89,14 +88,14 @@ class TokenEmbedding(nn.Module):
 
 
 class Mask(nn.Module):
-    """1 for tokens, 0 for padding."""
+    """1 for tokens, 0 for padding, which is the token 0."""
 
     def __init__(self, op: Op) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens ``(n, length)``, int64 -> ``(n, length)``, float32."""
-        return x.ne(PADDING).to(torch.float32)
+        return x.clamp(max=1).to(torch.float32)
 
 
 @cache

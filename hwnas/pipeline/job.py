@@ -18,7 +18,7 @@ from hwnas.plugins import absolute_name
 from hwnas.spaces import InputKind, Space, SpaceOptions, absolute_space, make_space
 from hwnas.spaces.traced import remember
 from hwnas.spaces.traced.space import space_of
-from hwnas.supernet import Phase, TrainConfig
+from hwnas.supernet import Phase, TrainConfig, usual_training
 from hwnas.workflows.budgets import parse_budgets
 from hwnas.workflows.processes import Accelerator, Precision
 from hwnas.workflows.tracing import WIDTHS, TracedNetwork, traced_of
@@ -308,6 +308,19 @@ class Job(Spec):
         if self.model is not None:
             return space_of(remember(self.model.traced(data).spec))
         return self.make_space(reads=data.reads, classes=len(data.classes))
+
+    def for_space(self, space: Space) -> Job:
+        """The job with the usual optimizer of the space, unless ``[training]`` says how to train.
+
+        It does so with an optimizer or phases.
+        """
+        given = self.training.model_fields_set & {"optimizer", "phases"}
+        usual = usual_training(space)
+        if given or usual.optimizer == self.training.optimizer:
+            return self
+        own = {"optimizer": usual.optimizer, "phases": usual.phases, "weight_decay": usual.weight_decay}
+        kept = {name: value for name, value in own.items() if name not in self.training.model_fields_set}
+        return self.model_copy(update={"training": self.training.model_copy(update=kept)})
 
     def make_space(self, *, reads: InputKind, classes: int) -> Space:
         """The space of ``[space]`` for these inputs and classes.

@@ -71,6 +71,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent, *, again: str | N
     data, check, fingerprint = open_checked(job.data, out / "stages", progress, again=again == "check")
     check_positive(data, _parsed(job, data))
     space = job.space_for(data)
+    job = job.for_space(space)
     _check_size(job, space)
     check_strategy(job.search.strategy, space)
     for phase in job.training.phases:

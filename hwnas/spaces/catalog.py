@@ -117,8 +117,8 @@ def make_space(
         UnknownName: there is no such space or option.
         PluginError: it belongs to a plugin or a file and cannot be loaded.
         SpecError: a TOML file is invalid.
-        InvalidValue: the space takes images and not tokens, or the reverse; `in_channels` is not 1 or 3, there are fewer
-            than two classes or over a million, or an option is invalid or does not fit the space.
+        InvalidValue: the space takes images and not tokens, or the reverse; `in_channels` is not 1 or 3, there are
+            fewer than two classes or over a million, or an option is invalid or does not fit the space.
     """
     if reads is not None:
         in_channels, vocabulary = reads.in_channels or None, reads.vocabulary

@@ -19,6 +19,7 @@ from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.sides import SQUARE, check_sides, image_sides
 from hwnas.spaces.slots import Slot, Value, Variable, from_depth
 from hwnas.spaces.space import Space
+from hwnas.spaces.wiring import chain
 
 CONVOLUTION, ATTENTION = "convolution", "attention"
 
@@ -35,7 +36,8 @@ class Hybrid:
         heads: choices of the number of heads of an attention block, ascending.
         head: width of a head.
         ffn: choices of the hidden width of its feed-forward network, as a multiple of the width, ascending.
-        act: activation of the convolution blocks.
+        last: width of the last convolution.
+        act: activation of the convolutions.
         resolutions: choices of the height of the images, ascending.
         classes, in_channels: defaults, overridden by the data.
         aspect: width to height of the images.
@@ -50,6 +52,7 @@ class Hybrid:
     heads: tuple[int, ...]
     head: int
     ffn: tuple[int, ...]
+    last: int
     act: str
     resolutions: tuple[int, ...]
     classes: int
@@ -117,6 +120,7 @@ class Hybrid:
                 slots.append(Slot(name=f"stage{s}.block{b}", group=f"stage{s}", variables=names, op=block().mixer))
                 names = (*read, mixer, ffn)
                 slots.append(Slot(name=f"stage{s}.block{b}.ffn", group=f"stage{s}", variables=names, op=block().ffn))
+        slots.append(Slot(name="head", group="head", variables=sizes, op=partial(_head, self)))
         slots.append(Slot(name="classifier", group="head", variables=sizes, op=partial(_classifier, self, classes)))
         return Space(
             name=self.name,
@@ -124,6 +128,7 @@ class Hybrid:
             slots=tuple(slots),
             classes=classes,
             in_channels=in_channels,
+            wiring=chain(slots),  # explicit: what is quantised at a residual depends on both of its readers
             aspect=self.aspect,
         )
 
@@ -198,8 +203,14 @@ def _patches(net: Hybrid, in_channels: int, resolution: int, patch: int) -> Op:
     return make_op("patch-conv", shape, _shape(net, 0, resolution, patch), patch=patch, act=net.act)
 
 
+def _head(net: Hybrid, resolution: int, patch: int) -> Op:
+    shape = _shape(net, len(net.widths), resolution, patch)
+    return make_op("conv", shape, (net.last, *shape[1:]), kernel=1, stride=1, act=net.act)
+
+
 def _classifier(net: Hybrid, classes: int, resolution: int, patch: int) -> Op:
-    return make_op("bn-linear", _shape(net, len(net.widths), resolution, patch), (classes,))
+    _, *sides = _shape(net, len(net.widths), resolution, patch)
+    return make_op("linear", (net.last, *sides), (classes,))
 
 
 HYBRIDS = (
@@ -213,6 +224,7 @@ HYBRIDS = (
         heads=(2, 4),
         head=16,
         ffn=(2, 4),
+        last=192,
         act="hswish",
         resolutions=(24, 28, 32),
         classes=10,

@@ -1,8 +1,8 @@
 """Spaces of sequences of tokens: in every layer a pattern of attention, a convolution, or a linear layer over them.
 
 Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017 (the encoder); Tay et al., "Long Range Arena", ICLR
-2021 (the patterns that are compared); see `hwnas.spaces.kinds.tokens` for each pattern. The mixer of a layer is an ordinary
-variable, so the length from which one pattern is faster than another comes out of the latency table.
+2021 (the patterns that are compared); see `hwnas.spaces.kinds.tokens` for each pattern. The mixer of a layer is an
+ordinary variable, so the length from which one pattern is faster than another comes out of the latency table.
 """
 
 from __future__ import annotations

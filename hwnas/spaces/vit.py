@@ -18,6 +18,7 @@ from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.sides import SQUARE, check_sides, image_sides
 from hwnas.spaces.slots import Slot, Variable, from_depth
 from hwnas.spaces.space import Space
+from hwnas.spaces.wiring import chain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,7 @@ class VisionTransformer:
             slots=tuple(slots),
             classes=classes,
             in_channels=in_channels,
+            wiring=chain(slots),  # explicit: what is quantised at a residual depends on both of its readers
             aspect=self.aspect,
         )
 

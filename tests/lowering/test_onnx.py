@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from hwnas.nn import build, channels_last, network, plain
 from hwnas.spaces import SPACES, Arch, Op, Space, make_space, parse_op
 from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets import Recipe, load_recipe
+from hwnas.testing.spaces import random_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,7 +90,7 @@ class Case:
     space: Space
     arch: Arch
     network: nn.Module
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     whole: onnx.ModelProto
     ops: Sequence[onnx.ModelProto]
 
@@ -105,18 +107,24 @@ class Case:
         return model
 
 
+def inputs(case: Case) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+    return (
+        images((1, *case.shape)) if case.space.vocabulary is None else random_inputs(case.space, case.arch, 1).numpy()
+    )
+
+
 @cache
 def lowered(name: str) -> list[Case]:
     form = form_of(recipe())
     space = make_space(name)
     archs = space.decode(space.sample(2 if name == "mobilenetv3-tiny" else 1, seed=1))
-    programs = form.lower_ops([op for arch in archs for _, op in space.ops(arch)])
+    programs = form.lower_ops([op for arch in archs for _, op in space.ops(arch)], wired=space.wiring is not None)
     cases = []
     for arch in archs:
         torch.manual_seed(0)
         made = trained(network(space, arch))
-        shape = (space.in_channels, arch["resolution"], arch["resolution"])
-        whole = form.lower(made, shape)
+        shape = space.input_shape(arch)
+        whole = form.lower(made, shape, dtype=space.dtype)
         assert isinstance(whole, onnx.ModelProto)
         ops = [programs[op] for _, op in space.ops(arch)]
         parts = [program for program in ops if isinstance(program, onnx.ModelProto)]
@@ -126,7 +134,10 @@ def lowered(name: str) -> list[Case]:
 
 
 # The tiny spaces say the same.
-AGAIN = ("mobilenetv3", "mobilenetv3-w1.2", "mobilenetv3-small", "nasbench201", "darts")
+AGAIN = (
+    *("mobilenetv3", "mobilenetv3-w1.2", "mobilenetv3-small", "nasbench201", "darts"),
+    *("autoformer-tiny", "autoformer-small", "encoder"),
+)
 every_space = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.long] if name in AGAIN else []) for name in SPACES]
 )
@@ -145,7 +156,7 @@ def test_what_is_profiled_is_what_is_deployed(name: str) -> None:
 @every_space
 def test_a_lowered_network_computes_the_same(name: str) -> None:
     for case in lowered(name):
-        x = images((1, *case.shape))
+        x = inputs(case)
         with torch.no_grad():
             expected = case.network(torch.from_numpy(x))
         torch.testing.assert_close(run(case.whole, x), expected, rtol=1e-4, atol=1e-5)
@@ -154,7 +165,7 @@ def test_a_lowered_network_computes_the_same(name: str) -> None:
 @every_space
 def test_assembled_ops_run_one_after_the_other(name: str) -> None:
     case = lowered(name)[0]
-    x = images((1, *case.shape))
+    x = inputs(case)
     values = {FROM_IMAGE: torch.from_numpy(x)}
     for i, (part, node) in enumerate(zip(case.ops, case.space.network(case.arch), strict=True)):
         values[i] = run(part, *(values[read].numpy() for read in node.reads))
@@ -164,15 +175,16 @@ def test_assembled_ops_run_one_after_the_other(name: str) -> None:
 @every_space
 def test_graphs_are_valid_static_and_folded(name: str) -> None:
     for case in lowered(name):
-        shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = [(case.shape, (case.space.classes,))] * 2
-        shapes += [(op.input, op.output) for _, op in case.space.ops(case.arch)]
+        shapes: list[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]] = [((case.shape,), (case.space.classes,))] * 2
+        shapes += [(op.inputs, op.output) for _, op in case.space.ops(case.arch)]
         for model, (inp, out) in zip((case.whole, case.assembled, *case.ops), shapes, strict=True):
             onnx.checker.check_model(model, full_check=True)
             assert [(o.domain, o.version) for o in model.opset_import] == [("", recipe().opset)]
             given, [result] = model.graph.input, model.graph.output
             assert [entry.name for entry in given] == ["input", "input1", "input2", "input3"][: len(given)]
             assert result.name == "output"
-            assert ({dims(entry) for entry in given}, dims(result)) == ({(1, *inp)}, (1, *out))
+            assert [dims(entry) for entry in given] == [(1, *shape) for shape in inp]
+            assert dims(result) == (1, *out)
             # Only that of NAS-Bench-201's classifier follows no convolution.
             norms = [node.op_type for node in model.graph.node if "BatchNorm" in node.op_type]
             assert len(norms) <= ("nasbench201" in name)

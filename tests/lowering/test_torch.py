@@ -18,6 +18,7 @@ from hwnas.spaces import Arch, make_space, parse_op
 from hwnas.spaces.kinds import KINDS
 from hwnas.spaces.wiring import FROM_IMAGE
 from hwnas.targets import Recipe, load_recipe
+from hwnas.testing.spaces import random_inputs
 
 SPACE = make_space("mobilenetv3-tiny")
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,7 +135,15 @@ def networks_of_every_kind() -> list[tuple[str, Arch]]:
     """Small networks, with their space, that hold an op of every kind."""
     missing = set(KINDS) - {"none", "segment"}  # segments: tests/tracing
     found = []
-    for name in ("nasbench201-tiny", "darts-tiny", "mobilenetv3-tiny", "resnet50"):
+    for name in (
+        "nasbench201-tiny",
+        "darts-tiny",
+        "mobilenetv3-tiny",
+        "resnet50",
+        "vit-tiny",
+        "hybrid-tiny",
+        "sequence",
+    ):
         space = make_space(name)
         for arch in [*space.decode(space.sample(20, seed=0)), space.smallest]:
             kinds = {node.op.kind for node in space.network(arch)}
@@ -149,8 +158,9 @@ def networks_of_every_kind() -> list[tuple[str, Arch]]:
 def test_every_kind_of_op_can_be_written(name: str, arch: Arch, tmp_path: Path) -> None:
     space, form = make_space(name), form_of(recipe())
     made = network(space, arch).eval()
-    loaded = without_checks(load_archive(form.write(form.lower(made, space.input_shape(arch)), tmp_path)))
-    x = torch.randn(1, *space.input_shape(arch))
+    program = form.lower(made, space.input_shape(arch), dtype=space.dtype)
+    loaded = without_checks(load_archive(form.write(program, tmp_path)))
+    x = random_inputs(space, arch, 1)
     torch.testing.assert_close(loaded(x), made(x), rtol=1e-3, atol=1e-4)
 
 
