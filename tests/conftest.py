@@ -167,13 +167,13 @@ def exported_once(lowered: Path) -> Iterator[None]:
 
     really = OnnxForm._exported
 
-    def exported(form: OnnxForm, network: torch.nn.Module, shape: tuple[int, ...]) -> onnx.ModelProto:
-        key = digest_of(network, shape, form.recipe.batch, form.recipe.opset)
+    def exported(form: OnnxForm, network: torch.nn.Module, given: torch.Tensor) -> onnx.ModelProto:
+        key = digest_of(network, tuple(given.shape), str(given.dtype), form.recipe.batch, form.recipe.opset)
         if key is None:
-            return really(form, network, shape)
+            return really(form, network, given)
         path = lowered.with_name("networks") / f"{key}.onnx"
         if not path.exists():
-            model = really(form, network, shape)
+            model = really(form, network, given)
             write_whole(path, model.SerializeToString())
             return model
         return onnx.load(path)

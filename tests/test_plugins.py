@@ -16,13 +16,16 @@ from typer.testing import CliRunner
 from hwnas import plugins
 from hwnas.cli.main import app
 from hwnas.data import DATASETS, ClutteredDigits, HuggingFace, Images, dataset_names, open_data
+from hwnas.data.listops import ListOps
+from hwnas.data.pathfinder import Pathfinder
+from hwnas.data.texts import Texts
 from hwnas.errors import CheckpointError, PluginError, SpecError, UnknownName
 from hwnas.files.spec import toml_text
 from hwnas.latency.imports import format_names, read_files
 from hwnas.pipeline import read_job
 from hwnas.plugins import Registry, absolute_name
 from hwnas.search import STRATEGIES, Problem, resource, solve, strategy_names
-from hwnas.spaces import SPACES, Domain, make_space, space_names
+from hwnas.spaces import SPACES, Domain, InputKind, make_space, space_names
 from hwnas.supernet import Supernet, load_supernet, save_supernet
 from hwnas.targets import load_recipe, recipes
 from hwnas.targets.runtimes import runtime_facts, runtime_names
@@ -308,12 +311,13 @@ def test_files_in_a_job_count_from_its_folder(file: Path, tmp_path: Path, monkey
     monkeypatch.chdir("/")
     read = read_job(job)
     assert (read.space.name, read.data.name) == (f"{file}:SPACE", f"{file}:data")
-    assert read.make_space(in_channels=1, classes=3).name == read.space.name
+    assert read.make_space(reads=InputKind(1), classes=3).name == read.space.name
     assert absolute_name("mobilenetv3") == "mobilenetv3"
 
 
 def test_datasets_have_the_names_of_their_classes() -> None:
-    assert list(DATASETS) == [each.name for each in (ClutteredDigits, Images, HuggingFace)]
+    classes = (ClutteredDigits, Images, HuggingFace, ListOps, Pathfinder)
+    assert list(DATASETS) == [*(each.name for each in classes), "pixel-digits", Texts.name]
     assert list(SPACES) == [make_space(name).name for name in SPACES]
 
 

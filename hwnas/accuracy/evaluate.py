@@ -214,6 +214,8 @@ class Evaluator:
         """The archs of the supernet's space that a journal holds, and their accuracies."""
         found = {}
         for key, accuracy in journal.entries.items():
+            if not isinstance(accuracy, int | float):  # all figures of an arch, or a parity
+                continue
             with suppress(InvalidValue, ValueError):  # written by another version, or another space
                 pairs = [pair.partition("=") for pair in key.split(" ")]
                 values = {name: int(value) if value.isdecimal() else value for name, _, value in pairs}

@@ -210,7 +210,7 @@ def readme(manifest: BundleManifest) -> str:
     return f"""\
 # A network of {manifest.domain.space} for {manifest.target}
 
-{manifest.accuracy:.2%} {metric} on the test split of {_data(manifest)}{_interval(manifest)}. \
+{manifest.accuracy:.2%} {metric} on the test {noun}s of {_data(manifest)}{_interval(manifest)}. \
 {_latency(manifest, images)} \
 `manifest.json` has everything else.
 

@@ -111,7 +111,7 @@ def test_unknown_space(refused):
         ("resolutoin=24", "Did you mean 'resolution'"),
         ("resolution=25", "choose from 24, 28, 32"),
         ("resolution", "variable=value"),
-        ("resolution=big", "variable=value"),
+        ("resolution=big", "cannot be big; choose from 24, 28, 32"),
     ],
 )
 def test_bad_fix(refused, fix, words):

@@ -81,11 +81,13 @@ def test_a_teacher_is_another_supernets_largest_network(words, hwnas_cli, tmp_pa
 def test_a_teacher_of_other_data_is_refused(words, refused, tmp_path):
     other = teacher(tmp_path / "letters", classes="abcdefghij")
     assert (
-        "has 1 channels and the classes a, b, c, d, e, f, g, h, i, j; cluttered-digits has 1 channels and 0, 1"
-        in refused(*words, "--teacher", other)
+        "takes images of 1 channel and has the classes a, b, c, d, e, f, g, h, i, j; cluttered-digits has images of 1 "
+        "channel and 0, 1" in refused(*words, "--teacher", other)
     )
     small = teacher(tmp_path / "small", resolution=24)
-    assert "was trained on images of 24 pixels; this training loads them at 32" in refused(*words, "--teacher", small)
+    assert "was trained with the resolution 24; this training loads its data with 32" in refused(
+        *words, "--teacher", small
+    )
 
 
 def test_one_training_at_a_time_works_in_a_folder(words, refused, tmp_path):

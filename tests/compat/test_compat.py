@@ -22,7 +22,7 @@ from hwnas import load_model, load_supernet, open_bundle, read_job, read_table, 
 from hwnas.accuracy.table import read_accuracies
 from hwnas.machines import LocalMachine
 from hwnas.runtimes import open_session
-from hwnas.spaces import Domain
+from hwnas.spaces import Domain, InputKind
 from hwnas.supernet import extract, read_facts, read_training
 from hwnas.targets import Host
 
@@ -296,7 +296,7 @@ def test_training_configs(home):
 def test_a_finished_job_is_reused(answer_to, home, monkeypatch):
     job = read_job(home / "job.toml")
     assert (job.targets, job.budget, job.seed, job.training.steps) == ([INT8], "95%", 3, 24)
-    assert job.make_space(in_channels=1, classes=10).size == 64
+    assert job.make_space(reads=InputKind(1), classes=10).size == 64
     stages = {
         stage["name"]: stage["cached"]
         for stage in answer_to("compile", "job.toml", "--out", "job", "--dry-run")["stages"]

@@ -35,6 +35,7 @@ from hwnas.pipeline.job import BenchConfig, ExportConfig
 from hwnas.pipeline.plan import plan_job
 from hwnas.report.text import markdown, summary
 from hwnas.runtimes import open_session
+from hwnas.spaces import InputKind
 from hwnas.supernet import Phase, TrainConfig, read_facts
 from hwnas.targets import resolve_target
 
@@ -153,7 +154,7 @@ def test_targets_share_the_training_and_nothing_else(finished):
 
 def test_figures_belong_together(finished):
     job, out, report = finished
-    space = job.make_space(in_channels=1, classes=10)
+    space = job.make_space(reads=InputKind(1), classes=10)
     for name, answer in report["targets"].items():
         [key] = [stage["key"] for stage in answer["stages"] if stage["name"] == "profile"]
         table = read_table(resolve_target(name), out / "stages" / f"profile-{key}" / "table.csv")
@@ -498,6 +499,7 @@ def test_a_training_depends_on_what_it_runs_on(train_inputs, finished, tmp_path)
         "validate_every",
         "validation_images",
         "patience",
+        "optimizer",
     }
     assert before["training"].keys() == set(TrainConfig.model_fields) - newer
     assert train_inputs('accelerator = "cpu"', 'precision = "32-true"', "devices = 1") == before

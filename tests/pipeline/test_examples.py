@@ -10,7 +10,7 @@ import pytest
 from hwnas.data import Augmentation
 from hwnas.pipeline import read_job
 from hwnas.pipeline.job import Job
-from hwnas.spaces import SPACES, make_space
+from hwnas.spaces import SPACES, InputKind, make_space
 from hwnas.supernet import Phase, TrainConfig, read_training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.stem)
 def test_example(path):
     job = read_job(path)
-    assert job.make_space(in_channels=3, classes=10).size > 0
+    assert job.make_space(reads=InputKind(3), classes=10).size > 0
     if job.data.path:
         assert Path(job.data.path).parent == path.parent
 

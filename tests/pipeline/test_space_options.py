@@ -10,7 +10,7 @@ from PIL import Image
 from hwnas.errors import InvalidValue, SpecError
 from hwnas.latency import read_table
 from hwnas.pipeline import compile_job, preview_job, read_job
-from hwnas.spaces import make_space
+from hwnas.spaces import InputKind, make_space
 from hwnas.supernet import load_supernet
 from hwnas.targets import resolve_target
 
@@ -59,7 +59,7 @@ def job_of(tmp_path, space):
 
 
 def name_of(job):
-    return job.make_space(in_channels=1, classes=10).name
+    return job.make_space(reads=InputKind(1), classes=10).name
 
 
 def test_options_are_keys_of_the_jobs_space(tmp_path):
@@ -79,7 +79,7 @@ def test_a_toml_file_in_a_job_counts_from_its_folder(tmp_path, monkeypatch):
     job = job_of(tmp_path, '[space]\nname = "solar.toml"\nfix = { depth_1 = 1 }\n')
     monkeypatch.chdir("/")
     assert name_of(job) == NAME
-    assert job.make_space(in_channels=1, classes=10).choices["depth_1"] == [1]
+    assert job.make_space(reads=InputKind(1), classes=10).choices["depth_1"] == [1]
 
 
 def test_mistakes_in_a_jobs_space(tmp_path):

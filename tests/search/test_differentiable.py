@@ -397,7 +397,7 @@ def test_what_cannot_be_searched(digits: Data, tmp_path: Path) -> None:
         search(replace(constraints, objectives=(macs,), budgets={"macs": 1e9}))
     with pytest.raises(InfeasibleBudget, match="The fastest is predicted at"):
         search(replace(constraints, budgets={NAME: 1e-3}))
-    with pytest.raises(InvalidValue, match="channels in 10 classes"):
+    with pytest.raises(InvalidValue, match="channel in 10 classes"):
         search(wanted(make_space("nasbench201-tiny", classes=7)))
     with pytest.raises(InvalidValue, match="one of 4 channels"):
         search(wanted(ELASTIC), "pc-darts")

@@ -119,7 +119,7 @@ def test_adapt_on_the_command_line(hwnas_cli: Callable[..., Any], old: Path, tmp
     assert hwnas_cli(*words, "--out", tmp_path / "new").code == 2  # there is one
     ran = hwnas_cli(*words, "--channels", "3", "--out", tmp_path / "other")
     assert ran.code == 2
-    assert "takes images of 1 channels, images has 3: see --channels" in ran.err
+    assert "takes images of 1 channel, images has images of 3 channels" in ran.err
 
 
 def test_methods_on_the_command_line(hwnas_cli: Callable[..., Any], old: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_network_follows_its_arch(drawn: Drawn, images: Images) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 1, 28, 28), (2, 3, 32, 32), (2, 1, 32, 24)])
 def test_images_of_another_form_are_refused(shape: tuple[int, ...], drawn: Drawn) -> None:
-    with pytest.raises(InvalidValue, match=r"takes images \(n, \(1, 32, 32\)\), not"):
+    with pytest.raises(InvalidValue, match=r"takes images \(n, 1, 32, 32\), not"):
         drawn("mobilenetv3-tiny")(torch.zeros(shape, dtype=torch.float64), TINY.largest)
 
 

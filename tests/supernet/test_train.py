@@ -459,7 +459,7 @@ def test_gradients_that_are_no_numbers_do_not_reach_the_weights(data: ClutteredD
 
 def test_data_of_another_form_is_refused(data: ClutteredDigits, tmp_path: Path) -> None:
     for space in (make_space("mobilenetv3-tiny", classes=7), make_space("mobilenetv3-tiny", in_channels=3)):
-        with pytest.raises(InvalidValue, match="images of 1 channels in 10 classes, the supernet takes"):
+        with pytest.raises(InvalidValue, match="images of 1 channel in 10 classes; the supernet takes"):
             train(Supernet(space), data, CONFIG, seed=0, folder=tmp_path)
 
 
