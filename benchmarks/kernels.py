@@ -33,7 +33,7 @@ from hwnas.shown_progress import shown_progress
 from hwnas.targets import resolve_target
 from hwnas.timing.protocol import usual
 
-_ATTEMPTS = 6  # to time a few models on a machine that is too noisy now and then
+_ATTEMPTS = 6  # to time a few models on a machine that is sometimes too noisy
 Floats = npt.NDArray[np.float64]
 
 ARCHITECTURES = (

@@ -19,6 +19,7 @@ from hwnas.latency import LatencyModel, LatencyTable
 from hwnas.latency.manifest import Validation
 from hwnas.latency.model import slot_latencies
 from hwnas.pipeline.job import Job
+from hwnas.pipeline.mixers import length_curves
 from hwnas.pipeline.stages import Context, Result
 from hwnas.pipeline.target_plan import TargetPlan
 from hwnas.report.figures import (
@@ -176,6 +177,7 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
         networks=timed_networks(model, validated),
         slots=slot_costs(model, answer["arch"]),
         table=table_rows(table, space, answer["arch"]),
+        lengths=length_curves(table, space, answer["arch"]),
         stages=[StageTime(**{name: s[name] for name in StageTime.model_fields}) for s in answer["stages"]],
         provenance=_provenance(context, table, model, bundle),
     )

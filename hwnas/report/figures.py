@@ -122,6 +122,20 @@ class TableRow(Spec):
     choices: list[TableCell]
 
 
+class LengthCurve(Spec):
+    """Time of a mixer in the table, for each length of a sequence in tokens."""
+
+    mixer: str
+    lengths: list[Count] = Field(min_length=2)
+    latency_ms: list[Milliseconds]
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> LengthCurve:
+        if len(self.lengths) != len(self.latency_ms):
+            raise ValueError(f"{self.mixer} has {len(self.lengths)} lengths and {len(self.latency_ms)} times")
+        return self
+
+
 class StageTime(Spec):
     """A stage of the run: its seconds in this run, and those of its execution; None if an older hwnas executed it."""
 
@@ -214,7 +228,7 @@ class TargetFigures(Spec):
             (`hwnas.workflows.budgets`).
         finetuned: what fine-tuning has changed; None without it.
         rounds, taken, rounds_ended: the rounds, the number of the deployed one, and why there is no further one.
-        search, validation, networks, slots, table, stages: see their classes.
+        search, validation, networks, slots, table, stages, lengths: see their classes.
         provenance: title -> name -> value.
     """
 
@@ -251,6 +265,7 @@ class TargetFigures(Spec):
     networks: list[TimedNetwork] = Field(min_length=1)
     slots: list[SlotCost]
     table: list[TableRow]
+    lengths: list[LengthCurve] = Field(default=[], exclude_if=lambda curves: not curves)
     stages: list[StageTime]
     provenance: dict[str, Facts]
 

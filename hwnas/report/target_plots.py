@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from hwnas.report.confusion_plot import confusion_plot
 from hwnas.report.figures import Network, RunFigures, SlotCost, TableRow, TargetFigures
+from hwnas.report.length_plot import length_plot
 from hwnas.report.plots import COLOURS, Plot, arch_lines, arch_text, base_figure, ms, percent, signed
 
 _CELLS_WITH_TEXT = 12  # largest number of columns of a heat map with text
@@ -24,7 +25,8 @@ def target_plots(run: RunFigures) -> list[list[Plot]]:
     for i, target in enumerate(run.targets, start=1):
         prefix = f"{i}-" if several else ""
         first = [draw(target, prefix) for draw in (_front, _validation, _errors, _slots)]
-        found.append([*first, *confusion_plot(target.classification, prefix), *_tables(target, prefix)])
+        more = (*confusion_plot(target.classification, prefix), *length_plot(target.lengths, prefix))
+        found.append([*first, *more, *_tables(target, prefix)])
     return found
 
 
