@@ -26,8 +26,8 @@ OPERATIONS: dict[str, Callable[[list[int]], int]] = {
 TOKENS = ("<pad>", "<start>", *map(str, range(10)), *OPERATIONS, "]")
 DIGIT, OPERATION, END = 2, 12, 16  # the first tokens of each kind
 DEPTH, ARGUMENTS, NESTED = 10, 10, 0.25  # deepest operation, most arguments, share of arguments that are operations
-LONGEST, SHORTEST = 512, 16
-_SHARE = 0.25  # least length of a sequence, as a share of the longest
+LONGEST, SHORTEST, MOST = 512, 16, 4096
+_SHARE, _ENOUGH = 0.25, 512  # least length of a sequence: a share of the longest, but no more than this
 REVISION = 1
 
 
@@ -47,14 +47,25 @@ class ListOps(GeneratedTokens):
     vocabulary = len(TOKENS)
 
     def __init__(self, *, seed: int = 0, length: int = LONGEST) -> None:
-        if not SHORTEST <= length <= 16_384:
-            raise InvalidValue(f"listops cannot have sequences of at most {length} tokens; use {SHORTEST} to 16384")
+        if not SHORTEST <= length <= MOST:
+            raise InvalidValue(f"listops cannot have sequences of at most {length} tokens; use {SHORTEST} to {MOST}")
         super().__init__(seed)
         self.resolution = length
 
     def fingerprint(self) -> str:
         """A hash of everything that determines the sequences."""
-        rules = (self.name, REVISION, self._seed, self.resolution, DEPTH, ARGUMENTS, NESTED, _SHARE, self.sizes)
+        rules = (
+            self.name,
+            REVISION,
+            self._seed,
+            self.resolution,
+            DEPTH,
+            ARGUMENTS,
+            NESTED,
+            _SHARE,
+            _ENOUGH,
+            self.sizes,
+        )
         return hashlib.blake2b(repr(rules).encode(), digest_size=16).hexdigest()
 
     def recorded_options(self) -> dict[str, JsonValue]:
@@ -67,7 +78,7 @@ class ListOps(GeneratedTokens):
 
     def _generated(self, *seed: object) -> tuple[Tokens, int]:
         rng = np.random.default_rng(stable_seed(self.name, *seed))
-        least, most = round(_SHARE * self.resolution) - 1, self.resolution - 1
+        least, most = min(round(_SHARE * self.resolution), _ENOUGH) - 1, self.resolution - 1
         while True:
             tokens: list[int] = []
             value = _expression(rng, tokens, 0, most)

@@ -15,6 +15,7 @@ from hwnas.data.sequences import START, TokenData, Tokens
 from hwnas.errors import InvalidValue
 
 LEVELS, FIRST = 256, 2
+_AT_LEAST = 1000  # images that are decoded at once
 
 
 class Pixels(TokenData):
@@ -66,7 +67,7 @@ class Pixels(TokenData):
     def _kept(self, split: Split, count: int) -> tuple[Tensor, Tensor]:
         """The first images of a split and their labels, at least `count` of them; they stay in memory."""
         if split not in self._cached or len(self._cached[split][1]) < count:
-            found = list(self._images.batches(split, self._images.resolution, limit=max(count, 1)))
+            found = list(self._images.batches(split, self._images.resolution, limit=max(2 * count, _AT_LEAST)))
             images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
             self._cached[split] = images, labels
         return self._cached[split]

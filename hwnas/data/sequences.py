@@ -137,6 +137,10 @@ class TokenData(Data):
         self._length(resolution)
         return self._fixed(split, resolution, available if limit is None else min(limit, available), batch_size)
 
+    def shortened(self, tokens: Tensor, length: int) -> Tensor:
+        """Sequences as they are at a smaller length: ``(n, longer)`` -> ``(n, length)``."""
+        return tokens[:, :length]
+
     def _fixed(self, split: Split, resolution: Size, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, count, batch_size):
             rows, labels = self._rows(split, range(start, min(start + batch_size, count)))

@@ -19,7 +19,7 @@ from torch import Tensor
 from hwnas.data.base import Split, check_split, stable_seed
 from hwnas.data.label_files import SPLIT_NAMES
 from hwnas.data.options import DataOptions, check_only
-from hwnas.data.sequences import START, TokenData, Tokens
+from hwnas.data.sequences import PADDING, START, TokenData, Tokens
 from hwnas.errors import DataError, some
 
 SEPARATOR, FIRST = 2, 3  # the token between two texts, and that of the byte 0
@@ -113,6 +113,12 @@ class Texts(TokenData):
         length = self._length(resolution)  # type: ignore[arg-type]
         return super()._padded([_shortened(row, length) for row in rows] if self.pairs else rows, length)
 
+    def shortened(self, tokens: Tensor, length: int) -> Tensor:
+        """Sequences as they are at a smaller length: of a pair, both texts are cut."""
+        if not self.pairs or tokens.shape[1] <= length:
+            return super().shortened(tokens, length)
+        return self._padded([row[row != PADDING] for row in tokens.cpu().numpy()], length).to(tokens.device)
+
     def _hashed(self, splits: Sequence[Split]) -> str:
         digest = hashlib.blake2b(repr((self.name, self.classes)).encode(), digest_size=16)
         for split in splits:
@@ -180,7 +186,7 @@ def _from_folders(path: Path) -> dict[str, list[Row]]:
         for of_class in sorted(one for one in folder.iterdir() if one.is_dir()):
             for file in sorted(one for one in of_class.iterdir() if one.suffix in SUFFIXES):
                 try:
-                    text = file.read_text(encoding="utf-8")
+                    text = file.read_bytes().decode()
                 except (OSError, UnicodeDecodeError) as error:
                     raise DataError(f"cannot read {file} as UTF-8: {error}") from error
                 if not text:

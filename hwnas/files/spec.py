@@ -113,6 +113,8 @@ def _complaints(error: ValidationError, model: type[BaseModel], document: dict[s
     misfits: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False):
         kind, value, where = detail["type"], detail["input"], _present(detail["loc"], document)
+        if kind == "default_factory_not_called":  # it depends on a value that is complained about
+            continue
         if kind == "extra_forbidden":
             near = _nearest(str(where[-1]), _fields(model, where[:-1]))
             sentences.append(f"unknown key {_key(where)!r};{near} {_allowed(model, where[:-1])}")

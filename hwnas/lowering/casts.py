@@ -25,7 +25,7 @@ _TYPES = {
     "bf16": (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16)),
 }
 # Sums of many values: in fp16 the sum over an image of 64x64 overflows for values from 16 on, and loses small values.
-_SUMS = {"ReduceMean", "ReduceSum", "GlobalAveragePool", "Softmax", "LogSoftmax"}
+_SUMS = {"ReduceMean", "ReduceSum", "ReduceL2", "GlobalAveragePool", "Softmax", "LogSoftmax"}
 _HEADROOM = 4.0  # largest fp16 value / largest accepted value: other images have larger values
 
 
@@ -73,7 +73,9 @@ def cast(model: onnx.ModelProto, to: Narrow, images: Images | None = None) -> on
         wanted = TensorProto.FLOAT if node.name in wide else kind
         inputs = [typed(name, wanted) if name else "" for name in node.inputs]  # their casts come before the node
         copy = add_node(graph, node, inputs, node.outputs)
-        types |= dict.fromkeys((name for name in node.outputs if name in floats), wanted)
+        # A cast of the graph, such as that of a mask of tokens, names its own type.
+        made = TensorProto.FLOAT if node.op_type == "Cast" else wanted
+        types |= dict.fromkeys((name for name in node.outputs if name in floats), made)
         for i, name in enumerate(node.outputs):
             if name in whole.outputs and types.get(name) == kind:
                 copy.output[i] = names[name, kind] = f"{name}.narrow"

@@ -76,7 +76,6 @@ OPERATORS = frozenset(
         "relu.default",
         "reshape.default",
         "rsub.Scalar",
-        "scaled_dot_product_attention.default",
         "select.int",
         "sigmoid.default",
         "silu.default",

@@ -224,6 +224,7 @@ def padded(x: Tensor, before: int, behind: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # a cached tensor of an evaluation could not be trained with
 def window_bias(length: int, window: int) -> Tensor:
     """What is added to the scores of windows, ``(blocks, window, 3 * window)``: 0 for keys that a query reads."""
     blocks = -(-length // window)
@@ -235,6 +236,7 @@ def window_bias(length: int, window: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # a cached tensor of an evaluation could not be trained with
 def block_bias(length: int, block: int) -> Tensor:
     """What is added to the scores of blocks, ``(blocks, 1, block)``: 0 for keys, `MASKED` behind the end."""
     places = torch.arange(-(-length // block) * block).view(-1, 1, block)
@@ -242,6 +244,7 @@ def block_bias(length: int, block: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # a cached tensor of an evaluation could not be trained with
 def rotations(head: int, buckets: int) -> Tensor:
     """Directions of the hash, ``(head, buckets / 2)``: a token is in the bucket of the direction nearest to it.
 

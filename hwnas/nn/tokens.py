@@ -99,6 +99,7 @@ class Mask(nn.Module):
 
 
 @cache
+@torch.inference_mode(False)  # a cached tensor of an evaluation could not be trained with
 def sinusoid(length: int, width: int) -> Tensor:
     """Positions ``(length, width)`` (Vaswani et al. 2017, section 3.5).
 
@@ -110,6 +111,7 @@ def sinusoid(length: int, width: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # a cached tensor of an evaluation could not be trained with
 def grid_sinusoid(height: int, width: int, channels: int) -> Tensor:
     """Positions of the pixels of a grid, row by row, ``(height * width, channels)``.
 

@@ -341,12 +341,17 @@ def table_rows(table: LatencyTable, space: Space, found: Mapping[str, Value]) ->
 def _row(
     table: LatencyTable, space: Space, slot: Slot, found: Mapping[str, Value], parents: set[str], shared: set[str]
 ) -> TableRow | None:
+    # Where the result lacks the slot, a depth is fixed to a value for which the block exists.
+    exists = slot.op(*(found[name] for name in slot.variables)) is not None
+    held = {
+        name: found[name] if exists or name not in parents else space.variable(name).values[-1]
+        for name in slot.variables
+    }
     own = [name for name in slot.variables if name not in parents | shared]
+    own = [name for name in own if space.has_effect(name, {**found, **held})]
     sizes = [len(space.variable(name).values) for name in own]
     if not own or math.prod(sizes) > _MOST_CHOICES:
         return None
-    # A depth is fixed to a value for which the block exists.
-    held = {n: space.variable(n).values[-1] if n in parents else found[n] for n in slot.variables if n not in own}
     choices = []
     for index in np.ndindex(*sizes):
         values = {name: space.variable(name).values[i] for name, i in zip(own, index, strict=True)}
@@ -358,7 +363,7 @@ def _row(
     kinds = [re.sub(r"_\d+", "", name) for name in own]
     if not choices:  # all choices are free, e.g. an edge that is fixed to `none` or `skip_connect`
         return None
-    shown = {name: value for name, value in held.items() if name not in parents}
+    shown = {name: value for name, value in held.items() if name not in {*parents, *own}}
     return TableRow(slot=slot.name, group=slot.group, variables=kinds, held=shown, choices=choices)
 
 

@@ -19,6 +19,7 @@ from hwnas.spaces import InputKind, Space, SpaceOptions, absolute_space, make_sp
 from hwnas.spaces.traced import remember
 from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Phase, TrainConfig, usual_training
+from hwnas.supernet.config import finetuning_rate
 from hwnas.workflows.budgets import parse_budgets
 from hwnas.workflows.processes import Accelerator, Precision
 from hwnas.workflows.tracing import WIDTHS, TracedNetwork, traced_of
@@ -174,13 +175,14 @@ class FinetuneConfig(Spec):
 
     Attributes:
         epochs: passes over the training images; 0 for none.
-        learning_rate: peak, after a warm-up and before a cosine decay to 0.
+        learning_rate: peak, after a warm-up and before a cosine decay to 0; if None, a twentieth of the usual one of a
+            training with this optimizer.
         adapter: method of fine-tuning and its rank, as in ``[training]``; all weights are trained if None.
         distil: whether the largest subnet of the supernet is a teacher, with the `teacher_share` of ``[training]``.
     """
 
     epochs: float = Field(default=0, ge=0, le=1e6)
-    learning_rate: float = Field(default=0.01, gt=0, le=1e30)
+    learning_rate: float | None = Field(default=None, gt=0, le=1e30)
     distil: bool = True
     adapter: AdapterChoice | None = Field(default=None, exclude_if=lambda adapter: adapter is None)
 
@@ -192,7 +194,8 @@ class FinetuneConfig(Spec):
             images: number of training images.
         """
         steps = math.ceil(self.epochs * images / config.batch_size)
-        phase = Phase(name="finetune", steps=steps, learning_rate=self.learning_rate)
+        rate = self.learning_rate or finetuning_rate(config.optimizer)
+        phase = Phase(name="finetune", steps=steps, learning_rate=rate)
         return config.model_copy(update={"phases": [phase], "adapter": self.adapter})
 
 

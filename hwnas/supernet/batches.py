@@ -35,14 +35,7 @@ def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 
 def resized(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize inputs to the shape of a subnet's.
-
-    Args:
-        images: ``(n, channels, height, width)``, or tokens ``(n, length)``, of which a subnet reads the first.
-        shape: ``(channels, height, width)``, or ``(length,)``.
-    """
-    if len(shape) == 1:
-        return images[:, : shape[0]]
+    """Resize images ``(n, channels, height, width)`` to the shape ``(channels, height, width)`` of a subnet's."""
     size = tuple(shape[1:])
     if tuple(images.shape[2:]) == size:
         return images

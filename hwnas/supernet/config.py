@@ -70,6 +70,11 @@ def _usual_decay(given: dict[str, Any]) -> float:
     return _USUAL[given["optimizer"]][2]
 
 
+def finetuning_rate(optimizer: OptimizerName) -> float:
+    """The usual learning rate of a fine-tuning: a twentieth of that of a training, 0.01 with SGD."""
+    return _USUAL[optimizer][0] / 20
+
+
 def usual_training(space: Space) -> TrainConfig:
     """The default training config of a space: AdamW for networks with attention, SGD for others."""
     attends = any(KINDS[op.kind].attends for op in space.distinct_ops)

@@ -11,6 +11,7 @@ from hwnas.supernet.config import TrainConfig
 
 _MOMENTUM = "momentum_buffer"  # of SGD: stored under the parameter's name alone, as in checkpoints of older versions
 _BETAS = 0.9, 0.999
+_EMBEDDINGS = ("tokens.weight", "positions.weight", "first.weight")
 
 
 def optimizer_of(
@@ -18,16 +19,20 @@ def optimizer_of(
 ) -> torch.optim.Optimizer:
     """Create the optimizer: SGD with momentum, or AdamW.
 
-    Weight decay is applied to the weights of convolutions and linear layers only, not to normalisations and biases.
+    Weight decay is applied to the weights of convolutions and linear layers only, not to normalisations,
+    biases and embeddings.
 
     Args:
         parameters: by name.
         config: the training config.
         state: of a checkpoint, from `state_of`.
     """
+    decayed = {name for name, p in parameters.items() if p.dim() > 1 and not name.endswith(_EMBEDDINGS)}
+    if config.optimizer == "adamw":  # its decay is 1,000 times that of SGD, towards kernels of zeros
+        decayed = {name for name in decayed if ".transforms." not in name}
     groups = [
-        {"params": [p for p in parameters.values() if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters.values() if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in parameters.items() if name in decayed], "weight_decay": config.weight_decay},
+        {"params": [p for name, p in parameters.items() if name not in decayed], "weight_decay": 0.0},
     ]
     optimizer: torch.optim.Optimizer
     if config.optimizer == "adamw":

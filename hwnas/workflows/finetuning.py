@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from hwnas.adapters import AdapterChoice
     from hwnas.supernet import TrainConfig
 
-_SHARE = 0.05  # of the learning rate of a whole training
 FINETUNING_EPOCHS = 3  # default without a training config
 
 
@@ -70,6 +69,7 @@ def finetune(
         OutputError, CheckpointError, TrainingDiverged, OutOfMemory, ProcessLost, SystemExit: as in `train`.
     """
     from hwnas.supernet import Phase, load_supernet, usual_training
+    from hwnas.supernet.config import finetuning_rate
 
     adapter = adapter_of(method, rank)
     subnet, out = Path(subnet), Path(out)
@@ -82,7 +82,7 @@ def finetune(
         )
     data = inputs.reopen_data(facts)
     usual = usual_training(net.space)
-    gentle = Phase(name="finetune", steps=1, learning_rate=_SHARE * usual.phases[0].learning_rate)
+    gentle = Phase(name="finetune", steps=1, learning_rate=finetuning_rate(usual.optimizer))
     usual = usual.model_copy(update={"phases": [gentle]})
     config = config_of(training) if training else usual
     if epochs or not training:

@@ -167,3 +167,21 @@ def test_bad_texts_are_refused(tmp_path: Path, lines: list[dict[str, str]], word
 def test_an_augmentation_is_for_images() -> None:
     with pytest.raises(InvalidValue, match="for images"):
         ListOps(length=16).train_batch(0, 4, 16, seed=0, augmentation=Augmentation(flip=0.0))
+
+
+def test_a_pair_is_cut_as_if_it_was_read_at_the_smaller_length(tmp_path: Path) -> None:
+    lines = [{"text": "a" * (3 * n), "other": "b" * (50 - n), "label": "xy"[n % 2]} for n in range(1, 41)]
+    rows(tmp_path / "rows.csv", lines)
+    data = open_data("text", path=tmp_path, options=DataOptions(labels="rows.csv"))
+    assert isinstance(data, TokenData)
+    for (long, _), (short, _) in zip(data.batches("train", 200), data.batches("train", 32), strict=True):
+        assert torch.equal(data.shortened(long, 32), short)
+
+
+def test_line_ends_of_windows_are_tokens(tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for i in range(10):
+            (tmp_path / label / f"{i}.txt").write_bytes(f"{label}{i}\r\nnext".encode())
+    x, _ = next(open_data("text", path=tmp_path).batches("train", 20))
+    assert all(3 + ord("\r") in row for row in x.tolist())

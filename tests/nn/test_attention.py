@@ -231,3 +231,20 @@ def test_pixels_are_tokens_row_by_row(kind: str) -> None:
     with torch.no_grad():
         expected = tokens(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
         assert torch.allclose(image(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", list(PATTERNS))
+def test_a_layer_can_be_trained_after_it_was_evaluated(kind: str) -> None:
+    module, x, mask = module_of(op_of(kind, 21, masked=1)), torch.randn(2, 21, WIDTH), mask_of(21)
+    with torch.inference_mode():
+        module(x, mask)
+    module.train()(x, mask).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("masked", [0, 1])
+def test_training_and_evaluation_compute_the_same(masked: int) -> None:
+    module, x, mask = module_of(op_of("attention", 21, masked=masked)), torch.randn(2, 21, WIDTH), mask_of(21)
+    given = (x, mask) if masked else (x,)
+    with torch.no_grad():
+        assert torch.allclose(module.train()(*given), module.eval()(*given), atol=1e-5)

@@ -157,3 +157,22 @@ def test_profile_of_the_runtime_predicts_whole_networks(tmp_path):
     answer = workflows.validate(space, target, tables=tmp_path, networks=10)
     assert answer.mape < 0.25
     print(json.dumps({"mape": answer.mape, "noise": answer.noise_floor}))
+
+
+@pytest.mark.parametrize("to", ["fp16", "bf16"])
+@pytest.mark.parametrize("mixer", ["lsh", "window", "attention"])  # ONNX has Conv in bf16 from opset 22 on
+def test_narrow_types_of_a_graph_with_tokens(mixer, to):
+    import onnx
+
+    from hwnas.lowering.casts import cast
+
+    space = make_space("sequence+length=32", vocabulary=20, classes=4)
+    arch = space.arch({**space.largest, "depth": 1, "mixer_1": mixer})
+    torch.manual_seed(0)
+    net = network(space, arch).eval()
+    x = torch.randint(1, 20, (4, 32))
+    model = form_of(load_recipe("onnxruntime-cpu-fp32")).lower(net, (32,), dtype="int64")
+    narrow = cast(model, to, x.numpy())
+    onnx.checker.check_model(narrow, full_check=True)
+    onnx.shape_inference.infer_shapes(narrow, check_type=True, strict_mode=True, data_prop=True)
+    assert any(node.op_type == "Cast" for node in narrow.graph.node)

@@ -102,6 +102,11 @@ def search_differentiable(
             f"{', '.join(wanted.budgets) or 'none is given'}"
         )
     check_fits(data, wanted.space, wanted.space.name)
+    if wanted.space.vocabulary is not None:
+        raise InvalidValue(
+            f"a differentiable search needs a space of networks for images; {wanted.space.name} is for tokens, whose "
+            "mixers also read a mask. Use --strategy exact, or another one on a supernet"
+        )
     if wanted.space.size == 1:
         raise InvalidValue(
             f"{wanted.space.name} as it is restricted has one network, so there is nothing to search; `hwnas train` "
