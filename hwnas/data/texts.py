@@ -25,6 +25,7 @@ from hwnas.errors import DataError, some
 SEPARATOR, FIRST = 2, 3  # the token between two texts, and that of the byte 0
 SUFFIXES = (".txt", ".md", ".text")
 SHARES = (0.7, 0.15, 0.15)
+_LONGEST_CELL = 2**30  # bytes of a text in a CSV file; Python's own limit is 128 KiB
 FORM = (
     "texts are files train/<class>/*.txt (and val/, test/), or lines of a CSV file with the columns text, label, and "
     "perhaps other (the second text of a pair) and split"
@@ -151,6 +152,7 @@ def _shortened(tokens: Tokens, length: int) -> Tokens:
 def _from_csv(path: Path) -> dict[str, list[Row]]:
     """Name of a split, "" without one -> its rows."""
     found: dict[str, list[Row]] = {}
+    limit = csv.field_size_limit(_LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -158,7 +160,7 @@ def _from_csv(path: Path) -> dict[str, list[Row]]:
             if missing := {"text", "label"} - set(columns):
                 raise DataError(f"{path} has no column {', '.join(sorted(missing))}; it has {some(columns)}. {FORM}")
             for number, line in enumerate(reader, start=2):
-                text, label = line["text"], line["label"]
+                text, label = line["text"], (line["label"] or "").strip()
                 if not text or not label:
                     raise DataError(f"{path}, line {number}: {'text' if not text else 'label'} is empty")
                 split = (line.get("split") or "").strip().lower()
@@ -166,11 +168,13 @@ def _from_csv(path: Path) -> dict[str, list[Row]]:
                     raise DataError(
                         f"{path}, line {number}: the split {split!r} is not one of {', '.join(SPLIT_NAMES)}"
                     )
-                found.setdefault(SPLIT_NAMES.get(split, ""), []).append(Row(text, line.get("other"), label.strip()))
+                found.setdefault(SPLIT_NAMES.get(split, ""), []).append(Row(text, line.get("other"), label))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
     return found
 
 
@@ -184,7 +188,7 @@ def _from_folders(path: Path) -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = {}
     for folder, split in splits or [(path, "")]:
         for of_class in sorted(one for one in folder.iterdir() if one.is_dir()):
-            for file in sorted(one for one in of_class.iterdir() if one.suffix in SUFFIXES):
+            for file in sorted(one for one in of_class.iterdir() if one.suffix.lower() in SUFFIXES):
                 try:
                     text = file.read_bytes().decode()
                 except (OSError, UnicodeDecodeError) as error:

@@ -28,9 +28,13 @@ _PHOTOGRAPH = """\
 x = prepared(sys.argv[1]) if sys.argv[1:] else np.load("example-input.npy")
 """
 _PAIR = """\
+if len(sys.argv) == 2:
+    sys.exit("two files are needed")
 x = prepared(*sys.argv[1:]) if sys.argv[1:] else np.load("example-input.npy")
 """
 _PAIRS = """\
+if len(sys.argv) % 2 == 0:
+    sys.exit("files are needed in pairs")
 files = list(zip(sys.argv[1::2], sys.argv[2::2]))
 x = np.concatenate([prepared(*pair) for pair in files]) if files else np.load("example-input.npy")
 """

@@ -58,7 +58,16 @@ def tau(predicted: Floats, measured: Floats) -> float:
 
 
 def _features(space: Space, codes: Codes) -> Floats:
-    """MACs, parameters, and each variable's value (0 if it has no effect): ``(n, 2 + variables)``."""
+    """MACs, parameters, and each variable's value, ``(n, features)``; 0 for one without effect.
+
+    A variable whose values are texts has a column for each value, which is 1 where it has it.
+    """
     described = [space.describe(arch) for arch in space.decode(codes)]
-    values = [[found.get(variable.name, 0) for variable in space.variables] for found in described]
-    return np.column_stack([space.macs(codes), space.params(codes), np.array(values, np.float64)])
+    columns = [space.macs(codes), space.params(codes)]
+    for variable in space.variables:
+        found = [one.get(variable.name, 0) for one in described]
+        if all(isinstance(value, int) for value in variable.values):
+            columns.append(np.array(found, np.float64))
+        else:
+            columns += [np.array([one == value for one in found], np.float64) for value in variable.values]
+    return np.column_stack(columns)

@@ -35,7 +35,7 @@ _NAME = re.compile(rf"(?P<base>.+?)(?P<options>(\+{_OPTION})+)", re.DOTALL)
 _STAGE = re.compile(r"(?P<width>\d{1,6})x(?P<depths>\d+(\.\d+)*)-s(?P<stride>\d)-(?P<act>[a-z0-9]+)(?P<se>-se)?")
 _STAGE_FORM = "24x1.2.3-s2-relu or 24x1.2.3-s2-relu-se (width x depths - stride - activation - squeeze-excitation)"
 _NUMBER, _FEW = re.compile(r"\d{1,9}"), 4
-_LONGEST_SEQUENCE = 16_384  # tokens; Long Range Arena's longest task has as many
+_LONGEST_SEQUENCE = 16_385  # tokens: the pixels of Pathfinder at 128 px, and the one that starts a sequence
 _LONGEST = 4000  # characters of a name with options; twelve stages take 400
 
 

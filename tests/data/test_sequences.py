@@ -185,3 +185,17 @@ def test_line_ends_of_windows_are_tokens(tmp_path: Path) -> None:
             (tmp_path / label / f"{i}.txt").write_bytes(f"{label}{i}\r\nnext".encode())
     x, _ = next(open_data("text", path=tmp_path).batches("train", 20))
     assert all(3 + ord("\r") in row for row in x.tolist())
+
+
+def test_texts_longer_than_pythons_limit_of_a_cell(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    rows(tmp_path / "rows.csv", [{"text": f"{i}" * 140_000, "label": "ab"[i % 2]} for i in range(8)] * 3)
+    data = open_data("text", path=tmp_path, options=DataOptions(labels="rows.csv"))
+    assert data.resolution == 140_001
+    assert csv.field_size_limit() == before
+
+
+def test_a_label_of_blanks_is_empty(tmp_path: Path) -> None:
+    rows(tmp_path / "rows.csv", [{"text": "a", "label": " "}])
+    with pytest.raises(DataError, match="line 2: label is empty"):
+        open_data("text", path=tmp_path, options=DataOptions(labels="rows.csv"))
