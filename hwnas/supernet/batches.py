@@ -1,4 +1,4 @@
-"""Batches of training images: transfer to the device, and resizing to a subnet's images."""
+"""Batches of training inputs: transfer to the device, and resizing to a subnet's inputs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hwnas.data import Data, TokenData
 from hwnas.nn import laid_out
 
 Batch = tuple[Tensor, Tensor]
@@ -34,9 +35,17 @@ def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
             yield batch
 
 
-def resized(images: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resize images ``(n, channels, height, width)`` to the shape ``(channels, height, width)`` of a subnet's."""
+def resized(inputs: Tensor, shape: Sequence[int], data: Data) -> Tensor:
+    """Inputs of the largest network's size at the size of a subnet's.
+
+    Args:
+        inputs: images ``(n, channels, height, width)``, or tokens ``(n, length)``.
+        shape: ``(channels, height, width)``, or ``(length,)``.
+        data: where they come from.
+    """
+    if isinstance(data, TokenData):
+        return data.shortened(inputs, shape[0])
     size = tuple(shape[1:])
-    if tuple(images.shape[2:]) == size:
-        return images
-    return functional.interpolate(images, size=size, mode="bilinear", antialias=True)
+    if tuple(inputs.shape[2:]) == size:
+        return inputs
+    return functional.interpolate(inputs, size=size, mode="bilinear", antialias=True)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.adapters import Adapted
-from hwnas.data import Data, TokenData
+from hwnas.data import Data
 from hwnas.data.base import check_batch, check_fits
 from hwnas.errors import InvalidValue, OutOfMemory, ProcessLost, TrainingDiverged
 from hwnas.nn import channels_last
@@ -286,7 +286,7 @@ class _Run:
         targets: Tensor | None = None
         for kind, arch in self._archs(step):
             with self.fabric.autocast():
-                logits = at_least_single(self.supernet(self._sized(images, arch), arch))
+                logits = at_least_single(self.supernet(resized(images, space.input_shape(arch), self.data), arch))
                 loss = self._loss(logits, labels, targets, told)
             self.fabric.backward(loss)
             if targets is None:
@@ -329,13 +329,6 @@ class _Run:
         # A network whose output does not depend on the image cannot learn: replace it by the smallest that does depend.
         drawn = [arch if space.depends_on_image(arch) else smallest for arch in random]
         return [("largest", space.largest), ("smallest", smallest), *(("random", arch) for arch in drawn)]
-
-    def _sized(self, inputs: Tensor, arch: Arch) -> Tensor:
-        """Inputs of the largest network's size at the size of an arch's."""
-        space = self.supernet.space
-        if isinstance(self.data, TokenData):
-            return self.data.shortened(inputs, space.input_shape(arch)[0])
-        return resized(inputs, space.input_shape(arch))
 
     def _loss(self, logits: Tensor, labels: Tensor, targets: Tensor | None, told: Tensor | None) -> Tensor:
         """Compute the loss of a subnet.

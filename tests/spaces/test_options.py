@@ -45,7 +45,7 @@ DIGESTS = {
     "autoformer-tiny": "4cb643fe4302fb83",
     "autoformer-small": "c400df16c827c491",
     "vit-tiny": "16e5bc82285de761",
-    "hybrid-tiny": "1854eae7079cc060",
+    "hybrid-tiny": "c4eaf6fdb0046a74",
     "sequence": "135357c030cd7f57",
     "encoder": "ff889d476158e309",
     "vit-tiny+resolution=32": "9be0c2f39337140d",
