@@ -32,6 +32,14 @@ FIX = {
 }  # fmt: skip
 LENGTH = 48
 RECIPES = ["onnxruntime-cpu-fp32", "onnxruntime-cpu-int8", "openvino-cpu-fp32", "torch-cpu-fp32"]
+MIXERS = ["conv", "mix", "linformer", "lsh", "block", "window", "attention"]
+# An export takes three seconds: those that differ most stand for all.
+QUICK = {("lsh", "onnxruntime-cpu-fp32"), ("window", "onnxruntime-cpu-int8"), ("attention", "openvino-cpu-fp32")}
+CASES = [
+    pytest.param(mixer, name, marks=[] if (mixer, name) in QUICK else [pytest.mark.long])
+    for mixer in MIXERS
+    for name in RECIPES
+]
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +98,7 @@ def test_from_expressions_to_the_class_that_the_readme_prints(supernet, this, tm
         assert np.array_equal(np.load(tmp_path / "x.npy")[0], x.numpy())
 
 
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("mixer", ["conv", "mix", "linformer", "lsh", "block", "window", "attention"])
+@pytest.mark.parametrize(("mixer", "name"), CASES)
 def test_every_mixer_runs_in_every_runtime(mixer, name):
     recipe = load_recipe(name)
     space = make_space(NAME, vocabulary=20, classes=4)
