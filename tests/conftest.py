@@ -194,9 +194,12 @@ def any_machine() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def few_test_images() -> Iterator[None]:
-    """Jobs and exports on the cluttered digits evaluate fewer images."""
+    """Jobs and exports on the cluttered digits and on generated sequences evaluate fewer of them."""
+    from hwnas.data.sequences import GeneratedTokens
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(digits.SIZES, "test", TEST_IMAGES)
+        patch.setitem(GeneratedTokens.sizes, "test", 100)
         yield
 
 
