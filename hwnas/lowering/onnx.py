@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _BRANCHES = 64  # ops per export call: they share the fixed cost, and the tracer needs little memory
 _STAND_IN_RUNS = 4  # of the calibration of an op with random weights
+_CONSTANT = "_tensor_constant"  # in names of what is no weight, such as the mask of a window: equal layers share it
 INPUT, OUTPUT = "input", "output"
 
 
@@ -149,7 +150,7 @@ class OnnxForm(Form):
         assert isinstance(program, onnx.ModelProto)
         model = copied(program)
         for tensor in model.graph.initializer:
-            if tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT:
+            if tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT and _CONSTANT not in tensor.name:
                 turned = np.roll(onnx.numpy_helper.to_array(tensor), number)
                 tensor.CopyFrom(onnx.numpy_helper.from_array(turned, tensor.name))
         return model

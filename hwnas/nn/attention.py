@@ -75,7 +75,7 @@ class Attention(Layer):
     def _attend(self, parts: list[Tensor], mask: Tensor | None) -> Tensor:
         """Queries, keys and values ``(n, heads, length, head)`` -> ``(n, heads, length, head)``."""
         q, k, v = parts
-        bias = None if mask is None else penalty(mask).unsqueeze(1).unsqueeze(1)
+        bias = None if mask is None else penalty(mask).reshape(-1, 1, 1, self.length)
         if self.training:  # fused: the scores of all heads need no memory
             return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self._weighted(q, k, v, bias)  # its export has other reshapes than torch's fused attention
@@ -100,8 +100,10 @@ class WindowAttention(Attention):
         queries = padded(q, 0, behind).reshape(-1, self.heads, self.blocks, self.window, self.head)
         bias = window_bias(self.length, self.window).to(q)
         if mask is not None:
-            read = self._around(padded(penalty(mask).unsqueeze(-1), self.window, behind + self.window), -1, 1)
-            bias = bias + read.transpose(-1, -2).unsqueeze(1)  # (n, 1, blocks, 1, 3 * window)
+            rows = functional.pad(penalty(mask), (self.window, behind + self.window))
+            rows = rows.reshape(-1, self.blocks + 2, self.window)
+            read = torch.cat([rows.narrow(1, shift, self.blocks) for shift in range(3)], dim=2)
+            bias = bias + read.reshape(-1, 1, self.blocks, 1, 3 * self.window)
         keys, values = (
             self._around(padded(each, self.window, behind + self.window), -1, self.heads, self.head) for each in (k, v)
         )
@@ -153,7 +155,7 @@ class Linformer(Attention):
     def _attend(self, parts: list[Tensor], mask: Tensor | None) -> Tensor:
         q, k, v = parts
         if mask is not None:
-            there = mask.unsqueeze(1).unsqueeze(-1)
+            there = mask.reshape(-1, 1, self.length, 1)
             k, v = k * there, v * there
         fewer_k, fewer_v = self.keys(k.transpose(-1, -2)), self.values(v.transpose(-1, -2))
         return self._weighted(q, fewer_k.transpose(-1, -2), fewer_v.transpose(-1, -2), None)
