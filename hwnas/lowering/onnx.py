@@ -247,7 +247,7 @@ def _without_repetition(model: onnx.ModelProto) -> onnx.ModelProto:
 
     whole = ir.from_proto(model)
     optimizer.optimize_ir(whole)  # as the exporter: transposes of tokens to pixels and back cancel
-    for step in (common.DeduplicateInitializersPass(), common.CommonSubexpressionEliminationPass()):
+    for step in (common.DeduplicateHashedInitializersPass(), common.CommonSubexpressionEliminationPass()):
         whole = step(whole).model
     result: onnx.ModelProto = ir.to_proto(whole)
     return result
