@@ -89,7 +89,7 @@ class Pathfinder(GeneratedTokens):
 
 
 def _paths(rng: np.random.Generator, side: int) -> list[Floats] | None:
-    """Points of paths that do not touch, the two long ones first; None if there is no room."""
+    """Points of paths that do not touch: first the two long ones, then the rest. None if there is no room."""
     distractors = rng.integers(*DISTRACTORS, endpoint=True) * side * side // LEAST_SIDE**2
     found: list[Floats] = []
     for dashes in [max(4, round(LONG * side))] * 2 + [SHORT] * int(distractors):

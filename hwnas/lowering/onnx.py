@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _BRANCHES = 64  # ops per export call: they share the fixed cost, and the tracer needs little memory
 _STAND_IN_RUNS = 4  # of the calibration of an op with random weights
-_CONSTANT = "_tensor_constant"  # in names of what is no weight, such as the mask of a window: equal layers share it
+# In the name of a constant that is not a weight, e.g. the mask of a window: layers with equal ones share it.
+_CONSTANT = "_tensor_constant"
 INPUT, OUTPUT = "input", "output"
 
 

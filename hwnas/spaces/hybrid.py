@@ -17,7 +17,7 @@ from hwnas.spaces.kinds import make_divisible
 from hwnas.spaces.ops import Op, Shape, make_op
 from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.sides import SQUARE, check_sides, image_sides
-from hwnas.spaces.slots import Slot, Value, Variable, from_depth
+from hwnas.spaces.slots import Slot, Value, Variable, from_depth, own_values
 from hwnas.spaces.space import Space
 from hwnas.spaces.wiring import chain
 
@@ -101,12 +101,12 @@ class Hybrid:
                     f"{kind}_{s}_{b}" for kind in ("mixer", "kernel", "expansion", "heads", "ffn")
                 )
                 read = (*sizes, *(() if matters is None else (depth.name,)))
-                block = partial(_Block, self, s, b, matters is not None, fixed)
+                block = _Block(self, s, b, matters is not None, fixed)
                 if fixed:
                     own = ((kernel, self.kernels), (expansion, self.expansions))
                     variables += [Variable(name=name, values=values, matters=matters) for name, values in own]
                     names = (*read, kernel, expansion)
-                    slots.append(Slot(name=f"stage{s}.block{b}", group=f"stage{s}", variables=names, op=block().mixer))
+                    slots.append(Slot(name=f"stage{s}.block{b}", group=f"stage{s}", variables=names, op=block.mixer))
                     continue
                 variables.append(Variable(name=mixer, values=(CONVOLUTION, ATTENTION), matters=matters))
                 for of, name, values in (
@@ -117,9 +117,9 @@ class Hybrid:
                 ):
                     variables.append(Variable(name=name, values=values, matters=(mixer, (of,))))
                 names = (*read, mixer, kernel, expansion, heads)
-                slots.append(Slot(name=f"stage{s}.block{b}", group=f"stage{s}", variables=names, op=block().mixer))
+                slots.append(Slot(name=f"stage{s}.block{b}", group=f"stage{s}", variables=names, op=block.mixer))
                 names = (*read, mixer, ffn)
-                slots.append(Slot(name=f"stage{s}.block{b}.ffn", group=f"stage{s}", variables=names, op=block().ffn))
+                slots.append(Slot(name=f"stage{s}.block{b}.ffn", group=f"stage{s}", variables=names, op=block.ffn))
         slots.append(Slot(name="head", group="head", variables=sizes, op=partial(_head, self)))
         slots.append(Slot(name="classifier", group="head", variables=sizes, op=partial(_classifier, self, classes)))
         return Space(
@@ -152,7 +152,7 @@ class _Block:
 
     def mixer(self, resolution: int, patch: int, *values: Value) -> Op | None:
         """The convolution, or the attention."""
-        chosen = self._chosen(values)
+        chosen = own_values(self.number, self.optional, values)
         if chosen is None:
             return None
         first = self.number == 1
@@ -176,18 +176,11 @@ class _Block:
 
     def ffn(self, resolution: int, patch: int, *values: Value) -> Op | None:
         """The feed-forward network of an attention; None for a convolution."""
-        chosen = self._chosen(values)
+        chosen = own_values(self.number, self.optional, values)
         if chosen is None or chosen[0] == CONVOLUTION:
             return None
         shape = _shape(self.net, self.stage, resolution, patch)
         return make_op("ffn", shape, shape, hidden=shape[0] * int(chosen[1]), act="gelu", norm="pre")
-
-    def _chosen(self, values: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        """The values of the block's own variables; None if the depth leaves it out."""
-        if not self.optional:
-            return values
-        depth, *own = values
-        return tuple(own) if int(depth) >= self.number else None
 
 
 def _shape(net: Hybrid, stage: int, resolution: int, patch: int) -> Shape:

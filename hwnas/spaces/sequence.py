@@ -13,7 +13,7 @@ from functools import partial
 from hwnas.errors import InvalidValue
 from hwnas.spaces.ops import Attribute, Op, make_op
 from hwnas.spaces.options import SpaceOptions
-from hwnas.spaces.slots import Slot, Value, Variable, from_depth
+from hwnas.spaces.slots import Slot, Value, Variable, from_depth, own_values
 from hwnas.spaces.space import Space
 from hwnas.spaces.wiring import IMAGE, Position
 
@@ -198,7 +198,7 @@ class _Layer:
 
     def mixer(self, length: int, width: int, norm: str, *values: Value) -> Op | None:
         """The op in which tokens read each other."""
-        if (chosen := self._chosen(values)) is None:
+        if (chosen := own_values(self.number, self.optional, values)) is None:
             return None
         mixer, heads = str(chosen[0]), int(chosen[1])
         kind, sizes = self.net.patterns.attributes(mixer)
@@ -208,17 +208,10 @@ class _Layer:
 
     def ffn(self, length: int, width: int, norm: str, *values: Value) -> Op | None:
         """The feed-forward network."""
-        if (chosen := self._chosen(values)) is None:
+        if (chosen := own_values(self.number, self.optional, values)) is None:
             return None
         hidden = width * int(chosen[1]) // 100
         return make_op("ffn", (length, width), (length, width), hidden=hidden, act=str(chosen[0]), norm=norm)
-
-    def _chosen(self, values: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        """The values of the layer's own variables; None if the depth leaves it out."""
-        if not self.optional:
-            return values
-        depth, *own = values
-        return tuple(own) if int(depth) >= self.number else None
 
 
 def _mask(length: int) -> Op:

@@ -46,6 +46,23 @@ def from_depth(depth: Variable, block: int) -> tuple[str, tuple[Value, ...]] | N
     return None if enough == depth.values else (depth.name, enough)
 
 
+def own_values(block: int, optional: bool, values: tuple[Value, ...]) -> tuple[Value, ...] | None:
+    """What a slot of a block reads beside the depth.
+
+    Args:
+        block: number of the block, counted from 1.
+        optional: whether the slot reads the depth, as the first of `values`: where `from_depth` gives a condition.
+        values: the values that the slot reads.
+
+    Returns:
+        `values` without the depth; None if the depth leaves the block out.
+    """
+    if not optional:
+        return values
+    depth, *own = values
+    return tuple(own) if int(depth) >= block else None
+
+
 def always() -> bool:
     """Condition of a slot that every network needs."""
     return True
