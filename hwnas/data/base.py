@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from pydantic import JsonValue
@@ -49,6 +49,8 @@ class Data(ABC):
     classes: tuple[str, ...]
     resolution: int
     smallest: int = 1
+    unit: ClassVar[str] = "input"
+    """What an input is, in messages."""
 
     @property
     @abstractmethod
@@ -110,7 +112,6 @@ class Data(ABC):
             InvalidValue: the data have no inputs of that size.
         """
 
-    @abstractmethod
     def train_batch(
         self,
         step: int,
@@ -127,22 +128,31 @@ class Data(ABC):
         Args:
             step: number of the batch, from 0.
             size: inputs in the batch.
-            resolution: their size (`hwnas.Space.input_size`).
+            resolution: their size (`hwnas.Space.input_size`): side of an image in pixels, or its height and width, or
+                length of a sequence.
             seed: of the training run; it determines the batches.
             augmentation: of images.
             sampler: the order of the inputs.
             part: index and number of equal parts of the batch: each of several processes takes one.
 
         Returns:
-            inputs ``(size / parts, *shape)``, and labels: int64 ``(size / parts,)``, or probabilities or shares,
-            float32 ``(size / parts, classes)``.
+            inputs ``(size / parts, *shape)``: images, normalised, float32, or tokens, int64. Labels: int64
+            ``(size / parts,)``; of the task multi-label, or if images are mixed or have shares of several classes,
+            probabilities or shares, float32 ``(size / parts, classes)``.
 
         Raises:
-            InvalidValue: the data have no such batch.
+            InvalidValue: a negative step, an empty batch, a batch that cannot be split into such parts (of an even
+                number of images if they are mixed), a size, augmentation or sampler that the data do not have.
             DataError: an input cannot be read.
         """
+        if step < 0:
+            raise InvalidValue(f"the training step must be at least 0, not {step}")
+        check_batch(size, part[1], augmentation, unit=self.unit)
+        checked = self._checked(resolution)
+        length = size // part[1]
+        first = step * size + part[0] * length
+        return self._training(range(first, first + length), checked, augmentation, sampler, seed)
 
-    @abstractmethod
     def batches(
         self, split: Split, resolution: Size, *, limit: int | None = None, batch_size: int = 250
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -150,18 +160,43 @@ class Data(ABC):
 
         Args:
             split: the split.
-            resolution: size of the inputs.
+            resolution: size of the inputs, as in `train_batch`.
             limit: largest number of inputs, from the first on; all if None.
             batch_size: inputs in a batch; the last one may be smaller.
 
         Returns:
-            batches of inputs and labels, as from `train_batch`.
+            batches of inputs ``(n, *shape)`` and labels: int64 ``(n,)``, or of the task multi-label float32
+            ``(n, classes)``.
 
         Raises:
             UnknownName: there is no such split.
             InvalidValue: a limit or batch size below 1, or a size that the data do not have.
             DataError: an input cannot be read (raised when its batch is taken).
         """
+        available = self.size(split)
+        if limit is not None and limit < 1:
+            raise InvalidValue(f"the limit must be at least 1 {self.unit}, not {limit}; omit it to use all {available}")
+        check_batch(batch_size, 1, unit=self.unit)
+        count = available if limit is None else min(limit, available)
+        return self._batches(split, self._checked(resolution), count, batch_size)
+
+    @abstractmethod
+    def _checked(self, resolution: Size) -> int:
+        """A size for `_training` and `_batches`.
+
+        Raises:
+            InvalidValue: the data have no inputs of that size.
+        """
+
+    @abstractmethod
+    def _training(
+        self, places: range, resolution: int, how: Augmentation, sampler: Sampler, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """The inputs at some indices of a training run's endless order."""
+
+    @abstractmethod
+    def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first `count` inputs of a split, `batch_size` at a time."""
 
 
 def check_split(split: str) -> None:
@@ -174,21 +209,22 @@ def check_split(split: str) -> None:
         raise UnknownName("split", split, get_args(Split))
 
 
-def check_batch(size: int, processes: int, augmentation: Augmentation = USUAL) -> None:
+def check_batch(size: int, processes: int, augmentation: Augmentation = USUAL, *, unit: str = "image") -> None:
     """Refuses a batch that processes cannot share.
 
     Args:
-        size: images in the batch.
+        size: inputs in the batch.
         processes: each takes an equal part.
-        augmentation: what is done to the images.
+        augmentation: what is done to images.
+        unit: what an input is, for the message.
 
     Raises:
         InvalidValue: it is empty, or has no such parts (of an even number where images are mixed).
     """
     if size < 1:
-        raise InvalidValue(f"a batch must have at least 1 image, not {size}")
+        raise InvalidValue(f"a batch must have at least 1 {unit}, not {size}")
     if size % processes:
-        raise InvalidValue(f"a batch of {size} images cannot be split evenly among {processes} processes")
+        raise InvalidValue(f"a batch of {size} {unit}s cannot be split evenly among {processes} processes")
     if augmentation.mixes and processes > 1 and size // processes % 2:
         raise InvalidValue(
             f"images are mixed in pairs, and each of {processes} processes would get {size // processes} of {size}: "

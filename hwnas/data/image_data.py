@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from hwnas.data.augment import Augmentation, mixed_and_erased
-from hwnas.data.base import USUAL, Data, Sampler, Split, check_batch
+from hwnas.data.base import Data, Sampler
 from hwnas.data.options import Size, sides
 from hwnas.errors import InvalidValue
 from hwnas.spaces import InputKind
@@ -27,7 +26,7 @@ def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 class ImageData(Data):
     """A dataset of labelled images.
 
-    The public methods check their arguments; a dataset implements `_train_batch` and `_batches`.
+    A dataset implements `_geometry`, `_train_batch` and `_batches`; their arguments have been checked.
 
     Attributes:
         in_channels: channels of an image, 1 or 3.
@@ -43,6 +42,7 @@ class ImageData(Data):
     std: tuple[float, ...]
     rectangles: bool = False
     smallest = LEAST_RESOLUTION
+    unit = "image"
 
     @property
     def reads(self) -> InputKind:
@@ -80,10 +80,6 @@ class ImageData(Data):
         """
         raise InvalidValue(f'{self.name} has no balanced sampler; write sampler = "shuffled", or set class_weights')
 
-    @abstractmethod
-    def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The first `count` images of a split, `batch_size` at a time."""
-
     def transform(self, resolution: Size) -> dict[str, object]:
         """The preprocessing that a deployed model requires, as JSON values.
 
@@ -114,83 +110,18 @@ class ImageData(Data):
             "std": list(self.std),
         }
 
-    def train_batch(
-        self,
-        step: int,
-        size: int,
-        resolution: Size,
-        *,
-        seed: int,
-        augmentation: Augmentation = USUAL,
-        sampler: Sampler = "shuffled",
-        part: tuple[int, int] = (0, 1),
+    def _training(
+        self, places: range, resolution: int, how: Augmentation, sampler: Sampler, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """One augmented batch of the train split: a pure function, so training can be resumed at any step.
-
-        Args:
-            step: number of the batch, from 0.
-            size: images in the batch.
-            resolution: side of the images in pixels, or their height and width.
-            seed: of the training run; it determines the batches.
-            augmentation: of the images.
-            sampler: the order of the images.
-            part: index and number of equal parts of the batch: each of several processes takes one.
-
-        Returns:
-            Normalised images ``(size / parts, in_channels, height, width)``, float32, and labels: int64
-            ``(size / parts,)``; of the task multi-label, or if images are mixed or have shares of several classes,
-            probabilities or shares, float32 ``(size / parts, classes)``.
-
-        Raises:
-            InvalidValue: a negative step, an empty batch, a batch that cannot be split into such parts (of an even
-                number of images if they are mixed), too small a resolution, rectangles of data that have squares only
-                or with quarter turns, or a sampler that the data do not have.
-            DataError: an image cannot be read.
-        """
-        if step < 0:
-            raise InvalidValue(f"the training step must be at least 0, not {step}")
-        check_batch(size, part[1], augmentation)
-        checked = self._checked(resolution)
         height, width = sides(resolution)
-        if augmentation.quarter_turns and height != width:
+        if how.quarter_turns and height != width:
             raise InvalidValue(
                 "quarter_turns rotates images by 90 degrees, which needs square ones; those of this space have "
                 f"{height} x {width} pixels (height x width). Leave it out; flip_vertical = 0.5 works with any size"
             )
-        length = size // part[1]
-        first = step * size + part[0] * length
         draw = self._balanced_batch if sampler == "balanced" else self._train_batch
-        images, labels = draw(range(first, first + length), checked, augmentation, seed)
-        return mixed_and_erased(images, labels, len(self.classes), augmentation, seed=seed, first=first)
-
-    def batches(
-        self, split: Split, resolution: Size, *, limit: int | None = None, batch_size: int = 250
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split in a fixed order, with the test transform (of the train split too).
-
-        Args:
-            split: the split.
-            resolution: side of the images in pixels, or their height and width.
-            limit: largest number of images, from the first on; all if None.
-            batch_size: images in a batch; the last one may be smaller.
-
-        Returns:
-            Batches of normalised images ``(n, in_channels, height, width)``, float32, and labels: int64 ``(n,)``, or of
-            the task multi-label float32 ``(n, classes)``.
-
-        Raises:
-            UnknownName: there is no such split.
-            InvalidValue: a limit or batch size below 1, too small a resolution, or rectangles of data that have squares
-                only.
-            DataError: an image cannot be read (raised when its batch is taken).
-        """
-        available = self.size(split)
-        if limit is not None and limit < 1:
-            raise InvalidValue(f"the limit must be at least 1 image, not {limit}; omit it to use all {available}")
-        check_batch(batch_size, 1)
-        checked = self._checked(resolution)
-        count = available if limit is None else min(limit, available)
-        return self._batches(split, checked, count, batch_size)
+        images, labels = draw(places, resolution, how, seed)
+        return mixed_and_erased(images, labels, len(self.classes), how, seed=seed, first=places.start)
 
     def _checked(self, resolution: Size) -> int:
         """A resolution for the methods of the dataset: height and width only where it takes them.

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from hwnas.data.augment import Augmentation
-from hwnas.data.base import USUAL, Data, Sampler, Split, check_batch, check_split
+from hwnas.data.base import USUAL, Data, Sampler, Split, check_split
 from hwnas.data.options import Size
 from hwnas.data.sampling import Balanced, shuffled
 from hwnas.errors import InvalidValue
@@ -35,6 +35,7 @@ class TokenData(Data):
     """
 
     vocabulary: int
+    unit = "sequence"
     generated: ClassVar[bool] = False
     """Whether training sequences are generated as they are drawn, and never repeat."""
 
@@ -64,84 +65,28 @@ class TokenData(Data):
         return {
             "layout": "NL",
             "dtype": "int64",
-            "length": self._length(resolution),
+            "length": self._checked(resolution),
             "padding": PADDING,
             "start": START,
             "tokenizer": self.tokenizer(),
         }
 
-    def train_batch(
-        self,
-        step: int,
-        size: int,
-        resolution: Size,
-        *,
-        seed: int,
-        augmentation: Augmentation = USUAL,
-        sampler: Sampler = "shuffled",
-        part: tuple[int, int] = (0, 1),
+    def _training(
+        self, places: range, resolution: int, how: Augmentation, sampler: Sampler, seed: int
     ) -> tuple[Tensor, Tensor]:
-        """One batch of the train split: a pure function, so training can be resumed at any step.
-
-        Args:
-            step: number of the batch, from 0.
-            size: sequences in the batch.
-            resolution: their length.
-            seed: of the training run.
-            augmentation: of images only.
-            sampler: the order of the sequences.
-            part: index and number of equal parts of the batch: each of several processes takes one.
-
-        Returns:
-            tokens ``(size / parts, length)`` and labels ``(size / parts,)``, both int64.
-
-        Raises:
-            InvalidValue: a negative step, an empty batch, one that cannot be split, or an augmentation.
-        """
-        if step < 0:
-            raise InvalidValue(f"the training step must be at least 0, not {step}")
-        check_batch(size, part[1])
-        if augmentation != USUAL:
+        if how != USUAL:
             raise InvalidValue(f"{self.name} has sequences of tokens; [training.augmentation] is for images: remove it")
-        length = size // part[1]
-        first = step * size + part[0] * length
-        places = range(first, first + length)
         if sampler == "balanced":
             rows, labels = self._rows("train", [self._balanced(seed, place) for place in places])
         else:
             rows, labels = self._drawn(places, seed)
         return self._padded(rows, resolution), labels
 
-    def batches(
-        self, split: Split, resolution: Size, *, limit: int | None = None, batch_size: int = 250
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """A split in a fixed order.
-
-        Args:
-            split: the split.
-            resolution: length of the sequences.
-            limit: largest number of sequences, from the first on; all if None.
-            batch_size: sequences in a batch; the last one may be smaller.
-
-        Returns:
-            batches of tokens ``(n, length)`` and labels ``(n,)``, both int64.
-
-        Raises:
-            UnknownName: there is no such split.
-            InvalidValue: a limit or batch size below 1.
-        """
-        available = self.size(split)
-        if limit is not None and limit < 1:
-            raise InvalidValue(f"the limit must be at least 1 sequence, not {limit}; omit it to use all {available}")
-        check_batch(batch_size, 1)
-        self._length(resolution)
-        return self._fixed(split, resolution, available if limit is None else min(limit, available), batch_size)
-
     def shortened(self, tokens: Tensor, length: int) -> Tensor:
         """Sequences as they are at a smaller length: ``(n, longer)`` -> ``(n, length)``."""
         return tokens[:, :length]
 
-    def _fixed(self, split: Split, resolution: Size, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, split: Split, resolution: int, count: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, count, batch_size):
             rows, labels = self._rows(split, range(start, min(start + batch_size, count)))
             yield self._padded(rows, resolution), labels
@@ -155,14 +100,13 @@ class TokenData(Data):
 
     _order: Balanced | None = None
 
-    def _padded(self, rows: Sequence[Tokens], resolution: Size) -> Tensor:
-        length = self._length(resolution)
+    def _padded(self, rows: Sequence[Tokens], length: int) -> Tensor:
         found = np.full((len(rows), length), PADDING, np.int64)
         for i, row in enumerate(rows):
             found[i, : len(row)] = row[:length]
         return torch.from_numpy(found)
 
-    def _length(self, resolution: Size) -> int:
+    def _checked(self, resolution: Size) -> int:
         if not isinstance(resolution, int) or resolution < 1:
             raise InvalidValue(f"the length of a sequence must be at least 1, not {resolution}")
         return resolution
@@ -195,9 +139,11 @@ class GeneratedTokens(TokenData):
         for number in numbers:
             if (split, number) not in self._kept:
                 self._kept[split, number] = self._generated("fixed", self._seed, split, number)
-        rows = [self._kept[split, number] for number in numbers]
-        return [row for row, _ in rows], torch.tensor([label for _, label in rows], dtype=torch.int64)
+        return _stacked([self._kept[split, number] for number in numbers])
 
     def _drawn(self, places: Sequence[int], seed: int) -> tuple[list[Tokens], Tensor]:
-        rows = [self._generated("train", self._seed, seed, place) for place in places]
-        return [row for row, _ in rows], torch.tensor([label for _, label in rows], dtype=torch.int64)
+        return _stacked([self._generated("train", self._seed, seed, place) for place in places])
+
+
+def _stacked(pairs: Sequence[tuple[Tokens, int]]) -> tuple[list[Tokens], Tensor]:
+    return [tokens for tokens, _ in pairs], torch.tensor([label for _, label in pairs], dtype=torch.int64)

@@ -110,8 +110,7 @@ class Texts(TokenData):
         labels = torch.tensor([self._index[row.label] for row in rows], dtype=torch.int64)
         return [_joined(row) for row in rows], labels
 
-    def _padded(self, rows: Sequence[Tokens], resolution: object) -> Tensor:
-        length = self._length(resolution)  # type: ignore[arg-type]
+    def _padded(self, rows: Sequence[Tokens], length: int) -> Tensor:
         return super()._padded([_shortened(row, length) for row in rows] if self.pairs else rows, length)
 
     def shortened(self, tokens: Tensor, length: int) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from hwnas.runner.onnx_nodes import variants
 from hwnas.runner.program import BATCH, Call, CannotLoad, Layer, RunnerProgram, Source, readable, shown
 from hwnas.runner.signature import Feeds, Signature, Value
 
@@ -98,12 +99,14 @@ class OnnxRuntimeProgram(RunnerProgram):
         settings.enable_profiling = True
         with tempfile.TemporaryDirectory() as folder:
             settings.profile_file_prefix = str(Path(folder, "profile"))
+            settings.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
+            settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
             session = inference_session(self._source, settings, ["CPUExecutionProvider"])
             names = [value.name for value in self.signature.outputs]
             for _ in range(_WARM_UP + runs):
                 session.run(names, dict(feeds))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        return _layers(events, runs)
+            return _layers(events, runs, variants(Path(folder, "optimized.onnx")))
 
     def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
@@ -127,8 +130,8 @@ def _value(entry: ort.NodeArg, batch: int | None) -> Value:
     return Value(entry.name, tuple(axes), _DTYPES[entry.type])
 
 
-def _layers(events: Sequence[Mapping[str, Any]], runs: int) -> list[Layer]:
-    """The layers in the events of a profile, whose last runs count."""
+def _layers(events: Sequence[Mapping[str, Any]], runs: int, variants: Mapping[str, str]) -> list[Layer]:
+    """The layers in the events of a profile, whose last runs count; `variants` are by name of a node."""
     times: dict[str, list[float]] = {}
     facts: dict[str, Mapping[str, Any]] = {}
     for event in events:
@@ -143,6 +146,7 @@ def _layers(events: Sequence[Mapping[str, Any]], runs: int) -> list[Layer]:
             ms=float(np.median(samples[-runs:])),
             inputs=_shapes(facts[name].get("input_type_shape")),
             outputs=_shapes(facts[name].get("output_type_shape")),
+            variant=variants.get(name, ""),
         )
         for name, samples in times.items()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ _DTYPES = {
     **{f"{sign[0]}{bits}": f"{sign}{bits}" for sign in ("int", "uint") for bits in (8, 16, 32, 64)},
     "boolean": "bool",
 }
+_ADDED = re.compile(r"([A-Z][A-Za-z]*)_\d+")
 # int8 is defined by the graph; everything outside Q/DQ pairs is computed in fp32, as in ONNX Runtime.
 _COMPUTES_IN = {"fp32": "f32", "int8": "f32", "bf16": "bf16"}
 
@@ -121,6 +123,7 @@ class OpenVinoProgram(RunnerProgram):
                         facts[entry.node_name] = (entry.node_type, entry.exec_type)
         del held
         shapes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ops()}
+        sources = {node.get_friendly_name(): node for node in self._model.get_ops()}
         return [
             Layer(
                 name=name,
@@ -129,6 +132,7 @@ class OpenVinoProgram(RunnerProgram):
                 detail=facts[name][1],
                 inputs=_shapes(shapes[name].inputs()) if name in shapes else (),
                 outputs=_shapes(shapes[name].outputs()) if name in shapes else (),
+                variant=_variant(shapes[name], sources) if name in shapes else "",
             )
             for name, samples in times.items()
         ]
@@ -176,3 +180,35 @@ def _value(port: ov.Output) -> Value:
 def _shapes(ports: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
     """The static shapes of inputs or outputs."""
     return tuple(tuple(port.get_shape()) for port in ports if port.get_partial_shape().is_static)
+
+
+def _variant(node: ov.Node, sources: Mapping[str, ov.Node]) -> str:
+    """The operators that a node of the compiled graph was fused from, as far as they are known.
+
+    Of a transpose, the order of the axes.
+
+    Args:
+        node: of the compiled graph.
+        sources: name of a node -> node of the model's graph. A node that OpenVINO added has a name like Multiply_7747.
+    """
+    found = []
+    for name in node.get_rt_info()["originalLayersNames"].astype(str).split(","):
+        added = _ADDED.fullmatch(name)
+        if name in sources:
+            found.append(sources[name].get_type_name())
+        elif added:
+            found.append(added[1])
+    found = [one for one in found if one != "Constant"]
+    if len(found) == 1 and name in sources:
+        return _attributes(sources[name])
+    return ".".join(found)
+
+
+def _attributes(node: ov.Node) -> str:
+    """What the time of a node of the model's graph depends on: the axes of a transpose, the kernel of a pool."""
+    kind = node.get_type_name()
+    if kind == "Transpose" and node.input_value(1).get_node().get_type_name() == "Constant":
+        return "perm=" + ".".join(map(str, node.input_value(1).get_node().data))
+    if "Pool" in kind:
+        return "kernel_shape=" + ".".join(map(str, node.get_attributes()["kernel"]))
+    return str(kind)

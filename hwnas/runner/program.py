@@ -29,6 +29,7 @@ class Layer:
         ms: median time of a run.
         detail: what the runtime says about it: its kernel, or the nodes that were fused.
         inputs, outputs: shapes, if the runtime gives them.
+        variant: what its time depends on beside the kind and the shapes: fused operators, or attributes; no spaces.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Layer:
     detail: str = ""
     inputs: tuple[tuple[int, ...], ...] = ()
     outputs: tuple[tuple[int, ...], ...] = ()
+    variant: str = ""
 
 
 class CannotLoad(Exception):

@@ -16,7 +16,7 @@ from functools import partial
 from hwnas.spaces.ops import Op, Shape, make_op
 from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.sides import SQUARE, check_sides, image_sides
-from hwnas.spaces.slots import Slot, Variable, from_depth
+from hwnas.spaces.slots import Slot, Variable, from_depth, own_values
 from hwnas.spaces.space import Space
 from hwnas.spaces.wiring import chain
 
@@ -77,7 +77,6 @@ class VisionTransformer:
         for i in range(1, max(self.depths) + 1):
             matters = from_depth(depth, i)
             read = sizes if matters is None else (*sizes, "depth")
-            block = None if matters is None else i
             for name, kind, values, op in (
                 ("attention", "heads", self.heads, _attention),
                 ("ffn", "expansion", self.expansions, _ffn),
@@ -88,7 +87,7 @@ class VisionTransformer:
                         name=f"layer{i}.{name}",
                         group=f"layer{i}",
                         variables=(*read, f"{kind}_{i}"),
-                        op=partial(op, self, block),
+                        op=partial(op, self, i, matters is not None),
                     )
                 )
         slots.append(Slot(name="classifier", group="head", variables=sizes, op=partial(_classifier, self, classes)))
@@ -114,20 +113,24 @@ def _patches(net: VisionTransformer, in_channels: int, resolution: int, width: i
     return make_op("patches", shape, _tokens(net, resolution, width), patch=net.patch, first=1, positions="learned")
 
 
-def _attention(net: VisionTransformer, block: int | None, resolution: int, width: int, *depth_heads: int) -> Op | None:
-    """The attention of a layer; `block` is its number where the depth is read."""
-    *depth, heads = depth_heads
-    if block is not None and depth[0] < block:
+def _attention(
+    net: VisionTransformer, block: int, optional: bool, resolution: int, width: int, *depth_heads: int
+) -> Op | None:
+    """The attention of a layer; `block` and `optional` as in `own_values`."""
+    if (own := own_values(block, optional, depth_heads)) is None:
         return None
+    heads = int(own[0])
     shape = _tokens(net, resolution, width)
     return make_op("attention", shape, shape, heads=heads, head=net.head, norm="pre", masked=0)
 
 
-def _ffn(net: VisionTransformer, block: int | None, resolution: int, width: int, *depth_expansion: int) -> Op | None:
-    """The feed-forward network of a layer; `block` is its number where the depth is read."""
-    *depth, expansion = depth_expansion
-    if block is not None and depth[0] < block:
+def _ffn(
+    net: VisionTransformer, block: int, optional: bool, resolution: int, width: int, *depth_expansion: int
+) -> Op | None:
+    """The feed-forward network of a layer; `block` and `optional` as in `own_values`."""
+    if (own := own_values(block, optional, depth_expansion)) is None:
         return None
+    expansion = int(own[0])
     shape = _tokens(net, resolution, width)
     return make_op("ffn", shape, shape, hidden=width * expansion // 100, act="gelu", norm="pre")
 

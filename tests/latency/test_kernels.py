@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from hwnas.errors import InvalidValue, TableCorrupt, TableError, TableMismatch
-from hwnas.latency.kernels import Kernel, KernelModel, KernelTable, load_kernels, parse_kernel
+from hwnas.latency.kernels import Kernel, KernelModel, KernelTable, kernel_of, load_kernels, parse_kernel
 from hwnas.latency.kernels.model import judged, unknown_factor
 from hwnas.latency.kernels.regression import KindRegression, features
 from hwnas.latency.kernels.table import KernelNetwork, KernelRow, kernel_path, read_kernels, write_kernels
+from hwnas.runner.program import Layer
 from hwnas.targets import Target
 
 CONV = Kernel("Conv", ((1, 16, 32, 32), (24, 16, 3, 3)), ((1, 24, 32, 32),))
@@ -90,9 +91,17 @@ def table(rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]], this: 
         Kernel("Reshape", ((1, 4), ()), ((4, 1),)),
         Kernel("Constant", (), ((3,),)),
         Kernel("Split", ((4,),), ((2,), (2,))),
+        Kernel("Conv", ((1, 4), ()), ((4, 1),), "activation=Relu"),
+        Kernel("Subgraph", ((1, 4),), ((1, 4),), "Add.Multiply"),
     ],
 )
 def test_a_key_has_all_of_a_kernel(kernel: Kernel) -> None:
+    assert parse_kernel(kernel.key) == kernel
+
+
+def test_a_runtime_s_name_of_a_fused_kernel_is_its_kind_and_variant() -> None:
+    kernel = kernel_of(Layer(name="a", kind="conv + relu", ms=1.0, inputs=((1, 4),), outputs=((1, 4),)))
+    assert (kernel.kind, kernel.variant) == ("conv", "relu")
     assert parse_kernel(kernel.key) == kernel
 
 
@@ -112,6 +121,8 @@ def test_a_key_of_another_form(key: str) -> None:
         (Kernel("QLinearConv", ((1, 16, 8, 8), (), (), (8, 16, 1, 1), (8,)), ((1, 8, 8, 8),)), 8 * 64 * 16),
         (Kernel("Gemm", ((197, 192), (576,)), ((197, 576),)), 197 * 192 * 576),
         (Kernel("FusedMatMul", ((1, 3, 10, 64), (1, 3, 10, 64)), ((1, 3, 10, 10),)), 300 * 64),
+        (Kernel("Subgraph", ((1, 3, 9, 64), (1, 3, 64, 9)), ((1, 9, 3, 64),), "MatMul.Softmax.MatMul"), 2 * 81 * 192),
+        (Kernel("Subgraph", ((1, 8),), ((1, 8),), "Add"), None),
         (Kernel("Relu", ((1, 8),), ((1, 8),)), None),
     ],
 )
@@ -141,6 +152,35 @@ def test_a_law_of_shapes_is_learned() -> None:
     assert off.mean() < 0.06
     few = KindRegression(seen[:20], np.array([*map(law_ms, seen[:20])]), np.ones(20))
     assert np.abs(few.predict(new) / [law_ms(kernel) for kernel in new] - 1).mean() < 0.25
+
+
+def test_variants_are_told_apart_and_share_what_is_common() -> None:
+    def drawn(rng: np.random.Generator) -> Kernel:
+        bare = conv(rng)
+        return Kernel(bare.kind, bare.inputs, bare.outputs, str(rng.choice(("activation=Relu", "activation=Clip"))))
+
+    def ms(kernel: Kernel) -> float:
+        return law_ms(kernel) * (1.3 if "Clip" in kernel.variant else 1.0)
+
+    rng = np.random.default_rng(2)
+    known, new = [drawn(rng) for _ in range(600)], [drawn(rng) for _ in range(100)]
+    model = KindRegression(known, np.array([ms(kernel) for kernel in known]), np.ones(600))
+    off = np.abs(model.predict(new) / [ms(kernel) for kernel in new] - 1)
+    blind = [Kernel(kernel.kind, kernel.inputs, kernel.outputs) for kernel in known]
+    other = KindRegression(blind, np.array([ms(kernel) for kernel in known]), np.ones(600))
+    off_blind = np.abs(other.predict(new) / [ms(kernel) for kernel in new] - 1)
+    assert off.mean() < 0.6 * off_blind.mean()
+    unseen = [Kernel(kernel.kind, kernel.inputs, kernel.outputs, "activation=Other") for kernel in new]
+    assert np.isfinite(model.predict(unseen)).all()
+
+
+@pytest.mark.parametrize(
+    ("order", "together"), [("0.1.2.3", 2 * 3 * 4 * 5), ("0.2.1.3", 5), ("1.0.2.3", 20), ("0.1.3.2", 1)]
+)
+def test_a_transpose_copies_the_last_axes_that_stay(order: str, together: int) -> None:
+    shape = (2, 3, 4, 5)
+    kernel = Kernel("Transpose", (shape,), (tuple(shape[int(i)] for i in order.split(".")),), f"perm={order}")
+    assert features(kernel)[-1] == pytest.approx(np.log1p(together))
 
 
 def test_larger_kernels_than_any_measured_take_longer() -> None:

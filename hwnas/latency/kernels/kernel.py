@@ -14,8 +14,10 @@ from hwnas.runner.program import Layer
 Shape: TypeAlias = tuple[int, ...]
 
 BYTES = 4  # of an element; kernels of other precisions are of other recipes, whose times have it in them
-_KIND = re.compile(r"[^\s>;]+")
+_NAME = re.compile(r"[^\s>;]+")
+_PERMUTATION = re.compile(r"\bperm=([\d.]+)")
 _PRODUCTS = ("MatMul", "Gemm", "FullyConnected")
+_GROUP = "Subgraph"  # OpenVINO's kind of any operators that it compiles into one kernel
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,30 @@ class Kernel:
         kind: the runtime's name of it, such as ``Conv`` or ``QLinearConv``.
         inputs: shapes of values and weights, as the runtime reports them.
         outputs: shapes of its results.
+        variant: what else its time depends on: fused operators, or attributes (`hwnas.runner.program.Layer`).
     """
 
     kind: str
     inputs: tuple[Shape, ...]
     outputs: tuple[Shape, ...]
+    variant: str = ""
+
+    @cached_property
+    def name(self) -> str:
+        """``KIND+VARIANT``, or the kind alone."""
+        return f"{self.kind}+{self.variant}" if self.variant else self.kind
 
     @cached_property
     def key(self) -> str:
-        """``KIND inputs > outputs``, such as ``Conv 1x3x224x224;16x3x3x3 > 1x16x112x112``; a scalar is ``s``."""
-        return f"{self.kind} {_text(self.inputs)} > {_text(self.outputs)}"
+        """``NAME inputs > outputs``, such as ``Conv+activation=Relu 1x3x8x8;4x3x3x3 > 1x4x8x8``; a scalar is ``s``."""
+        return f"{self.name} {_text(self.inputs)} > {_text(self.outputs)}"
+
+    @cached_property
+    def permutation(self) -> tuple[int, ...] | None:
+        """The order of the axes of a transpose; None for other kernels."""
+        found = _PERMUTATION.search(self.variant)
+        order = tuple(map(int, found[1].split("."))) if found else None
+        return order if order and self.inputs and len(order) == len(self.inputs[0]) else None
 
     @cached_property
     def weight(self) -> Shape | None:
@@ -50,6 +66,9 @@ class Kernel:
         if not self.outputs or not self.inputs or not self.inputs[0]:
             return None
         made = math.prod(self.outputs[0])
+        if products := self.variant.split(".").count("MatMul") if self.kind == _GROUP else 0:
+            others = self.inputs[1] if len(self.inputs) > 1 else ()
+            return products * math.prod(self.inputs[0]) * (others[-1] if others else 1)
         if self.weight is not None:
             grouped = len(self.weight) - len(self.inputs[0])  # OpenVINO's weights of groups: (groups, out, in, ...)
             return made * math.prod(self.weight[1 + grouped :])
@@ -65,7 +84,8 @@ class Kernel:
 
 def kernel_of(layer: Layer) -> Kernel:
     """The kernel of a layer of a compiled program."""
-    return Kernel(layer.kind.replace(" ", ""), layer.inputs, layer.outputs)
+    kind, _, rest = layer.kind.replace(" ", "").partition("+")
+    return Kernel(kind, layer.inputs, layer.outputs, "+".join(filter(None, (rest, layer.variant))))
 
 
 def parse_kernel(key: str) -> Kernel:
@@ -74,12 +94,13 @@ def parse_kernel(key: str) -> Kernel:
     Raises:
         InvalidValue: it has another form.
     """
-    kind, _, rest = key.partition(" ")
+    name, _, rest = key.partition(" ")
+    kind, _, variant = name.partition("+")
     given, arrow, made = rest.partition(" > ")
-    if not arrow or not _KIND.fullmatch(kind):
+    if not arrow or not _NAME.fullmatch(name):
         raise InvalidValue(f"{key!r} is not a kernel: it should be like 'Conv 1x3x32x32;8x3x3x3 > 1x8x32x32'")
     try:
-        return Kernel(kind, _shapes(given), _shapes(made))
+        return Kernel(kind, _shapes(given), _shapes(made), variant)
     except ValueError as error:
         raise InvalidValue(f"{key!r} is not a kernel: its shapes should be like 1x3x32x32;8x3x3x3") from error
 

@@ -8,6 +8,7 @@ boosting on the logarithm of the ratio.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ _AXES = 5  # axes of a shape that are features, counted from the last
 _SHAPES = 3  # inputs whose shapes are features
 _FEW = 40  # fewer rows do not support boosting: the base alone predicts
 _REMAINDERS = (8, 16)  # elements of a vector register, and of two
+_LEAST_OF_VARIANT = 6  # fewer rows of a variant count as an unknown one
+_MOST_VARIANTS = 200  # the trees take up to 255
 _MOST = math.log(20.0)  # the ratio to the base is kept within this
 
 
@@ -58,7 +61,19 @@ def features(kernel: Kernel) -> list[float]:
     else:
         ends = (made[-1] if made else 1, given[-1] if given else 1)
         found += [-1.0] * 4 + [float(end % size) for end in ends for size in _REMAINDERS]
-    return [float(number) for number in found]
+    return [float(number) for number in (*found, _log(_copied(kernel)))]
+
+
+def _copied(kernel: Kernel) -> int:
+    """Elements that a transpose copies at once: those of the last axes that keep their places; 0 for other kernels."""
+    if kernel.permutation is None:
+        return 0
+    together = 1
+    for axis in reversed(range(len(kernel.permutation))):
+        if kernel.permutation[axis] != axis:
+            break
+        together *= kernel.inputs[0][axis]
+    return together
 
 
 class KindRegression:
@@ -73,6 +88,8 @@ class KindRegression:
     def __init__(self, kernels: Sequence[Kernel], ms: Floats, weights: Floats) -> None:
         work = np.array([_work(kernel) for kernel in kernels])
         self._base = _fitted_base(work, ms)
+        counts = Counter(kernel.variant for kernel in kernels).most_common(_MOST_VARIANTS)
+        self._variants = {variant: i for i, (variant, count) in enumerate(counts) if count >= _LEAST_OF_VARIANT}
         self._boosted: HistGradientBoostingRegressor | None = None
         ratio = np.log(ms / self._base_ms(work))
         self._offset = float(np.average(ratio, weights=weights))
@@ -80,10 +97,15 @@ class KindRegression:
             from sklearn.ensemble import HistGradientBoostingRegressor
 
             boosted = HistGradientBoostingRegressor(
-                max_iter=150, learning_rate=0.12, min_samples_leaf=6, l2_regularization=1.0, random_state=0
+                max_iter=150,
+                learning_rate=0.12,
+                min_samples_leaf=_LEAST_OF_VARIANT,
+                l2_regularization=1.0,
+                categorical_features=[0],
+                random_state=0,
             )
             with _one_thread():
-                self._boosted = boosted.fit(_matrix(kernels), ratio, sample_weight=weights)
+                self._boosted = boosted.fit(self._matrix(kernels), ratio, sample_weight=weights)
 
     def predict(self, kernels: Sequence[Kernel]) -> Floats:
         """Latencies in milliseconds, ``(kernels,)``."""
@@ -91,8 +113,12 @@ class KindRegression:
         ratio = np.full(len(kernels), self._offset)
         if self._boosted is not None:
             with _one_thread():
-                ratio = self._boosted.predict(_matrix(kernels))
+                ratio = self._boosted.predict(self._matrix(kernels))
         return np.asarray(base * np.exp(np.clip(ratio, -_MOST, _MOST)), np.float64)
+
+    def _matrix(self, kernels: Sequence[Kernel]) -> Floats:
+        """The number of the variant, missing if it is unknown, and the features: ``(kernels, 1 + features)``."""
+        return np.array([[self._variants.get(kernel.variant, np.nan), *features(kernel)] for kernel in kernels])
 
     def _base_ms(self, work: Floats) -> Floats:
         return np.asarray(np.maximum(work @ self._base, 1e-9), np.float64)
@@ -112,10 +138,6 @@ def _fitted_base(work: Floats, ms: Floats) -> Floats:
         found = np.array([float(np.median(ms)), 0.0, 0.0])
     found[0] = max(found[0], 0.1 * float(ms.min()))
     return np.asarray(found, np.float64)
-
-
-def _matrix(kernels: Sequence[Kernel]) -> Floats:
-    return np.array([features(kernel) for kernel in kernels])
 
 
 def _one_thread() -> AbstractContextManager[object]:

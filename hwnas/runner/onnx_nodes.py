@@ -1,0 +1,88 @@
+"""What the nodes of an ONNX file compute beyond their operators and shapes.
+
+ONNX Runtime brings protobuf, but not the package onnx, and a machine that is measured may have the first only. So the
+few messages that are read are declared here, with the field numbers of ``onnx.proto``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_PACKAGE = "hwnas.onnx"
+# message -> field -> (number, type, repeated); a type that is a text is a message
+_MESSAGES: dict[str, dict[str, tuple[int, Any, bool]]] = {
+    "Attribute": {
+        "name": (1, _FIELD.TYPE_STRING, False),
+        "i": (3, _FIELD.TYPE_INT64, False),
+        "s": (4, _FIELD.TYPE_BYTES, False),
+        "ints": (8, _FIELD.TYPE_INT64, True),
+    },
+    "Node": {
+        "name": (3, _FIELD.TYPE_STRING, False),
+        "op_type": (4, _FIELD.TYPE_STRING, False),
+        "attribute": (5, "Attribute", True),
+    },
+    "Graph": {"node": (1, "Node", True)},
+    "Model": {"graph": (7, "Graph", False)},
+}
+# Attributes that change the time of a kernel and that its shapes do not show. (Those of a convolution show its kernel.)
+_TELLING = ("activation", "axis", "mode", "perm", "transA", "transB", "transBatchA", "transBatchB")
+_USUAL = {(name, "0") for name in _TELLING if name.startswith("trans")}
+
+
+def variants(file: Path) -> dict[str, str]:
+    """Name of a node -> its telling attributes, such as ``activation=Relu`` or ``perm=0.2.1.3``; empty if it has none.
+
+    Args:
+        file: an ONNX model.
+    """
+    model: Any = _model_class()()
+    model.ParseFromString(file.read_bytes())
+    return {node.name: _variant(node) for node in model.graph.node}
+
+
+class _Attribute(Protocol):
+    name: str
+    i: int
+    s: bytes
+    ints: Sequence[int]
+
+
+class _Node(Protocol):
+    op_type: str
+    attribute: Sequence[_Attribute]
+
+
+def _variant(node: _Node) -> str:
+    telling = (*_TELLING, "kernel_shape") if "Pool" in node.op_type else _TELLING
+    found = {attribute.name: _text(attribute) for attribute in node.attribute if attribute.name in telling}
+    return ",".join(f"{name}={found[name]}" for name in sorted(found) if (name, found[name]) not in _USUAL)
+
+
+def _text(attribute: _Attribute) -> str:
+    if attribute.ints:
+        return ".".join(map(str, attribute.ints))
+    return attribute.s.decode() if attribute.s else str(attribute.i)
+
+
+def _model_class() -> type[Message]:
+    file = descriptor_pb2.FileDescriptorProto(name="hwnas/onnx_nodes.proto", package=_PACKAGE, syntax="proto2")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, (number, kind, repeated) in fields.items():
+            entry = message.field.add(
+                name=field, number=number, label=_FIELD.LABEL_REPEATED if repeated else _FIELD.LABEL_OPTIONAL
+            )
+            entry.type = _FIELD.TYPE_MESSAGE if isinstance(kind, str) else kind
+            if isinstance(kind, str):
+                entry.type_name = f".{_PACKAGE}.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    found: type[Message] = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Model"))
+    return found
