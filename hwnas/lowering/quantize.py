@@ -29,6 +29,7 @@ from hwnas.runner.signature import Feeds
 from hwnas.targets import Quantization
 
 LAYERS = ("Conv", "Gemm", "MatMul")  # operators with weights
+_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm", "BatchNormalization", "InstanceNormalization", "LayerNormalization")
 Counts = npt.NDArray[np.floating]
 
 _LEVELS = 128
@@ -116,10 +117,13 @@ class Quantizer:
 
         Args:
             keep: layers that stay in float, with the nodes after them up to the next layers.
+
+        Raises:
+            GraphError: ONNX Runtime cannot quantise the graph.
         """
         with _quiet():
             quantizer = QDQQuantizer(
-                copied(self._inferred),
+                _with_own_biases(copied(self._inferred)),
                 per_channel=True,
                 reduce_range=self._seven_bits,
                 weight_qType=ortq.QuantType.QInt8,
@@ -130,7 +134,10 @@ class Quantizer:
                 op_types_to_quantize=self._scheme.op_types,
                 extra_options={"ActivationSymmetric": self._scheme.symmetric, **self._scheme.options},
             )
-            quantizer.quantize_model()
+            try:
+                quantizer.quantize_model()
+            except Exception as error:  # the quantiser has no base class for its errors
+                raise GraphError(f"ONNX Runtime cannot quantise the graph: {error}") from error
             quantizer.model.topological_sort()
         result: onnx.ModelProto = quantizer.model.model
         result.producer_name, result.producer_version = "hwnas", ""  # as in every other graph
@@ -159,6 +166,25 @@ class Quantizer:
             found = {name: informative_range(counts, edges, low, high) for name, (counts, edges, low, high, _) in seen}
             return ortq.calibrate.TensorsData(ortq.CalibrationMethod.MinMax, found)
         return calibrator.compute_data()
+
+
+def _with_own_biases(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with a bias for each node: one that nodes share is copied, in place.
+
+    ONNX Runtime's quantiser copies it itself, and numbers the copies by the initializers' names alone: the fourth copy
+    of ``val_11`` becomes ``val_114``, which in a graph of torch's exporter is another tensor (PoolFormer).
+    """
+    stored = {entry.name: entry for entry in model.graph.initializer}
+    seen: set[str] = set()
+    for node in model.graph.node:
+        name = node.input[2] if node.op_type in _WITH_BIAS and len(node.input) > 2 else ""
+        if name in seen:
+            own = model.graph.initializer.add()
+            own.CopyFrom(stored[name])
+            own.name = node.input[2] = f"{name}.of.{node.output[0]}"
+        elif name in stored:
+            seen.add(name)
+    return model
 
 
 def float_layers(model: onnx.ModelProto) -> list[str]:

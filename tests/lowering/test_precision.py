@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -478,6 +478,40 @@ def test_entropy_keeps_a_tensor_that_stays_away_from_zero_wherever_it_lies() -> 
 
 
 # -- layers in float -----------------------------------------------------------------------------------------------
+
+
+def test_a_shared_bias_is_copied_beside_a_tensor_of_a_similar_name() -> None:
+    """Copies that are numbered ``bias1``, ``bias2`` would take the names of the tensors here."""
+    weight = np.random.default_rng(0).normal(size=(4, 4, 1, 1)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Conv", [["x", "bias1", "bias2"][i], "w", "bias"], [f"bias{i + 1}"], f"conv{i}")
+        for i in range(3)
+    ]
+    shape = [1, 4, 8, 8]
+    value = partial(onnx.helper.make_tensor_value_info, elem_type=TensorProto.FLOAT, shape=shape)
+    stored = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.ones(4, np.float32), "bias")]
+    graph = onnx.helper.make_graph(nodes, "shared", [value("x")], [value("bias3")], stored)
+    fp32 = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
+    how = recipe(activations="uint8", method="minmax").quantization
+    assert how is not None
+    x = np.random.default_rng(1).normal(size=(1, 4, 8, 8)).astype(np.float32)
+    int8 = Quantizer(fp32, x, how).quantized()
+    onnx.checker.check_model(int8)
+    [expected], [got] = (ort.InferenceSession(each.SerializeToString()).run(None, {"x": x}) for each in (fp32, int8))
+    assert np.abs(got - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_graph_that_the_quantiser_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object) -> None:
+        raise ValueError("not supported for weight yet")
+
+    monkeypatch.setattr("onnxruntime.quantization.qdq_quantizer.QDQQuantizer.quantize_model", refuse)
+    module, x = small()
+    how = recipe(activations="uint8", method="minmax").quantization
+    assert how is not None
+    fp32 = model(form_of(load_recipe("onnxruntime-cpu-fp32")).lower(module, STEM.input))
+    with pytest.raises(GraphError, match="ONNX Runtime cannot quantise the graph: not supported for weight yet"):
+        Quantizer(fp32, x.numpy(), how).quantized()
 
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
