@@ -59,13 +59,12 @@ def sweep(
                 "--supernet": supernet,
                 "--data-path": data_path,
                 "--tables": tables,
-                "--metric": metric,
                 "--positive": positive,
                 "--engine": engine != "serial",
             }
         )
         picked = models.sweep_model(
-            arch, device, recipe or [], max_drop / 100, shape, inputs, weights, out=out, as_json=as_json
+            arch, device, recipe or [], max_drop / 100, shape, inputs, weights, metric=metric, out=out, as_json=as_json
         )
         if not picked:
             raise typer.Exit(1)

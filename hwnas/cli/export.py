@@ -49,13 +49,12 @@ def export(
                 "--supernet": supernet,
                 "--data-path": data_path,
                 "--tables": tables,
-                "--metric": metric,
                 "--positive": positive,
                 "--include": include,
                 "--dynamic-batch": dynamic_batch,
             }
         )
-        models.export_model(arch, target, out, shape, inputs, weights, as_json=as_json)
+        models.export_model(arch, target, out, shape, inputs, weights, metric=metric, as_json=as_json)
         return
     models.only_for_models(arch, shape, inputs, weights)
     supernet = models.required_supernet(supernet, arch)

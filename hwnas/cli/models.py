@@ -115,6 +115,7 @@ def sweep_model(
     inputs: Path | None,
     weights: Path | None,
     *,
+    metric: str | None,
     out: Path | None,
     as_json: bool,
 ) -> bool:
@@ -129,6 +130,7 @@ def sweep_model(
             shapes=shape or (),
             inputs=inputs,
             weights=weights,
+            metric=metric,
             max_drop=max_drop,
             out=out,
             progress=progress,
@@ -149,6 +151,7 @@ def sweep_model(
             words += ["--shape", text]
         words += ["--inputs", str(inputs)] if inputs else []
         words += ["--weights", str(weights)] if weights else []
+        words += ["--metric", metric] if metric else []
         typer.echo(
             f"picked: {answer.picked}, the fastest that is close enough. Export it with: {shlex.join(words)} "
             "--out bundle"
@@ -167,6 +170,7 @@ def export_model(
     inputs: Path | None,
     weights: Path | None,
     *,
+    metric: str | None,
     as_json: bool,
 ) -> None:
     """Write the bundle of a model."""
@@ -174,7 +178,7 @@ def export_model(
 
     with shown_progress() as progress:
         bundle = workflows.export_model(
-            model, target, out, shapes=shape or (), inputs=inputs, weights=weights, progress=progress
+            model, target, out, shapes=shape or (), inputs=inputs, weights=weights, metric=metric, progress=progress
         )
     manifest = bundle.manifest
     if as_json:

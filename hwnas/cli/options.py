@@ -172,7 +172,8 @@ TrainingMetric = Annotated[
 DeployedMetric = Annotated[
     str | None,
     typer.Option(
-        help="What the accuracy is in the runtime: {metrics}, recall@precision=0.9, or path/to/file.py:function.",
+        help="What the accuracy is in the runtime: {metrics}, recall@precision=0.9, or path/to/file.py:function. Of a "
+        "model: top1, mse, mae.",
         show_default=USUAL_METRIC,
     ),
 ]

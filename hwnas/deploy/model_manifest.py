@@ -43,9 +43,10 @@ class ModelParity(Spec):
         samples: number of inputs.
         random: whether they are random numbers.
         outputs: each output.
-        metric: what `reference` and `deployed` are: ``top1`` for labels that are classes, ``mse`` for values; None
-            without labels.
+        metric: what `reference` and `deployed` are (`hwnas.models.metrics`): ``top1`` of classes, ``mse`` or ``mae`` of
+            values; None without labels.
         reference, deployed: of the graph in fp32, and of the program.
+        constant: the error of the best constant output; None for a share.
     """
 
     samples: PositiveInt
@@ -54,13 +55,19 @@ class ModelParity(Spec):
     metric: str | None = None
     reference: float | None = None
     deployed: float | None = None
+    constant: float | None = Field(default=None, exclude_if=lambda constant: constant is None)
 
     @property
     def lost(self) -> float | None:
-        """What the program loses against fp32 in the metric: points of a share, or the growth of an error."""
+        """What the program loses against fp32 in the metric, as a fraction.
+
+        Of an error it is the growth relative to that of the best constant output; with ``mse`` what R² loses.
+        """
         if self.reference is None or self.deployed is None:
             return None
-        return self.reference - self.deployed if self.metric == "top1" else self.deployed - self.reference
+        if self.metric == "top1":
+            return self.reference - self.deployed
+        return (self.deployed - self.reference) / (self.constant or 1.0)
 
 
 class Port(Spec):

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from hwnas.deploy.model_manifest import ModelParity, OutputParity
 from hwnas.errors import ParityError
+from hwnas.models.metrics import METRICS, metric_name
 from hwnas.models.samples import Samples
 from hwnas.runner.signature import Feeds
 from hwnas.targets import Recipe, saturates_here
@@ -18,15 +19,20 @@ Array = npt.NDArray[Any]
 _TINY = 1e-30
 
 
-def compare_outputs(expected: Sequence[Feeds], got: Sequence[Feeds], samples: Samples) -> ModelParity:
+def compare_outputs(
+    expected: Sequence[Feeds], got: Sequence[Feeds], samples: Samples, metric: str | None = None
+) -> ModelParity:
     """The parity of a program.
 
     Args:
         expected: outputs of the graph in fp32, one entry per sample.
         got: those of the program.
         samples: the inputs, with the labels of the first output.
+        metric: of the labels (`hwnas.models.metrics`); None for the usual one.
 
     Raises:
+        DataError: the labels have another shape than the first output.
+        HwnasError: as `hwnas.models.metrics.metric_name`.
         ParityError: the program has other outputs, or values that are not finite.
     """
     names = list(expected[0])
@@ -39,12 +45,12 @@ def compare_outputs(expected: Sequence[Feeds], got: Sequence[Feeds], samples: Sa
             if b.dtype.kind == "f" and not np.isfinite(b).all():
                 raise ParityError(f"the output {name} has NaN or infinite values on sample {number}")
         outputs.append(_output(name, pairs))
-    metric, reference, deployed = None, None, None
-    if samples.labels is not None:
-        metric = "top1" if samples.labels.dtype.kind in "iu" else "mse"
-        reference, deployed = (
-            _value(metric, [each[names[0]] for each in of], samples.labels) for of in (expected, got)
-        )
+    metric, labels = metric_name(metric, samples.labels), samples.labels
+    reference, deployed, constant = None, None, None
+    if metric is not None and labels is not None:
+        known = METRICS[metric]
+        reference, deployed = (known.value([each[names[0]] for each in of], labels) for of in (expected, got))
+        constant = None if known.constant is None else known.constant(labels)
     return ModelParity(
         samples=len(expected),
         random=samples.random,
@@ -52,6 +58,7 @@ def compare_outputs(expected: Sequence[Feeds], got: Sequence[Feeds], samples: Sa
         metric=metric,
         reference=reference,
         deployed=deployed,
+        constant=constant,
     )
 
 
@@ -79,14 +86,6 @@ def _cosine(a: Array, b: Array) -> float:
     if norms < _TINY:
         return 1.0 if np.allclose(a, b) else 0.0
     return float(a @ b) / norms
-
-
-def _value(metric: str, outputs: Sequence[Array], labels: Array) -> float:
-    """A metric of the first output."""
-    pairs = list(zip(outputs, labels, strict=True))
-    if metric == "top1":
-        return float(np.mean([int(y.reshape(-1, y.shape[-1])[0].argmax()) == label for y, label in pairs]))
-    return float(np.mean([np.mean((y.reshape(np.shape(label)) - label) ** 2) for y, label in pairs]))
 
 
 def exceeded(parity: ModelParity, recipe: Recipe) -> str | None:

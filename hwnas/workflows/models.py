@@ -106,6 +106,7 @@ def sweep_model(
     shapes: Shapes | Sequence[str] = (),
     inputs: Path | str | None = None,
     weights: Path | str | None = None,
+    metric: str | None = None,
     max_drop: float = 0.005,
     out: Place | None = None,
     machine: Machine | None = None,
@@ -124,7 +125,9 @@ def sweep_model(
         shapes: as for `bench_model`.
         inputs: as for `bench_model`.
         weights: as for `bench_model`.
-        max_drop: largest accepted loss of the metric, for samples with labels.
+        metric: of the samples' labels (`hwnas.models.metrics`): by default ``top1`` of classes, ``mse`` of values.
+        max_drop: largest accepted loss of the metric, for samples with labels, as a fraction: of a share, or of the
+            error of the best constant output.
         out: as for `bench_model`; layers are timed, too.
         machine: as for `bench_model`.
         protocol: as for `bench_model`.
@@ -136,11 +139,13 @@ def sweep_model(
     """
     from hwnas.deploy.model_bench import time_model
     from hwnas.models.lowered import reference_outputs
+    from hwnas.models.metrics import metric_name
     from hwnas.timing.protocol import usual
 
     if not 0 <= max_drop <= 1:
         raise InvalidValue(f"the largest loss must be a fraction from 0 to 1, not {max_drop}")
     model, samples = _opened(source, shapes, inputs, weights)
+    metric = metric_name(metric, samples.labels)
     facts = facts_of(model, samples.source, out)
     expected = reference_outputs(model, samples.feeds)
     found, left_out = [], dict[str, str]()
@@ -148,7 +153,7 @@ def sweep_model(
         for number, target in enumerate(_targets([f"{device}/{name}" for name in recipes] or f"{device}/*")):
             there = machine or _machine(target)
             try:
-                made = _made(model, samples, expected, target, there, folder / str(number), max_drop, progress)
+                made = _made(model, samples, expected, target, there, folder / str(number), metric, max_drop, progress)
                 timing = time_model(
                     made.program,
                     target,
@@ -196,6 +201,7 @@ def export_model(
     shapes: Shapes | Sequence[str] = (),
     inputs: Path | str | None = None,
     weights: Path | str | None = None,
+    metric: str | None = None,
     max_drop: float = 0.005,
     machine: Machine | None = None,
     progress: Progress = silent,
@@ -209,7 +215,9 @@ def export_model(
         shapes: as for `bench_model`.
         inputs: samples for the parity check, the recorded example and int8; random ones if None.
         weights: as for `bench_model`.
-        max_drop: largest accepted loss of the metric, for samples with labels.
+        metric: of the samples' labels (`hwnas.models.metrics`): by default ``top1`` of classes, ``mse`` of values.
+        max_drop: largest accepted loss of the metric, for samples with labels, as a fraction: of a share, or of the
+            error of the best constant output.
         machine: where outputs are computed; that of the target if None.
         progress: callback, invoked during calibration.
 
@@ -222,16 +230,18 @@ def export_model(
     from hwnas.deploy.sealed import check_output_folder
     from hwnas.errors import ParityError
     from hwnas.models.lowered import reference_outputs
+    from hwnas.models.metrics import metric_name
     from hwnas.targets import Target
 
     out = Path(out)
     check_output_folder(out)
     [wanted] = _targets(target)
     model, samples = _opened(source, shapes, inputs, weights)
+    metric = metric_name(metric, samples.labels)
     there = machine or _machine(wanted)
     expected = reference_outputs(model, samples.feeds)
     with temporary_folder("a model") as folder:
-        made = _made(model, samples, expected, wanted, there, folder, max_drop, progress)
+        made = _made(model, samples, expected, wanted, there, folder, metric, max_drop, progress)
         if made.refused:
             raise ParityError(f"{model.name} under {wanted.recipe.name}: {made.refused}")
         return write_model_bundle(
@@ -266,6 +276,7 @@ def _made(
     target: Target,
     machine: Machine,
     folder: Path,
+    metric: str | None,
     max_drop: float,
     progress: Progress,
 ) -> _Made:
@@ -285,10 +296,10 @@ def _made(
     def judged(graph: object, kept: list[str]) -> _Made:
         program = _written(graph, folder)
         got = machine.run_feeds(program, recipe, samples.feeds)
-        parity = compare_outputs(expected, got, samples)
+        parity = compare_outputs(expected, got, samples, metric)
         refused = exceeded(parity, recipe) if samples.labels is None else None
         if parity.lost is not None and parity.lost > max_drop:
-            refused = f"it loses {parity.lost:.4g} of {parity.metric}; at most {max_drop:.4g} is accepted"
+            refused = f"it loses {parity.lost:.2%} of {parity.metric}; at most {max_drop:.2%} is accepted"
         return _Made(program=program, recipe=recipe, parity=parity, refused=refused, outputs=got, float_layers=kept)
 
     if recipe.quantization is None:

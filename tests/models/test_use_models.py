@@ -19,7 +19,7 @@ from hwnas import workflows
 from hwnas.deploy import verify
 from hwnas.deploy.model_bench import added_by_profiler
 from hwnas.deploy.model_bundle import open_model_bundle
-from hwnas.errors import BundleError, ModelError, OutputError, ParityError, RuntimeUnavailable
+from hwnas.errors import BundleError, HwnasError, ModelError, OutputError, ParityError, RuntimeUnavailable
 from hwnas.machines import LocalMachine
 from hwnas.models import Model, open_model
 from hwnas.targets import resolve_target
@@ -166,6 +166,61 @@ def test_labels_decide(picture: Any, quick: Protocol, tmp_path: Path) -> None:
     assert (one.parity.metric, one.parity.reference) == ("top1", 1.0)
     assert one.parity.deployed is not None
     assert (one.refused is None) == (one.parity.deployed == 1.0)
+
+
+def test_values_are_compared_by_their_errors(write: Any, quick: Protocol, tmp_path: Path) -> None:
+    """The loss is a share of the error of the best constant output, whatever the unit of the values."""
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(6, 1)).astype(np.float32)
+    x = rng.normal(size=(32, 6)).astype(np.float32)
+    lost = {}
+    values = (x @ weight)[:, 0] + 0.1 * rng.normal(size=32)
+    for unit in (1.0, 1000.0):
+        scaled = write(
+            [helper.make_node("MatMul", ["x", "w"], ["y"])],
+            [("x", TensorProto.FLOAT, [1, 6])],
+            [("y", TensorProto.FLOAT, [1, 1])],
+            {"w": weight * np.float32(unit)},
+        )
+        np.savez(tmp_path / "s.npz", x=x, labels=values * unit)
+        for metric in ("mse", "mae"):
+            answer = workflows.sweep_model(
+                scaled,
+                recipes=["onnxruntime-cpu-int8"],
+                inputs=tmp_path / "s.npz",
+                metric=metric,
+                max_drop=1.0,
+                protocol=quick,
+            )
+            [one] = answer.recipes
+            off = (x @ weight)[:, 0] * unit - values * unit
+            expected = float(np.mean(off**2) if metric == "mse" else np.mean(np.abs(off)))
+            assert one.parity.metric == metric
+            assert one.parity.reference == pytest.approx(expected, rel=1e-4)
+            assert one.parity.lost is not None
+            lost[unit, metric] = one.parity.lost
+    for metric in ("mse", "mae"):
+        assert abs(lost[1.0, metric] - lost[1000.0, metric]) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric", "message"),
+    [
+        (None, "mae", "mae needs labels"),
+        (np.zeros(2, np.float32), "top1", "top1 is a metric of classes, but the labels are float32"),
+        (np.zeros(2, np.int64), "f1", "unknown metric of a model"),
+        (np.zeros((2, 3), np.float32), None, "a label has 3 values, and the first output 5"),
+    ],
+)
+def test_a_metric_that_labels_do_not_have(
+    write: Any, tmp_path: Path, labels: Any, metric: str | None, message: str
+) -> None:
+    node = helper.make_node("Softmax", ["x"], ["y"])
+    path = write([node], [("x", TensorProto.FLOAT, [1, 5])], [("y", TensorProto.FLOAT, [1, 5])])
+    arrays = {"x": np.ones((2, 5), np.float32), **({} if labels is None else {"labels": labels})}
+    np.savez(tmp_path / "s.npz", **arrays)
+    with pytest.raises(HwnasError, match=message):
+        workflows.export_model(path, FP32, tmp_path / "bundle", inputs=tmp_path / "s.npz", metric=metric)
 
 
 def test_a_dynamic_batch(write: Any, quick: Protocol, tmp_path: Path) -> None:
