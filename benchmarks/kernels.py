@@ -91,28 +91,30 @@ def exported(folder: Path) -> list[Path]:
 
 
 def measured(files: list[Path], recipe: str, place: Path) -> dict[str, dict[str, object]]:
-    """Latency and kernels of each model, and the references beside it; kept in a file."""
+    """Latency and kernels of each model, and the references beside it; kept in a file.
+
+    Models whose times disagree are timed again, at most `_ATTEMPTS` times in all.
+    """
     found: dict[str, dict[str, object]] = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
     target = resolve_target(f"this/{recipe}")
     machine = machine_of(target)
     machine.check(target)
-    waiting = [file for file in files if file.stem not in found]
-    for start in range(0, len(waiting), TOGETHER // 2):
-        models = {file.stem: open_model(file) for file in waiting[start : start + TOGETHER // 2]}
-        batch = None
-        for left in reversed(range(_ATTEMPTS)):
+    for _ in range(_ATTEMPTS):
+        waiting = [file for file in files if file.stem not in found]
+        for start in range(0, len(waiting), TOGETHER // 2):
+            models = {file.stem: open_model(file) for file in waiting[start : start + TOGETHER // 2]}
             try:
                 batch = measured_batch(models, target, machine, usual().kernels, lambda: None)
-                break
             except TooNoisy as error:
-                if not left:
-                    raise
                 print(f"  again: {error}", flush=True)
-        assert batch is not None
-        for one in batch["networks"]:
-            kernels = [key for key, _ in one["layers"]]
-            found[one["name"]] = {"ms": one["ms"], "kernels": kernels, "references": batch["references"]}
-        place.write_text(json.dumps(found), encoding="utf-8")
+                continue
+            for one in batch["networks"]:
+                kernels = [key for key, _ in one["layers"]]
+                found[one["name"]] = {"ms": one["ms"], "kernels": kernels, "references": batch["references"]}
+            place.write_text(json.dumps(found), encoding="utf-8")
+    left = [file.stem for file in files if file.stem not in found]
+    if left:
+        print(f"  left out, refused by the recipe or too noisy {_ATTEMPTS} times: {', '.join(left)}", flush=True)
     return found
 
 
