@@ -133,8 +133,8 @@ def others(known: Floats, ms: Floats) -> dict[str, Callable[[Floats], Floats]]:
     for name, columns in (("MACs", [0]), ("bytes", [1]), ("MACs + bytes + calls", [0, 1, 2])):
         terms, _ = nnls(known[:, columns] / ms[:, None], np.ones(len(ms)))
         made[name] = lambda x, terms=terms, columns=columns: x[:, columns] @ terms  # type: ignore[misc]
-    boosted = GradientBoostingRegressor(random_state=0).fit(np.log(known), np.log(ms))
-    made["boosting on networks"] = lambda x: np.exp(boosted.predict(np.log(x)))
+    boosted = GradientBoostingRegressor(random_state=0).fit(np.log1p(known), np.log(ms))
+    made["boosting on networks"] = lambda x: np.exp(boosted.predict(np.log1p(x)))
     return made
 
 

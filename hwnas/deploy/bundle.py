@@ -125,7 +125,7 @@ def write_bundle(folder: Path, write_program: Callable[[Path], Path], manifest: 
 def write_example(folder: Path, x: Array, y: Array) -> None:
     """Record a run next to a program: one input, float32, uint8 or int64, and its output ``(1, classes)``, float32."""
     for name, array in ((INPUT, x), (OUTPUT, y)):
-        code = _CODES[str(array.dtype) if str(array.dtype) in _CODES else "float32"]
+        code = _CODES[str(array.dtype)]
         write_whole(folder / name, _header(array.shape, code) + np.ascontiguousarray(array, code).tobytes())
 
 

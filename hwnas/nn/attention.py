@@ -104,22 +104,17 @@ class WindowAttention(Attention):
             rows = rows.reshape(-1, self.blocks + 2, self.window)
             read = torch.cat([rows.narrow(1, shift, self.blocks) for shift in range(3)], dim=2)
             bias = bias + read.reshape(-1, 1, self.blocks, 1, 3 * self.window)
-        keys, values = (
-            self._around(padded(each, self.window, behind + self.window), -1, self.heads, self.head) for each in (k, v)
-        )
+        keys, values = (self._around(padded(each, self.window, behind + self.window)) for each in (k, v))
         y = self._weighted(queries, keys, values, bias)
         return y.reshape(-1, self.heads, self.blocks * self.window, self.head)[:, :, : self.length]
 
-    def _around(self, x: Tensor, *shape: int) -> Tensor:
+    def _around(self, x: Tensor) -> Tensor:
         """Each block with both adjacent ones.
 
-        ``(*outer, (blocks + 2) * window, width)`` -> ``(*outer, blocks, 3 * window, width)``; `shape` is
-        ``(*outer, width)``.
+        ``(n, heads, (blocks + 2) * window, head)`` -> ``(n, heads, blocks, 3 * window, head)``.
         """
-        *outer, width = shape
-        split = x.reshape(*outer, self.blocks + 2, self.window, width)
-        axis = len(outer)
-        return torch.cat([split.narrow(axis, shift, self.blocks) for shift in range(3)], dim=axis + 1)
+        split = x.reshape(-1, self.heads, self.blocks + 2, self.window, self.head)
+        return torch.cat([split.narrow(2, shift, self.blocks) for shift in range(3)], dim=3)
 
 
 class BlockAttention(Attention):

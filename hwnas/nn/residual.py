@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from hwnas.spaces import Op
 from hwnas.spaces.kinds.tokens import tokens_of
 
 
-class Layer(nn.Module):
+class Layer(nn.Module, ABC):
     """What a layer adds to its tokens: ``(n, length, width)`` -> the same shape."""
 
+    @abstractmethod
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """The outputs; `mask`, ``(n, length)``, is 1 for tokens and 0 for padding, None without padding."""
-        raise NotImplementedError
 
 
 class Residual(nn.Module):

@@ -239,9 +239,10 @@ class PooledLinear(nn.Module):
     def _pooled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = x if self.mean else x[:, 0]
         x = self.norm(x) if self.has_norm else x
-        if self.mean:
-            total = without_padding(x, mask).sum(dim=1)
-            x = x.mean(dim=1) if mask is None else total / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
+        if self.mean and mask is None:
+            x = x.mean(dim=1)
+        elif self.mean:
+            x = without_padding(x, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
         y: Tensor = self.linear(x)
         return y
 

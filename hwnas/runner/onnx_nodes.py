@@ -1,4 +1,4 @@
-"""What the nodes of an ONNX file compute beyond their operators and shapes.
+"""What the nodes of an ONNX file compute beyond what a profile of ONNX Runtime says of them.
 
 ONNX Runtime brings protobuf, but not the package onnx, and a machine that is measured may have the first only. So the
 few messages that are read are declared here, with the field numbers of ``onnx.proto``.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "hwnas.onnx"
@@ -23,12 +24,17 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any, bool]]] = {
         "s": (4, _FIELD.TYPE_BYTES, False),
         "ints": (8, _FIELD.TYPE_INT64, True),
     },
+    "Tensor": {
+        "dims": (1, _FIELD.TYPE_INT64, True),
+        "name": (8, _FIELD.TYPE_STRING, False),
+    },
     "Node": {
+        "input": (1, _FIELD.TYPE_STRING, True),
         "name": (3, _FIELD.TYPE_STRING, False),
         "op_type": (4, _FIELD.TYPE_STRING, False),
         "attribute": (5, "Attribute", True),
     },
-    "Graph": {"node": (1, "Node", True)},
+    "Graph": {"node": (1, "Node", True), "initializer": (5, "Tensor", True)},
     "Model": {"graph": (7, "Graph", False)},
 }
 # Attributes that change the time of a kernel and that its shapes do not show. (Those of a convolution show its kernel.)
@@ -36,15 +42,32 @@ _TELLING = ("activation", "axis", "mode", "perm", "transA", "transB", "transBatc
 _USUAL = {(name, "0") for name in _TELLING if name.startswith("trans")}
 
 
-def variants(file: Path) -> dict[str, str]:
-    """Name of a node -> its telling attributes, such as ``activation=Relu`` or ``perm=0.2.1.3``; empty if it has none.
+class NodeFacts(NamedTuple):
+    """What a node of a graph computes.
+
+    Attributes:
+        variant: its telling attributes, such as ``activation=Relu`` or ``perm=0.2.1.3``; empty if it has none.
+        weights: shapes of the constants that it reads, of two axes or more.
+    """
+
+    variant: str
+    weights: tuple[tuple[int, ...], ...]
+
+
+def node_facts(file: Path) -> dict[str, NodeFacts]:
+    """Name of a node -> its facts.
 
     Args:
         file: an ONNX model.
     """
     model: Any = _model_class()()
     model.ParseFromString(file.read_bytes())
-    return {node.name: _variant(node) for node in model.graph.node}
+    shapes = {entry.name: tuple(entry.dims) for entry in model.graph.initializer}
+
+    def weights(node: _Node) -> tuple[tuple[int, ...], ...]:
+        return tuple(shapes[name] for name in node.input if len(shapes.get(name, ())) > 1)
+
+    return {node.name: NodeFacts(_variant(node), weights(node)) for node in model.graph.node}
 
 
 class _Attribute(Protocol):
@@ -55,6 +78,7 @@ class _Attribute(Protocol):
 
 
 class _Node(Protocol):
+    input: Sequence[str]
     op_type: str
     attribute: Sequence[_Attribute]
 
@@ -84,5 +108,5 @@ def _model_class() -> type[Message]:
                 entry.type_name = f".{_PACKAGE}.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    found: type[Message] = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Model"))
+    found: type[Message] = GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.Model"))
     return found

@@ -8,14 +8,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime as ort
 
-from hwnas.runner.onnx_nodes import variants
 from hwnas.runner.program import BATCH, Call, CannotLoad, Layer, RunnerProgram, Source, readable, shown
 from hwnas.runner.signature import Feeds, Signature, Value
+
+if TYPE_CHECKING:
+    from hwnas.runner.onnx_nodes import NodeFacts
 
 # Types of tensors: ONNX Runtime's name -> numpy's.
 _DTYPES = {
@@ -91,7 +93,15 @@ class OnnxRuntimeProgram(RunnerProgram):
         return call
 
     def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> list[Layer]:
-        """Times of the nodes of the optimised graph, by ONNX Runtime's profiler."""
+        """Times of the nodes of the optimised graph, by ONNX Runtime's profiler.
+
+        Raises:
+            CannotLoad: protobuf is missing, which ``pip install onnxruntime`` brings.
+        """
+        try:
+            from hwnas.runner.onnx_nodes import node_facts
+        except ImportError as error:  # nothing else needs it, so a machine without it is timed
+            raise CannotLoad(f"the times of layers need protobuf ({error}): pip install -U protobuf") from error
         threads, _, options, batch = self._settings
         settings = session_settings(threads, options.get("graph_optimization", "all"))
         if batch is not None:
@@ -106,7 +116,7 @@ class OnnxRuntimeProgram(RunnerProgram):
             for _ in range(_WARM_UP + runs):
                 session.run(names, dict(feeds))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-            return _layers(events, runs, variants(Path(folder, "optimized.onnx")))
+            return _layers(events, runs, node_facts(Path(folder, "optimized.onnx")))
 
     def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
@@ -130,8 +140,8 @@ def _value(entry: ort.NodeArg, batch: int | None) -> Value:
     return Value(entry.name, tuple(axes), _DTYPES[entry.type])
 
 
-def _layers(events: Sequence[Mapping[str, Any]], runs: int, variants: Mapping[str, str]) -> list[Layer]:
-    """The layers in the events of a profile, whose last runs count; `variants` are by name of a node."""
+def _layers(events: Sequence[Mapping[str, Any]], runs: int, nodes: Mapping[str, NodeFacts]) -> list[Layer]:
+    """The layers in the events of a profile, whose last runs count."""
     times: dict[str, list[float]] = {}
     facts: dict[str, Mapping[str, Any]] = {}
     for event in events:
@@ -144,12 +154,24 @@ def _layers(events: Sequence[Mapping[str, Any]], runs: int, variants: Mapping[st
             name=name,
             kind=str(facts[name].get("op_name", "")),
             ms=float(np.median(samples[-runs:])),
-            inputs=_shapes(facts[name].get("input_type_shape")),
+            inputs=_with_packed(_shapes(facts[name].get("input_type_shape")), nodes.get(name)),
             outputs=_shapes(facts[name].get("output_type_shape")),
-            variant=variants.get(name, ""),
+            variant=nodes[name].variant if name in nodes else "",
         )
         for name, samples in times.items()
     ]
+
+
+def _with_packed(shapes: tuple[tuple[int, ...], ...], node: NodeFacts | None) -> tuple[tuple[int, ...], ...]:
+    """Shapes of a profile's inputs, and of the weights that it does not report: those that are stored packed."""
+    others = list(shapes[1:])
+    packed = []
+    for weight in node.weights if node else ():
+        if weight in others:
+            others.remove(weight)
+        else:
+            packed.append(weight)
+    return (*shapes, *packed)
 
 
 def _shapes(given: Sequence[Mapping[str, Sequence[int]]] | None) -> tuple[tuple[int, ...], ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from hwnas.errors import InvalidValue
-from hwnas.spaces.ops import Attribute, Op, make_op
+from hwnas.spaces.ops import Op, make_op
 from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.slots import Slot, Value, Variable, from_depth, own_values
 from hwnas.spaces.space import Space
@@ -39,22 +39,31 @@ class Patterns:
     chunk: int
     kernel: int
 
-    def attributes(self, mixer: str) -> tuple[str, dict[str, Attribute]]:
-        """Kind of the op of a mixer, and the attributes that the sizes give."""
-        found: dict[str, tuple[str, dict[str, Attribute]]] = {
-            "conv": ("token-conv", {"kernel": self.kernel}),
-            "mix": ("token-mix", {}),
-            "linformer": ("linformer", {"rank": self.rank}),
-            "lsh": ("lsh-attention", {"buckets": self.buckets, "chunk": self.chunk}),
-            "block": ("block-attention", {"block": self.block}),
-            "window": ("window-attention", {"window": self.window}),
-            "attention": ("attention", {}),
-        }
-        return found[mixer]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixer:
+    """How tokens read each other.
+
+    Attributes:
+        kind: of the op.
+        sizes: attributes of the op that are fields of `Patterns`.
+        heads: whether it has heads.
+    """
+
+    kind: str
+    sizes: tuple[str, ...] = ()
+    heads: bool = True
 
 
-MIXERS = ("conv", "mix", "linformer", "lsh", "block", "window", "attention")
-WITH_HEADS = ("linformer", "lsh", "block", "window", "attention")
+MIXERS = {
+    "conv": Mixer(kind="token-conv", sizes=("kernel",), heads=False),
+    "mix": Mixer(kind="token-mix", heads=False),
+    "linformer": Mixer(kind="linformer", sizes=("rank",)),
+    "lsh": Mixer(kind="lsh-attention", sizes=("buckets", "chunk")),
+    "block": Mixer(kind="block-attention", sizes=("block",)),
+    "window": Mixer(kind="window-attention", sizes=("window",)),
+    "attention": Mixer(kind="attention"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +152,7 @@ class Sequences:
                 Variable(
                     name=heads,
                     values=self.heads,
-                    matters=(mixer, tuple(one for one in self.mixers if one in WITH_HEADS)),
+                    matters=(mixer, tuple(one for one in self.mixers if MIXERS[one].heads)),
                 ),
                 Variable(name=ffn, values=self.ffns, matters=matters),
                 Variable(name=expansion, values=self.expansions, matters=matters),
@@ -200,11 +209,11 @@ class _Layer:
         """The op in which tokens read each other."""
         if (chosen := own_values(self.number, self.optional, values)) is None:
             return None
-        mixer, heads = str(chosen[0]), int(chosen[1])
-        kind, sizes = self.net.patterns.attributes(mixer)
-        if mixer in WITH_HEADS:
-            sizes = {**sizes, "heads": heads, "head": self.net.head}
-        return make_op(kind, (length, width), (length, width), norm=norm, masked=1, **sizes)
+        mixer = MIXERS[str(chosen[0])]
+        sizes = {name: int(getattr(self.net.patterns, name)) for name in mixer.sizes}
+        if mixer.heads:
+            sizes |= {"heads": int(chosen[1]), "head": self.net.head}
+        return make_op(mixer.kind, (length, width), (length, width), norm=norm, masked=1, **sizes)
 
     def ffn(self, length: int, width: int, norm: str, *values: Value) -> Op | None:
         """The feed-forward network."""
@@ -244,7 +253,7 @@ SEQUENCES = (
         depths=(1, 2, 3, 4),
         head=16,
         heads=(2, 4),
-        mixers=MIXERS,
+        mixers=tuple(MIXERS),
         ffns=("gelu", "relu2", "swiglu"),
         expansions=(100, 200, 400),
         norms=("post", "pre"),

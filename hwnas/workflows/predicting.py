@@ -59,7 +59,7 @@ def profile_kernels(
         TooNoisy: the figures cannot be trusted; nothing is written.
         OutputError: a file cannot be written, or another process measures this table.
     """
-    from hwnas.latency.kernels import kernel_path, write_kernels
+    from hwnas.latency.kernels import kernel_path, parse_kernel, write_kernels
     from hwnas.latency.table import table_lock
     from hwnas.machines import machine_of
     from hwnas.models import open_model
@@ -92,7 +92,7 @@ def profile_kernels(
     return KernelsAnswer(
         target=wanted.name,
         kernels=len(table.rows),
-        kinds=sorted({row.kernel.partition(" ")[0] for row in table.rows}),
+        kinds=sorted({parse_kernel(row.kernel).kind for row in table.rows}),
         networks=len(table.networks),
         profiler_ms=table.profiler_ms,
         validation=table.validation,

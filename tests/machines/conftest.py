@@ -1,4 +1,4 @@
-"""An SSH server on the loopback interface, and a Python with nothing but numpy and ONNX Runtime."""
+"""An SSH server on the loopback interface, and a Python with nothing but ONNX Runtime and what it needs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SshServer:
 
 @pytest.fixture(scope="session")
 def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of a virtual environment with numpy and ONNX Runtime only."""
+    """The Python of a virtual environment with numpy, ONNX Runtime, and the protobuf that it brings."""
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, with_pip=False)
     [packages] = folder.glob("lib/python3*/site-packages")
@@ -38,6 +38,10 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
         source = Path(spec.origin).parents[1] / name
         if source.exists():
             (packages / name).symlink_to(source)
+    import google.protobuf
+
+    (packages / "google").mkdir()
+    (packages / "google" / "protobuf").symlink_to(Path(google.protobuf.__file__).parent)
     return folder / "bin" / "python"
 
 

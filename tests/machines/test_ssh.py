@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from hwnas import workflows
-from hwnas.errors import MachineError, TableError
+from hwnas.errors import HwnasError, MachineError, TableError
 from hwnas.files import write_whole
 from hwnas.files.spec import toml_text
 from hwnas.latency import load_model, read_table
+from hwnas.latency.kernels.table import read_kernels
 from hwnas.machines import LocalMachine, machine_of
 from hwnas.machines.connection import Connection
 from hwnas.machines.connections import machine_named, save_connection
 from hwnas.machines.remote import RemoteMachine
+from hwnas.models.prior import random_network
 from hwnas.pipeline import compile_job, read_job
 from hwnas.spaces import Domain, Space
 from hwnas.targets import detect_host, resolve_target
@@ -76,6 +78,36 @@ def test_profile_validate_and_predict(board: RemoteMachine, space: Space, tmp_pa
     assert report.networks == 4
     assert not list((tmp_path / "tables").rglob("*connection*"))
     assert "ssh" not in Path(answer.table).with_suffix(".toml").read_text()  # the connection is in no table
+
+
+def test_kernels_are_measured_there_and_predicted_without_it(
+    board: RemoteMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is of networks that were timed over SSH; a prediction connects to nothing."""
+    answer = workflows.profile_kernels(TARGET, minutes=0.001, tables=tmp_path / "tables", protocol=SHORT)
+    assert answer.target == TARGET
+    table = read_kernels(Path(answer.table), resolve_target(TARGET))
+    assert any("activation=Relu" in row.kernel for row in table.rows)
+    monkeypatch.setenv("PATH", "/nowhere")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(random_network(1, 0).SerializeToString())
+    found = workflows.predict(path, TARGET, tables=tmp_path / "tables")
+    assert found.target == TARGET
+    assert found.predicted_ms > 0
+
+
+def test_layers_need_the_protobuf_of_onnx_runtime(board: RemoteMachine, bare_python: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(random_network(1, 0).SerializeToString())
+    recipe = resolve_target(TARGET).recipe
+    google = next(bare_python.parents[1].glob("lib/python3*/site-packages")) / "google"
+    google.rename(google.with_name("gone"))
+    try:
+        with pytest.raises(HwnasError, match=r"the times of layers need protobuf .*pip install -U protobuf"):
+            board.layers({"a": path}, recipe, runs=1)
+    finally:
+        google.with_name("gone").rename(google)
+    assert board.layers({"a": path}, recipe, runs=1)["a"]
 
 
 def test_another_device_than_the_target_names(board: RemoteMachine, space: Space, tmp_path: Path) -> None:

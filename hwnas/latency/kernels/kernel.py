@@ -61,6 +61,15 @@ class Kernel:
         return next((shape for shape in self.inputs[1:] if len(shape) > 2), None)
 
     @cached_property
+    def channel_axis(self) -> int:
+        """The axis of the channels in the values of a convolution: 1, or the last one of runtimes that store it so."""
+        if self.weight is None or not self.outputs:
+            return 1
+        grouped = len(self.weight) - len(self.inputs[0])
+        made = math.prod(self.weight[: 1 + grouped])
+        return -1 if self.outputs[0][-1] == made != self.outputs[0][1] else 1
+
+    @cached_property
     def macs(self) -> int | None:
         """Multiply-accumulates of a convolution or a matrix product; None for other kernels, or without shapes."""
         if not self.outputs or not self.inputs or not self.inputs[0]:

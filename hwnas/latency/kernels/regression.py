@@ -48,16 +48,20 @@ def features(kernel: Kernel) -> list[float]:
         _log(max(elements[1:], default=0)),
         math.prod(made) / max(1, math.prod(given)),
     ]
-    for shape in (made, *[kernel.inputs[i] if i < len(kernel.inputs) else () for i in range(_SHAPES)]):
+    # Scales and zero points of int8 kernels stand before their weights.
+    others = sorted(kernel.inputs[1:], key=lambda shape: len(shape) < 2)
+    shapes = [made, given, *others, *[()] * _SHAPES]
+    for shape in shapes[: 1 + _SHAPES]:
         last = list(shape[::-1][:_AXES])
         found += [len(shape), *map(_log, last), *[-1.0] * (_AXES - len(last))]
-    if weight is not None and len(given) > 1:
+    if weight is not None and len(given) > 1 and made:
+        axis = kernel.channel_axis
+        sides = -1 if axis == 1 else -2
         kernel_area, grouped = math.prod(weight[-(len(given) - 2) :]), len(weight) - len(given)
         per_group = weight[1 + grouped]
-        groups = weight[0] if grouped else max(1, given[1] // max(1, per_group))
-        sizes = (given[1] % size for size in _REMAINDERS)
-        found += [_log(kernel_area), _log(groups), _log(per_group), given[-1] / max(1, made[-1]), *sizes]
-        found += [made[1] % size for size in _REMAINDERS]
+        groups = weight[0] if grouped else max(1, given[axis] // max(1, per_group))
+        found += [_log(kernel_area), _log(groups), _log(per_group), given[sides] / max(1, made[sides])]
+        found += [float(shape[axis] % size) for shape in (given, made) for size in _REMAINDERS]
     else:
         ends = (made[-1] if made else 1, given[-1] if given else 1)
         found += [-1.0] * 4 + [float(end % size) for end in ends for size in _REMAINDERS]
