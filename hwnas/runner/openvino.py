@@ -201,7 +201,7 @@ def _variant(node: ov.Node, sources: Mapping[str, ov.Node]) -> str:
     found = [one for one in found if one != "Constant"]
     if len(found) == 1 and name in sources:
         return _attributes(sources[name])
-    return ".".join(found)
+    return ",".join(found)
 
 
 def _operator(node: ov.Node) -> str:

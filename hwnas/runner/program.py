@@ -29,7 +29,8 @@ class Layer:
         ms: median time of a run.
         detail: what the runtime says about it: its kernel, or the nodes that were fused.
         inputs, outputs: shapes, if the runtime gives them.
-        variant: what its time depends on beside the kind and the shapes: fused operators, or attributes; no spaces.
+        variant: what its time depends on beside the kind and the shapes: fused operators, or attributes, separated by
+            commas, without spaces.
     """
 
     name: str

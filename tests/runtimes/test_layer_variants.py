@@ -77,7 +77,7 @@ def test_a_profile_leaves_no_file_and_takes_a_model_in_memory(
 def test_openvino_reports_fused_operators_windows_and_axes(graph: Path) -> None:
     layers = OpenVinoProgram(graph, **SETTINGS).layers(feeds(), 1)
     first, second = variants(layers, "Convolution")
-    assert first == "Convolution.Relu"
-    assert second.startswith("Convolution.M")  # a minimum, a maximum, or both
+    assert first == "Convolution,Relu"
+    assert second.startswith("Convolution,M")  # a minimum, a maximum, or both
     assert variants(layers, "Pool") == ["kernel_shape=3.3"]
     assert variants(layers, "Transpose") == ["perm=0.2.1.3"]

@@ -42,6 +42,11 @@ class Kernel:
         return f"{self.kind}+{self.variant}" if self.variant else self.kind
 
     @cached_property
+    def traits(self) -> tuple[str, ...]:
+        """The parts of the variant: fused operators, or attributes."""
+        return tuple(self.variant.split(",")) if self.variant else ()
+
+    @cached_property
     def key(self) -> str:
         """``NAME inputs > outputs``, such as ``Conv+activation=Relu 1x3x8x8;4x3x3x3 > 1x4x8x8``; a scalar is ``s``."""
         return f"{self.name} {_text(self.inputs)} > {_text(self.outputs)}"
@@ -75,7 +80,7 @@ class Kernel:
         if not self.outputs or not self.inputs or not self.inputs[0]:
             return None
         made = math.prod(self.outputs[0])
-        if products := self.variant.split(".").count("MatMul") if self.kind == _GROUP else 0:
+        if products := self.traits.count("MatMul") if self.kind == _GROUP else 0:
             others = self.inputs[1] if len(self.inputs) > 1 else ()
             return products * math.prod(self.inputs[0]) * (others[-1] if others else 1)
         if self.weight is not None:

@@ -27,8 +27,7 @@ _AXES = 5  # axes of a shape that are features, counted from the last
 _SHAPES = 3  # inputs whose shapes are features
 _FEW = 40  # fewer rows do not support boosting: the base alone predicts
 _REMAINDERS = (8, 16)  # elements of a vector register, and of two
-_LEAST_OF_VARIANT = 6  # fewer rows of a variant count as an unknown one
-_MOST_VARIANTS = 200  # the trees take up to 255
+_LEAST_LEAF = 6
 _MOST = math.log(20.0)  # the ratio to the base is kept within this
 
 
@@ -92,8 +91,8 @@ class KindRegression:
     def __init__(self, kernels: Sequence[Kernel], ms: Floats, weights: Floats) -> None:
         work = np.array([_work(kernel) for kernel in kernels])
         self._base = _fitted_base(work, ms)
-        counts = Counter(kernel.variant for kernel in kernels).most_common(_MOST_VARIANTS)
-        self._variants = {variant: i for i, (variant, count) in enumerate(counts) if count >= _LEAST_OF_VARIANT}
+        counts = Counter(trait for kernel in kernels for trait in kernel.traits)
+        self._traits = [trait for trait, count in sorted(counts.items()) if count >= _LEAST_LEAF]
         self._boosted: HistGradientBoostingRegressor | None = None
         ratio = np.log(ms / self._base_ms(work))
         self._offset = float(np.average(ratio, weights=weights))
@@ -103,9 +102,8 @@ class KindRegression:
             boosted = HistGradientBoostingRegressor(
                 max_iter=150,
                 learning_rate=0.12,
-                min_samples_leaf=_LEAST_OF_VARIANT,
+                min_samples_leaf=_LEAST_LEAF,
                 l2_regularization=1.0,
-                categorical_features=[0],
                 random_state=0,
             )
             with _one_thread():
@@ -121,8 +119,14 @@ class KindRegression:
         return np.asarray(base * np.exp(np.clip(ratio, -_MOST, _MOST)), np.float64)
 
     def _matrix(self, kernels: Sequence[Kernel]) -> Floats:
-        """The number of the variant, missing if it is unknown, and the features: ``(kernels, 1 + features)``."""
-        return np.array([[self._variants.get(kernel.variant, np.nan), *features(kernel)] for kernel in kernels])
+        """The features, and how often each trait occurs: ``(kernels, features + traits)``.
+
+        Traits are apart, because combinations are many: OpenVINO drops a bias of zeros, which left kernels of published
+        networks with drawn weights in none of the combinations that were measured.
+        """
+        return np.array(
+            [[*features(kernel), *map(kernel.traits.count, self._traits)] for kernel in kernels], np.float64
+        )
 
     def _base_ms(self, work: Floats) -> Floats:
         return np.asarray(np.maximum(work @ self._base, 1e-9), np.float64)
