@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from hwnas.accuracy import Evaluator, spread_over_cost
+from hwnas.accuracy import Evaluator, fit_accuracy, spread_over_cost
 from hwnas.accuracy.model import evaluate_subnets
 from hwnas.accuracy.predictors import fit_predictor, predictor_names
 from hwnas.accuracy.stagewise import logit
@@ -42,6 +42,7 @@ Floats = npt.NDArray[np.float64]
 SIZES = (20, 50, 100, 200, 500)
 TEST = 1000  # networks of NAS-Bench-201 that judge
 SUBNETS, TEST_SUBNETS = 500, 300
+MODEL = 300  # subnets of an accuracy model in a search, by default
 FIRST, NEXT, AT_ONCE, TRIES = 50, 20, 10, 8
 FAILED_MS = 0.1  # a latency below it is a failed measurement: pixel3 has some, the smallest is 0.003 ms
 
@@ -80,6 +81,7 @@ def main() -> None:
         task = make()
         report(task, given.predictors, given.sizes, given.draws)
         if make is accuracy:
+            report_models(task, given.predictors, given.draws)
             report_next(task, given.predictors)
 
 
@@ -145,6 +147,43 @@ def report(task: Task, predictors: list[str], sizes: list[int], draws: int) -> N
         shown = " | ".join(f"{value:.3f}" for value in found.mean(axis=1))
         print(
             f"| `{name}` | {shown} | {found.std(axis=1).mean():.3f} | {np.nanmean(trusted):.2f} | {seconds:.1f} |",
+            flush=True,
+        )
+
+
+def report_models(task: Task, predictors: list[str], draws: int) -> None:
+    """Print how accuracy models with each predictor, as a search fits them, rank the test networks."""
+    print(f"\nAccuracy models on {MODEL} subnets, mean of {draws} draws\n")
+    print("| predictor | tau | tau of the stage-wise model | RMSE | within one sigma | weight | fit (s) |")
+    print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
+    judged = special.expit(task.test_values)
+    for name in predictors:
+        figures = []
+        try:
+            for draw in range(draws):
+                rows = np.random.default_rng((draw, MODEL)).permutation(len(task.codes))[:MODEL]
+                begin = time.perf_counter()
+                model = fit_accuracy(
+                    task.space, task.codes[rows], special.expit(task.values[rows]), predictor=name, seed=draw
+                )
+                seconds = time.perf_counter() - begin
+                mean, deviation = model.predict(task.test_codes)
+                figures.append(
+                    (
+                        stats.kendalltau(mean, judged).statistic,
+                        stats.kendalltau(model.score(task.test_codes), judged).statistic,
+                        np.sqrt(((mean - judged) ** 2).mean()),
+                        (np.abs(mean - judged) <= deviation).mean(),
+                        model.weight,
+                        seconds,
+                    )
+                )
+        except InvalidValue as error:
+            print(f"| `{name}` | {error} |", flush=True)
+            continue
+        tau, plain, rmse, inside, weight, seconds = np.mean(figures, axis=0)
+        print(
+            f"| `{name}` | {tau:.3f} | {plain:.3f} | {rmse:.2%} | {inside:.2f} | {weight:.2f} | {seconds:.1f} |",
             flush=True,
         )
 

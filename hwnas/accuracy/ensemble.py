@@ -98,7 +98,10 @@ def fit_ensembles(space: Space, samples: Sequence[tuple[Codes, Floats]], seed: i
     x, y, weights, layers, scales = [], [], [], [], []
     for codes, scores in samples:
         features = np.concatenate([term(codes) for term in terms], axis=1)
-        inputs = np.stack([features.mean(axis=0), features.std(axis=0) + 1e-6])
+        # A feature that is equal in all networks of the fit keeps its scale: divided by almost 0, another value of it
+        # moved predictions by thousands of standard deviations.
+        deviation = features.std(axis=0)
+        inputs = np.stack([features.mean(axis=0), np.where(deviation > 1e-6, deviation, 1.0)])
         outputs = float(scores.mean()), float(scores.std()) or 1.0
         scales.append((inputs, outputs))
         own = torch.tensor((features - inputs[0]) / inputs[1], dtype=torch.float32)

@@ -70,12 +70,16 @@ class AccuracyModel:
         accuracies: Floats = special.expit(self.score(codes))
         return accuracies
 
-    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Codes ``(n, variables)`` -> accuracies by both models and their standard deviations, ``(n,)`` each.
+    def predict(self, codes: Codes, *, noise: bool = True) -> tuple[Floats, Floats]:
+        """Accuracies by both models and their standard deviations, ``(n,)`` each.
 
-        The deviation contains the noise of an evaluation.
+        Args:
+            codes: networks, ``(n, variables)``.
+            noise: whether deviations contain `noise`, as those of evaluations do; otherwise they are the part by which
+                networks differ.
         """
-        return _accuracy(*_joined(self.score(codes), *self.predictor.predict(codes), self.weight, self.noise))
+        extra = self.noise if noise else 0.0
+        return _accuracy(*_joined(self.score(codes), *self.predictor.predict(codes), self.weight, extra))
 
     ensemble_predict = predict  # its name when the predictor was always the ensemble
 
@@ -196,7 +200,7 @@ def _unseen(
     left_out = [order[fold::folds] for fold in range(folds)]
     samples = [(codes[rest], scores[rest]) for rest in (np.setdiff1d(order, out) for out in left_out)]
     *fitted, whole = fit_predictors(predictor, space, [*samples, (codes, scores)], seed=seed)
-    stagewise, mean, deviation = np.empty((3, len(codes)))
+    stagewise, mean, deviation = np.empty(len(codes)), np.empty(len(codes)), np.empty(len(codes))
     for out, sample, one in zip(left_out, samples, fitted, strict=True):
         stagewise[out] = fit_score(space, *sample)(codes[out])
         mean[out], deviation[out] = one.predict(codes[out])

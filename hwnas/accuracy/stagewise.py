@@ -119,7 +119,7 @@ def _fit(space: Space, codes: Codes, scores: Floats) -> Stagewise:
         variances=[scale**2 * float(share) / size for share, size in zip(shares, sizes, strict=False)],
         constant=scale**2,
         features=features,
-        factor=scale * np.linalg.cholesky(covariance),
+        factor=scale * linalg.cholesky(covariance, lower=True),
     )
 
 

@@ -75,7 +75,7 @@ def choose(
     left, done, wanted = np.arange(len(proposed)), 0, min(candidates, len(proposed))
     pool = dict(evaluator.evaluated(journal) | dict(evaluated or {}))
     if model:
-        mean, deviation = model.predict(problem.space.encode([c.arch for c in proposed]))
+        mean, deviation = model.predict(problem.space.encode([c.arch for c in proposed]), noise=False)
     while done < wanted and not (done and stop()):
         if model:
             within = best_evaluated(problem, pool)[1]

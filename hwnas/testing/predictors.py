@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,14 +17,10 @@ _NETWORKS, _FRESH = 60, 120
 
 
 def law(space: Space, codes: Codes) -> npt.NDArray[np.float64]:
-    """A known value of networks, ``(n,)``: an effect of every variable where it matters, and of two ops together."""
-    effects = [np.linspace(0, 1 / (i + 1), len(variable.values)) for i, variable in enumerate(space.variables)]
-    present = np.ones(codes.shape)
-    for i, conditions in enumerate(space.conditions):
-        for one in conditions:
-            present[:, i] *= one.matters[codes[:, one.column]]
-    terms = np.stack([effect[column] for effect, column in zip(effects, codes.T, strict=True)], axis=1) * present
-    values: npt.NDArray[np.float64] = terms.sum(axis=1) + terms[:, -1] * terms[:, -2]
+    """A known value of networks, ``(n,)``, which equal networks share: of their MACs and of their number of ops."""
+    macs = space.macs(codes) / space.macs(space.encode([space.largest]))
+    ops = np.array([len(space.network(arch)) for arch in space.decode(codes)]) / len(space.network(space.largest))
+    values: npt.NDArray[np.float64] = np.sqrt(macs) + 0.5 * ops
     return values
 
 
@@ -122,7 +120,8 @@ class PredictorSuite:
         with pytest.raises(InvalidValue, match="the value of network 2 is nan"):
             fit_predictor(predictor, space, codes, [*values[:2], float("nan"), *values[3:]])
         fitted = fit_predictor(predictor, space, codes, values)
-        for wrong in (codes[0], codes[:, :-1], codes.astype(np.float64)):
+        wrongs: list[npt.NDArray[Any]] = [codes[0], codes[:, :-1], codes.astype(np.float64)]
+        for wrong in wrongs:
             with pytest.raises(InvalidValue, match=f"codes of {space.name} must be a uint8 matrix"):
                 fitted.predict(wrong)
             with pytest.raises(InvalidValue, match=f"codes of {space.name} must be a uint8 matrix"):

@@ -67,9 +67,7 @@ def test_paths_that_no_network_of_the_fit_has_are_left_out() -> None:
 
 def test_a_chain_has_no_path_encoding() -> None:
     codes = CHAIN.sample(10, seed=0)
-    with pytest.raises(
-        InvalidValue, match=r"paths encodes cells, and mobilenetv3-tiny has none; use another one"
-    ):
+    with pytest.raises(InvalidValue, match=r"paths encodes cells, and mobilenetv3-tiny has none; use another one"):
         fit_predictor("paths", CHAIN, codes, CHAIN.macs(codes))
 
 

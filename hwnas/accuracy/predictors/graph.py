@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hwnas.accuracy.predictors.base import Floats, Sample
-from hwnas.accuracy.predictors.members import Inputs, Weights, initial, spread, train
+from hwnas.accuracy.predictors.members import Inputs, Weights, initial, layer, spread, train
 from hwnas.accuracy.predictors.structure import Graphs, Structure
 from hwnas.spaces import Codes, Space
 
@@ -83,13 +83,15 @@ def _outputs(weights: Weights, inputs: Inputs) -> Tensor:
     n, places, _ = ops.shape
 
     def linear(name: str, x: Tensor) -> Tensor:
-        flat = x.reshape(*x.shape[:-3], n * places, x.shape[-1]) @ weights[f"{name}.weight"]
-        return (flat + weights[f"{name}.bias"]).unflatten(-2, (n, places))
+        return split(layer(weights, name, x.flatten(-3, -2)))
+
+    def split(flat: Tensor) -> Tensor:
+        """``(members, n * places, hidden)`` -> ``(members, n, places, hidden)``."""
+        return flat.reshape(len(flat), n, places, -1)
 
     def passed(name: str, x: Tensor, ways: Tensor) -> Tensor:
         """Sums of states over edges, without the bias, which an empty sum does not have."""
-        flat = x.flatten(1, 2) @ weights[f"{name}.weight"]
-        return ways @ flat.unflatten(1, (n, places))
+        return torch.matmul(ways, split(x.flatten(1, 2) @ weights[f"{name}.weight"]))
 
     state = functional.silu(linear("embed", ops)) * present
     back = edges.transpose(1, 2)
@@ -98,5 +100,4 @@ def _outputs(weights: Weights, inputs: Inputs) -> Tensor:
         state = state + functional.silu(update) * present
     mean = state.sum(dim=2) / places
     read = torch.cat([mean, state.amax(dim=2)], dim=-1)
-    hidden = functional.silu(read @ weights["head.weight"] + weights["head.bias"])
-    return (hidden @ weights["last.weight"] + weights["last.bias"]).squeeze(-1)
+    return layer(weights, "last", functional.silu(layer(weights, "head", read))).squeeze(-1)

@@ -19,7 +19,7 @@ from hwnas.accuracy.predictors.base import Floats
 
 MEMBERS = 5  # as in BANANAS
 _STEPS = 300
-_BATCH = 128  # networks of a step
+_BATCH = 64  # networks of a step
 _RATE, _DECAY = 1e-2, 0.1
 
 Weights: TypeAlias = dict[str, Tensor]

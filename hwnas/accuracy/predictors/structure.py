@@ -34,10 +34,6 @@ class Graphs:
     present: npt.NDArray[np.bool_]
     edges: npt.NDArray[np.bool_]
 
-    def __getitem__(self, rows: slice) -> Graphs:
-        """The graphs of some networks."""
-        return Graphs(self.ops[rows], self.present[rows], self.edges[rows])
-
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
