@@ -27,7 +27,7 @@ import numpy.typing as npt
 from scipy import special, stats
 
 from hwnas.accuracy import Evaluator, fit_accuracy, spread_over_cost
-from hwnas.accuracy.model import evaluate_subnets
+from hwnas.accuracy.model import DEFAULT, evaluate_subnets
 from hwnas.accuracy.predictors import fit_predictor, predictor_names
 from hwnas.accuracy.stagewise import logit
 from hwnas.errors import InvalidValue
@@ -42,8 +42,8 @@ Floats = npt.NDArray[np.float64]
 SIZES = (20, 50, 100, 200, 500)
 TEST = 1000  # networks of NAS-Bench-201 that judge
 SUBNETS, TEST_SUBNETS = 500, 300
-MODEL = 300  # subnets of an accuracy model in a search, by default
-FIRST, NEXT, AT_ONCE, TRIES = 50, 20, 10, 8
+MODELS = (100, 300)  # subnets of an accuracy model; a search has 300 by default
+FIRST, NEXT, AT_ONCE, TRIES = 50, 20, 10, 20
 FAILED_MS = 0.1  # a latency below it is a failed measurement: pixel3 has some, the smallest is 0.003 ms
 
 
@@ -153,39 +153,36 @@ def report(task: Task, predictors: list[str], sizes: list[int], draws: int) -> N
 
 def report_models(task: Task, predictors: list[str], draws: int) -> None:
     """Print how accuracy models with each predictor, as a search fits them, rank the test networks."""
-    print(f"\nAccuracy models on {MODEL} subnets, mean of {draws} draws\n")
-    print("| predictor | tau | tau of the stage-wise model | RMSE | within one sigma | weight | fit (s) |")
-    print("|---|---:|---:|---:|---:|---:|---:|", flush=True)
-    judged = special.expit(task.test_values)
-    for name in predictors:
-        figures = []
+    last = MODELS[-1]
+    print(f"\nAccuracy models, mean of {draws} draws; the last columns are of {last} subnets\n")
+    print(f"| predictor | {' | '.join(f'tau at {size}' for size in MODELS)} | minus `{DEFAULT}` ", end="")
+    print(f"| RMSE | within one sigma | weight | fit (s) |\n|---|{'---:|' * (len(MODELS) + 5)}", flush=True)
+    usual = np.zeros(draws)
+    for name in [DEFAULT, *(each for each in predictors if each != DEFAULT)]:
         try:
-            for draw in range(draws):
-                rows = np.random.default_rng((draw, MODEL)).permutation(len(task.codes))[:MODEL]
-                begin = time.perf_counter()
-                model = fit_accuracy(
-                    task.space, task.codes[rows], special.expit(task.values[rows]), predictor=name, seed=draw
-                )
-                seconds = time.perf_counter() - begin
-                mean, deviation = model.predict(task.test_codes)
-                figures.append(
-                    (
-                        stats.kendalltau(mean, judged).statistic,
-                        stats.kendalltau(model.score(task.test_codes), judged).statistic,
-                        np.sqrt(((mean - judged) ** 2).mean()),
-                        (np.abs(mean - judged) <= deviation).mean(),
-                        model.weight,
-                        seconds,
-                    )
-                )
+            figures = np.array([[model_figures(task, name, size, draw) for draw in range(draws)] for size in MODELS])
         except InvalidValue as error:
             print(f"| `{name}` | {error} |", flush=True)
             continue
-        tau, plain, rmse, inside, weight, seconds = np.mean(figures, axis=0)
-        print(
-            f"| `{name}` | {tau:.3f} | {plain:.3f} | {rmse:.2%} | {inside:.2f} | {weight:.2f} | {seconds:.1f} |",
-            flush=True,
-        )
+        if name == DEFAULT:
+            usual = figures[-1, :, 0]
+        apart = figures[-1, :, 0] - usual
+        _, rmse, inside, weight, seconds = figures[-1].mean(axis=0)
+        print(f"| `{name}` | {' | '.join(f'{tau:.3f}' for tau in figures[..., 0].mean(axis=1))} ", end="")
+        print(f"| {apart.mean():+.3f} ± {apart.std() / np.sqrt(draws):.3f} | {rmse:.2%} | {inside:.2f} ", end="")
+        print(f"| {weight:.2f} | {seconds:.1f} |", flush=True)
+
+
+def model_figures(task: Task, name: str, size: int, draw: int) -> tuple[float, ...]:
+    """Kendall tau, RMSE, share within one sigma, weight of the predictor, and seconds of a fit on some subnets."""
+    rows = np.random.default_rng((draw, size)).permutation(len(task.codes))[:size]
+    begin = time.perf_counter()
+    model = fit_accuracy(task.space, task.codes[rows], special.expit(task.values[rows]), predictor=name, seed=draw)
+    seconds = time.perf_counter() - begin
+    mean, deviation = model.predict(task.test_codes)
+    errors = np.abs(mean - special.expit(task.test_values))
+    tau = float(stats.kendalltau(mean, task.test_values).statistic)
+    return tau, float(np.sqrt((errors**2).mean())), float((errors <= deviation).mean()), model.weight, seconds
 
 
 def report_next(task: Task, predictors: list[str]) -> None:

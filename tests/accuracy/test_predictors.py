@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas.accuracy import fit_accuracy
-from hwnas.accuracy.predictors import PREDICTORS, check_predictor, fit_predictor
+from hwnas.accuracy.predictors import check_predictor, fit_predictor
 from hwnas.accuracy.predictors.encodings import adjacency, paths
 from hwnas.accuracy.predictors.structure import Structure
 from hwnas.accuracy.stagewise import _kinds, fit_stagewise
@@ -151,4 +151,3 @@ def test_an_unknown_predictor() -> None:
         check_predictor("grap", CHAIN)
     with pytest.raises(UnknownName, match="unknown predictor"):
         fit_accuracy(CHAIN, CHAIN.sample(60, seed=0), np.linspace(0.1, 0.9, 60), predictor="grap")
-    assert all(one.summary for one in PREDICTORS.values())

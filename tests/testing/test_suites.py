@@ -52,7 +52,7 @@ class TestPredictors(PredictorSuite):
 
 
 class TestPredictorsOfChains(TestPredictors):
-    @pytest.fixture(scope="class", params=["stagewise", "gp", "graph", "lstm", "adjacency"])
+    @pytest.fixture(scope="class", params=["gp", "graph", "lstm", "adjacency"])
     @classmethod
     def predictor(cls, request: pytest.FixtureRequest) -> str:
         return str(request.param)

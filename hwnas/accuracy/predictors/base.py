@@ -33,16 +33,14 @@ Fit = Callable[[Space, Sequence[Sample], int], Sequence[Fitted]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
-    """Facts about a predictor that are available without loading its libraries.
+    """A predictor, described without loading its libraries.
 
     Attributes:
-        summary: what it is, in a few words.
         fit: the function that fits it, or its path, ``package.module:name``: a `Fit`. It gets canonical codes, and
             values with mean 0 and standard deviation 1 (all 0 if they are equal); it may fit all samples at the same
             time.
         cells: whether it encodes spaces of cells only.
     """
 
-    summary: str
     fit: str | Fit
     cells: bool = False

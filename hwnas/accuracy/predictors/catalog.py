@@ -19,18 +19,14 @@ _ROWS = 1000  # networks predicted at a time: bounds the memory of activations a
 
 _HERE = "hwnas.accuracy"
 PREDICTORS: dict[str, Predictor] = {
-    "stagewise": Predictor(
-        summary="sum of effects of one stage each, normal priors", fit=f"{_HERE}.stagewise:fit_stagewise"
-    ),
-    "ensemble": Predictor(summary="MLPs on values and trends of variables", fit=f"{_HERE}.ensemble:fit_ensembles"),
-    "gp": Predictor(summary="Gaussian process", fit=f"{_HERE}.predictors.gp:fit_gp"),
-    "boosting": Predictor(summary="gradient-boosted trees", fit=f"{_HERE}.predictors.boosting:fit_boosting"),
-    "graph": Predictor(summary="message passing over the network's graph", fit=f"{_HERE}.predictors.graph:fit_graph"),
-    "lstm": Predictor(summary="LSTM over the ops in order", fit=f"{_HERE}.predictors.lstm:fit_lstm"),
-    "adjacency": Predictor(summary="MLPs on the adjacency encoding", fit=f"{_HERE}.predictors.mlp:fit_adjacency"),
-    "paths": Predictor(
-        summary="MLPs on the path encoding of cells", fit=f"{_HERE}.predictors.mlp:fit_paths", cells=True
-    ),
+    "stagewise": Predictor(fit=f"{_HERE}.stagewise:fit_stagewise"),
+    "ensemble": Predictor(fit=f"{_HERE}.ensemble:fit_ensembles"),
+    "gp": Predictor(fit=f"{_HERE}.predictors.gp:fit_gp"),
+    "boosting": Predictor(fit=f"{_HERE}.predictors.boosting:fit_boosting"),
+    "graph": Predictor(fit=f"{_HERE}.predictors.graph:fit_graph"),
+    "lstm": Predictor(fit=f"{_HERE}.predictors.lstm:fit_lstm"),
+    "adjacency": Predictor(fit=f"{_HERE}.predictors.mlp:fit_adjacency"),
+    "paths": Predictor(fit=f"{_HERE}.predictors.mlp:fit_paths", cells=True),
 }
 _KNOWN = Registry(
     "predictor",

@@ -17,6 +17,8 @@ from hwnas.accuracy.predictors.structure import Structure
 from hwnas.accuracy.stagewise import single
 from hwnas.spaces import Codes, Space
 
+COSTS = 2  # last features of `described`
+
 Encoding: TypeAlias = Callable[[Codes], Floats]
 """Codes ``(n, variables)`` -> features ``(n, features)``."""
 

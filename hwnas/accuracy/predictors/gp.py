@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.accuracy.predictors.base import Floats, Sample
-from hwnas.accuracy.predictors.encodings import Encoding, described
+from hwnas.accuracy.predictors.encodings import COSTS, Encoding, described
 from hwnas.spaces import Codes, Space
 
 _ENOUGH = 500  # networks for estimating the kernel, which takes cubic time
@@ -58,8 +58,10 @@ def _fit(encode: Encoding, codes: Codes, values: Floats, seed: int) -> Process:
 
     features = encode(codes)
     spread = features.std(axis=0)
-    inputs = np.stack([features.mean(axis=0), np.where(spread > 1e-9, spread, 1.0) * np.sqrt(len(spread))])
-    x = (features - inputs[0]) / inputs[1]  # of length 1 on average, whatever the number of features
+    # Both parts, the variables and the cost, have length 1 on average, whatever their number of features.
+    sizes = np.where(np.arange(len(spread)) < len(spread) - COSTS, len(spread) - COSTS, COSTS)
+    inputs = np.stack([features.mean(axis=0), np.where(spread > 1e-9, spread, 1.0) * np.sqrt(sizes)])
+    x = (features - inputs[0]) / inputs[1]
     linear = ConstantKernel(1.0, (1e-6, 1e3)) * DotProduct(sigma_0=0.0, sigma_0_bounds="fixed")
     smooth = ConstantKernel(1.0, (1e-6, 1e3)) * Matern(1.0, (0.1, 30.0), nu=2.5)
     kernel = linear + smooth + WhiteKernel(0.1, (1e-5, 10.0))
