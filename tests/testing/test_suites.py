@@ -47,7 +47,6 @@ class TestPredictors(PredictorSuite):
         """Fits of a sixth of a second instead of several: the suite tests the interface and a simple law."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("hwnas.accuracy.predictors.members._STEPS", 60)
-            patch.setattr("hwnas.accuracy.predictors.members._PASSES", 1)
             patch.setattr("hwnas.accuracy.ensemble._STEPS", 100)
             yield
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from hwnas.accuracy.predictors.base import Floats
 
 MEMBERS = 5  # as in BANANAS
-_STEPS = 300  # at least
-_PASSES = 100  # over the networks, at least
+_STEPS = 300
 _BATCH = 64  # networks of a step
 _RATE, _DECAY = 1e-2, 0.1
 
@@ -65,10 +64,9 @@ def train(outputs: Outputs, weights: Weights, inputs: Inputs, values: Floats, ge
     n, y = len(values), torch.tensor(values, dtype=torch.float32)
     importance = -torch.rand((MEMBERS, n), generator=generator).clamp_min(1e-9).log()
     optimizer = torch.optim.AdamW(list(weights.values()), lr=_RATE, weight_decay=_DECAY, fused=True)
-    steps = max(_STEPS, _PASSES * n // _BATCH)
-    for step in range(steps):
+    for step in range(_STEPS):
         for group in optimizer.param_groups:
-            group["lr"] = _RATE * (1 - step / steps)
+            group["lr"] = _RATE * (1 - step / _STEPS)
         rows = torch.randperm(n, generator=generator)[:_BATCH] if n > _BATCH else slice(None)
         errors = outputs(weights, tuple(each[rows] for each in inputs)) - y[rows]
         optimizer.zero_grad()
