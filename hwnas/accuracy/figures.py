@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from hwnas.files import Spec
 
 
@@ -20,13 +22,13 @@ class AccuracyModelFigures(Spec):
         subnets: number of networks.
         stagewise: quality of the stage-wise model.
         ensemble: quality of its mean with the predictor, by default the ensemble.
-        predictor: name of the predictor; missing in files of older versions, which had the ensemble only.
+        predictor: name of the predictor; left out of files if it is the ensemble, as in those of older versions.
     """
 
     subnets: int
     stagewise: ModelQuality
     ensemble: ModelQuality
-    predictor: str = "ensemble"
+    predictor: str = Field(default="ensemble", exclude_if=lambda predictor: predictor == "ensemble")
 
     @property
     def words(self) -> str:
