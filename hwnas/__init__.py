@@ -15,6 +15,7 @@ from hwnas.lazy import lazily
 if TYPE_CHECKING:
     from hwnas import workflows as workflows
     from hwnas.accuracy import Evaluator, Oracle, fit_accuracy, read_benchmark, recalibrate, spread_over_cost
+    from hwnas.accuracy.predictors import fit_predictor
     from hwnas.data import Data, open_data
     from hwnas.deploy import bench, export, open_bundle, verify
     from hwnas.engines import EngineConfig
@@ -62,6 +63,7 @@ __all__ = [
     "extract",
     "find_front",
     "fit_accuracy",
+    "fit_predictor",
     "latency_objective",
     "load_model",
     "load_supernet",
@@ -89,6 +91,7 @@ __all__ = [
 ]
 
 _EXPORTS = {
+    "accuracy.predictors": ("fit_predictor",),
     "accuracy": ("Evaluator", "Oracle", "fit_accuracy", "read_benchmark", "recalibrate", "spread_over_cost"),
     "data": ("Data", "open_data"),
     "deploy": ("bench", "export", "open_bundle", "verify"),

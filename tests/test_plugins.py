@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hwnas import plugins
+from hwnas.accuracy.predictors import fit_predictor, predictor_names
 from hwnas.cli.main import app
 from hwnas.data import DATASETS, ClutteredDigits, HuggingFace, Images, dataset_names, open_data
 from hwnas.data.listops import ListOps
@@ -34,6 +35,7 @@ from hwnas.workflows.inputs import reopen_data
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MODULE = """
 from hwnas.data.digits import ClutteredDigits
+from hwnas.accuracy.predictors import Predictor
 from hwnas.search.strategies.base import Outcome
 from hwnas.spaces import SPACES
 from hwnas.targets.runtimes import RUNTIMES
@@ -45,6 +47,12 @@ def data(path, seed):
 
 def strategy(problem, run):
     return Outcome(codes=problem.space.encode([problem.space.smallest]), proved=False, stopped=False, evaluations=1)
+
+class Zero:
+    def predict(self, codes):
+        return 0.0 * codes[:, 0], 0.0 * codes[:, 0]
+
+PREDICTOR = Predictor(fit=lambda space, samples, seed: [Zero() for _ in samples])
 
 def parse(content, name):
     return {}
@@ -140,6 +148,7 @@ def plugin(install: Install) -> None:
         "datasets": "data",
         "strategies": "strategy",
         "table_formats": "parse",
+        "predictors": "PREDICTOR",
     }
     install("plug", MODULE, {f"hwnas.{group}": {"plugged": f"plug:{name}"} for group, name in points.items()})
 
@@ -156,9 +165,11 @@ def test_every_registry_takes_plugins(tmp_path: Path) -> None:
         space=small, accuracy=small.macs, objectives=(resource(small, "params"),), budgets={}, confidence=None
     )
     assert solve(problem, "plugged").candidates[0].arch == small.smallest
+    codes = small.sample(3, seed=0)
+    np.testing.assert_allclose(fit_predictor("plugged", small, codes, [1, 2, 6]).predict(codes)[0], 3)
     (tmp_path / "table").write_text("x")
     assert read_files([tmp_path / "table"], "plugged").means == {}
-    for names in (space_names(), dataset_names(), runtime_names(), strategy_names(), format_names()):
+    for names in (space_names(), dataset_names(), runtime_names(), strategy_names(), format_names(), predictor_names()):
         assert names[-1] == "plugged"
 
 
@@ -172,11 +183,14 @@ def test_help_lists_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         (space_names(), "train"),
         (dataset_names(), "train"),
         (strategy_names(), "search"),
+        (predictor_names(), "search"),
         (format_names(), "tables import"),
     ):
         assert "plugged" in names
         assert ", ".join(names) in helped[verb]
-    assert not [text for text in helped.values() if re.search(r"\{(spaces|datasets|strategies|formats)\}", text)]
+    assert not [
+        text for text in helped.values() if re.search(r"\{(spaces|datasets|strategies|formats|predictors)\}", text)
+    ]
 
 
 def test_help_lists_the_differentiable_strategies(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from hwnas.files import Spec
 
 
@@ -14,17 +16,25 @@ class ModelQuality(Spec):
 
 
 class AccuracyModelFigures(Spec):
-    """The accuracy model of a search: number of fitted networks, and its quality by cross-validation."""
+    """The accuracy model of a search: number of fitted networks, and its quality by cross-validation.
+
+    Attributes:
+        subnets: number of networks.
+        stagewise: quality of the stage-wise model.
+        ensemble: quality of its mean with the predictor, by default the ensemble.
+        predictor: name of the predictor; left out of files if it is the ensemble, as in those of older versions.
+    """
 
     subnets: int
     stagewise: ModelQuality
     ensemble: ModelQuality
+    predictor: str = Field(default="ensemble", exclude_if=lambda predictor: predictor == "ensemble")
 
     @property
     def words(self) -> str:
         """Kendall τ and RMSE of both models."""
         quality = (
             f"{name} τ {one.kendall_tau or 0:.3f}, RMSE {one.rmse or 0:.2%}"
-            for name, one in (("stagewise", self.stagewise), ("ensemble", self.ensemble))
+            for name, one in (("stagewise", self.stagewise), (self.predictor, self.ensemble))
         )
         return f"on {self.subnets} subnets, by cross-validation: {'; '.join(quality)}"

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from hwnas.accuracy.ensemble import Ensemble, fit_ensembles
 from hwnas.accuracy.evaluate import Evaluator
+from hwnas.accuracy.predictors import FittedPredictor, fit_predictors
 from hwnas.accuracy.sample import spread_over_cost
 from hwnas.accuracy.stagewise import fit_score, logit, parameters
 from hwnas.errors import InvalidValue
@@ -21,6 +21,7 @@ from hwnas.spaces import Codes, SlotSum, Space
 Floats = npt.NDArray[np.float64]
 
 _FOLDS = 5
+DEFAULT = "ensemble"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +47,19 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyModel:
-    """Predicts accuracies from codes: the stage-wise model for searches, the ensemble for re-ranking.
+    """Predicts accuracies from codes: the stage-wise model for searches, averaged with a predictor for re-ranking.
 
     Attributes:
         score: the stage-wise sum; accuracy increases with it.
-        ensemble: the MLPs.
-        weight: weight of the MLPs' mean relative to the stage-wise score in `ensemble_predict`.
-        noise: standard deviation of scores beyond the disagreement of the members.
+        predictor: of scores, by default the ensemble of MLPs.
+        weight: weight of the predictor's mean relative to the stage-wise score in `predict`.
+        noise: standard deviation of scores beyond that of the predictor's mean.
         subnets: number of networks in the fit.
-        quality: of the stage-wise model and of the ensemble, by cross-validation.
+        quality: by cross-validation, of the stage-wise model and, under ``ensemble``, of `predict`.
     """
 
     score: SlotSum
-    ensemble: Ensemble
+    predictor: FittedPredictor
     weight: float
     noise: float
     subnets: int
@@ -69,25 +70,39 @@ class AccuracyModel:
         accuracies: Floats = special.expit(self.score(codes))
         return accuracies
 
-    def ensemble_predict(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Codes ``(n, variables)`` -> accuracies by the ensemble and their standard deviations, ``(n,)`` each."""
-        return _accuracy(*_joined(self.score(codes), self.ensemble(codes), self.weight, self.noise))
+    def predict(self, codes: Codes, *, noise: bool = True) -> tuple[Floats, Floats]:
+        """Accuracies by both models and their standard deviations, ``(n,)`` each.
+
+        Args:
+            codes: networks, ``(n, variables)``.
+            noise: whether deviations contain `noise`, as those of evaluations do; otherwise they are the part by which
+                networks differ.
+        """
+        extra = self.noise if noise else 0.0
+        return _accuracy(*_joined(self.score(codes), *self.predictor.predict(codes), self.weight, extra))
+
+    ensemble_predict = predict  # its name when the predictor was always the ensemble
 
 
-def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 0) -> AccuracyModel:
+def fit_accuracy(
+    space: Space, codes: Codes, accuracies: Floats, *, predictor: str = DEFAULT, seed: int = 0
+) -> AccuracyModel:
     """Fit an accuracy model on evaluated networks.
 
-    The stage-wise model is that of `hwnas.accuracy.stagewise`. The ensemble's prediction is a weighted mean of it and
-    of the MLPs, with the weight that is best on held-out networks (stacking: Wolpert, 1992).
+    The stage-wise model is that of `hwnas.accuracy.stagewise`. `AccuracyModel.predict` is a weighted mean of it and of
+    a predictor, with the weight that is best on held-out networks (stacking: Wolpert, 1992).
 
     Args:
         space: the space.
         codes: networks, ``(n, variables)``, preferably spread over cost (`hwnas.accuracy.spread_over_cost`).
         accuracies: as fractions, ``(n,)``.
-        seed: of the ensemble and of the folds of the cross-validation.
+        predictor: one of `hwnas.accuracy.predictors.predictor_names`.
+        seed: of the predictor and of the folds of the cross-validation.
 
     Raises:
-        InvalidValue: fewer networks than the model has parameters; accuracies that are not fractions.
+        UnknownName, PluginError: there is no such predictor, or it cannot be loaded.
+        InvalidValue: fewer networks than the model has parameters; accuracies that are not fractions; the predictor
+            cannot encode the space.
     """
     if len(codes) != len(accuracies) or not ((accuracies >= 0) & (accuracies <= 1)).all():
         raise InvalidValue(
@@ -98,17 +113,16 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 
     check_enough(space, len(codes))
     codes, scores = space.canonical(codes), logit(accuracies)
     score = fit_score(space, codes, scores)
-    stagewise, members, ensemble = _unseen(space, codes, scores, seed)
-    mean = members.mean(axis=0)
+    stagewise, mean, deviation, fitted = _unseen(predictor, space, codes, scores, seed)
     apart = mean - stagewise
-    weight = float(np.clip(apart @ (scores - stagewise) / max(apart @ apart, 1e-12), 0.0, 1.0))
+    weight = float(np.clip(apart @ (scores - stagewise) / max(float(apart @ apart), 1e-12), 0.0, 1.0))
     errors = scores - (stagewise + weight * apart)
-    noise = float(np.sqrt(max((errors**2).mean() - weight**2 * members.var(axis=0).mean(), 1e-12)))
-    predicted, sigma = _accuracy(*_joined(stagewise, members, weight, noise))
+    noise = float(np.sqrt(max((errors**2).mean() - weight**2 * (deviation**2).mean(), 1e-12)))
+    predicted, sigma = _accuracy(*_joined(stagewise, mean, deviation, weight, noise))
     inside = float((np.abs(accuracies - predicted) <= sigma).mean())
     return AccuracyModel(
         score=score,
-        ensemble=ensemble,
+        predictor=fitted,
         weight=weight,
         noise=noise,
         subnets=len(codes),
@@ -120,7 +134,13 @@ def fit_accuracy(space: Space, codes: Codes, accuracies: Floats, *, seed: int = 
 
 
 def fit_on_subnets(
-    evaluator: Evaluator, journal: Journal, *, subnets: int, seed: int, progress: Progress = silent
+    evaluator: Evaluator,
+    journal: Journal,
+    *,
+    subnets: int,
+    predictor: str = DEFAULT,
+    seed: int,
+    progress: Progress = silent,
 ) -> AccuracyModel:
     """Evaluate subnets spread over cost (`evaluate_subnets`), and fit a model on them (`fit_accuracy`).
 
@@ -128,7 +148,7 @@ def fit_on_subnets(
         InvalidValue: fewer subnets than the model has parameters.
     """
     codes, accuracies = evaluate_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
-    return fit_accuracy(evaluator.supernet.space, codes, np.array(accuracies), seed=seed)
+    return fit_accuracy(evaluator.supernet.space, codes, np.array(accuracies), predictor=predictor, seed=seed)
 
 
 def evaluate_subnets(
@@ -168,28 +188,28 @@ def check_enough(space: Space, networks: int) -> None:
         )
 
 
-def _unseen(space: Space, codes: Codes, scores: Floats, seed: int) -> tuple[Floats, Floats, Ensemble]:
-    """Cross-validated scores of each network, stage-wise ``(n,)`` and by members ``(members, n)``; the ensemble of all.
+def _unseen(
+    predictor: str, space: Space, codes: Codes, scores: Floats, seed: int
+) -> tuple[Floats, Floats, Floats, FittedPredictor]:
+    """Cross-validated scores of each network, stage-wise and by the predictor with its deviations, ``(n,)`` each.
 
-    The ensembles are fitted at the same time.
+    Last, the predictor fitted on all. All are fitted at the same time.
     """
     order = np.random.default_rng((seed, 8)).permutation(len(codes))
     folds = min(_FOLDS, len(codes))
     left_out = [order[fold::folds] for fold in range(folds)]
     samples = [(codes[rest], scores[rest]) for rest in (np.setdiff1d(order, out) for out in left_out)]
-    *fitted, whole = fit_ensembles(space, [*samples, (codes, scores)], seed=seed)
-    stagewise = np.empty(len(codes))
-    members = np.empty((len(whole.layers[0]), len(codes)))
-    for out, sample, ensemble in zip(left_out, samples, fitted, strict=True):
+    *fitted, whole = fit_predictors(predictor, space, [*samples, (codes, scores)], seed=seed)
+    stagewise, mean, deviation = np.empty(len(codes)), np.empty(len(codes)), np.empty(len(codes))
+    for out, sample, one in zip(left_out, samples, fitted, strict=True):
         stagewise[out] = fit_score(space, *sample)(codes[out])
-        members[:, out] = ensemble(codes[out])
-    return stagewise, members, whole
+        mean[out], deviation[out] = one.predict(codes[out])
+    return stagewise, mean, deviation, whole
 
 
-def _joined(stagewise: Floats, members: Floats, weight: float, noise: float) -> tuple[Floats, Floats]:
-    """The ensemble's scores and their standard deviations, ``(n,)`` each."""
-    mean = (1 - weight) * stagewise + weight * members.mean(axis=0)
-    return mean, np.sqrt(weight**2 * members.var(axis=0) + noise**2)
+def _joined(stagewise: Floats, mean: Floats, deviation: Floats, weight: float, noise: float) -> tuple[Floats, Floats]:
+    """Scores by both models and their standard deviations, ``(n,)`` each."""
+    return (1 - weight) * stagewise + weight * mean, np.sqrt((weight * deviation) ** 2 + noise**2)
 
 
 def _accuracy(scores: Floats, sigma: Floats) -> tuple[Floats, Floats]:

@@ -13,11 +13,12 @@ process modeling", 2012).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import linalg, optimize, special
 
 from hwnas.spaces import Codes, SlotSum, Space
 
@@ -47,6 +48,37 @@ def logit(accuracies: Floats) -> Floats:
     return scores
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stagewise:
+    """A fitted stage-wise model: the posterior of a sum of effects.
+
+    Attributes:
+        score: the posterior mean, a sum over slots.
+        kinds: the terms of each kind of effects.
+        variances: prior variance of the effects of each kind.
+        constant: prior variance of the constant.
+        features: of the networks of the fit by kind, ``(n, features)`` each.
+        factor: Cholesky factor of the covariance of their values, lower, ``(n, n)``.
+    """
+
+    score: SlotSum
+    kinds: list[list[Term]]
+    variances: list[float]
+    constant: float
+    features: list[Floats]
+    factor: Floats
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Codes ``(n, variables)`` -> posterior means and standard deviations, ``(n,)`` each."""
+        own, shared = np.full(len(codes), self.constant), np.full((len(self.factor), len(codes)), self.constant)
+        for kind, variance, x in zip(self.kinds, self.variances, self.features, strict=True):
+            fresh = _features(kind, codes)
+            own += variance * (fresh**2).sum(axis=1)
+            shared += variance * (x @ fresh.T)
+        known = linalg.solve_triangular(self.factor, shared, lower=True)
+        return self.score(codes), np.sqrt(np.maximum(own - (known**2).sum(axis=0), 0.0))
+
+
 def fit_score(space: Space, codes: Codes, scores: Floats) -> SlotSum:
     """Fit a sum over slots to scores.
 
@@ -55,8 +87,17 @@ def fit_score(space: Space, codes: Codes, scores: Floats) -> SlotSum:
         codes: evaluated networks, ``(n, variables)``.
         scores: logits of their accuracies, ``(n,)``.
     """
+    return _fit(space, codes, scores).score
+
+
+def fit_stagewise(space: Space, samples: Sequence[tuple[Codes, Floats]], seed: int = 0) -> list[Stagewise]:
+    """A model for each sample of networks ``(n, variables)`` and values ``(n,)``; nothing is drawn from the seed."""
+    return [_fit(space, codes, values) for codes, values in samples]
+
+
+def _fit(space: Space, codes: Codes, scores: Floats) -> Stagewise:
     kinds = [kind for kind in _kinds(space).values() if kind]
-    features = [np.concatenate([term(codes) for term in kind], axis=1) for kind in kinds]
+    features = [_features(kind, codes) for kind in kinds]
     kernels = [x @ x.T for x in features]
     sizes = [max(float(np.trace(kernel)) / len(codes), 1e-12) for kernel in kernels]
     kernels = [kernel / size for kernel, size in zip(kernels, sizes, strict=True)]
@@ -72,7 +113,19 @@ def fit_score(space: Space, codes: Codes, scores: Floats) -> SlotSum:
         for term, own in zip(kind, np.split(weights, ends[:-1]), strict=True):
             axes.append(term.axes)
             arrays.append(term.basis @ own)
-    return SlotSum(constant=mean + float(solved.sum()), axes=tuple(axes), arrays=tuple(arrays))
+    return Stagewise(
+        score=SlotSum(constant=mean + float(solved.sum()), axes=tuple(axes), arrays=tuple(arrays)),
+        kinds=kinds,
+        variances=[scale**2 * float(share) / size for share, size in zip(shares, sizes, strict=False)],
+        constant=scale**2,
+        features=features,
+        factor=scale * linalg.cholesky(covariance, lower=True),
+    )
+
+
+def _features(kind: list[Term], codes: Codes) -> Floats:
+    """Codes ``(n, variables)`` -> features of a kind of effects, ``(n, features)``."""
+    return np.concatenate([term(codes) for term in kind], axis=1)
 
 
 def parameters(space: Space) -> int:

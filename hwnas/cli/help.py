@@ -26,6 +26,12 @@ def _strategies() -> list[str]:
     return strategy_names()
 
 
+def _predictors() -> list[str]:
+    from hwnas.accuracy.predictors import predictor_names
+
+    return predictor_names()
+
+
 def _formats() -> list[str]:
     from hwnas.latency.imports import format_names
 
@@ -54,6 +60,7 @@ _LISTS: dict[str, Callable[[], Sequence[str]]] = {
     "{spaces}": _spaces,
     "{datasets}": _datasets,
     "{strategies}": _strategies,
+    "{predictors}": _predictors,
     "{formats}": _formats,
     "{metrics}": _metrics,
     "{methods}": _methods,

@@ -45,6 +45,15 @@ def search(
     metric: options.Metric = None,
     positive: options.Positive = None,
     candidates: Annotated[int, typer.Option(help="Networks to evaluate at the end.", min=1, max=10_000)] = 20,
+    predictor: Annotated[
+        str, typer.Option(help="Predictor that re-ranks the networks of the search: {predictors}.")
+    ] = "ensemble",
+    acquisition: Annotated[
+        str,
+        typer.Option(
+            help="Which of them to evaluate first: mean, ei (expected improvement) or ucb (mean + one sigma)."
+        ),
+    ] = "mean",
     confidence: options.Confidence = None,
     no_margin: options.NoMargin = False,
     family: Annotated[bool, typer.Option("--family", help="One network per budget instead of one for all.")] = False,
@@ -110,10 +119,11 @@ def search(
     how = options.data_options(data_options, channels, split, labels, skip_bad, multi_label=multi_label)
     where = options.engine(engine, workers, address)
     if strategy in METHODS:
-        if supernet or accuracy or family or front or explain or where != EngineConfig():
+        ranked = (predictor, acquisition) != ("ensemble", "mean")
+        if supernet or accuracy or family or front or explain or ranked or where != EngineConfig():
             raise InvalidValue(
                 f"{strategy} is a differentiable strategy, which does not support --supernet, --accuracy, --family, "
-                "--front, --explain and --engine"
+                "--front, --explain, --predictor, --acquisition and --engine"
             )
         if space is None or data is None:
             raise InvalidValue(f"{strategy} trains its own weights: use --space and --data (not --supernet)")
@@ -158,6 +168,8 @@ def search(
             metric=metric,
             positive=positive,
             candidates=candidates,
+            predictor=predictor,
+            acquisition=acquisition,
             family=family,
             explain=explain,
             front=front,

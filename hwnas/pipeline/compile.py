@@ -142,7 +142,8 @@ def _model_figures(plan: TargetPlan) -> Result:
     """The accuracy model of a target's search, with its quality by cross-validation."""
     subnets = len(plan.accuracy.result()["accuracies"])
     quality = {name: ModelQuality(**found) for name, found in plan.search.result()["accuracy_model"].items()}
-    return AccuracyModelFigures(subnets=subnets, **quality).model_dump()
+    predictor = plan.context.job.search.predictor
+    return AccuracyModelFigures(subnets=subnets, predictor=predictor, **quality).model_dump()
 
 
 def _finetuned(plan: TargetPlan) -> Result | None:

@@ -156,6 +156,9 @@ class SearchConfig(Spec):
 
     Attributes:
         strategy: see `hwnas.search.STRATEGIES`.
+        predictor: of the accuracy model, which re-ranks the networks of the search
+            (`hwnas.accuracy.predictors.PREDICTORS`).
+        acquisition: which of them are evaluated first (`hwnas.search.acquisition.ACQUISITIONS`).
         candidates: number of networks to evaluate after the search.
         random_networks: number of random networks within the budget, for the baseline.
         confidence: that the measured latency stays within the budget.
@@ -164,6 +167,9 @@ class SearchConfig(Spec):
     """
 
     strategy: str = "exact"
+    # Stages of older runs do not have these keys.
+    predictor: str = Field(default="ensemble", exclude_if=lambda predictor: predictor == "ensemble")
+    acquisition: str = Field(default="mean", exclude_if=lambda acquisition: acquisition == "mean")
     candidates: int = Field(default=20, ge=1, le=10_000)
     random_networks: PositiveInt = 50
     confidence: float = Field(default=0.95, ge=0.5, lt=1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hwnas.accuracy import check_enough
 from hwnas.accuracy.evaluate import check_positive
+from hwnas.accuracy.predictors import check_predictor
 from hwnas.data import Data, Split
 from hwnas.deploy.exporter import included
 from hwnas.engines import open_engine
@@ -30,6 +31,7 @@ from hwnas.plugins import file_of
 from hwnas.progress import Progress, silent
 from hwnas.runtimes import any_batch_class
 from hwnas.search import strategy_names
+from hwnas.search.acquisition import check_acquisition
 from hwnas.search.objectives import check_budget_text
 from hwnas.search.solver import check_strategy
 from hwnas.spaces import Domain, Space, base_of
@@ -60,6 +62,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent, *, again: str | N
     """
     if job.search.strategy not in strategy_names():
         raise UnknownName("search strategy", job.search.strategy, strategy_names())
+    check_acquisition(job.search.acquisition)
     budgets = _budgets(job)
     needed = bound_networks_for(job.search.confidence)
     if job.latency.bound_networks < needed:
@@ -74,6 +77,7 @@ def plan_job(job: Job, out: Path, progress: Progress = silent, *, again: str | N
     job = job.for_space(space)
     _check_size(job, space)
     check_strategy(job.search.strategy, space)
+    check_predictor(job.search.predictor, space)
     for phase in job.training.phases:
         phase.open(space)  # checks the restrictions of the phase
     _check_devices(job.training)

@@ -218,7 +218,8 @@ def search_stage(
     """
     space, config, seed = context.space, context.job.search, context.job.seed
     known = evaluated.result()
-    model = fit_accuracy(space, np.array(known["codes"], np.uint8), np.array(known["accuracies"]), seed=seed)
+    codes = np.array(known["codes"], np.uint8)
+    model = fit_accuracy(space, codes, np.array(known["accuracies"]), predictor=config.predictor, seed=seed)
     constraints = context.constraints(profiled.folder, earlier)
     problem = Problem.of(constraints, accuracy=model, seed=seed)
     with open_engine(context.job.engine) as engine, Journal(folder / "evaluated.jsonl", {}) as journal:
@@ -234,7 +235,8 @@ def search_stage(
             journal,
             strategy=config.strategy,
             candidates=config.candidates,
-            evaluated=dict(zip(space.decode(np.array(known["codes"], np.uint8)), known["accuracies"], strict=True))
+            acquisition=config.acquisition,
+            evaluated=dict(zip(space.decode(codes), known["accuracies"], strict=True))
             | evaluated_networks(earlier, space),
             seed=seed,
             progress=context.progress,

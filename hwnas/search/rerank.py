@@ -1,4 +1,4 @@
-"""Re-ranking: the ensemble selects candidates, and evaluation on images decides."""
+"""Re-ranking: the accuracy model selects candidates, and evaluation on images decides."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 from hwnas.accuracy import AccuracyModel, Evaluator
 from hwnas.files import Journal
 from hwnas.progress import Progress, never, silent
+from hwnas.search.acquisition import ACQUISITIONS, check_acquisition
 from hwnas.search.problem import Candidate, Problem
 from hwnas.search.solver import Found, solve
 from hwnas.spaces import Arch
 
-_AT_ONCE = 10  # networks evaluated between calls of `stop`
-PROPOSALS = 300  # the best by the stage-wise model, from which the ensemble selects
+_AT_ONCE = 10  # networks evaluated between calls of `stop`, and before the next ones are selected
+PROPOSALS = 300  # the best by the stage-wise model, from which its predictor selects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +43,14 @@ def choose(
     *,
     strategy: str = "exact",
     candidates: int = 20,
+    acquisition: str = "mean",
     evaluated: Mapping[Arch, float] | None = None,
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
 ) -> Chosen:
-    """Search, re-rank by the ensemble if the accuracy model has one, and evaluate the best.
+    """Search, re-rank by `AccuracyModel.predict` if the accuracy is such a model, and evaluate the best.
+
+    Networks are evaluated ten at a time; expected improvement refers to the best one so far.
 
     Args:
         problem: the problem.
@@ -54,37 +58,42 @@ def choose(
         journal: record of evaluations.
         strategy: as in `hwnas.search.solve`.
         candidates: number of networks to evaluate.
+        acquisition: a key of `hwnas.search.acquisition.ACQUISITIONS`: which of them come first.
         evaluated: accuracies of other networks on the same images, considered as well, like those in the journal.
         stop: polled regularly; when it returns True, only the first of the best so far are evaluated.
         progress: callback, invoked during search and evaluations.
 
     Raises:
+        UnknownName: there is no such acquisition function.
         UnknownName, InvalidValue, InfeasibleBudget: as in `hwnas.search.solve`.
     """
+    check_acquisition(acquisition)
     model = problem.accuracy if isinstance(problem.accuracy, AccuracyModel) else None
     proposals = max(PROPOSALS, candidates) if model else candidates
     found = solve(problem, strategy, candidates=proposals, progress=progress, stop=stop)
     proposed = found.candidates
+    left, done, wanted = np.arange(len(proposed)), 0, min(candidates, len(proposed))
+    pool = dict(evaluator.evaluated(journal) | dict(evaluated or {}))
     if model:
-        better, _ = model.ensemble_predict(problem.space.encode([c.arch for c in proposed]))
-        proposed = [proposed[i] for i in np.argsort(-better, kind="stable")]
-    accuracies: list[float] = []
-    for start in range(0, min(candidates, len(proposed)), _AT_ONCE):
-        if start and stop():
-            break
-        some = [c.arch for c in proposed[start : min(start + _AT_ONCE, candidates)]]
-        accuracies += evaluator.accuracies(
-            some, journal, what=f"evaluating candidates from {start + 1}", progress=progress
+        mean, deviation = model.predict(problem.space.encode([c.arch for c in proposed]), noise=False)
+    while done < wanted and not (done and stop()):
+        if model:
+            within = best_evaluated(problem, pool)[1]
+            use = ACQUISITIONS[acquisition](mean[left], deviation[left], within[0] if within else -np.inf)
+            left = left[np.argsort(-use, kind="stable")]
+        some = [proposed[i].arch for i in left[: min(_AT_ONCE, wanted - done)]]
+        accuracies = evaluator.accuracies(
+            some, journal, what=f"evaluating candidates from {done + 1}", progress=progress
         )
-    cut = len(proposed[:candidates]) - len(accuracies)
-    known = evaluator.evaluated(journal) | dict(evaluated or {})
-    pool = known | {one.arch: accuracy for one, accuracy in zip(proposed, accuracies, strict=False)}
+        pool |= zip(some, accuracies, strict=True)
+        left, done = left[len(some) :], done + len(some)
+    cut = wanted - done
     ranked, values = best_evaluated(problem, pool)
     return Chosen(
         candidates=ranked,
         accuracies=values,
         found=found,
-        proof=_proof(problem, found, len(accuracies), len(ranked), ensemble=model is not None)
+        proof=_proof(problem, found, done, len(ranked), model)
         + (f"; stopped before {cut} more were evaluated" if cut else ""),
     )
 
@@ -112,8 +121,8 @@ def best_evaluated(problem: Problem, evaluated: Mapping[Arch, float]) -> tuple[l
     return problem.candidates(codes[within[order]]), [float(accuracies[i]) for i in order]
 
 
-def _proof(problem: Problem, found: Found, evaluated: int, known: int, *, ensemble: bool) -> str:
-    count, model = len(found.candidates), "ensemble" if ensemble else "model"
+def _proof(problem: Problem, found: Found, evaluated: int, known: int, model: AccuracyModel | None) -> str:
+    count, by = len(found.candidates), model.predictor.name if model else "model"
     if found.stopped:
         first = f"Stopped early: the best {count} that {found.strategy} search found so far. Nothing is proved"
     elif found.proved:
@@ -123,4 +132,4 @@ def _proof(problem: Problem, found: Found, evaluated: int, known: int, *, ensemb
         )
     else:
         first = f"The best {count} of {found.evaluations} that {found.strategy} search scored. Nothing is proved"
-    return f"{first}: the {model} selected {evaluated} of them; the answer is the best of {known} evaluated networks"
+    return f"{first}: the {by} selected {evaluated} of them; the answer is the best of {known} evaluated networks"

@@ -81,7 +81,7 @@ def network_answer(
             **network_facts(problem, best, chosen.accuracies[row], proof=chosen.proof, strategy=chosen.found.strategy),
             "metric": metric,
             "predicted_accuracy": best.predicted_accuracy,
-            "accuracy_model": AccuracyModelFigures(subnets=model.subnets, **figures),
+            "accuracy_model": AccuracyModelFigures(subnets=model.subnets, predictor=model.predictor.name, **figures),
             **more,
         }
     )

@@ -54,6 +54,7 @@ def choose_recipe(
     *,
     strategy: str = "exact",
     candidates: int = 20,
+    acquisition: str = "mean",
     deployed: int = 3,
     progress: Progress = silent,
     stop: Callable[[], bool] = never,
@@ -63,10 +64,11 @@ def choose_recipe(
     Args:
         problems: target's name -> the problem with that target's latency and budget.
         targets: target's name -> the target.
-        evaluator: as in `hwnas.search.rerank.choose`, like journal, strategy, candidates and stop.
+        evaluator: as in `hwnas.search.rerank.choose`, like journal, strategy, candidates, acquisition and stop.
         journal: record of evaluations.
         strategy: of the search.
         candidates: number of networks to evaluate in torch.
+        acquisition: which of them are evaluated first.
         deployed: number of networks of each recipe to lower and run on the validation images.
         progress: callback, invoked during the work.
         stop: polled regularly; when it returns True, every recipe's search ends early.
@@ -87,7 +89,14 @@ def choose_recipe(
             continue
         try:
             chosen = choose(
-                problem, evaluator, journal, strategy=strategy, candidates=candidates, progress=progress, stop=stop
+                problem,
+                evaluator,
+                journal,
+                strategy=strategy,
+                candidates=candidates,
+                acquisition=acquisition,
+                progress=progress,
+                stop=stop,
             )
             tried = chosen.candidates[:deployed]
             accuracies = tuple(_accuracy(c, evaluator, targets[name], journal, progress) for c in tried)

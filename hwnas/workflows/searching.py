@@ -37,6 +37,8 @@ def search(
     metric: str | None = None,
     positive: str | None = None,
     candidates: int = 20,
+    predictor: str = "ensemble",
+    acquisition: str = "mean",
     confidence: float | None = 0.95,
     family: bool = False,
     explain: bool = False,
@@ -66,6 +68,9 @@ def search(
             for several labels per image.
         positive: class of the metric.
         candidates: number of networks to evaluate at the end.
+        predictor: of the accuracy model, which re-ranks the networks of the search: see
+            `hwnas.accuracy.predictors.PREDICTORS`.
+        acquisition: which of them are evaluated first: ``mean``, ``ei`` or ``ucb`` (`hwnas.search.acquisition`).
         confidence: that a measured latency stays within its budget; None applies the budget to the prediction itself.
         family: find one network per budget instead of one for all.
         explain: also return where the milliseconds go, and the gain of larger budgets.
@@ -90,9 +95,11 @@ def search(
         EngineError: the engine cannot run here, or an evaluation ended three of its workers.
     """
     from hwnas.accuracy import fit_accuracy, fit_on_subnets
+    from hwnas.accuracy.predictors import check_predictor
     from hwnas.accuracy.table import read_accuracies
     from hwnas.engines import open_engine
     from hwnas.search import Problem
+    from hwnas.search.acquisition import check_acquisition
     from hwnas.search.solver import check_strategy
     from hwnas.workflows import networks as made
     from hwnas.workflows.constraints import asked
@@ -100,6 +107,7 @@ def search(
 
     supernet, file, pictures = Path(supernet), Path(out) if out else None, Path(front) if front else None
     made.check_places(file, pictures, family=family)
+    check_acquisition(acquisition)
     with open_engine(engine) as where:
         evaluator, facts = inputs.evaluator_of(
             supernet,
@@ -121,13 +129,21 @@ def search(
             confidence=confidence,
         )
         check_strategy(strategy, space)
+        check_predictor(predictor, space)
         own = read_accuracies(Path(accuracy), space) if accuracy else None
         with evaluator.journal(inputs.evaluations_folder(supernet), facts.weights_sha256) as journal:
             if own:
-                model = fit_accuracy(space, *own, seed=seed)
+                model = fit_accuracy(space, *own, predictor=predictor, seed=seed)
             else:
-                model = fit_on_subnets(evaluator, journal, subnets=subnets, seed=seed, progress=progress)
-            how: Any = {"strategy": strategy, "candidates": candidates, "progress": progress}
+                model = fit_on_subnets(
+                    evaluator, journal, subnets=subnets, predictor=predictor, seed=seed, progress=progress
+                )
+            how: Any = {
+                "strategy": strategy,
+                "candidates": candidates,
+                "acquisition": acquisition,
+                "progress": progress,
+            }
             choices, answers = list["RecipeChoice"](), list[NetworkAnswer]()
             problems = {
                 label: Problem.of(constraints, accuracy=model, seed=seed)
@@ -178,6 +194,7 @@ def best_network(
     *,
     strategy: str,
     candidates: int,
+    acquisition: str = "mean",
     evaluated: Mapping[Arch, float] | None = None,
     seed: int,
     progress: Progress = silent,
@@ -192,6 +209,7 @@ def best_network(
         journal: record of evaluations.
         strategy: of the search.
         candidates: number of networks to evaluate.
+        acquisition: which of them are evaluated first.
         evaluated: accuracies of other networks on the same images, considered as well.
         seed: random seed.
         progress: callback, invoked during search and evaluations.
@@ -211,6 +229,7 @@ def best_network(
         journal,
         strategy=strategy,
         candidates=candidates,
+        acquisition=acquisition,
         evaluated=evaluated,
         progress=progress,
         stop=stop,

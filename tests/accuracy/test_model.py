@@ -113,7 +113,7 @@ def test_what_it_says_of_itself_holds_for_fresh_networks(
 ) -> None:
     fresh = spread_over_cost(WHOLE, 300, seed=1)
     accuracies = noisy(fresh, 1)
-    mean, sigma = model.ensemble_predict(fresh)
+    mean, sigma = model.predict(fresh)
     for name, predicted in (("stagewise", model(fresh)), ("ensemble", mean)):
         quality = model.quality[name]
         assert stats.kendalltau(predicted, accuracies).statistic == pytest.approx(quality.kendall_tau, abs=0.05)
@@ -156,9 +156,9 @@ def test_the_seed_decides(noisy: Callable[[Codes, int], np.ndarray], monkeypatch
     monkeypatch.setattr("hwnas.accuracy.ensemble._STEPS", 40)
     codes, fresh = spread_over_cost(WHOLE, 60, seed=0), WHOLE.sample(50, seed=3)
     first, again, other = (fit_accuracy(WHOLE, codes, noisy(codes, 0), seed=seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first.ensemble(fresh), again.ensemble(fresh))
+    np.testing.assert_array_equal(first.predict(fresh), again.predict(fresh))
     assert first.quality == again.quality
-    assert not np.array_equal(first.ensemble(fresh), other.ensemble(fresh))
+    assert not np.array_equal(first.predict(fresh), other.predict(fresh))
 
 
 def test_equal_accuracies_give_a_constant() -> None:
@@ -166,7 +166,7 @@ def test_equal_accuracies_give_a_constant() -> None:
     model = fit_accuracy(WHOLE, codes, np.full(60, 0.7))
     fresh = WHOLE.sample(20, seed=5)
     np.testing.assert_allclose(model(fresh), 0.7, atol=1e-6)
-    mean, sigma = model.ensemble_predict(fresh)
+    mean, sigma = model.predict(fresh)
     np.testing.assert_allclose(mean, 0.7, atol=1e-2)
     assert np.isfinite(sigma).all()
 
@@ -290,6 +290,6 @@ def test_accuracies_of_another_space(tmp_path: Path, rows: list[dict[str, str]])
 
 
 def test_a_model_is_a_value(model: AccuracyModel) -> None:
-    assert replace(model, weight=0.0).ensemble_predict(WHOLE.sample(3, seed=0))[0] == pytest.approx(
+    assert replace(model, weight=0.0).predict(WHOLE.sample(3, seed=0))[0] == pytest.approx(
         model(WHOLE.sample(3, seed=0))
     )

@@ -190,10 +190,16 @@ def test_own_accuracies_take_the_place_of_subnets(hwnas_cli, refused, words, spa
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    ran = hwnas_cli(*words("--target", f"this/{FP32}", "--budget", "100%", "--accuracy", path, "--json"))
+    own = words("--target", f"this/{FP32}", "--budget", "100%", "--accuracy", path)
+    ran = hwnas_cli(*own, "--json")
     assert ran.code == 0, ran.err
     assert "evaluating subnets" not in ran.err
-    assert json.loads(ran.out)["accuracy_model"]["subnets"] == 40
+    model = json.loads(ran.out)["accuracy_model"]
+    assert model["subnets"] == 40
+    assert "predictor" not in model, "the ensemble is the default"
+    ran = hwnas_cli(*own, "--predictor", "gp", "--acquisition", "ucb")
+    assert "; gp τ " in ran.out
+    assert "the gp selected 3 of them" in ran.out
     path.write_text("resolution,accuracy\n24,0.5\n")
     message = refused(*words("--target", f"this/{FP32}", "--budget", "100%", "--accuracy", path))
     assert "is not a table of accuracies of mobilenetv3-tiny" in message
@@ -252,6 +258,10 @@ def test_places_are_checked_before_long_work(refused, words, tmp_path):
         (("--target", f"this/{FP32}", "--budget", "0.0001ms"), "is within 0.0001 ms on"),
         (("--target", f"this/{FP32}", "--budget", "90%", "--budget", "params=10"), "is within 10 of params"),
         (("--target", f"this/{FP32}", "--budget", "90%", "--strategy", "exakt"), "unknown search strategy 'exakt'"),
+        (("--target", f"this/{FP32}", "--budget", "90%", "--predictor", "gpp"), "unknown predictor 'gpp'"),
+        (("--target", f"this/{FP32}", "--budget", "90%", "--predictor", "paths"), "has none; use another one"),
+        (("--target", f"this/{FP32}", "--budget", "90%", "--acquisition", "ie"), "unknown acquisition 'ie'"),
+        (("--strategy", "gdas", "--budget", "90%", "--predictor", "gp"), "does not support"),
         (("--target", "this/openvino-cpu-bf16", "--budget", "90%"), "there is no latency table for"),
     ],
 )

@@ -348,6 +348,9 @@ def board(home):
     ("changes", "error", "words"),
     [
         ({"search": {"strategy": "exakt"}}, UnknownName, "Did you mean 'exact'"),
+        ({"search": {"predictor": "graf"}}, UnknownName, "Did you mean 'graph'"),
+        ({"search": {"predictor": "paths"}}, InvalidValue, "paths encodes cells, and mobilenetv3-tiny has none"),
+        ({"search": {"acquisition": "pi"}}, UnknownName, "unknown acquisition 'pi'.* Known: mean, ei, ucb"),
         (
             {"search": {"confidence": 0.99}},
             InvalidValue,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from hwnas.accuracy.predictors import PREDICTORS
 from hwnas.data import ClutteredDigits, Data
 from hwnas.search import STRATEGIES
 from hwnas.spaces import Space, make_space
-from hwnas.testing import DatasetSuite, SpaceSuite, StrategySuite
+from hwnas.testing import DatasetSuite, PredictorSuite, SpaceSuite, StrategySuite
 
 
 class TestSpaces(SpaceSuite):
@@ -30,3 +33,31 @@ class TestStrategies(StrategySuite):
     @pytest.fixture(params=STRATEGIES)
     def strategy(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
+
+
+class TestPredictors(PredictorSuite):
+    @pytest.fixture(scope="class", params=PREDICTORS)
+    @classmethod
+    def predictor(cls, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def short(cls) -> Iterator[None]:
+        """Fits of a sixth of a second instead of several: the suite tests the interface and a simple law."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hwnas.accuracy.predictors.members._STEPS", 60)
+            patch.setattr("hwnas.accuracy.ensemble._STEPS", 100)
+            yield
+
+
+class TestPredictorsOfChains(TestPredictors):
+    @pytest.fixture(scope="class", params=["gp", "graph", "lstm", "adjacency"])
+    @classmethod
+    def predictor(cls, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def space(cls) -> Space:
+        return make_space("mobilenetv3-tiny")
