@@ -239,10 +239,10 @@ class PooledLinear(nn.Module):
     def _pooled(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = x if self.mean else x[:, 0]
         x = self.norm(x) if self.has_norm else x
-        if self.mean and mask is None:
-            x = x.mean(dim=1)
-        elif self.mean:
+        if self.mean and mask is not None:
             x = without_padding(x, mask).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1.0)
+        elif self.mean:
+            x = x.mean(dim=1)
         y: Tensor = self.linear(x)
         return y
 
