@@ -92,7 +92,7 @@ def device_of(column: str) -> str:
     return re.sub(r"_(1|32|64|256)$", "", column) if column.startswith(("1080ti", "titanx")) else column
 
 
-def ranks(shared: Shared, known: Known, count: int, draws: int) -> None:
+def ranks(choices: dict[str, Choice], known: Known, count: int, draws: int) -> None:
     """Rank correlation, error and coverage for each device left out, beside the simple ridge."""
     print(
         f"\n{count} measurements, {draws} draws\n"
@@ -101,7 +101,7 @@ def ranks(shared: Shared, known: Known, count: int, draws: int) -> None:
     table = []
     for source in known.sources:
         others = known.without(source.device)
-        choice = choose_method(others, count)
+        choice = choices[source.device]
         drawn = np.array([_one(source, others, choice, count, draw) for draw in range(draws)])
         limit = spearman(source.measured.terms @ source.cost_ms, source.measured.latency_ms)
         mean = drawn.mean(axis=0)
@@ -157,13 +157,13 @@ def simple_ridge(others: Known, seen: Measured, terms: np.ndarray) -> np.ndarray
     return np.exp(wanted.mean() + ((features(terms) - centre) / size @ x.T + 1e3) @ solved)
 
 
-def designs(known: Known, count: int, draws: int) -> None:
+def designs(choices: dict[str, Choice], known: Known, count: int, draws: int) -> None:
     """Mean rank correlation of each design, and on how many devices it is at least as good as random networks."""
     print(f"\ndesigns, {count} measurements, {draws} draws")
     by_design = {name: np.empty((len(known.sources), draws)) for name in DESIGNS}
     for i, source in enumerate(known.sources):
         others = known.without(source.device)
-        choice = choose_method(others, count)
+        choice = choices[source.device]
         for name, draw in ((name, draw) for name in DESIGNS for draw in range(draws)):
             rows = choose(others, source.measured.terms, count, design=name, seed=(1, draw))
             seen = source.measured.at(rows)
@@ -178,7 +178,7 @@ def designs(known: Known, count: int, draws: int) -> None:
         )
 
 
-def found(shared: Shared, known: Known, draws: int) -> None:
+def found(known: Known, draws: int) -> None:
     """Measurements until the network found is within 1% of the best within the budget, chosen and at random.
 
     The best network is that with the most ops that cost something on average, i.e. the largest mean latency on the
@@ -244,13 +244,16 @@ def main() -> None:
         known = shared.known()
         start = time.perf_counter()
         for count in options.measurements:
+            if options.part == ["found"]:
+                break
+            choices = {device: choose_method(known.without(device), count) for device in known.devices}
             if "ranks" in options.part:
-                ranks(shared, known, count, options.draws)
+                ranks(choices, known, count, options.draws)
             if "designs" in options.part:
-                designs(known, count, options.draws)
+                designs(choices, known, count, options.draws)
         if "found" in options.part:
-            found(shared, known, min(options.draws, 3))
-        print(f"{time.perf_counter() - start:.0f} s")
+            found(known, min(options.draws, 3))
+        print(f"{time.perf_counter() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
