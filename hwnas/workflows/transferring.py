@@ -104,8 +104,8 @@ def transfer(
 def _write(
     known: Known, measured: WholeNetworks, target: Target, method: str | None, tables: Place | None, *, replace: bool
 ) -> TransferAnswer:
-    from hwnas.latency import load_model, read_table, write_table
-    from hwnas.latency.table import check_origin, table_lock
+    from hwnas.latency import load_model, write_table
+    from hwnas.latency.table import table_lock
     from hwnas.latency.transfer import choose_method
     from hwnas.latency.transfer.tables import transferred
     from hwnas.targets import writable_home
@@ -114,11 +114,24 @@ def _write(
     table, posterior = transferred(known, choice, measured, target)
     path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", target)
     with only_one(table_lock(path), f"the table of {target.name}"):
-        if path.is_file() and not replace:
-            check_origin(read_table(target, path), "transferred")
+        if not replace:
+            _check_replaced(target, path)
         table = write_table(table, path)
     model = load_model(table, measured.space)
     return _answer(known, choice, posterior, measured, table, model.margin(CONFIDENCE), path)
+
+
+def _check_replaced(target: Target, path: Path) -> None:
+    """Check that a table that is there was transferred: others are not lost without --replace.
+
+    Raises:
+        TableMismatch: it was measured or imported.
+    """
+    from hwnas.latency import read_table
+    from hwnas.latency.table import check_origin
+
+    if path.is_file():
+        check_origin(read_table(target, path), "transferred")
 
 
 def _methods(method: str | None) -> list[str] | None:
@@ -271,6 +284,8 @@ def profile_few_shot(
     codes, terms = candidates(chosen, whole)
     codes = codes[choose(known, terms, count)]
     path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", wanted)
+    if not replace:
+        _check_replaced(wanted, path)
     journals = path.parent / f".{path.stem}.few-shot"
     timed = time_networks(
         whole,

@@ -151,6 +151,21 @@ def test_a_measured_table_is_kept(home: Path, whole: Space, measurements: Path) 
     assert read_table(resolve_target(f"slow/{RECIPE}")).origin == "transferred"
 
 
+def test_a_measured_table_is_kept_before_anything_is_timed(home: Path, whole: Space) -> None:
+    machine = SimulatedMachine(lambda op: pytest.fail("timed"))
+    with pytest.raises(TableMismatch, match="was measured; transferred rows cannot be added"):
+        workflows.profile_few_shot(whole, f"slow/{RECIPE}", FOUR, machine=machine)
+
+
+def test_transferred_tables_are_no_sources(
+    home: Path, whole: Space, measurements: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workflows.transfer(whole, f"new/{RECIPE}", FOUR, measurements)
+    answer = workflows.transfer(whole, f"slow/{RECIPE}", [*FOUR, "new/*"], measurements, replace=True)
+    assert f"new/{RECIPE}" not in answer.sources
+    assert "it was transferred itself" in caplog.text
+
+
 def test_failed_measurements_are_left_out(
     home: Path, whole: Space, measurements: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -46,7 +46,7 @@ def common_space(tables: Sequence[LatencyTable], space: Space) -> Space:
 
 
 def known_of(tables: Sequence[LatencyTable], space: Space) -> Known:
-    """The sources of a transfer, from tables that have all ops of a space.
+    """The sources of a transfer: measured and imported tables that have all ops of a space.
 
     The cost of an op is that in the table's model, with its context terms; of an op in several groups of slots, the
     mean.
@@ -57,6 +57,9 @@ def known_of(tables: Sequence[LatencyTable], space: Space) -> Known:
     """
     sources, lacking = [], []
     for table in tables:
+        if table.origin == "transferred":
+            lacking.append(f"{table.target.name}: it was transferred itself, so it adds nothing to its sources")
+            continue
         try:
             table.require(space)
             load_model(table, space)
@@ -74,7 +77,9 @@ def known_of(tables: Sequence[LatencyTable], space: Space) -> Known:
     if len(set(names)) < len(names):
         raise InvalidValue(f"a source is listed twice: {', '.join(names)}; list each target once with --from")
     if lacking:
-        log.warning("%d tables lack ops of %s and are left out: %s", len(lacking), space.name, "; ".join(lacking))
+        log.warning(
+            "%d tables cannot be sources for %s and are left out: %s", len(lacking), space.name, "; ".join(lacking)
+        )
     if len({source.device for source in sources}) == 1 < len(sources):
         log.warning(
             "all sources are of the device %s: the transfer is checked by leaving out one recipe at a time, which says "
