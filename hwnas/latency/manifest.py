@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from hwnas.errors import TableCorrupt
 from hwnas.files import Spec
 from hwnas.spaces import Codes, Domain
 from hwnas.spaces.draws import distinct
@@ -99,10 +100,19 @@ class Fit(Spec):
         return 0 if self.codes else len(self.bound_ms or self.scores)
 
     def networks(self) -> Codes:
-        """The calibration networks, then the bound networks, as codes of the domain: ``(n, variables)``."""
+        """The calibration networks, then the bound networks, as codes of the domain: ``(n, variables)``.
+
+        Raises:
+            TableCorrupt: the domain has fewer networks.
+        """
         if self.codes:
             return np.array(self.codes, np.uint8)
-        return distinct(self.domain.make(), len(self.calibration_ms) + self.bound_networks, seed=self.seed)
+        space, count = self.domain.make(), len(self.calibration_ms) + self.bound_networks
+        if space.size < count:
+            raise TableCorrupt(
+                f"a fit for {space.name} has {count} networks, but its domain has {space.size}; profile again"
+            )
+        return distinct(space, count, seed=self.seed)
 
 
 class Manifest(Spec):
