@@ -117,7 +117,8 @@ def fit_costs(measured: Measured, *, pull: float = 1e-3, toward: Floats | None =
     relative: Floats = np.zeros(x.shape[1])
     for _ in range(4):
         weighted = x * weights[:, None]
-        relative = np.linalg.solve(weighted.T @ x + pull * np.eye(x.shape[1]), weighted.T @ wanted)
+        normal = weighted.T @ x + pull * np.eye(x.shape[1])
+        relative = np.asarray(np.linalg.solve(normal, weighted.T @ wanted), np.float64)
         error = wanted - x @ relative
         scale = max(float(np.median(np.abs(error))) * 1.4826, 1e-4)
         weights = 5 / (4 + (error / scale) ** 2)
