@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hwnas.cli import measured, options
+from hwnas.cli.transfer import print_transfer
 from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
+    from hwnas.spaces import Space
     from hwnas.workflows import KernelsAnswer, ProfileAnswer
 
 
@@ -44,8 +46,16 @@ def profile(
         typer.Option("--kernels", help="Instead of a space: kernels of networks of any kind, for `hwnas predict`."),
     ] = False,
     like: Annotated[
-        list[Path] | None,
-        typer.Option(help="With --kernels: a model whose kernels are measured, too; may be repeated.", metavar="MODEL"),
+        list[str] | None,
+        typer.Option(
+            help="With --kernels: a model whose kernels are measured, too. With --few-shot: tables of other targets, "
+            "as for hwnas tables transfer --from. May be repeated.",
+            metavar="MODEL|TABLES",
+        ),
+    ] = None,
+    few_shot: Annotated[
+        int | None,
+        typer.Option(help="Instead of ops: time this many chosen networks, and transfer the tables of --like.", min=3),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="With --kernels: time that it takes, about; 15 by default.", min=0)
@@ -77,12 +87,24 @@ def profile(
     }
     space = measured.required_space(space, kernels=kernels, of_spaces=of_spaces)
     if space is None:
-        _profile_kernels(target, like or [], minutes, tables, as_json=as_json)
+        if few_shot is not None:
+            raise InvalidValue("use --kernels or --few-shot, not both")
+        _profile_kernels(target, [Path(model) for model in like or []], minutes, tables, as_json=as_json)
         return
-    if like or minutes is not None:
-        raise InvalidValue("--like and --minutes are for --kernels")
+    if minutes is not None:
+        raise InvalidValue("--minutes is for --kernels")
+    if (few_shot is None) != (not like):
+        raise InvalidValue(
+            "--like is for --kernels (a model) and --few-shot (tables of other targets, such as 'devices/*'), and "
+            "--few-shot needs it"
+        )
     name = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
     chosen = space_of(name, options.choices(fix), channels=channels, vocabulary=vocabulary, classes=classes)
+    if few_shot is not None:
+        if only_missing:
+            raise InvalidValue("--only-missing is for a profile of ops, not for --few-shot")
+        _profile_few_shot(chosen, target, few_shot, like or [], tables, replace=replace, as_json=as_json)
+        return
     with shown_progress() as progress:
         answers, failed = workflows.profile_all(
             chosen,
@@ -96,6 +118,23 @@ def profile(
         )
     measured.print_answers(answers, target, _print, as_json=as_json)
     measured.raise_last(failed)
+
+
+def _profile_few_shot(
+    space: Space, targets: list[str], count: int, like: list[str], tables: Path | None, *, replace: bool, as_json: bool
+) -> None:
+    """Time a few networks on each target, and transfer the tables of others to it."""
+    from hwnas import workflows
+
+    answers = []
+    for target in targets:
+        with shown_progress() as progress:
+            answers.append(
+                workflows.profile_few_shot(
+                    space, target, like, count=count, tables=tables, replace=replace, progress=progress
+                )
+            )
+    measured.print_answers(answers, targets, print_transfer, as_json=as_json)
 
 
 def _profile_kernels(

@@ -1,4 +1,4 @@
-"""`hwnas tables`: list, show, compare and import latency tables."""
+"""`hwnas tables`: list, show, compare, import and transfer latency tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, transfer
 from hwnas.cli.help import Verb
 from hwnas.errors import HwnasError, InvalidValue
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from hwnas.spaces import Domain
     from hwnas.targets import FoundTable
 
-app = typer.Typer(help="List, show, compare and import latency tables.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare, import and transfer latency tables.", no_args_is_help=True)
+app.command("transfer", cls=Verb)(transfer.transfer)
+app.command("next", cls=Verb)(transfer.next_)
 
 TargetName = Annotated[
     str,
@@ -125,21 +127,37 @@ def import_(
     ],
     target: options.Target,
     tables: options.Tables = None,
+    space: Annotated[
+        str | None, typer.Option(help="With --format networks: the space of the networks, with its options.")
+    ] = None,
+    fix: options.Fix = None,
+    channels: options.Channels = None,
+    classes: options.Classes = None,
+    column: transfer.Column = None,
     replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Import latency tables that were measured elsewhere.
+    """Import latency tables that were measured elsewhere, or, with --format networks, latencies of whole networks.
 
     An op in several files gets the mean weighted by their counts. Rows of an older imported table for the same target
     are kept unless the files contain them, too.
     """
+    from hwnas import workflows
     from hwnas.files import only_one
     from hwnas.latency import read_table, write_table
-    from hwnas.latency.imports import imported_table, read_files
+    from hwnas.latency.imports import NETWORKS, imported_table, read_files
     from hwnas.latency.table import table_lock
     from hwnas.targets import resolve_target, writable_home
 
     wanted = resolve_target(target)
+    of_networks = {"--space": space, "--fix": fix, "--channels": channels, "--classes": classes, "--column": column}
+    if format_ == NETWORKS:
+        whole = transfer.networks_of(files, space, fix, channels, classes)
+        answer = workflows.import_networks(whole, wanted, files[0], column=column, tables=tables, replace=replace)
+        transfer.print_imported(answer, as_json=as_json)
+        return
+    if given := [name for name, value in of_networks.items() if value]:
+        raise InvalidValue(f"{' and '.join(given)}: these are for --format {NETWORKS}")
     imported = read_files(files, format_)
     path = (tables or writable_home() / "latency_tables") / f"{wanted.name}.csv"
     with only_one(table_lock(path), f"the table of {wanted.name}"):
@@ -261,10 +279,12 @@ def _fit_text(table: LatencyTable, fit: Fit) -> str:
     from hwnas.latency.table import profile_command
 
     terms = ", ".join(f"{name} {value:.4g}" for name, value in fit.terms.items())
+    bounds = {"transferred": "the errors on its sources", "imported": "their held-out errors"}.get(
+        table.origin, f"{len(fit.scores)} more"
+    )
     text = (
         f"fitted on {_domain_text(fit.domain)}\n"
-        f"  {len(fit.calibration_ms)} networks, held-out error {fit.held_out_mape:.2%}; upper bounds from "
-        f"{len(fit.scores)} more\n"
+        f"  {len(fit.calibration_ms)} networks, held-out error {fit.held_out_mape:.2%}; upper bounds from {bounds}\n"
         f"  terms: {terms}"
     )
     checked = fit.validation

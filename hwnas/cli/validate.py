@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hwnas.cli import measured, options
+from hwnas.cli.transfer import Column, print_against
+from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
@@ -33,6 +36,11 @@ def validate(
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Instead of a space: the target's table of kernels.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Measure nothing: compare with a CSV file of networks and latencies.", metavar="FILE.csv"),
+    ] = None,
+    column: Column = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure networks that the fit did not use, twice, and compare them with the predictions.
@@ -52,7 +60,10 @@ def validate(
         "--channels": channels,
         "--vocabulary": vocabulary,
         "--classes": classes,
+        "--against": against,
     }
+    if column is not None and against is None:
+        raise InvalidValue("--column is for --against")
     space = measured.required_space(space, kernels=kernels, of_spaces=of_spaces)
     if space is None:
         answers = []
@@ -65,6 +76,10 @@ def validate(
         return
     name = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
     chosen = space_of(name, options.choices(fix), channels=channels, vocabulary=vocabulary, classes=classes)
+    if against is not None:
+        compared = [workflows.validate_against(chosen, one, against, column=column, tables=tables) for one in target]
+        measured.print_answers(compared, target, print_against, as_json=as_json)
+        return
     with shown_progress() as progress:
         found, failed = workflows.validate_all(
             chosen, target, tables=tables, networks=networks, seed=seed, progress=progress

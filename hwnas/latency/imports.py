@@ -22,6 +22,7 @@ from hwnas.plugins import Registry
 from hwnas.spaces import Op
 from hwnas.targets import Target
 
+NETWORKS = "networks"  # whole networks as CSV, whose space must be known (`hwnas.latency.import_networks`)
 FORMATS: dict[str, Callable[[bytes, str], dict[Op, Mean]]] = {"ofa-yaml": parse_ofa_yaml}
 _KNOWN = Registry(
     "format of latency tables",
@@ -33,8 +34,8 @@ _KNOWN = Registry(
 
 
 def format_names() -> list[str]:
-    """Names of the formats that can be imported: those of hwnas, then those of plugins."""
-    return _KNOWN.names()
+    """Names of the formats that can be imported: whole networks, then those of ops: hwnas's, then those of plugins."""
+    return [NETWORKS, *_KNOWN.names()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from hwnas.errors import TableCorrupt
 from hwnas.files import Spec
-from hwnas.spaces import Domain
+from hwnas.spaces import Codes, Domain
+from hwnas.spaces.draws import distinct
 
-TableOrigin = Literal["measured", "imported"]
+TableOrigin = Literal["measured", "imported", "transferred"]
 
 
 class Baseline(Spec):
@@ -68,6 +71,7 @@ class Fit(Spec):
     Attributes:
         domain: the space it was fitted on.
         seed: of the draw of the networks below.
+        codes: of the calibration networks, if they were chosen and not drawn.
         calibration_ms: measured latencies of the calibration networks.
         terms: name -> coefficient.
         held_out_mape: mean absolute relative error of these networks, each with a fit on the others.
@@ -86,13 +90,29 @@ class Fit(Spec):
     held_out_mape: float
     scores: list[float]
     bound_ms: list[PositiveFloat] = Field(default=[], exclude_if=lambda times: not times)
+    codes: list[list[int]] = Field(default=[], exclude_if=lambda codes: not codes)
     measurement: dict[str, str | int | float | bool]
     validation: Validation | None = None
 
     @property
     def bound_networks(self) -> int:
-        """Number of bound networks of the profile."""
-        return len(self.bound_ms or self.scores)
+        """Number of bound networks of the profile; 0 of a fit on chosen networks, whose scores are of other targets."""
+        return 0 if self.codes else len(self.bound_ms or self.scores)
+
+    def networks(self) -> Codes:
+        """The calibration networks, then the bound networks, as codes of the domain: ``(n, variables)``.
+
+        Raises:
+            TableCorrupt: the domain has fewer networks.
+        """
+        if self.codes:
+            return np.array(self.codes, np.uint8)
+        space, count = self.domain.make(), len(self.calibration_ms) + self.bound_networks
+        if space.size < count:
+            raise TableCorrupt(
+                f"a fit for {space.name} has {count} networks, but its domain has {space.size}; profile again"
+            )
+        return distinct(space, count, seed=self.seed)
 
 
 class Manifest(Spec):
@@ -101,7 +121,7 @@ class Manifest(Spec):
     Attributes:
         schema_: version of the file format, ``schema`` in the file.
         device, recipe: names of the target's parts.
-        origin: measured by hwnas, or imported from another table.
+        origin: measured by hwnas, imported from another table, or transferred from the tables of other targets.
         device_fingerprint: hash of the device's match conditions.
         recipe_hash: of the recipe that the table was made with; a different recipe is rejected.
         csv_sha256: of the table's file.
@@ -109,7 +129,7 @@ class Manifest(Spec):
         host: the measured host: CPU, flags, cores, the quota of CPU time if there is one.
         versions: of hwnas, the runtime, torch, Python and the operating system's kernel.
         measurement: protocol, cores and stability of the last profile; of an imported table, the statistic of its
-            rows and the source files.
+            rows and the source files; of a transferred one, its sources, its method and the measurements.
         fits: latency models, one per domain.
     """
 

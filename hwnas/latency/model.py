@@ -97,10 +97,15 @@ def load_model(table: LatencyTable, space: Space) -> LatencyModel:
 
     Raises:
         MissingOp: the table lacks an op of the space.
-        TableError: the table was measured but has no fit for the space.
+        TableError: the table was measured or transferred but has no fit for the space.
     """
     table.require(space)
     fit = table.fit_for(space)
+    if fit is None and table.manifest.origin == "transferred":
+        raise TableError(
+            f"the table of {table.target.name} was transferred for another space than {space.name}. Transfer it for "
+            f"this one with: hwnas tables transfer --space {space.name} --target {table.target.name}"
+        )
     if fit is None and table.manifest.origin == "measured":
         raise TableError(
             f"the table of {table.target.name} has all ops of {space.name} but no context terms for it. "

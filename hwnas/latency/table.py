@@ -55,7 +55,7 @@ class LatencyTable:
 
     @property
     def origin(self) -> Origin:
-        """Measured by hwnas, or imported."""
+        """Measured by hwnas, imported, or transferred."""
         return self.manifest.origin
 
     def latency_ms(self, op: Op) -> float:
@@ -94,6 +94,11 @@ class LatencyTable:
             return (
                 "This table was imported. If it belongs to the space at another width, choose that space; if files are "
                 f"missing, add them with `hwnas tables import` and --target {self.target.name}"
+            )
+        if self.manifest.origin == "transferred":
+            return (
+                "This table was transferred from other targets. Transfer it again for the space that you need with "
+                f"`hwnas tables transfer --space SPACE --target {self.target.name}`"
             )
         return f"{measure}."
 
@@ -217,7 +222,7 @@ def read_table_file(path: Path) -> LatencyTable:
 
 
 def _warn_of_another_version(path: Path, manifest: Manifest, target: Target, measure: Callable[[], str]) -> None:
-    if manifest.origin == "imported":
+    if manifest.origin != "measured":
         return  # it was not measured with this host's runtime, and its version is unknown
     runtime = target.recipe.runtime
     present = installed_version(runtime)
@@ -237,7 +242,7 @@ def _warn_of_another_version(path: Path, manifest: Manifest, target: Target, mea
 
 def _warn_of_another_machine(path: Path, manifest: Manifest, target: Target) -> None:
     host = detect_host()
-    if manifest.origin == "imported" or target.device.kind != "cpu" or target.device.differences(host):
+    if manifest.origin != "measured" or target.device.kind != "cpu" or target.device.differences(host):
         return
     if differences := other_machine(manifest.host, host):
         log.warning(
@@ -335,7 +340,7 @@ def check_origin(old: LatencyTable | None, origin: TableOrigin) -> None:
     """Check that rows of an origin may be added to a table.
 
     Raises:
-        TableMismatch: the table has the other origin. The figures are not comparable, so they are never mixed.
+        TableMismatch: the table has another origin. The figures are not comparable, so they are never mixed.
     """
     if old is not None and old.manifest.origin != origin:
         raise TableMismatch(

@@ -46,6 +46,7 @@ OPERATORS = frozenset(
         "avg_pool2d.default",
         "batch_norm.default",
         "cat.default",
+        "channel_shuffle.default",
         "clamp.default",
         "conv1d.default",
         "conv2d.default",

@@ -75,6 +75,29 @@ class MBConv(nn.Module):
         return x + y if self.skip else y
 
 
+class GroupedMBConv(nn.Module):
+    """Inverted residual: grouped 1x1 expansion, channel shuffle, depthwise, grouped 1x1 projection, optional skip."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        inp, out, mid, act = op.input[0], op.output[0], op.number("mid"), str(op["act"])
+        groups, kernel, stride = op.number("groups"), op.number("kernel"), op.number("stride")
+        self.layers = nn.Sequential(
+            OrderedDict(
+                expand=conv_bn(inp, mid, groups=groups, act=act),
+                shuffle=nn.ChannelShuffle(groups),
+                depthwise=conv_bn(mid, mid, kernel=kernel, stride=stride, groups=mid, act=act),
+                project=conv_bn(mid, out, groups=groups),
+            )
+        )
+        self.skip = bool(op["skip"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(n, *op.input)`` -> ``(n, *op.output)``."""
+        y: Tensor = self.layers(x)
+        return x + y if self.skip else y
+
+
 class ResidualConv(nn.Module):
     """Convolution, BN and activation, with a skip connection."""
 

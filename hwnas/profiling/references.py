@@ -10,7 +10,6 @@ import numpy as np
 from hwnas.latency.model import LatencyModel
 from hwnas.lowering import Form
 from hwnas.lowering.networks import assembled, lower_ops
-from hwnas.profiling.profiler import calibration_codes
 from hwnas.progress import Progress, silent
 from hwnas.timing.among import Reference
 
@@ -42,7 +41,7 @@ def references_for(
         return {}
     fit = model.fit
     space, then_ms = fit.domain.make(), np.array(fit.calibration_ms)
-    codes = calibration_codes(space, len(then_ms), fit.bound_networks, seed=fit.seed)[: len(then_ms)]
+    codes = fit.networks()[: len(then_ms)]
     small = np.argsort(space.params(codes), kind="stable")[: max(COUNT, len(codes) // 2)]
     rows = sorted(small[np.argsort(np.abs(np.log(then_ms[small] / predicted_ms)), kind="stable")][:COUNT].tolist())
     ops = {op: None for arch in space.decode(codes[rows]) for _, op in space.ops(arch)}

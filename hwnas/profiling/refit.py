@@ -10,7 +10,6 @@ from hwnas.errors import TableError
 from hwnas.latency import LatencyModel, LatencyTable, load_model
 from hwnas.latency.context import fit_context
 from hwnas.latency.table import profile_command
-from hwnas.profiling.profiler import calibration_codes
 from hwnas.spaces import Arch, Space
 
 
@@ -36,13 +35,18 @@ def refitted(table: LatencyTable, space: Space, timed: Mapping[Arch, float]) -> 
     if not timed:
         return load_model(table, space)
     fit = table.fit_for(space)
+    if table.origin == "transferred":
+        raise TableError(
+            f"the table of {table.target.name} was transferred from other targets, and a refit needs ops that were "
+            f"measured on it. Profile it: {profile_command(space, table.target)} --replace"
+        )
     if fit is None or not fit.bound_ms:
         raise TableError(
             f"the table of {table.target.name} was fitted by a version of hwnas that did not store the times of its "
             f"bound networks, so it cannot be refitted. Profile again: {profile_command(space, table.target)} --replace"
         )
     whole, count = fit.domain.make(), len(fit.calibration_ms)
-    codes = calibration_codes(whole, count, fit.bound_networks, seed=fit.seed)
+    codes = fit.networks()
     added, added_ms = whole.encode(list(timed)), np.array(list(timed.values()))
     table_ms = {op: table.latency_ms(op) for op in whole.distinct_ops}
     measured_ms = np.concatenate([fit.calibration_ms, added_ms])

@@ -18,7 +18,6 @@ from hwnas.lowering import Program
 from hwnas.lowering.networks import assembled, lower_ops, scratch
 from hwnas.machines import LocalMachine, Machine
 from hwnas.profiling.baselines import baselines, mape, tau
-from hwnas.profiling.profiler import calibration_codes
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Arch, Codes, Op
 from hwnas.spaces.draws import distinct
@@ -105,7 +104,7 @@ def validate(
     machine.check(target)
     fit, space = model.fit, model.space
     domain = fit.domain.make()
-    profiled = calibration_codes(domain, len(fit.calibration_ms), fit.bound_networks, seed=fit.seed)
+    profiled = fit.networks()
     codes = _fresh(model, domain.decode(profiled), networks, seed)
     calibration = profiled[: len(fit.calibration_ms)]
     archs = [(space, arch) for arch in space.decode(codes)] + [(domain, arch) for arch in domain.decode(calibration)]

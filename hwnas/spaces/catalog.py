@@ -11,11 +11,12 @@ from typing import Protocol, runtime_checkable
 from hwnas.errors import InvalidValue, UnknownName
 from hwnas.plugins import Registry, absolute_name
 from hwnas.spaces.arch import Arch
-from hwnas.spaces.darts import DARTS, Darts, genotype
+from hwnas.spaces.darts import DARTS, Darts, genotype, parse_genotype
+from hwnas.spaces.fbnet import FBNETS, FBNet, fbnet_numbers, parse_fbnet
 from hwnas.spaces.hybrid import HYBRIDS
 from hwnas.spaces.inputs import InputKind
 from hwnas.spaces.mobilenet import MOBILENETS
-from hwnas.spaces.nasbench201 import NASBENCH201S, NasBench201, nasbench201_string
+from hwnas.spaces.nasbench201 import NASBENCH201S, NasBench201, nasbench201_string, parse_nasbench201
 from hwnas.spaces.options import SpaceOptions, base_of, options_of, read_space_file, split_name
 from hwnas.spaces.resnet import RESNETS
 from hwnas.spaces.sequence import SEQUENCES
@@ -71,7 +72,7 @@ class Adjustable(Protocol):
 
 SPACES: dict[str, Family | TokenFamily] = {
     family.name: family
-    for family in (*MOBILENETS, *RESNETS, *NASBENCH201S, *DARTS, *TRANSFORMERS, *HYBRIDS, *SEQUENCES)
+    for family in (*MOBILENETS, *FBNETS, *RESNETS, *NASBENCH201S, *DARTS, *TRANSFORMERS, *HYBRIDS, *SEQUENCES)
 }
 _KNOWN = Registry(
     "space",
@@ -248,7 +249,7 @@ def _adjusted(
 
 
 def notation_of(arch: Arch) -> str | None:
-    """The arch in the notation of the literature, for spaces of cells; None for others.
+    """The arch in the notation of the literature, for spaces of cells and FBNet's; None for others.
 
     Raises:
         UnknownName: its space is unknown.
@@ -258,4 +259,20 @@ def notation_of(arch: Arch) -> str | None:
     family = _KNOWN.get(base_of(arch.space), recorded=True)
     if isinstance(family, NasBench201):
         return nasbench201_string(arch)
+    if isinstance(family, FBNet):
+        return fbnet_numbers(arch)
     return genotype(arch) if isinstance(family, Darts) else None
+
+
+def parse_notation(space: Space, text: str) -> Arch:
+    """The arch of a text in the notation of the literature (`notation_of`).
+
+    Raises:
+        InvalidValue: the text does not parse, or the space has no such notation.
+        UnknownName: the space is unknown.
+    """
+    family = None if known_network(space.name) is not None else _KNOWN.get(base_of(space.name), recorded=True)
+    for kind, parse in ((NasBench201, parse_nasbench201), (FBNet, parse_fbnet), (Darts, parse_genotype)):
+        if isinstance(family, kind):
+            return parse(space, text)
+    raise InvalidValue(f"archs of {space.name} have no notation but their values, as in hwnas's JSON files")

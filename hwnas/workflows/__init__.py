@@ -49,9 +49,13 @@ if TYPE_CHECKING:
     from hwnas.workflows.subnets import evaluate_subnets, extract_subnet, import_supernet
     from hwnas.workflows.tracing import elastic
     from hwnas.workflows.training import train
+    from hwnas.workflows.transfer_answers import AgainstAnswer, NetworksAnswer, NextAnswer, TransferAnswer
+    from hwnas.workflows.transferring import next_networks, profile_few_shot, transfer
+    from hwnas.workflows.whole_networks import import_networks, validate_against
 
 __all__ = [
     "AdaptAnswer",
+    "AgainstAnswer",
     "ArchFile",
     "BenchAnswer",
     "DataAnswer",
@@ -64,6 +68,8 @@ __all__ = [
     "ModelBenchAnswer",
     "ModelSweepAnswer",
     "NetworkAnswer",
+    "NetworksAnswer",
+    "NextAnswer",
     "PredictAnswer",
     "ProfileAnswer",
     "RelaxedAnswer",
@@ -74,6 +80,7 @@ __all__ = [
     "SubnetAnswer",
     "SweepAnswer",
     "TrainAnswer",
+    "TransferAnswer",
     "ValidationAnswer",
     "adapt_supernet",
     "bench",
@@ -85,11 +92,14 @@ __all__ = [
     "export_model",
     "extract_subnet",
     "finetune",
+    "import_networks",
     "import_supernet",
     "list_spaces",
+    "next_networks",
     "predict",
     "profile",
     "profile_all",
+    "profile_few_shot",
     "profile_kernels",
     "search",
     "search_differentiably",
@@ -99,12 +109,14 @@ __all__ = [
     "sweep",
     "sweep_model",
     "train",
+    "transfer",
     "validate",
+    "validate_against",
     "validate_all",
     "validate_kernels",
 ]
 
-_ELSEWHERE = ("Space", "Bench", "Sweep", "Model", "Kernels", "Predict")
+_ELSEWHERE = ("Space", "Bench", "Sweep", "Model", "Kernels", "Predict", "Transfer", "Next", "Networks", "Against")
 
 # Modules must not be named like functions: importing such a module would replace the function.
 __getattr__ = lazily(
@@ -133,6 +145,9 @@ __getattr__ = lazily(
         "subnets": ("evaluate_subnets", "extract_subnet", "import_supernet"),
         "tracing": ("elastic",),
         "training": ("train",),
+        "transfer_answers": ("AgainstAnswer", "NetworksAnswer", "NextAnswer", "TransferAnswer"),
+        "transferring": ("next_networks", "profile_few_shot", "transfer"),
+        "whole_networks": ("import_networks", "validate_against"),
     },
 )
 

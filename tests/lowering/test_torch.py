@@ -139,6 +139,7 @@ def networks_of_every_kind() -> list[tuple[str, Arch]]:
         "nasbench201-tiny",
         "darts-tiny",
         "mobilenetv3-tiny",
+        "fbnet+resolution=32",
         "resnet50",
         "vit-tiny",
         "hybrid-tiny",

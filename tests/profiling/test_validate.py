@@ -12,6 +12,7 @@ import pytest
 
 from hwnas.errors import InvalidValue, TableError, TooNoisy
 from hwnas.latency import LatencyModel, LatencyTable, load_model, read_table, write_table
+from hwnas.latency.manifest import Fit
 from hwnas.machines import SimulatedMachine
 from hwnas.profiling import ValidationReport, validate
 from hwnas.profiling.baselines import baselines, mape, tau
@@ -207,7 +208,7 @@ def test_the_upper_bound_is_checked_where_there_is_one(
     # Fresh networks are drawn among those that such a profile would leave; here they are free.
     part = space.sample(30, seed=0)
     fresh = np.unique(part, axis=0)[:4]
-    monkeypatch.setattr(MODULE, "calibration_codes", lambda domain, *_, **__: calibration_codes(domain, 8))
+    monkeypatch.setattr(Fit, "networks", lambda _: calibration_codes(space, 8))
     monkeypatch.setattr(MODULE, "_fresh", lambda *_: fresh)
     predicted = with_bound.predict(fresh)
 

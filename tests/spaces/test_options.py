@@ -29,6 +29,7 @@ DIGESTS = {
     "mobilenetv3-w1.2": "3c03c0ca315875d6",
     "mobilenetv3-tiny": "2119f3d46c130ef5",
     "proxyless-w1.3": "6c19efee6b779086",
+    "fbnet": "d8af2261e1ec6b69",
     "resnet50": "b814e15f9f38d28f",
     "nasbench201": "e982b12a3c590937",
     "nasbench201-tiny": "f9c08692e56f663f",

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from hwnas.spaces import Op
 from hwnas.targets import Target
 
-Origin = Literal["measured", "imported", "estimated"]
+Origin = Literal["measured", "imported", "estimated", "transferred"]
 
 
 class LatencySource(Protocol):
@@ -22,7 +22,7 @@ class LatencySource(Protocol):
 
     @property
     def origin(self) -> Origin:
-        """Measured by hwnas, imported from a table that others measured, or estimated."""
+        """Measured by hwnas, imported (others measured it), estimated, or transferred from other targets."""
 
     def latency_ms(self, op: Op) -> float:
         """Latency of an op in milliseconds.

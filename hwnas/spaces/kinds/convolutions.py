@@ -37,6 +37,23 @@ def _mbconv_params(op: Op) -> int:
     return expand + depthwise + excite + mid * op.output[0] + 2 * op.output[0]
 
 
+def _grouped_macs(op: Op) -> int:
+    mid, groups = op.number("mid"), op.number("groups")
+    ends = op.input[0] * mid * area(op.input) + mid * op.output[0] * area(op.output)
+    return ends // groups + mid * op.number("kernel") ** 2 * area(op.output)
+
+
+def _grouped_params(op: Op) -> int:
+    mid, groups = op.number("mid"), op.number("groups")
+    return (op.input[0] + op.output[0]) * mid // groups + mid * op.number("kernel") ** 2 + 4 * mid + 2 * op.output[0]
+
+
+def _grouped_activations(op: Op) -> int:
+    wide, deep = op.number("mid") * area(op.input), op.number("mid") * area(op.output)
+    kept = op.number("skip") * math.prod(op.input)
+    return max(math.prod(op.input) + wide, kept + 2 * wide, kept + wide + deep, kept + deep + math.prod(op.output))
+
+
 def _classifier_macs(op: Op) -> int:
     hidden = op.number("hidden")
     return op.input[0] * hidden + hidden * op.output[0]
@@ -138,6 +155,16 @@ CONVOLUTIONS: dict[str, OpKind] = {
                 width=lambda op: squeeze_width(_mid(op)),
             ),
         ),
+    ),
+    # inverted residual of FBNet whose 1x1 convolutions have groups, with channels shuffled after the first (Wu et al.
+    # 2019, figure 3)
+    "grouped-mbconv": OpKind(
+        module="hwnas.nn.blocks:GroupedMBConv",
+        attributes=frozenset({"mid", "kernel", "stride", "act", "groups", "skip"}),
+        macs=_grouped_macs,
+        params=_grouped_params,
+        activations=_grouped_activations,
+        resizable=False,
     ),
     # convolution, BN, activation, then the input is added
     "residual-conv": OpKind(

@@ -1,0 +1,26 @@
+"""A new target's latencies from those of other targets and a few whole networks that were timed on it."""
+
+from hwnas.latency.transfer.choice import Choice, Trial, choose_method, spearman
+from hwnas.latency.transfer.design import DESIGNS, choose
+from hwnas.latency.transfer.fitting import Posterior, Prior, Scales, fit
+from hwnas.latency.transfer.known import Known, Measured, Source, fit_costs
+from hwnas.latency.transfer.methods import METHODS, Method
+
+__all__ = [
+    "DESIGNS",
+    "METHODS",
+    "Choice",
+    "Known",
+    "Measured",
+    "Method",
+    "Posterior",
+    "Prior",
+    "Scales",
+    "Source",
+    "Trial",
+    "choose",
+    "choose_method",
+    "fit",
+    "fit_costs",
+    "spearman",
+]
