@@ -6,9 +6,6 @@ constant per op; cross-validation chooses the pull, and its errors are the score
 
 from __future__ import annotations
 
-import datetime
-from importlib.metadata import version
-
 import numpy as np
 
 from hwnas.errors import InvalidValue
@@ -62,19 +59,7 @@ def networks_table(measured: WholeNetworks, target: Target, old: LatencyTable | 
         "disagreement": round(measured.disagreement, 5),
         f"sha256-{measured.sha256}": measured.name,
     }
-    manifest = Manifest(
-        origin="imported",
-        device=target.device.name,
-        recipe=target.recipe.name,
-        device_fingerprint=target.device.fingerprint,
-        recipe_hash=target.recipe.hash,
-        csv_sha256="",
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        host={},
-        versions={"hwnas": version("hwnas")},
-        measurement=facts,
-        fits=fits,
-    )
+    manifest = Manifest.of_other_tables(target, "imported", facts, fits)
     fit = Fit(
         domain=Domain.of(space),
         seed=0,

@@ -6,12 +6,10 @@ sum of the rows (see `hwnas.latency.load_model`).
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from hwnas.errors import InvalidValue, TableError
@@ -114,19 +112,8 @@ def imported_table(imported: Imported, target: Target, old: LatencyTable | None 
     before = old.manifest.measurement if old else {}
     files = {key: name for key, name in before.items() if key.startswith("sha256-")}
     files |= {f"sha256-{digest}": name for digest, name in imported.files.items()}
-    manifest = Manifest(
-        origin="imported",
-        device=target.device.name,
-        recipe=target.recipe.name,
-        device_fingerprint=target.device.fingerprint,
-        recipe_hash=target.recipe.hash,
-        csv_sha256="",
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        host={},
-        versions={"hwnas": version("hwnas")},
-        measurement={"statistic": "mean", "imported_from": imported.format, "files": len(files), **files},
-        fits=fits,
-    )
+    facts = {"statistic": "mean", "imported_from": imported.format, "files": len(files), **files}
+    manifest = Manifest.of_other_tables(target, "imported", facts, fits)
     return LatencyTable(target=target, rows=rows, manifest=manifest)
 
 

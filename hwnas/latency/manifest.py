@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Literal
 
 import numpy as np
@@ -11,6 +14,7 @@ from hwnas.errors import TableCorrupt
 from hwnas.files import Spec
 from hwnas.spaces import Codes, Domain
 from hwnas.spaces.draws import distinct
+from hwnas.targets import Target
 
 TableOrigin = Literal["measured", "imported", "transferred"]
 
@@ -145,3 +149,26 @@ class Manifest(Spec):
     versions: dict[str, str]
     measurement: dict[str, str | int | float | bool]
     fits: list[Fit] = Field(default=[])
+
+    @classmethod
+    def of_other_tables(
+        cls,
+        target: Target,
+        origin: Literal["imported", "transferred"],
+        measurement: dict[str, str | int | float | bool],
+        fits: Sequence[Fit] = (),
+    ) -> Manifest:
+        """The manifest of a table that hwnas did not measure, as of today."""
+        return cls(
+            origin=origin,
+            device=target.device.name,
+            recipe=target.recipe.name,
+            device_fingerprint=target.device.fingerprint,
+            recipe_hash=target.recipe.hash,
+            csv_sha256="",
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            host={},
+            versions={"hwnas": version("hwnas")},
+            measurement=measurement,
+            fits=list(fits),
+        )

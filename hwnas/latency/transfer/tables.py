@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 
 import numpy as np
 
@@ -191,18 +189,7 @@ def transferred(
         "noise": round(posterior.noise, 5),
         "fitted_error": round(float(np.abs(error).mean()), 5),
     }
-    manifest = Manifest(
-        origin="transferred",
-        device=target.device.name,
-        recipe=target.recipe.name,
-        device_fingerprint=target.device.fingerprint,
-        recipe_hash=target.recipe.hash,
-        csv_sha256="",
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        host={},
-        versions={"hwnas": version("hwnas")},
-        measurement=facts,
-    )
+    manifest = Manifest.of_other_tables(target, "transferred", facts)
     found = Fit(
         domain=Domain.of(space),
         seed=0,
