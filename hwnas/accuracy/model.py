@@ -115,7 +115,9 @@ def fit_accuracy(
     score = fit_score(space, codes, scores)
     stagewise, mean, deviation, fitted = _unseen(predictor, space, codes, scores, seed)
     apart = mean - stagewise
-    weight = float(np.clip(apart @ (scores - stagewise) / max(float(apart @ apart), 1e-12), 0.0, 1.0))
+    weight = 1.0  # of a predictor whose means are the stage-wise ones: its deviations count
+    if apart @ apart > 1e-6 * (scores @ scores):
+        weight = float(np.clip(apart @ (scores - stagewise) / (apart @ apart), 0.0, 1.0))
     errors = scores - (stagewise + weight * apart)
     noise = float(np.sqrt(max((errors**2).mean() - weight**2 * (deviation**2).mean(), 1e-12)))
     predicted, sigma = _accuracy(*_joined(stagewise, mean, deviation, weight, noise))

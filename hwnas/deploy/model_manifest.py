@@ -46,7 +46,7 @@ class ModelParity(Spec):
         metric: what `reference` and `deployed` are (`hwnas.models.metrics`): ``top1`` of classes, ``mse`` or ``mae`` of
             values; None without labels.
         reference, deployed: of the graph in fp32, and of the program.
-        constant: the error of the best constant output; None for a share.
+        constant: the error of the best constant output, 0 where all labels are equal; None for a share.
     """
 
     samples: PositiveInt
@@ -61,9 +61,10 @@ class ModelParity(Spec):
     def lost(self) -> float | None:
         """What the program loses against fp32 in the metric, as a fraction.
 
-        Of an error it is the growth relative to that of the best constant output; with ``mse`` what R² loses.
+        Of an error it is the growth relative to that of the best constant output; with ``mse`` what R² loses. None
+        without labels, and where all are equal.
         """
-        if self.reference is None or self.deployed is None:
+        if self.reference is None or self.deployed is None or self.constant == 0:
             return None
         if self.metric == "top1":
             return self.reference - self.deployed

@@ -28,7 +28,8 @@ class Samples:
 
     Attributes:
         feeds: one entry per run: name of an input -> array of its shape.
-        labels: right answers of the samples: integers are classes, floats are values; None if they are not known.
+        labels: right answers of the samples: integers ``(n,)`` are classes, float64 ``(n, ...)`` are values; None if
+            they are not known.
         random: whether they are random numbers.
         source: where they come from, in words.
     """
@@ -87,12 +88,34 @@ def _arrays(path: Path, signature: Signature, limit: int | None) -> tuple[list[F
     count = max(counts.values(), default=1)
     if any(each != count for each in counts.values()):
         raise DataError(f"{path} has different numbers of samples: {counts}")
+    if any(len(each) == 0 for each in parts.values()):
+        raise DataError(f"{path} has no samples: an array of an input has none")
+    labels = None if labels is None else _labels(labels, path)
     if labels is not None and len(labels) != count:
         raise DataError(f"{path} has {count} samples and {len(labels)} labels")
     kept = min(count, limit or count)
     # An input with one array, such as a sampling rate, is the same in every sample.
     feeds = [{name: each[i if len(each) > 1 else 0] for name, each in parts.items()} for i in range(kept)]
     return feeds, None if labels is None else labels[:kept]
+
+
+def _labels(labels: Array, path: Path) -> Array:
+    """Labels as integers, which are classes, or as float64.
+
+    Raises:
+        DataError: they are not numbers, one entry per sample, or not finite.
+    """
+    if labels.dtype.kind not in "biuf" or labels.ndim == 0:
+        raise DataError(
+            f"{path} has labels of the type {labels.dtype} and the shape {list(labels.shape)}; they should be integers "
+            "or floats, one entry per sample"
+        )
+    if labels.dtype.kind in "bf":
+        labels = labels.astype(np.float64)
+    for number, label in enumerate(labels):
+        if not np.isfinite(label).all():
+            raise DataError(f"label {number} of {path} is NaN or infinite")
+    return labels
 
 
 def _split(array: Array, value: Value, path: Path) -> list[Array]:

@@ -47,7 +47,8 @@ class NodeFacts(NamedTuple):
 
     Attributes:
         variant: its telling attributes, such as ``activation=Relu`` or ``perm=0.2.1.3``; empty if it has none.
-        weights: shapes of the constants that it reads, of two axes or more.
+        weights: shapes of the constants that it reads, of two axes or more; not of its first input, which a profile
+            always reports.
     """
 
     variant: str
@@ -65,7 +66,7 @@ def node_facts(file: Path) -> dict[str, NodeFacts]:
     shapes = {entry.name: tuple(entry.dims) for entry in model.graph.initializer}
 
     def weights(node: _Node) -> tuple[tuple[int, ...], ...]:
-        return tuple(shapes[name] for name in node.input if len(shapes.get(name, ())) > 1)
+        return tuple(shapes[name] for name in node.input[1:] if len(shapes.get(name, ())) > 1)
 
     return {node.name: NodeFacts(_variant(node), weights(node)) for node in model.graph.node}
 
@@ -92,7 +93,7 @@ def _variant(node: _Node) -> str:
 def _text(attribute: _Attribute) -> str:
     if attribute.ints:
         return ".".join(map(str, attribute.ints))
-    return attribute.s.decode() if attribute.s else str(attribute.i)
+    return attribute.s.decode(errors="replace") if attribute.s else str(attribute.i)
 
 
 def _model_class() -> type[Message]:

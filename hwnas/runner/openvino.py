@@ -191,17 +191,27 @@ def _variant(node: ov.Node, sources: Mapping[str, ov.Node]) -> str:
         node: of the compiled graph.
         sources: name of a node -> node of the model's graph. A node that OpenVINO added has a name like Multiply_7747.
     """
-    found = []
+    kinds, own = [], []
     for name in node.get_rt_info()["originalLayersNames"].astype(str).split(","):
         added = _ADDED.fullmatch(name)
-        if name in sources:
-            found.append(_operator(sources[name]))
-        elif added:
-            found.append(added[1])
-    found = [one for one in found if one != "Constant"]
-    if len(found) == 1 and name in sources:
-        return _attributes(sources[name])
-    return ",".join(found)
+        if name in sources and sources[name].get_type_name() != "Constant":
+            kinds.append(_operator(sources[name]))
+            own.append(sources[name])
+        elif added and added[1] != "Constant":
+            kinds.append(added[1])
+    if node.get_rt_info()["layerType"].astype(str) == "Transpose" and own:
+        return _order(own[0])
+    return _attributes(own[0]) if len(kinds) == len(own) == 1 else ",".join(kinds)
+
+
+def _order(node: ov.Node) -> str:
+    """The axes of the transpose that a node is, or that was moved through it: the nearest one above it."""
+    while node.get_type_name() != "Transpose":
+        if node.get_input_size() == 0:
+            return ""
+        node = node.input_value(0).get_node()
+    order = node.input_value(1).get_node()
+    return "perm=" + ".".join(map(str, order.data)) if order.get_type_name() == "Constant" else ""
 
 
 def _operator(node: ov.Node) -> str:
@@ -222,8 +232,7 @@ def _operator(node: ov.Node) -> str:
 def _attributes(node: ov.Node) -> str:
     """What the time of a node of the model's graph depends on: the axes of a transpose, the kernel of a pool."""
     kind = _operator(node)
-    if kind == "Transpose" and node.input_value(1).get_node().get_type_name() == "Constant":
-        return "perm=" + ".".join(map(str, node.input_value(1).get_node().data))
-    if "Pool" in kind:
-        return "kernel_shape=" + ".".join(map(str, node.get_attributes()["kernel"]))
-    return kind
+    if kind == "Transpose":
+        return _order(node)
+    kernel = node.get_attributes().get("kernel") if "Pool" in kind else None
+    return kind if kernel is None else "kernel_shape=" + ".".join(map(str, kernel))

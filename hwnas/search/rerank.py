@@ -73,22 +73,22 @@ def choose(
     found = solve(problem, strategy, candidates=proposals, progress=progress, stop=stop)
     proposed = found.candidates
     left, done, wanted = np.arange(len(proposed)), 0, min(candidates, len(proposed))
-    pool = dict(evaluator.evaluated(journal) | dict(evaluated or {}))
+    own = dict(evaluated or {})  # without the journal: a command that is repeated evaluates the same networks
     if model:
         mean, deviation = model.predict(problem.space.encode([c.arch for c in proposed]), noise=False)
     while done < wanted and not (done and stop()):
         if model:
-            within = best_evaluated(problem, pool)[1]
+            within = best_evaluated(problem, own)[1]
             use = ACQUISITIONS[acquisition](mean[left], deviation[left], within[0] if within else -np.inf)
             left = left[np.argsort(-use, kind="stable")]
         some = [proposed[i].arch for i in left[: min(_AT_ONCE, wanted - done)]]
         accuracies = evaluator.accuracies(
             some, journal, what=f"evaluating candidates from {done + 1}", progress=progress
         )
-        pool |= zip(some, accuracies, strict=True)
+        own |= zip(some, accuracies, strict=True)
         left, done = left[len(some) :], done + len(some)
     cut = wanted - done
-    ranked, values = best_evaluated(problem, pool)
+    ranked, values = best_evaluated(problem, evaluator.evaluated(journal) | own)
     return Chosen(
         candidates=ranked,
         accuracies=values,

@@ -297,7 +297,7 @@ def _made(
         program = _written(graph, folder)
         got = machine.run_feeds(program, recipe, samples.feeds)
         parity = compare_outputs(expected, got, samples, metric)
-        refused = exceeded(parity, recipe) if samples.labels is None else None
+        refused = exceeded(parity, recipe) if parity.lost is None else None
         if parity.lost is not None and parity.lost > max_drop:
             refused = f"it loses {parity.lost:.2%} of {parity.metric}; at most {max_drop:.2%} is accepted"
         return _Made(program=program, recipe=recipe, parity=parity, refused=refused, outputs=got, float_layers=kept)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
 from hwnas.accuracy import fit_accuracy
 from hwnas.accuracy.predictors import check_predictor, fit_predictor
+from hwnas.accuracy.predictors.base import Floats, Predictor, Sample
+from hwnas.accuracy.predictors.catalog import PREDICTORS
 from hwnas.accuracy.predictors.encodings import adjacency, paths
 from hwnas.accuracy.predictors.structure import Structure
 from hwnas.accuracy.stagewise import _kinds, fit_stagewise
-from hwnas.errors import InvalidValue, UnknownName
-from hwnas.spaces import Codes, make_space
+from hwnas.errors import InvalidValue, PluginError, UnknownName
+from hwnas.spaces import Codes, Space, make_space
 from hwnas.spaces.nasbench201 import parse_nasbench201
 
 CELLS, CHAIN = make_space("nasbench201"), make_space("mobilenetv3-tiny")
@@ -152,3 +156,60 @@ def test_an_unknown_predictor() -> None:
         check_predictor("grap", CHAIN)
     with pytest.raises(UnknownName, match="unknown predictor"):
         fit_accuracy(CHAIN, CHAIN.sample(60, seed=0), np.linspace(0.1, 0.9, 60), predictor="grap")
+
+
+def test_the_stagewise_model_as_a_predictor_keeps_its_deviations() -> None:
+    """Its means are those of the stage-wise model up to rounding, which must not decide its weight."""
+    codes = CHAIN.sample(120, seed=0)
+    accuracies = 0.5 + 0.3 * CHAIN.macs(codes) / CHAIN.macs(codes).max()
+    model = fit_accuracy(CHAIN, codes, accuracies, predictor="stagewise")
+    assert model.weight == 1.0
+    assert (model.predict(codes, noise=False)[1] > 0).all()
+
+
+def test_an_accuracy_model_of_three_networks() -> None:
+    edges = [variable.name for variable in CELLS.variables if variable.name.startswith("edge")]
+    space = CELLS.fix(**dict.fromkeys(edges[1:], 1), **{edges[0]: [0, 1, 2]})
+    codes = space.encode(space.decode(space.sample(200, seed=0)))
+    codes = np.unique(codes, axis=0)
+    assert len(codes) == 3
+    predicted = fit_accuracy(space, codes, np.array([0.5, 0.6, 0.7])).predict(codes)[0]
+    assert np.isfinite(predicted).all()
+
+
+class Broken:
+    """A plugin's predictor that returns what it is told to."""
+
+    def __init__(self, answer: Callable[[int], tuple[Floats, Floats]]) -> None:
+        self.answer = answer
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        return self.answer(len(codes))
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda n: (np.zeros(n + 1), np.zeros(n + 1)), r"returns the shapes \(6,\) and \(6,\) for 5 networks"),
+        (lambda n: (np.zeros(1), np.zeros(1)), r"returns the shapes \(1,\)"),
+        (lambda n: (np.full(n, np.nan), np.zeros(n)), "NaN, infinite or below 0"),
+        (lambda n: (np.zeros(n), np.full(n, -1.0)), "NaN, infinite or below 0"),
+    ],
+)
+def test_a_plugin_that_returns_something_else(
+    answer: Callable[[int], tuple[Floats, Floats]], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(space: Space, samples: Sequence[Sample], seed: int) -> list[Broken]:
+        return [Broken(answer) for _ in samples]
+
+    monkeypatch.setitem(PREDICTORS, "broken", Predictor(fit=fit))
+    codes = CHAIN.sample(5, seed=0)
+    with pytest.raises(PluginError, match=message):
+        fit_predictor("broken", CHAIN, codes, CHAIN.macs(codes)).predict(codes)
+
+
+def test_a_plugin_that_returns_too_few_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PREDICTORS, "broken", Predictor(fit=lambda space, samples, seed: []))
+    codes = CHAIN.sample(5, seed=0)
+    with pytest.raises(PluginError, match="returns 0 fits for 1 samples"):
+        fit_predictor("broken", CHAIN, codes, CHAIN.macs(codes))

@@ -168,6 +168,30 @@ def test_labels_decide(picture: Any, quick: Protocol, tmp_path: Path) -> None:
     assert (one.refused is None) == (one.parity.deployed == 1.0)
 
 
+def test_classes_in_a_column_are_those_in_a_row(write: Any, tmp_path: Path) -> None:
+    node = helper.make_node("Softmax", ["x"], ["y"])
+    path = write([node], [("x", TensorProto.FLOAT, [1, 5])], [("y", TensorProto.FLOAT, [1, 5])])
+    labels = np.array([0, 1, 2, 3, 4, 0])
+    for number, each in enumerate((labels, labels[:, None])):
+        np.savez(tmp_path / "s.npz", x=np.eye(6, 5, dtype=np.float32), labels=each)
+        bundle = workflows.export_model(path, FP32, tmp_path / str(number), inputs=tmp_path / "s.npz")
+        assert bundle.manifest.parity.deployed == 1.0
+
+
+@pytest.mark.parametrize("value", [0.1, 1000.0])
+def test_equal_values_have_no_unit_for_a_loss(write: Any, tmp_path: Path, value: float) -> None:
+    """Then the outputs decide, as without labels."""
+    node = helper.make_node("Softmax", ["x"], ["y"])
+    path = write([node], [("x", TensorProto.FLOAT, [1, 5])], [("y", TensorProto.FLOAT, [1, 5])])
+    np.savez(tmp_path / "s.npz", x=np.eye(7, 5, dtype=np.float32), labels=np.full((7, 5), value, np.float32))
+    for metric in ("mse", "mae"):
+        parity = workflows.export_model(
+            path, FP32, tmp_path / metric, inputs=tmp_path / "s.npz", metric=metric
+        ).manifest.parity
+        assert parity.constant == 0
+        assert parity.lost is None
+
+
 def test_values_are_compared_by_their_errors(write: Any, quick: Protocol, tmp_path: Path) -> None:
     """The loss is a share of the error of the best constant output, whatever the unit of the values."""
     rng = np.random.default_rng(0)
@@ -207,7 +231,12 @@ def test_values_are_compared_by_their_errors(write: Any, quick: Protocol, tmp_pa
     ("labels", "metric", "message"),
     [
         (None, "mae", "mae needs labels"),
-        (np.zeros(2, np.float32), "top1", "top1 is a metric of classes, but the labels are float32"),
+        (np.zeros(2, np.float32), "top1", "top1 is a metric of classes, but the labels are float64"),
+        (np.zeros((2, 3), np.int64), None, r"top1 needs one class per sample, \(2,\), not integers of the shape"),
+        (np.array([0.0, np.nan]), None, "label 1 of .* is NaN or infinite"),
+        (np.array(["a", "b"]), None, "labels of the type <U1"),
+        (np.zeros(2, np.complex64), "mae", "labels of the type complex64"),
+        (np.float32(1.0), "mae", r"the shape \[\]; they should be"),
         (np.zeros(2, np.int64), "f1", "unknown metric of a model"),
         (np.zeros((2, 3), np.float32), None, "a label has 3 values, and the first output 5"),
     ],

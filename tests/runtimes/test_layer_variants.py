@@ -81,3 +81,71 @@ def test_openvino_reports_fused_operators_windows_and_axes(graph: Path) -> None:
     assert second.startswith("Convolution,M")  # a minimum, a maximum, or both
     assert variants(layers, "Pool") == ["kernel_shape=3.3"]
     assert variants(layers, "Transpose") == ["perm=0.2.1.3"]
+
+
+def saved(path: Path, nodes: list[onnx.NodeProto], inputs: Any, outputs: Any, weights: dict[str, Any]) -> Path:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [value(name, kind, shape) for name, kind, shape in inputs],
+        [value(name, kind, shape) for name, kind, shape in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_table_that_is_the_first_input_is_reported_once(tmp_path: Path) -> None:
+    table = np.zeros((100, 8), np.float32)
+    path = saved(
+        tmp_path / "g.onnx",
+        [helper.make_node("Gather", ["t", "i"], ["y"], "lookup")],
+        [("i", TensorProto.INT64, [1, 4])],
+        [("y", TensorProto.FLOAT, [1, 4, 8])],
+        {"t": table},
+    )
+    [layer] = OnnxRuntimeProgram(path, **SETTINGS).layers({"i": np.ones((1, 4), np.int64)}, 1)
+    assert layer.inputs == ((100, 8), (1, 4))
+
+
+def test_packed_weights_are_reported(tmp_path: Path) -> None:
+    """ONNX Runtime's profile leaves out the weights that it stores in another order."""
+    path = saved(
+        tmp_path / "m.onnx",
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")],
+        [("x", TensorProto.FLOAT, [1, 8, 16])],
+        [("y", TensorProto.FLOAT, [1, 8, 32])],
+        {"w": np.ones((16, 32), np.float32)},
+    )
+    [layer] = OnnxRuntimeProgram(path, **SETTINGS).layers({"x": np.ones((1, 8, 16), np.float32)}, 1)
+    assert layer.inputs == ((1, 8, 16), (16, 32))
+
+
+def test_openvino_reports_the_axes_of_a_transpose_that_it_moved(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path / "t.onnx",
+        [
+            helper.make_node("Transpose", ["x"], ["a"], "turn", perm=[0, 2, 1, 3]),
+            helper.make_node("Mul", ["a", "c"], ["b"], "scale"),
+            helper.make_node("Relu", ["b"], ["y"], "relu"),
+        ],
+        [("x", TensorProto.FLOAT, [1, 4, 16, 16])],
+        [("y", TensorProto.FLOAT, [1, 16, 4, 16])],
+        {"c": np.full((1, 1, 4, 1), 0.5, np.float32)},
+    )
+    x = {"x": np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32)}
+    layers = OpenVinoProgram(path, **SETTINGS).layers(x, 1)
+    assert variants(layers, "Transpose") == ["perm=0.2.1.3"]
+
+
+def test_openvino_pools_regions(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path / "r.onnx",
+        [helper.make_node("MaxRoiPool", ["x", "r"], ["y"], "pool", pooled_shape=[2, 2])],
+        [("x", TensorProto.FLOAT, [1, 3, 8, 8]), ("r", TensorProto.FLOAT, [1, 5])],
+        [("y", TensorProto.FLOAT, [1, 3, 2, 2])],
+        {},
+    )
+    feeds = {"x": np.ones((1, 3, 8, 8), np.float32), "r": np.array([[0, 0, 0, 4, 4]], np.float32)}
+    assert [layer.kind for layer in OpenVinoProgram(path, **SETTINGS).layers(feeds, 1)]

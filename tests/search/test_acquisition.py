@@ -93,3 +93,30 @@ def test_acquisitions_evaluate_their_own_order(tmp_path: Path) -> None:
             assert "the gp selected 15 of them" in chosen.proof
     assert asked["mean"] != asked["ucb"]
     assert min(best.values()) >= within
+
+
+class Remembering(Recorded):
+    """As `Recorded`, whose journal has what earlier commands evaluated."""
+
+    known: Mapping[Arch, float] = {}
+
+    def evaluated(self, journal: Journal) -> Mapping[Arch, float]:
+        return self.known
+
+
+@pytest.mark.parametrize("name", ACQUISITIONS)
+def test_a_repeated_command_evaluates_the_same_networks(name: str, tmp_path: Path) -> None:
+    codes = spread_over_cost(SPACE, 60, seed=0)
+    cost = Objective(name="params", unit="", total=SPACE.params)
+    with Journal(tmp_path / "j", {}) as journal:
+        accuracies = np.array(Recorded(SPACE).accuracies(SPACE.decode(codes), journal, what="x"))
+        model = replace(fit_accuracy(SPACE, codes, accuracies, predictor="gp"), weight=1.0)
+        budgets = {"params": float(np.median(SPACE.params(codes)))}
+        problem = Problem(space=SPACE, accuracy=model, objectives=(cost,), budgets=budgets, confidence=None)
+        first, again = Remembering(SPACE), Remembering(SPACE)
+        answers = [choose(problem, first, journal, candidates=30, acquisition=name)]  # type: ignore[arg-type]
+        asked = list(first.asked)
+        again.known = dict(zip(asked, first.accuracies(asked, journal, what="x"), strict=True))
+        answers.append(choose(problem, again, journal, candidates=30, acquisition=name))  # type: ignore[arg-type]
+    assert again.asked == asked
+    assert answers[0].candidates[0] == answers[1].candidates[0]

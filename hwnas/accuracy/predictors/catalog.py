@@ -10,7 +10,7 @@ import numpy as np
 
 from hwnas.accuracy.predictors.base import Fit, Fitted, Floats, Predictor, Sample
 from hwnas.accuracy.predictors.structure import cells_of
-from hwnas.errors import InvalidValue
+from hwnas.errors import InvalidValue, PluginError
 from hwnas.plugins import Registry, load_object
 from hwnas.spaces import Arch, Codes, Space
 
@@ -82,12 +82,23 @@ class FittedPredictor:
 
         Raises:
             InvalidValue: not networks of the space.
+            PluginError: the predictor of a plugin returns something else than finite numbers of that shape.
         """
         codes = coded(self.space, networks)
         means, deviations = np.zeros(len(codes)), np.zeros(len(codes))
         for start in range(0, len(codes), _ROWS):
             rows = slice(start, start + _ROWS)
-            means[rows], deviations[rows] = self.inner.predict(codes[rows])
+            mean, deviation = self.inner.predict(codes[rows])
+            if np.shape(mean) != np.shape(deviation) or np.shape(mean) != means[rows].shape:
+                raise PluginError(
+                    f"the predictor {self.name} returns the shapes {np.shape(mean)} and {np.shape(deviation)} for "
+                    f"{len(codes[rows])} networks; both should be ({len(codes[rows])},)"
+                )
+            if not (np.isfinite(mean).all() and np.isfinite(deviation).all() and (np.asarray(deviation) >= 0).all()):
+                raise PluginError(
+                    f"the predictor {self.name} returns means or standard deviations that are NaN, infinite or below 0"
+                )
+            means[rows], deviations[rows] = mean, deviation
         return self.mean + self.scale * means, self.scale * deviations
 
 
@@ -110,12 +121,15 @@ def fit_predictor(
         InvalidValue: fewer than 3 networks, one value per network is not given, a value is NaN or infinite, or the
             predictor does not encode the space.
     """
-    [fitted] = fit_predictors(name, space, [(coded(space, networks), np.asarray(values, np.float64))], seed=seed)
+    codes = coded(space, networks)
+    if len(codes) < LEAST:
+        raise InvalidValue(f"a predictor needs at least {LEAST} networks with their values, not {len(codes)}")
+    [fitted] = fit_predictors(name, space, [(codes, np.asarray(values, np.float64))], seed=seed)
     return fitted
 
 
 def fit_predictors(name: str, space: Space, samples: Sequence[Sample], *, seed: int = 0) -> list[FittedPredictor]:
-    """`fit_predictor` for several samples, which may be faster than one after the other.
+    """`fit_predictor` for several samples of any size, which may be faster than one after the other.
 
     Raises:
         UnknownName, PluginError, InvalidValue: as in `fit_predictor`.
@@ -131,6 +145,8 @@ def fit_predictors(name: str, space: Space, samples: Sequence[Sample], *, seed: 
         scales.append((mean, scale))
         scaled.append((space.canonical(codes), (values - mean) / scale))
     fitted = fit(space, scaled, seed)
+    if len(fitted) != len(samples):
+        raise PluginError(f"the predictor {name} returns {len(fitted)} fits for {len(samples)} samples")
     return [
         FittedPredictor(name=name, space=space, inner=inner, mean=mean, scale=scale)
         for inner, (mean, scale) in zip(fitted, scales, strict=True)
@@ -151,8 +167,6 @@ def _check(codes: Codes, values: Floats) -> None:
         raise InvalidValue(
             f"a predictor needs one value per network, ({len(codes)},), not values of the shape {values.shape}"
         )
-    if len(codes) < LEAST:
-        raise InvalidValue(f"a predictor needs at least {LEAST} networks with their values, not {len(codes)}")
     if not np.isfinite(values).all():
         wrong = int(np.flatnonzero(~np.isfinite(values))[0])
         raise InvalidValue(f"the value of network {wrong} is {values[wrong]}; a predictor needs finite values")

@@ -5,9 +5,9 @@ the nodes that it reads, and from those of the nodes that read it, with separate
 
 ``h ← h + silu(W h + W_in Σ h(read) + W_out Σ h(reader))``
 
-The prediction is a function of the mean and the maximum of the states. Sources: Dudziak et al., "BRP-NAS:
-Prediction-based NAS using GCNs", NeurIPS 2020 (section 3); Akhauri and Abdelfattah, "On Latency Predictors for Neural
-Architecture Search", MLSys 2024 (directed graph flow with residual connections).
+The prediction is a function of the sum (over the number of places) and the maximum of the states. Sources: Dudziak et
+al., "BRP-NAS: Prediction-based NAS using GCNs", NeurIPS 2020 (section 3); Akhauri and Abdelfattah, "On Latency
+Predictors for Neural Architecture Search", MLSys 2024 (directed graph flow with residual connections).
 """
 
 from __future__ import annotations

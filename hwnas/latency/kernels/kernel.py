@@ -14,6 +14,7 @@ from hwnas.runner.program import Layer
 Shape: TypeAlias = tuple[int, ...]
 
 BYTES = 4  # of an element; kernels of other precisions are of other recipes, whose times have it in them
+_OUTSIDE = re.compile(r"[\s>;]")  # characters that a name of a kernel cannot have
 _NAME = re.compile(r"[^\s>;]+")
 _PERMUTATION = re.compile(r"\bperm=([\d.]+)")
 _PRODUCTS = ("MatMul", "Gemm", "FullyConnected")
@@ -87,7 +88,8 @@ class Kernel:
             grouped = len(self.weight) - len(self.inputs[0])  # OpenVINO's weights of groups: (groups, out, in, ...)
             return made * math.prod(self.weight[1 + grouped :])
         if any(name in self.kind for name in _PRODUCTS):
-            return made * self.inputs[0][-1]
+            first = self.inputs[0]
+            return made * (first[-2] if "transA=1" in self.traits and len(first) > 1 else first[-1])
         return None
 
     @cached_property
@@ -98,8 +100,9 @@ class Kernel:
 
 def kernel_of(layer: Layer) -> Kernel:
     """The kernel of a layer of a compiled program."""
-    kind, _, rest = layer.kind.replace(" ", "").partition("+")
-    return Kernel(kind, layer.inputs, layer.outputs, "+".join(filter(None, (rest, layer.variant))))
+    kind, _, rest = _OUTSIDE.sub("", layer.kind).partition("+")
+    variant = "+".join(filter(None, (rest, _OUTSIDE.sub("", layer.variant))))
+    return Kernel(kind or "unnamed", layer.inputs, layer.outputs, variant)
 
 
 def parse_kernel(key: str) -> Kernel:
