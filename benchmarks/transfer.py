@@ -49,7 +49,7 @@ class Shared:
     """
 
     def __init__(self, path: Path) -> None:
-        header, *rows = csv.reader(path.read_text().splitlines())
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
         self.columns = header[1:]
         latency_ms = np.array([[float(cell) for cell in row[1:]] for row in rows])
         self.latency_ms = np.where(latency_ms < FAILED_MS, np.nan, latency_ms)

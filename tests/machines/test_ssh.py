@@ -84,6 +84,7 @@ def test_kernels_are_measured_there_and_predicted_without_it(
     board: RemoteMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table is of networks that were timed over SSH; a prediction connects to nothing."""
+    monkeypatch.setattr("hwnas.profiling.kernels.TOGETHER", 2)
     answer = workflows.profile_kernels(TARGET, minutes=0.001, tables=tmp_path / "tables", protocol=SHORT)
     assert answer.target == TARGET
     table = read_kernels(Path(answer.table), resolve_target(TARGET))

@@ -44,7 +44,7 @@ def ranked(name: str) -> tuple[nn.Module, NetworkSpec, Supernet]:
     return module, spec, supernet_of(spec, tensors | factors(spec, tensors, moment))
 
 
-@pytest.mark.parametrize("name", THIN)
+@pytest.mark.parametrize("name", ["residual", *(pytest.param(name, marks=pytest.mark.long) for name in THIN[:2])])
 def test_the_largest_is_the_original_and_subnets_agree(name: str, recipe: Recipe) -> None:
     module, spec, supernet = ranked(name)
     space, x = supernet.space, torch.randn(2, *SHAPE)

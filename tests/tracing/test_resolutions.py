@@ -35,7 +35,14 @@ def sized(name: str, width: int = 32) -> tuple[nn.Module, NetworkSpec, Supernet]
     return module, spec, supernet_of(spec, tensors)
 
 
-@pytest.mark.parametrize(("name", "width"), [("residual", 32), ("residual", 64), ("inverted", 32), ("dense", 32)])
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("residual", 32),
+        ("dense", 32),
+        *(pytest.param(*more, marks=pytest.mark.long) for more in (("residual", 64), ("inverted", 32))),
+    ],
+)
 def test_subnets_of_all_sizes(name: str, width: int, recipe: Recipe) -> None:
     module, spec, supernet = sized(name, width)
     space = supernet.space

@@ -107,6 +107,7 @@ class Stopping(LocalMachine):
         return super().layers(programs, recipe, *given, **options)
 
 
+@pytest.mark.long
 def test_a_killed_profile_resumes(this: Target, tmp_path: Path) -> None:
     clock = iter(float(i) for i in range(10_000))
     with pytest.MonkeyPatch.context() as patch:
@@ -178,7 +179,7 @@ def test_no_table(this: Target, tmp_path: Path) -> None:
         (("profile", "--target", "this/onnxruntime-cpu-fp32"), "--space is missing"),
         (("profile", "--kernels", "--space", "x", "--target", "a/b"), "--space: these are for a space"),
         (("profile", "--kernels", "--fix", "a=1", "--target", "a/b"), "--fix: these are for a space"),
-        (("profile", "--space", "mobilenetv3-tiny", "--minutes", "1", "--target", "a/b"), "are for --kernels"),
+        (("profile", "--space", "mobilenetv3-tiny", "--minutes", "1", "--target", "a/b"), "--minutes is for --kernels"),
         (("validate", "--kernels", "--width", "1", "--target", "a/b"), "--width: these are for a space"),
     ],
 )

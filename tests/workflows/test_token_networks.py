@@ -57,6 +57,7 @@ def supernet(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_from_expressions_to_the_class_that_the_readme_prints(supernet, this, tmp_path, monkeypatch):
     monkeypatch.setattr("hwnas.accuracy.ensemble._STEPS", 40)
     space = load_supernet(supernet)[0].space
