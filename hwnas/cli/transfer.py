@@ -181,6 +181,8 @@ def print_against(answer: AgainstAnswer) -> None:
     )
     if answer.below_upper is not None:
         typer.echo(f"  {answer.below_upper:.1%} lie below the upper bound at {answer.confidence:.0%} confidence")
+    if answer.failed:
+        typer.echo(f"  {answer.failed} measurements failed and were left out.")
     if answer.repeated:
         typer.echo(f"  {answer.repeated} networks were measured several times, {answer.disagreement:.1%} apart at most")
 

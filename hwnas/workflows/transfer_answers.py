@@ -98,7 +98,8 @@ class AgainstAnswer(Answer):
     Attributes:
         target: ``device/recipe``.
         space: name of the space.
-        networks: in the file, each once.
+        networks: that were compared, each once.
+        failed: measurements that are far off the predictions of the others, and were left out.
         mape: mean absolute error, as a fraction.
         bias: median of predicted over measured, minus 1.
         within_10pct: share with at most that error.
@@ -112,6 +113,7 @@ class AgainstAnswer(Answer):
     target: str
     space: str
     networks: int
+    failed: int = 0
     mape: float
     bias: float
     within_10pct: float
