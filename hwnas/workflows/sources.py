@@ -78,9 +78,9 @@ def source_tables(patterns: Sequence[str], *, without: str | None = None, option
                 raise
             unreadable.append(str(error))
     if unreadable and not tables:
-        raise TableError(f"none of the tables of {option} can be read: {some(unreadable, most=3)}")
+        raise TableError(f"none of the tables of {option} can be read: {some(unreadable, most=1)}")
     if unreadable:
-        log.warning("%d tables cannot be read and are left out: %s", len(unreadable), "; ".join(unreadable))
+        log.warning("%d tables cannot be read and are left out: %s", len(unreadable), some(unreadable, most=1))
     return [table for table in tables if table.target.name != without]
 
 

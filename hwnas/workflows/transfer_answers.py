@@ -56,7 +56,7 @@ class NextAnswer(Answer):
     Attributes:
         space: name of the space.
         sources: the targets whose tables were used.
-        networks: archs to measure, the first one first; empty if the decision is settled.
+        networks: archs to measure, the first one first; empty if the decision is settled, or none is left.
         found: the best network within each budget by the present measurements; None if no candidate is within it.
         share: smallest share of the draws from the posterior in which the network found is the best.
         out: file that the networks were written to.

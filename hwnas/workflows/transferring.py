@@ -153,6 +153,9 @@ def next_networks(
     from hwnas.latency.transfer.terms import op_terms
     from hwnas.latency.whole import networks_csv, read_networks
 
+    if measurements is None and (budgets_ms or column is not None):
+        given = "--budget-ms" if budgets_ms else "--column"
+        raise InvalidValue(f"{given} is for --measurements: a first set of networks depends on no decision")
     if out is not None and Path(out).exists():
         raise OutputError(f"{out} exists, perhaps with measurements that were filled in; name another file with --out")
     chosen = inputs.space_of(space)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hwnas.errors import InvalidValue, TableError
+from hwnas.errors import InvalidValue, TableError, some
 from hwnas.latency.context import cost_ms
 from hwnas.latency.manifest import Fit, Manifest
 from hwnas.latency.model import load_model
@@ -71,7 +71,7 @@ def known_of(tables: Sequence[LatencyTable], space: Space, *, option: str = "--f
     if not sources:
         raise TableError(
             f"no source shares the ops of {space.name}: "
-            + ("; ".join(lacking) or "no table was found")
+            + (some(lacking, most=1) if lacking else "no table was found")
             + f". Choose tables of this space with {option} (`hwnas tables list` shows the spaces of each)"
         )
     names = [source.name for source in sources]
@@ -79,7 +79,7 @@ def known_of(tables: Sequence[LatencyTable], space: Space, *, option: str = "--f
         raise InvalidValue(f"a source is listed twice: {', '.join(names)}; list each target once with {option}")
     if lacking:
         log.warning(
-            "%d tables cannot be sources for %s and are left out: %s", len(lacking), space.name, "; ".join(lacking)
+            "%d tables cannot be sources for %s and are left out: %s", len(lacking), space.name, some(lacking, most=1)
         )
     if len({source.device for source in sources}) == 1 < len(sources):
         log.warning(

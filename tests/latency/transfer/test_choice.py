@@ -188,6 +188,18 @@ def test_measurements_settle_the_decision(known: Known) -> None:
     assert quality[decision.found[0]] >= 0.97 * quality[best]
 
 
+def test_nothing_is_asked_when_every_candidate_is_measured(known: Known) -> None:
+    _, others, measured = left_out(known)
+    seen = measured.at(range(5))
+    method = METHODS["gaussian-process"]
+    posterior = fit(method.prior(others, seen), Scales((3.0, 0.3, 0.1, 0.03), 0.5), seen)
+    budget = float(np.median(seen.latency_ms))
+    quality = seen.terms.sum(axis=1)
+    decision = decide(posterior, seen.terms, quality, [budget], measured=range(4))
+    assert (decision.share < 0.9, decision.next) == (True, 4)
+    assert decide(posterior, seen.terms, quality, [budget], measured=range(5)).next is None
+
+
 def test_a_budget_below_every_network_finds_none(known: Known) -> None:
     _, others, measured = left_out(known)
     seen = measured.at(range(10))
