@@ -103,8 +103,7 @@ def next_(
     """Choose the networks to measure on a new target.
 
     Without measurements: a first set that determines the latencies of all networks best. With them: the one network
-        that
-    would change the decision most, i.e. the network with the most MACs within each budget; none if it is settled.
+    that would change the decision most, i.e. the network with the most MACs within each budget; none if it is settled.
     """
     from hwnas import workflows
     from hwnas.workflows.inputs import space_of
@@ -181,18 +180,27 @@ def print_against(answer: AgainstAnswer) -> None:
     )
     if answer.below_upper is not None:
         typer.echo(f"  {answer.below_upper:.1%} lie below the upper bound at {answer.confidence:.0%} confidence")
+    if answer.failed:
+        typer.echo(f"  {answer.failed} measurements failed and were left out.")
     if answer.repeated:
         typer.echo(f"  {answer.repeated} networks were measured several times, {answer.disagreement:.1%} apart at most")
 
 
 def _print_next(answer: NextAnswer) -> None:
+    from hwnas.latency.transfer.decision import SETTLED
+
     for budget, arch in answer.found.items():
         values = "none of the candidates" if arch is None else " ".join(f"{k}={v}" for k, v in arch.items())
         typer.echo(f"within {budget} ms: {values}")
     if answer.share is not None:
         typer.echo(f"It is the best in at least {answer.share:.0%} of the latencies that the measurements allow.")
     if not answer.networks:
-        typer.echo("The decision is settled: no measurement is needed.")
+        settled = answer.share is None or answer.share >= SETTLED
+        typer.echo(
+            "The decision is settled: no measurement is needed."
+            if settled
+            else "No candidate is left to measure, but the decision is not settled: the measurements are too noisy."
+        )
     for arch in answer.networks:
         typer.echo("measure " + " ".join(f"{name}={value}" for name, value in arch.items()))
     if answer.out:

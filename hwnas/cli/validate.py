@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hwnas.spaces import Space
     from hwnas.workflows import KernelsValidationAnswer, ValidationAnswer
 
+_NETWORKS = 40
+
 
 def validate(
     target: options.Targets,
@@ -31,7 +33,7 @@ def validate(
     vocabulary: options.Vocabulary = None,
     classes: options.Classes = None,
     tables: options.Tables = None,
-    networks: Annotated[int, typer.Option(help="New networks to measure.", min=2, max=10_000)] = 40,
+    networks: Annotated[int, typer.Option(help="New networks to measure.", min=2, max=10_000)] = _NETWORKS,
     seed: options.Seed = 0,
     kernels: Annotated[
         bool, typer.Option("--kernels", help="Instead of a space: the target's table of kernels.")
@@ -62,6 +64,8 @@ def validate(
         "--classes": classes,
         "--against": against,
     }
+    if against is not None and (networks, seed) != (_NETWORKS, 0):
+        raise InvalidValue("--networks and --seed are for new measurements, and not for --against")
     if column is not None and against is None:
         raise InvalidValue("--column is for --against")
     space = measured.required_space(space, kernels=kernels, of_spaces=of_spaces)

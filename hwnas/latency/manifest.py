@@ -107,11 +107,21 @@ class Fit(Spec):
         """The calibration networks, then the bound networks, as codes of the domain: ``(n, variables)``.
 
         Raises:
-            TableCorrupt: the domain has fewer networks.
+            TableCorrupt: the domain has fewer networks, or the codes are not networks of it, one per latency.
         """
-        if self.codes:
-            return np.array(self.codes, np.uint8)
         space, count = self.domain.make(), len(self.calibration_ms) + self.bound_networks
+        if self.codes:
+            sizes = [len(variable.values) for variable in space.variables]
+            fitting = all(
+                len(code) == len(sizes) and all(0 <= value < size for value, size in zip(code, sizes, strict=True))
+                for code in self.codes
+            )
+            if not fitting or len(self.codes) != count or self.bound_ms:
+                raise TableCorrupt(
+                    f"a fit for {space.name} has {len(self.codes)} networks and {count} latencies, or codes that are "
+                    f"not networks of the space ({len(sizes)} numbers each); import or transfer the table again"
+                )
+            return np.array(self.codes, np.uint8)
         if space.size < count:
             raise TableCorrupt(
                 f"a fit for {space.name} has {count} networks, but its domain has {space.size}; profile again"

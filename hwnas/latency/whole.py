@@ -1,8 +1,7 @@
 """Latencies of whole networks in a CSV file: a column ``arch`` and a column ``latency_ms``.
 
 An arch is written as its values (``{"resolution": 32, …}``, the ``arch`` of hwnas's JSON files), or in the notation of
-the
-literature for spaces that have one: a cell of NAS-Bench-201, FBNet's 22 numbers, a genotype of DARTS.
+the literature for spaces that have one: a cell of NAS-Bench-201, FBNet's 22 numbers, a genotype of DARTS.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hwnas.errors import InvalidValue, TableError
+from hwnas.errors import HwnasError, InvalidValue, TableError, some
 from hwnas.spaces import Arch, Codes, Space
 from hwnas.spaces.catalog import parse_notation
 
@@ -30,6 +29,7 @@ Floats = npt.NDArray[np.float64]
 ARCH_COLUMNS, LATENCY_COLUMNS = ("arch", "code", "codes"), ("latency_ms", "latency")
 AGREE = 0.1  # relative difference of two measurements of a network, above which one of them is wrong
 IMPLAUSIBLE = 5.0  # a network this many times faster or slower than its MACs or the sources suggest was not measured
+SAME_UNIT = 50.0  # a target this many times faster or slower than every expectation is in another unit
 MACS_PER_S = (1e7, 1e13)  # of whole networks at batch 1: from microcontrollers to the largest GPUs
 
 
@@ -81,23 +81,26 @@ def read_networks(path: Path, space: Space, column: str | None = None) -> WholeN
     """
     try:
         content = path.read_bytes()
-        header, *rows = csv.reader(io.StringIO(content.decode()))
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))  # spreadsheets start with a BOM
     except OSError as error:
         raise TableError(f"cannot read {path}: {error.strerror}; name a CSV file of networks and latencies") from error
     except (ValueError, csv.Error) as error:
         raise TableError(
             f"{path} is not a CSV file with a header ({error}); its columns should be arch and latency_ms"
         ) from error
+    if not lines:
+        raise TableError(f"{path} is empty; it should be a CSV file with the columns arch and latency_ms")
+    header, *rows = lines
     arch_at, latency_at = _columns(path, [name.strip() for name in header], column)
     found: dict[bytes, list[float]] = {}
     order: list[Codes] = []
     for number, cells in enumerate(rows, start=2):
-        if not any(cells):
+        if not any(cell.strip() for cell in cells):
             continue
         where = f"{path}, line {number}"
         if len(cells) != len(header):
             raise TableError(f"{where}: {len(cells)} cells; the header has {len(header)}")
-        code = space.encode([_arch(cells[arch_at], space, where)])[0]
+        code = space.encode([_arch(cells[arch_at].strip(), space, where)])[0]
         if code.tobytes() not in found:
             order.append(code)
         found.setdefault(code.tobytes(), []).append(_latency(cells[latency_at], where))
@@ -156,7 +159,9 @@ def _arch(text: str, space: Space, where: str) -> Arch:
             values = json.loads(text)
             return space.arch(values.get("arch", values))
         return parse_notation(space, text)
-    except (InvalidValue, ValueError, AttributeError) as error:
+    except RecursionError as error:
+        raise TableError(f"{where}: {text!r:.80} is not a network of {space.name}: it is nested too deep") from error
+    except (HwnasError, ValueError, TypeError, AttributeError) as error:
         raise TableError(f"{where}: {text!r:.80} is not a network of {space.name}: {error}") from error
 
 
@@ -208,3 +213,33 @@ def failed_rows(latency_ms: Floats, expected_ms: Floats) -> npt.NDArray[np.bool_
     """
     ratio = np.log(latency_ms / expected_ms)
     return np.asarray(np.abs(ratio - np.median(ratio)) > math.log(IMPLAUSIBLE))
+
+
+def plausible(measured: WholeNetworks, expected_ms: Floats, expectation: str) -> WholeNetworks:
+    """The measurements without those that failed by what is expected; these are logged.
+
+    Args:
+        measured: the measurements.
+        expected_ms: latencies by each of several expectations, ``(expectations, n)``.
+        expectation: who expects what, for messages: ``the sources suggest``.
+
+    Raises:
+        InvalidValue: their unit seems to be another one than that of the expectations.
+    """
+    ratios = [float(np.median(measured.latency_ms / row)) for row in expected_ms]
+    for unit, nearest in (("seconds", max(ratios)), ("microseconds", min(ratios))):
+        if nearest < 1 / SAME_UNIT if unit == "seconds" else nearest > SAME_UNIT:
+            why = f"{nearest:.2g} times what {expectation}"
+            raise wrong_unit(measured.name, float(np.median(measured.latency_ms)), unit, why)
+    failed = failed_rows(measured.latency_ms, np.exp(np.log(np.maximum(expected_ms, 1e-9)).mean(axis=0)))
+    if failed.any():
+        log.warning(
+            "%s: %d of %d measurements are more than %g times off what %s, and are left out: %s ms",
+            measured.name,
+            failed.sum(),
+            len(failed),
+            IMPLAUSIBLE,
+            expectation,
+            some([f"{ms:g}" for ms in measured.latency_ms[failed]]),
+        )
+    return measured.without(failed)

@@ -15,6 +15,7 @@ from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
 from hwnas.workflows.answers import ProfileAnswer, ValidationAnswer, WorstNetwork
 from hwnas.workflows.inputs import Fix, Place
+from hwnas.workflows.older_tables import path_in, warn_of_shipped
 from hwnas.workflows.side_by_side import side_by_side
 
 if TYPE_CHECKING:
@@ -77,24 +78,16 @@ def profile(
     from hwnas.latency import read_table
     from hwnas.latency.table import table_lock
     from hwnas.machines import machine_of
-    from hwnas.targets import table_path, writable_home
 
     if replace and only_missing:
         raise InvalidValue("use --replace or --only-missing, not both: one drops the rows that the other keeps")
     wanted = inputs.target_of(target)
     machine = machine or machine_of(wanted)
     chosen = inputs.space_of(space, fix, channels=channels, classes=classes)
-    path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", wanted)
+    path = path_in(tables, wanted)
     journals = path.parent / f".{path.stem}.journals"
     with only_one(table_lock(path), f"the table of {wanted.name}"):
-        shipped = table_path(wanted)
-        if tables is None and not path.is_file() and shipped:
-            log.warning(
-                "your table of %s will replace the shipped one, %s, for every space, because figures of two machines "
-                "are not mixed. --tables with another folder keeps both",
-                wanted.name,
-                shipped,
-            )
+        warn_of_shipped(wanted, path, tables)
         old = read_table(wanted, path, space=chosen) if path.is_file() and not replace else None
         table = profile_into(
             path,

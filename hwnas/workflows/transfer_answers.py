@@ -56,7 +56,7 @@ class NextAnswer(Answer):
     Attributes:
         space: name of the space.
         sources: the targets whose tables were used.
-        networks: archs to measure, the first one first; empty if the decision is settled.
+        networks: archs to measure, the first one first; empty if the decision is settled, or none is left.
         found: the best network within each budget by the present measurements; None if no candidate is within it.
         share: smallest share of the draws from the posterior in which the network found is the best.
         out: file that the networks were written to.
@@ -98,7 +98,8 @@ class AgainstAnswer(Answer):
     Attributes:
         target: ``device/recipe``.
         space: name of the space.
-        networks: in the file, each once.
+        networks: that were compared, each once.
+        failed: measurements that are far off the predictions of the others, and were left out.
         mape: mean absolute error, as a fraction.
         bias: median of predicted over measured, minus 1.
         within_10pct: share with at most that error.
@@ -112,6 +113,7 @@ class AgainstAnswer(Answer):
     target: str
     space: str
     networks: int
+    failed: int = 0
     mape: float
     bias: float
     within_10pct: float

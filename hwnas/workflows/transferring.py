@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import fnmatch
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import InvalidValue, TableError
+from hwnas.errors import InvalidValue, OutputError
 from hwnas.files import only_one, write_whole
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
 from hwnas.workflows.inputs import Place
+from hwnas.workflows.older_tables import path_in, table_to_extend
+from hwnas.workflows.sources import known_sources
 from hwnas.workflows.transfer_answers import MethodFigures, NextAnswer, TransferAnswer
 
 if TYPE_CHECKING:
@@ -25,41 +26,6 @@ if TYPE_CHECKING:
     from hwnas.timing.protocol import Protocols
 
 CONFIDENCE = 0.9
-_DEVICES = "devices/"
-
-
-def source_tables(patterns: Sequence[str], *, without: str | None = None) -> list[LatencyTable]:
-    """The tables that patterns name.
-
-    Args:
-        patterns: ``device/recipe`` with wildcards, ``devices/PATTERN`` for all recipes of devices, a folder of tables,
-            or a table's CSV file.
-        without: name of the target that is not a source.
-
-    Raises:
-        TableError: a pattern matches no table.
-    """
-    from hwnas.latency.table import read_table_file
-    from hwnas.targets import tables
-
-    known = {f"{found.device}/{found.recipe}": found.path for found in tables()}
-    paths: dict[Path, None] = {}
-    for pattern in patterns:
-        place = Path(pattern)
-        if pattern.endswith(".csv"):
-            found = [place]
-        elif place.is_dir() and not pattern.startswith(_DEVICES):
-            found = sorted(place.glob("*/*.csv")) or sorted(place.glob("*.csv"))
-        else:
-            wanted = f"{pattern.removeprefix(_DEVICES)}/*" if pattern.startswith(_DEVICES) else pattern
-            found = [path for name, path in sorted(known.items()) if fnmatch.fnmatchcase(name, wanted)]
-        if not found:
-            raise TableError(
-                f"--from {pattern!r} matches no latency table; `hwnas tables list` shows the known ones. Name "
-                "device/recipe (with wildcards), a folder of tables, or a table's CSV file"
-            )
-        paths |= dict.fromkeys(found)
-    return [table for table in map(read_table_file, paths) if table.target.name != without]
 
 
 def transfer(
@@ -83,55 +49,39 @@ def transfer(
         column: of the latencies in that file.
         method: one of `hwnas.latency.transfer.METHODS`; chosen by leaving out one device after the other if None.
         tables: folder of latency tables; the user's data folder or ``$HWNAS_HOME`` if None.
-        replace: drop an older table that was not transferred.
+        replace: drop an older table, instead of adding to one that was transferred.
 
     Raises:
         UnknownName, InvalidValue: a name or a measurement is invalid.
-        TableError: a file cannot be read, or no source has the space.
-        OutputError: the table cannot be written.
+        TableError: a file cannot be read, no source has the space, or an older table was not transferred.
+        OutputError: the table cannot be written, or another process works on it.
     """
-    from hwnas.latency.transfer.tables import checked, common_space, known_of
+    from hwnas.latency.table import table_lock
+    from hwnas.latency.transfer.tables import checked
     from hwnas.latency.whole import read_networks
 
     wanted, chosen = inputs.target_of(target), inputs.space_of(space)
-    found = source_tables(sources, without=wanted.name)
-    whole = common_space(found, chosen)
-    known = known_of(found, whole)
+    known, whole = known_sources(sources, chosen, without=wanted.name)
     measured = checked(read_networks(Path(measurements), whole, column), known, whole)
-    return _write(known, measured, wanted, method, tables, replace=replace)
+    path = path_in(tables, wanted)
+    with only_one(table_lock(path), f"the table of {wanted.name}"):
+        old = table_to_extend(wanted, path, "transferred", tables, replace=replace)
+        return _write(known, measured, wanted, method, path, old)
 
 
 def _write(
-    known: Known, measured: WholeNetworks, target: Target, method: str | None, tables: Place | None, *, replace: bool
+    known: Known, measured: WholeNetworks, target: Target, method: str | None, path: Path, old: LatencyTable | None
 ) -> TransferAnswer:
+    """Transfer, and write the table, whose file the caller has locked."""
     from hwnas.latency import load_model, write_table
-    from hwnas.latency.table import table_lock
     from hwnas.latency.transfer import choose_method
     from hwnas.latency.transfer.tables import transferred
-    from hwnas.targets import writable_home
 
     choice = choose_method(known, len(measured), methods=_methods(method))
-    table, posterior = transferred(known, choice, measured, target)
-    path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", target)
-    with only_one(table_lock(path), f"the table of {target.name}"):
-        if not replace:
-            _check_replaced(target, path)
-        table = write_table(table, path)
+    table, posterior = transferred(known, choice, measured, target, old)
+    table = write_table(table, path)
     model = load_model(table, measured.space)
     return _answer(known, choice, posterior, measured, table, model.margin(CONFIDENCE), path)
-
-
-def _check_replaced(target: Target, path: Path) -> None:
-    """Check that a table that is there was transferred: others are not lost without --replace.
-
-    Raises:
-        TableMismatch: it was measured or imported.
-    """
-    from hwnas.latency import read_table
-    from hwnas.latency.table import check_origin
-
-    if path.is_file():
-        check_origin(read_table(target, path), "transferred")
 
 
 def _methods(method: str | None) -> list[str] | None:
@@ -188,25 +138,28 @@ def next_networks(
         count: size of the first set.
         budgets_ms: latency budgets of the decision, for which the number of MACs stands for the quality of a network.
         seed: of the candidates.
-        out: CSV file for the networks, with an empty column of latencies.
+        out: new CSV file for the networks, with an empty column of latencies; not written without networks.
 
     Raises:
         UnknownName, InvalidValue: a name or a value is invalid.
         TableError: a file cannot be read, or no source has the space.
-        OutputError: the file cannot be written.
+        OutputError: the file exists, or cannot be written.
     """
     import numpy as np
 
     from hwnas.latency.transfer import Measured, choose, choose_method
     from hwnas.latency.transfer.decision import decide
-    from hwnas.latency.transfer.tables import candidates, checked, common_space, known_of
+    from hwnas.latency.transfer.tables import candidates, checked
     from hwnas.latency.transfer.terms import op_terms
     from hwnas.latency.whole import networks_csv, read_networks
 
+    if measurements is None and (budgets_ms or column is not None):
+        given = "--budget-ms" if budgets_ms else "--column"
+        raise InvalidValue(f"{given} is for --measurements: a first set of networks depends on no decision")
+    if out is not None and Path(out).exists():
+        raise OutputError(f"{out} exists, perhaps with measurements that were filled in; name another file with --out")
     chosen = inputs.space_of(space)
-    taken = source_tables(sources)
-    whole = common_space(taken, chosen)
-    known = known_of(taken, whole)
+    known, whole = known_sources(sources, chosen)
     codes, terms = candidates(chosen, whole, seed=seed)
     found: dict[str, dict[str, int | str] | None] = {}
     share = None
@@ -225,7 +178,7 @@ def next_networks(
         archs = {row: dict(whole.decode(codes[[row]])[0]) for row in decision.found if row >= 0}
         found = {f"{ms:g}": archs.get(row) for ms, row in zip(budgets_ms, decision.found, strict=True)}
         share = decision.share
-    if out is not None:
+    if out is not None and rows:
         write_whole(Path(out), networks_csv(whole, codes[rows]))
     return NextAnswer(
         space=whole.name,
@@ -233,7 +186,7 @@ def next_networks(
         networks=[dict(arch) for arch in whole.decode(codes[rows])],
         found=found,
         share=share,
-        out=None if out is None else str(out),
+        out=str(out) if out is not None and rows else None,
     )
 
 
@@ -259,7 +212,7 @@ def profile_few_shot(
         sources: patterns of tables (`source_tables`).
         count: networks to time.
         tables: folder of latency tables, as for `transfer`.
-        replace: drop an older table that was not transferred.
+        replace: as for `transfer`.
         machine: as for `hwnas.workflows.profile`.
         protocols: the timing protocols; the defaults if None.
         progress: callback, invoked after every visit.
@@ -268,43 +221,41 @@ def profile_few_shot(
         UnknownName, InvalidValue, TableError, RuntimeUnavailable, TooNoisy, OutputError: as for
             `hwnas.workflows.profile` and `transfer`.
     """
+    from hwnas.latency.table import table_lock
     from hwnas.latency.transfer import choose
-    from hwnas.latency.transfer.tables import FEWEST, candidates, checked, common_space, known_of
+    from hwnas.latency.transfer.tables import FEWEST, candidates, checked
     from hwnas.latency.whole import WholeNetworks
     from hwnas.machines import machine_of
     from hwnas.profiling.whole import time_networks
-    from hwnas.targets import writable_home
 
     if count < FEWEST:
         raise InvalidValue(f"--few-shot needs at least {FEWEST} networks (10 are usual), not {count}")
     wanted, chosen = inputs.target_of(target), inputs.space_of(space)
-    found = source_tables(sources, without=wanted.name)
-    whole = common_space(found, chosen)
-    known = known_of(found, whole)
+    known, whole = known_sources(sources, chosen, without=wanted.name, option="--like")
     codes, terms = candidates(chosen, whole)
     codes = codes[choose(known, terms, count)]
-    path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", wanted)
-    if not replace:
-        _check_replaced(wanted, path)
+    path = path_in(tables, wanted)
     journals = path.parent / f".{path.stem}.few-shot"
-    timed = time_networks(
-        whole,
-        wanted,
-        codes,
-        journals=journals,
-        machine=machine or machine_of(wanted),
-        protocol=protocols.networks if protocols else None,
-        progress=progress,
-    )
-    measured = WholeNetworks(
-        space=whole,
-        codes=codes,
-        latency_ms=timed.latency_ms,
-        repeated=0,
-        disagreement=0.0,
-        name="timed by hwnas profile --few-shot",
-        sha256=timed.digest,
-    )
-    answer = _write(known, checked(measured, known, whole), wanted, None, tables, replace=replace)
-    shutil.rmtree(journals, ignore_errors=True)
+    with only_one(table_lock(path), f"the table of {wanted.name}"):
+        old = table_to_extend(wanted, path, "transferred", tables, replace=replace)
+        timed = time_networks(
+            whole,
+            wanted,
+            codes,
+            journals=journals,
+            machine=machine or machine_of(wanted),
+            protocol=protocols.networks if protocols else None,
+            progress=progress,
+        )
+        measured = WholeNetworks(
+            space=whole,
+            codes=codes,
+            latency_ms=timed.latency_ms,
+            repeated=0,
+            disagreement=0.0,
+            name="timed by hwnas profile --few-shot",
+            sha256=timed.digest,
+        )
+        answer = _write(known, checked(measured, known, whole), wanted, None, path, old)
+        shutil.rmtree(journals, ignore_errors=True)
     return answer

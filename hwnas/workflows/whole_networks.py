@@ -9,6 +9,7 @@ from hwnas.errors import InvalidValue
 from hwnas.files import only_one
 from hwnas.workflows import inputs
 from hwnas.workflows.inputs import Place
+from hwnas.workflows.older_tables import path_in, table_to_extend
 from hwnas.workflows.transfer_answers import AgainstAnswer, NetworksAnswer
 
 if TYPE_CHECKING:
@@ -42,18 +43,17 @@ def import_networks(
         TableError: the file cannot be read, or an older table was not imported.
         OutputError: the table cannot be written.
     """
-    from hwnas.latency import read_table, write_table
+    from hwnas.latency import write_table
     from hwnas.latency.import_networks import networks_table
     from hwnas.latency.table import table_lock
     from hwnas.latency.whole import failed_rows, read_networks
-    from hwnas.targets import writable_home
 
     wanted, chosen = inputs.target_of(target), inputs.space_of(space)
     measured = read_networks(Path(measurements), chosen, column)
     failed = failed_rows(measured.latency_ms, chosen.macs(measured.codes) + chosen.macs(measured.codes).mean())
-    path = inputs.table_in(Path(tables) if tables else writable_home() / "latency_tables", wanted)
+    path = path_in(tables, wanted)
     with only_one(table_lock(path), f"the table of {wanted.name}"):
-        old = read_table(wanted, path) if path.is_file() and not replace else None
+        old = table_to_extend(wanted, path, "imported", tables, replace=replace)
         table = write_table(networks_table(measured.without(failed), wanted, old), path)
     fit = table.fit_for(chosen)
     assert fit is not None
@@ -92,14 +92,17 @@ def validate_against(
     import numpy as np
 
     from hwnas.latency.transfer import spearman
-    from hwnas.latency.whole import read_networks
+    from hwnas.latency.whole import plausible, read_networks
     from hwnas.profiling.baselines import tau
 
     wanted, chosen = inputs.target_of(target), inputs.space_of(space)
     model = inputs.latency_model(wanted, Path(tables) if tables else None, chosen)
-    measured = read_networks(Path(measurements), chosen, column)
+    given = read_networks(Path(measurements), chosen, column)
+    measured = plausible(given, model.predict(given.codes)[None], "the table predicts")
     if len(measured) < 2:
-        raise InvalidValue(f"{measured.name} has one network; a comparison of ranks needs at least 2")
+        raise InvalidValue(
+            f"{measured.name} has {len(measured)} usable measurements; a comparison of ranks needs at least 2 networks"
+        )
     predicted = model.predict(measured.codes)
     ratio = predicted / measured.latency_ms
     below = None
@@ -109,6 +112,7 @@ def validate_against(
         target=wanted.name,
         space=chosen.name,
         networks=len(measured),
+        failed=len(given) - len(measured),
         mape=float(np.abs(ratio - 1).mean()),
         bias=float(np.median(ratio) - 1),
         within_10pct=float((np.abs(ratio - 1) <= 0.1).mean()),

@@ -7,9 +7,11 @@ import json
 
 import pytest
 
+from hwnas.cli.transfer import _print_next
 from hwnas.latency import load_model, read_table
 from hwnas.spaces import make_space, notation_of
 from hwnas.targets import resolve_target
+from hwnas.workflows import NextAnswer
 
 SOURCES = "amd-epyc-f25m17-2c/onnxruntime*"
 SPACE = ("--space", "mobilenetv3-tiny")
@@ -79,6 +81,14 @@ def test_networks_to_measure(hwnas_cli, phone, measured, tmp_path):
     assert 0 < found["share"] <= 1
 
 
+def test_a_decision_that_is_open_is_not_called_settled(capsys):
+    answer = NextAnswer(space="darts", sources=[], networks=[], found={}, share=0.5)
+    _print_next(answer)
+    assert "No candidate is left to measure" in capsys.readouterr().out
+    _print_next(answer.model_copy(update={"share": 0.95}))
+    assert "The decision is settled" in capsys.readouterr().out
+
+
 def test_whole_networks_are_imported(hwnas_cli, phone, tmp_path):
     space = make_space("nasbench201-tiny")
     codes = space.sample(60, seed=1)
@@ -108,4 +118,9 @@ def test_what_is_wrong_is_one_message(refused, phone, measured, tmp_path):
         "tables", "import", measured, "--format", "ofa-yaml", "--target", NEW, *SPACE
     )
     assert "needs --space" in refused("tables", "import", measured, "--format", "networks", "--target", NEW)
+    assert "--networks and --seed are for new measurements" in refused(
+        "validate", "--target", NEW, *SPACE, "--against", measured, "--seed", 1
+    )
+    first = ("tables", "next", "--from", SOURCES, *SPACE)
+    assert "--budget-ms is for --measurements" in refused(*first, "--budget-ms", 3)
     assert "--column is for --against" in refused("validate", "--target", NEW, *SPACE, "--column", "x")

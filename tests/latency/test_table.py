@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from hwnas.errors import MissingOp, OutputError, SpecError, TableCorrupt, TableE
 from hwnas.latency import LatencyTable, Row, load_model, read_table, write_table
 from hwnas.latency.manifest import Fit
 from hwnas.latency.table import COLUMNS, merged, profile_command
-from hwnas.spaces import Domain, Space, parse_op
+from hwnas.spaces import Domain, Space, make_space, parse_op
 from hwnas.targets import Host, Recipe, Target, catalog, detect_host
 from hwnas.targets.device import other_machine
 
@@ -550,3 +551,32 @@ def test_commands_in_messages_are_complete(space: Space, this: Target, written: 
     write_table(table.with_fit(a_fit(space)), written)
     with pytest.raises(TableMismatch, match=f"Measure with: {command} --tables {tmp_path} --replace"):
         read_table(other, written)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"calibration_ms": [1.0]},
+        {"bound_ms": [1.0]},
+        {"codes": [[0], [0]]},
+        {"codes": [[0] * 99, [0] * 99]},
+        {"codes": [[200] * 23, [0] * 23]},
+        {"codes": [[-1] * 23, [0] * 23]},
+        {"codes": [[300] * 23, [0] * 23]},
+    ],
+)
+def test_networks_of_a_fit_that_are_not_of_its_space(damage: dict[str, Any]) -> None:
+    space = make_space("fbnet")
+    sound = Fit(
+        domain=Domain.of(space),
+        seed=0,
+        calibration_ms=[1.0, 2.0],
+        terms={},
+        held_out_mape=0.0,
+        scores=[],
+        codes=space.sample(2, seed=0).tolist(),
+        measurement={},
+    )
+    assert sound.networks().shape == (2, len(space.variables))
+    with pytest.raises(TableCorrupt, match="a fit for fbnet has 2 networks"):
+        sound.model_copy(update=damage).networks()

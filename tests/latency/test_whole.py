@@ -106,7 +106,12 @@ def test_another_unit(factor: float, unit: str, tmp_path: Path) -> None:
         ("arch,a,b\nx,1,2\n", "choose the latencies with --column, one of: a, b"),
         ("arch\nx\n", "0 columns beside arch"),
         ("arch,latency_ms\n", "has no rows"),
-        ("", "not a CSV file with a header"),
+        ("", "is empty; it should be a CSV file with the columns arch and latency_ms"),
+        ("arch,latency_ms\n5,3\n", "line 2: '5' is not a network of nasbench201"),
+        ("arch,latency_ms\nnull,3\n", "line 2: 'null' is not a network"),
+        ('arch,latency_ms\n"{""arch"": 5}",3\n', "line 2: .* is not a network"),
+        ('arch,latency_ms\n"{""arch"": null}",3\n', "line 2: .* is not a network"),
+        ('arch,latency_ms\n"{""a"":' + "[" * 100_000 + '",3\n', "it is nested too deep"),
         ("arch,latency_ms\n1 2,3\n", "line 2: '1 2' is not a network of nasbench201"),
         ("arch,latency_ms\n|x~0|,3\n", "is not a network of nasbench201"),
         ('arch,latency_ms\n"{""a"": 1}",3\n', "is not a network of nasbench201"),
@@ -120,6 +125,13 @@ def test_files_that_are_no_measurements(content: str, message: str, tmp_path: Pa
         read_networks(path, make_space("nasbench201"))
     with pytest.raises(TableError, match="cannot read"):
         read_networks(tmp_path / "none.csv", make_space("nasbench201"))
+
+
+def test_files_of_spreadsheets(space: Space, codes: Codes, tmp_path: Path) -> None:
+    path = written(tmp_path / "m.csv", space, codes, [1, 2, 3, 4, 5, 6])
+    padded = path.read_text().replace('"{', '" {').replace('}"', '} "')
+    path.write_text(padded + " , \n", encoding="utf-8-sig")
+    np.testing.assert_array_equal(read_networks(path, space).codes, codes)
 
 
 def test_failed_measurements_are_found() -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from hwnas import workflows
-from hwnas.errors import InvalidValue, TableError, TableMismatch, UnknownName
+from hwnas.errors import InvalidValue, OutputError, TableError, TableMismatch, UnknownName
+from hwnas.files import only_one
 from hwnas.latency import LatencyTable, load_model, read_table, write_table
 from hwnas.latency.manifest import Fit
-from hwnas.latency.table import Row
+from hwnas.latency.table import Row, table_lock
 from hwnas.machines import SimulatedMachine
 from hwnas.spaces import Codes, Domain, Op, Space, make_space
 from hwnas.targets import resolve_target
@@ -199,7 +200,7 @@ def test_sources_that_do_not_fit(home: Path, whole: Space, measurements: Path, t
         workflows.transfer(whole, f"new/{RECIPE}", ["nothing/*"], measurements)
     path = tmp_path / "cells.csv"
     path.write_text("arch,latency_ms\n")
-    with pytest.raises(TableError, match="no source shares the ops of nasbench201"):
+    with pytest.raises(TableError, match=r"no source shares the ops of nasbench201: .* and 3 more"):
         workflows.transfer("nasbench201", f"new/{RECIPE}", FOUR, path)
     with pytest.raises(InvalidValue, match="is the only one"):
         workflows.transfer(whole, f"new/{RECIPE}", ["slow/*"], measurements)
@@ -211,6 +212,10 @@ def test_networks_are_asked_for(home: Path, whole: Space, measurements: Path, tm
     first = workflows.next_networks(whole, FOUR, count=5, out=tmp_path / "ask.csv")
     assert len(first.networks) == 5
     assert len((tmp_path / "ask.csv").read_text().splitlines()) == 6
+    (tmp_path / "ask.csv").write_text("filled in")
+    with pytest.raises(OutputError, match=r"ask.csv exists, .* name another file with --out"):
+        workflows.next_networks(whole, FOUR, count=5, out=tmp_path / "ask.csv")
+    assert (tmp_path / "ask.csv").read_text() == "filled in"
     codes = whole.sample(200, seed=1)
     budget = float(np.median(whole.slot_sum(lambda op: cost(op, NEW))(codes)))
     following = workflows.next_networks(whole, FOUR, measurements=measurements, budgets_ms=[budget])
@@ -220,6 +225,102 @@ def test_networks_are_asked_for(home: Path, whole: Space, measurements: Path, tm
     assert set(found) == set(whole.column)
     with pytest.raises(InvalidValue, match="--budget-ms"):
         workflows.next_networks(whole, FOUR, measurements=measurements)
+
+
+def test_no_file_is_written_when_nothing_is_to_be_measured(
+    home: Path, whole: Space, measurements: Path, tmp_path: Path
+) -> None:
+    settled = workflows.next_networks(
+        whole, FOUR, measurements=measurements, budgets_ms=[1e6], out=tmp_path / "none.csv"
+    )
+    assert settled.networks == []
+    assert settled.out is None
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_the_transfers_of_other_spaces_are_kept(
+    home: Path, whole: Space, measurements: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workflows.transfer(whole, f"new/{RECIPE}", FOUR, measurements)
+    path = home / "latency_tables" / f"new/{RECIPE}.csv"
+    table, other, larger = read_table(resolve_target(f"new/{RECIPE}")), make_space("fbnet"), make_space(whole.name)
+    row = Row(latency_ms_p25=1.0, latency_ms_p50=1.0, latency_ms_p90=1.0, samples=1)
+    rows = {**table.rows, **{op.key: row for op in (*other.distinct_ops, *larger.distinct_ops)}}
+    [fit] = table.manifest.fits
+    table = LatencyTable(target=table.target, rows=rows, manifest=table.manifest)
+    for space in (other, larger):
+        table = table.with_fit(fit.model_copy(update={"domain": Domain.of(space), "codes": []}))
+    write_table(table, path)
+    workflows.transfer(whole, f"new/{RECIPE}", FOUR, measurements)
+    again = read_table(table.target)
+    assert set(again.rows) == set(rows)
+    assert [kept.domain for kept in again.manifest.fits] == [Domain.of(other), Domain.of(whole)]
+    assert caplog.text.count("the transfer of mobilenetv3-tiny is dropped") == 1
+    workflows.transfer(whole, f"new/{RECIPE}", FOUR, measurements, replace=True)
+    assert set(read_table(table.target).rows) == {op.key for op in whole.distinct_ops}
+
+
+def test_a_shipped_table_is_not_hidden_unasked(
+    home: Path, whole: Space, measurements: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shipped = "amd-epyc-f25m17-2c/onnxruntime-cpu-fp32"
+    with pytest.raises(TableMismatch, match=r"the shipped table of amd.* was measured; .* --replace"):
+        workflows.transfer(whole, shipped, FOUR, measurements)
+    with pytest.raises(TableMismatch, match=r"the shipped table of amd.* was measured; .* --replace"):
+        workflows.import_networks(whole, shipped, measurements)
+    workflows.transfer(whole, shipped, FOUR, measurements, tables=home / "other")
+    assert "will replace the shipped one" not in caplog.text
+    workflows.transfer(whole, shipped, FOUR, measurements, replace=True)
+    assert "will replace the shipped one" in caplog.text
+    assert read_table(resolve_target(shipped)).origin == "transferred"
+
+
+def test_sources_that_cannot_be_checked_are_an_error_before_anything_is_timed(home: Path, whole: Space) -> None:
+    machine = SimulatedMachine(lambda op: pytest.fail("timed"))
+    with pytest.raises(InvalidValue, match="is the only one; add tables with --like"):
+        workflows.profile_few_shot(whole, f"new/{RECIPE}", ["slow/*"], machine=machine)
+    with pytest.raises(TableError, match="--like 'nothing/"):
+        workflows.profile_few_shot(whole, f"new/{RECIPE}", ["nothing/*"], machine=machine)
+    with pytest.raises(InvalidValue, match="is the only one; add tables with --from"):
+        workflows.next_networks(whole, ["slow/*"])
+
+
+def test_one_process_times_a_target(home: Path, whole: Space) -> None:
+    machine = SimulatedMachine(lambda op: pytest.fail("timed"))
+    path = home / "latency_tables" / f"new/{RECIPE}.csv"
+    with only_one(table_lock(path), "a test"), pytest.raises(OutputError, match="another hwnas process"):
+        workflows.profile_few_shot(whole, f"new/{RECIPE}", FOUR, machine=machine)
+
+
+def test_a_table_that_cannot_be_read_is_left_out_unless_it_is_named(
+    home: Path, whole: Space, measurements: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = home / "latency_tables" / f"even/{RECIPE}.csv"
+    broken.write_text(broken.read_text().rpartition("\n")[0])
+    answer = workflows.transfer(whole, f"new/{RECIPE}", FOUR, measurements)
+    assert len(answer.sources) == 3
+    assert "1 tables cannot be read and are left out" in caplog.text
+    for named in (str(broken), f"even/{RECIPE}"):
+        with pytest.raises(TableError, match="was changed after it was written"):
+            workflows.transfer(whole, f"new/{RECIPE}", [*FOUR, named], measurements)
+    with pytest.raises(TableError, match="none of the tables of --from can be read"):
+        workflows.transfer(whole, f"new/{RECIPE}", ["even/*"], measurements)
+
+
+def test_a_comparison_leaves_out_failed_measurements_and_sees_the_unit(
+    home: Path, whole: Space, measurements: Path
+) -> None:
+    workflows.transfer(whole, f"new/{RECIPE}", FOUR, measurements)
+    header, *lines = measurements.read_text().splitlines()
+    archs, times = zip(*((line.rpartition(",")[0], float(line.rpartition(",")[2])) for line in lines), strict=True)
+    rows = [f"{arch},{ms}" for arch, ms in zip(archs, [0.00003, *times[1:]], strict=True)]
+    measurements.write_text("\n".join([header, *rows]))
+    answer = workflows.validate_against(whole, f"new/{RECIPE}", measurements)
+    assert (answer.networks, answer.failed) == (9, 1)
+    assert answer.mape < 0.05
+    measurements.write_text("\n".join([header, *(f"{a},{ms / 1e3}" for a, ms in zip(archs, times, strict=True))]))
+    with pytest.raises(InvalidValue, match="the table predicts: the unit looks like seconds"):
+        workflows.validate_against(whole, f"new/{RECIPE}", measurements)
 
 
 def test_few_networks_are_timed_instead_of_ops(home: Path, whole: Space) -> None:

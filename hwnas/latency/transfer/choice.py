@@ -106,9 +106,9 @@ def choose_method(
     Raises:
         InvalidValue: no source can be left out.
     """
-    judges = _judges(known)
+    left_out = judges(known)
     tried: dict[tuple[str, Scales], list[tuple[str, float, float]]] = {}
-    for source, others, rows, rest in _draws(judges, known, count, design, seed):
+    for source, others, rows, rest in _draws(left_out, known, count, design, seed):
         assert source.measured is not None
         seen, unseen = source.measured.at(rows), source.measured.at(rest)
         for name in methods or METHODS:
@@ -123,7 +123,7 @@ def choose_method(
     return Choice(
         trials=tuple(sorted(firsts.values(), key=_worth)),
         shortlist=shortlist,
-        scores=_scores(shortlist, judges, known, count, design, seed),
+        scores=_scores(shortlist, left_out, known, count, design, seed),
     )
 
 
@@ -137,8 +137,12 @@ def _settled(shortlist: Sequence[Trial], known: Known, measured: Measured) -> tu
     return fit(trial.method.prior(known, measured), trial.scales, measured), trial
 
 
-def _judges(known: Known) -> list[Source]:
+def judges(known: Known, *, option: str = "--from") -> list[Source]:
     """Sources that can be left out.
+
+    Args:
+        known: the sources.
+        option: of the command line that names their tables, for messages.
 
     Raises:
         InvalidValue: there are none.
@@ -146,23 +150,23 @@ def _judges(known: Known) -> list[Source]:
     if len(known.devices) < 2:
         raise InvalidValue(
             f"a transfer is checked by leaving a source out, but {known.devices[0]} is the only one; "
-            "add tables with --from"
+            f"add tables with {option}"
         )
-    judges = [s for s in known.sources if s.measured and len(s.measured.latency_ms) >= _LEAST + _FEWEST]
-    if not judges:
+    found = [s for s in known.sources if s.measured and len(s.measured.latency_ms) >= _LEAST + _FEWEST]
+    if not found:
         most = max(len(s.measured.latency_ms) if s.measured else 0 for s in known.sources)
         raise InvalidValue(
             f"a transfer is checked on sources with at least {_LEAST + _FEWEST} measured networks, but the "
-            f"most that one of these has is {most}. Add tables that `hwnas profile` measured with --from"
+            f"most that one of these has is {most}. Add tables that `hwnas profile` measured with {option}"
         )
-    return judges
+    return found
 
 
 def _draws(
-    judges: Sequence[Source], known: Known, count: int, design: str, seed: int
+    left_out: Sequence[Source], known: Known, count: int, design: str, seed: int
 ) -> list[tuple[Source, Known, Rows, Rows]]:
     found = []
-    for index, source in enumerate(judges):
+    for index, source in enumerate(left_out):
         others = known.without(source.device)
         assert source.measured is not None
         for draw in range(_DRAWS):
@@ -188,10 +192,10 @@ def _worth(trial: Trial) -> float:
 
 
 def _scores(
-    shortlist: Sequence[Trial], judges: Sequence[Source], known: Known, count: int, design: str, seed: int
+    shortlist: Sequence[Trial], left_out: Sequence[Source], known: Known, count: int, design: str, seed: int
 ) -> tuple[Floats, ...]:
     found: dict[str, list[Floats]] = {}
-    for source, others, rows, rest in _draws(judges, known, count, design, seed):
+    for source, others, rows, rest in _draws(left_out, known, count, design, seed):
         assert source.measured is not None
         seen, unseen = source.measured.at(rows), source.measured.at(rest)
         posterior, _ = _settled(shortlist, others, seen)

@@ -30,7 +30,7 @@ class Decision:
         found: row of the best network within each budget; -1 if none is within it.
         share: smallest share, over the budgets, of the draws in which the network found wins.
         contenders: rows that win in a draw, with their shares of all draws and budgets.
-        next: row to measure next; None if the decision is settled.
+        next: row to measure next; None if the decision is settled, or every candidate is measured.
     """
 
     found: tuple[int, ...]
@@ -77,7 +77,7 @@ def decide(
         least = min(least, float((winners == best).mean()))
         np.add.at(wins, winners[winners >= 0], 1.0)
     contenders = {int(row): float(wins[row] / (_DRAWS * len(budgets_ms))) for row in np.flatnonzero(wins)}
-    if least >= SETTLED or not contenders:
+    if least >= SETTLED or not contenders or len(set(measured)) == len(terms):
         return Decision(found=tuple(found), share=least, contenders=contenders, next=None)
     rows = np.array(list(contenders))
     shared = posterior.covariance(terms, terms[rows]) ** 2 @ np.array(list(contenders.values()))

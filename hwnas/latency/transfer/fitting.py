@@ -19,6 +19,7 @@ from hwnas.latency.transfer.known import Floats, Measured
 
 _FREEDOM = 4.0  # degrees of freedom of the noise
 _ROUNDS = 4  # of the weights; they change by less than 1% after that
+_PRIOR = 0.5  # measurements that the noise of the scales stands for beside the target's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ class Posterior:
         spread: square root of the covariance of the costs, in milliseconds, before the measurement: ``(rank, terms)``.
         seen: the measured networks in the prior's coordinates, ``(k, rank)``.
         inverse: of their covariance, ``(k, k)``.
-        noise: estimated standard deviation of a measurement, as a fraction of the latency.
+        noise: estimated standard deviation of a measurement from its prediction by the others, as a fraction of the
+            latency.
     """
 
     cost_ms: Floats
@@ -92,12 +94,14 @@ class Fits:
         cost_ms: ``(scales, terms)``.
         weights: of the measurements, 1 for a usual one, ``(scales, k)``.
         inverses: of their covariance, ``(scales, k, k)``.
+        left_out: errors of the predictions of each measurement from the others, as fractions of it, ``(scales, k)``.
         evidence: how well each measurement is predicted from the others, ``(scales,)``.
     """
 
     cost_ms: Floats
     weights: Floats
     inverses: Floats
+    left_out: Floats
     evidence: Floats
 
 
@@ -128,6 +132,7 @@ def fit_many(prior: Prior, scales: Sequence[Scales], measured: Measured) -> Fits
         cost_ms=level * costs,
         weights=weights,
         inverses=inverse,
+        left_out=solved / inverse[:, diagonal] * (level * unit / measured.latency_ms),
         evidence=_evidence(solved, inverse[:, diagonal], noise / weights, noise),
     )
 
@@ -154,9 +159,9 @@ def fit(prior: Prior, scales: Scales, measured: Measured) -> Posterior:
     cost_ms, weights = found.cost_ms[0], found.weights[0]
     level, unit = _level(prior, measured)
     spread = np.concatenate([sd * block for sd, block in zip(scales.blocks, prior.blocks, strict=True)])
-    error = 1 - measured.terms @ cost_ms / measured.latency_ms
-    # As if the prior's noise had been seen in as many networks as there are terms left: three measurements say little.
-    noise = np.sqrt((scales.noise**2 * _FREEDOM + (weights * error**2).sum()) / (_FREEDOM + len(error)))
+    # Errors of the fit itself would be near 0 on a target that is noisier than its sources: it follows the noise.
+    squares = (weights * found.left_out[0] ** 2).sum()
+    noise = np.sqrt((scales.noise**2 * _PRIOR + squares) / (_PRIOR + len(weights)))
     return Posterior(
         cost_ms=cost_ms,
         spread=level * spread,

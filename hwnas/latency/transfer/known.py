@@ -91,7 +91,7 @@ class Known:
             bad = self.sources[int(np.argmin(means))]
             raise InvalidValue(
                 f"{bad.name} predicts a mean latency of {means.min():.4g} ms, which is not positive; "
-                "leave it out of --from"
+                "leave it out of the sources"
             )
         return np.asarray(costs / means[:, None])
 

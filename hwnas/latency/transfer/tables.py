@@ -9,23 +9,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from hwnas.errors import InvalidValue, TableError
+from hwnas.errors import InvalidValue, TableError, some
 from hwnas.latency.context import cost_ms
 from hwnas.latency.manifest import Fit, Manifest
 from hwnas.latency.model import load_model
-from hwnas.latency.table import LatencyTable, Row
+from hwnas.latency.table import LatencyTable, Row, check_origin, merged
 from hwnas.latency.transfer.choice import Choice
 from hwnas.latency.transfer.fitting import Posterior
 from hwnas.latency.transfer.known import Floats, Known, Measured, Source
 from hwnas.latency.transfer.terms import op_terms
-from hwnas.latency.whole import WholeNetworks, failed_rows, wrong_unit
+from hwnas.latency.whole import WholeNetworks, plausible
 from hwnas.spaces import Codes, Domain, Space
 from hwnas.targets import Target
 
 FEWEST = 3  # measurements: a level and two deviations
 SCORES = 199  # of the bound: a confidence of up to 0.995
 _NETWORKS = 500  # to which the scales of the priors refer
-_UNIT = 50.0  # a target this many times faster or slower than every source is in another unit
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +42,16 @@ def common_space(tables: Sequence[LatencyTable], space: Space) -> Space:
     return Domain.model_validate_json(most).make()
 
 
-def known_of(tables: Sequence[LatencyTable], space: Space) -> Known:
+def known_of(tables: Sequence[LatencyTable], space: Space, *, option: str = "--from") -> Known:
     """The sources of a transfer: measured and imported tables that have all ops of a space.
 
     The cost of an op is that in the table's model, with its context terms; of an op in several groups of slots, the
     mean.
+
+    Args:
+        tables: the tables.
+        space: the space.
+        option: of the command line that names the tables, for messages.
 
     Raises:
         TableError: no table has the ops of the space.
@@ -61,22 +65,21 @@ def known_of(tables: Sequence[LatencyTable], space: Space) -> Known:
         try:
             table.require(space)
             load_model(table, space)
+            sources.append(_source(table, space))
         except TableError as error:
             lacking.append(f"{table.target.name}: {error}")
-            continue
-        sources.append(_source(table, space))
     if not sources:
         raise TableError(
             f"no source shares the ops of {space.name}: "
-            + ("; ".join(lacking) or "no table was found")
-            + ". Choose tables of this space with --from (`hwnas tables list` shows the spaces of each)"
+            + (some(lacking, most=1) if lacking else "no table was found")
+            + f". Choose tables of this space with {option} (`hwnas tables list` shows the spaces of each)"
         )
     names = [source.name for source in sources]
     if len(set(names)) < len(names):
-        raise InvalidValue(f"a source is listed twice: {', '.join(names)}; list each target once with --from")
+        raise InvalidValue(f"a source is listed twice: {', '.join(names)}; list each target once with {option}")
     if lacking:
         log.warning(
-            "%d tables cannot be sources for %s and are left out: %s", len(lacking), space.name, "; ".join(lacking)
+            "%d tables cannot be sources for %s and are left out: %s", len(lacking), space.name, some(lacking, most=1)
         )
     if len({source.device for source in sources}) == 1 < len(sources):
         log.warning(
@@ -127,30 +130,14 @@ def _measured(found: Fit, space: Space) -> Measured | None:
 
 
 def checked(measured: WholeNetworks, known: Known, space: Space) -> WholeNetworks:
-    """Measurements of a new target without those that failed; the number that failed is logged.
+    """Measurements of a new target without those that failed; these are logged.
 
     Raises:
         InvalidValue: fewer than 3 are left, or their unit seems to be another one.
     """
     terms = op_terms(space, measured.codes)
     predicted = np.array([terms @ source.cost_ms for source in known.sources])
-    expected = np.exp(np.log(np.maximum(predicted, 1e-9)).mean(axis=0))
-    ratios = [float(np.median(measured.latency_ms / row)) for row in predicted]
-    for unit, off in (("seconds", max(ratios) < 1 / _UNIT), ("microseconds", min(ratios) > _UNIT)):
-        if off:
-            nearest = max(ratios) if unit == "seconds" else min(ratios)
-            why = f"{nearest:.2g} times that of the source that is nearest"
-            raise wrong_unit(measured.name, float(np.median(measured.latency_ms)), unit, why)
-    failed = failed_rows(measured.latency_ms, expected)
-    if failed.any():
-        log.warning(
-            "%s: %d of %d measurements are more than 5 times off what the sources suggest, and are left out: %s ms",
-            measured.name,
-            failed.sum(),
-            len(failed),
-            ", ".join(f"{ms:g}" for ms in measured.latency_ms[failed]),
-        )
-    kept = measured.without(failed)
+    kept = plausible(measured, predicted, "the sources suggest")
     if len(kept) < FEWEST:
         raise InvalidValue(
             f"{measured.name} has {len(kept)} usable measurements of different networks; a transfer needs at least "
@@ -160,7 +147,7 @@ def checked(measured: WholeNetworks, known: Known, space: Space) -> WholeNetwork
 
 
 def transferred(
-    known: Known, choice: Choice, measured: WholeNetworks, target: Target
+    known: Known, choice: Choice, measured: WholeNetworks, target: Target, old: LatencyTable | None = None
 ) -> tuple[LatencyTable, Posterior]:
     """The table of a new target, and its fit.
 
@@ -169,12 +156,27 @@ def transferred(
         choice: of the method.
         measured: the measurements, checked.
         target: the new target.
+        old: its transferred table, if there is one; its rows of other ops are kept.
+
+    Raises:
+        TableMismatch: the older table was not transferred.
     """
+    check_origin(old, "transferred")
     space = measured.space
     networks = Measured(terms=op_terms(space, measured.codes), latency_ms=measured.latency_ms)
     posterior, best = choice.fit(known, networks)
     costs = posterior.cost_ms
     rows, terms = rows_of(space, costs, len(measured))
+    all_rows, fits = merged(rows.items(), old)
+    for lost in old.manifest.fits if old else ():
+        if lost not in fits and lost.domain != Domain.of(space):
+            log.warning(
+                "the transfer of %s is dropped from the table of %s, because it has ops of %s, too; transfer it again "
+                "into another folder with --tables, if you need both",
+                lost.domain.space,
+                target.name,
+                space.name,
+            )
     error = posterior.predict(networks.terms) / networks.latency_ms - 1
     facts: dict[str, str | int | float | bool] = {
         "statistic": "transferred",
@@ -189,7 +191,7 @@ def transferred(
         "noise": round(posterior.noise, 5),
         "fitted_error": round(float(np.abs(error).mean()), 5),
     }
-    manifest = Manifest.of_other_tables(target, "transferred", facts)
+    manifest = Manifest.of_other_tables(target, "transferred", facts, fits)
     found = Fit(
         domain=Domain.of(space),
         seed=0,
@@ -200,7 +202,7 @@ def transferred(
         codes=measured.codes.tolist(),
         measurement=facts,
     )
-    table = LatencyTable(target=target, rows=rows, manifest=manifest)
+    table = LatencyTable(target=target, rows=all_rows, manifest=manifest)
     return table.with_fit(found), posterior
 
 

@@ -125,6 +125,18 @@ def test_the_bound_covers_new_targets(known: Known) -> None:
     assert 0.85 <= np.mean(covered) <= 0.97
 
 
+@pytest.mark.parametrize("noise", [0.02, 0.06])
+def test_the_noise_of_a_target_is_not_taken_from_a_fit_that_follows_it(known: Known, noise: float) -> None:
+    found = []
+    for draw in range(20):
+        _, others, measured = left_out(known)
+        seen = measured.at(choose(others, measured.terms, 10, seed=draw))
+        times = seen.terms @ known.sources[0].cost_ms * np.exp(noise * np.random.default_rng(draw).normal(size=10))
+        seen, method = Measured(terms=seen.terms, latency_ms=times), METHODS["gaussian-process"]
+        found.append(fit(method.prior(others, seen), Scales((3.0, 0.3, 0.1, 0.03), 0.02), seen).noise)
+    assert noise * 0.8 < np.mean(found) < noise * 2
+
+
 @pytest.mark.parametrize("name", DESIGNS)
 def test_a_design_chooses_different_networks(known: Known, name: str) -> None:
     _, others, measured = left_out(known)
@@ -174,6 +186,18 @@ def test_measurements_settle_the_decision(known: Known) -> None:
     assert shares[-1] >= 0.9 > shares[0]
     best = max(np.flatnonzero(true <= budget * 1.02), key=lambda row: quality[row])
     assert quality[decision.found[0]] >= 0.97 * quality[best]
+
+
+def test_nothing_is_asked_when_every_candidate_is_measured(known: Known) -> None:
+    _, others, measured = left_out(known)
+    seen = measured.at(range(5))
+    method = METHODS["gaussian-process"]
+    posterior = fit(method.prior(others, seen), Scales((3.0, 0.3, 0.1, 0.03), 0.5), seen)
+    budget = float(np.median(seen.latency_ms))
+    quality = seen.terms.sum(axis=1)
+    decision = decide(posterior, seen.terms, quality, [budget], measured=range(4))
+    assert (decision.share < 0.9, decision.next) == (True, 4)
+    assert decide(posterior, seen.terms, quality, [budget], measured=range(5)).next is None
 
 
 def test_a_budget_below_every_network_finds_none(known: Known) -> None:
