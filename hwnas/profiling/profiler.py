@@ -5,26 +5,24 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.errors import InvalidValue, TableMismatch
-from hwnas.files import Journal
 from hwnas.latency.context import fit_context
 from hwnas.latency.manifest import Fit, Manifest
 from hwnas.latency.model import load_model
 from hwnas.latency.table import LatencyTable, Row, check_origin, merged
-from hwnas.lowering import Program
 from hwnas.lowering.networks import assembled, lower_ops, scratch
 from hwnas.machines import LocalMachine, Machine
+from hwnas.profiling.steady import steadily
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Codes, Domain, Space
 from hwnas.spaces.draws import distinct
 from hwnas.targets import Target
 from hwnas.targets.device import other_machine
-from hwnas.timing import Measurement, Protocol
+from hwnas.timing import Measurement
 from hwnas.timing.measurement import latencies_ms, worse_ms
 from hwnas.timing.protocol import Protocols, usual
 
@@ -95,7 +93,7 @@ def profile(
     measurement: dict[str, str | int | float | bool] = old.manifest.measurement if old else {}
     rows: dict[str, Row] = {}
     if wanted:
-        timed = _steadily(
+        timed = steadily(
             {op.key: form.tied(programs[op]) for op in wanted},
             machine,
             target,
@@ -127,7 +125,7 @@ def profile(
     with scratch(journals / "programs") as folder:
         whole = assembled(space, form, codes, programs, folder)
         del programs
-        timed = _steadily(
+        timed = steadily(
             whole,
             machine,
             target,
@@ -158,30 +156,6 @@ def _check_machine(old: LatencyTable | None, target: Target, machine: Machine) -
             "not mixed. Give this one a name of its own with `hwnas devices detect --save --name "
             f"{target.device.name}-2`; --replace drops the table, --tables with another folder keeps both"
         )
-
-
-def _steadily(
-    programs: Mapping[str, Program | Path],
-    machine: Machine,
-    target: Target,
-    protocol: Protocol,
-    journal: Path,
-    subject: Mapping[str, object],
-    *,
-    reference: str | None = None,
-    what: str,
-    progress: Progress,
-) -> Measurement:
-    """A measurement that resumes from its journal; if it is too noisy, deletes the journal and raises `TooNoisy`."""
-    how = {"protocol": asdict(protocol), "cores": machine.cores(target.recipe)}
-    with Journal(journal, {**subject, **how}) as record:
-        timed = machine.time(
-            programs, target.recipe, protocol, reference=reference, journal=record, what=what, progress=progress
-        )
-    if timed.too_noisy:
-        journal.unlink()
-    timed.require_steady()
-    return timed
 
 
 def _fit(table: LatencyTable, space: Space, codes: Codes, networks: int, timed: Measurement) -> Fit:

@@ -7,10 +7,10 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hwnas.files import Journal
 from hwnas.latency.model import Floats
 from hwnas.lowering.networks import assembled, lower_ops, scratch
 from hwnas.machines import Machine
+from hwnas.profiling.steady import steadily
 from hwnas.progress import Progress, silent
 from hwnas.spaces import Codes, Domain, Space
 from hwnas.targets import Target
@@ -69,22 +69,23 @@ def time_networks(
         "versions": machine.versions(target),
         "domain": Domain.of(space).model_dump(),
         "codes": codes.tolist(),
-        "protocol": asdict(protocol),
-        "cores": machine.cores(target.recipe),
     }
     ops = {op: None for arch in space.decode(codes) for _, op in space.ops(arch)}
     programs = lower_ops(space, list(ops), form, progress)
     with scratch(journals / "programs") as folder:
         whole = assembled(space, form, codes, programs, folder)
         del programs
-        journal = journals / "networks.jsonl"
-        with Journal(journal, subject) as record:
-            timed = machine.time(
-                whole, target.recipe, protocol, journal=record, what="timing networks", progress=progress
-            )
-        if timed.too_noisy:
-            journal.unlink()
-        timed.require_steady()
+        timed = steadily(
+            whole,
+            machine,
+            target,
+            protocol,
+            journals / "networks.jsonl",
+            subject,
+            what="timing networks",
+            progress=progress,
+        )
     found = latencies_ms(timed)
-    content = json.dumps({**subject, "latency_ms": found.tolist()}, sort_keys=True)
+    how = {"protocol": asdict(protocol), "cores": machine.cores(target.recipe)}
+    content = json.dumps({**subject, **how, "latency_ms": found.tolist()}, sort_keys=True)
     return TimedNetworks(latency_ms=found, digest=hashlib.sha256(content.encode()).hexdigest())

@@ -251,7 +251,6 @@ def kernels_of(model: Model, target: Target) -> tuple[list[str], list[Kernel]]:
 
 
 def _notes(table: KernelTable, target: Target) -> list[str]:
-    from hwnas.latency.kernels import parse_kernel
     from hwnas.targets.runtimes import installed_version
 
     runtime = target.recipe.runtime
@@ -262,7 +261,7 @@ def _notes(table: KernelTable, target: Target) -> list[str]:
             f"the kernels were measured with {runtime} {there}, and {here} on this host cuts the model: their kernels "
             "may differ"
         )
-    if not any(parse_kernel(row.kernel).variant for row in table.rows):
+    if not any("+" in row.kernel for row in table.rows):  # a kind has a variant after it
         notes.append(
             "the kernels were measured by an older hwnas, without what is fused into them, and the bound does not "
             f"hold: measure them again with hwnas profile --kernels --target {target.name}"

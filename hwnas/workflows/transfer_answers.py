@@ -5,6 +5,8 @@ from __future__ import annotations
 from hwnas.files import Spec
 from hwnas.workflows.answers import Answer
 
+CONFIDENCE = 0.9  # of the upper bounds that the answers state
+
 
 class MethodFigures(Spec):
     """A method of transfer on the sources that were left out.

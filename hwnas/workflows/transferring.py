@@ -14,7 +14,7 @@ from hwnas.workflows import inputs
 from hwnas.workflows.inputs import Place
 from hwnas.workflows.older_tables import path_in, table_to_extend
 from hwnas.workflows.sources import known_sources
-from hwnas.workflows.transfer_answers import MethodFigures, NextAnswer, TransferAnswer
+from hwnas.workflows.transfer_answers import CONFIDENCE, MethodFigures, NextAnswer, TransferAnswer
 
 if TYPE_CHECKING:
     from hwnas.latency import LatencyTable
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from hwnas.spaces import Space
     from hwnas.targets import Target
     from hwnas.timing.protocol import Protocols
-
-CONFIDENCE = 0.9
 
 
 def transfer(

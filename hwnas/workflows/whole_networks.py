@@ -10,13 +10,11 @@ from hwnas.files import only_one
 from hwnas.workflows import inputs
 from hwnas.workflows.inputs import Place
 from hwnas.workflows.older_tables import path_in, table_to_extend
-from hwnas.workflows.transfer_answers import AgainstAnswer, NetworksAnswer
+from hwnas.workflows.transfer_answers import CONFIDENCE, AgainstAnswer, NetworksAnswer
 
 if TYPE_CHECKING:
     from hwnas.spaces import Space
     from hwnas.targets import Target
-
-CONFIDENCE = 0.9
 
 
 def import_networks(

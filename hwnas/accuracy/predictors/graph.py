@@ -13,14 +13,14 @@ Predictors for Neural Architecture Search", MLSys 2024 (directed graph flow with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from hwnas.accuracy.predictors.base import Floats, Sample
-from hwnas.accuracy.predictors.members import Inputs, Weights, initial, layer, spread, train
+from hwnas.accuracy.predictors.members import Inputs, Members, Weights, initial, layer, train
 from hwnas.accuracy.predictors.structure import Graphs, Structure
 from hwnas.spaces import Codes, Space
 
@@ -28,32 +28,13 @@ _HIDDEN = 24
 _ROUNDS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class GraphNetworks:
-    """A fitted ensemble.
-
-    Attributes:
-        structure: of the space.
-        scale: mean and standard deviation of the features of ops, ``(2, features)``.
-        weights: of all members.
-    """
-
-    structure: Structure
-    scale: Tensor
-    weights: Weights
-
-    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Codes ``(n, variables)`` -> mean of the members and their standard deviation, ``(n,)`` each."""
-        return spread(_outputs, self.weights, tensors(self.structure.graphs(codes), self.scale))
-
-
-def fit_graph(space: Space, samples: Sequence[Sample], seed: int) -> list[GraphNetworks]:
+def fit_graph(space: Space, samples: Sequence[Sample], seed: int) -> list[Members]:
     """An ensemble for each sample."""
     structure = Structure.of(space)
     return [_fit(structure, codes, values, seed) for codes, values in samples]
 
 
-def _fit(structure: Structure, codes: Codes, values: Floats, seed: int) -> GraphNetworks:
+def _fit(structure: Structure, codes: Codes, values: Floats, seed: int) -> Members:
     graphs = structure.graphs(codes)
     scale = op_scale(graphs)
     generator = torch.Generator().manual_seed(seed)
@@ -61,7 +42,11 @@ def _fit(structure: Structure, codes: Codes, values: Floats, seed: int) -> Graph
     inputs |= {f"{way}{i}": _HIDDEN for i in range(_ROUNDS) for way in ("own", "reads", "readers")}
     weights = initial(inputs, _HIDDEN, generator)
     train(_outputs, weights, tensors(graphs, scale), values, generator)
-    return GraphNetworks(structure, scale, weights)
+    return Members(partial(_inputs, structure, scale), _outputs, weights)
+
+
+def _inputs(structure: Structure, scale: Tensor, codes: Codes) -> Inputs:
+    return tensors(structure.graphs(codes), scale)
 
 
 def op_scale(graphs: Graphs) -> Tensor:

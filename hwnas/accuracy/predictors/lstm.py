@@ -7,46 +7,27 @@ and their shapes as inputs. A place without an op is a step of zeros.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from hwnas.accuracy.predictors.base import Floats, Sample
 from hwnas.accuracy.predictors.graph import op_scale, tensors
-from hwnas.accuracy.predictors.members import MEMBERS, Inputs, Weights, initial, layer, spread, train
+from hwnas.accuracy.predictors.members import MEMBERS, Inputs, Members, Weights, initial, layer, train
 from hwnas.accuracy.predictors.structure import Graphs, Structure
 from hwnas.spaces import Codes, Space
 
 _HIDDEN = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Lstms:
-    """A fitted ensemble.
-
-    Attributes:
-        structure: of the space.
-        scale: mean and standard deviation of the features of ops, ``(2, features)``.
-        weights: of all members.
-    """
-
-    structure: Structure
-    scale: Tensor
-    weights: Weights
-
-    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Codes ``(n, variables)`` -> mean of the members and their standard deviation, ``(n,)`` each."""
-        return spread(_outputs, self.weights, _steps(self.structure.graphs(codes), self.scale))
-
-
-def fit_lstm(space: Space, samples: Sequence[Sample], seed: int) -> list[Lstms]:
+def fit_lstm(space: Space, samples: Sequence[Sample], seed: int) -> list[Members]:
     """An ensemble for each sample."""
     structure = Structure.of(space)
     return [_fit(structure, codes, values, seed) for codes, values in samples]
 
 
-def _fit(structure: Structure, codes: Codes, values: Floats, seed: int) -> Lstms:
+def _fit(structure: Structure, codes: Codes, values: Floats, seed: int) -> Members:
     graphs = structure.graphs(codes)
     scale = op_scale(graphs)
     inputs = _steps(graphs, scale)
@@ -55,7 +36,11 @@ def _fit(structure: Structure, codes: Codes, values: Floats, seed: int) -> Lstms
     widths = {name: inputs[0].shape[-1] if name.startswith("x") else _HIDDEN for name in names}
     weights = initial({**widths, "last": 2 * _HIDDEN}, _HIDDEN, generator)
     train(_outputs, weights, inputs, values, generator)
-    return Lstms(structure, scale, weights)
+    return Members(partial(_inputs, structure, scale), _outputs, weights)
+
+
+def _inputs(structure: Structure, scale: Tensor, codes: Codes) -> Inputs:
+    return _steps(structure.graphs(codes), scale)
 
 
 def _steps(graphs: Graphs, scale: Tensor) -> Inputs:

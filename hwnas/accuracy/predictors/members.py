@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from hwnas.accuracy.predictors.base import Floats
+from hwnas.spaces import Codes
 
 MEMBERS = 5  # as in BANANAS
 _STEPS = 300
@@ -77,8 +79,22 @@ def train(outputs: Outputs, weights: Weights, inputs: Inputs, values: Floats, ge
         tensor.requires_grad_(False)
 
 
-def spread(outputs: Outputs, weights: Weights, inputs: Inputs) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of the members' outputs, ``(n,)`` each."""
-    with torch.inference_mode():
-        found = outputs(weights, inputs).numpy().astype(np.float64)
-    return found.mean(axis=0), found.std(axis=0)
+@dataclass(frozen=True, slots=True)
+class Members:
+    """A fitted ensemble.
+
+    Attributes:
+        inputs: codes ``(n, variables)`` -> inputs of the network.
+        outputs: the network.
+        weights: of all members.
+    """
+
+    inputs: Callable[[Codes], Inputs]
+    outputs: Outputs
+    weights: Weights
+
+    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
+        """Codes ``(n, variables)`` -> mean of the members and their standard deviation, ``(n,)`` each."""
+        with torch.inference_mode():
+            found = self.outputs(self.weights, self.inputs(codes)).numpy().astype(np.float64)
+        return found.mean(axis=0), found.std(axis=0)

@@ -7,7 +7,7 @@ Source: White et al., "BANANAS: Bayesian Optimization with Neural Architectures 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,50 +16,35 @@ from torch.nn import functional
 
 from hwnas.accuracy.predictors.base import Floats, Sample
 from hwnas.accuracy.predictors.encodings import Encoding, adjacency, paths
-from hwnas.accuracy.predictors.members import Inputs, Weights, initial, layer, spread, train
+from hwnas.accuracy.predictors.members import Inputs, Members, Weights, initial, layer, train
 from hwnas.spaces import Codes, Space
 
 _HIDDEN = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Mlps:
-    """A fitted ensemble.
-
-    Attributes:
-        encode: the encoding.
-        inputs: mean and standard deviation of the features, ``(2, features)``.
-        weights: of all members.
-    """
-
-    encode: Encoding
-    inputs: Floats
-    weights: Weights
-
-    def predict(self, codes: Codes) -> tuple[Floats, Floats]:
-        """Codes ``(n, variables)`` -> mean of the members and their standard deviation, ``(n,)`` each."""
-        return spread(_outputs, self.weights, (_scaled(self.encode(codes), self.inputs),))
-
-
-def fit_adjacency(space: Space, samples: Sequence[Sample], seed: int) -> list[Mlps]:
+def fit_adjacency(space: Space, samples: Sequence[Sample], seed: int) -> list[Members]:
     """An ensemble on the adjacency encoding for each sample."""
     encode = adjacency(space)
     return [_fit(encode, codes, values, seed) for codes, values in samples]
 
 
-def fit_paths(space: Space, samples: Sequence[Sample], seed: int) -> list[Mlps]:
+def fit_paths(space: Space, samples: Sequence[Sample], seed: int) -> list[Members]:
     """An ensemble on the path encoding for each sample."""
     return [_fit(paths(space, codes), codes, values, seed) for codes, values in samples]
 
 
-def _fit(encode: Encoding, codes: Codes, values: Floats, seed: int) -> Mlps:
+def _fit(encode: Encoding, codes: Codes, values: Floats, seed: int) -> Members:
     features = encode(codes)
     deviation = features.std(axis=0)
     inputs = np.stack([features.mean(axis=0), np.where(deviation > 1e-6, deviation, 1.0)])
     generator = torch.Generator().manual_seed(seed)
     weights = initial({"first": features.shape[1], "second": _HIDDEN, "last": _HIDDEN}, _HIDDEN, generator)
     train(_outputs, weights, (_scaled(features, inputs),), values, generator)
-    return Mlps(encode, inputs, weights)
+    return Members(partial(_inputs, encode, inputs), _outputs, weights)
+
+
+def _inputs(encode: Encoding, inputs: Floats, codes: Codes) -> Inputs:
+    return (_scaled(encode(codes), inputs),)
 
 
 def _scaled(features: Floats, inputs: Floats) -> Tensor:

@@ -18,6 +18,8 @@ _EQUAL = 0.005  # difference of rank correlations that the draws of a source do 
 _DRAWS = 3  # of measured networks for each source
 _JUDGED = 400  # networks that a fit is judged on; ranks of more differ by less than those of another draw
 _FEWEST = 5  # networks beside the measured ones, without which ranks say nothing; the shipped tables have 16 in all
+Draw = tuple[Source, Known, Rows, Rows]
+"""A source that is left out, the others, and rows of its networks that are measured and that are judged."""
 _LEAST = 3  # measurements of a source that is left out
 
 
@@ -106,9 +108,9 @@ def choose_method(
     Raises:
         InvalidValue: no source can be left out.
     """
-    left_out = judges(known)
+    draws = _draws(judges(known), known, count, design, seed)
     tried: dict[tuple[str, Scales], list[tuple[str, float, float]]] = {}
-    for source, others, rows, rest in _draws(left_out, known, count, design, seed):
+    for source, others, rows, rest in draws:
         assert source.measured is not None
         seen, unseen = source.measured.at(rows), source.measured.at(rest)
         for name in methods or METHODS:
@@ -123,7 +125,7 @@ def choose_method(
     return Choice(
         trials=tuple(sorted(firsts.values(), key=_worth)),
         shortlist=shortlist,
-        scores=_scores(shortlist, left_out, known, count, design, seed),
+        scores=_scores(shortlist, draws),
     )
 
 
@@ -162,9 +164,7 @@ def judges(known: Known, *, option: str = "--from") -> list[Source]:
     return found
 
 
-def _draws(
-    left_out: Sequence[Source], known: Known, count: int, design: str, seed: int
-) -> list[tuple[Source, Known, Rows, Rows]]:
+def _draws(left_out: Sequence[Source], known: Known, count: int, design: str, seed: int) -> list[Draw]:
     found = []
     for index, source in enumerate(left_out):
         others = known.without(source.device)
@@ -191,11 +191,9 @@ def _worth(trial: Trial) -> float:
     return -trial.rank
 
 
-def _scores(
-    shortlist: Sequence[Trial], left_out: Sequence[Source], known: Known, count: int, design: str, seed: int
-) -> tuple[Floats, ...]:
+def _scores(shortlist: Sequence[Trial], draws: Sequence[Draw]) -> tuple[Floats, ...]:
     found: dict[str, list[Floats]] = {}
-    for source, others, rows, rest in _draws(left_out, known, count, design, seed):
+    for source, others, rows, rest in draws:
         assert source.measured is not None
         seen, unseen = source.measured.at(rows), source.measured.at(rest)
         posterior, _ = _settled(shortlist, others, seen)
