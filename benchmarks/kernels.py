@@ -2,11 +2,13 @@
 
     pip install --no-deps timm torchvision huggingface_hub
     python benchmarks/kernels.py --out DIR [--recipe onnxruntime-cpu-fp32 ...] [--minutes 15] [--models FOLDER]
+        [--device DEVICE]
 
 For each recipe: kernels are profiled into DIR (a killed run resumes), and forty architectures of timm with random
 weights, exported to ONNX, are timed among the reference networks of the profile, whose present speed is corrected for.
-`--models` takes a folder of ONNX files instead. The predictors that are compared are fitted on the networks of the
-same profile: multiply-accumulates, bytes, both with a cost of the call, and gradient boosting on whole networks.
+`--models` takes a folder of ONNX files instead. `--device` takes one that is reached over ssh: all is timed there, and
+predicted from the table and this host's runtime alone. The predictors that are compared are fitted on the networks of
+the same profile: multiply-accumulates, bytes, both with a cost of the call, and gradient boosting on whole networks.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,10 +33,12 @@ from hwnas.machines import machine_of
 from hwnas.models import open_model
 from hwnas.profiling.kernels import TOGETHER, measured_batch, speed_of
 from hwnas.shown_progress import shown_progress
-from hwnas.targets import resolve_target
+from hwnas.targets import Target, resolve_target
 from hwnas.timing.protocol import usual
+from hwnas.workflows.predicting import kernels_of
 
 _ATTEMPTS = 6  # to time a few models on a machine that is sometimes too noisy
+WORST = 6  # kinds of kernels whose errors are printed
 Floats = npt.NDArray[np.float64]
 
 ARCHITECTURES = (
@@ -90,13 +95,12 @@ def exported(folder: Path) -> list[Path]:
     return [folder / f"{name}.onnx" for name in ARCHITECTURES]
 
 
-def measured(files: list[Path], recipe: str, place: Path) -> dict[str, dict[str, object]]:
+def measured(files: list[Path], target: Target, place: Path) -> dict[str, dict[str, object]]:
     """Latency and kernels of each model, and the references beside it; kept in a file.
 
     Models whose times disagree are timed again, at most `_ATTEMPTS` times in all.
     """
     found: dict[str, dict[str, object]] = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
-    target = resolve_target(f"this/{recipe}")
     machine = machine_of(target)
     machine.check(target)
     for _ in range(_ATTEMPTS):
@@ -109,8 +113,7 @@ def measured(files: list[Path], recipe: str, place: Path) -> dict[str, dict[str,
                 print(f"  again: {error}", flush=True)
                 continue
             for one in batch["networks"]:
-                kernels = [key for key, _ in one["layers"]]
-                found[one["name"]] = {"ms": one["ms"], "kernels": kernels, "references": batch["references"]}
+                found[one["name"]] = {"ms": one["ms"], "layers": one["layers"], "references": batch["references"]}
             place.write_text(json.dumps(found), encoding="utf-8")
     left = [file.stem for file in files if file.stem not in found]
     if left:
@@ -154,30 +157,41 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipe", action="append", help="may be repeated; by default three")
     parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--device", default="this")
     parser.add_argument("--models", type=Path, help="folder of ONNX files (default: architectures of timm)")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     files = sorted(given.models.glob("*.onnx")) if given.models else exported(given.out / "models")
     for recipe in given.recipe or ("onnxruntime-cpu-fp32", "openvino-cpu-fp32", "onnxruntime-cpu-int8"):
-        target = resolve_target(f"this/{recipe}")
+        target = resolve_target(f"{given.device}/{recipe}")
         path = kernel_path(given.out / "tables", target)
         if not path.exists():
             with shown_progress() as progress:
                 workflows.profile_kernels(target, minutes=given.minutes, tables=given.out / "tables", progress=progress)
         table = read_kernels(path, target)
         model, rows = load_kernels(table), [parse_kernel(one.kernel) for one in table.rows]
-        found = measured(files, recipe, given.out / f"measured-{recipe}.json")
+        found = measured(files, target, given.out / f"measured-{recipe}.json")
+        paths = {file.stem: file for file in files}
         ms, predicted, upper, sizes = [], [], [], []
+        off = defaultdict[str, list[tuple[float, str]]](list)
         for name, one in sorted(found.items()):
-            kernels = [parse_kernel(key) for key in one["kernels"]]  # type: ignore[attr-defined]
+            if given.device == "this":
+                kernels = [parse_kernel(key) for key, _ in one["layers"]]  # type: ignore[attr-defined]
+            else:
+                _, kernels = kernels_of(open_model(paths[name]), target)
             answer = model.network(kernels)
             ms.append(float(one["ms"]) * speed_of(one["references"], table.references))  # type: ignore[arg-type]
             predicted.append(answer.ms)
             upper.append(answer.upper_ms or np.inf)
             sizes.append(totals(kernels))
             unknown = sorted({part.kernel.kind for part in answer.kernels if part.how == "unknown"})
+            for part, (_, layer_ms) in zip(answer.kernels, one["layers"], strict=False):  # type: ignore[call-overload]
+                off[part.kernel.kind].append((part.ms - (layer_ms - table.profiler_ms), name))
             note = f"   unknown: {', '.join(unknown)}" if unknown else ""
             print(f"  {name:32s} {ms[-1]:9.2f} ms, predicted {answer.ms:9.2f} ({answer.ms / ms[-1] - 1:+.1%}){note}")
+        for kind in sorted(off, key=lambda kind: -sum(abs(ms) for ms, _ in off[kind]))[:WORST]:
+            models = ", ".join(f"{name} {ms:+.2f}" for ms, name in sorted(off[kind], key=lambda one: -abs(one[0]))[:4])
+            print(f"  {kind:28s} {sum(abs(ms) for ms, _ in off[kind]):8.2f} ms of errors: {models}")
         true, guess = np.array(ms), np.array(predicted)
         print(f"{target.name}: {len(true)} models; {len(table.rows)} kernels of {len(table.networks)} networks")
         print(row("kernels", guess, true, float((true <= np.array(upper)).mean())))

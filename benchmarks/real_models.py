@@ -1,7 +1,7 @@
 """Models that packages on PyPI carry: latency and layers, closeness under every CPU recipe, a bundle of the pick.
 
     pip install --no-deps rapidocr-onnxruntime==1.4.4 silero-vad==6.2.3
-    python benchmarks/real_models.py [--only NAME]
+    python benchmarks/real_models.py [--only NAME] [--seconds 10]
 
 `onnx` carries classic networks with constant weights. Models of packages that are not installed are left out, said so.
 Latencies are of one run of this script; close other work while it times.
@@ -13,11 +13,13 @@ import argparse
 import importlib.util
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hwnas import workflows
 from hwnas.deploy import verify
 from hwnas.errors import HwnasError
+from hwnas.timing.protocol import usual
 
 # Package, file below it, shapes.
 MODELS: tuple[tuple[str, str, Sequence[str]], ...] = (
@@ -50,11 +52,13 @@ def main() -> None:
     """Print a section per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="models whose file name contains this")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of timing for a recipe, on a noisy machine")
     given = parser.parse_args()
+    protocol = replace(usual().networks, max_seconds=given.seconds)
     for path, shapes in found(given.only):
-        print(f"\n## {path.stem}\n")
+        print(f"\n## {path.stem}\n", flush=True)
         try:
-            swept = workflows.sweep_model(path, shapes=shapes)
+            swept = workflows.sweep_model(path, shapes=shapes, protocol=protocol)
         except HwnasError as error:
             print(f"refused: {error}")
             continue
@@ -75,7 +79,7 @@ def main() -> None:
                 print(f"{name}: {why}")
         for target in [one.timing.target for one in swept.recipes if one.timing.target.endswith("-cpu-fp32")]:
             try:
-                [timed] = workflows.bench_model(path, target, shapes=shapes).targets
+                [timed] = workflows.bench_model(path, target, shapes=shapes, protocol=protocol).targets
             except HwnasError as error:
                 print(f"{target}: {error}")
                 continue

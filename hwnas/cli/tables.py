@@ -130,8 +130,14 @@ def import_(
     space: Annotated[
         str | None, typer.Option(help="With --format networks: the space of the networks, with its options.")
     ] = None,
+    resolution: options.Resolution = None,
+    width: options.Width = None,
+    kernel_sizes: options.KernelSizes = None,
+    expansions: options.Expansions = None,
+    aspect: options.Aspect = None,
     fix: options.Fix = None,
     channels: options.Channels = None,
+    vocabulary: options.Vocabulary = None,
     classes: options.Classes = None,
     column: transfer.Column = None,
     replace: Annotated[bool, typer.Option("--replace", help="Drop an older table instead of adding to it.")] = False,
@@ -150,13 +156,24 @@ def import_(
     from hwnas.targets import resolve_target, writable_home
 
     wanted = resolve_target(target)
-    of_networks = {"--space": space, "--fix": fix, "--channels": channels, "--classes": classes, "--column": column}
+    of_space = {
+        "resolution": resolution,
+        "width": width,
+        "kernel_sizes": kernel_sizes,
+        "expansions": expansions,
+        "aspect": aspect,
+        "fix": fix,
+        "channels": channels,
+        "vocabulary": vocabulary,
+        "classes": classes,
+    }
     if format_ == NETWORKS:
-        whole = transfer.networks_of(files, space, fix, channels, classes)
+        whole = transfer.networks_of(files, space, of_space)
         answer = workflows.import_networks(whole, wanted, files[0], column=column, tables=tables, replace=replace)
         transfer.print_imported(answer, as_json=as_json)
         return
-    if given := [name for name, value in of_networks.items() if value]:
+    of_networks = {"space": space, **of_space, "column": column}
+    if given := [f"--{name.replace('_', '-')}" for name, value in of_networks.items() if value]:
         raise InvalidValue(f"{' and '.join(given)}: these are for --format {NETWORKS}")
     imported = read_files(files, format_)
     path = (tables or writable_home() / "latency_tables") / f"{wanted.name}.csv"

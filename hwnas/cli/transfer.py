@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -91,7 +91,9 @@ def next_(
         Path | None, typer.Option(help="The measurements so far; without them, a first set is chosen.")
     ] = None,
     column: Column = None,
-    count: Annotated[int, typer.Option(help="Networks of the first set.", min=3, max=1000)] = 10,
+    count: Annotated[
+        int | None, typer.Option(help="Networks of the first set; 10 by default.", min=3, max=1000)
+    ] = None,
     budget_ms: Annotated[
         list[float] | None,
         typer.Option(help="With --measurements: latency budget of the decision; may be repeated.", min=0),
@@ -126,10 +128,13 @@ def next_(
         _print_next(answer)
 
 
-def networks_of(
-    files: Sequence[Path], space: str | None, fix: list[str] | None, channels: int | None, classes: int | None
-) -> Space:
+def networks_of(files: Sequence[Path], space: str | None, given: Mapping[str, Any]) -> Space:
     """The space of a file of networks to import.
+
+    Args:
+        files: the files; it should be one.
+        space: name of the space.
+        given: values of the options of a space, by parameter.
 
     Raises:
         InvalidValue: the space is missing, or there are several files.
@@ -140,7 +145,9 @@ def networks_of(
         raise InvalidValue("--format networks needs --space, the space of the networks (hwnas spaces list)")
     if len(files) > 1:
         raise InvalidValue(f"--format networks reads one file, not {len(files)}; join the rows of a target in one")
-    return space_of(space, options.choices(fix), channels=channels, classes=classes)
+    named = (given[each] for each in ("resolution", "width", "kernel_sizes", "expansions", "aspect"))
+    sizes = {each: given[each] for each in ("channels", "vocabulary", "classes")}
+    return space_of(options.space_with(space, *named), options.choices(given["fix"]), **sizes)
 
 
 def print_imported(answer: NetworksAnswer, *, as_json: bool) -> None:
@@ -189,9 +196,9 @@ def print_against(answer: AgainstAnswer) -> None:
 def _print_next(answer: NextAnswer) -> None:
     from hwnas.latency.transfer.decision import SETTLED
 
-    for budget, arch in answer.found.items():
-        values = "none of the candidates" if arch is None else " ".join(f"{k}={v}" for k, v in arch.items())
-        typer.echo(f"within {budget} ms: {values}")
+    for one in answer.found:
+        values = "none of the candidates" if one.arch is None else " ".join(f"{k}={v}" for k, v in one.arch.items())
+        typer.echo(f"within {one.budget_ms:g} ms: {values}")
     if answer.share is not None:
         typer.echo(f"It is the best in at least {answer.share:.0%} of the latencies that the measurements allow.")
     if not answer.networks:

@@ -11,7 +11,7 @@ from hwnas.errors import GraphError
 from hwnas.lowering.observe import session_of
 from hwnas.lowering.quantize import Quantizer, float_layers
 from hwnas.models import Model
-from hwnas.models.lowered import for_quantisation
+from hwnas.models.lowered import quantizer_of
 from hwnas.models.samples import Samples
 from hwnas.progress import Progress, silent
 from hwnas.runner.signature import Feeds
@@ -45,9 +45,7 @@ def int8_within(
     Raises:
         GraphError: the model cannot be quantised.
     """
-    assert recipe.quantization is not None
-    graph = for_quantisation(model)
-    quantizer = Quantizer(graph, samples.feeds[: recipe.quantization.images], recipe.quantization)
+    quantizer = quantizer_of(model, recipe, samples)
     whole = quantizer.quantized()
     if len(float_layers(whole)) == len(quantizer.layers):
         raise GraphError(f"no layer of {model.name} can be quantised: it has none with weights that are constant")

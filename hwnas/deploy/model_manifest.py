@@ -24,7 +24,8 @@ class OutputParity(Spec):
         name: of the output.
         largest: largest magnitude of the fp32 output.
         max_abs_error: largest difference of two elements.
-        min_cosine: smallest cosine similarity over the samples; None for integers, and for a single element.
+        min_cosine: smallest cosine similarity over the samples whose output is not faint beside that of others; None
+            for integers, and for a single element.
         same: share of equal elements of integers; of floats with several elements on the last axis, share of rows whose
             largest element is at the same place; None for other floats.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -16,6 +17,9 @@ from hwnas.models.onnx_file import named
 from hwnas.models.samples import Samples
 from hwnas.runner.signature import Feeds
 from hwnas.targets import Recipe, detect_host, with_weights
+
+if TYPE_CHECKING:
+    from hwnas.lowering.quantize import Quantizer
 
 _QDQ_OPSET = 13  # the first with a quantisation per channel
 _OPSETS = (20, 17, _QDQ_OPSET)  # tried in this order for older models
@@ -39,11 +43,35 @@ def lowered(model: Model, recipe: Recipe, samples: Samples) -> onnx.ModelProto:
     recipe = with_weights(recipe, detect_host().flags)
     if recipe.quantization is None:
         return model.graph
+    return quantizer_of(model, recipe, samples).quantized()
+
+
+def quantizer_of(model: Model, recipe: Recipe, samples: Samples) -> Quantizer:
+    """The calibrated quantiser of a model.
+
+    Args:
+        model: the model.
+        recipe: an int8 recipe with a decided range of weights.
+        samples: for the ranges of activations.
+
+    Raises:
+        GraphError: the model cannot be quantised.
+    """
     from hwnas.lowering.quantize import Quantizer
 
+    assert recipe.quantization is not None
     graph = for_quantisation(model)
-    feeds = samples.feeds[: recipe.quantization.images]
-    return Quantizer(graph, feeds, recipe.quantization).quantized()
+    in_float = _scalar_products(Graph(graph)) if recipe.runtime == "openvino" else ()
+    return Quantizer(graph, samples.feeds[: recipe.quantization.images], recipe.quantization, in_float=in_float)
+
+
+def _scalar_products(graph: Graph) -> list[str]:
+    """Products with a constant of one element, which OpenVINO 2026.4 cannot load in int8 after convolutions.
+
+    One of its transformations reads an input that is not there (PP-OCRv4's text detection, 52 such nodes).
+    """
+    factors = {node.name: map(graph.constant, node.inputs) for node in graph.nodes if node.op_type == "Mul"}
+    return [name for name, own in factors.items() if any(each is not None and each.size == 1 for each in own)]
 
 
 def require_takes_models(recipe: Recipe) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from hwnas.errors import TooNoisy
+from hwnas.errors import TableError, TooNoisy
 from hwnas.latency.kernels import KernelTable, load_kernels, parse_kernel
 from hwnas.machines import LocalMachine, Machine
 from hwnas.profiling.kernels import SEED, TOGETHER, measured_batch, of_prior, speed_of
@@ -45,11 +45,17 @@ def validate_kernels(
         the figures of `hwnas.workflows.model_answers.KernelsValidationAnswer`.
 
     Raises:
-        TableError: the target's device is not the machine.
+        TableError: the target's device is not the machine, or the table was measured beside other reference networks.
         TooNoisy: the figures cannot be trusted.
     """
     machine, protocol = machine or LocalMachine(), protocol or usual().kernels
     machine.check(target)
+    if table.measurement.get("seed") != SEED:
+        raise TableError(
+            f"the table of kernels of {target.name} was measured beside other reference networks, by another version "
+            "of hwnas, so the machine's speed cannot be compared. The table still predicts; to validate, measure it "
+            f"again (hwnas profile --kernels --target {target.name})"
+        )
     model = load_kernels(table)
     measured: list[list[float]] = []
     predicted, upper, speeds = [], [], []

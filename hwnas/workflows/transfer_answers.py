@@ -52,6 +52,18 @@ class TransferAnswer(Answer):
     table: str
 
 
+class Decision(Answer):
+    """The best network within a budget, by the present measurements.
+
+    Attributes:
+        budget_ms: the budget.
+        arch: the network; None if no candidate is within it.
+    """
+
+    budget_ms: float
+    arch: dict[str, int | str] | None
+
+
 class NextAnswer(Answer):
     """Result of `hwnas.workflows.next_networks`.
 
@@ -59,7 +71,7 @@ class NextAnswer(Answer):
         space: name of the space.
         sources: the targets whose tables were used.
         networks: archs to measure, the first one first; empty if the decision is settled, or none is left.
-        found: the best network within each budget by the present measurements; None if no candidate is within it.
+        found: the best network within each budget.
         share: smallest share of the draws from the posterior in which the network found is the best.
         out: file that the networks were written to.
     """
@@ -67,7 +79,7 @@ class NextAnswer(Answer):
     space: str
     sources: list[str]
     networks: list[dict[str, int | str]]
-    found: dict[str, dict[str, int | str] | None]
+    found: list[Decision]
     share: float | None = None
     out: str | None = None
 

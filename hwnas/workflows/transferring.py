@@ -14,7 +14,7 @@ from hwnas.workflows import inputs
 from hwnas.workflows.inputs import Place
 from hwnas.workflows.older_tables import path_in, table_to_extend
 from hwnas.workflows.sources import known_sources
-from hwnas.workflows.transfer_answers import CONFIDENCE, MethodFigures, NextAnswer, TransferAnswer
+from hwnas.workflows.transfer_answers import CONFIDENCE, Decision, MethodFigures, NextAnswer, TransferAnswer
 
 if TYPE_CHECKING:
     from hwnas.latency import LatencyTable
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from hwnas.spaces import Space
     from hwnas.targets import Target
     from hwnas.timing.protocol import Protocols
+
+
+FIRST = 10  # networks of a first set
 
 
 def transfer(
@@ -121,7 +124,7 @@ def next_networks(
     *,
     measurements: Place | None = None,
     column: str | None = None,
-    count: int = 10,
+    count: int | None = None,
     budgets_ms: Sequence[float] = (),
     seed: int = 0,
     out: Place | None = None,
@@ -133,7 +136,7 @@ def next_networks(
         sources: patterns of tables (`source_tables`).
         measurements: CSV file of the present measurements; None before the first.
         column: of the latencies in that file.
-        count: size of the first set.
+        count: size of the first set; `FIRST` if None.
         budgets_ms: latency budgets of the decision, for which the number of MACs stands for the quality of a network.
         seed: of the candidates.
         out: new CSV file for the networks, with an empty column of latencies; not written without networks.
@@ -154,15 +157,17 @@ def next_networks(
     if measurements is None and (budgets_ms or column is not None):
         given = "--budget-ms" if budgets_ms else "--column"
         raise InvalidValue(f"{given} is for --measurements: a first set of networks depends on no decision")
+    if measurements is not None and count is not None:
+        raise InvalidValue("--count is for a first set; with --measurements, one network is chosen at a time")
     if out is not None and Path(out).exists():
         raise OutputError(f"{out} exists, perhaps with measurements that were filled in; name another file with --out")
     chosen = inputs.space_of(space)
     known, whole = known_sources(sources, chosen)
     codes, terms = candidates(chosen, whole, seed=seed)
-    found: dict[str, dict[str, int | str] | None] = {}
+    found: list[Decision] = []
     share = None
     if measurements is None:
-        rows = choose(known, terms, count, seed=seed).tolist()
+        rows = choose(known, terms, FIRST if count is None else count, seed=seed).tolist()
     else:
         measured = checked(read_networks(Path(measurements), whole, column), known, whole)
         seen = Measured(terms=op_terms(whole, measured.codes), latency_ms=measured.latency_ms)
@@ -174,7 +179,8 @@ def next_networks(
         )
         rows = [] if decision.next is None else [decision.next]
         archs = {row: dict(whole.decode(codes[[row]])[0]) for row in decision.found if row >= 0}
-        found = {f"{ms:g}": archs.get(row) for ms, row in zip(budgets_ms, decision.found, strict=True)}
+        best = zip(budgets_ms, decision.found, strict=True)
+        found = [Decision(budget_ms=ms, arch=archs.get(row)) for ms, row in best]
         share = decision.share
     if out is not None and rows:
         write_whole(Path(out), networks_csv(whole, codes[rows]))
@@ -193,7 +199,7 @@ def profile_few_shot(
     target: str | Target,
     sources: Sequence[str],
     *,
-    count: int = 10,
+    count: int = FIRST,
     tables: Place | None = None,
     replace: bool = False,
     machine: Machine | None = None,

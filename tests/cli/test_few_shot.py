@@ -79,10 +79,11 @@ def test_networks_to_measure(hwnas_cli, phone, measured, tmp_path):
     found = json.loads(hwnas_cli(*with_budget, "--json").out)
     assert len(found["networks"]) <= 1
     assert 0 < found["share"] <= 1
+    assert [one["budget_ms"] for one in found["found"]] == [1.0]
 
 
 def test_a_decision_that_is_open_is_not_called_settled(capsys):
-    answer = NextAnswer(space="darts", sources=[], networks=[], found={}, share=0.5)
+    answer = NextAnswer(space="darts", sources=[], networks=[], found=[], share=0.5)
     _print_next(answer)
     assert "No candidate is left to measure" in capsys.readouterr().out
     _print_next(answer.model_copy(update={"share": 0.95}))
@@ -123,4 +124,5 @@ def test_what_is_wrong_is_one_message(refused, phone, measured, tmp_path):
     )
     first = ("tables", "next", "--from", SOURCES, *SPACE)
     assert "--budget-ms is for --measurements" in refused(*first, "--budget-ms", 3)
+    assert "--count is for a first set" in refused(*first, "--measurements", measured, "--count", 3)
     assert "--column is for --against" in refused("validate", "--target", NEW, *SPACE, "--column", "x")

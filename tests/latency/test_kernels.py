@@ -174,6 +174,22 @@ def test_variants_are_told_apart_and_share_what_is_common() -> None:
     assert np.isfinite(model.predict(unseen)).all()
 
 
+def test_a_rare_variant_of_a_hundredfold_cost_is_learned_from_a_few() -> None:
+    def resize(mode: str, rng: np.random.Generator) -> Kernel:
+        channels, side = int(rng.integers(3, 120)), int(rng.integers(5, 100))
+        shapes = ((1, channels, side, side), (4,)), ((1, channels, 2 * side, 2 * side),)
+        return Kernel("Resize", *shapes, f"mode={mode}")
+
+    def ms(kernel: Kernel) -> float:
+        return 0.01 + np.prod(kernel.outputs[0]) * (1e-4 if "cubic" in kernel.variant else 1e-6)
+
+    rng = np.random.default_rng(3)
+    known = [resize("nearest", rng) for _ in range(50)] + [resize("cubic", rng) for _ in range(8)]
+    new = [resize("cubic", rng) for _ in range(50)]
+    found = KindRegression(known, np.array([*map(ms, known)]), np.ones(len(known))).predict(new)
+    assert np.abs(found / [*map(ms, new)] - 1).mean() < 0.2
+
+
 @pytest.mark.parametrize(
     ("order", "together"), [("0.1.2.3", 2 * 3 * 4 * 5), ("0.2.1.3", 5), ("1.0.2.3", 20), ("0.1.3.2", 1)]
 )

@@ -220,7 +220,7 @@ def test_networks_are_asked_for(home: Path, whole: Space, measurements: Path, tm
     budget = float(np.median(whole.slot_sum(lambda op: cost(op, NEW))(codes)))
     following = workflows.next_networks(whole, FOUR, measurements=measurements, budgets_ms=[budget])
     assert len(following.networks) <= 1
-    [found] = following.found.values()
+    [found] = [one.arch for one in following.found]
     assert found is not None
     assert set(found) == set(whole.column)
     with pytest.raises(InvalidValue, match="--budget-ms"):

@@ -60,6 +60,30 @@ class Kernel:
         return order if order and self.inputs and len(order) == len(self.inputs[0]) else None
 
     @cached_property
+    def simplest(self) -> Kernel:
+        """The transpose of the fewest axes that copies the same; other kernels are their own simplest form.
+
+        Axes of size 1 are left out, and axes that stay adjacent are one: ``2.0.3.4.1`` of 1x1024x1x8x12 is ``1.0`` of
+        1024x96.
+        """
+        if self.permutation is None:
+            return self
+        shape = self.inputs[0]
+        places = {axis: place for place, axis in enumerate(axis for axis, size in enumerate(shape) if size != 1)}
+        runs: list[list[int]] = []
+        sizes = [size for size in shape if size != 1]
+        for place in (places[axis] for axis in self.permutation if axis in places):
+            if runs and runs[-1][-1] + 1 == place:
+                runs[-1].append(place)
+            else:
+                runs.append([place])
+        before = sorted(runs)
+        given = tuple(math.prod(sizes[place] for place in run) for run in before)
+        order = [before.index(run) for run in runs]
+        variant = _PERMUTATION.sub(f"perm={'.'.join(map(str, order))}", self.variant)
+        return Kernel(self.kind, (given, *self.inputs[1:]), (tuple(given[axis] for axis in order),), variant)
+
+    @cached_property
     def weight(self) -> Shape | None:
         """Shape of the weight of a convolution; None for other kernels."""
         if "Conv" not in self.kind:

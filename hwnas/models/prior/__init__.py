@@ -132,7 +132,11 @@ def _patches(b: Builder) -> onnx.ModelProto:
     width = b.near(b.number(96, 128, 192, 192, 256, 320, 384, 384, 512, 768), 32, 0.2 if b.chance(0.4) else 0.0)
     if side // patch > 24:
         width = min(width, 192)
-    x = _flat(b, b.conv(b.input((1, 3, side, side)), width, patch, patch, pad=False))
+    if b.chance(0.1):
+        x = b.resized(b.input((1, 3, 256, 256)), side, b.one_of("linear", "cubic"))
+    else:
+        x = b.input((1, 3, side, side))
+    x = _flat(b, b.conv(x, width, patch, patch, pad=False))
     if b.chance(0.5):
         first = Value(b.weight(1, 1, width), (1, 1, width))
         x = b.concat([first, x])

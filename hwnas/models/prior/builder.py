@@ -144,6 +144,13 @@ class Builder:
             pads=[pad] * 2 * len(out),
         )
 
+    def resized(self, x: Value, side: int, mode: str) -> Value:
+        """Square maps of another size: nearest, linear or cubic."""
+        size = side / x.shape[2]
+        scales = self.constant(np.array([1, 1, size, size], np.float32))
+        how = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"} if mode == "nearest" else {}
+        return self.node("Resize", [x, "", scales], (*x.shape[:2], side, side), mode=mode, **how)
+
     def mean(self, x: Value, *axes: int, keep: bool = True) -> Value:
         """The mean over axes; over all of an image in either of two ways of writing it."""
         if keep and axes == (2, 3) and not self.recent:

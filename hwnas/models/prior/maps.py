@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from hwnas.models.prior.builder import Builder, Value
 
 ACTS = ("relu", "relu", "relu", "silu", "silu", "hard-swish", "gelu", "relu6", "leaky", "elu")
@@ -38,22 +36,27 @@ def basic(b: Builder, x: Value, channels: int, stride: int) -> Value:
     return b.act(_shortcut(b, x, out, stride), act)
 
 
-def bottleneck(b: Builder, x: Value, channels: int, stride: int) -> Value:
-    """1x1, 3x3, 1x1, maybe in groups (ResNet, ResNeXt, RegNet)."""
+def bottleneck(b: Builder, x: Value, channels: int, stride: int, group: int = 0) -> Value:
+    """1x1, 3x3, 1x1 (ResNet); the 3x3 has groups of `group` channels, or one group if that is 0."""
     act = b.one_of(*ACTS)
     channels *= b.number(1, 1, 2) if channels >= 512 else 1  # the widest stage of ResNet-50 has 2,048
     inner = min(512, b.near(channels / b.number(1, 2, 4, 4), 8))
-    groups = 1
-    if b.chance(0.5):
-        size = b.number(4, 8, 16, 16, 24, 32, 48, 64)
-        inner = max(size, inner // size * size)
-        groups = inner // size
+    if group:
+        inner = max(group, inner // group * group)
     out = b.act(b.conv(x, inner), act)
-    out = b.act(b.conv(out, inner, 3, stride, groups), act)
-    if b.chance(0.35):
+    out = b.act(b.conv(out, inner, 3, stride, inner // group if group else 1), act)
+    attends = b.one_of("inside", "inside", "outside", "none", "none", "none")  # RegNet's place, and SE-ResNet's
+    if attends == "inside":
         out = squeeze_excite(b, out, inner // b.number(4, 8, 16))
     out = b.conv(out, channels)
+    if attends == "outside":
+        out = squeeze_excite(b, out, channels // 16)
     return b.act(_shortcut(b, x, out, stride), act)
+
+
+def grouped(b: Builder, x: Value, channels: int, stride: int) -> Value:
+    """A bottleneck whose 3x3 convolution is in groups (ResNeXt, RegNet, DPN)."""
+    return bottleneck(b, x, channels, stride, b.number(3, 4, 4, 8, 8, 16, 16, 24, 32, 48, 64))
 
 
 def inverted(b: Builder, x: Value, channels: int, stride: int) -> Value:
@@ -81,6 +84,14 @@ def separable(b: Builder, x: Value, channels: int, stride: int) -> Value:
     """Depthwise and 1x1 (MobileNet-v1, Xception, LCNet)."""
     act = b.one_of("relu", "hard-swish", "relu6")
     out = b.act(b.conv(x, x.shape[1], b.number(3, 3, 5), stride, x.shape[1]), act)
+    return b.act(b.conv(out, channels), act)
+
+
+def multiplied(b: Builder, x: Value, channels: int, stride: int) -> Value:
+    """A depthwise convolution with several outputs for each input, and 1x1 (FastViT, Vasu et al. 2023)."""
+    act = b.one_of("gelu", "relu", "silu")
+    width = x.shape[1] * b.number(2, 2, 3)
+    out = b.act(b.conv(x, width, b.number(3, 5, 7, 7), stride, x.shape[1]), act)
     return b.act(b.conv(out, channels), act)
 
 
@@ -256,10 +267,7 @@ def two_scales(b: Builder, x: Value, channels: int, stride: int) -> Value:
     inner = min(2 * channels, 512)
     low = b.act(b.conv(x, inner, 3, 2), "relu")
     low = b.conv(b.act(b.conv(low, inner, 3), "relu"), channels)
-    scales = b.constant(np.array([1, 1, 2, 2], np.float32))
-    mode = b.one_of("nearest", "nearest", "linear", "cubic")
-    how = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"} if mode == "nearest" else {}
-    up = b.node("Resize", [low, "", scales], x.shape, mode=mode, **how)
+    up = b.resized(low, x.shape[2], b.one_of("nearest", "nearest", "linear", "cubic"))
     return b.act(b.add(x, up), "relu")
 
 
@@ -319,10 +327,12 @@ def scaled(b: Builder, x: Value, channels: int, stride: int) -> Value:
 # Function -> how often it is drawn.
 BLOCKS = {
     basic: 2.0,
-    bottleneck: 3.0,
+    bottleneck: 2.0,
+    grouped: 3.0,
     inverted: 4.0,
     fused_inverted: 1.0,
     separable: 1.0,
+    multiplied: 1.0,
     plain: 1.5,
     dense: 1.0,
     inception: 1.0,
