@@ -22,7 +22,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from hwnas.errors import GraphError
 from hwnas.files import temporary_folder
-from hwnas.graphs import Graph, copied
+from hwnas.graphs import Graph, copied, sort_nodes
 from hwnas.lowering.images import Images, batch_of, batched, check_images
 from hwnas.lowering.serialized import serialized
 from hwnas.runner.signature import Feeds
@@ -149,6 +149,7 @@ class Quantizer:
                 raise GraphError(f"ONNX Runtime cannot quantise the graph: {error}") from error
             quantizer.model.topological_sort()
         result: onnx.ModelProto = quantizer.model.model
+        sort_nodes(result.graph)
         result.producer_name, result.producer_version = "hwnas", ""  # as in every other graph
         del result.graph.value_info[:]  # shapes are inferred when needed, and these belong to one image size
         return result

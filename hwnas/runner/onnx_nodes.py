@@ -39,7 +39,8 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any, bool]]] = {
 }
 # Attributes that change the time of a kernel and that its shapes do not show. (Those of a convolution show its kernel.)
 _TELLING = ("activation", "axis", "mode", "perm", "transA", "transB", "transBatchA", "transBatchB")
-_USUAL = {(name, "0") for name in _TELLING if name.startswith("trans")}
+_OF_POOLS = ("kernel_shape", "channels_last")
+_USUAL = {(name, "0") for name in (*_TELLING, *_OF_POOLS) if name.startswith(("trans", "channels"))}
 
 
 class NodeFacts(NamedTuple):
@@ -85,7 +86,7 @@ class _Node(Protocol):
 
 
 def _variant(node: _Node) -> str:
-    telling = (*_TELLING, "kernel_shape") if "Pool" in node.op_type else _TELLING
+    telling = (*_TELLING, *_OF_POOLS) if "Pool" in node.op_type else _TELLING
     found = {attribute.name: _text(attribute) for attribute in node.attribute if attribute.name in telling}
     return ",".join(f"{name}={found[name]}" for name in sorted(found) if (name, found[name]) not in _USUAL)
 

