@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.latency.transfer import (
+    DESIGN,
     DESIGNS,
     Choice,
     Known,
@@ -208,7 +209,7 @@ def _needed(source: Source, others: Known, choice: Choice, quantile: float, draw
     truth = pool.terms @ source.cost_ms  # without the noise of single measurements
     budget = float(np.quantile(truth, quantile))
     best = quality[truth <= budget].max()
-    rows = choose(others, pool.terms, 3, design="variance" if chosen else "random", seed=(3, draw)).tolist()
+    rows = choose(others, pool.terms, 3, design=DESIGN if chosen else "random", seed=(3, draw)).tolist()
     last = MOST
     while True:
         posterior, _ = choice.fit(others, pool.at(rows))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.errors import InvalidValue
-from hwnas.latency.transfer.design import Rows, choose
+from hwnas.latency.transfer.design import DESIGN, Rows, choose
 from hwnas.latency.transfer.fitting import Posterior, Scales, fit, fit_many
 from hwnas.latency.transfer.known import Floats, Known, Measured, Source
 from hwnas.latency.transfer.methods import METHODS, Method
@@ -93,7 +93,7 @@ def choose_method(
     count: int,
     *,
     methods: Sequence[str] | None = None,
-    design: str = "variance",
+    design: str = DESIGN,
     seed: int = 0,
 ) -> Choice:
     """Choose a method and its scales: leave each device out, predict it from the others and `count` of its networks.

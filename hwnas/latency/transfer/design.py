@@ -14,6 +14,7 @@ from hwnas.latency.transfer.methods import METHODS
 Rows = npt.NDArray[np.intp]
 Design = Callable[[Floats, int, float, np.random.Generator], Rows]
 
+DESIGN = "determinant"  # at least as good as random networks on 48 of 52 held-out devices, variance on 43
 _POOL = 400  # candidates of a design: covariances of more take longer and change the error by less than its spread
 
 
@@ -83,7 +84,7 @@ DESIGNS: dict[str, Design] = {
 
 
 def choose(
-    known: Known, candidates: Floats, count: int, *, design: str = "variance", seed: int | tuple[int, ...] = 0
+    known: Known, candidates: Floats, count: int, *, design: str = DESIGN, seed: int | tuple[int, ...] = 0
 ) -> Rows:
     """Networks to measure.
 
