@@ -28,7 +28,7 @@ def sort_nodes(graph: GraphProto) -> None:
         stack = [number]
         while stack:
             at = stack[-1]
-            first = [] if at in begun else [producers[name] for name in _read(nodes[at]) if name in producers]
+            first = [] if at in begun else [producers[name] for name in names_read(nodes[at]) if name in producers]
             begun.add(at)
             waiting = [each for each in sorted(first) if each not in begun]  # in a cycle, which the checker names
             if waiting:
@@ -39,14 +39,14 @@ def sort_nodes(graph: GraphProto) -> None:
     graph.node.extend(nodes[number] for number in order)
 
 
-def _read(node: NodeProto) -> set[str]:
+def names_read(node: NodeProto) -> set[str]:
     """The names that a node reads, and those that its branches read from outside."""
     found = set(node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
             inside = {name for each in graph.node for name in each.output}
             inside |= {each.name for each in (*graph.initializer, *graph.input)}
-            found |= {name for each in graph.node for name in _read(each)} - inside
+            found |= {name for each in graph.node for name in names_read(each)} - inside
             found |= {each.name for each in graph.output} - inside
     return found - {""}
 

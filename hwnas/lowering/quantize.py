@@ -82,7 +82,6 @@ class Quantizer:
         images: ``(n, channels, height, width)``, inputs of the network; several inputs get the same images. Or named
             inputs, one entry per run.
         how: the recipe's ``[quantization]`` with resolved ``weights`` (`hwnas.targets.with_weights`).
-        in_float: names of nodes that are never quantised.
 
     Attributes:
         model: the fp32 graph.
@@ -94,14 +93,7 @@ class Quantizer:
         OutputError: the temporary files that ONNX Runtime needs cannot be written.
     """
 
-    def __init__(
-        self,
-        model: onnx.ModelProto,
-        images: Images | Sequence[Feeds],
-        how: Quantization,
-        *,
-        in_float: Collection[str] = (),
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, images: Images | Sequence[Feeds], how: Quantization) -> None:
         if isinstance(images, np.ndarray):
             check_images(images)
             names = [entry.name for entry in model.graph.input]
@@ -110,7 +102,6 @@ class Quantizer:
             feeds = images
         assert how.weights != "auto", "a form's recipe is decided"
         self.model = model
-        self._in_float = frozenset(in_float)
         self._seven_bits = how.weights == "int7"
         self.layers = tuple(node.name for node in Graph(model).nodes if node.op_type in LAYERS)
         self._scheme = _SCHEMES[how.activations]
@@ -139,7 +130,7 @@ class Quantizer:
                 activation_qType=self._scheme.type,
                 tensors_range=self._ranges,
                 nodes_to_quantize=[],
-                nodes_to_exclude=sorted(self._in_float | _with_followers(Graph(self.model), keep)),
+                nodes_to_exclude=sorted(_with_followers(Graph(self.model), keep)),
                 op_types_to_quantize=self._scheme.op_types,
                 extra_options={"ActivationSymmetric": self._scheme.symmetric, **self._scheme.options},
             )

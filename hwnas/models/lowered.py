@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from hwnas.errors import GraphError, ModelError, RuntimeUnavailable
-from hwnas.graphs import Graph
+from hwnas.graphs import Graph, copied, model_of, names_read
 from hwnas.lowering.serialized import serialized
 from hwnas.models.model import Model
 from hwnas.models.onnx_file import named
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from hwnas.lowering.quantize import Quantizer
 
 _QDQ_OPSET = 13  # the first with a quantisation per channel
+_REWRITTEN = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 _OPSETS = (20, 17, _QDQ_OPSET)  # tried in this order for older models
 
 
@@ -60,18 +63,8 @@ def quantizer_of(model: Model, recipe: Recipe, samples: Samples) -> Quantizer:
     from hwnas.lowering.quantize import Quantizer
 
     assert recipe.quantization is not None
-    graph = for_quantisation(model)
-    in_float = _scalar_products(Graph(graph)) if recipe.runtime == "openvino" else ()
-    return Quantizer(graph, samples.feeds[: recipe.quantization.images], recipe.quantization, in_float=in_float)
-
-
-def _scalar_products(graph: Graph) -> list[str]:
-    """Products with a constant of one element, which OpenVINO 2026.4 cannot load in int8 after convolutions.
-
-    One of its transformations reads an input that is not there (PP-OCRv4's text detection, 52 such nodes).
-    """
-    factors = {node.name: map(graph.constant, node.inputs) for node in graph.nodes if node.op_type == "Mul"}
-    return [name for name, own in factors.items() if any(each is not None and each.size == 1 for each in own)]
+    graph = with_stored_constants(for_quantisation(model))
+    return Quantizer(graph, samples.feeds[: recipe.quantization.images], recipe.quantization)
 
 
 def require_takes_models(recipe: Recipe) -> None:
@@ -109,6 +102,40 @@ def for_quantisation(model: Model) -> onnx.ModelProto:
         f"int8 needs opset {_QDQ_OPSET}, {model.name} has {opset}, and onnx cannot convert it: {reasons[-1]}. Export "
         "it again with a later opset"
     )
+
+
+def with_stored_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with its constants among the stored weights, also those that are only reshaped or cast.
+
+    The quantiser takes the output of a Constant for an activation: weights got one range for all channels, and OpenVINO
+    2026.4 could not load sums and products with them (PP-OCR, whose exporter writes every weight so).
+    """
+    model = copied(model)
+    model.ir_version = max(model.ir_version, 4)  # before, weights had to be inputs, too
+    graph, kept = model.graph, []
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        values = {each.name: each for each in node.attribute}
+        if node.op_type == "Constant" and "value" in values:
+            tensor = values["value"].t
+        elif node.op_type in _REWRITTEN and all(name in stored for name in node.input):
+            ends = [helper.make_empty_tensor_value_info(node.output[0])]
+            own = helper.make_graph([node], node.name, [], ends, [stored[name] for name in node.input])
+            [value] = ReferenceEvaluator(model_of(own, model)).run(None, {})
+            tensor = numpy_helper.from_array(np.asarray(value))
+        else:
+            kept.append(node)
+            continue
+        made = onnx.TensorProto()
+        made.CopyFrom(tensor)
+        made.name = node.output[0]
+        stored[made.name] = made
+    read = {name for node in kept for name in names_read(node)} | {value.name for value in graph.output}
+    weights = [tensor for name, tensor in stored.items() if name in read]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(weights)
+    return model
 
 
 def reference_outputs(model: Model, feeds: Sequence[Feeds]) -> list[Feeds]:

@@ -358,29 +358,31 @@ def test_the_direction_of_a_faint_output_is_not_compared() -> None:
 
 
 @pytest.mark.parametrize("name", ["this/openvino-cpu-int8", "this/onnxruntime-cpu-int8"])
-def test_a_product_with_one_number_stays_in_float_under_openvino(name: str) -> None:
+def test_weights_in_constant_nodes_are_quantised_as_weights(name: str) -> None:
     from hwnas.models.lowered import lowered
     from hwnas.models.samples import random_samples
 
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 3, 3, 3], np.full(108, 0.1, np.float32))
-    scale = helper.make_tensor("s", TensorProto.FLOAT, [1], [2.0])
+    def constant(output: str, values: Any) -> onnx.NodeProto:
+        return helper.make_node("Constant", [], [output], value=onnx.numpy_helper.from_array(np.asarray(values)))
+
+    rng = np.random.default_rng(0)
     nodes = [
+        constant("w", rng.standard_normal((4, 3, 3, 3), np.float32)),
         helper.make_node("Conv", ["x", "w"], ["a"], name="conv"),
-        helper.make_node("Constant", [], ["s"], value=scale),
-        helper.make_node("Mul", ["s", "a"], ["b"], name="product"),
-        helper.make_node("Conv", ["b", "w2"], ["y"], name="after"),
+        constant("flat", rng.standard_normal(4, np.float32)),
+        constant("shape", np.array([1, 4, 1, 1], np.int64)),
+        helper.make_node("Reshape", ["flat", "shape"], ["bias"], name="reshape"),
+        helper.make_node("Add", ["a", "bias"], ["y"], name="sum"),
     ]
-    after = helper.make_tensor("w2", TensorProto.FLOAT, [2, 4, 1, 1], np.full(8, 0.1, np.float32))
     values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])]
-    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 6, 6])]
-    graph = helper.make_graph(nodes, "g", values, made, [weight, after])
-    model = open_graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), "g")
-    [product] = [
-        node
-        for node in lowered(model, resolve_target(name).recipe, random_samples(model.signature, count=1)).graph.node
-        if node.name == "product"
-    ]
-    assert (product.input[0] == "s") == ("openvino" in name)
+    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 6, 6])]
+    graph = helper.make_graph(nodes, "g", values, made)
+    model = open_graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=3), "g")
+    found = lowered(model, resolve_target(name).recipe, random_samples(model.signature, count=1)).graph
+    assert not {"Constant", "Reshape"} & {node.op_type for node in found.node}
+    stored = {tensor.name: tensor for tensor in found.initializer}
+    assert stored["w_quantized"].data_type == TensorProto.INT8
+    assert list(stored["w_scale"].dims) == [4]  # one for each channel
 
 
 def test_small_outputs_are_judged_by_their_size() -> None:
