@@ -180,13 +180,14 @@ def main() -> None:
             else:
                 _, kernels = kernels_of(open_model(paths[name]), target)
             answer = model.network(kernels)
-            ms.append(float(one["ms"]) * speed_of(one["references"], table.references))  # type: ignore[arg-type]
+            speed = speed_of(one["references"], table.references)  # type: ignore[arg-type]
+            ms.append(float(one["ms"]) * speed)  # type: ignore[arg-type]
             predicted.append(answer.ms)
             upper.append(answer.upper_ms or np.inf)
             sizes.append(totals(kernels))
             unknown = sorted({part.kernel.kind for part in answer.kernels if part.how == "unknown"})
             for part, (_, layer_ms) in zip(answer.kernels, one["layers"], strict=False):  # type: ignore[call-overload]
-                off[part.kernel.kind].append((part.ms - (layer_ms - table.profiler_ms), name))
+                off[part.kernel.kind].append((part.ms - (layer_ms - table.profiler_ms) * speed, name))
             note = f"   unknown: {', '.join(unknown)}" if unknown else ""
             print(f"  {name:32s} {ms[-1]:9.2f} ms, predicted {answer.ms:9.2f} ({answer.ms / ms[-1] - 1:+.1%}){note}")
         for kind in sorted(off, key=lambda kind: -sum(abs(ms) for ms, _ in off[kind]))[:WORST]:

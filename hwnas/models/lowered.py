@@ -63,7 +63,7 @@ def quantizer_of(model: Model, recipe: Recipe, samples: Samples) -> Quantizer:
     from hwnas.lowering.quantize import Quantizer
 
     assert recipe.quantization is not None
-    graph = with_stored_constants(for_quantisation(model))
+    graph = _with_stored_constants(_for_quantisation(model))
     return Quantizer(graph, samples.feeds[: recipe.quantization.images], recipe.quantization)
 
 
@@ -80,7 +80,7 @@ def require_takes_models(recipe: Recipe) -> None:
         )
 
 
-def for_quantisation(model: Model) -> onnx.ModelProto:
+def _for_quantisation(model: Model) -> onnx.ModelProto:
     """The graph, converted to an opset that has Q/DQ per channel if it is older.
 
     Raises:
@@ -104,7 +104,7 @@ def for_quantisation(model: Model) -> onnx.ModelProto:
     )
 
 
-def with_stored_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+def _with_stored_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with its constants among the stored weights, also those that are only reshaped or cast.
 
     The quantiser takes the output of a Constant for an activation: weights got one range for all channels, and OpenVINO

@@ -52,7 +52,7 @@ class TransferAnswer(Answer):
     table: str
 
 
-class Decision(Answer):
+class Decision(Spec):
     """The best network within a budget, by the present measurements.
 
     Attributes:

@@ -102,7 +102,7 @@ class KindRegression:
         kernels = [kernel.simplest for kernel in kernels]
         counts = Counter(trait for kernel in kernels for trait in kernel.traits)
         self._traits = [trait for trait, count in sorted(counts.items()) if count >= _LEAST_OF_TRAIT]
-        work = self._work(kernels)
+        work = self._columns(kernels)
         self._base = _fitted_base(work, ms)
         self._boosted: HistGradientBoostingRegressor | None = None
         ratio = np.log(ms / self._base_ms(work))
@@ -123,7 +123,7 @@ class KindRegression:
     def predict(self, kernels: Sequence[Kernel]) -> Floats:
         """Latencies in milliseconds, ``(kernels,)``."""
         kernels = [kernel.simplest for kernel in kernels]
-        base = self._base_ms(self._work(kernels))
+        base = self._base_ms(self._columns(kernels))
         ratio = np.full(len(kernels), self._offset)
         if self._boosted is not None:
             with _one_thread():
@@ -140,7 +140,7 @@ class KindRegression:
             [[*features(kernel), *map(kernel.traits.count, self._traits)] for kernel in kernels], np.float64
         )
 
-    def _work(self, kernels: Sequence[Kernel]) -> Floats:
+    def _columns(self, kernels: Sequence[Kernel]) -> Floats:
         """What the base sums: the work of the kernel, and what each trait adds to a call and to each output.
 
         A cubic resize takes 100 times as long as a linear one. With eight of them in a profile, boosting alone found a
@@ -171,7 +171,7 @@ def _work(kernel: Kernel) -> tuple[float, float, float, float]:
 
 
 def _fitted_base(work: Floats, ms: Floats) -> Floats:
-    """Costs of the columns of `KindRegression._work`, none below 0, by least squares of relative errors."""
+    """Costs of the columns of `KindRegression._columns`, none below 0, by least squares of relative errors."""
     from scipy.optimize import nnls
 
     found, _ = nnls(work / ms[:, None], np.ones(len(ms)))
