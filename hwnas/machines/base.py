@@ -14,7 +14,7 @@ from hwnas.errors import RuntimeUnavailable
 from hwnas.files import Journal
 from hwnas.lowering import Form, Program
 from hwnas.progress import Progress, silent
-from hwnas.runner.program import Layer
+from hwnas.runner.program import LayerRuns
 from hwnas.runner.signature import Feeds
 from hwnas.targets import Host, Recipe, Target
 from hwnas.timing import Measurement, Protocol
@@ -120,14 +120,14 @@ class Machine(ABC):
 
     def layers(
         self, programs: Mapping[str, Path], recipe: Recipe, feeds: Feeds | None = None, *, runs: int
-    ) -> dict[str, list[Layer]]:
+    ) -> dict[str, LayerRuns]:
         """Times of the layers of programs' files, in milliseconds.
 
         Args:
             programs: name -> file.
             recipe: their runtime and settings.
             feeds: named inputs of every program; random ones if None.
-            runs: number of runs of each, of which the median counts.
+            runs: number of runs of each with the profiler, of which the median counts, and of as many without.
 
         Raises:
             BundleError: the runtime does not accept a program.

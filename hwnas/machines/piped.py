@@ -21,7 +21,7 @@ from hwnas.machines.base import Machine
 from hwnas.machines.runner import Died, Lost, Runner, understood
 from hwnas.machines.sampler import RunnerSampler, Timing
 from hwnas.progress import Progress, silent
-from hwnas.runner.program import Layer
+from hwnas.runner.program import Layer, LayerRuns
 from hwnas.runner.signature import Feeds, packed, unpacked
 from hwnas.targets import Chosen, Recipe
 from hwnas.timing import Measurement, Protocol
@@ -178,12 +178,12 @@ class PipedMachine(Machine):
 
     def layers(
         self, programs: Mapping[str, Path], recipe: Recipe, feeds: Feeds | None = None, *, runs: int
-    ) -> dict[str, list[Layer]]:
+    ) -> dict[str, LayerRuns]:
         """As `Machine.layers`, in one runner for all programs."""
         with self._asking(recipe, programs) as ask:
             answers = {name: ask("layers", name, feeds or {}, runs=runs)[0] for name in programs}
         with understood(self.name):
-            return {name: [_layer(one) for one in answer["layers"]] for name, answer in answers.items()}
+            return {name: _layer_runs(answer) for name, answer in answers.items()}
 
     @contextmanager
     def _asking(self, recipe: Recipe, programs: Mapping[str, Path]) -> Iterator[Ask]:
@@ -219,11 +219,21 @@ class PipedMachine(Machine):
             raise self.ended(error, asked) from error
 
 
+def _layer_runs(answer: Mapping[str, Any]) -> LayerRuns:
+    layers, whole_ms = [_layer(one) for one in answer["layers"]], answer["whole_ms"]
+    return LayerRuns(layers, whole_ms if whole_ms is None else _possible(whole_ms, "the program"))
+
+
 def _layer(one: Mapping[str, Any]) -> Layer:
     found = Layer(**{**one, "inputs": _tuples(one["inputs"]), "outputs": _tuples(one["outputs"])})
-    if not 0 <= found.ms < LONGEST_MS:
-        raise ValueError(f"a layer takes {found.ms} ms")
+    _possible(found.ms, "a layer")
     return found
+
+
+def _possible(ms: float, what: str) -> float:
+    if not 0 <= ms < LONGEST_MS:
+        raise ValueError(f"{what} takes {ms} ms")
+    return ms
 
 
 def _tuples(shapes: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:

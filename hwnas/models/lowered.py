@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from hwnas.errors import GraphError, ModelError, RuntimeUnavailable
 from hwnas.graphs import Graph, copied, model_of, names_read
@@ -24,7 +23,9 @@ if TYPE_CHECKING:
     from hwnas.lowering.quantize import Quantizer
 
 _QDQ_OPSET = 13  # the first with a quantisation per channel
-_REWRITTEN = ("Cast", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+# Operators whose results are not stored: random ones, and those of a model that is quantised already.
+_NOT_FOLDED = ("Random", "Bernoulli", "Multinomial", "Quantize", "Dequantize", "DynamicQuantize")
+_FREE_BYTES = 1 << 20  # results of this size are stored, however small what they are computed from
 _OPSETS = (20, 17, _QDQ_OPSET)  # tried in this order for older models
 
 
@@ -105,31 +106,22 @@ def _for_quantisation(model: Model) -> onnx.ModelProto:
 
 
 def _with_stored_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with its constants among the stored weights, also those that are only reshaped or cast.
+    """The graph with all that is computed from constants among the stored weights.
 
-    The quantiser takes the output of a Constant for an activation: weights got one range for all channels, and OpenVINO
-    2026.4 could not load sums and products with them (PP-OCR, whose exporter writes every weight so).
+    The quantiser takes the output of a node for an activation. Weights in Constant nodes (PP-OCR, whose exporter writes
+    all so) got one range for all channels, and OpenVINO 2026.4 could not load sums and products with them. Weights that
+    are standardised in the graph (NFNet) were standardised, quantised and packed in each run.
     """
     model = copied(model)
     model.ir_version = max(model.ir_version, 4)  # before, weights had to be inputs, too
     graph, kept = model.graph, []
     stored = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        values = {each.name: each for each in node.attribute}
-        if node.op_type == "Constant" and "value" in values:
-            tensor = values["value"].t
-        elif node.op_type in _REWRITTEN and all(name in stored for name in node.input):
-            ends = [helper.make_empty_tensor_value_info(node.output[0])]
-            own = helper.make_graph([node], node.name, [], ends, [stored[name] for name in node.input])
-            [value] = ReferenceEvaluator(model_of(own, model)).run(None, {})
-            tensor = numpy_helper.from_array(np.asarray(value))
-        else:
+        found = _computed(node, stored, model) if _is_constant(node, stored) else None
+        if found is None:
             kept.append(node)
-            continue
-        made = onnx.TensorProto()
-        made.CopyFrom(tensor)
-        made.name = node.output[0]
-        stored[made.name] = made
+        for name, array in (found or {}).items():
+            stored[name] = numpy_helper.from_array(array, name)
     read = {name for node in kept for name in names_read(node)} | {value.name for value in graph.output}
     weights = [tensor for name, tensor in stored.items() if name in read]
     del graph.node[:], graph.initializer[:]
@@ -138,19 +130,45 @@ def _with_stored_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def _is_constant(node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a node computes the same in each run, and from what is stored alone."""
+    if node.domain or node.op_type.startswith(_NOT_FOLDED) or any(each.HasField("g") for each in node.attribute):
+        return False
+    return all(name in stored for name in node.input if name)
+
+
+def _computed(
+    node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], model: onnx.ModelProto
+) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Name of an output -> its value; None if it would be much larger than what it is computed from."""
+    given = {name: stored[name] for name in node.input if name}
+    ends = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+    own = helper.make_graph([node], node.name, [], ends, list(given.values()))
+    values = _session(model_of(own, model)).run(None, {})
+    found = {end.name: np.asarray(value) for end, value in zip(ends, values, strict=True)}
+    most = max(_FREE_BYTES, 2 * sum(tensor.ByteSize() for tensor in given.values()))
+    constant = node.op_type == "Constant"
+    return found if constant or sum(value.nbytes for value in found.values()) <= most else None
+
+
+def _session(model: onnx.ModelProto) -> ort.InferenceSession:
+    """The graph in ONNX Runtime, as it is written."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 3
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(serialized(model), settings, providers=["CPUExecutionProvider"])
+
+
 def reference_outputs(model: Model, feeds: Sequence[Feeds]) -> list[Feeds]:
     """The outputs of the user's graph in fp32, without any optimisation, for each run.
 
     Raises:
         ModelError: it cannot be run, its outputs are not finite, or differ between two runs.
     """
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = 1
-    settings.log_severity_level = 3
-    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     names = [value.name for value in model.signature.outputs]
     try:
-        session = ort.InferenceSession(serialized(model.graph), settings, providers=["CPUExecutionProvider"])
+        session = _session(model.graph)
         found = [dict(zip(names, session.run(names, each), strict=True)) for each in feeds]
         again = dict(zip(names, session.run(names, feeds[0]), strict=True))
     except Exception as error:  # ONNX Runtime has no common base class for its errors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from hwnas.runner.program import BATCH, Call, CannotLoad, Layer, RunnerProgram, Source, readable, shown
+from hwnas.runner.program import BATCH, Call, CannotLoad, Layer, LayerRuns, RunnerProgram, Source, readable, shown
 from hwnas.runner.signature import Feeds, Signature, Value
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ _DTYPES = {
     **{f"tensor({name})": name for name in ("float16", "int64", "int32", "int16", "int8")},
     **{f"tensor({name})": name for name in ("uint64", "uint32", "uint16", "uint8")},
 }
-_WARM_UP = 2  # untimed runs before a profile
 _KERNEL_TIME = "_kernel_time"
+_WITH_BODIES = ("If", "Loop", "Scan")
 _LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -92,7 +92,7 @@ class OnnxRuntimeProgram(RunnerProgram):
         call.arrays = arrays  # type: ignore[attr-defined]
         return call
 
-    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> list[Layer]:
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> LayerRuns:
         """Times of the nodes of the optimised graph, by ONNX Runtime's profiler.
 
         Raises:
@@ -113,10 +113,15 @@ class OnnxRuntimeProgram(RunnerProgram):
             settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
             session = inference_session(self._source, settings, ["CPUExecutionProvider"])
             names = [value.name for value in self.signature.outputs]
-            for _ in range(_WARM_UP + runs):
+            counted: list[bool] = []
+
+            def profiled(counts: bool) -> None:
                 session.run(names, dict(feeds))
+                counted.append(counts)
+
+            whole_ms = self._in_turns(profiled, feeds, runs)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-            return _layers(events, runs, node_facts(Path(folder, "optimized.onnx")))
+            return LayerRuns(_layers(events, counted, node_facts(Path(folder, "optimized.onnx"))), whole_ms)
 
     def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
@@ -140,26 +145,49 @@ def _value(entry: ort.NodeArg, batch: int | None) -> Value:
     return Value(entry.name, tuple(axes), _DTYPES[entry.type])
 
 
-def _layers(events: Sequence[Mapping[str, Any]], runs: int, nodes: Mapping[str, NodeFacts]) -> list[Layer]:
-    """The layers in the events of a profile, whose last runs count."""
+def _layers(
+    events: Sequence[Mapping[str, Any]], counted: Sequence[bool], nodes: Mapping[str, NodeFacts]
+) -> list[Layer]:
+    """The layers in the events of a profile, some of whose runs count.
+
+    A node that runs several times in a run, in the body of a loop, takes their sum.
+    """
     times: dict[str, list[float]] = {}
     facts: dict[str, Mapping[str, Any]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_TIME):
-            name = event["name"][: -len(_KERNEL_TIME)]
-            times.setdefault(name, []).append(event["dur"] / 1e3)
-            facts[name] = event["args"]
+    for event, us in _own_us([one for one in events if one.get("cat") == "Node" and one["name"].endswith(_KERNEL_TIME)]):
+        name = event["name"][: -len(_KERNEL_TIME)]
+        times.setdefault(name, []).append(us / 1e3)
+        facts[name] = event["args"]
     return [
         Layer(
             name=name,
             kind=str(facts[name].get("op_name", "")),
-            ms=float(np.median(samples[-runs:])),
+            ms=float(np.median(np.reshape(samples, (len(counted), -1)).sum(axis=1)[np.array(counted)])),
             inputs=_with_packed(_shapes(facts[name].get("input_type_shape")), nodes.get(name)),
             outputs=_shapes(facts[name].get("output_type_shape")),
             variant=nodes[name].variant if name in nodes else "",
         )
         for name, samples in times.items()
+        if len(samples) % len(counted) == 0
     ]
+
+
+def _own_us(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], int]]:
+    """Events of nodes, each with its duration in µs less that of the nodes in its body.
+
+    ONNX Runtime counts the time of a branch in its `If`, too.
+    """
+    ordered = sorted(events, key=lambda event: (event["ts"], -event["dur"]))
+    own = [event["dur"] for event in ordered]
+    around: list[int] = []
+    for i, event in enumerate(ordered):
+        while around and event["ts"] >= ordered[around[-1]]["ts"] + ordered[around[-1]]["dur"]:
+            around.pop()
+        if around:
+            own[around[-1]] -= event["dur"]
+        if event["args"].get("op_name") in _WITH_BODIES:
+            around.append(i)
+    return zip(ordered, own)
 
 
 def _with_packed(shapes: tuple[tuple[int, ...], ...], node: NodeFacts | None) -> tuple[tuple[int, ...], ...]:

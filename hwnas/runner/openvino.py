@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from hwnas.runner.program import Call, CannotLoad, Layer, RunnerProgram, Source, input_shape, readable, shown
+from hwnas.runner.program import Call, CannotLoad, Layer, LayerRuns, RunnerProgram, Source, input_shape, readable, shown
 from hwnas.runner.signature import Feeds, Signature, Value
 
-_WARM_UP = 2  # untimed runs before a profile
 # Types of tensors: OpenVINO's name -> numpy's. (`Type.to_dtype` of OpenVINO 2026.4 never returns in a thread that opens
 # programs beside others.)
 _DTYPES = {
@@ -107,24 +106,26 @@ class OpenVinoProgram(RunnerProgram):
         self._bound.append(self._connect(request, feeds))  # OpenVINO does not keep them alive
         return partial(request.infer, share_outputs=True)
 
-    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> list[Layer]:
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> LayerRuns:
         """Times of the nodes of the compiled graph, by OpenVINO's performance counters."""
         compiled = self._core.compile_model(self._model, "CPU", {**self._settings, "PERF_COUNT": True})
         request = compiled.create_infer_request()
         held = self._connect(request, feeds)
         times: dict[str, list[float]] = {}
         facts = {}
-        for i in range(_WARM_UP + runs):
+
+        def profiled(counts: bool) -> None:
             request.infer(share_outputs=True)
-            if i >= _WARM_UP:
-                for entry in request.profiling_info:
-                    if entry.real_time.total_seconds() or entry.status == ov.ProfilingInfo.Status.EXECUTED:
-                        times.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
-                        facts[entry.node_name] = (entry.node_type, entry.exec_type)
+            for entry in request.profiling_info if counts else ():
+                if entry.real_time.total_seconds() or entry.status == ov.ProfilingInfo.Status.EXECUTED:
+                    times.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
+                    facts[entry.node_name] = (entry.node_type, entry.exec_type)
+
+        whole_ms = self._in_turns(profiled, feeds, runs)
         del held
         shapes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ops()}
         sources = {node.get_friendly_name(): node for node in self._model.get_ops()}
-        return [
+        found = [
             Layer(
                 name=name,
                 kind=facts[name][0],
@@ -136,6 +137,7 @@ class OpenVinoProgram(RunnerProgram):
             )
             for name, samples in times.items()
         ]
+        return LayerRuns(found, whole_ms)
 
     def close(self) -> None:
         """Free the program."""

@@ -16,6 +16,8 @@ from hwnas.runner.signature import Feeds, Signature
 
 Call = Callable[[], object]
 Source = Union[str, bytes]  # the name of a program's file, or its content
+_WARM_UP = 2  # untimed runs before others of a kind
+_TURN = 6  # runs with a profiler before as many without
 BATCH = "batch"  # name of a symbolic batch axis in ONNX graphs
 
 
@@ -40,6 +42,20 @@ class Layer:
     inputs: tuple[tuple[int, ...], ...] = ()
     outputs: tuple[tuple[int, ...], ...] = ()
     variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRuns:
+    """The layers of a program, and its latency beside them.
+
+    Attributes:
+        layers: with their times.
+        whole_ms: median time of runs without the profiler, in turns with the profiled ones: a machine that changes its
+            speed is as fast for both. None if only one run had the profiler.
+    """
+
+    layers: list[Layer]
+    whole_ms: float | None
 
 
 class CannotLoad(Exception):
@@ -143,13 +159,39 @@ class RunnerProgram(Timed):
         """A call that runs the program on named inputs without copies; outputs of known shape are preallocated."""
 
     @abstractmethod
-    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> list[Layer]:
+    def layers(self, feeds: Mapping[str, np.ndarray[Any, Any]], runs: int) -> LayerRuns:
         """Times of the layers of the compiled program, in milliseconds.
 
         Args:
             feeds: the inputs.
             runs: number of timed runs, of which the median counts.
         """
+
+    def _in_turns(
+        self, profiled: Callable[[bool], object], feeds: Mapping[str, np.ndarray[Any, Any]], runs: int
+    ) -> float | None:
+        """Run the program with a profiler and without, in turns.
+
+        Args:
+            profiled: a run with the profiler; it is told whether the run counts.
+            feeds: inputs of the runs without.
+            runs: number of runs that count, of each kind.
+
+        Returns:
+            median time of the runs without the profiler; None if `runs` is 1.
+        """
+        times: list[float] = []
+        plain = self.bind_feeds(feeds) if runs > 1 else None
+        for start in range(0, runs, _TURN):
+            counted = range(-_WARM_UP, min(_TURN, runs - start))
+            for i in counted:
+                profiled(i >= 0)
+            for i in counted if plain else ():
+                begun = time.perf_counter()
+                plain()
+                if i >= 0:
+                    times.append(1e3 * (time.perf_counter() - begun))
+        return float(np.median(times)) if times else None
 
     def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The only input, of `shape` or any number of images -> the only output, in float32."""

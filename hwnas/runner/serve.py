@@ -227,7 +227,7 @@ class Server:
     def do_layers(self, request: Message, data: bytes) -> tuple[Message, bytes]:
         """Times of a program's layers, in milliseconds (`RunnerProgram.layers`)."""
         program, feeds = self._loaded(request, data)
-        return {"layers": [asdict(layer) for layer in program.layers(feeds, request["runs"])]}, b""
+        return asdict(program.layers(feeds, request["runs"])), b""
 
     def _loaded(self, request: Message, data: bytes) -> tuple[RunnerProgram, Feeds]:
         """The program of a request, and its inputs: random ones if the request has none.

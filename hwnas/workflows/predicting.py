@@ -246,7 +246,7 @@ def kernels_of(model: Model, target: Target) -> tuple[list[str], list[Kernel]]:
 
     with temporary_folder("a prediction") as folder:
         program = written(model, target.recipe, folder / "model.onnx")
-        layers = LocalMachine().layers({model.name: program}, target.recipe, runs=1)[model.name]
+        layers = LocalMachine().layers({model.name: program}, target.recipe, runs=1)[model.name].layers
     return [layer.name for layer in layers], [kernel_of(layer) for layer in layers]
 
 

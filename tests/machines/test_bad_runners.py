@@ -126,6 +126,8 @@ def test_what_is_said_of_a_runner(tmp_path: Path, mode: str, said: str) -> None:
         ("feeds pass", "run_feeds"),
         ("layers pass", "layers"),
         ("layers answer['layers'] = [dict(name='a', kind='b', ms=-1.0, inputs=[], outputs=[])]", "layers"),
+        ("layers answer['layers'] = []", "layers"),
+        ("layers answer |= dict(layers=[], whole_ms=float('nan'))", "layers"),
     ],
 )
 def test_wrong_outputs_are_refused(tmp_path: Path, mode: str, call: str) -> None:

@@ -108,7 +108,7 @@ def test_layers_need_the_protobuf_of_onnx_runtime(board: RemoteMachine, bare_pyt
             board.layers({"a": path}, recipe, runs=1)
     finally:
         google.with_name("gone").rename(google)
-    assert board.layers({"a": path}, recipe, runs=1)["a"]
+    assert board.layers({"a": path}, recipe, runs=1)["a"].layers
 
 
 def test_another_device_than_the_target_names(board: RemoteMachine, space: Space, tmp_path: Path) -> None:

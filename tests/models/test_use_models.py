@@ -17,12 +17,14 @@ from onnx import TensorProto, helper
 
 from hwnas import workflows
 from hwnas.deploy import verify
-from hwnas.deploy.model_bench import added_by_profiler
+from hwnas.deploy.model_bench import added_by_profiler, time_model
 from hwnas.deploy.model_bundle import open_model_bundle
 from hwnas.errors import BundleError, HwnasError, ModelError, OutputError, ParityError, RuntimeUnavailable
 from hwnas.machines import LocalMachine
 from hwnas.models import Model, open_model
 from hwnas.models.model import open_graph
+from hwnas.profiling.kernels import written
+from hwnas.runner.program import Layer, LayerRuns
 from hwnas.targets import resolve_target
 from hwnas.timing import Protocol
 
@@ -49,6 +51,21 @@ def test_latency_and_layers(model: Model, quick: Protocol) -> None:
     matmuls = [layer for layer in answer.targets[0].layers if layer.macs]
     assert max(layer.macs or 0 for layer in matmuls) >= 8 * 16 * 16  # eight tokens, a projection of 16 x 16
     assert answer.model.inputs == ["ids: int64 [1, 8]", "mask: int64 [1, 8]"]
+
+
+class SlowBeside(LocalMachine):
+    """Slow while it profiles layers."""
+
+    def layers(self, programs: Any, *given: Any, **options: Any) -> dict[str, LayerRuns]:
+        return {name: LayerRuns([Layer("a", "MatMul", 75.0), Layer("b", "Relu", 25.0)], 100.0) for name in programs}
+
+
+def test_layers_are_at_the_speed_of_the_whole(model: Model, quick: Protocol, tmp_path: Path) -> None:
+    target = resolve_target(FP32)
+    program = written(model, target.recipe, tmp_path / "model.onnx")
+    found = time_model(program, target, SlowBeside(), quick)
+    assert [one.share for one in found.layers] == pytest.approx([0.75, 0.25])
+    assert found.measured_ms < 50
 
 
 def test_recipes_that_cannot_run_it_say_so(model: Model, quick: Protocol) -> None:
@@ -358,7 +375,7 @@ def test_the_direction_of_a_faint_output_is_not_compared() -> None:
 
 
 @pytest.mark.parametrize("name", ["this/openvino-cpu-int8", "this/onnxruntime-cpu-int8"])
-def test_weights_in_constant_nodes_are_quantised_as_weights(name: str) -> None:
+def test_weights_that_are_computed_are_quantised_as_weights(name: str) -> None:
     from hwnas.models.lowered import lowered
     from hwnas.models.samples import random_samples
 
@@ -368,10 +385,12 @@ def test_weights_in_constant_nodes_are_quantised_as_weights(name: str) -> None:
     rng = np.random.default_rng(0)
     nodes = [
         constant("w", rng.standard_normal((4, 3, 3, 3), np.float32)),
-        helper.make_node("Conv", ["x", "w"], ["a"], name="conv"),
         constant("flat", rng.standard_normal(4, np.float32)),
         constant("shape", np.array([1, 4, 1, 1], np.int64)),
+        constant("gain", np.array([[[[2.0]]]], np.float32)),
+        helper.make_node("Mul", ["w", "gain"], ["standardised"], name="standardise"),
         helper.make_node("Reshape", ["flat", "shape"], ["bias"], name="reshape"),
+        helper.make_node("Conv", ["x", "standardised"], ["a"], name="conv"),
         helper.make_node("Add", ["a", "bias"], ["y"], name="sum"),
     ]
     values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])]
@@ -379,10 +398,41 @@ def test_weights_in_constant_nodes_are_quantised_as_weights(name: str) -> None:
     graph = helper.make_graph(nodes, "g", values, made)
     model = open_graph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=3), "g")
     found = lowered(model, resolve_target(name).recipe, random_samples(model.signature, count=1)).graph
-    assert not {"Constant", "Reshape"} & {node.op_type for node in found.node}
+    assert not {"Constant", "Reshape", "Mul"} & {node.op_type for node in found.node}
     stored = {tensor.name: tensor for tensor in found.initializer}
-    assert stored["w_quantized"].data_type == TensorProto.INT8
-    assert list(stored["w_scale"].dims) == [4]  # one for each channel
+    assert stored["standardised_quantized"].data_type == TensorProto.INT8
+    assert list(stored["standardised_scale"].dims) == [4]  # one for each channel
+
+
+def test_what_is_not_stored_before_quantising() -> None:
+    """Random numbers, branches, and what is much larger than what it is computed from."""
+    from hwnas.models.lowered import _with_stored_constants
+
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["same"])], "b", [], [helper.make_tensor_value_info("same", 1, [1])]
+    )
+    nodes = [
+        helper.make_node("RandomNormal", [], ["noise"], "noise", shape=[4]),
+        helper.make_node("If", ["yes"], ["either"], "if", then_branch=branch, else_branch=branch),
+        helper.make_node("Expand", ["w", "many"], ["large"], "large"),
+        helper.make_node("Expand", ["w", "few"], ["small"], "small"),
+        helper.make_node("Sum", ["x", "noise", "either", "small"], ["s"], "sum"),
+        helper.make_node("ReduceMax", ["large"], ["most"], "most", keepdims=0),
+        helper.make_node("Add", ["s", "most"], ["y"], "add"),
+    ]
+    stored = {"w": np.ones(1, np.float32), "yes": np.array(True), "many": np.array([1 << 20]), "few": np.array([4])}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])],
+        [onnx.numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    found = _with_stored_constants(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    ).graph
+    assert [node.name for node in found.node] == ["noise", "if", "large", "sum", "most", "add"]
+    assert {tensor.name for tensor in found.initializer} == {"w", "yes", "many", "small"}
 
 
 def test_small_outputs_are_judged_by_their_size() -> None:

@@ -59,7 +59,7 @@ def feeds() -> dict[str, Any]:
 
 def test_onnx_runtime_reports_activations_windows_and_axes(graph: Path) -> None:
     program = OnnxRuntimeProgram(graph, **SETTINGS)
-    layers = program.layers(feeds(), 1)
+    layers = program.layers(feeds(), 1).layers
     assert variants(layers, "Conv") == ["activation=Relu", "activation=Clip"]
     assert variants(layers, "MaxPool") == ["kernel_shape=3.3"]
     assert variants(layers, "Transpose") == ["perm=0.2.1.3"]
@@ -70,12 +70,12 @@ def test_a_profile_leaves_no_file_and_takes_a_model_in_memory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     program = OnnxRuntimeProgram(onnx.load(graph).SerializeToString(), **SETTINGS)
-    assert "activation=Relu" in variants(program.layers(feeds(), 1), "Conv")
+    assert "activation=Relu" in variants(program.layers(feeds(), 1).layers, "Conv")
     assert not list(tmp_path.iterdir())
 
 
 def test_openvino_reports_fused_operators_windows_and_axes(graph: Path) -> None:
-    layers = OpenVinoProgram(graph, **SETTINGS).layers(feeds(), 1)
+    layers = OpenVinoProgram(graph, **SETTINGS).layers(feeds(), 1).layers
     first, second = variants(layers, "Convolution")
     assert first == "Convolution,Relu"
     assert second.startswith("Convolution,M")  # a minimum, a maximum, or both
@@ -105,7 +105,7 @@ def test_a_table_that_is_the_first_input_is_reported_once(tmp_path: Path) -> Non
         [("y", TensorProto.FLOAT, [1, 4, 8])],
         {"t": table},
     )
-    [layer] = OnnxRuntimeProgram(path, **SETTINGS).layers({"i": np.ones((1, 4), np.int64)}, 1)
+    [layer] = OnnxRuntimeProgram(path, **SETTINGS).layers({"i": np.ones((1, 4), np.int64)}, 1).layers
     assert layer.inputs == ((100, 8), (1, 4))
 
 
@@ -118,7 +118,7 @@ def test_packed_weights_are_reported(tmp_path: Path) -> None:
         [("y", TensorProto.FLOAT, [1, 8, 32])],
         {"w": np.ones((16, 32), np.float32)},
     )
-    [layer] = OnnxRuntimeProgram(path, **SETTINGS).layers({"x": np.ones((1, 8, 16), np.float32)}, 1)
+    [layer] = OnnxRuntimeProgram(path, **SETTINGS).layers({"x": np.ones((1, 8, 16), np.float32)}, 1).layers
     assert layer.inputs == ((1, 8, 16), (16, 32))
 
 
@@ -135,7 +135,7 @@ def test_openvino_reports_the_axes_of_a_transpose_that_it_moved(tmp_path: Path) 
         {"c": np.full((1, 1, 4, 1), 0.5, np.float32)},
     )
     x = {"x": np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32)}
-    layers = OpenVinoProgram(path, **SETTINGS).layers(x, 1)
+    layers = OpenVinoProgram(path, **SETTINGS).layers(x, 1).layers
     assert variants(layers, "Transpose") == ["perm=0.2.1.3"]
 
 
@@ -148,4 +148,48 @@ def test_openvino_pools_regions(tmp_path: Path) -> None:
         {},
     )
     feeds = {"x": np.ones((1, 3, 8, 8), np.float32), "r": np.array([[0, 0, 0, 4, 4]], np.float32)}
-    assert [layer.kind for layer in OpenVinoProgram(path, **SETTINGS).layers(feeds, 1)]
+    assert [layer.kind for layer in OpenVinoProgram(path, **SETTINGS).layers(feeds, 1).layers]
+
+
+def body(name: str, *before: str) -> onnx.GraphProto:
+    """A graph that multiplies the outer tensor `x` by `w`; `before` are the inputs of a loop's body."""
+    return helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], [f"{name} y"], f"{name} product"),
+            *(helper.make_node("Identity", [one], [f"{one} out"]) for one in before[1:]),
+        ],
+        name,
+        [helper.make_tensor_value_info(one, kind, []) for one, kind in zip(before, _LOOPED)],
+        [
+            *(helper.make_tensor_value_info(f"{one} out", TensorProto.BOOL, []) for one in before[1:]),
+            helper.make_tensor_value_info(f"{name} y", TensorProto.FLOAT, [256, 256]),
+        ],
+    )
+
+
+_LOOPED = (TensorProto.INT64, TensorProto.BOOL)  # inputs of a loop's body: the iteration and the condition
+
+
+def test_nodes_in_branches_and_loops_count_once(tmp_path: Path) -> None:
+    """The time of a branch is not in that of its If, and a node in a loop takes the sum of its iterations."""
+    path = saved(
+        tmp_path / "bodies.onnx",
+        [
+            helper.make_node("If", ["yes"], ["a"], "if", then_branch=body("then"), else_branch=body("else")),
+            helper.make_node("Loop", ["three", "yes"], ["b"], "loop", body=body("loop", "i", "go")),
+            helper.make_node("ReduceSum", ["b"], ["c"], "sum", keepdims=0),
+            helper.make_node("Add", ["a", "c"], ["y"], "add"),
+        ],
+        [("x", TensorProto.FLOAT, [256, 256]), ("yes", TensorProto.BOOL, []), ("three", TensorProto.INT64, [])],
+        [("y", TensorProto.FLOAT, [256, 256])],
+        {"w": np.ones((256, 256), np.float32)},
+    )
+    x = {"x": np.ones((256, 256), np.float32), "yes": np.array(True), "three": np.array(3, np.int64)}
+    found = OnnxRuntimeProgram(path, **SETTINGS).layers(x, 12)
+    ms = {layer.name: layer.ms for layer in found.layers}
+    assert ms["if"] < ms["then product"] / 2
+    assert ms["loop"] < ms["loop product"]
+    assert ms["loop product"] > 2 * ms["then product"]
+    assert "else product" not in ms
+    assert found.whole_ms is not None
+    assert OnnxRuntimeProgram(path, **SETTINGS).layers(x, 1).whole_ms is None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hwnas.latency.kernels.kernel import Kernel
+from hwnas.latency.kernels.kernel import SEVERAL, Kernel
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingRegressor
@@ -26,7 +26,9 @@ Floats = npt.NDArray[np.float64]
 _AXES = 5  # axes of a shape that are features, counted from the last
 _SHAPES = 3  # inputs whose shapes are features
 _FEW = 40  # fewer rows do not support boosting: the base alone predicts
-_REMAINDERS = (8, 16)  # elements of a vector register, and of two
+_REMAINDERS = (8, 16, 64)  # elements of a vector register, of two, and int8 ones of a matrix register's row
+_ROW = 64  # int8 elements of a row of a matrix register: products of rows of 196 took a third longer than of 192
+_OF_TRANSPOSES = ("perm=", SEVERAL)  # what they cost is that of runs
 _LEAST_LEAF = 6
 _LEAST_OF_TRAIT = 3  # rows; a cubic resize is in 1 of 60 networks
 _MOST = math.log(20.0)  # the ratio to the base is kept within this
@@ -49,7 +51,7 @@ def features(kernel: Kernel) -> list[float]:
         math.prod(made) / max(1, math.prod(given)),
     ]
     # Scales and zero points of int8 kernels stand before their weights.
-    others = sorted(kernel.inputs[1:], key=lambda shape: len(shape) < 2)
+    others = sorted(kernel.inputs[1:], key=math.prod, reverse=True)
     shapes = [made, given, *others, *[()] * _SHAPES]
     for shape in shapes[: 1 + _SHAPES]:
         last = list(shape[::-1][:_AXES])
@@ -65,7 +67,12 @@ def features(kernel: Kernel) -> list[float]:
     else:
         ends = (made[-1] if made else 1, given[-1] if given else 1)
         found += [-1.0] * 4 + [float(end % size) for end in ends for size in _REMAINDERS]
-    return [float(number) for number in (*found, _log(_copied(kernel)))]
+    together = _copied(kernel)
+    steps = math.prod(given) // max(1, together)
+    # A walk over lines that are a power of 2 apart shares few sets of a cache: a mean over the sides of 1x56x56x256 takes
+    # 4.4 ns per element in ONNX Runtime, of 1x56x56x384 takes 1.5.
+    conflicts = steps * (together & -together)
+    return [float(number) for number in (*found, _log(together), _log(conflicts), _padding(kernel))]
 
 
 def _copied(kernel: Kernel) -> int:
@@ -147,7 +154,8 @@ class KindRegression:
         factor of 15.
         """
         own = np.array([_work(kernel) for kernel in kernels])
-        found = np.array([[kernel.traits.count(trait) for trait in self._traits] for kernel in kernels], np.float64)
+        traits = [trait for trait in self._traits if not trait.startswith(_OF_TRANSPOSES)]
+        found = np.array([[kernel.traits.count(trait) for trait in traits] for kernel in kernels], np.float64)
         made = np.array([[math.prod(kernel.outputs[0]) if kernel.outputs else 0] for kernel in kernels]) / 1e6
         return np.concatenate([own, found, found * made], axis=1)
 
@@ -155,19 +163,32 @@ class KindRegression:
         return np.asarray(np.maximum(work @ self._base, 1e-9), np.float64)
 
 
-def _work(kernel: Kernel) -> tuple[float, float, float, float]:
-    """A call, and in millions multiply-accumulates, bytes, and outputs of a convolution in small groups.
+def _work(kernel: Kernel) -> list[float]:
+    """A call, and in millions: multiply-accumulates, bytes, outputs of a convolution in small groups, and runs copied.
 
-    The last is what small products cost whatever their size: in int8, ONNX Runtime computes 3 GMAC/s in groups of 4
-    channels, 10 in groups of 8, and 90 without groups.
+    Outputs in small groups are what small products cost whatever their size: in int8, ONNX Runtime computes 3 GMAC/s in
+    groups of 4 channels, 10 in groups of 8, and 90 without groups. Runs are of adjacent elements that stay adjacent;
+    they count twice, once for transposes of several axes alone, which ONNX Runtime copies run by run.
     """
-    weight, small = kernel.weight, 0
-    if weight is not None and kernel.outputs:
-        grouped = len(weight) - len(kernel.inputs[0])
-        channels = kernel.inputs[0][kernel.channel_axis]
+    weight, small, runs, several = kernel.weight, 0, 0, 0
+    given, made = kernel.inputs[0] if kernel.inputs else (), kernel.outputs[0] if kernel.outputs else ()
+    if weight is not None and made:
+        grouped = len(weight) - len(given)
+        channels = given[kernel.channel_axis]
         if 1 < weight[1 + grouped] < channels or math.prod(weight[: 1 + grouped]) > channels > weight[1 + grouped]:
-            small = math.prod(kernel.outputs[0]) * math.prod(weight[2 + grouped :])
-    return 1.0, (kernel.macs or 0) / 1e6, kernel.bytes / 1e6, small / 1e6
+            small = math.prod(made) * math.prod(weight[2 + grouped :])
+    elif not kernel.macs:
+        runs = math.prod(given) // max(1, _copied(kernel))
+        several = runs * kernel.traits.count(SEVERAL)
+    return [1.0, *(number / 1e6 for number in (kernel.macs or 0, kernel.bytes, small, runs, several))]
+
+
+def _padding(kernel: Kernel) -> float:
+    """The length of a product's rows when they fill registers of `_ROW` elements, over their length; 1 for others."""
+    if not kernel.macs or kernel.weight is not None or not kernel.inputs[0]:
+        return 1.0
+    length = kernel.inputs[0][-1]
+    return math.ceil(length / _ROW) * _ROW / length
 
 
 def _fitted_base(work: Floats, ms: Floats) -> Floats:

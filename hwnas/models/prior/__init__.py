@@ -137,8 +137,9 @@ def _patches(b: Builder) -> onnx.ModelProto:
     width = b.near(b.number(96, 128, 192, 192, 256, 320, 384, 384, 512, 768), 32, 0.2 if b.chance(0.4) else 0.0)
     if side // patch > 24:
         width = min(width, 192)
-    if b.chance(0.1):
-        x = b.resized(b.input((1, 3, 256, 256)), side, b.one_of("linear", "cubic"))
+    if b.chance(0.35):
+        larger = side + b.number(0, 8, 16, 32)
+        x = b.resized(b.input((1, 3, larger, larger)), side, b.one_of("linear", "cubic"))
     else:
         x = b.input((1, 3, side, side))
     x = _flat(b, b.conv(x, width, patch, patch, pad=False))
@@ -162,8 +163,11 @@ def _hybrid(b: Builder) -> onnx.ModelProto:
     width = min(512, b.near(x.shape[1], 32))
     x = b.conv(x, width)
     _, _, height, long = x.shape
-    made = _sequence(b, _flat(b, x), 3)
-    x = b.reshape(b.transpose(made, 0, 2, 1), 1, width, height, long)
+    if height % 2 == 0 and b.chance(0.25):
+        x = tokens.in_patches(b, x)
+    else:
+        made = _sequence(b, _flat(b, x), 3)
+        x = b.reshape(b.transpose(made, 0, 2, 1), 1, width, height, long)
     if b.chance(0.5):
         x = _drawn(b, maps.BLOCKS)(b, x, b.near(width * 1.5, 8), 2 if height % 2 == 0 else 1)
     return _classified(b, x)

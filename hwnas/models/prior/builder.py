@@ -146,10 +146,13 @@ class Builder:
 
     def resized(self, x: Value, side: int, mode: str) -> Value:
         """Square maps of another size: nearest, linear or cubic."""
-        size = side / x.shape[2]
-        scales = self.constant(np.array([1, 1, size, size], np.float32))
         how = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"} if mode == "nearest" else {}
-        return self.node("Resize", [x, "", scales], (*x.shape[:2], side, side), mode=mode, **how)
+        if side % x.shape[2]:
+            size = ["", "", self.integers(*x.shape[:2], side, side)]
+        else:
+            factor = side // x.shape[2]
+            size = ["", self.constant(np.array([1, 1, factor, factor], np.float32))]
+        return self.node("Resize", [x, *size], (*x.shape[:2], side, side), mode=mode, **how)
 
     def mean(self, x: Value, *axes: int, keep: bool = True) -> Value:
         """The mean over axes; over all of an image in either of two ways of writing it."""

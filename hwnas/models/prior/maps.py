@@ -236,7 +236,8 @@ def pooling(b: Builder, x: Value, channels: int, stride: int) -> Value:
     """Average pooling in place of attention, and an MLP of 1x1 convolutions (PoolFormer, Yu et al. 2022)."""
     if stride > 1 or x.shape[1] != channels:
         x = b.conv(x, channels, 3, stride)
-    mixed = b.node("Sub", [b.pool(x, "AveragePool", 3, 1), x], x.shape)
+    y = _grouped(b, x) if b.chance(0.7) else x
+    mixed = b.node("Sub", [b.pool(y, "AveragePool", 3, 1), y], x.shape)
     x = b.add(x, b.mul(mixed, b.weight(1, channels, 1, 1)))
     act = b.one_of("gelu", "relu")
     out = b.conv(b.act(b.conv(x, channels * b.number(2, 4)), act), channels)
@@ -262,7 +263,7 @@ def two_scales(b: Builder, x: Value, channels: int, stride: int) -> Value:
     """A branch at half the resolution, enlarged and added (HRNet, feature pyramids)."""
     if stride > 1 or x.shape[1] != channels:
         x = b.act(b.conv(x, channels, 3, stride), "relu")
-    if x.shape[2] % 2 or x.shape[2] < 8:
+    if x.shape[2] < 8:
         return b.act(b.add(b.conv(x, channels, 3), x), "relu")
     inner = min(2 * channels, 512)
     low = b.act(b.conv(x, inner, 3, 2), "relu")

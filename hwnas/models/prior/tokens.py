@@ -106,6 +106,10 @@ def linear_attention(b: Builder, x: Value) -> Value:
     _, count, width = x.shape
     heads = _heads(b, width)
     each, y = width // heads, b.layer_norm(x)
+    if b.chance(0.5):
+        found = _of_channels(b, y, heads)
+        x = b.add(x, b.linear(found, width))
+        return b.add(x, _mlp(b, b.layer_norm(x), 4 * width, "gelu"))
     q, k, v = (b.transpose(b.reshape(b.linear(y, width), 1, count, heads, each), 0, 2, 1, 3) for _ in range(3))
     if b.chance(0.5):
         q, k = b.act(q, "relu"), b.act(k, "relu")
@@ -119,9 +123,36 @@ def linear_attention(b: Builder, x: Value) -> Value:
     return b.add(x, _mlp(b, b.layer_norm(x), 4 * width, "gelu"))
 
 
-def _unit(b: Builder, x: Value) -> Value:
-    """Each channel divided by its length over the tokens."""
-    length = b.node("ReduceL2", [x, b.integers(2)], (*x.shape[:2], 1, x.shape[3]), keepdims=1)
+def _of_channels(b: Builder, y: Value, heads: int) -> Value:
+    """Attention between channels, whose tokens are made the last axis in one step (XCiT, EdgeNeXt)."""
+    _, count, width = y.shape
+    each = width // heads
+    made = b.transpose(b.reshape(b.linear(y, 3 * width), 1, count, 3, heads, each), 2, 0, 3, 4, 1)
+    parts = b.split(made, [1, 1, 1], axis=0)
+    q, k, v = (b.node("Squeeze", [part, b.integers(0)], part.shape[1:]) for part in parts)
+    scores = b.matmul(_unit(b, q, 3), b.transpose(_unit(b, k, 3), 0, 1, 3, 2))
+    found = b.matmul(b.softmax(b.mul(scores, b.weight(heads, 1, 1))), v)
+    return b.reshape(b.transpose(found, 0, 3, 1, 2), 1, count, width)
+
+
+def in_patches(b: Builder, x: Value) -> Value:
+    """Encoders on maps of an even size, whose pixels attend to those at the same place of other 2x2 patches (MobileViT)."""
+    _, width, height, long = x.shape
+    patches = height * long // 4
+    y = b.transpose(b.reshape(x, width * height // 2, 2, long // 2, 2), 0, 2, 1, 3)
+    y = b.transpose(b.reshape(y, 1, width, patches, 4), 0, 3, 2, 1)
+    y = b.reshape(y, 4, patches, width)
+    for _ in range(b.number(1, 2)):
+        y = encoder(b, y)
+    y = b.transpose(b.reshape(y, 1, 4, patches, width), 0, 3, 2, 1)
+    y = b.transpose(b.reshape(y, width * height // 2, long // 2, 2, 2), 0, 2, 1, 3)
+    return b.reshape(y, *x.shape)
+
+
+def _unit(b: Builder, x: Value, axis: int = 2) -> Value:
+    """Each vector along an axis, by default each channel over the tokens, divided by its length."""
+    shape = tuple(1 if i == axis else size for i, size in enumerate(x.shape))
+    length = b.node("ReduceL2", [x, b.integers(axis)], shape, keepdims=1)
     least = b.node("Clip", [length, b.scalar(1e-6)], length.shape)
     return b.node("Div", [x, b.node("Expand", [least, b.integers(*x.shape)], x.shape)], x.shape)
 
