@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+_Shapes = dict[str, tuple[int, ...]]
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "hwnas.onnx"
 # message -> field -> (number, type, repeated); a type that is a text is a message
@@ -22,6 +23,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, Any, bool]]] = {
         "name": (1, _FIELD.TYPE_STRING, False),
         "i": (3, _FIELD.TYPE_INT64, False),
         "s": (4, _FIELD.TYPE_BYTES, False),
+        "g": (6, "Graph", False),
         "ints": (8, _FIELD.TYPE_INT64, True),
     },
     "Tensor": {
@@ -57,32 +59,49 @@ class NodeFacts(NamedTuple):
 
 
 def node_facts(file: Path) -> dict[str, NodeFacts]:
-    """Name of a node -> its facts.
+    """Name of a node -> its facts, also of the nodes in branches and loops.
 
     Args:
         file: an ONNX model.
     """
     model: Any = _model_class()()
     model.ParseFromString(file.read_bytes())
-    shapes = {entry.name: tuple(entry.dims) for entry in model.graph.initializer}
-
-    def weights(node: _Node) -> tuple[tuple[int, ...], ...]:
-        return tuple(shapes[name] for name in node.input[1:] if len(shapes.get(name, ())) > 1)
-
-    return {node.name: NodeFacts(_variant(node), weights(node)) for node in model.graph.node}
+    found = dict[str, NodeFacts]()
+    graphs: list[tuple[_Graph, _Shapes]] = [(model.graph, {})]
+    for graph, outer in graphs:  # grows meanwhile
+        shapes = {**outer, **{entry.name: tuple(entry.dims) for entry in graph.initializer}}
+        for node in graph.node:
+            weights = tuple(shapes[name] for name in node.input[1:] if len(shapes.get(name, ())) > 1)
+            found[node.name] = NodeFacts(_variant(node), weights)
+            graphs += [(attribute.g, shapes) for attribute in node.attribute if attribute.HasField("g")]
+    return found
 
 
 class _Attribute(Protocol):
     name: str
     i: int
     s: bytes
+    g: _Graph
     ints: Sequence[int]
+
+    def HasField(self, name: str) -> bool: ...  # noqa: N802
 
 
 class _Node(Protocol):
+    name: str
     input: Sequence[str]
     op_type: str
     attribute: Sequence[_Attribute]
+
+
+class _Tensor(Protocol):
+    name: str
+    dims: Sequence[int]
+
+
+class _Graph(Protocol):
+    node: Sequence[_Node]
+    initializer: Sequence[_Tensor]
 
 
 def _variant(node: _Node) -> str:

@@ -191,6 +191,51 @@ def test_a_rare_variant_of_a_hundredfold_cost_is_learned_from_a_few() -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "simplest"),
+    [
+        ("Transpose+perm=0.2.1 1x196x384 > 1x384x196", "Transpose+perm=1.0 196x384 > 384x196"),
+        # In one step, with the axis of q, k and v of size 1: two axes move.
+        (
+            "Transpose+perm=2.0.3.4.1 1x1024x1x8x12 > 1x1x8x12x1024",
+            "Transpose+perm=1.0,axes=several 1024x96 > 96x1024",
+        ),
+        (
+            "Resize+mode=cubic 1x3x240x240;4 > 1x3x224x224",
+            "Resize+mode=cubic,fraction=cubic 1x3x240x240;4 > 1x3x224x224",
+        ),
+        ("Resize+mode=cubic 1x8x12x12;4 > 1x8x24x24", "Resize+mode=cubic 1x8x12x12;4 > 1x8x24x24"),
+    ],
+)
+def test_the_form_of_which_a_latency_is_learned(key: str, simplest: str) -> None:
+    assert parse_kernel(key).simplest.key == simplest
+
+
+@pytest.mark.parametrize(
+    ("key", "axis"),
+    [
+        ("QLinearConv 1x160x160x3;s;s;80x3x7x7 > 1x80x80x80", -1),  # as many channels as rows
+        ("Conv 1x3x160x160;80x3x7x7 > 1x80x80x80", 1),
+        ("QLinearConv 1x64x64x48;s;s;96x1x7x7 > 1x32x32x96", -1),
+        ("Conv 1x48x64x64;96x1x7x7 > 1x96x32x32", 1),
+        ("Convolution 1x64x28x28;4x16x16x3x3 > 1x64x28x28", 1),  # OpenVINO's weights of groups
+    ],
+)
+def test_where_the_channels_of_a_convolution_are(key: str, axis: int) -> None:
+    assert parse_kernel(key).channel_axis == axis
+
+
+def test_products_of_rows_that_do_not_fill_registers() -> None:
+    """Rows of 196 elements take as long as rows of 256: other sizes are predicted by that."""
+
+    def product(length: int) -> Kernel:
+        return Kernel("QLinearMatMul", ((1, 96, length), (length, 64)), ((1, 96, 64),))
+
+    assert features(product(192))[-1] == 1.0
+    assert features(product(196))[-1] == pytest.approx(256 / 196)
+    assert features(CONV)[-1] == 1.0
+
+
+@pytest.mark.parametrize(
     ("order", "together"), [("0.1.2.3", 2 * 3 * 4 * 5), ("0.2.1.3", 5), ("1.0.2.3", 20), ("0.1.3.2", 1)]
 )
 def test_a_transpose_copies_the_last_axes_that_stay(order: str, together: int) -> None:

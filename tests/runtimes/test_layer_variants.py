@@ -155,7 +155,7 @@ def body(name: str, *before: str) -> onnx.GraphProto:
     """A graph that multiplies the outer tensor `x` by `w`; `before` are the inputs of a loop's body."""
     return helper.make_graph(
         [
-            helper.make_node("MatMul", ["x", "w"], [f"{name} y"], f"{name} product"),
+            helper.make_node("Gemm", ["x", "w"], [f"{name} y"], f"{name} product", transA=1),
             *(helper.make_node("Identity", [one], [f"{one} out"]) for one in before[1:]),
         ],
         name,
@@ -191,5 +191,6 @@ def test_nodes_in_branches_and_loops_count_once(tmp_path: Path) -> None:
     assert ms["loop"] < ms["loop product"]
     assert ms["loop product"] > 2 * ms["then product"]
     assert "else product" not in ms
+    assert variants(found.layers, "Gemm") == ["transA=1"] * 2
     assert found.whole_ms is not None
     assert OnnxRuntimeProgram(path, **SETTINGS).layers(x, 1).whole_ms is None
