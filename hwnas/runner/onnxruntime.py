@@ -154,7 +154,9 @@ def _layers(
     """
     times: dict[str, list[float]] = {}
     facts: dict[str, Mapping[str, Any]] = {}
-    for event, us in _own_us([one for one in events if one.get("cat") == "Node" and one["name"].endswith(_KERNEL_TIME)]):
+    for event, us in _own_us(
+        [one for one in events if one.get("cat") == "Node" and one["name"].endswith(_KERNEL_TIME)]
+    ):
         name = event["name"][: -len(_KERNEL_TIME)]
         times.setdefault(name, []).append(us / 1e3)
         facts[name] = event["args"]

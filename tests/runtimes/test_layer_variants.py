@@ -159,7 +159,7 @@ def body(name: str, *before: str) -> onnx.GraphProto:
             *(helper.make_node("Identity", [one], [f"{one} out"]) for one in before[1:]),
         ],
         name,
-        [helper.make_tensor_value_info(one, kind, []) for one, kind in zip(before, _LOOPED)],
+        [helper.make_tensor_value_info(one, kind, []) for one, kind in zip(before, _LOOPED, strict=False)],
         [
             *(helper.make_tensor_value_info(f"{one} out", TensorProto.BOOL, []) for one in before[1:]),
             helper.make_tensor_value_info(f"{name} y", TensorProto.FLOAT, [256, 256]),

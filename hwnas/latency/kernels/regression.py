@@ -69,8 +69,8 @@ def features(kernel: Kernel) -> list[float]:
         found += [-1.0] * 4 + [float(end % size) for end in ends for size in _REMAINDERS]
     together = _copied(kernel)
     steps = math.prod(given) // max(1, together)
-    # A walk over lines that are a power of 2 apart shares few sets of a cache: a mean over the sides of 1x56x56x256 takes
-    # 4.4 ns per element in ONNX Runtime, of 1x56x56x384 takes 1.5.
+    # A walk over lines that are a power of 2 apart shares few sets of a cache: a mean over the sides of 1x56x56x256
+    # takes 4.4 ns per element in ONNX Runtime, one of 1x56x56x384 takes 1.5.
     conflicts = steps * (together & -together)
     return [float(number) for number in (*found, _log(together), _log(conflicts), _padding(kernel))]
 

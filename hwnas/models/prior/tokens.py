@@ -136,7 +136,7 @@ def _of_channels(b: Builder, y: Value, heads: int) -> Value:
 
 
 def in_patches(b: Builder, x: Value) -> Value:
-    """Encoders on maps of an even size, whose pixels attend to those at the same place of other 2x2 patches (MobileViT)."""
+    """Encoders on maps of an even size, whose pixels attend to the same places of other 2x2 patches (MobileViT)."""
     _, width, height, long = x.shape
     patches = height * long // 4
     y = b.transpose(b.reshape(x, width * height // 2, 2, long // 2, 2), 0, 2, 1, 3)
