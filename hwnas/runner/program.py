@@ -186,7 +186,9 @@ class RunnerProgram(Timed):
             counted = range(-_WARM_UP, min(_TURN, runs - start))
             for i in counted:
                 profiled(i >= 0)
-            for i in counted if plain else ():
+            if plain is None:
+                continue
+            for i in counted:
                 begun = time.perf_counter()
                 plain()
                 if i >= 0:
