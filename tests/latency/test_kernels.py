@@ -204,6 +204,9 @@ def test_a_rare_variant_of_a_hundredfold_cost_is_learned_from_a_few() -> None:
             "Resize+mode=cubic,fraction=cubic 1x3x240x240;4 > 1x3x224x224",
         ),
         ("Resize+mode=cubic 1x8x12x12;4 > 1x8x24x24", "Resize+mode=cubic 1x8x12x12;4 > 1x8x24x24"),
+        ("Resize+mode=cubic 1x12x12x8;4 > 1x24x24x8", "Resize+mode=cubic-last 1x12x12x8;4 > 1x24x24x8"),
+        ("Resize+mode=cubic 1x8x12x12;4 > 1x8x12x12", "Resize+copy 1x8x12x12;4 > 1x8x12x12"),
+        ("Cast 1x8x12x12 > 1x8x12x12", "Cast 1x8x12x12 > 1x8x12x12"),
     ],
 )
 def test_the_form_of_which_a_latency_is_learned(key: str, simplest: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from hwnas.latency.kernels.kernel import Kernel, parse_kernel
-from hwnas.latency.kernels.regression import Floats, KindRegression
+from hwnas.latency.kernels.regression import Floats, KindRegression, of_logarithms
 from hwnas.latency.kernels.table import KernelNetwork, KernelRow, KernelTable, KernelValidation
 
 FOLDS = 5
@@ -99,13 +99,13 @@ class KernelModel:
         return self._fitted[known]
 
     def _fitted_context(self, networks: Sequence[Whole]) -> tuple[float, float]:
-        """The factor of the sum of kernels and the time between two of them, by least squares of relative errors."""
+        """The factor of the sum of kernels and the time between two of them, by least squares of logarithms."""
         counts = np.array([len(kernels) for kernels, _ in networks])
         estimated = self.estimated([kernel for kernels, _ in networks for kernel in kernels])
         sums = np.add.reduceat(estimated, np.cumsum(counts) - counts)
         measured = np.array([ms for _, ms in networks])
         terms = np.stack([sums, counts], axis=1) / measured[:, None]
-        found, *_ = np.linalg.lstsq(terms, np.ones(len(measured)), rcond=None)
+        found = of_logarithms(terms, lambda rows, ones: np.linalg.lstsq(rows, ones, rcond=None)[0])
         return float(found[0]), float(found[1])
 
     def estimated(self, kernels: Sequence[Kernel]) -> Floats:

@@ -8,8 +8,7 @@ boosting on the logarithm of the ratio.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,9 @@ _FEW = 40  # fewer rows do not support boosting: the base alone predicts
 _REMAINDERS = (8, 16, 64)  # elements of a vector register, of two, and int8 ones of a matrix register's row
 _ROW = 64  # int8 elements of a row of a matrix register: products of rows of 196 took a third longer than of 192
 _OF_TRANSPOSES = ("perm=", SEVERAL)  # what they cost is that of runs
+_ROUNDS = 10  # of least squares of logarithms
+_LEAST_RATIO = 1e-3
 _LEAST_LEAF = 6
-_LEAST_OF_TRAIT = 3  # rows; a cubic resize is in 1 of 60 networks
 _MOST = math.log(20.0)  # the ratio to the base is kept within this
 
 
@@ -107,8 +107,7 @@ class KindRegression:
 
     def __init__(self, kernels: Sequence[Kernel], ms: Floats, weights: Floats) -> None:
         kernels = [kernel.simplest for kernel in kernels]
-        counts = Counter(trait for kernel in kernels for trait in kernel.traits)
-        self._traits = [trait for trait, count in sorted(counts.items()) if count >= _LEAST_OF_TRAIT]
+        self._traits = sorted({trait for kernel in kernels for trait in kernel.traits})
         work = self._columns(kernels)
         self._base = _fitted_base(work, ms)
         self._boosted: HistGradientBoostingRegressor | None = None
@@ -192,14 +191,34 @@ def _padding(kernel: Kernel) -> float:
 
 
 def _fitted_base(work: Floats, ms: Floats) -> Floats:
-    """Costs of the columns of `KindRegression._columns`, none below 0, by least squares of relative errors."""
+    """Costs of the columns of `KindRegression._columns`, none below 0, by least squares of logarithms."""
     from scipy.optimize import nnls
 
-    found, _ = nnls(work / ms[:, None], np.ones(len(ms)))
+    found = of_logarithms(work / ms[:, None], lambda terms, ones: nnls(terms, ones)[0])
     if not found.any():
         found[0] = float(np.median(ms))
     found[0] = max(found[0], 0.1 * float(ms.min()))
-    return np.asarray(found, np.float64)
+    return found
+
+
+def of_logarithms(terms: Floats, solve: Callable[[Floats, Floats], Floats]) -> Floats:
+    """The factors of terms whose sums are close to 1 by the squares of their logarithms.
+
+    Least squares of relative errors count a sum of 100 as 10,000, and one of 1/100 as 1: one resize to the same size, a
+    copy, made all cubic resizes cheap. Here the squares are weighted, in rounds, by those of the logarithms over them.
+
+    Args:
+        terms: ``(rows, terms)``, each divided by what its row sums to.
+        solve: least squares of ``(rows, terms)`` and ``(rows,)``.
+    """
+    weights = np.ones(len(terms))
+    for _ in range(_ROUNDS):
+        found = np.asarray(solve(terms * weights[:, None], weights), np.float64)
+        ratio = np.maximum(terms @ found, _LEAST_RATIO)
+        off = ratio - 1
+        near = np.abs(off) < 1e-6
+        weights = np.where(near, 1.0, np.log(ratio) / np.where(near, 1.0, off))
+    return found
 
 
 def _one_thread() -> AbstractContextManager[object]:
