@@ -30,6 +30,7 @@ _ROW = 64  # int8 elements of a row of a matrix register: products of rows of 19
 _OF_TRANSPOSES = ("perm=", SEVERAL)  # what they cost is that of runs
 _ROUNDS = 10  # of least squares of logarithms
 _LEAST_RATIO = 1e-3
+_TO_ZERO = 0.01  # weight of a cost of a trait per call, where a kernel has 1
 _LEAST_LEAF = 6
 _MOST = math.log(20.0)  # the ratio to the base is kept within this
 
@@ -108,8 +109,9 @@ class KindRegression:
     def __init__(self, kernels: Sequence[Kernel], ms: Floats, weights: Floats) -> None:
         kernels = [kernel.simplest for kernel in kernels]
         self._traits = sorted({trait for kernel in kernels for trait in kernel.traits})
+        self._costs = [trait for trait in self._traits if not trait.startswith(_OF_TRANSPOSES)]
         work = self._columns(kernels)
-        self._base = _fitted_base(work, ms)
+        self._base = _fitted_base(work, ms, len(self._costs))
         self._boosted: HistGradientBoostingRegressor | None = None
         ratio = np.log(ms / self._base_ms(work))
         self._offset = float(np.average(ratio, weights=weights))
@@ -153,10 +155,10 @@ class KindRegression:
         factor of 15.
         """
         own = np.array([_work(kernel) for kernel in kernels])
-        traits = [trait for trait in self._traits if not trait.startswith(_OF_TRANSPOSES)]
-        found = np.array([[kernel.traits.count(trait) for trait in traits] for kernel in kernels], np.float64)
+        found = np.array([[kernel.traits.count(trait) for trait in self._costs] for kernel in kernels], np.float64)
+        found = found.reshape(len(kernels), len(self._costs))
         made = np.array([[math.prod(kernel.outputs[0]) if kernel.outputs else 0] for kernel in kernels]) / 1e6
-        return np.concatenate([own, found, found * made], axis=1)
+        return np.concatenate([own, found * made, found], axis=1)
 
     def _base_ms(self, work: Floats) -> Floats:
         return np.asarray(np.maximum(work @ self._base, 1e-9), np.float64)
@@ -190,11 +192,25 @@ def _padding(kernel: Kernel) -> float:
     return math.ceil(length / _ROW) * _ROW / length
 
 
-def _fitted_base(work: Floats, ms: Floats) -> Floats:
-    """Costs of the columns of `KindRegression._columns`, none below 0, by least squares of logarithms."""
+def _fitted_base(work: Floats, ms: Floats, calls: int) -> Floats:
+    """Costs of the columns of `KindRegression._columns`, none below 0, by least squares of logarithms.
+
+    Args:
+        work: the columns, ``(kernels, columns)``.
+        ms: latencies, ``(kernels,)``.
+        calls: number of the last columns, costs of traits per call. They are drawn to 0 a little: a trait of a single
+            kernel costs by its outputs.
+    """
     from scipy.optimize import nnls
 
-    found = of_logarithms(work / ms[:, None], lambda terms, ones: nnls(terms, ones)[0])
+    drawn = np.zeros((calls, work.shape[1]))
+    drawn[:, work.shape[1] - calls :] = np.eye(calls) * _TO_ZERO / float(np.median(ms))
+
+    def solve(terms: Floats, ones: Floats) -> Floats:
+        found, _ = nnls(np.concatenate([terms, drawn]), np.concatenate([ones, np.zeros(calls)]))
+        return np.asarray(found, np.float64)
+
+    found = of_logarithms(work / ms[:, None], solve)
     if not found.any():
         found[0] = float(np.median(ms))
     found[0] = max(found[0], 0.1 * float(ms.min()))
