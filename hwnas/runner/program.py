@@ -173,7 +173,7 @@ class RunnerProgram(Timed):
         """Run the program with a profiler and without, in turns.
 
         Args:
-            profiled: a run with the profiler; it is told whether the run counts.
+            profiled: a run with the profiler; its argument says whether the run counts.
             feeds: inputs of the runs without.
             runs: number of runs that count, of each kind.
 

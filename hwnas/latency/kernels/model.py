@@ -105,7 +105,9 @@ class KernelModel:
         sums = np.add.reduceat(estimated, np.cumsum(counts) - counts)
         measured = np.array([ms for _, ms in networks])
         terms = np.stack([sums, counts], axis=1) / measured[:, None]
-        found = of_logarithms(terms, lambda rows, ones: np.linalg.lstsq(rows, ones, rcond=None)[0])
+        found = of_logarithms(
+            terms, lambda rows, ones: np.asarray(np.linalg.lstsq(rows, ones, rcond=None)[0], np.float64)
+        )
         return float(found[0]), float(found[1])
 
     def estimated(self, kernels: Sequence[Kernel]) -> Floats:
