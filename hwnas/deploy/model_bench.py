@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pydantic import Field
@@ -17,7 +16,7 @@ from hwnas.latency.sources import RooflineSource
 from hwnas.lowering import Program
 from hwnas.machines import Machine
 from hwnas.progress import Progress, silent
-from hwnas.runner.program import Layer, LayerRuns
+from hwnas.runner.program import Layer
 from hwnas.runner.signature import Feeds
 from hwnas.targets import Target
 from hwnas.timing import Measurement
@@ -151,7 +150,7 @@ def time_model(
     measured, copies = found.measured, found.copies[MODEL]
     p25_ms = found.p25_ms(MODEL)
     profile = machine.layers({MODEL: program}, target.recipe, feeds, runs=PROFILED_RUNS)[MODEL] if layers else None
-    by_layer = _at_speed_of(p25_ms, profile) if profile else []
+    by_layer = profile.at_speed_of(p25_ms) if profile else []
     profiler_ms = added_by_profiler([one.ms for one in by_layer], p25_ms)
     times = sorted((_layer(one, profiler_ms, p25_ms) for one in by_layer), key=lambda one: -one.ms)
     return ModelTiming(
@@ -235,15 +234,6 @@ def added_by_profiler(times_ms: Sequence[float], whole_ms: float) -> float:
         else:
             high = added
     return high
-
-
-def _at_speed_of(whole_ms: float, profile: LayerRuns) -> list[Layer]:
-    """The layers of a profile if the program took `whole_ms` beside them.
-
-    They are measured after the program. On a machine that other programs slowed meanwhile, layers summed to 71% of it.
-    """
-    speed = whole_ms / profile.whole_ms if profile.whole_ms else 1.0
-    return [replace(one, ms=one.ms * speed) for one in profile.layers]
 
 
 def _layer(one: Layer, profiler_ms: float, whole_ms: float) -> LayerTime:

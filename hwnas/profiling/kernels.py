@@ -220,7 +220,11 @@ def measured_batch(
     return {
         "references": {name: ms[name] for name in ms if name.startswith("reference")},
         "networks": [
-            {"name": name, "ms": ms[name], "layers": _at_speed_of(ms[name], layers[name])}
+            {
+                "name": name,
+                "ms": ms[name],
+                "layers": [[kernel_of(one).key, one.ms] for one in layers[name].at_speed_of(ms[name])],
+            }
             for name in ms
             if not name.startswith("reference")
         ],
@@ -247,12 +251,6 @@ def _steady_ms(measured: Measurement) -> dict[str, float]:
 def speed_of(now_ms: Mapping[str, float], before_ms: Mapping[str, float]) -> float:
     """The machine's speed now relative to that before, by the references that were timed both times."""
     return float(np.exp(np.mean([np.log(before_ms[name] / ms) for name, ms in now_ms.items() if name in before_ms])))
-
-
-def _at_speed_of(ms: float, profile: LayerRuns) -> list[tuple[str, float]]:
-    """Kernels and times of layers, as if the machine had been as fast beside them as when the network took `ms`."""
-    speed = ms / profile.whole_ms if profile.whole_ms else 1.0
-    return [(kernel_of(one).key, speed * one.ms) for one in profile.layers]
 
 
 def _layers(machine: Machine, files: Mapping[str, Path], recipe: Recipe) -> dict[str, LayerRuns]:

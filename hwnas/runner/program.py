@@ -6,7 +6,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
 
@@ -44,7 +44,7 @@ class Layer:
     variant: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LayerRuns:
     """The layers of a program, and its latency beside them.
 
@@ -56,6 +56,14 @@ class LayerRuns:
 
     layers: list[Layer]
     whole_ms: float | None
+
+    def at_speed_of(self, ms: float) -> list[Layer]:
+        """The layers as if the program had taken `ms` beside them.
+
+        It is timed at another moment. On a machine that other programs slowed meanwhile, layers summed to 71% of it.
+        """
+        speed = ms / self.whole_ms if self.whole_ms else 1.0
+        return [replace(one, ms=one.ms * speed) for one in self.layers]
 
 
 class CannotLoad(Exception):

@@ -193,4 +193,5 @@ def test_nodes_in_branches_and_loops_count_once(tmp_path: Path) -> None:
     assert "else product" not in ms
     assert variants(found.layers, "Gemm") == ["transA=1"] * 2
     assert found.whole_ms is not None
+    assert found.whole_ms > ms["then product"]  # a quarter of it
     assert OnnxRuntimeProgram(path, **SETTINGS).layers(x, 1).whole_ms is None

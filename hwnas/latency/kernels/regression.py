@@ -206,8 +206,8 @@ def _fitted_base(work: Floats, ms: Floats, calls: int) -> Floats:
     drawn = np.zeros((calls, work.shape[1]))
     drawn[:, work.shape[1] - calls :] = np.eye(calls) * _TO_ZERO / float(np.median(ms))
 
-    def solve(terms: Floats, ones: Floats) -> Floats:
-        found, _ = nnls(np.concatenate([terms, drawn]), np.concatenate([ones, np.zeros(calls)]))
+    def solve(terms: Floats, sums: Floats) -> Floats:
+        found, _ = nnls(np.concatenate([terms, drawn]), np.concatenate([sums, np.zeros(calls)]))
         return np.asarray(found, np.float64)
 
     found = of_logarithms(work / ms[:, None], solve)
@@ -225,7 +225,7 @@ def of_logarithms(terms: Floats, solve: Callable[[Floats, Floats], Floats]) -> F
 
     Args:
         terms: ``(rows, terms)``, each divided by what its row sums to.
-        solve: least squares of ``(rows, terms)`` and ``(rows,)``.
+        solve: least squares of weighted terms ``(rows, terms)`` and what they should sum to ``(rows,)``.
     """
     weights = np.ones(len(terms))
     for _ in range(_ROUNDS):

@@ -108,17 +108,16 @@ def linear_attention(b: Builder, x: Value) -> Value:
     each, y = width // heads, b.layer_norm(x)
     if b.chance(0.5):
         found = _of_channels(b, y, heads)
-        x = b.add(x, b.linear(found, width))
-        return b.add(x, _mlp(b, b.layer_norm(x), 4 * width, "gelu"))
-    q, k, v = (b.transpose(b.reshape(b.linear(y, width), 1, count, heads, each), 0, 2, 1, 3) for _ in range(3))
-    if b.chance(0.5):
-        q, k = b.act(q, "relu"), b.act(k, "relu")
     else:
-        q, k = _unit(b, q), _unit(b, k)
-    inner = b.matmul(b.transpose(k, 0, 1, 3, 2), v)
-    if b.chance(0.5):
-        inner = b.softmax(inner)
-    found = b.reshape(b.transpose(b.matmul(q, inner), 0, 2, 1, 3), 1, count, width)
+        q, k, v = (b.transpose(b.reshape(b.linear(y, width), 1, count, heads, each), 0, 2, 1, 3) for _ in range(3))
+        if b.chance(0.5):
+            q, k = b.act(q, "relu"), b.act(k, "relu")
+        else:
+            q, k = _unit(b, q), _unit(b, k)
+        inner = b.matmul(b.transpose(k, 0, 1, 3, 2), v)
+        if b.chance(0.5):
+            inner = b.softmax(inner)
+        found = b.reshape(b.transpose(b.matmul(q, inner), 0, 2, 1, 3), 1, count, width)
     x = b.add(x, b.linear(found, width))
     return b.add(x, _mlp(b, b.layer_norm(x), 4 * width, "gelu"))
 
