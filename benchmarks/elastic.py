@@ -15,12 +15,11 @@ import math
 import tempfile
 import time
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from timm_here import network
 from torch import Tensor, nn
 
 from hwnas.errors import InvalidValue
@@ -44,29 +43,6 @@ NAMES = (
     *("convnext_atto", "repvgg_a0", "densenet121", "ghostnet_100", "vit_tiny_patch16_224"),
     *("deit_tiny_patch16_224", "mobilevit_xxs", "swin_tiny_patch4_window7_224"),
 )
-
-
-@cache
-def timm_here() -> Any:
-    """The module timm. It imports torchvision, whose wheel expects two operators that the CPU build of torch lacks."""
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
-    import timm
-
-    timm.library = library  # it is undefined with its object
-    return timm
-
-
-def network(name: str) -> tuple[nn.Module, tuple[int, ...]]:
-    """A network of timm with random weights and BN statistics, and the shape of its images."""
-    torch.manual_seed(0)
-    module = timm_here().create_model(name).eval()
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.running_mean, 0.0, 0.1)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    return module, tuple(module.pretrained_cfg["input_size"])
 
 
 def counted(module: nn.Module, x: Tensor) -> tuple[int, int]:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from hwnas.cli.main import main
 from hwnas.timing import protocol
 
-each = (protocol.OPS, protocol.NETWORKS, protocol.KERNELS)
-ops, networks, kernels = (replace(one, max_disagreement=1e3, max_seconds=0.0) for one in each)
-protocol.USUAL = protocol.Protocols(ops=ops, networks=networks, kernels=kernels)
+each = (protocol.OPS, protocol.NETWORKS, protocol.FEW, protocol.KERNELS)
+ops, networks, few, kernels = (replace(one, max_disagreement=1e3, max_seconds=0.0) for one in each)
+protocol.USUAL = protocol.Protocols(ops=ops, networks=networks, few=few, kernels=kernels)
 importlib.import_module("hwnas.accuracy.ensemble")._STEPS = 40  # the accuracy model is fitted for a moment
 main()

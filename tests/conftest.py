@@ -27,7 +27,7 @@ from hwnas.profiling import profile
 from hwnas.spaces import Op, Space, make_space
 from hwnas.supernet import Phase, Supernet, TrainConfig, train
 from hwnas.targets import Device, Hardware, Match, Recipe, Target, catalog, resolve_target
-from hwnas.timing.protocol import NETWORKS, OPS, Protocols
+from hwnas.timing.protocol import FEW, NETWORKS, OPS, Protocols
 
 # A training in a process of its own keeps its threads, whatever else runs on the machine: resumed ones are compared
 # bit for bit. (That is OpenMP's default, but hwnas's is to follow other work.)
@@ -38,7 +38,11 @@ os.environ.setdefault("OMP_DYNAMIC", "false")
 ON_ANY_MACHINE = {"max_disagreement": 1e3, "max_seconds": 0.0, "visit_ms": 1.0, "session_passes": 3}
 # Test images of the cluttered digits: an export of a job evaluates four networks on them, 13 s on the 10,000 of users.
 TEST_IMAGES = 400
-OF_TESTS = Protocols(ops=replace(OPS, **ON_ANY_MACHINE), networks=replace(NETWORKS, **ON_ANY_MACHINE))
+OF_TESTS = Protocols(
+    ops=replace(OPS, **ON_ANY_MACHINE),
+    networks=replace(NETWORKS, **ON_ANY_MACHINE),
+    few=replace(FEW, **ON_ANY_MACHINE, min_sessions=2),
+)
 RECIPE = Recipe.model_validate(
     {
         "schema": 1,
@@ -221,8 +225,9 @@ def hwnas_command() -> list[str]:
     program = (
         "from dataclasses import replace\n"
         "from hwnas.timing import protocol\n"
-        f"ops, networks = (replace(each, **{ON_ANY_MACHINE}) for each in (protocol.OPS, protocol.NETWORKS))\n"
-        "protocol.USUAL = protocol.Protocols(ops=ops, networks=networks)\n"
+        "each = (protocol.OPS, protocol.NETWORKS, protocol.FEW)\n"
+        f"ops, networks, few = (replace(one, **{ON_ANY_MACHINE}) for one in each)\n"
+        "protocol.USUAL = protocol.Protocols(ops=ops, networks=networks, few=few)\n"
         "from hwnas.data import digits\n"
         f"digits.SIZES['test'] = {TEST_IMAGES}\n"
         "from hwnas.cli.main import main\n"

@@ -61,7 +61,7 @@ def time_networks(
         OutOfMemory: not even one network fits into memory.
     """
     machine.check(target)
-    protocol = protocol or usual().networks
+    protocol = protocol or usual().few
     form = machine.form(target.recipe)
     subject = {
         "target": target.name,

@@ -248,7 +248,7 @@ def profile_few_shot(
             codes,
             journals=journals,
             machine=machine or machine_of(wanted),
-            protocol=protocols.networks if protocols else None,
+            protocol=protocols.few if protocols else None,
             progress=progress,
         )
         measured = WholeNetworks(

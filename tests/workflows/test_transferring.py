@@ -331,7 +331,7 @@ def test_few_networks_are_timed_instead_of_ops(home: Path, whole: Space) -> None
         FOUR,
         count=10,
         machine=machine,
-        protocols=Protocols(ops=SHORT, networks=SHORT),
+        protocols=Protocols(few=SHORT),
     )
     assert answer.networks == 10
     model = load_model(read_table(resolve_target(f"new/{RECIPE}")), whole)
