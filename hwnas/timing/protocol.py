@@ -76,7 +76,7 @@ NETWORKS = Protocol(
 )
 # Ten networks of 0.07 ms are timed in a second with visits as above, and the speed of a virtual machine drifts by 4% from
 # second to second, in one case by 10%: with these visits, in half a minute.
-FEW = replace(NETWORKS, visit_ms=90.0, max_runs=2000, min_sessions=4)
+FEW = replace(NETWORKS, visit_ms=200.0, max_runs=5000, min_sessions=4)
 KERNELS = Protocol(visit_ms=6.0, min_runs=1, warmup_runs=1, session_passes=8, max_sessions=2)
 
 
