@@ -2,9 +2,10 @@
 
 Each line is a new table (16 calibration networks), compared with other networks, beside the noise floor and the
 usual alternatives, fitted on the same networks. Tables that are already in the output folder and validated with this
-seed are kept, so a killed run resumes. Close other work first: it takes about an hour and a half.
+seed are kept, so a killed run resumes. Close other work first: it takes about an hour and a half. For the space of
+sequences, the time of each mixer over the length is printed, too.
 
-    python benchmarks/latency_error.py --tables latency_tables
+    python benchmarks/latency_error.py --tables latency_tables [--spaces vit-tiny ...] [--recipes NAME ...]
 """
 
 from __future__ import annotations
@@ -22,16 +23,21 @@ import numpy as np
 from hwnas.errors import HwnasError, TooNoisy
 from hwnas.latency import load_model, read_table, write_table
 from hwnas.latency.manifest import Validation
+from hwnas.pipeline.mixers import length_curves
 from hwnas.profiling import profile, validate
 from hwnas.spaces import Space, make_space
 from hwnas.targets import Target, load_recipe, recipes, resolve_target
 
 T = TypeVar("T")
+WIDTH, LENGTHS = 64, (128, 512, 1024)  # of the space `sequence`
 
-SPACES = {
+SPACES: dict[str, tuple[str, dict[str, int]]] = {
     "mobilenetv3@160": ("mobilenetv3", {"resolution": 160}),
     "mobilenetv3@224": ("mobilenetv3", {"resolution": 224}),
     "mobilenetv3-tiny": ("mobilenetv3-tiny", {}),
+    "autoformer-tiny": ("autoformer-tiny", {}),
+    "vit-tiny": ("vit-tiny", {}),
+    **{f"sequence@{length}": (f"sequence+length={length}", {"width": WIDTH}) for length in LENGTHS},
 }
 ATTEMPTS = 3  # other load on the machine may spoil a measurement; hwnas then says so and writes nothing
 
@@ -64,11 +70,25 @@ def main() -> None:
             passed.append(meets(found, load_recipe(recipe).threads))
             print(line(name, recipe, found, seconds, passed[-1]), flush=True)
     print(f"{sum(passed)} of {len(passed)} within the bounds", flush=True)
+    if {f"sequence@{length}" for length in LENGTHS} <= set(given.spaces):
+        print_mixers(given.recipes, given.tables)
     below = [v.below_upper for v in validations if v.below_upper is not None]
     margins = [v.upper_margin for v in validations if v.upper_margin is not None]
     if below:
         print(f"upper bound: {np.mean(below):.1%} of {len(below) * given.networks} networks lie below it, and it adds")
         print(f"{np.median(margins):.2%} to the prediction at the median, {max(margins):.2%} at the most")
+
+
+def print_mixers(names: list[str], folder: Path) -> None:
+    """The time of each mixer of `sequence` over the length."""
+    space = make_space(f"sequence+length={','.join(map(str, LENGTHS))}").fix(width=WIDTH)
+    for name in names:
+        target = resolve_target(f"this/{name}")
+        print(f"\n| {name}, µs | {' | '.join(f'{length} tokens' for length in LENGTHS)} |")
+        print(f"|---|{'---:|' * len(LENGTHS)}")
+        curves = length_curves(read_table(target, folder / f"{target.name}.csv"), space, space.largest)
+        for curve in sorted(curves, key=lambda curve: curve.latency_ms[-1]):
+            print(f"| `{curve.mixer}` | {' | '.join(f'{1e3 * ms:.0f}' for ms in curve.latency_ms)} |", flush=True)
 
 
 def measured(space: Space, target: Target, folder: Path, networks: int, seed: int) -> tuple[Validation, float]:

@@ -66,11 +66,36 @@ class Attention(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(n, length, width)`` -> the same shape."""
-        shape = (-1, self.length, self.heads, self.head)
-        parts = [self.get_submodule(name)(x).reshape(shape).transpose(1, 2) for name in self._projections()]
-        y = self._attend(parts, mask)
+        y = self._attend(self._parts(x), mask)
         out: Tensor = self.out(y.transpose(1, 2).reshape(-1, self.length, self.inner))
         return out
+
+    def read(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """How much the tokens read each token: the column means of the attention matrix.
+
+        The output of a head is linear in its values, whatever the pattern: the mean weight of a value is the derivative
+        of the mean output with respect to it. Of Linformer these are the weights of its projected attention, which may
+        be negative.
+
+        Args:
+            x: ``(n, length, width)``.
+            mask: ``(n, length)``, 1 for tokens and 0 for padding, whose outputs do not count.
+
+        Returns:
+            ``(n, heads, length)``; the sum over the tokens is 1, except for Linformer.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            *fixed, values = (part.detach().clone() for part in self._parts(x))
+            y = self._attend([*fixed, values.requires_grad_()], mask)
+            there = x.new_ones(x.shape[:2]) if mask is None else mask.clone()
+            share = there / there.sum(dim=1, keepdim=True)
+            [weights] = torch.autograd.grad((y[..., 0] * share.unsqueeze(1)).sum(), values)
+        return weights[..., 0]
+
+    def _parts(self, x: Tensor) -> list[Tensor]:
+        """Queries, keys and values ``(n, heads, length, head)``; the values are the last."""
+        shape = (-1, self.length, self.heads, self.head)
+        return [self.get_submodule(name)(x).reshape(shape).transpose(1, 2) for name in self._projections()]
 
     def _attend(self, parts: list[Tensor], mask: Tensor | None) -> Tensor:
         """Queries, keys and values ``(n, heads, length, head)`` -> ``(n, heads, length, head)``."""

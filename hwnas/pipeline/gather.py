@@ -178,6 +178,7 @@ def target_figures(plan: TargetPlan, answer: Result, out: Path) -> TargetFigures
         slots=slot_costs(model, answer["arch"]),
         table=table_rows(table, space, answer["arch"]),
         lengths=length_curves(table, space, answer["arch"]),
+        attention=plan.export.result().get("attention", []),
         stages=[StageTime(**{name: s[name] for name in StageTime.model_fields}) for s in answer["stages"]],
         provenance=_provenance(context, table, model, bundle),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hwnas.latency import LatencyTable
-from hwnas.report.figures import LengthCurve
+from hwnas.report.token_figures import LengthCurve
 from hwnas.spaces import Space, Value
 from hwnas.spaces.inputs import LENGTH
 

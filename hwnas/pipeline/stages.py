@@ -28,6 +28,7 @@ from hwnas.files import Journal
 from hwnas.latency import LatencyModel, LatencyTable, read_table
 from hwnas.lowering import form_of
 from hwnas.machines import Machine, machine_of
+from hwnas.pipeline.attention import attention_maps
 from hwnas.pipeline.cache import Stage
 from hwnas.pipeline.job import Job
 from hwnas.pipeline.rounds import Finetuned, Round, evaluated_networks, timed_networks
@@ -352,14 +353,16 @@ def export_stage(
         accuracy[name] = evaluator.metric(outputs, labels)
         differences[name] = difference_of(evaluator.metric, own, outputs, labels).model_dump()
         context.progress(f"testing {what}", 1, 1)
+    maps = attention_maps(deployed.subnet(arch), context.data, space.input_size(arch))
+    result = {"accuracy": accuracy, "differences": differences, **({"attention": maps} if maps else {})}
     if deployed is evaluator:
-        return {"accuracy": accuracy, "differences": differences}
+        return result
     [outputs], _ = evaluator.outputs([arch], "test")
     inherited = {
         "accuracy": evaluator.metric(outputs, labels),
         "difference": difference_of(evaluator.metric, own, outputs, labels).model_dump(),
     }
-    return {"accuracy": accuracy, "differences": differences, "inherited": inherited}
+    return {**result, "inherited": inherited}
 
 
 def bench_stage(context: Context, folder: Path, exported: Stage) -> Result:

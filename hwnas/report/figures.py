@@ -6,25 +6,21 @@ The page is drawn from this file only, so it can be drawn again after the run's 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from hwnas.errors import SpecError
 from hwnas.files import Spec
 from hwnas.latency.manifest import Validation
+from hwnas.report.numbers import Count, Difference, Finite, Milliseconds, Share
+from hwnas.report.token_figures import AttentionMap, LengthCurve
 from hwnas.tasks.figures import ClassificationFigures, same_answer
 from hwnas.tasks.figures import Difference as AccuracyDifference
 
 FIGURES = "figures.json"
 MODEL_FIGURES = "model.json"  # of a user's model (`hwnas.report.model_figures`)
 Facts = dict[str, str]
-# Ranges for which results on the page are finite: it divides by latencies and multiplies them by 1000.
-Milliseconds = Annotated[float, Field(ge=1e-9, le=1e12)]
-Difference = Annotated[float, Field(ge=-1e12, le=1e12)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, le=2**63)]
-Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
 Loss = Literal["loss_largest", "loss_random", "loss_smallest"]
 
 
@@ -122,20 +118,6 @@ class TableRow(Spec):
     choices: list[TableCell]
 
 
-class LengthCurve(Spec):
-    """Time of a mixer in the table, for each length of a sequence in tokens."""
-
-    mixer: str
-    lengths: list[Count] = Field(min_length=2)
-    latency_ms: list[Milliseconds]
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> LengthCurve:
-        if len(self.lengths) != len(self.latency_ms):
-            raise ValueError(f"{self.mixer} has {len(self.lengths)} lengths and {len(self.latency_ms)} times")
-        return self
-
-
 class StageTime(Spec):
     """A stage of the run: its seconds in this run, and those of its execution; None if an older hwnas executed it."""
 
@@ -228,7 +210,7 @@ class TargetFigures(Spec):
             (`hwnas.workflows.budgets`).
         finetuned: what fine-tuning has changed; None without it.
         rounds, taken, rounds_ended: the rounds, the number of the deployed one, and why there is no further one.
-        search, validation, networks, slots, table, stages, lengths: see their classes.
+        search, validation, networks, slots, table, stages, lengths, attention: see their classes.
         provenance: title -> name -> value.
     """
 
@@ -266,6 +248,7 @@ class TargetFigures(Spec):
     slots: list[SlotCost]
     table: list[TableRow]
     lengths: list[LengthCurve] = Field(default=[], exclude_if=lambda curves: not curves)
+    attention: list[AttentionMap] = Field(default=[], exclude_if=lambda maps: not maps)
     stages: list[StageTime]
     provenance: dict[str, Facts]
 

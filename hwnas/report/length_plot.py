@@ -6,8 +6,8 @@ import html
 
 import plotly.graph_objects as go
 
-from hwnas.report.figures import LengthCurve
 from hwnas.report.plots import COLOURS, Plot, base_figure
+from hwnas.report.token_figures import LengthCurve
 
 _LOOKS = (
     ("found", "circle", "solid"),

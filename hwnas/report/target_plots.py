@@ -10,6 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from hwnas.report.attention_plot import attention_plots
 from hwnas.report.confusion_plot import confusion_plot
 from hwnas.report.figures import Network, RunFigures, SlotCost, TableRow, TargetFigures
 from hwnas.report.length_plot import length_plot
@@ -25,7 +26,11 @@ def target_plots(run: RunFigures) -> list[list[Plot]]:
     for i, target in enumerate(run.targets, start=1):
         prefix = f"{i}-" if several else ""
         first = [draw(target, prefix) for draw in (_front, _validation, _errors, _slots)]
-        more = (*confusion_plot(target.classification, prefix), *length_plot(target.lengths, prefix))
+        more = (
+            *confusion_plot(target.classification, prefix),
+            *length_plot(target.lengths, prefix),
+            *attention_plots(target.attention, prefix),
+        )
         found.append([*first, *more, *_tables(target, prefix)])
     return found
 

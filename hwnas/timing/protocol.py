@@ -74,15 +74,15 @@ NETWORKS = Protocol(
     max_seconds=55.0,
     tolerance=0.01,
 )
-# Ten networks of 0.07 ms are timed in a second with visits as above, and the speed of a virtual machine drifts by 4% from
-# second to second, in one case by 10%: with these visits, in half a minute.
+# With visits as above, ten networks of 0.07 ms are timed in a second, and the speed of a virtual machine drifts by 4%
+# from one to the next, once by 10%: with these visits, in half a minute.
 FEW = replace(NETWORKS, visit_ms=200.0, max_runs=5000, min_sessions=4)
 KERNELS = Protocol(visit_ms=6.0, min_runs=1, warmup_runs=1, session_passes=8, max_sessions=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocols:
-    """Protocols for ops, whole networks, a few of them and networks of kernels; the defaults suit an otherwise idle machine.
+    """Protocols of what is timed; the defaults suit an otherwise idle machine.
 
     Attributes:
         ops: for the ops of a space.

@@ -102,6 +102,45 @@ def test_linformer_is_attention_to_projected_keys(masked: int, length: int) -> N
     assert torch.allclose(got, finished(module, x, y), atol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [0, 1])
+@pytest.mark.parametrize("kind", ["attention", "window-attention", "block-attention", "linformer"])
+def test_what_is_read_is_the_mean_of_the_attention_matrix(kind: str, masked: int) -> None:
+    length = 21
+    module, x, mask = module_of(op_of(kind, length, masked=masked)), torch.randn(2, length, WIDTH), mask_of(length)
+    there = mask if masked else torch.ones(2, length)
+    place = torch.arange(length)
+    near = {
+        "window-attention": (place[:, None] - place[None]).abs() <= 4,
+        "block-attention": place[:, None] // 8 == place[None] // 8,
+    }.get(kind, torch.ones(length, length, dtype=torch.bool))
+    with torch.no_grad():
+        q, k, _ = heads_of(module, x)
+        if kind == "linformer":
+            kept = there[:, None, :, None]
+            keys = torch.einsum("rl,nhld->nhrd", module.body.keys.weight, k * kept)
+            scores = (q @ keys.transpose(-1, -2) / math.sqrt(HEAD)).softmax(-1)
+            matrix = scores @ (module.body.values.weight * there[:, None, None, :])
+        else:
+            seen = near & there.bool()[:, None, None, :]
+            matrix = (q @ k.transpose(-1, -2) / math.sqrt(HEAD)).masked_fill(~seen, -math.inf).softmax(-1)
+        queries = (there / there.sum(1, keepdim=True))[:, None, :, None]
+        expected = (matrix * queries).nansum(2)  # a padded query may have no key, and counts for nothing
+        got = module.body.read(module.norm(x), mask if masked else None)
+    assert got.shape == (2, HEADS, length)
+    assert torch.allclose(got, expected, atol=1e-5)
+    if kind != "linformer":
+        assert torch.allclose(got.sum(2), torch.ones(2, HEADS), atol=1e-5)
+    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_what_is_read_by_hashing_sums_to_one_and_skips_padding() -> None:
+    module, x, mask = module_of(op_of("lsh-attention", 21, masked=1)), torch.randn(2, 21, WIDTH), mask_of(21)
+    with torch.inference_mode():
+        got = module.body.read(module.norm(x), mask)
+    assert torch.allclose(got.sum(2), torch.ones(2, HEADS), atol=1e-5)
+    assert got[1, :, mask[1] == 0].abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("masked", [0, 1])
 def test_lsh_reads_its_bucket_in_its_chunk_and_the_one_before(masked: int, length: int) -> None:

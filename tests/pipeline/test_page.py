@@ -21,6 +21,7 @@ from hwnas.report.pictures import write_pngs
 from hwnas.report.plots import PALETTE, arch_lines, count, signed, size
 from hwnas.report.run_plots import run_plots
 from hwnas.report.target_plots import merged_slots, target_plots
+from hwnas.report.token_figures import AttentionMap, AttentionRow, LengthCurve
 from hwnas.spaces import make_space
 from hwnas.training.metrics import COLUMNS
 
@@ -311,6 +312,27 @@ def test_all_plots_of_several_targets_are_drawn_and_names_from_files_do_nothing(
     assert "hwnas" in shown.title()
     assert EVIL in shown.locator("#provenance").inner_text()
     assert shown.locator("main img").count() == 0
+
+
+@needs_chromium
+def test_what_heads_read_and_latency_over_the_length_are_drawn(run, opened):
+    [target] = run.targets
+    heads = [AttentionRow(layer=1, head=head, shares=[0.1, 0.6, 0.3]) for head in (1, 2)]
+    maps = [
+        AttentionMap(label="9", columns=["<start>", "[MAX", EVIL], tokens=1, rows=heads),
+        AttentionMap(label="1", columns=["1", "10", "19"], tokens=9, rows=heads),
+    ]
+    curves = [
+        LengthCurve(mixer=mixer, lengths=[128, 512], latency_ms=times)
+        for mixer, times in (("attention", [0.2, 2.0]), ("conv", [0.3, 1.0]))
+    ]
+    tokens = run.model_copy(update={"targets": [target.model_copy(update={"attention": maps, "lengths": curves})]})
+    shown = opened(tokens)
+    check_plots(shown, plots_of(tokens))
+    assert "[MAX" in shown.locator("#attention-1 .xaxislayer-above, #attention-1 .xtick").all_inner_texts()[0]
+    table = shown.locator("figure:has([id='attention-1']) details tbody tr").first
+    assert "[MAX (token 2): 60.00%" in table.text_content()
+    assert "conv at 512 tokens" in shown.locator("#lengths").get_attribute("aria-label")
 
 
 @needs_chromium

@@ -6,8 +6,8 @@ import pytest
 
 from hwnas.latency.table import LatencyTable
 from hwnas.pipeline.mixers import length_curves
-from hwnas.report.figures import LengthCurve
 from hwnas.report.length_plot import length_plot
+from hwnas.report.token_figures import LengthCurve
 from hwnas.spaces import Op, make_space
 
 

@@ -18,6 +18,7 @@ from hwnas.models.prior.builder import Builder, Value
 MOST_MACS = 1_200_000_000  # blocks are added up to this; about 30 ms on one core of a present CPU
 MOST_CHANNELS = 1024  # of a stage; a 3x3 convolution then has 38 MB of weights
 _SIDES = (96, 112, 128, 160, 192, 192, 224, 224, 224, 224, 224, 240, 256, 256, 288, 320, 384)
+_UNEVEN = 0.3  # share of the networks of `maps.OF_ANY_WIDTH` whose widths are no multiples of 8
 _STEPS = (0.7548776662466927, 0.5698402909980532)
 F = TypeVar("F", bound=Callable[..., Value])
 
@@ -81,10 +82,12 @@ def _stages(b: Builder, x: Value, least: int) -> Value:
     A network has few families of blocks: mostly one or two. Half of the networks have the widths of most published
     ones, powers of 2 and three times those, of which each stage has twice as many. Strides of a power of 2 share few
     lines of a cache: a mean over the sides of 1x56x56x256 took 4.4 ns per element in ONNX Runtime, of widths nearby 1.
+    Some networks have widths that are no multiples of 8 (ReXNet, GhostNet), for which runtimes have other kernels.
     """
     family = {_drawn(b, maps.BLOCKS): 1.0 for _ in range(b.number(1, 1, 2))}
+    b.multiple = 2 if b.chance(_UNEVEN) and set(family) <= maps.OF_ANY_WIDTH else 8
     width, grows = max(x.shape[1], b.number(16, 24, 32, 48, 64, 96, 128)), 2.0
-    if b.chance(0.5):
+    if b.multiple == 8 and b.chance(0.5):
         width = max(width, b.number(32, 64, 64, 128, 256))
     else:
         width, grows = b.near(width, 8, 0.3), float(b.rng.uniform(1.5, 2.2))
@@ -97,6 +100,7 @@ def _stages(b: Builder, x: Value, least: int) -> Value:
             x = _drawn(b, family)(b, x, width, stride)
         first = False
         width = min(MOST_CHANNELS, b.near(width * grows, 8))
+    b.multiple = 8
     return x
 
 

@@ -37,6 +37,7 @@ class Builder:
 
     Attributes:
         macs: multiply-accumulates of the convolutions and matrix products so far.
+        multiple: numbers of channels are multiples of this (`near`), usually 8.
     """
 
     def __init__(self, rng: np.random.Generator, *, recent: bool = True, turn: float | None = None) -> None:
@@ -44,6 +45,7 @@ class Builder:
         self.recent = recent
         self.turn = turn
         self.macs = 0
+        self.multiple = 8
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -214,9 +216,9 @@ class Builder:
             "LayerNormalization", [x, self.weight(width), self.weight(width)], x.shape, axis=-1, epsilon=1e-6
         )
 
-    def softmax(self, x: Value) -> Value:
-        """Softmax over the last axis."""
-        return self.node("Softmax", [x], x.shape, axis=-1)
+    def softmax(self, x: Value, axis: int = -1) -> Value:
+        """Softmax over an axis."""
+        return self.node("Softmax", [x], x.shape, axis=axis)
 
     def act(self, x: Value, name: str) -> Value:
         """An activation: relu, relu6, silu, hard-swish, gelu, leaky, sigmoid, tanh, elu or none."""
@@ -257,6 +259,10 @@ class Builder:
         return choices[int(self.rng.integers(len(choices)))]
 
     def near(self, value: float, multiple: int, spread: float = 0.0) -> int:
-        """A multiple of a number near a value, which varies by a factor of up to ``1 + spread``."""
+        """A multiple of a number near a value, which varies by a factor of up to ``1 + spread``.
+
+        Multiples of at most 8 are of `multiple`, if that is less; widths of tokens, of more, have to fit their heads.
+        """
+        multiple = min(multiple, self.multiple) if multiple <= 8 else multiple
         factor = float(np.exp(self.rng.uniform(-1, 1) * math.log1p(spread)))
         return max(multiple, round(value * factor / multiple) * multiple)

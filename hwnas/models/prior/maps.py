@@ -182,7 +182,7 @@ def shuffled(b: Builder, x: Value, channels: int, stride: int) -> Value:
 
 
 def ghost(b: Builder, x: Value, channels: int, stride: int) -> Value:
-    """Half of the channels by a depthwise convolution of the other half (GhostNet, Han et al. 2020)."""
+    """Half of the channels by a depthwise convolution of the other half (GhostNet, Han et al. 2020), maybe gated."""
 
     def module(x: Value, channels: int, act: str) -> Value:
         half = channels // 2
@@ -190,12 +190,22 @@ def ghost(b: Builder, x: Value, channels: int, stride: int) -> Value:
         return b.concat([first, b.act(b.conv(first, half, 3, 1, half), act)])
 
     out = module(x, b.near(x.shape[1] * b.number(2, 3, 6), 8), "relu")
+    if b.chance(0.4):
+        out = b.mul(out, _strips(b, x, out.shape[1]))
     if stride > 1:
         out = b.conv(out, out.shape[1], b.number(3, 5), stride, out.shape[1])
     if b.chance(0.4):
         out = squeeze_excite(b, out, out.shape[1] // 4, hard=True)
     out = module(out, b.near(channels, 8), "none")
     return b.add(out, x) if out.shape == x.shape else out
+
+
+def _strips(b: Builder, x: Value, channels: int) -> Value:
+    """A gate that reads rows and columns at half the resolution (GhostNet-v2, Tang et al. 2022)."""
+    long = b.number(5, 5, 7)
+    y = b.conv(b.pool(x, "AveragePool", 2, 2), channels)
+    y = b.conv(b.conv(y, channels, (1, long), 1, channels), channels, (long, 1), 1, channels)
+    return b.resized(b.act(y, "sigmoid"), x.shape[2], "nearest")
 
 
 def hierarchical(b: Builder, x: Value, channels: int, stride: int) -> Value:
@@ -211,10 +221,16 @@ def hierarchical(b: Builder, x: Value, channels: int, stride: int) -> Value:
 
 
 def modern(b: Builder, x: Value, channels: int, stride: int) -> Value:
-    """Large depthwise kernel, LayerNorm over channels, MLP (ConvNeXt, Liu et al. 2022)."""
+    """Large depthwise kernel, or strips (InceptionNeXt), LayerNorm over channels, MLP (ConvNeXt, Liu et al. 2022)."""
     if stride > 1 or x.shape[1] != channels:
         x = b.conv(_channels_norm(b, x), channels, 2 if stride > 1 else 1, stride, pad=False)
-    out = b.conv(x, channels, b.number(3, 5, 7, 7, 7, 9), 1, channels)
+    if b.chance(0.2):
+        few, long = channels // 8, b.number(7, 11, 11)
+        rest, *parts = b.split(x, [channels - 3 * few, few, few, few])
+        sides = ((3, 3), (1, long), (long, 1))
+        out = b.concat([rest, *(b.conv(part, few, side, 1, few) for part, side in zip(parts, sides, strict=True))])
+    else:
+        out = b.conv(x, channels, b.number(3, 5, 7, 7, 7, 9), 1, channels)
     inner = channels * b.number(2, 3, 4, 4)
     if b.chance(0.7):
         rows = b.layer_norm(b.transpose(out, 0, 2, 3, 1))
@@ -350,3 +366,5 @@ BLOCKS = {
     on_maps: 0.8,
     scaled: 0.5,
 }
+# Those whose parts fit any even number of channels.
+OF_ANY_WIDTH = {basic, bottleneck, inverted, fused_inverted, separable, plain, ghost}

@@ -102,18 +102,25 @@ def gated(b: Builder, x: Value) -> Value:
 
 
 def linear_attention(b: Builder, x: Value) -> Value:
-    """Attention without softmax over tokens, or over channels (EfficientViT, XCiT)."""
+    """Attention whose softmax is of keys over tokens, over channels, or none (CoaT, XCiT, EfficientViT)."""
     _, count, width = x.shape
     heads = _heads(b, width)
     each, y = width // heads, b.layer_norm(x)
     if b.chance(0.5):
         found = _of_channels(b, y, heads)
     else:
-        q, k, v = (b.transpose(b.reshape(b.linear(y, width), 1, count, heads, each), 0, 2, 1, 3) for _ in range(3))
-        if b.chance(0.5):
+        parts = [b.reshape(b.linear(y, width), 1, count, heads, each) for _ in range(3)]
+        how = b.one_of("relu", "unit", "tokens")
+        early = how == "tokens" and b.chance(0.5)  # softmax over the tokens, before or after the heads are first
+        if early:
+            parts[1] = b.softmax(parts[1], axis=1)
+        q, k, v = (b.transpose(part, 0, 2, 1, 3) for part in parts)
+        if how == "relu":
             q, k = b.act(q, "relu"), b.act(k, "relu")
-        else:
+        elif how == "unit":
             q, k = _unit(b, q), _unit(b, k)
+        elif not early:
+            k = b.softmax(k, axis=2)
         inner = b.matmul(b.transpose(k, 0, 1, 3, 2), v)
         if b.chance(0.5):
             inner = b.softmax(inner)
