@@ -84,10 +84,13 @@ class Attention(Layer):
         Returns:
             ``(n, heads, length)``; the sum over the tokens is 1, except for Linformer.
         """
+        with torch.no_grad():
+            parts = self._parts(x)
         with torch.inference_mode(False), torch.enable_grad():
-            *fixed, values = (part.detach().clone() for part in self._parts(x))
+            *fixed, values = (part.clone() for part in parts)  # tensors of an inference have no gradients
+            mask = None if mask is None else mask.clone()
+            there = values.new_ones(x.shape[:2]) if mask is None else mask
             y = self._attend([*fixed, values.requires_grad_()], mask)
-            there = x.new_ones(x.shape[:2]) if mask is None else mask.clone()
             share = there / there.sum(dim=1, keepdim=True)
             [weights] = torch.autograd.grad((y[..., 0] * share.unsqueeze(1)).sum(), values)
         return weights[..., 0]

@@ -12,35 +12,44 @@ from torch import Tensor, nn
 
 from hwnas.data import Data
 from hwnas.data.options import Size
+from hwnas.nn import network
 from hwnas.nn.attention import Attention
 from hwnas.report.token_figures import AttentionMap, AttentionRow
+from hwnas.spaces import Space, Value
 
 _EXAMPLES = 3  # of different classes, the first of each on the test split
 _COLUMNS = 128  # more cannot be told apart; adjacent tokens share a column then
 
 
-def attention_maps(network: nn.Module, data: Data, size: Size) -> list[dict[str, JsonValue]]:
+def attention_maps(
+    space: Space, arch: Mapping[str, Value], subnet: nn.Module, data: Data
+) -> list[dict[str, JsonValue]]:
     """How much the tokens of some test examples read each token, for every head of every layer with attention.
 
     Args:
-        network: extracted, in evaluation mode.
+        space: the space of the network.
+        arch: the network.
+        subnet: its extracted network, whose weights count.
         data: its data.
-        size: of its inputs.
 
     Returns:
         an `AttentionMap` for each example and each length of tokens that layers of the network have, as JSON values;
         none without attention.
     """
-    layers = [layer for layer in network.modules() if isinstance(layer, Attention)]
+    made = network(space, arch)  # the extracted network has torch's layers only
+    layers = [layer for layer in made.modules() if isinstance(layer, Attention)]
     if not layers:
         return []
+    weights = subnet.state_dict()  # tracing added constants to it
+    made.load_state_dict({name: weights[name] for name in made.state_dict()})
+    made.eval()
     seen: dict[Attention, tuple[Tensor, Tensor | None]] = {}
     hooks = [layer.register_forward_pre_hook(lambda layer, given: seen.update({layer: given})) for layer in layers]
     try:
         found = []
-        for x, label in _examples(data, size):
+        for x, label in _examples(data, space.input_size(arch)):
             with torch.no_grad():
-                network(x)
+                made(x)
             maps = _maps(seen, {layer: i for i, layer in enumerate(layers, start=1)}, x, label, data)
             found += [one.model_dump(mode="json") for one in maps]
         return found

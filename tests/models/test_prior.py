@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,6 +36,36 @@ def test_many_networks_have_many_operators() -> None:
     assert {"Conv", "Gemm", "MatMul", "Softmax", "LayerNormalization", "Concat", "MaxPool", "Split", "Gelu"} <= set(
         found
     )
+
+
+def test_some_networks_have_uneven_widths_and_strips() -> None:
+    graphs = [random_network(1, number).graph for number in range(120)]
+    depthwise = [
+        tuple(weight.dims)
+        for graph in graphs
+        for weight in graph.initializer
+        if len(weight.dims) == 4 and weight.dims[1] == 1
+    ]
+    assert {0, 2, 4} <= {dims[0] % 8 for dims in depthwise}
+    assert {(1, 5), (5, 1)} <= {dims[2:] for dims in depthwise}
+
+
+def test_softmax_is_over_tokens_too() -> None:
+    axes = set()
+    for seed in range(30):
+        b = Builder(np.random.default_rng(seed))
+        graph = b.model(tokens.linear_attention(b, b.input((1, 49, 64)))).graph
+        axes |= {one.i for node in graph.node if node.op_type == "Softmax" for one in node.attribute}
+    assert axes == {-1, 1, 2}
+
+
+@pytest.mark.parametrize("multiple", [2, 8])
+@pytest.mark.parametrize("block", sorted(maps.OF_ANY_WIDTH, key=lambda block: block.__name__))
+def test_blocks_of_any_width_run_with_uneven_ones(block: Any, multiple: int) -> None:
+    for seed in range(3):
+        b = Builder(np.random.default_rng(seed))
+        b.multiple = multiple
+        _runs(b, block(b, b.input((1, 18, 14, 14)), b.near(25, 8), 2))
 
 
 @pytest.mark.parametrize("block", list(maps.BLOCKS), ids=lambda block: block.__name__)

@@ -17,8 +17,8 @@ def test_maps_of_a_sequence_have_its_words() -> None:
     data = open_data("listops", options=DataOptions.model_validate({"length": 64}))
     space = make_space("sequence+length=64", reads=data.reads, classes=10).fix(width=32, depth=2)
     arch = space.arch({**space.largest, "mixer_1": "conv", "mixer_2": "attention", "heads_2": 4})
-    network = extract(Supernet(space, seed=0), arch).eval()
-    maps = [AttentionMap.model_validate(one) for one in attention_maps(network, data, 64)]
+    subnet = extract(Supernet(space, seed=0), arch)
+    maps = [AttentionMap.model_validate(one) for one in attention_maps(space, arch, subnet, data)]
     assert len(maps) == 3
     assert len({one.label for one in maps}) == 3
     for one in maps:
@@ -38,7 +38,7 @@ def test_long_sequences_share_columns() -> None:
     data = open_data("pathfinder")
     space = make_space("sequence+length=1025", reads=data.reads, classes=2).fix(width=32, depth=1)
     arch = space.arch({**space.largest, "mixer_1": "window", "heads_1": 2})
-    maps = attention_maps(extract(Supernet(space, seed=0), arch).eval(), data, 1025)
+    maps = attention_maps(space, arch, extract(Supernet(space, seed=0), arch), data)
     one = AttentionMap.model_validate(maps[0])
     assert one.tokens == 9
     assert one.columns[:2] == ["1", "10"]
@@ -53,7 +53,7 @@ def test_maps_of_images_have_a_length_each(name: str) -> None:
     space = make_space(name, reads=data.reads, classes=10)
     texts = {v.name: "attention" for v in space.variables if "attention" in v.values}
     arch = space.arch({**space.largest, **texts})
-    maps = attention_maps(extract(Supernet(space, seed=0), arch).eval(), data, space.input_size(arch))
+    maps = attention_maps(space, arch, extract(Supernet(space, seed=0), arch), data)
     rows = [AttentionMap.model_validate(one).rows for one in maps]
     assert len(maps) % 3 == 0
     assert {row.layer for each in rows for row in each} == set(range(1, max(row.layer for row in rows[-1]) + 1))
@@ -62,8 +62,8 @@ def test_maps_of_images_have_a_length_each(name: str) -> None:
 def test_there_are_none_without_attention() -> None:
     data = open_data("cluttered-digits")
     space = make_space("mobilenetv3-tiny", reads=data.reads, classes=10)
-    network = extract(Supernet(space, seed=0), space.smallest).eval()
-    assert attention_maps(network, data, space.input_size(space.smallest)) == []
+    subnet = extract(Supernet(space, seed=0), space.smallest)
+    assert attention_maps(space, space.smallest, subnet, data) == []
     assert attention_plots([], "") == []
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from hwnas.files import read_spec
-from hwnas.targets import Device, Recipe
+from hwnas.latency.kernels import load_kernels, parse_kernel, read_kernels
+from hwnas.targets import Device, Recipe, resolve_target
 
 ROOT = Path(__file__).parents[2]
 DEVICES = sorted((ROOT / "devices").glob("*.toml"))
 RECIPES = sorted((ROOT / "exporters").glob("*.toml"))
 TABLES = sorted(path for path in (ROOT / "latency_tables").glob("*/*") if path.is_file())
+KERNELS = sorted((ROOT / "latency_tables").glob("*/*.kernels.json"))
 
 
 def test_there_are_some() -> None:
@@ -51,7 +53,18 @@ def test_recipes_of_two_threads_differ_in_nothing_else(path: Path) -> None:
     assert two.model_dump(exclude=words) == one.model_dump(exclude=words)
 
 
-@pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_tables_of_kernels_predict(path: Path) -> None:
+    target = resolve_target(f"{path.parent.name}/{path.name.removesuffix('.kernels.json')}")
+    table = read_kernels(path, target)
+    found = load_kernels(table).network([parse_kernel(row.kernel) for row in table.rows[:10]])
+    assert found.ms > 0
+    assert found.upper_ms is not None
+    assert found.upper_ms > found.ms
+    assert table.validation.within_10pct > 0.75
+
+
+@pytest.mark.parametrize("path", sorted({*TABLES} - {*KERNELS}), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_tables(path: Path) -> None:
     assert path.suffix in (".csv", ".toml")
     assert path.with_suffix(".csv").is_file()
