@@ -21,44 +21,50 @@ _STEPS = 10  # largest number of steps that keep further layers in float
 _JUDGED = 4  # samples for the cost of a layer
 
 
-def int8_within(
-    model: Model,
-    recipe: Recipe,
-    samples: Samples,
-    expected: Sequence[Feeds],
-    refused: Callable[[onnx.ModelProto], str | None],
-    progress: Progress = silent,
-) -> tuple[onnx.ModelProto, list[str]]:
-    """An int8 program that is not refused, or the whole one in int8 if every one is.
+class Int8Programs:
+    """int8 programs of a model, calibrated once for all recipes that quantise alike.
 
     Args:
         model: the model.
         recipe: an int8 recipe with a decided range of weights.
         samples: for the ranges of activations.
         expected: outputs of the graph in fp32 on the samples.
-        refused: why a program is refused; None if it is not.
-        progress: callback, invoked after every layer and every step.
-
-    Returns:
-        the program, and its layers in float.
 
     Raises:
         GraphError: the model cannot be quantised.
     """
-    quantizer = quantizer_of(model, recipe, samples)
-    whole = quantizer.quantized()
-    if len(float_layers(whole)) == len(quantizer.layers):
-        raise GraphError(f"no layer of {model.name} can be quantised: it has none with weights that are constant")
-    if refused(whole) is None:
-        return whole, float_layers(whole)
-    costly = _costs(quantizer, samples.feeds[:_JUDGED], expected[:_JUDGED], progress)
-    step = -(-len(costly) // _STEPS)
-    for kept in range(step, len(costly), step):
-        progress("keeping layers in float until the outputs are close enough", kept, len(costly))
-        program = quantizer.quantized(costly[:kept])
-        if refused(program) is None:
-            return program, float_layers(program)
-    return whole, float_layers(whole)
+
+    def __init__(self, model: Model, recipe: Recipe, samples: Samples, expected: Sequence[Feeds]) -> None:
+        self._quantizer = quantizer_of(model, recipe, samples)
+        self._judged = samples.feeds[:_JUDGED], expected[:_JUDGED]
+        self._costly: list[str] | None = None
+        self._whole = self._quantizer.quantized()
+        if len(float_layers(self._whole)) == len(self._quantizer.layers):
+            raise GraphError(f"no layer of {model.name} can be quantised: it has none with weights that are constant")
+
+    def within(
+        self, refused: Callable[[onnx.ModelProto], str | None], progress: Progress = silent
+    ) -> tuple[onnx.ModelProto, list[str]]:
+        """A program that is not refused, or the whole one in int8 if every one is.
+
+        Args:
+            refused: why a program is refused; None if it is not.
+            progress: callback, invoked after every layer and every step.
+
+        Returns:
+            the program, and its layers in float.
+        """
+        if refused(self._whole) is None:
+            return self._whole, float_layers(self._whole)
+        if self._costly is None:
+            self._costly = _costs(self._quantizer, *self._judged, progress)
+        step = -(-len(self._costly) // _STEPS)
+        for kept in range(step, len(self._costly), step):
+            progress("keeping layers in float until the outputs are close enough", kept, len(self._costly))
+            program = self._quantizer.quantized(self._costly[:kept])
+            if refused(program) is None:
+                return program, float_layers(program)
+        return self._whole, float_layers(self._whole)
 
 
 def _costs(quantizer: Quantizer, feeds: Sequence[Feeds], expected: Sequence[Feeds], progress: Progress) -> list[str]:

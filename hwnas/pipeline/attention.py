@@ -98,7 +98,7 @@ def _maps(
 
 def _names(x: Tensor, there: int, length: int, data: Data) -> list[str]:
     """Texts of tokens: their words or letters if the data have some, else their positions."""
-    tokenizer = getattr(data, "tokenizer", dict)() if x.dim() == 2 and x.shape[1] == length else {}
+    tokenizer: dict[str, Any] = getattr(data, "tokenizer", dict)() if x.dim() == 2 and x.shape[1] == length else {}
     tokens = x[0].tolist()[:there] if tokenizer else []
     if tokenizer.get("kind") == "words":
         return [tokenizer["tokens"][token] for token in tokens]

@@ -16,6 +16,7 @@ from hwnas.workflows.model_runs import facts_of, recorded
 
 if TYPE_CHECKING:
     from hwnas.deploy.model_bundle import ModelBundle
+    from hwnas.deploy.model_fallback import Int8Programs
     from hwnas.deploy.model_manifest import ModelParity
     from hwnas.machines import Machine
     from hwnas.models import Model
@@ -149,11 +150,14 @@ def sweep_model(
     facts = facts_of(model, samples.source, out)
     expected = reference_outputs(model, samples.feeds)
     found, left_out = [], dict[str, str]()
+    int8: dict[str, Int8Programs] = {}
     with temporary_folder("a model") as folder:
         for number, target in enumerate(_targets([f"{device}/{name}" for name in recipes] or f"{device}/*")):
             there = machine or _machine(target)
             try:
-                made = _made(model, samples, expected, target, there, folder / str(number), metric, max_drop, progress)
+                made = _made(
+                    model, samples, expected, target, there, folder / str(number), metric, max_drop, progress, int8
+                )
                 timing = time_model(
                     made.program,
                     target,
@@ -279,13 +283,14 @@ def _made(
     metric: str | None,
     max_drop: float,
     progress: Progress,
+    int8: dict[str, Int8Programs] | None = None,
 ) -> _Made:
-    """Lower a model under a recipe, and compare its outputs.
+    """Lower a model under a recipe, and compare its outputs; `int8` keeps what recipes that quantise alike share.
 
     Raises:
         HwnasError: the recipe cannot run the model.
     """
-    from hwnas.deploy.model_fallback import int8_within
+    from hwnas.deploy.model_fallback import Int8Programs
     from hwnas.deploy.model_parity import compare_outputs, exceeded
     from hwnas.models.lowered import lowered, require_takes_models
     from hwnas.targets import detect_host, with_weights
@@ -304,7 +309,10 @@ def _made(
 
     if recipe.quantization is None:
         return judged(lowered(model, recipe, samples), [])
-    graph, kept = int8_within(model, recipe, samples, expected, lambda graph: judged(graph, []).refused, progress)
+    shared, key = {} if int8 is None else int8, recipe.quantization.model_dump_json()
+    if key not in shared:
+        shared[key] = Int8Programs(model, recipe, samples, expected)
+    graph, kept = shared[key].within(lambda graph: judged(graph, []).refused, progress)
     return judged(graph, kept)
 
 

@@ -22,6 +22,7 @@ from hwnas.deploy.model_bundle import open_model_bundle
 from hwnas.errors import BundleError, HwnasError, ModelError, OutputError, ParityError, RuntimeUnavailable
 from hwnas.machines import LocalMachine
 from hwnas.models import Model, open_model
+from hwnas.models.lowered import quantizer_of
 from hwnas.models.model import open_graph
 from hwnas.profiling.kernels import written
 from hwnas.runner.program import Layer, LayerRuns
@@ -184,6 +185,27 @@ def test_labels_decide(picture: Any, quick: Protocol, tmp_path: Path) -> None:
     assert (one.parity.metric, one.parity.reference) == ("top1", 1.0)
     assert one.parity.deployed is not None
     assert (one.refused is None) == (one.parity.deployed == 1.0)
+
+
+def test_a_sweep_calibrates_once_for_recipes_that_quantise_alike(
+    picture: Any, quick: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrated: list[str] = []
+
+    def counted(model: Any, recipe: Any, samples: Any) -> Any:
+        calibrated.append(recipe.name)
+        return quantizer_of(model, recipe, samples)
+
+    monkeypatch.setattr("hwnas.deploy.model_fallback.quantizer_of", counted)
+    model = open_model(picture, shapes={"input": (1, 3, 16, 16)})
+    recipes = ["onnxruntime-cpu-int8", "onnxruntime-cpu-int8-2t"]
+    answer = workflows.sweep_model(model, recipes=recipes, max_drop=1.0, protocol=quick)
+    one, two = answer.recipes
+    assert calibrated == ["onnxruntime-cpu-int8"]
+    assert one.float_layers == two.float_layers
+    assert [output.max_abs_error for output in one.parity.outputs] == pytest.approx(
+        [output.max_abs_error for output in two.parity.outputs], rel=1e-3
+    )
 
 
 def test_classes_in_a_column_are_those_in_a_row(write: Any, tmp_path: Path) -> None:
