@@ -18,7 +18,7 @@ from hwnas.report.token_figures import AttentionMap, AttentionRow
 from hwnas.spaces import Space, Value
 
 _EXAMPLES = 3  # of different classes, the first of each on the test split
-_COLUMNS = 128  # more cannot be told apart; adjacent tokens share a column then
+_COLUMNS = 128  # more cannot be distinguished; adjacent tokens share a column then
 
 
 def attention_maps(
