@@ -19,15 +19,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from elpv import labelled, source_of
 from on_host import timed_steadily
-from solar_cells import original, outputs
+from solar_cells import original, outputs, photographs
 from torch import nn
 
 from hwnas import workflows
 from hwnas.accuracy import parse_metric
 from hwnas.adapters import ADAPTERS, AdapterChoice
-from hwnas.data import Augmentation, Data, DataOptions, open_data
+from hwnas.data import Augmentation, Data, DataOptions
 from hwnas.data.augment import preset
 from hwnas.lowering import form_of
 from hwnas.shown_progress import shown_progress
@@ -81,9 +80,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="onnxruntime-cpu-fp32")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    folder = (given.out / "data").resolve()
-    labelled(source_of(given.data).resolve(), folder)
-    data = open_data("images", path=folder, options=DataOptions(labels="labels.csv", channels=3))
+    data, folder = photographs(given.data, given.out)
     metric = parse_metric("f1", data.classes)
     start = started(given.out, folder, data, given.pixels)
     rows, networks = [], {"before": network_of(start)}

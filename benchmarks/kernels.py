@@ -58,7 +58,7 @@ ARCHITECTURES = (
     *("resnetv2_50", "twins_pcpvt_small", "visformer_tiny", "coat_lite_tiny", "tiny_vit_5m_224"),
     "ghostnetv2_100",
 )
-# At these nobody had looked while the features of kernels and the prior were chosen.
+# Added after the features of kernels and the prior were chosen.
 ADDED = (
     *("resnest14d", "skresnet18", "gcresnext26ts", "pvt_v2_b0", "convnextv2_atto", "inception_next_atto"),
     *("mobilenetv4_conv_medium", "cait_xxs24_224", "repghostnet_100", "caformer_s18", "hgnet_tiny", "regnetx_008"),

@@ -32,7 +32,7 @@ def profiled(
     return target, load_model(read_table(target, path), space)
 
 
-def timed_steadily(programs: Mapping[str, Program], target: Target, progress: Progress) -> Measurement:
+def timed_steadily(programs: Mapping[str, Program | Path], target: Target, progress: Progress) -> Measurement:
     """Programs timed in the same passes, again if the machine was too noisy.
 
     Raises:

@@ -15,8 +15,8 @@ on the latter from ImageNet weights). Each is then made as fast as a share of it
 
 The free parameter of each (a budget, a share of channels, a share of FLOPs) is bisected until the network is as fast as
 the budget, measured beside the original in the same passes. All results are fine-tuned alike, with the original as the
-teacher, and timed once more in common passes. A method whose package is missing is left out, said so. A killed run
-resumes with the network that it had not finished.
+teacher, and timed once more in common passes. A method whose package is missing is left out, with a message. A killed
+run resumes with the network that it had not finished.
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from elpv import labelled, source_of
 from on_host import profiled, timed_steadily
-from solar_cells import original
+from solar_cells import class_weights, fitted, original, outputs, photographs
 from timm_here import timm_here
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hwnas import workflows
 from hwnas.accuracy import Evaluator, fit_on_subnets, parse_metric
-from hwnas.data import Augmentation, Data, DataOptions, open_data
+from hwnas.data import Augmentation, Data, open_data
 from hwnas.data.augment import preset
-from hwnas.lowering import form_of
+from hwnas.data.base import Split
+from hwnas.files import write_whole
+from hwnas.lowering import Program, form_of
 from hwnas.search import Problem, latency_objective
 from hwnas.search.rerank import choose
 from hwnas.shown_progress import shown_progress
@@ -91,8 +93,7 @@ class Task:
     @cached_property
     def weights(self) -> Tensor:
         """Of the classes in the loss: rare ones count more."""
-        counts = torch.bincount(self.data.train_labels()).double()
-        return (counts.sum() / (len(counts) * counts)).float()
+        return class_weights(self.data)
 
     def loss(self, network: nn.Module, step: int, teacher: nn.Module | None = None) -> Tensor:
         """The loss on a batch of training images; half of it is the teacher's, if there is one."""
@@ -107,43 +108,28 @@ class Task:
 
 
 def trained(network: nn.Module, task: Task, steps: int, rate: float, teacher: nn.Module | None = None) -> nn.Module:
-    """Train all weights with SGD and a cosine schedule."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=3e-5)
-    warm = max(1, steps // 20)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+    """Train all weights."""
+    return fitted(
+        network, lambda network, step: task.loss(network, step, teacher), steps, rate, f"training {task.name}"
     )
-    network.train()
-    for step in range(steps):
-        loss = task.loss(network, step, teacher)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-    return network.eval()
 
 
-@torch.inference_mode()
-def scored(network: nn.Module, task: Task, split: str, images: int | None = None) -> tuple[float, tuple[float, float]]:
-    """The metric on a split, and its 95% interval."""
-    pairs, seen = [], 0
-    for x, y in task.data.batches(split, task.pixels, batch_size=64):
-        pairs.append((network(x), y))
-        seen += len(x)
-        if images is not None and seen >= images:
-            break
-    found, labels = torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
-    return task.metric(found, labels), task.metric.interval(found, labels)
+def scored(network: nn.Module, task: Task, split: Split, images: int | None = None) -> tuple[float, float, float]:
+    """The metric on a split, and the ends of its 95% interval."""
+    found = outputs(network, task.data, task.pixels, split, images)
+    return (task.metric(*found), *task.metric.interval(*found))
 
 
-def timed(networks: dict[str, nn.Module], task: Task) -> dict[str, float]:
-    """Milliseconds of networks in the same passes."""
-    form = form_of(task.target.recipe)
-    programs = {name: form.lower(copy.deepcopy(each).eval(), task.shape) for name, each in networks.items()}
+def lowered(network: nn.Module, task: Task) -> Program:
+    """The program of a network, which is not changed."""
+    return form_of(task.target.recipe).lower(copy.deepcopy(network).eval(), task.shape)
+
+
+def timed(programs: Mapping[str, Program | Path], task: Task) -> dict[str, float]:
+    """Milliseconds of programs in the same passes."""
     with shown_progress() as progress:
         measured = timed_steadily(programs, task.target, progress)
-    return {name: measured.p25_ms(name) for name in networks}
+    return {name: measured.p25_ms(name) for name in programs}
 
 
 def as_fast_as(share: float, make: Callable[[float], nn.Module], network: nn.Module, task: Task) -> nn.Module:
@@ -151,7 +137,7 @@ def as_fast_as(share: float, make: Callable[[float], nn.Module], network: nn.Mod
     low, high, at, best = 0.02, 1.0, share, None
     for _ in range(TRIES):
         made = make(at)
-        ms = timed({"original": network, "made": made}, task)
+        ms = timed({"original": lowered(network, task), "made": lowered(made, task)}, task)
         ratio = ms["made"] / ms["original"]
         print(f"    {at:.3f}: {ratio:.1%} of the latency", flush=True)
         if ratio <= share:
@@ -228,7 +214,7 @@ def fastnas(network: nn.Module, task: Task) -> Callable[[float], nn.Module]:
     def make(share: float) -> nn.Module:
         config = {
             "data_loader": batches,
-            "score_func": lambda model: scored(model.eval(), task, "val", 400)[0],
+            "score_func": lambda model: scored(model.eval(), task, "validation", 400)[0],
             "checkpoint": str(task.out / "fastnas.pth"),
         }
         x = torch.zeros(1, *task.shape)
@@ -269,8 +255,9 @@ def started(name: str, task: Task) -> nn.Module:
 
 def compared(name: str, task: Task, budgets: list[str], methods: list[str]) -> None:
     """Print the table of a network on data."""
-    network = started(name, task)
-    found: dict[tuple[str, str], nn.Module] = {}
+    network, form = started(name, task), form_of(task.target.recipe)
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    programs: dict[str, Program | Path] = {"original": lowered(network, task)}
     for method in methods:
         package, make_for = METHODS[method]
         if package and importlib.util.find_spec(package) is None:
@@ -278,29 +265,32 @@ def compared(name: str, task: Task, budgets: list[str], methods: list[str]) -> N
             continue
         make = None
         for budget in budgets:
-            path = task.out / f"{method.replace(' ', '-')}-{budget.rstrip('%')}.pt"
-            if not path.exists():
+            folder = task.out / f"{method.replace(' ', '-')}-{budget.rstrip('%')}"
+            figures = folder / "figures.json"
+            if not figures.exists():
                 make = make or make_for(network, task)
                 print(f"  {task.name}, {method}, {budget}", flush=True)
                 made = as_fast_as(float(budget.rstrip("%")) / 100, make, network, task)
-                before = scored(made, task, "val")[0]
+                print(
+                    f"    {scored(made, task, 'validation')[0]:.1%} before the fine-tuning, on validation images",
+                    flush=True,
+                )
                 trained(made, task, task.tuning, 0.02, network)
-                print(f"    {before:.1%} before the fine-tuning, on validation images", flush=True)
-                torch.save(made, path.with_suffix(".new"))
-                path.with_suffix(".new").rename(path)
-            # Written above: an object of this script, not of anybody else.
-            found[method, budget] = torch.load(path, weights_only=False)
-    ms = timed({"original": network, **{f"{m} {b}": each for (m, b), each in found.items()}}, task)
-    value, (low, high) = scored(network, task, "test")
+                form.write(lowered(made, task), folder)
+                value, low, high = scored(made, task, "test")
+                params = sum(p.numel() for p in made.parameters())
+                write_whole(figures, json.dumps({"value": value, "low": low, "high": high, "params": params}))
+            found[method, budget] = json.loads(figures.read_text(encoding="utf-8"))
+            programs[f"{method} {budget}"] = folder / form.filename
+    ms = timed(programs, task)
+    value, low, high = scored(network, task, "test")
     print(f"\n{task.name}: the original takes {ms['original']:.4f} ms, {task.metric.name} {value:.1%} ", end="")
     print(f"({low:.1%} to {high:.1%})\n\n| budget | method | latency | parameters | {task.metric.name} |", end="")
     print("\n|---|---|---:|---:|---:|")
-    for (method, budget), each in sorted(found.items(), key=lambda one: (one[0][1], methods.index(one[0][0]))):
-        value, (low, high) = scored(each, task, "test")
-        params = sum(p.numel() for p in each.parameters())
+    for (method, budget), one in sorted(found.items(), key=lambda one: (one[0][1], methods.index(one[0][0]))):
         print(
-            f"| {budget} | {method} | {ms[f'{method} {budget}'] / ms['original']:.1%} | {params:,} "
-            f"| {value:.1%} ({low:.1%} to {high:.1%}) |",
+            f"| {budget} | {method} | {ms[f'{method} {budget}'] / ms['original']:.1%} | {one['params']:,} "
+            f"| {one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%}) |",
             flush=True,
         )
 
@@ -317,14 +307,9 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, help="folder with labels.csv and images/ (default: of the package)")
     parser.add_argument("--share-of-steps", type=float, default=1.0, help="smaller for a trial")
     given = parser.parse_args()
-    folder = (given.out / "data").resolve()
     for which in given.data:
         cells = which == "cells"
-        if cells:
-            labelled(source_of(given.photographs).resolve(), folder)
-            data = open_data("images", path=folder, options=DataOptions(labels="labels.csv", channels=3))
-        else:
-            data = open_data("cluttered-digits")
+        data = photographs(given.photographs, given.out)[0] if cells else open_data("cluttered-digits")
         for name in given.networks:
             out = given.out / f"{name}-{which}"
             out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import importlib.util
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from torch.nn import functional
 from hwnas.accuracy import parse_metric
 from hwnas.data import Augmentation, Data, DataOptions, open_data
 from hwnas.data.augment import preset
+from hwnas.data.base import Split
 from hwnas.deploy import open_bundle
 from hwnas.pipeline import compile_job, read_job
 from hwnas.runtimes import open_session
@@ -98,35 +100,59 @@ def original(classes: int) -> nn.Module:
     return network
 
 
-def trained(network: nn.Module, data: Data, *, pixels: int, epochs: float, seed: int) -> nn.Module:
-    """Fine-tune all weights with SGD and a cosine schedule, as anyone would in plain torch."""
-    steps = math.ceil(epochs * data.size("train") / BATCH)
-    optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=0.9, nesterov=True, weight_decay=3e-5)
+def photographs(given: Path | None, out: Path) -> tuple[Data, Path]:
+    """The data of the package, or of a folder with labels.csv and images/; and the folder with our labels."""
+    folder = (out / "data").resolve()
+    labelled(source_of(given).resolve(), folder)
+    return open_data("images", path=folder, options=DataOptions(labels="labels.csv", channels=3)), folder
+
+
+def class_weights(data: Data) -> Tensor:
+    """Of the classes in the loss: rare ones count more."""
+    counts = torch.bincount(data.train_labels()).double()
+    return (counts.sum() / (len(counts) * counts)).float()
+
+
+def fitted(
+    network: nn.Module, loss_of: Callable[[nn.Module, int], Tensor], steps: int, rate: float, what: str
+) -> nn.Module:
+    """Train all weights with SGD and a cosine schedule, as anyone would in plain torch; the loss is that of a step."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=3e-5)
     warm = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * step / steps))
     )
-    counts = torch.bincount(data.train_labels()).double()
-    weights = (counts.sum() / (len(counts) * counts)).float()
     network.train().to(memory_format=torch.channels_last)
-    augmentation = Augmentation.model_validate(preset("any-orientation"))
     for step in range(steps):
-        x, y = data.train_batch(step, BATCH, pixels, seed=seed, augmentation=augmentation)
-        loss = functional.cross_entropy(network(x.contiguous(memory_format=torch.channels_last)), y, weight=weights)
+        loss = loss_of(network, step)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         schedule.step()
         if step % 50 == 0:
-            print(f"fine-tuning the original: step {step} of {steps}, loss {loss.item():.3f}", flush=True)
+            print(f"{what}: step {step} of {steps}, loss {loss.item():.3f}", flush=True)
     return network.eval()
 
 
+def trained(network: nn.Module, data: Data, *, pixels: int, epochs: float, seed: int) -> nn.Module:
+    """Fine-tune the original."""
+    weights, augmentation = class_weights(data), Augmentation.model_validate(preset("any-orientation"))
+
+    def loss_of(network: nn.Module, step: int) -> Tensor:
+        x, y = data.train_batch(step, BATCH, pixels, seed=seed, augmentation=augmentation)
+        return functional.cross_entropy(network(x.contiguous(memory_format=torch.channels_last)), y, weight=weights)
+
+    steps = math.ceil(epochs * data.size("train") / BATCH)
+    return fitted(network, loss_of, steps, RATE, "fine-tuning the original")
+
+
 @torch.inference_mode()
-def outputs(network: nn.Module, data: Data, pixels: int) -> tuple[Tensor, Tensor]:
-    """Outputs and labels of the test images."""
-    pairs = [(network(x), y) for x, y in data.batches("test", pixels, batch_size=64)]
+def outputs(
+    network: nn.Module, data: Data, pixels: int, split: Split = "test", limit: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Outputs and labels of the images of a split, at most `limit`."""
+    pairs = [(network(x), y) for x, y in data.batches(split, pixels, limit=limit, batch_size=64)]
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
 
 
@@ -158,10 +184,7 @@ def main() -> None:
         "--targets", nargs="*", default=["this/onnxruntime-cpu-fp32", "this/openvino-cpu-fp32"], metavar="TARGET"
     )
     given = parser.parse_args()
-    source = source_of(given.data)
-    folder = (given.out / "data").resolve()
-    labelled(source.resolve(), folder)
-    data = open_data("images", path=folder, options=DataOptions(labels="labels.csv", channels=3))
+    data, folder = photographs(given.data, given.out)
     classes, pixels = len(data.classes), given.pixels
     (given.out / "net.py").write_text(NET.format(classes=classes, pixels=pixels), encoding="utf-8")
     metric = parse_metric("f1", data.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,14 +22,14 @@ _COLUMNS = 128  # more cannot be distinguished; adjacent tokens share a column t
 
 
 def attention_maps(
-    space: Space, arch: Mapping[str, Value], subnet: nn.Module, data: Data
+    space: Space, arch: Mapping[str, Value], subnet: Callable[[], nn.Module], data: Data
 ) -> list[dict[str, JsonValue]]:
     """How much the tokens of some test examples read each token, for every head of every layer with attention.
 
     Args:
         space: the space of the network.
         arch: the network.
-        subnet: its extracted network, whose weights count.
+        subnet: makes its extracted network, whose weights count; not called for a network without attention.
         data: its data.
 
     Returns:
@@ -40,18 +40,18 @@ def attention_maps(
     layers = [layer for layer in made.modules() if isinstance(layer, Attention)]
     if not layers:
         return []
-    weights = subnet.state_dict()  # tracing added constants to it
+    weights = subnet().state_dict()  # tracing added constants to it
     made.load_state_dict({name: weights[name] for name in made.state_dict()})
     made.eval()
     seen: dict[Attention, tuple[Tensor, Tensor | None]] = {}
+    numbers = {layer: number for number, layer in enumerate(layers, start=1)}
     hooks = [layer.register_forward_pre_hook(lambda layer, given: seen.update({layer: given})) for layer in layers]
     try:
         found = []
         for x, label in _examples(data, space.input_size(arch)):
             with torch.no_grad():
                 made(x)
-            maps = _maps(seen, {layer: i for i, layer in enumerate(layers, start=1)}, x, label, data)
-            found += [one.model_dump(mode="json") for one in maps]
+            found += [one.model_dump(mode="json") for one in _maps(seen, numbers, x, label, data)]
         return found
     finally:
         for hook in hooks:

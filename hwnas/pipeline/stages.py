@@ -353,7 +353,7 @@ def export_stage(
         accuracy[name] = evaluator.metric(outputs, labels)
         differences[name] = difference_of(evaluator.metric, own, outputs, labels).model_dump()
         context.progress(f"testing {what}", 1, 1)
-    maps = attention_maps(space, arch, deployed.subnet(arch), context.data)
+    maps = attention_maps(space, arch, lambda: deployed.subnet(arch), context.data)
     result = {"accuracy": accuracy, "differences": differences, **({"attention": maps} if maps else {})}
     if deployed is evaluator:
         return result

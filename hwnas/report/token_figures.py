@@ -54,5 +54,5 @@ class AttentionMap(Spec):
     @model_validator(mode="after")
     def _fit_together(self) -> AttentionMap:
         if any(len(row.shares) != len(self.columns) for row in self.rows):
-            raise ValueError(f"a row of the attention map of {self.label} has not {len(self.columns)} columns")
+            raise ValueError(f"a row of the attention map of {self.label} does not have {len(self.columns)} columns")
         return self

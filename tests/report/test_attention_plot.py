@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 from hwnas.data import open_data
 from hwnas.data.options import DataOptions
@@ -18,7 +19,7 @@ def test_maps_of_a_sequence_have_its_words() -> None:
     space = make_space("sequence+length=64", reads=data.reads, classes=10).fix(width=32, depth=2)
     arch = space.arch({**space.largest, "mixer_1": "conv", "mixer_2": "attention", "heads_2": 4})
     subnet = extract(Supernet(space, seed=0), arch)
-    maps = [AttentionMap.model_validate(one) for one in attention_maps(space, arch, subnet, data)]
+    maps = [AttentionMap.model_validate(one) for one in attention_maps(space, arch, lambda: subnet, data)]
     assert len(maps) == 3
     assert len({one.label for one in maps}) == 3
     for one in maps:
@@ -38,7 +39,7 @@ def test_long_sequences_share_columns() -> None:
     data = open_data("pathfinder")
     space = make_space("sequence+length=1025", reads=data.reads, classes=2).fix(width=32, depth=1)
     arch = space.arch({**space.largest, "mixer_1": "window", "heads_1": 2})
-    maps = attention_maps(space, arch, extract(Supernet(space, seed=0), arch), data)
+    maps = attention_maps(space, arch, lambda: extract(Supernet(space, seed=0), arch), data)
     one = AttentionMap.model_validate(maps[0])
     assert one.tokens == 9
     assert one.columns[:2] == ["1", "10"]
@@ -53,7 +54,7 @@ def test_maps_of_images_have_a_length_each(name: str) -> None:
     space = make_space(name, reads=data.reads, classes=10)
     texts = {v.name: "attention" for v in space.variables if "attention" in v.values}
     arch = space.arch({**space.largest, **texts})
-    maps = attention_maps(space, arch, extract(Supernet(space, seed=0), arch), data)
+    maps = attention_maps(space, arch, lambda: extract(Supernet(space, seed=0), arch), data)
     rows = [AttentionMap.model_validate(one).rows for one in maps]
     assert len(maps) % 3 == 0
     assert {row.layer for each in rows for row in each} == set(range(1, max(row.layer for row in rows[-1]) + 1))
@@ -62,11 +63,14 @@ def test_maps_of_images_have_a_length_each(name: str) -> None:
 def test_there_are_none_without_attention() -> None:
     data = open_data("cluttered-digits")
     space = make_space("mobilenetv3-tiny", reads=data.reads, classes=10)
-    subnet = extract(Supernet(space, seed=0), space.smallest)
-    assert attention_maps(space, space.smallest, subnet, data) == []
+
+    def never() -> nn.Module:
+        raise AssertionError("a network without attention is extracted")
+
+    assert attention_maps(space, space.smallest, never, data) == []
     assert attention_plots([], "") == []
 
 
 def test_a_share_for_each_column() -> None:
-    with pytest.raises(ValueError, match="has not 2 columns"):
+    with pytest.raises(ValueError, match="does not have 2 columns"):
         AttentionMap(label="a", columns=["x", "y"], tokens=1, rows=[AttentionRow(layer=1, head=1, shares=[1.0])])

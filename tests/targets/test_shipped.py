@@ -58,7 +58,8 @@ def test_tables_of_kernels_predict(path: Path) -> None:
     target = resolve_target(f"{path.parent.name}/{path.name.removesuffix('.kernels.json')}")
     table = read_kernels(path, target)
     found = load_kernels(table).network([parse_kernel(row.kernel) for row in table.rows[:10]])
-    assert found.ms > 0
+    assert {part.how for part in found.kernels} == {"measured"}
+    assert [part.ms for part in found.kernels] == pytest.approx([row.ms for row in table.rows[:10]])
     assert found.upper_ms is not None
     assert found.upper_ms > found.ms
     assert table.validation.within_10pct > 0.75
