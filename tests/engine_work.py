@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hwnas.errors import InfeasibleBudget, ProgramCrashed, UnknownName
+from hwnas.files.atomic import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Work:
         file = self.log.with_name("kills")
         left = int(file.read_text())
         if number == 3 and left:
-            file.write_text(str(left - 1))
+            write_whole(file, str(left - 1).encode())  # another worker reads it meanwhile
             os.kill(os.getpid(), signal.SIGKILL)
         return number**2
 

@@ -29,6 +29,7 @@ from hwnas.machines import LocalMachine, Machine
 from hwnas.models.lowered import lowered
 from hwnas.models.model import Model, open_graph
 from hwnas.models.prior import random_network
+from hwnas.models.prior.references import reference_networks
 from hwnas.models.samples import random_samples
 from hwnas.progress import Progress, silent
 from hwnas.runner.program import LayerRuns
@@ -38,11 +39,10 @@ from hwnas.timing.protocol import Protocol, usual
 
 log = logging.getLogger(__name__)
 
-SEED = 20_273  # another one with each change of the prior, as a number then names another network
+SEED = 20_276  # another one with each change of the prior, as a number then names another network
 FIT_SHARE = 0.07  # of the time of a profile, after the measurements
 _WHAT = "measuring kernels, seconds"
 TOGETHER = 16  # networks of a batch, which is the unit of work that a kill costs
-_REFERENCES = 3  # networks that are timed in every batch; they show the machine's speed
 _RUNS = 12  # profiled runs of a network
 _LEAST = 0.1  # share of a layer's measured time that remains without the cost of the profiler
 _TRIES = 3  # of a batch on a noisy machine
@@ -204,7 +204,8 @@ def measured_batch(
     """
     with temporary_folder("kernels") as folder:
         files = dict[str, Path]()
-        for name, model in {**_references(), **models}.items():
+        references = {name: open_graph(graph, name) for name, graph in reference_networks().items()}
+        for name, model in {**references, **models}.items():
             try:
                 files[name] = written(model, target.recipe, folder / f"{len(files)}.onnx")
             except _OF_ONE_NETWORK as error:
@@ -215,10 +216,10 @@ def measured_batch(
         measured = machine.time(files, target.recipe, protocol, what="timing networks of kernels")
         tick()
     ms = _steady_ms(measured)
-    if not any(name.startswith("reference") for name in ms):
+    if not references.keys() & ms.keys():
         raise TooNoisy("the machine is too noisy for the reference networks: close other programs on it, and try again")
     return {
-        "references": {name: ms[name] for name in ms if name.startswith("reference")},
+        "references": {name: ms[name] for name in ms if name in references},
         "networks": [
             {
                 "name": name,
@@ -226,7 +227,7 @@ def measured_batch(
                 "layers": [[kernel_of(one).key, one.ms] for one in layers[name].at_speed_of(ms[name])],
             }
             for name in ms
-            if not name.startswith("reference")
+            if name not in references
         ],
     }
 
@@ -275,11 +276,6 @@ def _profiled(entry: Mapping[str, Any], slowdown: float) -> Profiled:
 def of_prior(seed: int, number: int) -> Model:
     """A network of the prior."""
     return open_graph(random_network(seed, number), f"prior {number}")
-
-
-def _references() -> dict[str, Model]:
-    names = [f"reference {number}" for number in range(_REFERENCES)]
-    return {name: open_graph(random_network(SEED + 1, number), name) for number, name in enumerate(names)}
 
 
 def written(model: Model, recipe: Recipe, file: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hwnas.models.model import open_graph
 from hwnas.models.prior import maps, random_network, tokens
 from hwnas.models.prior.builder import Builder, Value
+from hwnas.models.prior.references import reference_networks
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -107,3 +109,39 @@ def _runs(b: Builder, out: Value) -> None:
     x = np.random.default_rng(0).standard_normal(session.get_inputs()[0].shape, np.float32)
     [found] = session.run(None, {"x": x})
     assert found.shape == out.shape
+
+
+def test_the_prior_has_the_operators_of_branches_and_of_padding() -> None:
+    found = set()
+    for seed in range(10):
+        b = Builder(np.random.default_rng(seed))
+        x = b.input((1, 32, 8, 8))
+        values = [maps.split_attention(b, x, 32, 1), maps.squared(b, x, 32, 1)]
+        rows = b.reshape(x, 1, 64, 32)
+        values += [tokens.windows(b, rows), tokens.linear_attention(b, rows), tokens.few_channels(b, rows)]
+        found |= {node.op_type for node in b.model(*values).graph.node}
+    assert {"ReduceSum", "Unsqueeze", "Pow", "Pad"} <= found
+
+
+def test_reference_networks_are_those_of_earlier_tables() -> None:
+    """Who changes a reference gives it another name, as its latency is compared with that in tables made before."""
+    networks = reference_networks()
+    assert {name: _structure(graph) for name, graph in networks.items()} == {
+        "reference residual": "da4bf8782a03e66c",
+        "reference depthwise": "cf1c48085dcf74c3",
+        "reference tokens": "2f288842a04e91f5",
+    }
+    for graph in networks.values():
+        session = session_of(graph)
+        x = np.random.default_rng(0).standard_normal(session.get_inputs()[0].shape, np.float32)
+        assert np.isfinite(session.run(None, {"x": x})[0]).all()
+
+
+def _structure(graph: onnx.ModelProto) -> str:
+    """A digest of the nodes and of the shapes of the constants."""
+    digest = hashlib.sha256()
+    for node in graph.graph.node:
+        digest.update(node.SerializeToString(deterministic=True))
+    for weight in graph.graph.initializer:
+        digest.update(f"{weight.name} {list(weight.dims)}".encode())
+    return digest.hexdigest()[:16]

@@ -28,10 +28,9 @@ QUICK = Protocol(
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
-    """Batches of four small networks, as they need minutes otherwise."""
+    """Batches of four small networks beside the references, as they need minutes otherwise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "TOGETHER", 4)
-        patch.setattr(kernels, "_REFERENCES", 2)
         patch.setattr("hwnas.models.prior.MOST_MACS", 5e6)
         yield
 
@@ -126,7 +125,7 @@ def test_a_machine_that_is_too_noisy(this: Target, tmp_path: Path, monkeypatch: 
     even_and_odd = property(lambda measured: np.array([[1.0], [2.0]]) * np.ones((2, len(measured.samples_ms))))
     monkeypatch.setattr(Measurement, "halves_ms", even_and_odd)
     calm = Protocol(visit_ms=0.1, min_runs=1, max_runs=1, warmup_runs=0, session_passes=1, max_sessions=2)
-    with pytest.raises(TooNoisy, match="for 6 of 6 networks"):
+    with pytest.raises(TooNoisy, match="for 7 of 7 networks"):
         kernels.profile_kernels(this, journals=tmp_path, seconds=1, protocol=calm)
 
 

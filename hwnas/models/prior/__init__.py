@@ -112,6 +112,8 @@ def _classified(b: Builder, x: Value) -> onnx.ModelProto:
     if b.chance(0.3):
         pooled = b.act(b.conv(pooled, b.number(512, 1024, 1280)), "hard-swish")
     flat = b.reshape(pooled, 1, pooled.shape[1])
+    if b.chance(0.2):  # VGG, CAFormer
+        flat = b.act(b.linear(flat, b.number(512, 1024, 2048, 4096)), b.one_of("relu", "gelu"))
     return b.model(b.linear(flat, b.number(10, 100, 1000, 1000, 1000)))
 
 
@@ -137,7 +139,9 @@ def _flat(b: Builder, x: Value) -> Value:
 def _patches(b: Builder) -> onnx.ModelProto:
     """A transformer on patches of an image."""
     patch = b.number(4, 7, 8, 14, 16, 16, 16, 16, 32)
-    side = patch * b.number(*{7: (8, 16, 32), 4: (14, 28, 56), 8: (14, 28)}.get(patch, (7, 8, 12, 14, 14, 14, 16, 24)))
+    side = patch * b.number(
+        *{7: (8, 16, 32), 4: (14, 28, 56), 8: (14, 28)}.get(patch, (4, 7, 8, 12, 14, 14, 14, 16, 24))
+    )
     width = b.near(b.number(96, 128, 192, 192, 256, 320, 384, 384, 512, 768), 32, 0.2 if b.chance(0.4) else 0.0)
     if side // patch > 24:
         width = min(width, 192)
@@ -162,7 +166,7 @@ def _patches(b: Builder) -> onnx.ModelProto:
 def _hybrid(b: Builder) -> onnx.ModelProto:
     """Stages of maps, then tokens, then maybe maps again (MobileViT, CoAtNet, EfficientFormer, EdgeNeXt)."""
     turn, b.turn = b.turn, None  # for the block of tokens
-    x = _stages(b, _stem(b), b.number(7, 8, 14, 14, 16))
+    x = _stages(b, _stem(b), b.number(4, 7, 8, 14, 14, 16))
     b.turn = turn
     width = min(512, b.near(x.shape[1], 32))
     x = b.conv(x, width)

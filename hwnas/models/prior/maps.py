@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hwnas.models.prior.builder import Builder, Value
+from hwnas.models.prior.mixing import group_norm, mixed_patches, modern, on_maps, pooling, squared
 
 ACTS = ("relu", "relu", "relu", "silu", "silu", "hard-swish", "gelu", "relu6", "leaky", "elu")
 
@@ -220,61 +221,6 @@ def hierarchical(b: Builder, x: Value, channels: int, stride: int) -> Value:
     return b.act(_shortcut(b, x, out, stride), "relu")
 
 
-def modern(b: Builder, x: Value, channels: int, stride: int) -> Value:
-    """Large depthwise kernel, or strips (InceptionNeXt), LayerNorm over channels, MLP (ConvNeXt, Liu et al. 2022)."""
-    if stride > 1 or x.shape[1] != channels:
-        x = b.conv(_channels_norm(b, x), channels, 2 if stride > 1 else 1, stride, pad=False)
-    if b.chance(0.2):
-        few, long = channels // 8, b.number(7, 11, 11)
-        rest, *parts = b.split(x, [channels - 3 * few, few, few, few])
-        sides = ((3, 3), (1, long), (long, 1))
-        out = b.concat([rest, *(b.conv(part, few, side, 1, few) for part, side in zip(parts, sides, strict=True))])
-    else:
-        out = b.conv(x, channels, b.number(3, 5, 7, 7, 7, 9), 1, channels)
-    inner = channels * b.number(2, 3, 4, 4)
-    if b.chance(0.7):
-        rows = b.layer_norm(b.transpose(out, 0, 2, 3, 1))
-        rows = b.linear(b.act(b.linear(rows, inner), "gelu"), channels)
-        if b.chance(0.5):
-            rows = b.mul(rows, b.weight(channels))
-        out = b.transpose(rows, 0, 3, 1, 2)
-    else:
-        out = b.conv(b.act(b.conv(_channels_norm(b, out), inner), "gelu"), channels)
-        out = b.mul(out, b.weight(1, channels, 1, 1))
-    return b.add(x, out)
-
-
-def _channels_norm(b: Builder, x: Value) -> Value:
-    return b.transpose(b.layer_norm(b.transpose(x, 0, 2, 3, 1)), 0, 3, 1, 2)
-
-
-def pooling(b: Builder, x: Value, channels: int, stride: int) -> Value:
-    """Average pooling in place of attention, and an MLP of 1x1 convolutions (PoolFormer, Yu et al. 2022)."""
-    if stride > 1 or x.shape[1] != channels:
-        x = b.conv(x, channels, 3, stride)
-    y = _grouped(b, x) if b.chance(0.7) else x
-    mixed = b.node("Sub", [b.pool(y, "AveragePool", 3, 1), y], x.shape)
-    x = b.add(x, b.mul(mixed, b.weight(1, channels, 1, 1)))
-    act = b.one_of("gelu", "relu")
-    out = b.conv(b.act(b.conv(x, channels * b.number(2, 4)), act), channels)
-    return b.add(x, b.mul(out, b.weight(1, channels, 1, 1)) if b.chance(0.5) else out)
-
-
-def mixed_patches(b: Builder, x: Value, channels: int, stride: int) -> Value:
-    """Depthwise convolution with a shortcut, and 1x1, normalised after the activation (ConvMixer)."""
-    if stride > 1 or x.shape[1] != channels:
-        x = b.conv(x, channels, 3, stride)
-    act = b.one_of("gelu", "relu")
-    out = b.act(b.conv(x, channels, b.number(5, 7, 9), 1, channels), act)
-    out = b.add(_affine(b, out), x)
-    return _affine(b, b.act(b.conv(out, channels), act))
-
-
-def _affine(b: Builder, x: Value) -> Value:
-    names = [b.weight(x.shape[1]) for _ in range(4)]
-    return b.node("BatchNormalization", [x, *names], x.shape, epsilon=1e-5)
-
-
 def two_scales(b: Builder, x: Value, channels: int, stride: int) -> Value:
     """A branch at half the resolution, enlarged and added (HRNet, feature pyramids)."""
     if stride > 1 or x.shape[1] != channels:
@@ -297,36 +243,8 @@ def grouped_norm(b: Builder, x: Value, channels: int, stride: int) -> Value:
     elif x.shape[1] != channels:
         x = b.conv(x, channels)
     inner = b.near(channels / 2, 8)
-    out = b.act(_grouped(b, b.conv(x, inner)), "relu")
-    return b.add(b.conv(b.act(_grouped(b, b.conv(out, inner, 3)), "relu"), channels), x)
-
-
-def _grouped(b: Builder, x: Value) -> Value:
-    """GroupNorm as exporters write it: an InstanceNormalization of the groups."""
-    groups = b.number(1, 4, 8)
-    flat = b.reshape(x, 1, groups, x.shape[1] // groups * x.shape[2] * x.shape[3])
-    made = b.node("InstanceNormalization", [flat, b.weight(groups), b.weight(groups)], flat.shape, epsilon=1e-5)
-    width = x.shape[1]
-    made = b.mul(b.reshape(made, *x.shape), b.weight(1, width, 1, 1))
-    return b.node("Add", [made, b.weight(1, width, 1, 1)], x.shape)
-
-
-def on_maps(b: Builder, x: Value, channels: int, stride: int) -> Value:
-    """Attention between positions of a map, with tokens along the last axis (CoAtNet, MobileNet-v4)."""
-    if stride > 1 or x.shape[1] != channels:
-        x = b.conv(x, channels, 3, stride)
-    if x.shape[2] > 28:
-        return b.add(b.conv(b.act(b.conv(x, 2 * channels), "gelu"), channels), x)
-    each = b.number(16, 32, 64)
-    heads = max(1, channels // each)
-    count = x.shape[2] * x.shape[3]
-    q, k, v = (b.reshape(b.conv(x, heads * each), 1, heads, each, count) for _ in range(3))
-    scores = b.matmul(b.mul(b.transpose(q, 0, 1, 3, 2), b.scalar(each**-0.5)), k)
-    if b.chance(0.5):
-        scores = b.node("Add", [scores, b.weight(1, heads, count, count)], scores.shape)
-    found = b.matmul(b.softmax(scores), b.transpose(v, 0, 1, 3, 2))
-    made = b.reshape(b.transpose(found, 0, 1, 3, 2), 1, heads * each, *x.shape[2:])
-    return b.add(b.conv(made, channels), x)
+    out = b.act(group_norm(b, b.conv(x, inner)), "relu")
+    return b.add(b.conv(b.act(group_norm(b, b.conv(out, inner, 3)), "relu"), channels), x)
 
 
 def scaled(b: Builder, x: Value, channels: int, stride: int) -> Value:
@@ -339,6 +257,33 @@ def scaled(b: Builder, x: Value, channels: int, stride: int) -> Value:
     out = b.conv(out, channels)
     out = b.mul(squeeze_excite(b, out, channels // 8), b.scalar(2.0))
     return _shortcut(b, x, b.mul(out, b.scalar(0.2)), stride)
+
+
+def split_attention(b: Builder, x: Value, channels: int, stride: int) -> Value:
+    """A bottleneck of two branches, weighted for each channel by a softmax (SKNet, ResNeSt; Zhang et al. 2020)."""
+    act = b.one_of("relu", "relu", "silu")
+    inner = min(512, b.near(channels / b.number(1, 2, 4), 8))
+    if stride > 1 and b.chance(0.5):
+        x, stride = b.pool(x, "AveragePool", 3, 2), 1
+    out = b.act(b.conv(x, inner), act)
+    height, width = ((side - 1) // stride + 1 for side in out.shape[2:])
+    if b.chance(0.5):  # one convolution in two groups
+        both = b.act(b.conv(out, 2 * inner, 3, stride, 2), act)
+        both = b.reshape(both, 1, 2, inner, height, width)
+    else:
+        branches = [b.act(b.conv(out, inner, 3, stride), act) for _ in range(2)]
+        one = (1, 1, inner, height, width)
+        both = b.concat([b.node("Unsqueeze", [branch, b.integers(1)], one) for branch in branches])
+    mean = b.mean(_over_branches(b, both), 2, 3)
+    gate = b.conv(b.act(b.conv(mean, max(32, inner // 4)), act), 2 * inner)
+    gate = b.softmax(b.reshape(gate, 1, 2, inner), axis=1)
+    made = _over_branches(b, b.mul(both, b.reshape(gate, 1, 2, inner, 1, 1)))
+    return b.act(_shortcut(b, x, b.conv(made, channels), stride), act)
+
+
+def _over_branches(b: Builder, x: Value) -> Value:
+    """The sum over the second of five axes."""
+    return b.node("ReduceSum", [x, b.integers(1)], (1, *x.shape[2:]), keepdims=0)
 
 
 # Function -> how often it is drawn.
@@ -365,6 +310,8 @@ BLOCKS = {
     grouped_norm: 0.4,
     on_maps: 0.8,
     scaled: 0.5,
+    split_attention: 0.7,
+    squared: 0.7,
 }
 # Those whose parts fit any even number of channels.
 OF_ANY_WIDTH = {basic, bottleneck, inverted, fused_inverted, separable, plain, ghost}

@@ -64,6 +64,8 @@ def windows(b: Builder, x: Value) -> Value:
     size, heads = b.number(*fitting), _heads(b, width)
     each, number = side // size, size * size
     out = b.reshape(b.layer_norm(x), 1, side, side, width)
+    if b.chance(0.4):  # exporters keep the padding to a multiple of the window where there is none
+        out = b.padded(out, 0, 0, 0, 0)
     if b.chance(0.5) and each > 1:  # shifted windows
         for axis in (1, 2):
             first, last = b.split(out, [size // 2, side - size // 2], axis=axis)
@@ -110,7 +112,7 @@ def linear_attention(b: Builder, x: Value) -> Value:
         found = _of_channels(b, y, heads)
     else:
         parts = [b.reshape(b.linear(y, width), 1, count, heads, each) for _ in range(3)]
-        how = b.one_of("relu", "unit", "tokens")
+        how = b.one_of("relu", "unit", "tokens", "tokens")
         early = how == "tokens" and b.chance(0.5)  # softmax over the tokens, before or after the heads are first
         if early:
             parts[1] = b.softmax(parts[1], axis=1)
@@ -124,7 +126,12 @@ def linear_attention(b: Builder, x: Value) -> Value:
         inner = b.matmul(b.transpose(k, 0, 1, 3, 2), v)
         if b.chance(0.5):
             inner = b.softmax(inner)
-        found = b.reshape(b.transpose(b.matmul(q, inner), 0, 2, 1, 3), 1, count, width)
+        found = b.matmul(q, inner)
+        if b.chance(0.3):  # the first token is left out, and padded again (CoaT)
+            every = [b.integers(value) for value in (1, count, 2, 1)]
+            rest = b.node("Slice", [found, *every], (1, heads, count - 1, each))
+            found = b.add(found, b.padded(rest, 0, 0, 1, 0))
+        found = b.reshape(b.transpose(found, 0, 2, 1, 3), 1, count, width)
     x = b.add(x, b.linear(found, width))
     return b.add(x, _mlp(b, b.layer_norm(x), 4 * width, "gelu"))
 
@@ -178,5 +185,20 @@ def halved(b: Builder, x: Value) -> Value:
     return b.add(x, _mlp(b, x, 2 * width, "hard-swish"))
 
 
+def few_channels(b: Builder, x: Value) -> Value:
+    """Attention with 16 channels of a query, twice or four times as many of a value, without norms (LeViT)."""
+    _, count, width = x.shape
+    heads, key = max(1, width // b.number(32, 48, 64)), b.number(16, 16, 32)
+    value = key * b.number(2, 2, 4)
+    made = b.linear(x, heads * (2 * key + value), bias=b.chance(0.5))
+    parts = b.split(b.reshape(made, 1, count, heads, 2 * key + value), [key, key, value], axis=3)
+    q, v = (b.transpose(part, 0, 2, 1, 3) for part in parts[::2])
+    scores = b.mul(b.matmul(q, b.transpose(parts[1], 0, 2, 3, 1)), b.scalar(key**-0.5))
+    scores = b.add(scores, Value(b.weight(heads, count, count), (heads, count, count)))
+    found = b.reshape(b.transpose(b.matmul(b.softmax(scores), v), 0, 2, 1, 3), 1, count, heads * value)
+    x = b.add(x, b.linear(b.act(found, "hard-swish"), width))
+    return b.add(x, _mlp(b, x, 2 * width, "hard-swish"))
+
+
 # Function -> how often it is drawn.
-BLOCKS = {encoder: 5.0, windows: 2.0, mixer: 1.0, gated: 1.0, linear_attention: 1.0, halved: 0.7}
+BLOCKS = {encoder: 5.0, windows: 2.0, mixer: 1.0, gated: 1.0, linear_attention: 1.3, halved: 0.5, few_channels: 0.8}
