@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hwnas.spaces import Arch, Space, make_space
     from hwnas.supernet import Phase, Supernet, TrainConfig, extract, load_supernet, save_supernet, train
     from hwnas.targets import Device, Recipe, Target, resolve_target
-    from hwnas.workflows import elastic, study, sweep
+    from hwnas.workflows import elastic, hybrid, study, sweep
     from hwnas.workflows import search as search
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "find_front",
     "fit_accuracy",
     "fit_predictor",
+    "hybrid",
     "latency_objective",
     "load_model",
     "load_supernet",
@@ -115,7 +116,7 @@ _EXPORTS = {
     "spaces": ("Arch", "Space", "make_space"),
     "supernet": ("Phase", "Supernet", "TrainConfig", "extract", "load_supernet", "save_supernet", "train"),
     "targets": ("Device", "Recipe", "Target", "resolve_target"),
-    "workflows": ("elastic", "study", "sweep"),
+    "workflows": ("elastic", "hybrid", "study", "sweep"),
 }
 _PACKAGES = ("search", "workflows")  # the first is callable
 

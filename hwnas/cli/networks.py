@@ -69,8 +69,15 @@ def lines_of(answer: NetworkAnswer, file: Path, supernet: Path | None, tables: P
         yield f"Export it with: {shlex.join(words)} --out bundle"
 
 
-def relaxed_lines(answer: RelaxedAnswer, file: Path, train: Sequence[str]) -> Iterator[str]:
-    """Lines about the network of a differentiable search; `train` are the arguments of `hwnas train` for it."""
+def relaxed_lines(answer: RelaxedAnswer, file: Path, start: Sequence[str], data: Sequence[str]) -> Iterator[str]:
+    """Lines about the network of a differentiable search.
+
+    Args:
+        answer: of the search.
+        file: of the network.
+        start: option and value of what it started from, a space or a supernet.
+        data: options of `hwnas train` for the data.
+    """
     if answer.ended:
         yield answer.ended + ": the network is derived from the probabilities at that point"
     for name, budget in answer.budgets.items():
@@ -89,4 +96,9 @@ def relaxed_lines(answer: RelaxedAnswer, file: Path, train: Sequence[str]) -> It
     if answer.notation:
         yield answer.notation
     yield f"Arch: {file}"
-    yield f"Train it with: hwnas train {shlex.join([*train, '--arch', str(file)])} --out trained"
+    option, value = start
+    if option == "--init":
+        yield f"Extract it with: hwnas subnet extract {shlex.join([str(file), '--supernet', value])} --out subnet"
+        yield "Fine-tune it with: hwnas subnet finetune --subnet subnet --out tuned"
+    else:
+        yield f"Train it with: hwnas train {shlex.join([*start, *data, '--arch', str(file)])} --out trained"

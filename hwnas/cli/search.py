@@ -64,6 +64,13 @@ def search(
     space: Annotated[
         str | None, typer.Option(help="Search space of a differentiable strategy, or a TOML file.")
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a supernet whose space and weights a differentiable strategy starts from, such as one of "
+            "`hwnas hybrid`; in place of --space."
+        ),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Dataset of a differentiable strategy.")] = None,
     data_path: options.DataPath = None,
     resolution: options.Resolution = None,
@@ -125,15 +132,20 @@ def search(
                 f"{strategy} is a differentiable strategy, which does not support --supernet, --accuracy, --family, "
                 "--front, --explain, --predictor, --acquisition and --engine"
             )
-        if space is None or data is None:
-            raise InvalidValue(f"{strategy} trains its own weights: use --space and --data (not --supernet)")
-        space = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
+        if (space is None and init is None) or data is None:
+            raise InvalidValue(
+                f"{strategy} trains its own weights: use --space, or --init for those that it starts from, and --data "
+                "(not --supernet)"
+            )
+        if space is not None:
+            space = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
         with shown_progress() as progress:
             found = workflows.search_differentiably(
                 strategy,
                 space,
                 data,
                 out,
+                init=init,
                 data_path=data_path,
                 data_options=how,
                 fix=options.choices(fix),
@@ -145,16 +157,17 @@ def search(
                 progress=progress,
                 **common,
             )
-        train = ["--space", space, "--data", data, *(["--data-path", str(data_path)] if data_path else [])]
-        _print(found.document(), relaxed_lines(found, out, train), as_json, stopped=found.stopped)
+        start = ["--space", space] if space is not None else ["--init", str(init)]
+        images_of = ["--data", data, *(["--data-path", str(data_path)] if data_path else [])]
+        _print(found.document(), relaxed_lines(found, out, start, images_of), as_json, stopped=found.stopped)
         return
     if strategy not in strategy_names():
         raise UnknownName("search strategy", strategy, [*strategy_names(), *METHODS])
-    other = (space, resolution, width, kernel_sizes, expansions, aspect, data, fix, training, steps, penalty)
+    other = (space, init, resolution, width, kernel_sizes, expansions, aspect, data, fix, training, steps, penalty)
     if supernet is None or how != DataOptions() or any(given not in (None, []) for given in other):
         raise InvalidValue(
-            f"{strategy} search needs --supernet, which defines space and data; --space and --data with their options, "
-            "--fix, --training, --steps and --penalty are for differentiable strategies"
+            f"{strategy} search needs --supernet, which defines space and data; --space, --init and --data with their "
+            "options, --fix, --training, --steps and --penalty are for differentiable strategies"
         )
     with shown_progress() as progress:
         answer = workflows.search(

@@ -111,6 +111,9 @@ class _Built:
 
     def module(self) -> nn.Module:
         """The module."""
+        for name, weight in self.names.items():
+            if self.spec.weights[weight].frozen:
+                self.root.get_parameter(name).requires_grad_(False)
         return fx.GraphModule(self.root, self.graph)
 
     def _add(self, node: NodeSpec, nodes: Mapping[str, NodeSpec]) -> None:

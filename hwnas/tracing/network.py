@@ -43,14 +43,14 @@ def network_of(trace: Trace, name: str, options: ElasticOptions, smaller: Sequen
         ModelError: nothing can be narrower, a weight belongs to several segments, or the operations are others for
             smaller images.
     """
-    steps = _until_output(trace)
+    steps = until_output(trace)
     parts = parts_of(steps, blocks=options.blocks)
-    _check_weights(steps, parts)
+    check_weights(steps, parts)
     numbers = Choices(trace, steps, parts, options)
     if not numbers.chosen and not any(part.removable for part in parts) and not smaller:
         why = "; ".join(f"{layer}: {reason}" for layer, reason in list(numbers.fixed.items())[:4])
         raise ModelError(f"{name} has nothing to shrink: no layer can be narrower ({why or 'it has no layers'})")
-    written = [_Written(trace, steps, part, numbers) for part in parts]
+    written = [Written(trace, steps, part, numbers) for part in parts]
     for_smaller = [_for_smaller(each, written, parts, numbers, name) for each in smaller]
     graphs: dict[str, SegmentGraph] = {}
     for one in (*written, *(graph for sized in for_smaller for graph in sized)):
@@ -99,7 +99,7 @@ def _stages(parts: Sequence[Part], read: Sequence[Sequence[int]], choices: Seque
     return found
 
 
-def _until_output(trace: Trace) -> list[Step]:
+def until_output(trace: Trace) -> list[Step]:
     """The steps of a trace, simplified, up to the one that makes the output."""
     steps = simplified(trace.steps)
     last = {step.name: step for step in steps}[trace.output]
@@ -107,18 +107,18 @@ def _until_output(trace: Trace) -> list[Step]:
 
 
 def _for_smaller(
-    trace: Trace, largest: Sequence[_Written], parts: Sequence[Part], numbers: Choices, name: str
-) -> list[_Written]:
+    trace: Trace, largest: Sequence[Written], parts: Sequence[Part], numbers: Choices, name: str
+) -> list[Written]:
     """The segments for smaller images, with the choices of the largest ones.
 
     Raises:
         ModelError: their operations are others.
     """
-    steps = _until_output(trace)
+    steps = until_output(trace)
     same = [group.name for group in trace.groups.every] == [group.name for group in numbers.groups.every]
     found = parts_of(steps, blocks=any(part.removable for part in parts))
     same = same and [(p.first, p.end, p.removable) for p in found] == [(p.first, p.end, p.removable) for p in parts]
-    written = [_Written(trace, steps, part, numbers) for part in found] if same else []
+    written = [Written(trace, steps, part, numbers) for part in found] if same else []
     if not same or any(
         not one.graph.is_like(two.graph) or (one.groups, one.weights) != (two.groups, two.weights)
         for one, two in zip(largest, written, strict=True)
@@ -130,7 +130,7 @@ def _for_smaller(
     return written
 
 
-def _check_weights(steps: Sequence[Step], parts: Sequence[Part]) -> None:
+def check_weights(steps: Sequence[Step], parts: Sequence[Part]) -> None:
     """Check that each weight belongs to one segment, and to one layer.
 
     Raises:
@@ -153,7 +153,7 @@ def _check_weights(steps: Sequence[Step], parts: Sequence[Part]) -> None:
                     )
 
 
-class _Written:
+class Written:
     """A segment with names and groups of its own.
 
     Attributes:

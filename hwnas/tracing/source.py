@@ -30,14 +30,14 @@ class Source:
     shape: tuple[int, ...] | None
 
 
-def open_network(text: str, *, weights: Path | None, channels: int, classes: int) -> Source:
+def open_network(text: str, *, weights: Path | None, channels: int, classes: int | None) -> Source:
     """A network from a text: ``timm:NAME``, ``file.py:NAME``, or a ``.pt2`` file of ``torch.export.save``.
 
     Args:
         text: as above. The function in a file returns a module, or a module and a tuple of its inputs.
         weights: file of its weights, ``.safetensors`` or of ``torch.save``.
         channels: of the data's images, for timm.
-        classes: of the data, for timm.
+        classes: of the data, for timm; None for as many as the network has by default.
 
     Raises:
         ModelError: it cannot be made, or the weights do not fit.
@@ -59,7 +59,7 @@ def open_network(text: str, *, weights: Path | None, channels: int, classes: int
     return source
 
 
-def _of_timm(name: str, channels: int, classes: int) -> Source:
+def _of_timm(name: str, channels: int, classes: int | None) -> Source:
     try:
         import timm
     except ImportError as error:

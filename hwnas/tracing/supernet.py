@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.errors import ModelError
-from hwnas.nn import Elastic
-from hwnas.nn.blocks import module_name
 from hwnas.nn.segment import tensor_names
 from hwnas.spaces import Space, Value
 from hwnas.spaces.traced import NetworkSpec, remember
 from hwnas.spaces.traced.space import space_of
 from hwnas.supernet import Supernet
+from hwnas.tracing.experts import is_projection
 from hwnas.tracing.ranks import blank
 from hwnas.tracing.trace import evaluating
 
@@ -24,17 +23,20 @@ def supernet_of(network: NetworkSpec, weights: Mapping[str, Tensor]) -> Supernet
 
     Args:
         network: its spec; it is made known in this process.
-        weights: name in the network -> values; with those of thinner layers (`hwnas.tracing.ranks`).
+        weights: name in the network -> values; with those of thinner layers (`hwnas.tracing.ranks`). Projections of a
+            hybrid are not in it: they have initial values.
     """
     space = space_of(remember(network))
     supernet = Supernet(space)
     state: dict[str, Tensor] = {}
-    for segment in network.segments:
-        name = f"slots.{module_name(segment.name)}"
-        slot = supernet.get_submodule(name)
-        assert isinstance(slot, Elastic)
-        for own, local in tensor_names(slot.largest).items():
-            state[f"{name}.shared.{own}"] = weights[segment.weights[local]]
+    for segment, slot in zip(network.segments, space.slots, strict=True):
+        for op in space.slot_ops(slot).flat:
+            if op is None:
+                continue
+            place, known = supernet.name_of(segment.name, op), segment.weights_of(str(op["graph"]))
+            for own, local in tensor_names(supernet.elastic(segment.name, op).largest).items():
+                if not is_projection(local):
+                    state[f"slots.{place}.shared.{own}"] = weights[known[local]]
     supernet.load_state_dict(supernet.state_dict() | state)
     return supernet.eval()
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hwnas.workflows.deployed_answers import BenchAnswer, SweepAnswer
     from hwnas.workflows.deployment import bench, export, sweep
     from hwnas.workflows.finetuning import finetune
+    from hwnas.workflows.hybrids import HybridAnswer, hybrid
     from hwnas.workflows.known_spaces import SpaceAnswer, SpaceList, list_spaces, show_space, space_file
     from hwnas.workflows.measuring import profile, profile_all, validate, validate_all
     from hwnas.workflows.model_answers import (
@@ -62,6 +63,7 @@ __all__ = [
     "ElasticAnswer",
     "EvaluatedSubnet",
     "FinetuneAnswer",
+    "HybridAnswer",
     "ImportAnswer",
     "KernelsAnswer",
     "KernelsValidationAnswer",
@@ -92,6 +94,7 @@ __all__ = [
     "export_model",
     "extract_subnet",
     "finetune",
+    "hybrid",
     "import_networks",
     "import_supernet",
     "list_spaces",
@@ -116,7 +119,19 @@ __all__ = [
     "validate_kernels",
 ]
 
-_ELSEWHERE = ("Space", "Bench", "Sweep", "Model", "Kernels", "Predict", "Transfer", "Next", "Networks", "Against")
+_ELSEWHERE = (
+    "Space",
+    "Bench",
+    "Sweep",
+    "Model",
+    "Kernels",
+    "Predict",
+    "Transfer",
+    "Next",
+    "Networks",
+    "Against",
+    "Hybrid",
+)
 
 # Modules must not be named like functions: importing such a module would replace the function.
 __getattr__ = lazily(
@@ -128,6 +143,7 @@ __getattr__ = lazily(
         "checking": ("check_data",),
         "deployment": ("bench", "export", "sweep"),
         "finetuning": ("finetune",),
+        "hybrids": ("HybridAnswer", "hybrid"),
         "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
         "measuring": ("profile", "profile_all", "validate", "validate_all"),
         "model_answers": (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwnas.errors import InvalidValue
 from hwnas.files import only_one, read_spec
 from hwnas.progress import Progress, Stopping, silent, unstoppable
 from hwnas.workflows import inputs
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
     from hwnas.search.differentiable import DifferentiableConfig, Relaxed
     from hwnas.search.problem import Constraints
     from hwnas.spaces import Space
+    from hwnas.supernet import Supernet
 
 
 def search_differentiably(
     strategy: str,
-    space: str | Space,
+    space: str | Space | None,
     data: str | Data,
     out: Place,
     *,
+    init: Place | None = None,
     budget: str | Sequence[str],
     target: str | None = None,
     data_path: Place | None = None,
@@ -46,9 +49,10 @@ def search_differentiably(
 
     Args:
         strategy: see `hwnas.search.differentiable.METHODS`.
-        space: search space or its name.
+        space: search space or its name; None with `init`.
         data: dataset or its name.
         out: file for the network, ``arch.json``; the checkpoint is in the folder ``arch.json.search``.
+        init: folder of a supernet whose space and weights are the start, such as one of `hybrid`.
         budget: as in `hwnas.search`.
         target: as in `hwnas.search`, without ``*``.
         data_path: folder of a dataset that is read from disk.
@@ -72,6 +76,7 @@ def search_differentiably(
         OutputError: a file cannot be written.
     """
     from hwnas.search.differentiable import DifferentiableConfig, search_differentiable
+    from hwnas.workflows.adapting import started_from
     from hwnas.workflows.constraints import asked, check_one_recipe
     from hwnas.workflows.processes import launched
 
@@ -79,7 +84,14 @@ def search_differentiably(
     out = Path(out)
     check_places(out, None, family=False)
     pictures, _ = inputs.data_of(data, data_path, data_options)
-    chosen = inputs.space_for(space, pictures, fix)
+    start: Supernet | None = None
+    if init is not None:
+        start, _, _ = started_from(init, space, pictures, restricted=bool(fix), seed=seed)
+        chosen = start.space
+    elif space is None:
+        raise InvalidValue(f"{strategy} needs a space, or a supernet to start from")
+    else:
+        chosen = inputs.space_for(space, pictures, fix)
     if isinstance(training, str | Path):
         config = read_spec(Path(training), DifferentiableConfig)
     else:
@@ -105,6 +117,7 @@ def search_differentiably(
             strategy,
             config,
             folder=folder,
+            init=start,
             seed=seed,
             device=str(device),
             resume=resume,

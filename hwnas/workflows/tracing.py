@@ -185,7 +185,7 @@ def traced_of(
         shares=(*widths, 1.0), multiple=multiple, keep=tuple(keep), blocks=blocks, ranks=tuple(ranks)
     )
     spec = network_of(found, space_name(name or source.name), options, smaller)
-    _check_fit(spec, data)
+    check_fit(spec, data)
     tensors = {key: weight.tensor for key, weight in found.weights.items()}
     check_traced(source.module, spec, tensors)
     return TracedNetwork(
@@ -264,7 +264,12 @@ def elastic_into(
     return supernet, importance, judged
 
 
-def _check_fit(spec: NetworkSpec, data: Data) -> None:
+def check_fit(spec: NetworkSpec, data: Data) -> None:
+    """Check that a traced network takes the images of some data, and has an output for each class.
+
+    Raises:
+        InvalidValue: it does not.
+    """
     if data.reads != (spec.input[0], None):
         raise InvalidValue(
             f"{spec.name} takes images of {spec.input[0]} channels, {data.name} has {data.reads.text}: see --channels"

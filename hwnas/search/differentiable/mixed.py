@@ -50,19 +50,33 @@ class MixedNet(nn.Module):
         edge_normalisation: whether the edges into a node are weighted by a softmax (PC-DARTS, equation 3) if the space
             chooses among them; see `chosen_edges`.
         seed: of the initial weights.
+        init: a supernet of the space with the initial weights; drawn ones if None.
 
     Raises:
-        InvalidValue: outputs of a slot's ops cannot be summed, or `partial` is above 1 in a space without cells.
+        InvalidValue: outputs of a slot's ops cannot be summed, or `partial` is above 1 in a space without cells or
+            with `init`.
     """
 
-    def __init__(self, space: Space, *, partial: int = 1, edge_normalisation: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        space: Space,
+        *,
+        partial: int = 1,
+        edge_normalisation: bool = False,
+        seed: int = 0,
+        init: Supernet | None = None,
+    ) -> None:
         super().__init__()
+        if init is not None and partial > 1:
+            raise InvalidValue(f"one of {partial} channels is searched, which cannot start from the weights of all")
         self.space, self.partial = space, partial
         self.choices = {slot.name: Choice.of(space, slot) for slot in space.slots}
         narrow = space if partial == 1 else _narrowed(space, self.choices, partial)
         self.ops = {slot.name: Choice.of(narrow, slot).candidates for slot in narrow.slots}
         self._last_read = _last_read(space)
         self.supernet = Supernet(narrow, seed=seed)
+        if init is not None:
+            self.supernet.load_state_dict(init.state_dict())
         if not space.shares_weights:
             self._hold_scales()
         self.logits = nn.ParameterDict(

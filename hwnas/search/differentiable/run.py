@@ -25,6 +25,8 @@ from hwnas.search.differentiable.sampling import fair_paths
 from hwnas.search.differentiable.skips import skip_limits
 from hwnas.search.problem import Constraints
 from hwnas.spaces import Domain
+from hwnas.supernet import Supernet
+from hwnas.supernet.network import weights_hash
 from hwnas.tasks import task_of
 from hwnas.training.alone import Alone
 from hwnas.training.checkpoint import Checkpoint
@@ -59,6 +61,7 @@ def search_differentiable(
     config: DifferentiableConfig = DifferentiableConfig(),  # noqa: B008 - immutable
     *,
     folder: Path,
+    init: Supernet | None = None,
     seed: int = 0,
     device: str = "cpu",
     resume: bool = True,
@@ -76,6 +79,7 @@ def search_differentiable(
         strategy: a key of `METHODS`.
         config: configuration of the training.
         folder: for the checkpoint.
+        init: a supernet of the space, whose weights are the start; what is frozen in it stays.
         seed: of weights, images, samples.
         device: torch device.
         resume: resume from a checkpoint in the folder.
@@ -85,7 +89,8 @@ def search_differentiable(
     Raises:
         UnknownName: there is no such strategy or penalty.
         InvalidValue: a budget is not a latency budget, or there is no budget; outputs of a slot's ops cannot be summed;
-            the space has only one network; the data has another number of channels or classes.
+            the space has only one network; the data has another number of channels or classes; a part of the channels
+            cannot start from the weights of all.
         InfeasibleBudget: no network is within the budgets (and, with `skip_guard`, the limits on skip connections).
         TrainingDiverged: a loss is NaN or infinite.
         CheckpointError: the folder holds a checkpoint of another search.
@@ -113,7 +118,7 @@ def search_differentiable(
             "with the same --fix trains it"
         )
     check_repairable(wanted, skip_limits(wanted.space) if config.skip_guard else [])
-    run = Trained(wanted, data, METHODS[strategy], config, seed=seed, device=torch.device(device))
+    run = Trained(wanted, data, METHODS[strategy], config, init=init, seed=seed, device=torch.device(device))
     subject = {
         "strategy": strategy,
         "space": Domain.of(wanted.space).model_dump(),
@@ -124,6 +129,8 @@ def search_differentiable(
         **config.model_dump(mode="json", exclude={"checkpoint_every"}),
         "seed": seed,
     }
+    if init is not None:
+        subject["initial weights"] = weights_hash(init.state_dict())
     if METHODS[strategy].edge_normalisation:
         subject["edges"] = sorted(run.net.edges)
     loop = Loop(folder, subject, resume=resume)
@@ -157,7 +164,7 @@ class Trained:
     """The state of a search: its network, optimisers and penalty.
 
     Args:
-        wanted, data, config, seed: as in `search_differentiable`.
+        wanted, data, config, init, seed: as in `search_differentiable`.
         method: a value of `METHODS`.
         device: torch device.
     """
@@ -169,6 +176,7 @@ class Trained:
         method: Method,
         config: DifferentiableConfig,
         *,
+        init: Supernet | None,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -176,7 +184,7 @@ class Trained:
         self.seed, self.device = seed, device
         self.loss = task_of(data.task).loss()
         self.net = MixedNet(
-            wanted.space, partial=method.partial, edge_normalisation=method.edge_normalisation, seed=seed
+            wanted.space, partial=method.partial, edge_normalisation=method.edge_normalisation, seed=seed, init=init
         ).to(device)
         self.latency = LatencyLoss(*(o.latency for o in wanted.budgeted if o.latency))
         self.penalty: Penalty = PENALTIES[config.penalty]([wanted.limit(o) for o in wanted.budgeted]).to(device)

