@@ -75,7 +75,7 @@ def search_differentiably(
         InfeasibleBudget: no network is within the budgets.
         OutputError: a file cannot be written.
     """
-    from hwnas.search.differentiable import DifferentiableConfig, search_differentiable
+    from hwnas.search.differentiable import DifferentiableConfig, search_differentiable, usual_search
     from hwnas.workflows.adapting import started_from
     from hwnas.workflows.constraints import asked, check_one_recipe
     from hwnas.workflows.processes import launched
@@ -95,7 +95,7 @@ def search_differentiably(
     if isinstance(training, str | Path):
         config = read_spec(Path(training), DifferentiableConfig)
     else:
-        config = training or DifferentiableConfig()
+        config = training or usual_search(chosen)
     changes = {"steps": steps, "penalty": penalty}
     config = DifferentiableConfig.model_validate(
         {**config.model_dump(), **{k: v for k, v in changes.items() if v is not None}}

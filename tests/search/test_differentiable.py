@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hwnas.data import Data, open_data
+from hwnas.data import Data, DataOptions, open_data
 from hwnas.errors import CheckpointError, InfeasibleBudget, InvalidValue, TrainingDiverged, UnknownName
 from hwnas.latency import LatencyModel
 from hwnas.search import latency_objective, resource
-from hwnas.search.differentiable import METHODS, DifferentiableConfig, most_probable, search_differentiable
+from hwnas.search.differentiable import (
+    METHODS,
+    DifferentiableConfig,
+    most_probable,
+    search_differentiable,
+    usual_search,
+)
 from hwnas.search.differentiable.bilevel import first_order, second_order
 from hwnas.search.differentiable.methods import Method
 from hwnas.search.differentiable.mixed import MixedNet, Paths
@@ -32,6 +38,7 @@ from hwnas.spaces.nasbench201 import NasBench201, nasbench201_string
 CELLS = make_space("nasbench201-tiny")
 ELASTIC = make_space("mobilenetv3-tiny").fix(resolution=24)
 SPACES = {"nasbench201": CELLS, "darts": make_space("darts-tiny"), "mobilenetv3": ELASTIC}
+TOKENS = make_space("sequence+length=48", vocabulary=17, classes=10).fix(width=32, depth=(1, 2))
 WIDE = {"wide": make_space("nasbench201-tiny+aspect=2:1")}
 NAME = "board/made-up"
 QUICK = DifferentiableConfig(steps=6, batch_size=4, warmup=0.0, update_every=1)
@@ -73,6 +80,37 @@ def test_with_one_path_it_is_the_network(name: str) -> None:
         x = torch.randn(2, *space.input_shape(arch), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             torch.testing.assert_close(net(x, one_hot(space, arch)), net.supernet(x, arch))
+
+
+def test_with_one_path_it_is_the_network_of_tokens() -> None:
+    net = MixedNet(TOKENS, seed=1).eval()
+    generator = torch.Generator().manual_seed(0)
+    for arch in TOKENS.decode(TOKENS.sample(6, seed=0)):
+        x = torch.randint(1, 17, (2, 48), generator=generator)
+        x[1, 30:] = 0  # padding, which the masks leave out
+        with torch.no_grad():
+            torch.testing.assert_close(net(x, one_hot(TOKENS, arch)), net.supernet(x, arch))
+
+
+def test_mixers_of_tokens_are_searched(tmp_path: Path) -> None:
+    data = open_data("listops", options=DataOptions(length=48))
+    constraints = wanted(TOKENS)
+    config = usual_search(TOKENS).model_copy(update={"steps": 3, "batch_size": 4, "warmup": 0.0, "update_every": 1})
+    assert (config.optimizer, config.learning_rate) == ("adamw", 1e-3)
+    for strategy in ("gdas", "proxyless"):  # one path, and one that runs in the backward pass alone
+        found = search_differentiable(constraints, data, strategy, config, folder=tmp_path / strategy)
+        assert found.repaired.costs[NAME] <= constraints.budgets[NAME]
+        assert len(found.probabilities["mixer_1"]) == 7
+    calls = iter(range(10))
+    part = search_differentiable(
+        constraints, data, "gdas", config.model_copy(update={"checkpoint_every": 1}), folder=tmp_path / "b",
+        stop=lambda: next(calls) == 1,
+    )  # fmt: skip
+    assert part.steps == 2
+    again = search_differentiable(
+        constraints, data, "gdas", config.model_copy(update={"checkpoint_every": 1}), folder=tmp_path / "b"
+    )
+    assert again == search_differentiable(constraints, data, "gdas", config, folder=tmp_path / "c")
 
 
 def test_a_place_is_the_sum_of_its_ops_weighted_by_the_product_of_probabilities() -> None:

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, PositiveInt
 
 from hwnas.files import Spec
+from hwnas.spaces import Space
+from hwnas.supernet.config import OptimizerName, usual_training
+
+_USUAL: dict[OptimizerName, tuple[float, float]] = {"sgd": (0.05, 3e-4), "adamw": (1e-3, 0.05)}  # rate, weight decay
+
+
+def _usual_rate(given: dict[str, Any]) -> float:
+    return _USUAL[given["optimizer"]][0]
+
+
+def _usual_decay(given: dict[str, Any]) -> float:
+    return _USUAL[given["optimizer"]][1]
+
+
+def usual_search(space: Space) -> DifferentiableConfig:
+    """The default config of a space: AdamW for networks with attention, SGD for others."""
+    return DifferentiableConfig(optimizer=usual_training(space).optimizer)
 
 
 class DifferentiableConfig(Spec):
@@ -13,8 +32,10 @@ class DifferentiableConfig(Spec):
     Attributes:
         steps: number of updates of the weights.
         batch_size: images per batch of each level.
+        optimizer: of the weights, "sgd" or "adamw"; the default learning rate and weight decay depend on it.
         learning_rate: of the weights; cosine decay to 0.
-        momentum, weight_decay: of the weights.
+        momentum: of SGD.
+        weight_decay: of the weights.
         clip_norm: gradients of the weights are clipped to this norm.
         warmup: initial share of the steps, in which only the weights are trained.
         arch_learning_rate, arch_weight_decay: of the probabilities' logits, which Adam trains.
@@ -32,9 +53,10 @@ class DifferentiableConfig(Spec):
 
     steps: PositiveInt = 1000
     batch_size: int = Field(default=64, gt=0, le=2**20)
-    learning_rate: float = Field(default=0.05, gt=0)
+    optimizer: OptimizerName = Field(default="sgd", exclude_if=lambda optimizer: optimizer == "sgd")
+    learning_rate: float = Field(default_factory=_usual_rate, gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=3e-4, ge=0, le=1)
+    weight_decay: float = Field(default_factory=_usual_decay, ge=0, le=1)
     clip_norm: float = Field(default=5.0, gt=0)
     warmup: float = Field(default=0.2, ge=0, lt=1)
     arch_learning_rate: float = Field(default=0.02, gt=0)

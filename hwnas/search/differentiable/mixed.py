@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -134,7 +134,7 @@ class MixedNet(nn.Module):
         return {name: values.softmax(dim=0) for name, values in logits.items()}
 
     def forward(self, x: Tensor, paths: Paths) -> Tensor:
-        """Images ``(n, *Space.input_shape)`` -> logits ``(n, classes)``."""
+        """Images or tokens ``(n, *Space.input_shape)`` -> logits ``(n, classes)``."""
         live = {slot: self._live(slot, paths) for slot in self.choices}
         modules = self._modules_of(live)
         values: dict[str, Tensor | None] = {IMAGE: x}
@@ -183,15 +183,16 @@ class MixedNet(nn.Module):
         """The weighted sum of the candidates' outputs in a place; None if there is no output."""
         candidates = self.ops[place.slot]
         x = _value(values, read, place.reads[0])
+        masks = [mask for name in place.reads[1:] if (mask := values[name]) is not None]
         taken = x.shape[1] // self.partial
         if len(candidates) == 1:
             [only] = candidates
             if only is not None and KINDS[only.kind].role == "activation":
                 x = x[:, :taken]  # its readers are mixtures, which use only these channels
-            return x if only is None else modules[place.name, 0](x)
+            return x if only is None else modules[place.name, 0](x, *masks)
         rest = x[:, taken:] if self.partial > 1 else None
         total: Tensor | None = None
-        closed: list[tuple[Tensor, Tensor, nn.Module]] = []
+        closed: list[tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]] = []
         for i, weight in live:
             op, module = candidates[i], modules.get((place.name, i))
             part = _value(values, read, place.source(op))[:, :taken]
@@ -199,11 +200,11 @@ class MixedNet(nn.Module):
                 dropout = self.skip_dropout if not self.space.shares_weights else 0.0
                 y = functional.dropout(part, dropout, self.training)
             elif op is not None and float(weight.detach()) == 0:
-                closed.append((weight, part, module))
+                closed.append((weight, part, functools.partial(_masked, module, masks)))
                 shape = len(x), *op.output
                 continue
             else:
-                y = module(part)
+                y = module(part, *masks)
             y = _weighted(weight, y)
             total = y if total is None else total + y
         for gate in closed:
@@ -249,7 +250,7 @@ class _GateContext(FunctionCtx):
     """The values that a gate saves for its backward pass."""
 
     saved_tensors: tuple[Tensor, ...]
-    module: nn.Module
+    module: Callable[[Tensor], Tensor]
 
 
 class _ClosedGate(torch.autograd.Function):
@@ -259,7 +260,9 @@ class _ClosedGate(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: _GateContext, total: Tensor, gate: Tensor, x: Tensor, module: nn.Module) -> Tensor:
+    def forward(
+        ctx: _GateContext, total: Tensor, gate: Tensor, x: Tensor, module: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.module = module
         return total.view_as(total)
@@ -291,15 +294,20 @@ def _weighted(weight: Tensor, y: Tensor) -> Tensor:
     return gated
 
 
-def _closed(total: Tensor, gate: Tensor, x: Tensor, module: nn.Module) -> Tensor:
+def _masked(module: nn.Module, masks: Sequence[Tensor], x: Tensor) -> Tensor:
+    """The output of a module that also reads which tokens are not padding."""
+    y: Tensor = module(x, *masks)
+    return y
+
+
+def _closed(total: Tensor, gate: Tensor, x: Tensor, module: Callable[[Tensor], Tensor]) -> Tensor:
     result: Tensor = _ClosedGate.apply(total, gate, x, module)  # type: ignore[no-untyped-call]
     return result
 
 
 @torch.no_grad()
-def _output_of(x: Tensor, module: nn.Module) -> Tensor:
-    y: Tensor = module(x)
-    return y
+def _output_of(x: Tensor, module: Callable[[Tensor], Tensor]) -> Tensor:
+    return module(x)
 
 
 def _last_read(space: Space) -> dict[int, list[str]]:

@@ -17,7 +17,7 @@ from hwnas.latency.loss import LatencyLoss
 from hwnas.latency.penalties import PENALTIES, Penalty
 from hwnas.progress import Progress, never, silent
 from hwnas.search.differentiable.bilevel import first_order, second_order
-from hwnas.search.differentiable.config import DifferentiableConfig
+from hwnas.search.differentiable.config import DifferentiableConfig, usual_search
 from hwnas.search.differentiable.methods import METHODS, Method
 from hwnas.search.differentiable.mixed import MixedNet, Paths
 from hwnas.search.differentiable.repair import Repaired, check_repairable, most_probable
@@ -58,7 +58,7 @@ def search_differentiable(
     wanted: Constraints,
     data: Data,
     strategy: str,
-    config: DifferentiableConfig = DifferentiableConfig(),  # noqa: B008 - immutable
+    config: DifferentiableConfig | None = None,
     *,
     folder: Path,
     init: Supernet | None = None,
@@ -75,9 +75,9 @@ def search_differentiable(
 
     Args:
         wanted: the space and the latency budgets; the search targets the limits that the confidence leaves of them.
-        data: images with the space's number of channels and classes.
+        data: images or tokens that the networks read, with the space's number of classes.
         strategy: a key of `METHODS`.
-        config: configuration of the training.
+        config: configuration of the training; the usual one of the space if None.
         folder: for the checkpoint.
         init: a supernet of the space, whose weights are the start; what is frozen in it stays.
         seed: of weights, images, samples.
@@ -98,6 +98,7 @@ def search_differentiable(
     """
     if strategy not in METHODS:
         raise UnknownName("differentiable strategy", strategy, METHODS)
+    config = config or usual_search(wanted.space)
     if config.penalty not in PENALTIES:
         raise UnknownName("penalty", config.penalty, PENALTIES)
     models = [objective.latency for objective in wanted.budgeted]
@@ -107,11 +108,6 @@ def search_differentiable(
             f"{', '.join(wanted.budgets) or 'none is given'}"
         )
     check_fits(data, wanted.space, wanted.space.name)
-    if wanted.space.vocabulary is not None:
-        raise InvalidValue(
-            f"a differentiable search needs a space of networks for images; {wanted.space.name} is for tokens, whose "
-            "mixers also read a mask. Use --strategy exact, or another one on a supernet"
-        )
     if wanted.space.size == 1:
         raise InvalidValue(
             f"{wanted.space.name} as it is restricted has one network, so there is nothing to search; `hwnas train` "
@@ -176,9 +172,9 @@ class Trained:
         method: Method,
         config: DifferentiableConfig,
         *,
-        init: Supernet | None,
         seed: int,
         device: torch.device,
+        init: Supernet | None = None,
     ) -> None:
         self.wanted, self.data, self.method, self.config = wanted, data, method, config
         self.seed, self.device = seed, device
@@ -190,12 +186,12 @@ class Trained:
         self.penalty: Penalty = PENALTIES[config.penalty]([wanted.limit(o) for o in wanted.budgeted]).to(device)
         self.module = nn.ModuleDict({"net": self.net, "penalty": self.penalty})
         self.limits = skip_limits(wanted.space) if config.skip_guard else []
-        self.weights = torch.optim.SGD(
-            self.net.weight_parameters,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        trained, rate, decay = self.net.weight_parameters, config.learning_rate, config.weight_decay
+        self.weights: torch.optim.Optimizer
+        if config.optimizer == "adamw":
+            self.weights = torch.optim.AdamW(trained, lr=rate, weight_decay=decay)
+        else:
+            self.weights = torch.optim.SGD(trained, lr=rate, momentum=config.momentum, weight_decay=decay)
         self.archs = torch.optim.Adam(
             self.net.arch_parameters,
             lr=config.arch_learning_rate,
