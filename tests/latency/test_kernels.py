@@ -11,7 +11,7 @@ import pytest
 from hwnas.errors import InvalidValue, TableCorrupt, TableError, TableMismatch
 from hwnas.latency.kernels import Kernel, KernelModel, KernelTable, kernel_of, load_kernels, parse_kernel
 from hwnas.latency.kernels.model import judged, unknown_factor
-from hwnas.latency.kernels.regression import KindRegression, features
+from hwnas.latency.kernels.regression import KindRegression, _broadcast, features
 from hwnas.latency.kernels.table import KernelNetwork, KernelRow, kernel_path, read_kernels, write_kernels
 from hwnas.runner.program import Layer
 from hwnas.targets import Target
@@ -199,6 +199,8 @@ def test_a_rare_variant_of_a_hundredfold_cost_is_learned_from_a_few() -> None:
             "Transpose+perm=2.0.3.4.1 1x1024x1x8x12 > 1x1x8x12x1024",
             "Transpose+perm=1.0,axes=several 1024x96 > 96x1024",
         ),
+        # Two axes that stay adjacent move as one.
+        ("Transpose+perm=0.3.4.1.2 1x56x56x2x128 > 1x2x128x56x56", "Transpose+perm=1.0 3136x256 > 256x3136"),
         (
             "Resize+mode=cubic 1x3x240x240;4 > 1x3x224x224",
             "Resize+mode=cubic,fraction=cubic 1x3x240x240;4 > 1x3x224x224",
@@ -245,6 +247,35 @@ def test_a_transpose_copies_the_last_axes_that_stay(order: str, together: int) -
     shape = (2, 3, 4, 5)
     kernel = Kernel("Transpose", (shape,), (tuple(shape[int(i)] for i in order.split(".")),), f"perm={order}")
     assert features(kernel)[-3] == pytest.approx(np.log1p(together))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "outputs"),
+    [
+        ("1x196x196x4;s;s;4;s;s > 1x196x196x4", 4),
+        ("1x196x192;192 > 1x196x192", 192),
+        ("1x256x56x56;1x256x1x1 > 1x256x56x56", 56 * 56),
+        ("1x56x56x256;1x1x1x256 > 1x56x56x256", 256),
+        ("1x64x9;1x64x9 > 1x64x9", 64 * 9),
+        ("1x64x9;s > 1x64x9", 64 * 9),
+        ("1x56x56x256;2 > 1x1x1x256", 256),  # axes of a mean
+    ],
+)
+def test_how_long_a_broadcast_reads_its_inputs_in_a_row(shapes: str, outputs: int) -> None:
+    assert _broadcast(parse_kernel(f"Add {shapes}")) == outputs
+
+
+def test_the_rows_of_a_broadcast_cost() -> None:
+    """Few numbers that are added to long rows, and few to short ones: the same elements, another time."""
+    rng, kernels, ms = np.random.default_rng(0), [], []
+    for _ in range(60):
+        rows, width = int(rng.integers(20, 2000)), int(rng.choice((32, 64, 128, 256, 512)))
+        kernels.append(Kernel("Add", ((1, rows, width), (width,)), ((1, rows, width),)))
+        ms.append(0.002 + rows * 32e-6 + rows * width * 5e-8)
+    regression = KindRegression(kernels, np.array(ms), np.ones(60))
+    narrow = Kernel("Add", ((1, 38_416, 4), (4,)), ((1, 38_416, 4),))
+    [found] = regression.predict([narrow])
+    assert found == pytest.approx(0.002 + 38_416 * (32e-6 + 4 * 5e-8), rel=0.25)
 
 
 def test_larger_kernels_than_any_measured_take_longer() -> None:

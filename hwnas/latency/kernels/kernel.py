@@ -68,8 +68,8 @@ class Kernel:
 
         - A transpose is that of the fewest axes that copies the same. Axes of size 1 are left out, and axes that stay
           adjacent are one: ``2.0.3.4.1`` of 1x1024x1x8x12 is ``1.0`` of 1024x96. If several axes as it is written
-          change their order, it has the trait `SEVERAL`: ONNX Runtime counts axes of size 1, too, and copies these
-          elements one by one, 3.5 ns each instead of 0.1.
+          change their order, it has the trait `SEVERAL`: ONNX Runtime merges adjacent axes, but counts those of size 1,
+          and copies these elements one by one, 3.5 ns each instead of 0.1.
         - A resize to the same size is a copy, and one by a fraction, or of maps whose channels are last, says so in
           traits. ONNX Runtime takes 3 ns per output of a cubic one with the channels last, 100 with the channels
           first, and 200 by a fraction.
@@ -138,9 +138,10 @@ class Kernel:
 
 
 def _moves_one(permutation: Sequence[int]) -> bool:
-    """Whether a single axis changes its place among the others."""
-    for moved in permutation:
-        left = [axis for axis in permutation if axis != moved]
+    """Whether a single axis, or several adjacent ones that stay adjacent, change their place among the others."""
+    first = [axis for place, axis in enumerate(permutation) if not place or permutation[place - 1] + 1 != axis]
+    for moved in first:
+        left = [axis for axis in first if axis != moved]
         if left == sorted(left):
             return True
     return False
