@@ -45,7 +45,7 @@ class HuggingFace(Photographs):
     def __init__(self, path: Path, *, seed: int = 0, options: DataOptions = USUAL_OPTIONS) -> None:
         check_only(options, self.name)
         self._path = path
-        splits = _read(path)
+        splits = read_splits(path)
         features = splits["train"].features
         self._image, target, self.classes = _columns(path, features)
         for name, rows in splits.items():
@@ -116,8 +116,13 @@ class HuggingFace(Photographs):
         return self._splits[split][1][index][1]
 
 
-def _read(path: Path) -> dict[str, Dataset]:
-    """The splits by hwnas's names; images are not decoded."""
+def read_splits(path: Path) -> dict[str, Dataset]:
+    """The splits of a dataset on disk by hwnas's names; images are not decoded.
+
+    Raises:
+        DataError: the folder does not have that layout.
+        RuntimeUnavailable: the package `datasets` is missing.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -135,7 +140,7 @@ def _read(path: Path) -> dict[str, Dataset]:
     if len(splits) < len(found) or "train" not in splits or not splits.keys() & {"validation", "test"}:
         raise DataError(f"{path} has the splits {some(list(found))}; it needs train, and validation or test or both")
     if empty := [name for name, rows in found.items() if not len(rows)]:
-        raise DataError(f"{path} has no images in {', '.join(empty)}; remove an empty split, or fill it")
+        raise DataError(f"{path} has no rows in {', '.join(empty)}; remove an empty split, or fill it")
     return {name: splits[name] for name in ("train", "validation", "test") if name in splits}
 
 

@@ -1,6 +1,6 @@
 """Texts, or pairs of texts, and their classes, as sequences of bytes.
 
-The layouts are those of datasets of images: folders of files by class, or a CSV file.
+The layouts are those of datasets of images: folders of files by class, a CSV file, or a Hugging Face dataset on disk.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from hwnas.data.base import Split, check_split, stable_seed
+from hwnas.data.huggingface import read_splits
 from hwnas.data.label_files import SPLIT_NAMES
 from hwnas.data.options import DataOptions, check_only
 from hwnas.data.sequences import PADDING, START, TokenData, Tokens
@@ -26,9 +27,10 @@ SEPARATOR, FIRST = 2, 3  # the token between two texts, and that of the byte 0
 SUFFIXES = (".txt", ".md", ".text")
 SHARES = (0.7, 0.15, 0.15)
 _LONGEST_CELL = 2**30  # bytes of a text in a CSV file; Python's own limit is 128 KiB
+_HUGGING_FACE = "dataset_dict.json"  # the file that marks such a dataset
 FORM = (
     "texts are files train/<class>/*.txt (and val/, test/), or lines of a CSV file with the columns text, label, and "
-    "perhaps other (the second text of a pair) and split"
+    "perhaps other (the second text of a pair) and split, or a Hugging Face dataset on disk"
 )
 
 
@@ -53,6 +55,7 @@ class Texts(TokenData):
     Raises:
         DataError: the folder does not have that layout, or a text cannot be read.
         InvalidValue: an option that is for images.
+        RuntimeUnavailable: the package `datasets` is missing, for a Hugging Face dataset.
     """
 
     name = "text"
@@ -61,7 +64,10 @@ class Texts(TokenData):
     def __init__(self, path: Path, seed: int, options: DataOptions) -> None:
         check_only(options, self.name, ("labels", "split", "split_seed"))
         self._path, self._options = path, options
-        found = _from_csv(path / options.labels) if options.labels else _from_folders(path)
+        if options.labels:
+            found = _from_csv(path / options.labels)
+        else:
+            found = _from_hugging_face(path) if (path / _HUGGING_FACE).is_file() else _from_folders(path)
         self.classes = tuple(sorted({row.label for rows in found.values() for row in rows}))
         if len(self.classes) < 2:
             raise DataError(f"{path} has texts of {len(self.classes)} classes; at least 2 are needed. {FORM}")
@@ -197,6 +203,35 @@ def _from_folders(path: Path) -> dict[str, list[Row]]:
                 found.setdefault(split, []).append(Row(text, None, of_class.name))
     if not found:
         raise DataError(f"{path} has no texts; {FORM}")
+    return found
+
+
+def _from_hugging_face(path: Path) -> dict[str, list[Row]]:
+    """Name of a split -> its rows, of a dataset with one or two columns of texts and one of class labels.
+
+    Of two columns of texts, the first one is the first text of a pair.
+    """
+    import datasets
+
+    splits = read_splits(path)
+    features = splits["train"].features
+    kinds = {name: getattr(kind, "dtype", "") for name, kind in features.items()}
+    texts = [name for name, kind in kinds.items() if kind in ("string", "large_string")]
+    labels = {name: kind for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+    if len(texts) not in (1, 2) or len(labels) != 1:
+        listing = ", ".join(f"{name} ({type(kind).__name__} {kinds[name]})" for name, kind in features.items())
+        raise DataError(
+            f"{path} has the columns {listing}; it needs one or two columns of texts (string) and one of labels "
+            "(ClassLabel). Drop or cast the others with datasets' remove_columns and cast_column"
+        )
+    [(target, kind)] = labels.items()
+    found: dict[str, list[Row]] = {}
+    for split, rows in splits.items():
+        columns = [rows[name] for name in texts]
+        for number, (label, *each) in enumerate(zip(rows[target], *columns, strict=True)):
+            if not all(each) or label is None or not 0 <= label < len(kind.names):
+                raise DataError(f"row {number} of {path / split} has an empty text or no label; remove it")
+            found.setdefault(split, []).append(Row(each[0], each[1] if len(each) > 1 else None, kind.names[label]))
     return found
 
 
