@@ -134,6 +134,15 @@ def test_your_own_runtime(example, tmp_path):
     assert {path.stem for path in (tmp_path / "out").rglob("*.csv")} == {"onnxruntime-cpu-fp32", "unoptimized-fp32"}
 
 
+@pytest.mark.long
+def test_three_inputs(example, tmp_path):
+    printed = example(7, out=tmp_path / "out")
+    assert len(re.findall(r"^depth \d: \S+ ms$", printed, re.MULTILINE)) == 3
+    assert "inputs: text: int64 [1, 24], image: float32 [1, 3, 32, 32], table: float32 [1, 6]" in printed
+    assert "verified: 4 files" in printed
+    assert re.search(r"the class of the example: [012]$", printed, re.MULTILINE)
+
+
 @pytest.mark.long  # it trains a supernet and exports a network
 def test_notebook():
     command = [sys.executable, ROOT / "scripts" / "run-notebook", "--check"]
