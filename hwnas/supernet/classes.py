@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from hwnas.spaces import Domain, Space
 from hwnas.spaces.traced import known_network, remember, with_classes
 from hwnas.spaces.traced.space import space_of
@@ -24,8 +26,8 @@ def for_classes(supernet: Supernet, classes: int, *, seed: int) -> tuple[Superne
     Raises:
         InvalidValue: the space cannot have so many classes.
     """
-    made, old = Supernet(_space(supernet.space, classes), seed=seed), supernet.state_dict()
-    state = made.state_dict()
+    made = Supernet(_space(supernet.space, classes), seed=seed)
+    old, state = _renamed(supernet, made), made.state_dict()
     new = [name for name, tensor in state.items() if name not in old or old[name].shape != tensor.shape]
     if not new:  # as many classes, but others
         new = _last(list(state))
@@ -40,6 +42,22 @@ def _space(space: Space, classes: int) -> Space:
         return Domain.of(space).model_copy(update={"classes": classes}).make()
     choices = Domain.of(space).choices
     return space_of(remember(with_classes(network, classes))).fix(**choices)
+
+
+def _renamed(supernet: Supernet, made: Supernet) -> dict[str, Tensor]:
+    """The tensors of a supernet by their names in the one for other classes.
+
+    The name of a stage of a hybrid has a hash of its operations, which are others in the last stage.
+    """
+    old = supernet.state_dict()
+    if known_network(supernet.space.name) is None:
+        return old
+    names: dict[str, str] = {}
+    for before, after in zip(supernet.space.slots, made.space.slots, strict=True):
+        ops = zip(supernet.space.slot_ops(before).flat, made.space.slot_ops(after).flat, strict=True)
+        names |= {supernet.name_of(before.name, a): made.name_of(after.name, b) for a, b in ops if a and b}
+    parts = [(name.split(".", 2), tensor) for name, tensor in old.items()]
+    return {f"slots.{names[place]}.{rest}": tensor for (_, place, rest), tensor in parts}
 
 
 def _last(names: list[str]) -> list[str]:

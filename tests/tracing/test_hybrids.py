@@ -16,7 +16,7 @@ from hwnas.data import open_data
 from hwnas.errors import InvalidValue, ModelError
 from hwnas.search.differentiable.mixed import MixedNet, Paths
 from hwnas.spaces.traced import NetworkSpec
-from hwnas.supernet import Supernet, TrainConfig, extract, load_supernet
+from hwnas.supernet import Supernet, TrainConfig, extract, for_classes, load_supernet
 from hwnas.supernet.config import Phase
 from hwnas.targets import Target
 
@@ -202,13 +202,18 @@ def test_a_spec_whose_expert_does_not_fit_is_refused(mixed: Path) -> None:
         NetworkSpec.model_validate(document)
 
 
-def test_other_classes(mixed: Path) -> None:
-    from hwnas.spaces.traced import read_network
-    from hwnas.spaces.traced.classes import with_classes
-
-    network = with_classes(read_network(mixed / "network.json"), 3)
-    assert network.classes == 3
-    assert [len(segment.experts) for segment in network.segments] == [2, 2, 2, 0]
+def test_other_classes(supernet: Supernet) -> None:
+    made, new = for_classes(supernet, 3, seed=0)
+    assert made.space.classes == 3
+    assert all(name.startswith("slots.head") for name in new)
+    assert {name: len(v.values) for name, v in ((v.name, v) for v in made.space.variables)} == {
+        "resolution": 1, "expert_1": 3, "expert_2": 3, "expert_3": 3,
+    }  # fmt: skip
+    before, after = dict(supernet.named_parameters()), dict(made.named_parameters())
+    assert all(torch.equal(before[name], after[name]) for name in after.keys() - set(new))
+    assert {name for name, p in after.items() if not p.requires_grad} == {
+        name for name, p in before.items() if not p.requires_grad
+    }
 
 
 def test_a_differentiable_search_starts_from_its_weights(
