@@ -4,7 +4,7 @@
     python benchmarks/kernels.py --out DIR [--recipe onnxruntime-cpu-fp32 ...] [--minutes 15] [--models FOLDER]
         [--device DEVICE]
 
-For each recipe: kernels are profiled into DIR (a killed run resumes), and 65 architectures of timm with random
+For each recipe: kernels are profiled into DIR (a killed run resumes), and 77 architectures of timm with random
 weights, exported to ONNX, are timed among the reference networks of the profile, whose present speed is corrected for.
 Twelve of them were added when the predictions were final; their figures are printed beside those of all.
 `--models` takes a folder of ONNX files instead. `--device` takes one that is reached over ssh: all is timed there, and
@@ -56,12 +56,14 @@ ARCHITECTURES = (
     *("swin_tiny_patch4_window7_224", "mixer_s32_224", "crossvit_tiny_240"),
     *("gernet_m", "selecsls42b", "hardcorenas_c", "rexnet_100", "mobileone_s1", "semnasnet_100"),
     *("resnetv2_50", "twins_pcpvt_small", "visformer_tiny", "coat_lite_tiny", "tiny_vit_5m_224"),
-    "ghostnetv2_100",
+    *("ghostnetv2_100", "resnest14d", "skresnet18", "gcresnext26ts", "pvt_v2_b0", "convnextv2_atto"),
+    *("inception_next_atto", "mobilenetv4_conv_medium", "cait_xxs24_224", "repghostnet_100", "caformer_s18"),
+    *("hgnet_tiny", "regnetx_008"),
 )
 # Added after the features of kernels and the prior were chosen.
 ADDED = (
-    *("resnest14d", "skresnet18", "gcresnext26ts", "pvt_v2_b0", "convnextv2_atto", "inception_next_atto"),
-    *("mobilenetv4_conv_medium", "cait_xxs24_224", "repghostnet_100", "caformer_s18", "hgnet_tiny", "regnetx_008"),
+    *("starnet_s2", "efficientvit_b0", "mobilenetv1_100", "darknet53", "fbnetv3_b", "regnetz_b16"),
+    *("resmlp_12_224", "gmlp_ti16_224", "mobilevitv2_050", "convformer_s18", "focalnet_tiny_srf", "eca_nfnet_l0"),
 )
 
 
