@@ -1,7 +1,7 @@
 """Reference networks: the same in every version, so that a machine's speed on two days can be compared.
 
-They do not depend on the blocks of the prior, which change as kernels are added. Whoever changes one of these gives it
-another name: tables then say that they were measured beside others.
+They do not depend on the blocks of the prior, which change as kernels are added. One that is changed needs another
+name: tables then say that they were measured beside others.
 """
 
 from __future__ import annotations
