@@ -95,7 +95,8 @@ class KernelModel:
         known = kind if kind in self._rows else None
         if known not in self._fitted:
             own = self._rows[known]
-            self._fitted[known] = KindRegression([self._kernels[i] for i in own], self._ms[own], self._weights[own])
+            kernels, traits = [self._kernels[i] for i in own], known is not None
+            self._fitted[known] = KindRegression(kernels, self._ms[own], self._weights[own], traits=traits)
         return self._fitted[known]
 
     def _fitted_context(self, networks: Sequence[Whole]) -> tuple[float, float]:
@@ -130,7 +131,20 @@ class KernelModel:
         this bound at a confidence of 95%, and 27 below the quantile of the signed errors. Kernels of unknown kinds
         widen it.
         """
-        estimated = self.estimated(kernels)
+        [found] = self.networks([kernels], confidence=confidence)
+        return found
+
+    def networks(self, each: Sequence[Sequence[Kernel]], *, confidence: float = 0.95) -> list[NetworkLatency]:
+        """The latencies of several networks (`network`), whose kernels are estimated at once."""
+        estimated = self.estimated([kernel for kernels in each for kernel in kernels])
+        ends = np.cumsum([len(kernels) for kernels in each])
+        return [
+            self._summed(kernels, estimated[end - len(kernels) : end], confidence)
+            for kernels, end in zip(each, ends.tolist(), strict=True)
+        ]
+
+    def _summed(self, kernels: Sequence[Kernel], estimated: Floats, confidence: float) -> NetworkLatency:
+        """The latency of a network from estimates of its kernels."""
         found, unknown_ms = [], 0.0
         for kernel, guess in zip(kernels, estimated, strict=True):
             ms, how = float(guess), "estimated"
@@ -170,8 +184,7 @@ def judged(rows: Sequence[KernelRow], networks: Sequence[KernelNetwork]) -> tupl
         hidden = {index for network in networks[fold::FOLDS] for index in network.kernels}
         kept = [row for index, row in enumerate(rows) if index not in hidden]
         model = KernelModel(kept or rows, [one for i, one in enumerate(whole) if i % FOLDS != fold])
-        for i in range(fold, len(networks), FOLDS):
-            predicted[i] = model.network(whole[i][0]).ms
+        predicted[fold::FOLDS] = [one.ms for one in model.networks([kernels for kernels, _ in whole[fold::FOLDS]])]
     measured = np.array([network.ms for network in networks])
     errors = measured / predicted - 1
     off = np.abs(predicted / measured - 1)

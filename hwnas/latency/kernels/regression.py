@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from hwnas.latency.kernels.kernel import SEVERAL, Kernel
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingRegressor
+    from threadpoolctl import ThreadpoolController
 
 Floats = npt.NDArray[np.float64]
 
@@ -125,11 +127,12 @@ class KindRegression:
         kernels: those that were measured.
         ms: their latencies, ``(kernels,)``.
         weights: how much each counts in the boosting, ``(kernels,)``.
+        traits: whether traits count; those of all kinds together say nothing of another kind.
     """
 
-    def __init__(self, kernels: Sequence[Kernel], ms: Floats, weights: Floats) -> None:
+    def __init__(self, kernels: Sequence[Kernel], ms: Floats, weights: Floats, *, traits: bool = True) -> None:
         kernels = [kernel.simplest for kernel in kernels]
-        self._traits = sorted({trait for kernel in kernels for trait in kernel.traits})
+        self._traits = sorted({trait for kernel in kernels for trait in kernel.traits}) if traits else []
         self._costs = [trait for trait in self._traits if not trait.startswith(_OF_TRANSPOSES)]
         work = self._columns(kernels)
         self._base = _fitted_base(work, ms, len(self._costs))
@@ -261,10 +264,17 @@ def of_logarithms(terms: Floats, solve: Callable[[Floats, Floats], Floats]) -> F
 
 def _one_thread() -> AbstractContextManager[object]:
     """Boosting on one thread: with two beside other work, threads that wait for each other took eight times as long."""
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[object] = threadpool_limits(1, "openmp")
+    limits: AbstractContextManager[object] = _pools().limit(limits=1, user_api="openmp")
     return limits
+
+
+@cache
+def _pools() -> ThreadpoolController:
+    """The libraries with threads that are loaded; to find them took a seventh of the time of a table's errors."""
+    import sklearn.ensemble  # noqa: F401 - it loads the library whose threads are limited
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _log(number: float) -> float:
