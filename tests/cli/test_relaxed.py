@@ -68,7 +68,7 @@ def test_search_train_and_evaluate(hwnas_cli, words, tmp_path):
 
 
 def test_what_is_refused(refused, words, tmp_path):
-    assert "use --space and --data" in refused(
+    assert "use --space, or --init for those that it starts from, and --data" in refused(
         "search", "--strategy", "gdas", "--target", ROOFLINE, "--budget", "50%", "--out", tmp_path / "a.json"
     )
     assert "exact search needs --supernet" in refused(*words())

@@ -124,4 +124,4 @@ def test_every_verb_takes_the_options(verb, refused, tmp_path):
 
 def test_options_need_a_space(refused):
     message = refused("search", "--supernet", "s", "--width", "0.5", "--budget", "50%", "--out", "arch.json")
-    assert "--space and --data with their options" in message
+    assert "--space, --init and --data with their options" in message

@@ -17,7 +17,14 @@ from hwnas.testing import SessionSuite
 
 
 class TestSessions(SessionSuite):
-    @pytest.fixture(scope="class", params=sorted(recipes()))
+    # A C++ compiler takes 18 seconds; `tests/deploy/test_sweep.py` runs that recipe, too.
+    @pytest.fixture(
+        scope="class",
+        params=[
+            pytest.param(name, marks=pytest.mark.long) if name.startswith("torch-compile") else name
+            for name in sorted(recipes())
+        ],
+    )
     @classmethod
     def recipe(cls, request: pytest.FixtureRequest, runs_here: Callable[[str], Recipe]) -> Recipe:
         return runs_here(request.param)
