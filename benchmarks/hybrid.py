@@ -152,7 +152,9 @@ def main() -> None:
     tables = out / "tables"
     if not tables.exists():
         with shown_progress() as progress:
-            workflows.profile(space, target, tables=tables, progress=progress)
+            workflows.profile(  # of few networks: 32 with five places
+                space, target, tables=tables, networks=8, bound_networks=19, progress=progress
+            )
     programs = {str(width): form.lower(fresh(classes, width, seed), image) for width in WIDTHS}
     programs["expert"] = form.lower(pretrained(classes, seed), image)
     with shown_progress() as progress:
