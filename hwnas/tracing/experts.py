@@ -1,15 +1,15 @@
 """Hybrids: networks whose stages are those of several trained networks.
 
-A network is cut where its maps have a size that maps of all others have, too. In each place between two cuts, the trunk
-has its own stage, and every other network, an expert, offers its stage, frozen, between two learned projections (1x1
-convolutions with BN) to the trunk's channels. As all maps between places are the trunk's, places are independent: the
-choice of one is an ordinary variable of the space.
+A network is cut where its maps have a size that maps of all others have, too (`common_sides`). In each place between two
+cuts, the trunk has its own stage, and every other network, an expert, offers its stage, frozen, between two learned
+projections (1x1 convolutions with BN) to the trunk's channels. As all maps between places are the trunk's, places are
+independent: the choice of one is an ordinary variable of the space.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 from pydantic import JsonValue
@@ -35,33 +35,56 @@ def is_projection(weight: str) -> bool:
 
 
 def common_sides(traces: Mapping[str, Trace]) -> list[Sides]:
-    """Heights and widths of maps at which all networks can be cut, descending.
+    """Heights and widths of maps at which all networks can be cut, in the order of execution.
+
+    There is one for each halving of the images: the map with the fewest elements, as a projection reads or writes it
+    (the end of an inverted residual rather than its middle), and the last one of these. Between two cuts, every network
+    has a layer with weights.
 
     Args:
-        traces: name of a network -> its trace, all for images of one size.
+        traces: name of a network -> its trace, all for images of one size; the first one is the trunk.
 
     Raises:
         ModelError: there are none.
     """
-    found = {name: list(_maps(trace)) for name, trace in traces.items()}
-    first, *others = found.values()
-    common = [sides for sides in first if all(sides in each for each in others)]
+    found = {name: _maps(trace) for name, trace in traces.items()}
+    steps = {name: until_output(trace) for name, trace in traces.items()}
+    trunk = next(iter(traces.values()))
+    best: dict[int, Sides] = {}
+    for sides, part in next(iter(found.values())).items():
+        halvings = round(math.log2(trunk.input[1] / sides[0]))
+        known = best.get(halvings)
+        if all(sides in maps for maps in found.values()) and (
+            known is None or _elements(trunk, part) <= _elements(trunk, found[next(iter(found))][known])
+        ):
+            best.pop(halvings, None)
+            best[halvings] = sides
+    common: list[Sides] = []
+    begins = dict.fromkeys(traces, 0)
+    for sides in best.values():
+        ends = {name: maps[sides].first for name, maps in found.items()}
+        if all(
+            any(read.weight for step in steps[name][begins[name] : end] for read in step.reads)
+            for name, end in ends.items()
+        ):
+            common.append(sides)
+            begins = ends
     if not common:
         listed = "; ".join(
-            f"{name} has {', '.join(f'{height} x {width}' for height, width in sides) or 'none'}"
-            for name, sides in found.items()
+            f"{name} has {', '.join(f'{height} x {width}' for height, width in maps) or 'none'}"
+            for name, maps in found.items()
         )
         raise ModelError(f"the networks have no maps of a common size, at which they could be cut: {listed}")
     return common
 
 
 def staged(trace: Trace, name: str, sides: Sequence[Sides]) -> NetworkSpec:
-    """The spec of a network cut behind the last map of each size; nothing in it can be narrower.
+    """The spec of a network cut behind a map of each size; nothing in it can be narrower.
 
     Args:
         trace: of the network.
         name: of the network.
-        sides: heights and widths of maps, descending (`common_sides`).
+        sides: heights and widths of maps, in the order of execution (`common_sides`).
 
     Raises:
         ModelError: stages share a weight.
@@ -129,18 +152,22 @@ def hybrid_of(trunk: NetworkSpec, experts: Mapping[str, NetworkSpec]) -> Network
 
 
 def _maps(trace: Trace) -> dict[Sides, Part]:
-    """Height and width of a map -> the part that reads the last one of that size; in the order of execution."""
+    """Height and width of a map -> the part that reads the smallest one of that size, in the order of execution."""
     found: dict[Sides, Part] = {}
     for part in parts_of(until_output(trace), blocks=False)[1:]:
         if len(part.given) != 4:
             continue
         height, width = (trace.groups.size(dim) for dim in part.given[2:])
-        if height > 1 and width > 1:
+        known = found.get((height, width))
+        if height > 1 and width > 1 and (known is None or _elements(trace, part) <= _elements(trace, known)):
             found.pop((height, width), None)
             found[height, width] = part
-    # Networks that go back to larger maps have no stages.
-    falling = all(a[0] >= b[0] and a[1] >= b[1] for a, b in pairwise(found))
-    return found if falling else {}
+    return found
+
+
+def _elements(trace: Trace, part: Part) -> int:
+    """Elements of the map that a part reads, for one image."""
+    return math.prod(trace.groups.size(dim) for dim in part.given[1:])
 
 
 def _between_projections(graph: SegmentGraph, own: SegmentGraph, name: str, *, reads_image: bool) -> SegmentGraph:
