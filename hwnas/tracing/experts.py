@@ -1,7 +1,7 @@
 """Hybrids: networks whose stages are those of several trained networks.
 
-A network is cut where its maps have a size that maps of all others have, too (`common_sides`). In each place between two
-cuts, the trunk has its own stage, and every other network, an expert, offers its stage, frozen, between two learned
+A network is cut where its maps have a size that maps of all others have, too (`common_sides`). In each place between
+two cuts, the trunk has its own stage, and every other network, an expert, offers its stage, frozen, between two learned
 projections (1x1 convolutions with BN) to the trunk's channels. As all maps between places are the trunk's, places are
 independent: the choice of one is an ordinary variable of the space.
 """
