@@ -113,9 +113,9 @@ class Stopping(LocalMachine):
 def test_a_killed_profile_resumes(this: Target, tmp_path: Path) -> None:
     clock = iter(float(i) for i in range(10_000))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "monotonic", lambda: 10.0 * next(clock))  # 10 s a batch
+        patch.setattr(kernels, "monotonic", lambda: 10.0 * next(clock))  # 10 s a batch: a fourth one would end too late
         first, second = Stopping(1), Stopping(9)
-        given: dict[str, Any] = {"journals": tmp_path, "seconds": 25.0, "protocol": QUICK}
+        given: dict[str, Any] = {"journals": tmp_path, "seconds": 34.0, "protocol": QUICK}
         with pytest.raises(KeyboardInterrupt):
             kernels.profile_kernels(this, machine=first, **given)
         table = kernels.profile_kernels(this, machine=second, **given)
