@@ -88,7 +88,7 @@ def main() -> None:
         found = []
         for rate in given.rates:
             place = given.out / f"{method.replace(' ', '-')}-{rate}"
-            answer = place.with_suffix(".json")
+            answer = place.with_name(place.name + ".json")
             if not answer.exists():
                 choice = None if method == FULL else AdapterChoice(method=method, rank=given.rank)
                 config = TrainConfig(

@@ -96,7 +96,7 @@ class Arms:
         found = []
         for rate in self.rates:
             place = start.with_name(f"tuned-{rate}")
-            answer = place.with_suffix(".json")
+            answer = place.with_name(place.name + ".json")
             if not answer.exists():
                 with shown_progress() as progress:
                     tuned = workflows.finetune(

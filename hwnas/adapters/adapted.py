@@ -61,7 +61,7 @@ class Adapted:
     """
 
     def __init__(self, network: nn.Module, choice: AdapterChoice | None, *, seed: int) -> None:
-        self._weights = dict(network.named_parameters())
+        self._weights = {name: p for name, p in network.named_parameters() if p.requires_grad}  # frozen ones stay
         self._flags = {name: weight.requires_grad for name, weight in self._weights.items()}
         self._adapters: dict[str, Adapter] = {}
         self._before: dict[str, Tensor] = {}

@@ -211,9 +211,9 @@ def _from_hugging_face(path: Path) -> dict[str, list[Row]]:
 
     Of two columns of texts, the first one is the first text of a pair.
     """
+    splits = read_splits(path)  # it says what to install if the package is missing
     import datasets
 
-    splits = read_splits(path)
     features = splits["train"].features
     kinds = {name: getattr(kind, "dtype", "") for name, kind in features.items()}
     texts = [name for name, kind in kinds.items() if kind in ("string", "large_string")]

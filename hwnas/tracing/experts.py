@@ -20,12 +20,14 @@ from hwnas.spaces.traced.spec import FIXED, ExpertSpec, Size
 from hwnas.tracing.choices import Choices, ElasticOptions
 from hwnas.tracing.cuts import Part, parts_of
 from hwnas.tracing.network import Written, check_weights, until_output
-from hwnas.tracing.trace import Trace
+from hwnas.tracing.trace import Step, Trace
 
 Sides = tuple[int, int]
 _WHOLE = ElasticOptions(shares=(), blocks=False)
 _PROJECTION = "projection_"  # of the names of weights
 _CONV, _NORM = "aten.conv2d.default", "aten._native_batch_norm_legit_no_training.default"
+_OF_IMAGES = ("conv2d", "_native_batch_norm_legit_no_training", "max_pool2d", "avg_pool2d")  # channels are axis 1
+_REORDERS = ("permute", "transpose", "view", "reshape", "_unsafe_view", "movedim", "layer_norm", "linear")
 _MOMENTUM, _EPS = 0.1, 1e-5
 
 
@@ -154,8 +156,9 @@ def hybrid_of(trunk: NetworkSpec, experts: Mapping[str, NetworkSpec]) -> Network
 def _maps(trace: Trace) -> dict[Sides, Part]:
     """Height and width of a map -> the part that reads the smallest one of that size, in the order of execution."""
     found: dict[Sides, Part] = {}
-    for part in parts_of(until_output(trace), blocks=False)[1:]:
-        if len(part.given) != 4:
+    steps = until_output(trace)
+    for part in parts_of(steps, blocks=False)[1:]:
+        if len(part.given) != 4 or _channels_last(steps[: part.first]):
             continue
         height, width = (trace.groups.size(dim) for dim in part.given[2:])
         known = found.get((height, width))
@@ -163,6 +166,17 @@ def _maps(trace: Trace) -> dict[Sides, Part]:
             found.pop((height, width), None)
             found[height, width] = part
     return found
+
+
+def _channels_last(steps: Sequence[Step]) -> bool:
+    """Whether axes may be in another order behind some steps: no layer of images follows the last change of it."""
+    for step in reversed(steps):
+        name = step.op.split(".")[1] if "." in step.op else step.op
+        if name in _OF_IMAGES:
+            return False
+        if name in _REORDERS:
+            return True
+    return False
 
 
 def _elements(trace: Trace, part: Part) -> int:

@@ -205,7 +205,7 @@ class ExpertSpec(Spec):
     """A stage of another network that can be in the place of a segment.
 
     Attributes:
-        graph: digest of its operations, between two projections where its maps have other channels.
+        graph: digest of its operations, between projections to the segment's maps; a stage that reads the image has one.
         weights: name in the graph -> name in the hybrid.
     """
 
@@ -305,7 +305,7 @@ class NetworkSpec(Spec):
             raise ValueError(f"{where} has a graph that is not listed, or not its weights")
         if self.groups or self.smaller or segment.block:
             raise ValueError(f"{where} is in a network with widths, blocks or resolutions to choose from")
-        if name == self.name or graph.expert != name or graph.shapes(()) != own.shapes(()):
+        if name == self.name or graph.expert != name or graph.groups or graph.shapes(()) != own.shapes(()):
             raise ValueError(f"{where} has another name, or maps of another shape than the segment")
 
     @cached_property
