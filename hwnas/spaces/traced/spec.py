@@ -205,7 +205,7 @@ class ExpertSpec(Spec):
     """A stage of another network that can be in the place of a segment.
 
     Attributes:
-        graph: digest of its operations, between projections to the segment's maps; a stage that reads the image has one.
+        graph: digest of its operations, between projections to the segment's maps; one that reads the image has one.
         weights: name in the graph -> name in the hybrid.
     """
 
