@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,7 +29,7 @@ from torch import nn
 from hwnas import workflows
 from hwnas.accuracy import parse_metric
 from hwnas.adapters import ADAPTERS, AdapterChoice
-from hwnas.data import Augmentation, Data, DataOptions
+from hwnas.data import Augmentation, DataOptions
 from hwnas.data.augment import preset
 from hwnas.lowering import form_of
 from hwnas.shown_progress import shown_progress
@@ -34,18 +37,67 @@ from hwnas.supernet import Phase, TrainConfig, extract, load_supernet
 from hwnas.targets import resolve_target
 
 FULL = "all weights"
+OPTIONS = DataOptions(labels="labels.csv", channels=3)
 
 
-def started(out: Path, folder: Path, data: Data, pixels: int) -> Path:
-    """The network before fine-tuning, as a folder for `workflows.finetune`."""
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A fine-tuned network: macro F1 on the validation images, the learning rate, its folder, what was adapted."""
+
+    f1: float
+    rate: float
+    folder: Path
+    adapted: dict[str, Any]
+
+
+def config_of(rate: float, adapter: AdapterChoice | None = None) -> TrainConfig:
+    """A training on the photographs with a learning rate."""
+    return TrainConfig(
+        phases=[Phase(name="finetune", steps=1, learning_rate=rate)],
+        batch_size=32,
+        class_weights="balanced",
+        augmentation=Augmentation.model_validate(preset("any-orientation")),
+        adapter=adapter,
+    )
+
+
+def best_of(
+    start: Path, place: Path, rates: Sequence[float], epochs: int, adapter: AdapterChoice | None = None, seed: int = 0
+) -> Tuned:
+    """A network fine-tuned with each of the rates: the best one by its validation; what is there already is kept.
+
+    Args:
+        start: folder of the network.
+        place: for the networks; the rate is added to its name.
+        rates: learning rates.
+        epochs: of each training.
+        adapter: what is trained; all weights if None.
+        seed: of the images.
+    """
+    found = []
+    for rate in rates:
+        folder = place.with_name(f"{place.name}-{rate}")
+        answer = folder.with_name(folder.name + ".json")
+        if not answer.exists():
+            with shown_progress() as progress:
+                tuned = workflows.finetune(
+                    start, folder, training=config_of(rate, adapter), epochs=epochs, metric="f1", seed=seed,
+                    progress=progress,
+                )  # fmt: skip
+            answer.write_text(tuned.model_dump_json(), encoding="utf-8")
+        told = json.loads(answer.read_text(encoding="utf-8"))
+        found.append(Tuned(told["validation"]["validation"], rate, folder, told["adapted"]))
+    return max(found, key=lambda one: one.f1)
+
+
+def started(out: Path, folder: Path, network: nn.Module, pixels: int) -> Path:
+    """A network before fine-tuning, as a folder for `workflows.finetune`."""
     subnet = out / "start"
     if subnet.exists():
         return subnet
-    torch.manual_seed(0)
-    options = DataOptions(labels="labels.csv", channels=3)
     workflows.elastic(
-        original(len(data.classes)), "images", out / "elastic", data_path=folder, data_options=options,
-        shape=(3, pixels, pixels), importance="none", name="efficientnet-lite0",
+        network, "images", out / "elastic", data_path=folder, data_options=OPTIONS, shape=(3, pixels, pixels),
+        importance="none", name="efficientnet-lite0",
     )  # fmt: skip
     net, _ = load_supernet(out / "elastic")
     arch = out / "largest.json"
@@ -82,33 +134,15 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     data, folder = photographs(given.data, given.out)
     metric = parse_metric("f1", data.classes)
-    start = started(given.out, folder, data, given.pixels)
+    torch.manual_seed(0)
+    start = started(given.out, folder, original(len(data.classes)), given.pixels)
     rows, networks = [], {"before": network_of(start)}
     for method in given.methods:
-        found = []
-        for rate in given.rates:
-            place = given.out / f"{method.replace(' ', '-')}-{rate}"
-            answer = place.with_name(place.name + ".json")
-            if not answer.exists():
-                choice = None if method == FULL else AdapterChoice(method=method, rank=given.rank)
-                config = TrainConfig(
-                    phases=[Phase(name="finetune", steps=1, learning_rate=rate)],
-                    batch_size=32,
-                    class_weights="balanced",
-                    augmentation=Augmentation.model_validate(preset("any-orientation")),
-                    adapter=choice,
-                )
-                with shown_progress() as progress:
-                    tuned = workflows.finetune(
-                        start, place, training=config, epochs=given.epochs, metric="f1", progress=progress
-                    )
-                answer.write_text(tuned.model_dump_json(), encoding="utf-8")
-            told = json.loads(answer.read_text(encoding="utf-8"))
-            found.append((told["validation"]["validation"], rate, place, told["adapted"]))
-        _, rate, place, adapted = max(found, key=lambda one: one[0])
-        networks[method] = network_of(place)
+        choice = None if method == FULL else AdapterChoice(method=method, rank=given.rank)
+        best = best_of(start, given.out / method.replace(" ", "-"), given.rates, given.epochs, choice)
+        networks[method] = network_of(best.folder)
         value = outputs(networks[method], data, given.pixels)
-        rows.append((method, rate, adapted, metric(*value), metric.interval(*value)))
+        rows.append((method, best.rate, best.adapted, metric(*value), metric.interval(*value)))
         print(f"{method}: macro F1 {rows[-1][3]:.1%}", flush=True)
     target = resolve_target(f"this/{given.recipe}")
     form = form_of(target.recipe)

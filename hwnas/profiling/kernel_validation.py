@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 from hwnas.errors import TableError, TooNoisy
 from hwnas.latency.kernels import KernelTable, load_kernels, parse_kernel
 from hwnas.machines import LocalMachine, Machine
-from hwnas.models.prior.references import reference_networks
+from hwnas.models.prior.references import REFERENCES
 from hwnas.profiling.kernels import SEED, TOGETHER, measured_batch, of_prior, speed_of
 from hwnas.progress import Progress, silent
 from hwnas.targets import Target
@@ -51,7 +51,7 @@ def validate_kernels(
     """
     machine, protocol = machine or LocalMachine(), protocol or usual().kernels
     machine.check(target)
-    if not table.references.keys() & reference_networks():
+    if not table.references.keys() & REFERENCES.keys():
         raise TableError(
             f"the table of kernels of {target.name} was measured beside other reference networks, by another version "
             "of hwnas, so the machine's speed cannot be compared. The table still predicts; to validate, measure it "

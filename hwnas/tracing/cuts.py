@@ -95,15 +95,15 @@ def _cuts(steps: Sequence[Step]) -> list[int]:
         alive.add(step.name)
         alive = {name for name in alive if last.get(name, -1) > i}
         next_step = steps[i + 1]
-        starts = _operation(next_step) in _STARTS
+        starts = operation(next_step) in _STARTS
         alone = alive == {step.name} and isinstance(step.dims, tuple) and step.dims[0].batch
-        norm = _operation(next_step) == _NORM and _operation(step).startswith("conv")
+        norm = operation(next_step) == _NORM and operation(step).startswith("conv")
         if alone and starts and not norm:
             found.append(i + 1)
     return found
 
 
-def _operation(step: Step) -> str:
+def operation(step: Step) -> str:
     """Name of a step's operator without its namespace and overload."""
     return step.op.split(".")[1] if "." in step.op else step.op
 

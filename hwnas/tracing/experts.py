@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import JsonValue
@@ -18,7 +19,7 @@ from hwnas.errors import ModelError
 from hwnas.spaces.traced import NetworkSpec, NodeSpec, SegmentGraph, SegmentSpec, WeightSpec
 from hwnas.spaces.traced.spec import FIXED, ExpertSpec, Size
 from hwnas.tracing.choices import Choices, ElasticOptions
-from hwnas.tracing.cuts import Part, parts_of
+from hwnas.tracing.cuts import Part, operation, parts_of
 from hwnas.tracing.network import Written, check_weights, until_output
 from hwnas.tracing.trace import Step, Trace
 
@@ -49,15 +50,16 @@ def common_sides(traces: Mapping[str, Trace]) -> list[Sides]:
     Raises:
         ModelError: there are none.
     """
-    found = {name: _maps(trace) for name, trace in traces.items()}
     steps = {name: until_output(trace) for name, trace in traces.items()}
-    trunk = next(iter(traces.values()))
+    found = {name: _maps(trace, steps[name]) for name, trace in traces.items()}
+    first, trunk = next(iter(traces.items()))
+    own = found[first]
     best: dict[int, Sides] = {}
-    for sides, part in next(iter(found.values())).items():
+    for sides, part in own.items():
         halvings = round(math.log2(trunk.input[1] / sides[0]))
         known = best.get(halvings)
         if all(sides in maps for maps in found.values()) and (
-            known is None or _elements(trunk, part) <= _elements(trunk, found[next(iter(found))][known])
+            known is None or _elements(trunk, part) <= _elements(trunk, own[known])
         ):
             best.pop(halvings, None)
             best[halvings] = sides
@@ -91,22 +93,14 @@ def staged(trace: Trace, name: str, sides: Sequence[Sides]) -> NetworkSpec:
     Raises:
         ModelError: stages share a weight.
     """
-    steps, maps = until_output(trace), _maps(trace)
-    parts = [maps[each] for each in sides]
-    ends = [part.first for part in parts] + [len(steps)]
-    first = parts_of(steps, blocks=False)[0]
-    begins = [first, *parts]
+    steps = until_output(trace)
+    maps = _maps(trace, steps)
+    begins = [parts_of(steps, blocks=False)[0], *(maps[each] for each in sides)]
+    ends = [*(part.first for part in begins[1:]), len(steps)]
+    names = [*(f"stage{number}" for number in range(1, len(sides) + 1)), "head"]
     whole = [
-        Part(
-            name=f"stage{number}" if number <= len(sides) else "head",
-            group=f"stage{number}" if number <= len(sides) else "head",
-            first=part.first,
-            end=end,
-            reads=part.reads,
-            given=part.given,
-            removable=False,
-        )
-        for number, (part, end) in enumerate(zip(begins, ends, strict=True), start=1)
+        replace(part, name=own, group=own, end=end, removable=False)
+        for part, end, own in zip(begins, ends, names, strict=True)
     ]
     check_weights(steps, whole)
     numbers = Choices(trace, steps, whole, _WHOLE)
@@ -153,10 +147,9 @@ def hybrid_of(trunk: NetworkSpec, experts: Mapping[str, NetworkSpec]) -> Network
     )
 
 
-def _maps(trace: Trace) -> dict[Sides, Part]:
+def _maps(trace: Trace, steps: Sequence[Step]) -> dict[Sides, Part]:
     """Height and width of a map -> the part that reads the smallest one of that size, in the order of execution."""
     found: dict[Sides, Part] = {}
-    steps = until_output(trace)
     for part in parts_of(steps, blocks=False)[1:]:
         if len(part.given) != 4 or _channels_last(steps[: part.first]):
             continue
@@ -171,7 +164,7 @@ def _maps(trace: Trace) -> dict[Sides, Part]:
 def _channels_last(steps: Sequence[Step]) -> bool:
     """Whether axes may be in another order behind some steps: no layer of images follows the last change of it."""
     for step in reversed(steps):
-        name = step.op.split(".")[1] if "." in step.op else step.op
+        name = operation(step)
         if name in _OF_IMAGES:
             return False
         if name in _REORDERS:

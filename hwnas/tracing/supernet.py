@@ -30,10 +30,9 @@ def supernet_of(network: NetworkSpec, weights: Mapping[str, Tensor]) -> Supernet
     supernet = Supernet(space)
     state: dict[str, Tensor] = {}
     for segment, slot in zip(network.segments, space.slots, strict=True):
-        for op in space.slot_ops(slot).flat:
-            if op is None:
-                continue
-            place, known = supernet.name_of(segment.name, op), segment.weights_of(str(op["graph"]))
+        stored = {supernet.name_of(segment.name, op): op for op in space.slot_ops(slot).flat if op is not None}
+        for place, op in stored.items():
+            known = segment.weights_of(str(op["graph"]))
             for own, local in tensor_names(supernet.elastic(segment.name, op).largest).items():
                 if not is_projection(local):
                     state[f"slots.{place}.shared.{own}"] = weights[known[local]]

@@ -119,53 +119,37 @@ __all__ = [
     "validate_kernels",
 ]
 
-_ELSEWHERE = (
-    "Space",
-    "Bench",
-    "Sweep",
-    "Model",
-    "Kernels",
-    "Predict",
-    "Transfer",
-    "Next",
-    "Networks",
-    "Against",
-    "Hybrid",
-)
-
 # Modules must not be named like functions: importing such a module would replace the function.
-__getattr__ = lazily(
-    __name__,
-    {
-        "adapting": ("adapt_supernet",),
-        "answers": tuple(name for name in __all__ if name[0].isupper() and not name.startswith(_ELSEWHERE)),
-        "deployed_answers": ("BenchAnswer", "SweepAnswer"),
-        "checking": ("check_data",),
-        "deployment": ("bench", "export", "sweep"),
-        "finetuning": ("finetune",),
-        "hybrids": ("HybridAnswer", "hybrid"),
-        "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
-        "measuring": ("profile", "profile_all", "validate", "validate_all"),
-        "model_answers": (
-            "KernelsAnswer",
-            "KernelsValidationAnswer",
-            "ModelBenchAnswer",
-            "ModelSweepAnswer",
-            "PredictAnswer",
-        ),
-        "models": ("bench_model", "export_model", "sweep_model"),
-        "predicting": ("predict", "profile_kernels", "validate_kernels"),
-        "relaxed": ("search_differentiably",),
-        "searching": ("search",),
-        "studies": ("study",),
-        "subnets": ("evaluate_subnets", "extract_subnet", "import_supernet"),
-        "tracing": ("elastic",),
-        "training": ("train",),
-        "transfer_answers": ("AgainstAnswer", "NetworksAnswer", "NextAnswer", "TransferAnswer"),
-        "transferring": ("next_networks", "profile_few_shot", "transfer"),
-        "whole_networks": ("import_networks", "validate_against"),
-    },
-)
+_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "adapting": ("adapt_supernet",),
+    "deployed_answers": ("BenchAnswer", "SweepAnswer"),
+    "checking": ("check_data",),
+    "deployment": ("bench", "export", "sweep"),
+    "finetuning": ("finetune",),
+    "hybrids": ("HybridAnswer", "hybrid"),
+    "known_spaces": ("SpaceAnswer", "SpaceList", "list_spaces", "show_space", "space_file"),
+    "measuring": ("profile", "profile_all", "validate", "validate_all"),
+    "model_answers": (
+        "KernelsAnswer",
+        "KernelsValidationAnswer",
+        "ModelBenchAnswer",
+        "ModelSweepAnswer",
+        "PredictAnswer",
+    ),
+    "models": ("bench_model", "export_model", "sweep_model"),
+    "predicting": ("predict", "profile_kernels", "validate_kernels"),
+    "relaxed": ("search_differentiably",),
+    "searching": ("search",),
+    "studies": ("study",),
+    "subnets": ("evaluate_subnets", "extract_subnet", "import_supernet"),
+    "tracing": ("elastic",),
+    "training": ("train",),
+    "transfer_answers": ("AgainstAnswer", "NetworksAnswer", "NextAnswer", "TransferAnswer"),
+    "transferring": ("next_networks", "profile_few_shot", "transfer"),
+    "whole_networks": ("import_networks", "validate_against"),
+}
+_NAMED = {name for names in _ELSEWHERE.values() for name in names}
+__getattr__ = lazily(__name__, {**_ELSEWHERE, "answers": tuple(name for name in __all__ if name not in _NAMED)})
 
 
 def __dir__() -> list[str]:

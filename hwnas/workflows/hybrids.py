@@ -99,7 +99,7 @@ def hybrid(
     from hwnas.tracing.experts import common_sides, hybrid_of, staged
     from hwnas.tracing.supernet import check_traced, supernet_of
     from hwnas.tracing.trace import trace
-    from hwnas.workflows.tracing import check_fit
+    from hwnas.workflows.tracing import check_fit, image_of, opened
 
     place = Path(out)
     inputs.check_folder(place, "supernet")
@@ -111,16 +111,10 @@ def hybrid(
             "or none"
         )
     images, facts = inputs.data_of(data, data_path, data_options)
-    channels, classes = images.reads.in_channels, len(images.classes)
-    first = _opened(trunk, weights, channels, classes)
-    sides = tuple(shape) if shape else first.shape
-    if sides is None or len(sides) != 3:
-        raise InvalidValue(
-            f"the size of {first.name}'s images is not known: give it (--shape 3x224x224), or let the function return "
-            "the module and a tuple of its inputs"
-        )
+    first = opened(trunk, weights, images)
+    sides = image_of(first, shape)
     files: Sequence[Place | None] = expert_weights or [None] * len(experts)
-    others = [_opened(expert, file, channels, None) for expert, file in zip(experts, files, strict=True)]
+    others = [opened(expert, file, images, classes=False) for expert, file in zip(experts, files, strict=True)]
     sources = _named([first, *others])
     traces = {}
     for number, (name, source) in enumerate(sources.items()):
@@ -166,18 +160,6 @@ def hybrid(
         stages=stages,
         supernet=str(place),
     )
-
-
-def _opened(network: str | nn.Module, weights: Place | None, channels: int, classes: int | None) -> Source:
-    from hwnas.models.torch_module import load_weights
-    from hwnas.tracing.source import Source, open_network
-
-    file = Path(weights) if weights else None
-    if isinstance(network, str):
-        return open_network(network, weights=file, channels=channels, classes=classes)
-    if file is not None:
-        load_weights(network, file)
-    return Source(name=type(network).__name__, module=network, shape=None)
 
 
 def _named(sources: Sequence[Source]) -> Mapping[str, Source]:

@@ -157,28 +157,14 @@ def traced_of(
     """Open and trace a network for some data; arguments and errors as for `elastic`."""
     from hwnas.tracing.choices import ElasticOptions
     from hwnas.tracing.network import network_of, space_name
-    from hwnas.tracing.source import Source, open_network
     from hwnas.tracing.supernet import check_traced
     from hwnas.tracing.trace import trace
 
     for what, given in (("width", widths), ("rank", ranks)):
         if wrong := [share for share in given if not 0 < share <= 1]:
             raise InvalidValue(f"a {what} is a share of the whole, above 0% and at most 100%, not {wrong[0]:.3g}")
-    if isinstance(network, str):
-        source = open_network(
-            network,
-            weights=Path(weights) if weights else None,
-            channels=data.reads.in_channels,
-            classes=len(data.classes),
-        )
-    else:
-        source = Source(name=type(network).__name__, module=network, shape=None)
-    sides = tuple(shape) if shape else source.shape
-    if sides is None or len(sides) != 3:
-        raise InvalidValue(
-            f"the size of {source.name}'s images is not known: give it (--shape 3x224x224), or let the function return "
-            "the module and a tuple of its inputs"
-        )
+    source = opened(network, weights, data)
+    sides = image_of(source, shape)
     found = trace(source.module, sides)
     smaller = [_smaller(source, sides, side) for side in sorted({*resolutions} - {sides[1]})]
     options = ElasticOptions(
@@ -195,6 +181,45 @@ def traced_of(
         spec=spec,
         kept=found.kept,
     )
+
+
+def opened(network: str | nn.Module, weights: Place | None, data: Data, *, classes: bool = True) -> Source:
+    """A network from its text or module, with the weights of a file if there is one.
+
+    Args:
+        network: as for `elastic`.
+        weights: file of its weights.
+        data: whose images a network of timm takes.
+        classes: whether a network of timm gets an output for each class of the data; otherwise it has its own number.
+
+    Raises:
+        ModelError, PluginError: as `hwnas.tracing.source.open_network`.
+    """
+    from hwnas.models.torch_module import load_weights
+    from hwnas.tracing.source import Source, open_network
+
+    file = Path(weights) if weights else None
+    if isinstance(network, str):
+        count = len(data.classes) if classes else None
+        return open_network(network, weights=file, channels=data.reads.in_channels, classes=count)
+    if file is not None:
+        load_weights(network, file)
+    return Source(name=type(network).__name__, module=network, shape=None)
+
+
+def image_of(source: Source, shape: Sequence[int] | None) -> tuple[int, ...]:
+    """The shape of an image of a network: the given one, or that of its example input.
+
+    Raises:
+        InvalidValue: it is not known.
+    """
+    sides = tuple(shape) if shape else source.shape
+    if sides is None or len(sides) != 3:
+        raise InvalidValue(
+            f"the size of {source.name}'s images is not known: give it (--shape 3x224x224), or let the function return "
+            "the module and a tuple of its inputs"
+        )
+    return sides
 
 
 def _smaller(source: Source, shape: Sequence[int], side: int) -> Trace:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hwnas import workflows
 from hwnas.accuracy import Evaluator
+from hwnas.adapters import ADAPTERS, Adapted, AdapterChoice
 from hwnas.data import open_data
 from hwnas.errors import InvalidValue, ModelError
 from hwnas.search.differentiable.mixed import MixedNet, Paths
@@ -251,3 +252,37 @@ def test_the_relaxed_network_has_the_weights_that_it_starts_from(supernet: Super
     net = MixedNet(supernet.space, init=supernet)
     for name, tensor in supernet.state_dict().items():
         assert torch.equal(tensor, net.supernet.state_dict()[name])
+
+
+@pytest.mark.parametrize("method", sorted(ADAPTERS))
+def test_no_method_of_fine_tuning_changes_an_expert(method: str, supernet: Supernet) -> None:
+    before = {name: p.detach().clone() for name, p in supernet.named_parameters() if not p.requires_grad}
+    adapted = Adapted(supernet, AdapterChoice(method=method, rank=2), seed=0)
+    adapted.start(torch.device("cpu"), None)
+    assert not before.keys() & {name.partition(":")[0] for name in adapted.trained}
+    adapted.end()
+    after = dict(supernet.named_parameters())
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert {name for name, p in after.items() if not p.requires_grad} == before.keys()
+
+
+class ChannelsLast(nn.Module):
+    """Stages whose maps have the channels last, as LayerNorm of ConvNeXt's and Swin's blocks needs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.next = nn.Conv2d(1, 8, 4, 4), nn.Conv2d(8, 16, 2, 2)
+        self.first, self.second = (nn.Sequential(nn.LayerNorm(n), nn.Linear(n, n), nn.Linear(n, n)) for n in (8, 16))
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.stem(x).permute(0, 2, 3, 1))
+        x = self.second(self.next(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        made: Tensor = self.head(x.mean(dim=(1, 2)))
+        return made
+
+
+def test_maps_with_the_channels_last_are_no_cuts(tmp_path: Path) -> None:
+    networks = [ChannelsLast().eval() for _ in range(2)]
+    with pytest.raises(ModelError, match="channelslast has none; channelslast-2 has none"):
+        workflows.hybrid(networks[0], networks[1:], "cluttered-digits", tmp_path / "out", shape=(1, 32, 32))

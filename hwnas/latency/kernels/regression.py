@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,15 +108,9 @@ def _broadcast(kernel: Kernel) -> int:
         padded = (1,) * (len(made) - len(given)) + given
         if len(padded) > len(made) or any(size not in (1, side) for size, side in zip(padded, made, strict=True)):
             continue  # not broadcast: axes, indices, weights
-        read = same = 1
-        for size, side in zip(reversed(padded), reversed(made), strict=True):
-            if size != side:
-                break
-            read *= side
-        for size, side in zip(reversed(padded), reversed(made), strict=True):
-            if size != 1:
-                break
-            same *= side
+        axes = [*zip(padded[::-1], made[::-1], strict=True)]
+        read = math.prod(side for _, side in takewhile(lambda axis: axis[0] == axis[1], axes))
+        same = math.prod(side for _, side in takewhile(lambda axis: axis[0] == 1, axes))
         least = min(least, max(read, same))
     return max(1, least)
 

@@ -186,10 +186,11 @@ class Builder:
         """Another shape of the same elements."""
         return self.node("Reshape", [x, self.integers(*shape)], shape)
 
-    def padded(self, x: Value, *before: int) -> Value:
-        """Zeros before the elements of each axis."""
-        shape = [size + more for size, more in zip(x.shape, before, strict=True)]
-        return self.node("Pad", [x, self.integers(*before, *(0 for _ in before))], shape, mode="constant")
+    def padded(self, x: Value, *pads: int) -> Value:
+        """Zeros before the elements of each axis, then behind them, as in ONNX."""
+        rank = len(x.shape)
+        shape = [size + a + b for size, a, b in zip(x.shape, pads[:rank], pads[rank:], strict=True)]
+        return self.node("Pad", [x, self.integers(*pads)], shape, mode="constant")
 
     def transpose(self, x: Value, *order: int) -> Value:
         """Axes in another order."""

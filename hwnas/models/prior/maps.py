@@ -237,9 +237,7 @@ def two_scales(b: Builder, x: Value, channels: int, stride: int) -> Value:
 def grouped_norm(b: Builder, x: Value, channels: int, stride: int) -> Value:
     """A bottleneck with GroupNorm (Wu and He 2018), and a border that is padded before the stride."""
     if stride > 1:
-        widened = (*x.shape[:2], x.shape[2] + 1, x.shape[3] + 1)
-        x = b.node("Pad", [x, b.integers(0, 0, 0, 0, 0, 0, 1, 1)], widened, mode="constant")
-        x = b.conv(x, channels, 3, 2, pad=False)
+        x = b.conv(b.padded(x, 0, 0, 0, 0, 0, 0, 1, 1), channels, 3, 2, pad=False)
     elif x.shape[1] != channels:
         x = b.conv(x, channels)
     inner = b.near(channels / 2, 8)

@@ -11,15 +11,12 @@ import onnx
 
 from hwnas.models.prior.builder import Builder, Value
 
-__all__ = ["reference_networks"]
+__all__ = ["REFERENCES", "reference_networks"]
 
 
 def reference_networks() -> dict[str, onnx.ModelProto]:
     """Name -> network: dense convolutions, depthwise ones, attention; 2 to 10 ms each on a core of a present CPU."""
-    made = {"reference residual": _residual, "reference depthwise": _depthwise, "reference tokens": _tokens}
-    return {
-        name: network(Builder(np.random.default_rng(number))) for number, (name, network) in enumerate(made.items())
-    }
+    return {name: network(Builder(np.random.default_rng(i))) for i, (name, network) in enumerate(REFERENCES.items())}
 
 
 def _residual(b: Builder) -> onnx.ModelProto:
@@ -63,3 +60,6 @@ def _attention(b: Builder, x: Value, heads: int) -> Value:
 
 def _classified(b: Builder, x: Value) -> onnx.ModelProto:
     return b.model(b.linear(b.reshape(b.mean(x, 2, 3), 1, x.shape[1]), 100))
+
+
+REFERENCES = {"reference residual": _residual, "reference depthwise": _depthwise, "reference tokens": _tokens}

@@ -65,7 +65,7 @@ def windows(b: Builder, x: Value) -> Value:
     each, number = side // size, size * size
     out = b.reshape(b.layer_norm(x), 1, side, side, width)
     if b.chance(0.4):  # exporters keep the padding to a multiple of the window where there is none
-        out = b.padded(out, 0, 0, 0, 0)
+        out = b.padded(out, 0, 0, 0, 0, 0, 0, 0, 0)
     if b.chance(0.5) and each > 1:  # shifted windows
         for axis in (1, 2):
             first, last = b.split(out, [size // 2, side - size // 2], axis=axis)
@@ -130,7 +130,7 @@ def linear_attention(b: Builder, x: Value) -> Value:
         if b.chance(0.3):  # the first token is left out, and padded again (CoaT)
             every = [b.integers(value) for value in (1, count, 2, 1)]
             rest = b.node("Slice", [found, *every], (1, heads, count - 1, each))
-            found = b.add(found, b.padded(rest, 0, 0, 1, 0))
+            found = b.add(found, b.padded(rest, 0, 0, 1, 0, 0, 0, 0, 0))
         found = b.reshape(b.transpose(found, 0, 2, 1, 3), 1, count, width)
     x = b.add(x, b.linear(found, width))
     return b.add(x, _mlp(b, b.layer_norm(x), 4 * width, "gelu"))

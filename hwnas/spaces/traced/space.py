@@ -42,7 +42,8 @@ def space_of(network: NetworkSpec) -> Space:
         if segment.experts:
             slots.append(_of_experts(network, segment, variables))
             continue
-        graphs = dict(zip(network.resolutions, (network.graphs[digest] for digest in segment.graphs), strict=True))
+        sized = (network.graphs[digest] for digest in segment.graphs)
+        graphs: dict[Value, SegmentGraph] = dict(zip(network.resolutions, sized, strict=True))
         widths = tuple(names_of[number] for number in segment.groups)
         switch = () if segment.block is None else (block_name(segment.block),)
         # Each slot reads something: one without widths reads the only resolution.
@@ -67,14 +68,7 @@ def _of_experts(network: NetworkSpec, segment: SegmentSpec, variables: list[Vari
     name = f"expert_{sum(variable.name.startswith('expert_') for variable in variables) + 1}"
     variables.append(Variable(name=name, values=tuple(digests)))
     graphs: dict[Value, SegmentGraph] = {expert: network.graphs[digest] for expert, digest in digests.items()}
-    return Slot(name=segment.name, group=segment.group, variables=(name,), op=partial(_expert_op, graphs))
-
-
-def _expert_op(graphs: Mapping[Value, SegmentGraph], expert: Value) -> Op:
-    """The op of a stage of a network."""
-    graph = graphs[expert]
-    given, made = graph.shapes(())
-    return make_op("segment", given, made, graph=graph.digest, sizes=sizes_text(()))
+    return Slot(name=segment.name, group=segment.group, variables=(name,), op=partial(_op, graphs, False, True))
 
 
 def checked_space(network: NetworkSpec, in_channels: int | None, classes: int | None) -> Space:
@@ -107,18 +101,18 @@ def block_name(block: int) -> str:
     return f"block_{block}"
 
 
-def _op(graphs: Mapping[int, SegmentGraph], optional: bool, sized: bool, *values: int) -> Op | None:
+def _op(graphs: Mapping[Value, SegmentGraph], optional: bool, chosen: bool, *values: Value) -> Op | None:
     """The op of a segment.
 
     Args:
-        graphs: resolution -> operations.
+        graphs: resolution, or name of a network -> operations.
         optional: whether the first value is the switch of its block.
-        sized: whether the next one is the resolution.
+        chosen: whether the next one chooses the operations.
         values: of the slot's variables.
     """
     if optional and not values[0]:
         return None
-    graph = graphs[values[optional]] if sized else next(iter(graphs.values()))
-    units = values[optional + sized :]
+    graph = graphs[values[optional]] if chosen else next(iter(graphs.values()))
+    units = tuple(map(int, values[optional + chosen :]))
     given, made = graph.shapes(units)
     return make_op("segment", given, made, graph=graph.digest, sizes=sizes_text(graph.useful(units)))
