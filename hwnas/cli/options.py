@@ -279,6 +279,31 @@ def space_with(
     return space_name(space, {name: value for name, value in given.items() if value is not None})
 
 
+def space_or_none(
+    space: str | None,
+    resolution: str | None,
+    width: float | None,
+    kernels: str | None,
+    expansions: str | None,
+    aspect: str | None,
+) -> str | None:
+    """As `space_with`, for verbs that take ``--init`` in place of ``--space``; None without a space.
+
+    Raises:
+        InvalidValue: there are options of a space, but no space.
+    """
+    from hwnas.errors import InvalidValue
+
+    if space is not None:
+        return space_with(space, resolution, width, kernels, expansions, aspect)
+    if any(value is not None for value in (resolution, width, kernels, expansions, aspect)):
+        raise InvalidValue(
+            "--resolution, --width, --kernel-sizes, --expansions and --aspect belong to --space; those of a supernet "
+            "are fixed"
+        )
+    return None
+
+
 def choices(fix: list[str] | None) -> dict[str, list[int | str]]:
     """The restrictions of ``--fix``: variable -> its values.
 

@@ -137,8 +137,7 @@ def search(
                 f"{strategy} trains its own weights: use --space, or --init for those that it starts from, and --data "
                 "(not --supernet)"
             )
-        if space is not None:
-            space = options.space_with(space, resolution, width, kernel_sizes, expansions, aspect)
+        space = options.space_or_none(space, resolution, width, kernel_sizes, expansions, aspect)
         with shown_progress() as progress:
             found = workflows.search_differentiably(
                 strategy,

@@ -60,7 +60,7 @@ def train(
 
     with shown_progress() as progress:
         answer = workflows.train(
-            options.space_with(space, resolution, width, kernel_sizes, expansions, aspect) if space else None,
+            options.space_or_none(space, resolution, width, kernel_sizes, expansions, aspect),
             data,
             out,
             init=init,

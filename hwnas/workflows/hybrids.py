@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import InvalidValue
+from hwnas.errors import InvalidValue, ModelError
 from hwnas.files import Spec
 from hwnas.progress import Progress, silent
 from hwnas.workflows import inputs
@@ -103,6 +104,8 @@ def hybrid(
 
     place = Path(out)
     inputs.check_folder(place, "supernet")
+    if isinstance(experts, str) or not isinstance(experts, Sequence):
+        raise InvalidValue(f"experts are a list of networks, not {type(experts).__name__}: experts=[...]")
     if not experts:
         raise InvalidValue("a hybrid needs at least one expert, a network whose stages can replace the trunk's")
     if expert_weights and len(expert_weights) != len(experts):
@@ -119,15 +122,20 @@ def hybrid(
     traces = {}
     for number, (name, source) in enumerate(sources.items()):
         progress("tracing", number, len(sources))
-        traces[name] = trace(source.module, sides)
+        with _named_in_errors(name):
+            traces[name] = trace(source.module, sides)
     progress("tracing", len(sources), len(sources))
     maps = common_sides(traces)
-    specs = {name: staged(found, name, maps) for name, found in traces.items()}
+    specs = {}
+    for name, found in traces.items():
+        with _named_in_errors(name):
+            specs[name] = staged(found, name, maps)
     tensors = {name: {key: one.tensor for key, one in found.weights.items()} for name, found in traces.items()}
     own, *names = sources
     check_fit(specs[own], images)
     for name, source in sources.items():
-        check_traced(source.module, specs[name], tensors[name])
+        with _named_in_errors(name):
+            check_traced(source.module, specs[name], tensors[name])
     spec = hybrid_of(specs[own], {name: specs[name] for name in names})
     values = tensors[own] | {f"{name}:{key}": each for name in names for key, each in tensors[name].items()}
     supernet = supernet_of(spec, values)
@@ -160,6 +168,15 @@ def hybrid(
         stages=stages,
         supernet=str(place),
     )
+
+
+@contextmanager
+def _named_in_errors(name: str) -> Iterator[None]:
+    """Errors of a network begin with its name: there are several."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
 
 
 def _named(sources: Sequence[Source]) -> Mapping[str, Source]:

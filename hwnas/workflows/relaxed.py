@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import InvalidValue
+from hwnas.errors import InvalidValue, some
 from hwnas.files import only_one, read_spec
 from hwnas.progress import Progress, Stopping, silent, unstoppable
 from hwnas.workflows import inputs
@@ -52,7 +52,7 @@ def search_differentiably(
         space: search space or its name; None with `init`.
         data: dataset or its name.
         out: file for the network, ``arch.json``; the checkpoint is in the folder ``arch.json.search``.
-        init: folder of a supernet whose space and weights are the start, such as one of `hybrid`.
+        init: folder of a supernet of the same classes whose space and weights are the start, such as one of `hybrid`.
         budget: as in `hwnas.search`.
         target: as in `hwnas.search`, without ``*``.
         data_path: folder of a dataset that is read from disk.
@@ -76,7 +76,6 @@ def search_differentiably(
         OutputError: a file cannot be written.
     """
     from hwnas.search.differentiable import DifferentiableConfig, search_differentiable, usual_search
-    from hwnas.workflows.adapting import started_from
     from hwnas.workflows.constraints import asked, check_one_recipe
     from hwnas.workflows.processes import launched
 
@@ -86,7 +85,9 @@ def search_differentiably(
     pictures, _ = inputs.data_of(data, data_path, data_options)
     start: Supernet | None = None
     if init is not None:
-        start, _, _ = started_from(init, space, pictures, restricted=bool(fix), seed=seed)
+        if space is not None:
+            raise InvalidValue(f"{init} has a space, so none can be given with --init")
+        start = _start(Path(init), pictures, fix or {})
         chosen = start.space
     elif space is None:
         raise InvalidValue(f"{strategy} needs a space, or a supernet to start from")
@@ -127,6 +128,35 @@ def search_differentiably(
         answer = _answer(wanted, strategy, found, stopped=stop())
     write_arch(out, answer)
     return answer
+
+
+def _start(folder: Path, data: Data, fix: Fix) -> Supernet:
+    """The supernet that a search starts from.
+
+    Raises:
+        CheckpointError: the folder is not a supernet.
+        InvalidValue: the data have other classes, or a variable is fixed that weights depend on.
+    """
+    from hwnas.supernet import Supernet, load_supernet
+
+    supernet, facts = load_supernet(folder)
+    if (facts.classes, facts.task) != (list(data.classes), data.task):
+        raise InvalidValue(
+            f"{folder} tells {some(facts.classes)} apart ({facts.task}), {data.name} has {some(data.classes)} "
+            f"({data.task}). Write a supernet for these first, with hwnas supernet adapt, and start from it"
+        )
+    if not fix:
+        return supernet
+    made, state = Supernet(supernet.space.fix(**fix)), supernet.state_dict()
+    if {name: tensor.shape for name, tensor in made.state_dict().items()} != {
+        name: tensor.shape for name, tensor in state.items()
+    }:
+        raise InvalidValue(
+            f"--fix of {', '.join(fix)} would cut the weights of {folder}; with --init, fix only variables that leave "
+            "them whole, such as the resolution"
+        )
+    made.load_state_dict(state)
+    return made
 
 
 def _answer(wanted: Constraints, strategy: str, found: Relaxed, *, stopped: bool) -> RelaxedAnswer:

@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from hwnas.cli import devices
+from hwnas.data import ClutteredDigits
 from hwnas.files import toml_text
 from hwnas.spaces import make_space
 from hwnas.spaces.nasbench201 import parse_nasbench201
+from hwnas.supernet import Supernet, save_supernet
 from hwnas.targets import catalog, describe, detect_host
 
 ROOFLINE = "this/roofline-cpu-fp32"
@@ -83,6 +85,30 @@ def test_what_is_refused(refused, words, tmp_path):
     assert "learning_rate" in refused(*words("--strategy", "gdas"))
     (tmp_path / "arch.json").mkdir()
     assert "is a folder" in refused(*words("--strategy", "gdas"))
+
+
+def test_a_supernet_to_start_from(hwnas_cli, refused, peaks, tmp_path):
+    """At one of its resolutions: `--fix` cuts none of its weights, and the arch is one of the supernet's."""
+    digits, net, out = ClutteredDigits(), tmp_path / "net", tmp_path / "arch.json"
+    supernet = Supernet(make_space("mobilenetv3-tiny"), seed=1)
+    for folder, classes in ((net, digits.classes), (tmp_path / "letters", tuple("abcdefghij"))):
+        save_supernet(supernet, folder, data={"name": digits.name}, classes=classes, training={})
+    start = (
+        "search", "--strategy", "gdas", "--init", net, "--target", ROOFLINE, "--budget", "50%", "--no-margin",
+        "--steps", 1, "--accelerator", "cpu", "--out", out,
+    )  # fmt: skip
+    digits_at_24 = ("--data", "cluttered-digits", "--fix", "resolution=24")
+    ran = hwnas_cli(*start, *digits_at_24)
+    assert ran.code == 0, ran
+    assert json.loads(out.read_text())["arch"]["resolution"] == 24
+    [told] = [line for line in ran.out.splitlines() if line.startswith("Extract it with: ")]
+    extracted = hwnas_cli(*shlex.split(told)[4:-1], tmp_path / "subnet")
+    assert extracted.code == 0, (told, extracted)
+    assert "kernel_1_1 would cut the weights of" in refused(*start, *digits_at_24, "--fix", "kernel_1_1=3")
+    message = refused(*start, "--init", tmp_path / "letters", *digits_at_24)
+    assert "letters tells a, b, c" in message and "hwnas supernet adapt" in message
+    for verb in (start, ("train", "--init", net, "--out", tmp_path / "other")):
+        assert "belong to --space" in refused(*verb, "--data", "cluttered-digits", "--width", "0.5")
 
 
 @pytest.mark.long

@@ -193,6 +193,20 @@ def test_networks_without_maps_of_a_common_size(tmp_path: Path) -> None:
         workflows.hybrid(trunk(), [odd], "cluttered-digits", tmp_path / "out", shape=(1, 32, 32))
     with pytest.raises(InvalidValue, match="at least one expert"):
         workflows.hybrid(trunk(), [], "cluttered-digits", tmp_path / "out", shape=(1, 32, 32))
+    with pytest.raises(InvalidValue, match="experts are a list of networks, not str"):
+        workflows.hybrid(trunk(), "nets.py:two", "cluttered-digits", tmp_path / "out", shape=(1, 32, 32))
+
+
+class Branching(nn.Module):
+    """What cannot be traced: a branch on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_errors_name_the_network(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"^branching: "):
+        workflows.hybrid(trunk(), [Branching()], "cluttered-digits", tmp_path / "out", shape=(1, 32, 32))
 
 
 def test_a_spec_whose_expert_does_not_fit_is_refused(mixed: Path) -> None:
