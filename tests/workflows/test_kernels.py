@@ -96,6 +96,18 @@ def test_validation(tables: Path, this: Target) -> None:
     assert answer.noise_floor > 0
 
 
+def test_validation_needs_the_same_reference_networks(tables: Path, this: Target, tmp_path: Path) -> None:
+    """Those of another version tell nothing about the machine's speed; the table still predicts."""
+    path = kernel_path(tables, this)
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["references"] = {f"older {name}": ms for name, ms in document["references"].items()}
+    (other := kernel_path(tmp_path, this)).parent.mkdir(parents=True)
+    other.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(TableError, match="measured beside other reference networks"):
+        workflows.validate_kernels(this, networks=3, tables=tmp_path, protocol=QUICK)
+    assert workflows.predict(tables / "known.onnx", this, tables=tmp_path).predicted_ms > 0
+
+
 class Stopping(LocalMachine):
     """Stops when it is asked for a second batch; counts the batches."""
 
