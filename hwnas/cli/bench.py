@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import models, options
+from hwnas.cli import models, options, output
 from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
@@ -118,7 +118,7 @@ def bench(
     if answer.saturates is not None:
         typer.echo(f"warning: outputs may differ on this host for other images. {answer.saturates}", err=True)
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         typer.echo(
             f"{answer.measured_ms:.4f} ms on {answer.target} (p50 {answer.p50_ms:.4f}, p90 {answer.p90_ms:.4f}); "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.cli.bench import FAIL_OVER_BUDGET, OVER
 from hwnas.shown_progress import shown_progress
 
@@ -91,7 +91,7 @@ def run_job(
     if dry_run:
         stages = preview_job(job, out, again=again)
         if as_json:
-            options.print_json({"stages": [asdict(stage) for stage in stages]})
+            output.print_json({"stages": [asdict(stage) for stage in stages]})
         else:
             typer.echo("\n".join([*map(_line, stages), *_total(stages)]))
             _tell_others(out, (f"{s.name}-{s.key}" for s in stages), (s.target for s in stages if s.target))
@@ -104,7 +104,7 @@ def run_job(
             typer.echo(note, err=True)
         raise
     if as_json:
-        options.print_json(report)
+        output.print_json(report)
     else:
         typer.echo(f"{summary(report, out)}\n  report       {out / PAGE}")
         used = (f"{s['name']}-{s['key']}" for answer in report["targets"].values() for s in answer["stages"])

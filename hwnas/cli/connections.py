@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.errors import InvalidValue
 
 Name = Annotated[
@@ -50,7 +50,7 @@ def connect(
     differences = load_device(name).differences(host) if known else []
     facts = machine.snapshot.facts
     if as_json:
-        options.print_json(
+        output.print_json(
             {
                 "name": name,
                 "connection": connection.text,
@@ -81,7 +81,7 @@ def connections(as_json: options.AsJson = False) -> None:
 
     found = known()
     if as_json:
-        options.print_json({name: one.model_dump(exclude_none=True) for name, one in found.items()})
+        output.print_json({name: one.model_dump(exclude_none=True) for name, one in found.items()})
         return
     for name, one in found.items():
         typer.echo(f"{name}: {one.text}, {one.python}")

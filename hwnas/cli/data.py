@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.shown_progress import shown_progress
 
 app = typer.Typer(help="Check image data before they are used.", no_args_is_help=True)
@@ -42,7 +42,7 @@ def check(
     with shown_progress() as progress:
         found = workflows.check_data(path, data_options=how, progress=progress)
     if as_json:
-        options.print_json(found.document())
+        output.print_json(found.document())
     else:
         for line in found.check.lines():
             typer.echo(line)

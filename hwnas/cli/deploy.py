@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import models, options
+from hwnas.cli import models, options, output
 from hwnas.cli.help import Verb
 from hwnas.errors import TooNoisy
 from hwnas.shown_progress import shown_progress
@@ -89,14 +89,14 @@ def sweep(
     for name, why in answer.unpredicted.items():
         typer.echo(f"warning: no prediction for {name}: {why}", err=True)
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         _print_table(answer)
         if answer.picked:
             export = ["hwnas", "export", str(arch), "--supernet", str(supernet), "--target", answer.picked]
             export += ["--tables", str(tables)] if tables else []
             export += ["--data-path", str(data_path)] if data_path else []
-            export += options.metric_words(answer.recipes[0].parity.figures)
+            export += output.metric_words(answer.recipes[0].parity.figures)
             typer.echo(
                 f"picked: {_recipe(answer.picked)}, the fastest that loses at most {max_drop:g} points. Export it "
                 f"with: {shlex.join(export)} --out bundle"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast, get_args
 import typer
 
 from hwnas.affinity import allowed_cores, cores_text
-from hwnas.cli import connections, options
+from hwnas.cli import connections, options, output
 from hwnas.errors import InvalidValue, OutputError, SpecError
 from hwnas.files.atomic import write_whole
 from hwnas.files.spec import read_spec, toml_text
@@ -46,7 +46,7 @@ def list_devices(as_json: options.AsJson = False) -> None:
     host, files = detect_host(), catalog.devices()
     known = [(device, not device.differences(host)) for device in catalog.known_devices()]
     if as_json:
-        options.print_json(
+        output.print_json(
             [
                 {
                     "name": device.name,
@@ -76,7 +76,7 @@ def show(name: Name, as_json: options.AsJson = False) -> None:
     device = _device(name)
     here = _host_document() if name == "this" else {}
     if as_json:
-        options.print_json(_document(device) | here)
+        output.print_json(_document(device) | here)
         return
     typer.echo(toml_text(device), nl=False)
     for line in _host_lines(here["host"]) if here else ():
@@ -126,7 +126,7 @@ def detect(
             raise OutputError(f"{path} exists with another content; --force overwrites it, another --out keeps both")
         write_whole(path, text)
     if as_json:
-        options.print_json({"device": _document(device), "file": str(path) if path else None})
+        output.print_json({"device": _document(device), "file": str(path) if path else None})
     else:
         typer.echo(text, nl=False)
         if path:
@@ -145,7 +145,7 @@ def check(name: Name, as_json: options.AsJson = False) -> None:
     device = _device(name)
     differences = device.differences(detect_host())
     if as_json:
-        options.print_json({"device": device.name, "this_host": not differences, "differences": differences})
+        output.print_json({"device": device.name, "this_host": not differences, "differences": differences})
     elif differences:
         typer.echo(f"This host is not {device.name}:")
         for difference in differences:

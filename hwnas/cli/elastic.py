@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
@@ -113,7 +113,7 @@ def elastic(
             progress=progress,
         )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         _print(answer)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import models, options
+from hwnas.cli import models, options, output
 from hwnas.shown_progress import shown_progress
 
 
@@ -75,7 +75,7 @@ def export(
     manifest = bundle.manifest
     predicted = "no prediction" if manifest.predicted_ms is None else f"predicted {manifest.predicted_ms:.4g} ms"
     if as_json:
-        options.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})
+        output.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})
     else:
         typer.echo(
             f"{manifest.accuracy:.2%}{metric_suffix(manifest.parity.metric)} on "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.cli.elastic import Shape, image_shape
 from hwnas.shown_progress import shown_progress
 
@@ -70,7 +70,7 @@ def hybrid(
             progress=progress,
         )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         _print(answer)
 

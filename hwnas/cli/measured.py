@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import output
 from hwnas.errors import HwnasError, InvalidValue
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def print_answers(
     """Print the answers of the targets that were measured; as JSON one document for one target, a list for several."""
     if as_json:
         documents = [answer.document() for answer in answers]
-        options.print_json(documents[0] if len(targets) == 1 and documents else documents)
+        output.print_json(documents[0] if len(targets) == 1 and documents else documents)
         return
     for answer in answers:
         show(answer)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import output
 from hwnas.errors import InvalidValue
 from hwnas.shown_progress import shown_progress
 
@@ -96,14 +96,14 @@ def bench_model(
             progress=progress,
         )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
         return
     _print_facts(answer.model)
     _print_latencies(answer.targets)
     for timing in answer.targets:
         _print_layers(timing, layers)
     _print_left_out(answer.left_out)
-    options.print_page(out)
+    output.print_page(out)
 
 
 def sweep_model(
@@ -136,7 +136,7 @@ def sweep_model(
             progress=progress,
         )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
         return answer.picked is not None
     _print_facts(answer.model)
     _print_latencies([one.timing for one in answer.recipes])
@@ -158,7 +158,7 @@ def sweep_model(
         )
     else:
         typer.echo("picked: none; every recipe is refused, or the machine was too noisy for its latency")
-    options.print_page(out)
+    output.print_page(out)
     return answer.picked is not None
 
 
@@ -182,7 +182,7 @@ def export_model(
         )
     manifest = bundle.manifest
     if as_json:
-        options.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})
+        output.print_json({"bundle": str(out), **manifest.model_dump(mode="json", by_alias=True)})
         return
     for note in manifest.notes:
         typer.echo(f"note: {note}", err=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.cli.options import metric_words
+from hwnas.cli.output import metric_words
 
 if TYPE_CHECKING:
     from hwnas.workflows import NetworkAnswer, RelaxedAnswer

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.shown_progress import shown_progress
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def predict(
             progress=progress,
         )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
         return
     for note in answer.notes:
         typer.echo(f"note: {note}", err=True)
@@ -61,7 +61,7 @@ def predict(
             f"{answer.validation.kendall_tau:.3f}"
         )
     _print_kernels(answer, layers)
-    options.print_page(out)
+    output.print_page(out)
 
 
 def _print_kernels(answer: PredictAnswer, count: int) -> None:

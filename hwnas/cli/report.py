@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 
 
 def report(
@@ -32,6 +32,6 @@ def report(
     pictures = write_pngs(plots(), png) if png else []
     write_whole(path, page())
     if as_json:
-        options.print_json({"page": str(path), "pictures": [str(picture) for picture in pictures]})
+        output.print_json({"page": str(path), "pictures": [str(picture) for picture in pictures]})
     else:
         typer.echo(f"wrote {path}" + (f", and {len(pictures)} pictures to {png}" if png else ""))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.cli.networks import lines_of, relaxed_lines
 from hwnas.shown_progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 
@@ -203,7 +203,7 @@ def search(
 def _print(document: object, lines: Iterable[str], as_json: bool, *, stopped: bool) -> None:
     """Print an answer; exit as after Ctrl-C if the search was stopped early."""
     if as_json:
-        options.print_json(document)
+        output.print_json(document)
     else:
         typer.echo("\n".join(lines))
     if stopped:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 
 if TYPE_CHECKING:
     from hwnas.workflows.known_spaces import NetworkSize
@@ -22,7 +22,7 @@ def list_(as_json: options.AsJson = False) -> None:
 
     found = workflows.list_spaces()
     if as_json:
-        options.print_json(found.document())
+        output.print_json(found.document())
         return
     width = max(len(space.space) for space in found.spaces)
     typer.echo(f"{'space':{width}}  {'networks':>8}  {'inputs':>14}  options")
@@ -62,7 +62,7 @@ def show(
         return
     answer = workflows.show_space(name, channels=channels, vocabulary=vocabulary, classes=classes)
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
         return
     lines = [f"{answer.space}: {answer.networks:.3g} networks; {answer.reads}, {answer.classes} classes"]
     for what, network in (("smallest", answer.smallest), ("largest", answer.largest)):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.cli.networks import lines_of
 from hwnas.shown_progress import INTERRUPTED, shown_progress, stopped_by_ctrl_c
 
@@ -103,7 +103,7 @@ def study(
         )
     here = answer.supernet is not None
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         typer.echo("\n".join(lines_of(answer, out / ARCH, out if here else None, tables)))
         if not here:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.cli.help import Verb
 from hwnas.shown_progress import shown_progress
 
@@ -37,7 +37,7 @@ def extract(
             arch, supernet, out, data_path=data_path, calibration_images=calibration_images, progress=progress
         )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         typer.echo(f"{answer.params:,} parameters: {answer.subnet}")
 
@@ -79,7 +79,7 @@ def evaluate(
             progress=progress,
         )
     if as_json:
-        options.print_json([answer.document() for answer in answers])
+        output.print_json([answer.document() for answer in answers])
         return
     for answer in answers:
         typer.echo(f"{answer.validation_accuracy:.2%}  {answer.name}")
@@ -137,9 +137,9 @@ def finetune(
             progress=progress,
         )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         typer.echo(f"fine-tuned for {answer.steps} steps: {out}")
         if answer.adapted:
-            typer.echo(options.adapted_words(answer.adapted))
-        options.echo_validation(answer)
+            typer.echo(output.adapted_words(answer.adapted))
+        output.echo_validation(answer)

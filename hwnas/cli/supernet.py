@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 
 app = typer.Typer(help="Import published supernets, and adapt them to other data.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def import_(
 
     answer = workflows.import_supernet(file, out, file_format=format_, space=space, data_path=data_path)
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         typer.echo(f"{answer.tensors} tensors of {answer.space}: {answer.supernet}")
 
@@ -65,6 +65,6 @@ def adapt(
         seed=seed,
     )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         typer.echo(f"{answer.tensors} tensors kept, {len(answer.new_tensors)} new: {answer.supernet}")

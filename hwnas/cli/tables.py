@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.cli import options, transfer
+from hwnas.cli import options, output, transfer
 from hwnas.cli.help import Verb
 from hwnas.errors import HwnasError, InvalidValue
 
@@ -45,7 +45,7 @@ def list_tables(tables: Tables = None, as_json: options.AsJson = False) -> None:
 
     known = [(found, *_readable(found)) for found in sorted(_found(tables), key=lambda one: (one.device, one.recipe))]
     if as_json:
-        options.print_json([_entry(found, table, reason) for found, table, reason in known])
+        output.print_json([_entry(found, table, reason) for found, table, reason in known])
         return
     for found, table, reason in known:
         name = f"{found.device}/{found.recipe}"
@@ -69,7 +69,7 @@ def show(target: TargetName, tables: Tables = None, as_json: options.AsJson = Fa
     manifest, rows = table.manifest, _rows(table)
     if as_json:
         document = manifest.model_dump(mode="json", by_alias=True)
-        options.print_json({"target": table.target.name, "table": str(path), "manifest": document, "rows": rows})
+        output.print_json({"target": table.target.name, "table": str(path), "manifest": document, "rows": rows})
         return
     typer.echo(f"{table.target.name}: {len(rows)} ops, {manifest.origin}, {manifest.date}\n{path}")
     typer.echo(f"\ndevice fingerprint {manifest.device_fingerprint[:12]}…, recipe hash {manifest.recipe_hash[:12]}…")
@@ -100,7 +100,7 @@ def diff(a: Side, b: Side, tables: Tables = None, as_json: options.AsJson = Fals
 
     found = diff_tables(_side(a, tables), _side(b, tables))
     if as_json:
-        options.print_json(asdict(found))
+        output.print_json(asdict(found))
         return
     tau = "none" if found.kendall_tau is None else f"{found.kendall_tau:.3f}"
     typer.echo(
@@ -194,7 +194,7 @@ def import_(
         "table": str(path),
     }
     if as_json:
-        options.print_json(facts)
+        output.print_json(facts)
         return
     typer.echo(f"{facts['ops']} ops of {wanted.name} from {facts['files']} files; all quantiles are set to the means.")
     if imported.most_different:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.shown_progress import shown_progress
 
 
@@ -83,9 +83,9 @@ def train(
             progress=progress,
         )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         typer.echo(f"trained {answer.space} on {data} for {answer.steps} steps: {out}")
-        options.echo_validation(answer)
+        output.echo_validation(answer)
         if answer.adapted:
-            typer.echo(options.adapted_words(answer.adapted))
+            typer.echo(output.adapted_words(answer.adapted))

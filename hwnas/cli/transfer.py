@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def transfer(
         chosen, target, from_, measurements, column=column, method=method, tables=tables, replace=replace
     )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         print_transfer(answer)
 
@@ -123,7 +123,7 @@ def next_(
         out=out,
     )
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
     else:
         _print_next(answer)
 
@@ -153,7 +153,7 @@ def networks_of(files: Sequence[Path], space: str | None, given: Mapping[str, An
 def print_imported(answer: NetworksAnswer, *, as_json: bool) -> None:
     """Print the result of an import of whole networks."""
     if as_json:
-        options.print_json(answer.document())
+        output.print_json(answer.document())
         return
     typer.echo(
         f"{answer.networks} networks of {answer.space} on {answer.target}; their ops were fitted, with a held-out "

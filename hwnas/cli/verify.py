@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli import options
+from hwnas.cli import options, output
 from hwnas.errors import InvalidValue
 
 
@@ -28,7 +28,7 @@ def verify(
         raise InvalidValue("the folder of a bundle is missing; give it, as in: hwnas verify bundle")
     found = check(bundle)
     if as_json:
-        options.print_json(asdict(found))
+        output.print_json(asdict(found))
         return
     typer.echo(f"{bundle}, made for {found.target}")
     typer.echo(f"  files    {found.files} as in the manifest, and no others")

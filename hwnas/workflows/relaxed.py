@@ -86,7 +86,7 @@ def search_differentiably(
     start: Supernet | None = None
     if init is not None:
         if space is not None:
-            raise InvalidValue(f"{init} has a space, so none can be given with --init")
+            raise InvalidValue(f"{init} has a space, so a space cannot be given with --init")
         start = _start(Path(init), pictures, fix or {})
         chosen = start.space
     elif space is None:
