@@ -33,7 +33,7 @@ class LayerTime(Spec):
 
     Attributes:
         name, kind, detail: in the compiled program; the kind is an operator, or the runtime's name of a fused group.
-        ms: median of the profiled runs, without the cost of the profiler (`ModelTiming.profiler_ms`).
+        ms: mean of the faster half of the profiled runs, without the cost of the profiler (`ModelTiming.profiler_ms`).
         share: of the latency.
         macs: multiply-accumulates; None if the layer has none, or the runtime gives no shapes.
         bytes: of the values and weights that it reads and writes, at 4 bytes each; None without shapes.

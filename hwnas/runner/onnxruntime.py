@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from hwnas.runner.program import BATCH, Call, CannotLoad, Layer, LayerRuns, RunnerProgram, Source, readable, shown
+from hwnas.runner.program import (
+    BATCH,
+    Call,
+    CannotLoad,
+    Layer,
+    LayerRuns,
+    RunnerProgram,
+    Source,
+    quiet_ms,
+    readable,
+    shown,
+    whole_beside,
+)
 from hwnas.runner.signature import Feeds, Signature, Value
 
 if TYPE_CHECKING:
@@ -119,9 +131,9 @@ class OnnxRuntimeProgram(RunnerProgram):
                 session.run(names, dict(feeds))
                 counted.append(counts)
 
-            whole_ms = self._in_turns(profiled, feeds, runs)
+            plain = self._in_turns(profiled, feeds, runs)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-            return LayerRuns(_layers(events, counted, node_facts(Path(folder, "optimized.onnx"))), whole_ms)
+            return _layer_runs(events, counted, plain, node_facts(Path(folder, "optimized.onnx")))
 
     def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
@@ -145,10 +157,10 @@ def _value(entry: ort.NodeArg, batch: int | None) -> Value:
     return Value(entry.name, tuple(axes), _DTYPES[entry.type])
 
 
-def _layers(
-    events: Sequence[Mapping[str, Any]], counted: Sequence[bool], nodes: Mapping[str, NodeFacts]
-) -> list[Layer]:
-    """The layers in the events of a profile, some of whose runs count.
+def _layer_runs(
+    events: Sequence[Mapping[str, Any]], counted: Sequence[bool], plain: Sequence[float], nodes: Mapping[str, NodeFacts]
+) -> LayerRuns:
+    """The layers in the events of a profile, some of whose runs count, beside the times of runs without one.
 
     A node that runs several times in a run, in the body of a loop, takes their sum.
     """
@@ -160,18 +172,23 @@ def _layers(
         name = event["name"][: -len(_KERNEL_TIME)]
         times.setdefault(name, []).append(us / 1e3)
         facts[name] = event["args"]
-    return [
+    whole = [name for name, samples in times.items() if len(samples) % len(counted) == 0]
+    counts = np.array(counted)
+    by_run = np.empty((int(counts.sum()), len(whole)))
+    for i, name in enumerate(whole):
+        by_run[:, i] = np.reshape(times[name], (len(counted), -1)).sum(axis=1)[counts]
+    layers = [
         Layer(
             name=name,
             kind=str(facts[name].get("op_name", "")),
-            ms=float(np.median(np.reshape(samples, (len(counted), -1)).sum(axis=1)[np.array(counted)])),
+            ms=float(ms),
             inputs=_with_packed(_shapes(facts[name].get("input_type_shape")), nodes.get(name)),
             outputs=_shapes(facts[name].get("output_type_shape")),
             variant=nodes[name].variant if name in nodes else "",
         )
-        for name, samples in times.items()
-        if len(samples) % len(counted) == 0
+        for name, ms in zip(whole, quiet_ms(by_run))
     ]
+    return LayerRuns(layers, whole_beside(by_run, plain))
 
 
 def _own_us(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], int]]:

@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from hwnas.runner.program import Call, CannotLoad, Layer, LayerRuns, RunnerProgram, Source, input_shape, readable, shown
+from hwnas.runner.program import (
+    Call,
+    CannotLoad,
+    Layer,
+    LayerRuns,
+    RunnerProgram,
+    Source,
+    input_shape,
+    quiet_ms,
+    readable,
+    shown,
+    whole_beside,
+)
 from hwnas.runner.signature import Feeds, Signature, Value
 
 # Types of tensors: OpenVINO's name -> numpy's. (`Type.to_dtype` of OpenVINO 2026.4 never returns in a thread that opens
@@ -111,33 +123,38 @@ class OpenVinoProgram(RunnerProgram):
         compiled = self._core.compile_model(self._model, "CPU", {**self._settings, "PERF_COUNT": True})
         request = compiled.create_infer_request()
         held = self._connect(request, feeds)
-        times: dict[str, list[float]] = {}
+        times: list[dict[str, float]] = []  # of a run, by node
         facts = {}
 
         def profiled(counts: bool) -> None:
             request.infer(share_outputs=True)
-            for entry in request.profiling_info if counts else ():
+            if not counts:
+                return
+            times.append({})
+            for entry in request.profiling_info:
                 if entry.real_time.total_seconds() or entry.status == ov.ProfilingInfo.Status.EXECUTED:
-                    times.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
+                    before = times[-1].get(entry.node_name, 0.0)
+                    times[-1][entry.node_name] = before + entry.real_time.total_seconds() * 1e3
                     facts[entry.node_name] = (entry.node_type, entry.exec_type)
 
-        whole_ms = self._in_turns(profiled, feeds, runs)
+        plain = self._in_turns(profiled, feeds, runs)
         del held
+        by_run = np.array([[run.get(name, 0.0) for name in facts] for run in times])
         shapes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ops()}
         sources = {node.get_friendly_name(): node for node in self._model.get_ops()}
         found = [
             Layer(
                 name=name,
                 kind=facts[name][0],
-                ms=float(np.median(samples)),
+                ms=float(ms),
                 detail=facts[name][1],
                 inputs=_shapes(shapes[name].inputs()) if name in shapes else (),
                 outputs=_shapes(shapes[name].outputs()) if name in shapes else (),
                 variant=_variant(shapes[name], sources) if name in shapes else "",
             )
-            for name, samples in times.items()
+            for name, ms in zip(facts, quiet_ms(by_run))
         ]
-        return LayerRuns(found, whole_ms)
+        return LayerRuns(found, whole_beside(by_run, plain))
 
     def close(self) -> None:
         """Free the program."""

@@ -28,7 +28,7 @@ class Layer:
     Attributes:
         name: in the compiled program.
         kind: operator, or the runtime's name of a fused group.
-        ms: median time of a run.
+        ms: mean time of the runs that count (`quiet_ms`).
         detail: what the runtime says about it: its kernel, or the nodes that were fused.
         inputs, outputs: shapes, if the runtime gives them.
         variant: what its time depends on beside the kind and the shapes: fused operators, or attributes, separated by
@@ -50,8 +50,8 @@ class LayerRuns:
 
     Attributes:
         layers: with their times.
-        whole_ms: median time of runs without the profiler, in turns with the profiled ones: a machine that changes its
-            speed is as fast for both. None if only one run had the profiler.
+        whole_ms: time without the profiler, at the same speed of the machine (`whole_beside`). None if only one run had
+            the profiler.
     """
 
     layers: list[Layer]
@@ -64,6 +64,42 @@ class LayerRuns:
         """
         speed = ms / self.whole_ms if self.whole_ms else 1.0
         return [replace(one, ms=one.ms * speed) for one in self.layers]
+
+
+def quiet_ms(runs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean time of each layer over the faster half of the runs: the times of layers sum to that of the program.
+
+    Medians do not: where an interruption hits most runs, but each time another layer, those of the layers miss it.
+
+    Args:
+        runs: times, of shape (runs, layers), or (runs, 1) of whole programs.
+
+    Returns:
+        times, of shape (layers,).
+    """
+    order = np.argsort(runs.sum(axis=1), kind="stable")
+    return np.asarray(runs[order[: (len(runs) + 1) // 2]].mean(axis=0))
+
+
+def whole_beside(runs: np.ndarray[Any, Any], plain: Sequence[float]) -> float | None:
+    """Time of the program without a profiler at the speed of the machine that `quiet_ms` of its layers has.
+
+    A machine that other programs share changes its speed within a second: 104 layers summed to 82% of the program, and
+    from one profile to the next by 20%. So the two are compared within each turn, and the median turn counts.
+
+    Args:
+        runs: times with the profiler, of shape (runs, layers).
+        plain: times of as many runs without, in turns of `_TURN` with those; empty if there are none.
+
+    Returns:
+        time; None if there are no runs or layers.
+    """
+    if not plain or not runs.size:
+        return None
+    whole = np.array(plain)[:, None]
+    turns = [slice(start, start + _TURN) for start in range(0, len(plain), _TURN)]
+    ratios = [float(quiet_ms(runs[turn]).sum() / quiet_ms(whole[turn])[0]) for turn in turns]
+    return float(quiet_ms(runs).sum() / np.median(ratios))
 
 
 class CannotLoad(Exception):
@@ -172,13 +208,13 @@ class RunnerProgram(Timed):
 
         Args:
             feeds: the inputs.
-            runs: number of timed runs, of which the median counts.
+            runs: number of timed runs, of which the faster half counts.
         """
 
     def _in_turns(
         self, profiled: Callable[[bool], object], feeds: Mapping[str, np.ndarray[Any, Any]], runs: int
-    ) -> float | None:
-        """Run the program with a profiler and without, in turns.
+    ) -> list[float]:
+        """Run the program with a profiler and without, in turns of `_TURN`.
 
         Args:
             profiled: a run with the profiler; its argument says whether the run counts.
@@ -186,7 +222,7 @@ class RunnerProgram(Timed):
             runs: number of runs that count, of each kind.
 
         Returns:
-            median time of the runs without the profiler; None if `runs` is 1.
+            times of the runs without the profiler, in ms; empty if `runs` is 1.
         """
         times: list[float] = []
         plain = self.bind_feeds(feeds) if runs > 1 else None
@@ -201,7 +237,7 @@ class RunnerProgram(Timed):
                 plain()
                 if i >= 0:
                     times.append(1e3 * (time.perf_counter() - begun))
-        return float(np.median(times)) if times else None
+        return times
 
     def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The only input, of `shape` or any number of images -> the only output, in float32."""

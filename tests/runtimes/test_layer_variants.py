@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from hwnas.runner.onnxruntime import OnnxRuntimeProgram
 from hwnas.runner.openvino import OpenVinoProgram
-from hwnas.runner.program import Layer
+from hwnas.runner.program import Layer, quiet_ms, whole_beside
 
 SETTINGS: dict[str, Any] = {"threads": 1, "precision": "fp32", "options": {}, "batch": 1}
 
@@ -220,3 +220,20 @@ def test_nodes_in_branches_and_loops_count_once(tmp_path: Path) -> None:
     assert found.whole_ms is not None
     assert found.whole_ms > ms["then product"]  # a quarter of it
     assert OnnxRuntimeProgram(path, **SETTINGS).layers(x, 1).whole_ms is None
+
+
+def test_layers_sum_to_the_program_where_each_run_is_interrupted_in_another_layer() -> None:
+    runs = np.ones((10, 10))
+    runs[np.arange(7), np.arange(7)] += 5.0  # most runs, and no layer in most of its runs
+    assert quiet_ms(runs).sum() == pytest.approx(np.sort(runs.sum(axis=1))[:5].mean())
+    assert np.median(runs, axis=0).sum() < 0.7 * np.median(runs.sum(axis=1))
+    assert quiet_ms(np.array([[2.0, 3.0]])).tolist() == [2.0, 3.0]
+
+
+def test_layers_are_compared_with_the_program_at_the_same_speed() -> None:
+    """A machine that is a quarter faster from the middle of a turn, between the profiled runs and the others."""
+    speed = np.repeat([1.0, 1.0, 1.0, 1.0, 1.0, 1.25, 1.25, 1.25, 1.25, 1.25], 6)
+    profiled, plain = (speed.reshape(5, 2, 6)[:, i].reshape(-1) for i in (0, 1))
+    layers = np.tile([1.0, 3.0], (30, 1)) / profiled[:, None]
+    assert quiet_ms(layers).sum() == pytest.approx(whole_beside(layers, list(4.0 / plain)))
+    assert whole_beside(layers, []) is None
