@@ -21,10 +21,9 @@ from hwnas.runner.program import (
     LayerRuns,
     RunnerProgram,
     Source,
-    quiet_ms,
+    layer_times,
     readable,
     shown,
-    whole_beside,
 )
 from hwnas.runner.signature import Feeds, Signature, Value
 
@@ -177,6 +176,7 @@ def _layer_runs(
     by_run = np.empty((int(counts.sum()), len(whole)))
     for i, name in enumerate(whole):
         by_run[:, i] = np.reshape(times[name], (len(counted), -1)).sum(axis=1)[counts]
+    ms_by_layer, whole_ms = layer_times(by_run, plain)
     layers = [
         Layer(
             name=name,
@@ -186,9 +186,9 @@ def _layer_runs(
             outputs=_shapes(facts[name].get("output_type_shape")),
             variant=nodes[name].variant if name in nodes else "",
         )
-        for name, ms in zip(whole, quiet_ms(by_run))
+        for name, ms in zip(whole, ms_by_layer)
     ]
-    return LayerRuns(layers, whole_beside(by_run, plain))
+    return LayerRuns(layers, whole_ms)
 
 
 def _own_us(events: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], int]]:

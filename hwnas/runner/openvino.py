@@ -19,10 +19,9 @@ from hwnas.runner.program import (
     RunnerProgram,
     Source,
     input_shape,
-    quiet_ms,
+    layer_times,
     readable,
     shown,
-    whole_beside,
 )
 from hwnas.runner.signature import Feeds, Signature, Value
 
@@ -140,6 +139,7 @@ class OpenVinoProgram(RunnerProgram):
         plain = self._in_turns(profiled, feeds, runs)
         del held
         by_run = np.array([[run.get(name, 0.0) for name in facts] for run in times])
+        ms_by_layer, whole_ms = layer_times(by_run, plain)
         shapes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ops()}
         sources = {node.get_friendly_name(): node for node in self._model.get_ops()}
         found = [
@@ -152,9 +152,9 @@ class OpenVinoProgram(RunnerProgram):
                 outputs=_shapes(shapes[name].outputs()) if name in shapes else (),
                 variant=_variant(shapes[name], sources) if name in shapes else "",
             )
-            for name, ms in zip(facts, quiet_ms(by_run))
+            for name, ms in zip(facts, ms_by_layer)
         ]
-        return LayerRuns(found, whole_beside(by_run, plain))
+        return LayerRuns(found, whole_ms)
 
     def close(self) -> None:
         """Free the program."""

@@ -28,7 +28,7 @@ class Layer:
     Attributes:
         name: in the compiled program.
         kind: operator, or the runtime's name of a fused group.
-        ms: mean time of the runs that count (`quiet_ms`).
+        ms: mean time of the runs that count (`layer_times`).
         detail: what the runtime says about it: its kernel, or the nodes that were fused.
         inputs, outputs: shapes, if the runtime gives them.
         variant: what its time depends on beside the kind and the shapes: fused operators, or attributes, separated by
@@ -50,7 +50,7 @@ class LayerRuns:
 
     Attributes:
         layers: with their times.
-        whole_ms: time without the profiler, at the same speed of the machine (`whole_beside`). None if only one run had
+        whole_ms: time without the profiler, at the same speed of the machine (`layer_times`). None if only one run had
             the profiler.
     """
 
@@ -66,23 +66,8 @@ class LayerRuns:
         return [replace(one, ms=one.ms * speed) for one in self.layers]
 
 
-def quiet_ms(runs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean time of each layer over the faster half of the runs: the times of layers sum to that of the program.
-
-    Medians do not: where an interruption hits most runs, but each time another layer, those of the layers miss it.
-
-    Args:
-        runs: times, of shape (runs, layers), or (runs, 1) of whole programs.
-
-    Returns:
-        times, of shape (layers,).
-    """
-    order = np.argsort(runs.sum(axis=1), kind="stable")
-    return np.asarray(runs[order[: (len(runs) + 1) // 2]].mean(axis=0))
-
-
-def whole_beside(runs: np.ndarray[Any, Any], plain: Sequence[float]) -> float | None:
-    """Time of the program without a profiler at the speed of the machine that `quiet_ms` of its layers has.
+def layer_times(runs: np.ndarray[Any, Any], plain: Sequence[float]) -> tuple[np.ndarray[Any, Any], float | None]:
+    """Times of layers, and of the program without a profiler at the same speed of the machine.
 
     A machine that other programs share changes its speed within a second: 104 layers summed to 82% of the program, and
     from one profile to the next by 20%. So the two are compared within each turn, and the median turn counts.
@@ -92,14 +77,27 @@ def whole_beside(runs: np.ndarray[Any, Any], plain: Sequence[float]) -> float | 
         plain: times of as many runs without, in turns of `_TURN` with those; empty if there are none.
 
     Returns:
-        time; None if there are no runs or layers.
+        mean times of the layers over the faster half of the runs, of shape (layers,); and the program's time, None if
+        `plain` is empty.
     """
-    if not plain or not runs.size:
-        return None
+    ms = _quiet(runs)
+    if not plain:
+        return ms, None
     whole = np.array(plain)[:, None]
     turns = [slice(start, start + _TURN) for start in range(0, len(plain), _TURN)]
-    ratios = [float(quiet_ms(runs[turn]).sum() / quiet_ms(whole[turn])[0]) for turn in turns]
-    return float(quiet_ms(runs).sum() / np.median(ratios))
+    ratio = float(np.median([_quiet(runs[turn]).sum() / _quiet(whole[turn])[0] for turn in turns]))
+    if not ratio or not ms.any():  # layers that are shorter than the profiler's clock tells
+        return ms, float(_quiet(whole)[0])
+    return ms, float(ms.sum() / ratio)
+
+
+def _quiet(runs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mean times over the faster half of the runs: (runs, layers) -> (layers,). They sum to that of the program.
+
+    Medians do not: where an interruption hits most runs, but each time another layer, those of the layers miss it.
+    """
+    order = np.argsort(runs.sum(axis=1), kind="stable")
+    return np.asarray(runs[order[: (len(runs) + 1) // 2]].mean(axis=0))
 
 
 class CannotLoad(Exception):

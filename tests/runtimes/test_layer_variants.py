@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from hwnas.runner.onnxruntime import OnnxRuntimeProgram
 from hwnas.runner.openvino import OpenVinoProgram
-from hwnas.runner.program import Layer, quiet_ms, whole_beside
+from hwnas.runner.program import Layer, layer_times
 
 SETTINGS: dict[str, Any] = {"threads": 1, "precision": "fp32", "options": {}, "batch": 1}
 
@@ -225,9 +225,9 @@ def test_nodes_in_branches_and_loops_count_once(tmp_path: Path) -> None:
 def test_layers_sum_to_the_program_where_each_run_is_interrupted_in_another_layer() -> None:
     runs = np.ones((10, 10))
     runs[np.arange(7), np.arange(7)] += 5.0  # most runs, and no layer in most of its runs
-    assert quiet_ms(runs).sum() == pytest.approx(np.sort(runs.sum(axis=1))[:5].mean())
+    assert layer_times(runs, [])[0].sum() == pytest.approx(np.sort(runs.sum(axis=1))[:5].mean())
     assert np.median(runs, axis=0).sum() < 0.7 * np.median(runs.sum(axis=1))
-    assert quiet_ms(np.array([[2.0, 3.0]])).tolist() == [2.0, 3.0]
+    assert layer_times(np.array([[2.0, 3.0]]), [])[0].tolist() == [2.0, 3.0]
 
 
 def test_layers_are_compared_with_the_program_at_the_same_speed() -> None:
@@ -235,5 +235,15 @@ def test_layers_are_compared_with_the_program_at_the_same_speed() -> None:
     speed = np.repeat([1.0, 1.0, 1.0, 1.0, 1.0, 1.25, 1.25, 1.25, 1.25, 1.25], 6)
     profiled, plain = (speed.reshape(5, 2, 6)[:, i].reshape(-1) for i in (0, 1))
     layers = np.tile([1.0, 3.0], (30, 1)) / profiled[:, None]
-    assert quiet_ms(layers).sum() == pytest.approx(whole_beside(layers, list(4.0 / plain)))
-    assert whole_beside(layers, []) is None
+    ms, whole_ms = layer_times(layers, list(4.0 / plain))
+    assert ms.sum() == pytest.approx(whole_ms)
+    assert layer_times(layers, [])[1] is None
+
+
+@pytest.mark.parametrize("at", [slice(0), slice(2), slice(0, None, 2), slice(2, 12), slice(None)])
+def test_layers_shorter_than_the_clock_tells(at: slice) -> None:
+    """Profiles whose layers take 0 µs in some runs or all; the program's time stays a positive number."""
+    runs = np.zeros((12, 2))
+    runs[at] = 1e-3
+    assert 0 < (layer_times(runs, [0.01] * 12)[1] or 0.0) < np.inf
+    assert layer_times(runs[:, :0], [0.01] * 12)[1] == pytest.approx(0.01)
