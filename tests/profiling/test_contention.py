@@ -15,7 +15,7 @@ from hwnas.latency import LatencyTable
 from hwnas.latency.model import Floats
 from hwnas.profiling import profile
 from hwnas.progress import silent
-from hwnas.spaces import make_space
+from hwnas.spaces import Space, make_space
 from hwnas.targets import Target
 from hwnas.timing.protocol import NETWORKS, OPS
 
@@ -24,6 +24,8 @@ pytestmark = [
     pytest.mark.usefixtures("noise_counts"),
     pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin a process to a core"),
 ]
+
+ATTEMPTS = 3
 
 
 class BusyLoop:
@@ -54,35 +56,46 @@ class BusyLoop:
 
 
 def test_a_busy_core_spoils_no_table(this: Target, tmp_path: Path) -> None:
-    """A table made under load, between two quiet ones: other load on this machine cancels out there."""
+    """A table made under load is the table of the quiet machine, or there is none.
+
+    A machine may be slower for a minute, in all rows alike: once a loaded table was 47% above quiet ones before and
+    after it, that were 4% apart. It does not follow the load, so one of three tables is free of it; what the load
+    itself adds is in each of them.
+    """
     space = make_space("mobilenetv3-tiny").fix(resolution=32)
-    tables: dict[str, list[Floats]] = {"quiet": [], "loaded": []}
-    for number, kind in enumerate(("quiet", "loaded", "quiet")):  # each takes 30 s
-        busy = BusyLoop({"timing ops": len(space.distinct_ops), "timing networks": 20})
-        progress = busy if kind == "loaded" else silent
-        try:
-            table = profile(space, this, journals=tmp_path / str(number), bound_networks=4, progress=progress)
-        except TooNoisy as error:
-            assert "%" in str(error)
+    quiet = timed(space, this, tmp_path / "quiet", loaded=False)
+    for attempt in range(ATTEMPTS):  # each takes 60 s, more on a noisy machine
+        loaded = timed(space, this, tmp_path / f"loaded {attempt}", loaded=True)
+        if loaded is None:
+            return  # refused as too noisy, which is right, too
+        last, quiet = quiet, timed(space, this, tmp_path / f"quiet {attempt}", loaded=False)
+        around = [one for one in (last, quiet) if one is not None]
+        if not around:
             continue
-        finally:
-            busy.stop()
-        assert busy.seen == ({"timing ops", "timing networks"} if kind == "loaded" else set())
-        tables[kind].append(milliseconds(table))
-    if not tables["quiet"]:
-        pytest.skip("this machine is too noisy for a table without our help")
-    quiet = np.median(tables["quiet"], axis=0)
-    for kind, found in tables.items():
-        apart = [f"{np.abs(one / quiet - 1).mean():.2%} ({(one / quiet - 1).mean():+.2%})" for one in found]
-        print(f"{kind} tables differ from the median of the quiet ones by {', '.join(apart) or 'nothing: too noisy'}")
-    if tables["loaded"]:
-        loaded = np.median(tables["loaded"], axis=0)
+        ratios = [loaded / one for one in around]
+        print("loaded table beside quiet ones:", ", ".join(f"{ratio.mean() - 1:+.2%}" for ratio in ratios))
         # The machine's clock may change between tables: quiet ones were 3.7% apart where the loaded one was 3.2% above
         # their median, and a loaded one was once 4.9% below both. Load slows, by 100% where it spoils a row.
-        slower = max(tables["quiet"], key=lambda one: float(one.mean()))
-        assert (loaded / slower).mean() - 1 <= 0.03
-        ratio = loaded / quiet
-        assert np.abs(ratio / np.median(ratio) - 1).mean() <= 0.03
+        slower = min(float(ratio.mean()) for ratio in ratios) - 1
+        uneven = min(float(np.abs(ratio / np.median(ratio) - 1).mean()) for ratio in ratios)
+        if slower <= 0.03 and uneven <= 0.03:
+            return
+        assert attempt < ATTEMPTS - 1, f"{slower:.1%} slower, rows {uneven:.1%} apart"
+    pytest.skip("this machine is too noisy for a table without our help")
+
+
+def timed(space: Space, this: Target, journals: Path, *, loaded: bool) -> Floats | None:
+    """The rows of a table in milliseconds, ``None`` where the machine was refused as too noisy."""
+    busy = BusyLoop({"timing ops": len(space.distinct_ops), "timing networks": 20})
+    try:
+        table = profile(space, this, journals=journals, bound_networks=4, progress=busy if loaded else silent)
+    except TooNoisy as error:
+        assert "%" in str(error)
+        return None
+    finally:
+        busy.stop()
+    assert busy.seen == ({"timing ops", "timing networks"} if loaded else set())
+    return milliseconds(table)
 
 
 def milliseconds(table: LatencyTable) -> Floats:
