@@ -15,6 +15,7 @@ Rows = npt.NDArray[np.intp]
 Design = Callable[[Floats, int, float, np.random.Generator], Rows]
 
 DESIGN = "determinant"  # at least as good as random networks on 48 of 52 held-out devices, variance on 43
+_CAUTION = 4.0  # the noise that a design assumes, in units of that of the prior: see `_determinant`
 _POOL = 400  # candidates of a design: covariances of more take longer and change the error by less than its spread
 
 
@@ -29,7 +30,11 @@ def _variance(coordinates: Floats, count: int, noise: float, rng: np.random.Gene
 
 
 def _determinant(coordinates: Floats, count: int, noise: float, rng: np.random.Generator) -> Rows:
-    """Each network is the one with the largest variance: D-optimal, one at a time."""
+    """Each network is the one with the largest variance: D-optimal, one at a time.
+
+    With little noise it takes extreme networks only, each once, and one run that is too long then misleads the fit.
+    With 4 times the noise several of them share a direction: 0.972 instead of 0.970 with 20 networks of NAS-Bench-201.
+    """
     return _greedy(coordinates, count, noise, lambda kernel, seen: np.diag(kernel).copy())
 
 
@@ -110,4 +115,4 @@ def choose(
     unit = candidates[pool] @ prior.unit
     spread = np.concatenate([sd * block for sd, block in zip(scales.blocks, prior.blocks, strict=True)])
     coordinates = candidates[pool] @ spread.T / np.maximum(unit, 0.05 * np.median(unit))[:, None]
-    return np.asarray(pool[DESIGNS[design](coordinates, count, scales.noise, rng)])
+    return np.asarray(pool[DESIGNS[design](coordinates, count, _CAUTION * scales.noise, rng)])
