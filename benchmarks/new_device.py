@@ -3,8 +3,8 @@
     python benchmarks/new_device.py --supernet supernet --out DIR [--like 'devices/amd-epyc*'] [--recipe NAME ...]
 
 This host plays the new device. `profile --few-shot` times ten networks of the supernet's space and transfers the
-tables of other machines; a full profile measures every op. For budgets over the range of the space, the best network
-is searched with each table at 90% confidence. All of these and random networks, which neither table has seen, are
+tables of other machines; a full profile measures every op. For budgets over the range that a table gives the space, the
+best network is searched with that table at 90% confidence. All of these and random networks, which neither table has seen, are
 lowered and timed in the same passes. The speed of a virtual machine drifts by 10% and more within minutes: the ten
 networks are timed in these passes, too, and the median ratio of their predictions to these times is the present
 speed. Errors are printed as measured, and at the speed of each table; a network keeps its budget at that speed. A
@@ -82,12 +82,12 @@ def main() -> None:
             target, full = profiled(space, recipe, given.out / "full", progress)
             print(f"full profile: {time.perf_counter() - start:.0f} s (0: it was there)")
             models = {f"{given.measurements} measurements": few, "full profile": full}
-            low, high = full.predict_upper(space.encode([space.smallest, space.largest]), CONFIDENCE)
-            budgets = [float(low + step * (high - low)) for step in np.linspace(0.15, 0.9, given.budgets)]
+            ends = space.encode([space.smallest, space.largest])
             found: list[tuple[str, float, Chosen]] = []
             for name, model in models.items():
                 objective = latency_objective(model)
-                for budget in budgets:
+                low, high = model.predict_upper(ends, CONFIDENCE)
+                for budget in (float(low + step * (high - low)) for step in np.linspace(0.15, 0.9, given.budgets)):
                     problem = Problem(
                         space=space,
                         accuracy=accuracy,

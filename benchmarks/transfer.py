@@ -1,6 +1,7 @@
 """How well ten whole-network measurements predict a device: leave one device out over the shared latencies.
 
     python benchmarks/transfer.py --data FOLDER [--measurements 10 20] [--draws 10] [--part ranks designs found]
+        [--designs determinant]
 
 FOLDER has nasbench201.csv and fbnet.csv: a column `arch`, and milliseconds per device and batch size (``1080ti_32``).
 All columns of a device are left out with it.
@@ -186,24 +187,29 @@ def simple_ridge(others: Known, seen: Measured, terms: np.ndarray) -> np.ndarray
     return np.exp(wanted.mean() + ((features(terms) - centre) / size @ x.T + 1e3) @ solved)
 
 
-def designs(choices: dict[str, Choice], known: Known, count: int, draws: int) -> None:
-    """Mean rank correlation of each design, and on how many devices it is at least as good as random networks."""
+def designs(choices: dict[str, Choice], known: Known, count: int, draws: int, names: list[str]) -> None:
+    """Mean rank correlation of each design, and on how many devices it is at least as good as random networks.
+
+    Each difference has the standard error of the draws: with 10 draws, 0.02 on phones whose runs are often too long.
+    """
     print(f"\ndesigns, {count} measurements, {draws} draws")
-    by_design = {name: np.empty((len(judged(known)), draws)) for name in DESIGNS}
+    by_design = {name: np.empty((len(judged(known)), draws)) for name in (*names, "random")}
     for i, source in enumerate(judged(known)):
         others = known.without(source.device)
         choice = choices[source.device]
-        for name, draw in ((name, draw) for name in DESIGNS for draw in range(draws)):
+        for name, draw in ((name, draw) for name in by_design for draw in range(draws)):
             rows = choose(others, source.measured.terms, count, design=name, seed=(1, draw))
             seen = source.measured.at(rows)
             posterior, _ = choice.fit(others, seen)
             by_design[name][i, draw] = spearman(posterior.predict(source.measured.terms), source.measured.latency_ms)
-    random = by_design["random"].mean(axis=1)
+    random = by_design["random"]
     for name, ranks_ in by_design.items():
-        means = ranks_.mean(axis=1)
+        apart = ranks_.mean(axis=1) - random.mean(axis=1)
+        errors = np.sqrt((ranks_.var(axis=1) + random.var(axis=1)) / draws)
         print(
-            f"{name:14}{means.mean():8.4f}  at least random on {(means >= random).sum()} of {len(means)}  "
-            + " ".join(f"{a - b:+.3f}" for a, b in zip(means, random, strict=True))
+            f"{name:14}{ranks_.mean():8.4f}  at least random on {(apart >= 0).sum()} of {len(apart)}, worse by two "
+            f"standard errors on {(apart < -2 * errors).sum()}  "
+            + " ".join(f"{a:+.4f}±{e:.4f}" for a, e in zip(apart, errors, strict=True))
         )
 
 
@@ -258,6 +264,7 @@ def main() -> None:
     parser.add_argument("--spaces", nargs="+", default=["nasbench201", "fbnet"])
     parser.add_argument("--measurements", type=int, nargs="+", default=[10, 20])
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--designs", nargs="+", choices=list(DESIGNS), default=list(DESIGNS))
     parser.add_argument(
         "--part", nargs="+", choices=["ranks", "designs", "found"], default=["ranks", "designs", "found"]
     )
@@ -279,7 +286,7 @@ def main() -> None:
             if "ranks" in options.part:
                 ranks(choices, known, count, options.draws)
             if "designs" in options.part:
-                designs(choices, known, count, options.draws)
+                designs(choices, known, count, options.draws, options.designs)
         if "found" in options.part:
             found(known, min(options.draws, 3))
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
