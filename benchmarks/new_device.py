@@ -2,13 +2,13 @@
 
     python benchmarks/new_device.py --supernet supernet --out DIR [--like 'devices/amd-epyc*'] [--recipe NAME ...]
 
-This host plays the new device. `profile --few-shot` times ten networks of the supernet's space and transfers the
-tables of other machines; a full profile measures every op. For budgets over the range that a table gives the space, the
-best network is searched with that table at 90% confidence. All of these and random networks, which neither table has seen, are
-lowered and timed in the same passes. The speed of a virtual machine drifts by 10% and more within minutes: the ten
-networks are timed in these passes, too, and the median ratio of their predictions to these times is the present
-speed. Errors are printed as measured, and at the speed of each table; a network keeps its budget at that speed. A
-killed run resumes. Close other work while it times.
+This host plays the new device. `profile --few-shot` times ten networks of the supernet's space and transfers the tables
+of other machines; a full profile measures every op. For budgets over the range that a table gives the space, the best
+network is searched with that table at 90% confidence. All of these and random networks, which neither table has seen,
+are lowered and timed in the same passes. The speed of a virtual machine drifts by 10% and more within minutes: the ten
+networks are timed in these passes, too, and the median ratio of their predictions to these times is the present speed.
+Errors are printed as measured, and at the speed of each table; a network keeps its budget at that speed. A killed run
+resumes. Close other work while it times.
 """
 
 from __future__ import annotations
