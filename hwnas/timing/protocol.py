@@ -77,8 +77,8 @@ NETWORKS = Protocol(
 # With visits as above, ten networks of 0.07 ms are timed in a second, and the speed of a virtual machine drifts by 4%
 # from one to the next, once by 10%: with these visits, in half a minute.
 FEW = replace(NETWORKS, visit_ms=200.0, max_runs=5000, min_sessions=4)
-# Two sessions where the machine is quiet. A third to a sixth takes 13 s each, a batch that is refused and measured again
-# 80 s: of nine batches on a noisy machine, four were.
+# Two sessions where the machine is quiet. A third to a sixth takes 13 s each, a batch that is refused and measured
+# again 80 s: of nine batches on a noisy machine, four were.
 KERNELS = Protocol(visit_ms=6.0, min_runs=1, warmup_runs=1, session_passes=8, max_sessions=6, tolerance=0.1)
 
 
