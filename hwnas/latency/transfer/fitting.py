@@ -18,7 +18,7 @@ import numpy.typing as npt
 from hwnas.latency.transfer.known import Floats, Measured
 
 # Degrees of freedom of the noise above a prediction and below it: other load makes a run slower, nothing makes it
-# faster. On one phone 5% of the measurements are 50% to 150% too long, two of ten now and then; with 4 and 4 the fit
+# faster. On one phone 5% of the measurements are 50% to 150% too long, two of ten in some draws; with 4 and 4 the fit
 # followed them: mean Spearman correlation of 0.919 instead of 0.923 over FBNet's 13 columns, 10 networks, 40 draws.
 _FREEDOM_SLOW = 1.0
 _FREEDOM_FAST = 30.0
