@@ -130,9 +130,9 @@ class OnnxRuntimeProgram(RunnerProgram):
                 session.run(names, dict(feeds))
                 counted.append(counts)
 
-            plain = self._in_turns(profiled, feeds, runs)
+            turns = self._in_turns(profiled, feeds, runs)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-            return _layer_runs(events, counted, plain, node_facts(Path(folder, "optimized.onnx")))
+            return _layer_runs(events, counted, turns, node_facts(Path(folder, "optimized.onnx")))
 
     def again(self) -> OnnxRuntimeProgram:
         """The same program in a new session."""
@@ -157,7 +157,10 @@ def _value(entry: ort.NodeArg, batch: int | None) -> Value:
 
 
 def _layer_runs(
-    events: Sequence[Mapping[str, Any]], counted: Sequence[bool], plain: Sequence[float], nodes: Mapping[str, NodeFacts]
+    events: Sequence[Mapping[str, Any]],
+    counted: Sequence[bool],
+    turns: Sequence[Sequence[float]],
+    nodes: Mapping[str, NodeFacts],
 ) -> LayerRuns:
     """The layers in the events of a profile, some of whose runs count, beside the times of runs without one.
 
@@ -176,7 +179,7 @@ def _layer_runs(
     by_run = np.empty((int(counts.sum()), len(whole)))
     for i, name in enumerate(whole):
         by_run[:, i] = np.reshape(times[name], (len(counted), -1)).sum(axis=1)[counts]
-    ms_by_layer, whole_ms = layer_times(by_run, plain)
+    ms_by_layer, whole_ms = layer_times(by_run, turns)
     layers = [
         Layer(
             name=name,

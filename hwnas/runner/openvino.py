@@ -136,10 +136,10 @@ class OpenVinoProgram(RunnerProgram):
                     times[-1][entry.node_name] = before + entry.real_time.total_seconds() * 1e3
                     facts[entry.node_name] = (entry.node_type, entry.exec_type)
 
-        plain = self._in_turns(profiled, feeds, runs)
+        turns = self._in_turns(profiled, feeds, runs)
         del held
         by_run = np.array([[run.get(name, 0.0) for name in facts] for run in times])
-        ms_by_layer, whole_ms = layer_times(by_run, plain)
+        ms_by_layer, whole_ms = layer_times(by_run, turns)
         shapes = {node.get_friendly_name(): node for node in compiled.get_runtime_model().get_ops()}
         sources = {node.get_friendly_name(): node for node in self._model.get_ops()}
         found = [

@@ -17,7 +17,8 @@ from hwnas.runner.signature import Feeds, Signature
 Call = Callable[[], object]
 Source = Union[str, bytes]  # the name of a program's file, or its content
 _WARM_UP = 2  # untimed runs before others of a kind
-_TURN = 6  # runs with a profiler before as many without
+_TURN = 6  # runs with a profiler before as many without, at most
+_TURN_MS = 20.0  # or fewer that take this long: a machine with others on it changed its speed every 0.1 to 0.4 s
 BATCH = "batch"  # name of a symbolic batch axis in ONNX graphs
 
 
@@ -66,28 +67,33 @@ class LayerRuns:
         return [replace(one, ms=one.ms * speed) for one in self.layers]
 
 
-def layer_times(runs: np.ndarray[Any, Any], plain: Sequence[float]) -> tuple[np.ndarray[Any, Any], float | None]:
+def layer_times(
+    runs: np.ndarray[Any, Any], turns: Sequence[Sequence[float]]
+) -> tuple[np.ndarray[Any, Any], float | None]:
     """Times of layers, and of the program without a profiler at the same speed of the machine.
 
     A machine that other programs share changes its speed within a second: 104 layers summed to 82% of the program, and
-    from one profile to the next by 20%. So the two are compared within each turn, and the median turn counts.
+    from one profile to the next by 20%. So the two are compared within each turn, and the median turn counts. Turns are
+    short: in turns of six runs of 30 ms, 88 layers summed to 82% of the program again.
 
     Args:
         runs: times with the profiler, of shape (runs, layers).
-        plain: times of as many runs without, in turns of `_TURN` with those; empty if there are none.
+        turns: times of as many runs without, in turns with those; empty if there are none.
 
     Returns:
         mean times of the layers over the faster half of the runs, of shape (layers,); and the program's time, None if
-        `plain` is empty.
+        there are no turns.
     """
     ms = _quiet(runs)
-    if not plain:
+    if not turns:
         return ms, None
-    whole = np.array(plain)[:, None]
-    turns = [slice(start, start + _TURN) for start in range(0, len(plain), _TURN)]
-    ratio = float(np.median([_quiet(runs[turn]).sum() / _quiet(whole[turn])[0] for turn in turns]))
+    starts = np.cumsum([0, *(len(plain) for plain in turns)])
+    ratios = [
+        _quiet(runs[start : start + len(plain)]).sum() / _quiet(np.c_[plain])[0] for start, plain in zip(starts, turns)
+    ]
+    ratio = float(np.median(ratios))
     if not ratio or not ms.any():  # layers that are shorter than the profiler's clock tells
-        return ms, float(_quiet(whole)[0])
+        return ms, float(_quiet(np.c_[np.concatenate(turns)])[0])
     return ms, float(ms.sum() / ratio)
 
 
@@ -211,8 +217,8 @@ class RunnerProgram(Timed):
 
     def _in_turns(
         self, profiled: Callable[[bool], object], feeds: Mapping[str, np.ndarray[Any, Any]], runs: int
-    ) -> list[float]:
-        """Run the program with a profiler and without, in turns of `_TURN`.
+    ) -> list[list[float]]:
+        """Run the program with a profiler and without, in turns of `_TURN` runs or of `_TURN_MS`.
 
         Args:
             profiled: a run with the profiler; its argument says whether the run counts.
@@ -220,22 +226,24 @@ class RunnerProgram(Timed):
             runs: number of runs that count, of each kind.
 
         Returns:
-            times of the runs without the profiler, in ms; empty if `runs` is 1.
+            times of the runs without the profiler, in ms, by turn; empty if `runs` is 1.
         """
-        times: list[float] = []
+        turns: list[list[float]] = []
         plain = self.bind_feeds(feeds) if runs > 1 else None
-        for start in range(0, runs, _TURN):
-            counted = range(-_WARM_UP, min(_TURN, runs - start))
+        length = runs
+        if plain is not None:
+            fastest = min(self.time_ms(plain) for _ in range(_WARM_UP))
+            length = min(max(int(_TURN_MS / max(fastest, 1e-6)), 1), _TURN)
+        for start in range(0, runs, length):
+            # A program that runs once in a turn is too large for the caches that a run before it would fill.
+            warm_up = min(_WARM_UP, length - 1) if start else _WARM_UP
+            counted = range(-warm_up, min(length, runs - start))
             for i in counted:
                 profiled(i >= 0)
-            if plain is None:
-                continue
-            for i in counted:
-                begun = time.perf_counter()
-                plain()
-                if i >= 0:
-                    times.append(1e3 * (time.perf_counter() - begun))
-        return times
+            if plain is not None:
+                times = [self.time_ms(plain) for _ in counted]
+                turns.append(times[warm_up:])
+        return turns
 
     def run(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The only input, of `shape` or any number of images -> the only output, in float32."""

@@ -235,9 +235,30 @@ def test_layers_are_compared_with_the_program_at_the_same_speed() -> None:
     speed = np.repeat([1.0, 1.0, 1.0, 1.0, 1.0, 1.25, 1.25, 1.25, 1.25, 1.25], 6)
     profiled, plain = (speed.reshape(5, 2, 6)[:, i].reshape(-1) for i in (0, 1))
     layers = np.tile([1.0, 3.0], (30, 1)) / profiled[:, None]
-    ms, whole_ms = layer_times(layers, list(4.0 / plain))
+    ms, whole_ms = layer_times(layers, np.split(4.0 / plain, 5))
     assert ms.sum() == pytest.approx(whole_ms)
     assert layer_times(layers, [])[1] is None
+
+
+def test_layers_are_compared_with_the_program_in_turns_of_any_length() -> None:
+    """A machine that changes its speed from each profiled run to the one beside it."""
+    speed = np.array([1.0, 1.4, 1.4, 1.0, 1.0, 1.0, 1.0])
+    layers = np.tile([1.0, 3.0], (7, 1)) / speed[:, None]
+    ms, whole_ms = layer_times(layers, [[4.0], [4.0, 4.0 / 1.4], [4.0] * 4])
+    assert ms.tolist() == pytest.approx([1.0 * 0.8, 3.0 * 0.8], rel=0.1)
+    assert whole_ms == pytest.approx(ms.sum())
+
+
+@pytest.mark.parametrize(("ms", "turns"), [(0.5, [6, 6]), (7.0, [2] * 6), (30.0, [1] * 12)])
+def test_turns_are_as_short_as_runs_are_long(
+    ms: float, turns: list[int], graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = OnnxRuntimeProgram(graph, **SETTINGS)
+    monkeypatch.setattr(program, "time_ms", lambda call: ms)
+    seen: list[bool] = []
+    assert [len(turn) for turn in program._in_turns(seen.append, feeds(), 12)] == turns
+    assert sum(seen) == 12
+    assert seen[:3] == [False, False, True]
 
 
 @pytest.mark.parametrize("at", [slice(0), slice(2), slice(0, None, 2), slice(2, 12), slice(None)])
@@ -245,5 +266,5 @@ def test_layers_shorter_than_the_clock_tells(at: slice) -> None:
     """Profiles whose layers take 0 µs in some runs or all; the program's time stays a positive number."""
     runs = np.zeros((12, 2))
     runs[at] = 1e-3
-    assert 0 < (layer_times(runs, [0.01] * 12)[1] or 0.0) < np.inf
-    assert layer_times(runs[:, :0], [0.01] * 12)[1] == pytest.approx(0.01)
+    assert 0 < (layer_times(runs, [[0.01] * 6] * 2)[1] or 0.0) < np.inf
+    assert layer_times(runs[:, :0], [[0.01] * 6] * 2)[1] == pytest.approx(0.01)
