@@ -190,7 +190,7 @@ def simple_ridge(others: Known, seen: Measured, terms: np.ndarray) -> np.ndarray
 def designs(choices: dict[str, Choice], known: Known, count: int, draws: int, names: list[str]) -> None:
     """Mean rank correlation of each design, and on how many devices it is at least as good as random networks.
 
-    Each difference has the standard error of the draws: with 10 draws, 0.02 on phones whose runs are often too long.
+    Each difference has the standard error of the draws: with 10 draws, 0.04 on phones whose runs are often too long.
     """
     print(f"\ndesigns, {count} measurements, {draws} draws")
     by_design = {name: np.empty((len(judged(known)), draws)) for name in (*names, "random")}
