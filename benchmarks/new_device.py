@@ -87,7 +87,7 @@ def main() -> None:
             for name, model in models.items():
                 objective = latency_objective(model)
                 low, high = model.predict_upper(ends, CONFIDENCE)
-                for budget in (float(low + step * (high - low)) for step in np.linspace(0.15, 0.9, given.budgets)):
+                for budget in (low + (high - low) * np.linspace(0.15, 0.9, given.budgets)).tolist():
                     problem = Problem(
                         space=space,
                         accuracy=accuracy,
