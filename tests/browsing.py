@@ -33,12 +33,12 @@ def browser() -> Iterator[Callable[..., Any]]:
             shown.on("pageerror", lambda error: complaints.append(str(error)))
             shown.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
             shown.goto(page.as_uri())
-            assert complaints == []
+            assert not complaints, complaints
             return shown
 
         yield opened
         chromium.close()
-    assert complaints == []
+    assert not complaints, complaints
 
 
 def check_plots(shown: Any, plots: Sequence[Plot]) -> None:

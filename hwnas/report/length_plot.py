@@ -6,7 +6,7 @@ import html
 
 import plotly.graph_objects as go
 
-from hwnas.report.plots import COLOURS, Plot, base_figure
+from hwnas.report.plots import COLOURS, LOG_AXIS, Plot, base_figure
 from hwnas.report.token_figures import LengthCurve
 
 _LOOKS = (
@@ -38,7 +38,7 @@ def length_plot(curves: list[LengthCurve], prefix: str) -> list[Plot]:
             )
         )
     figure = base_figure(traces, height=340, x="tokens", y="µs")
-    figure.update_layout(xaxis={"type": "log", "tickvals": curves[0].lengths}, yaxis={"type": "log"})
+    figure.update_layout(xaxis={**LOG_AXIS, "tickvals": curves[0].lengths}, yaxis=LOG_AXIS)
     fastest = [
         (length, min(curves, key=lambda curve: curve.latency_ms[i]).mixer) for i, length in enumerate(curves[0].lengths)
     ]

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from hwnas.deploy.model_bench import LayerTime, ModelTiming, Roofline
 from hwnas.report.model_figures import ModelFigures, ModelTarget, Prediction
-from hwnas.report.plots import COLOURS, Plot, base_figure, ms, percent, signed, size
+from hwnas.report.plots import COLOURS, LOG_AXIS, Plot, base_figure, ms, percent, signed, size
 
 _LAYERS = 24  # bars of a plot of layers
 _KINDS = 3  # named in the summary
@@ -224,7 +224,7 @@ def _roofline(timing: ModelTiming, prefix: str) -> Plot:
             ),
         )
     figure = base_figure(traces, height=420, x="MACs per byte", y="GMAC/s")
-    figure.update_layout(xaxis={"type": "log"}, yaxis={"type": "log"})
+    figure.update_layout(xaxis=LOG_AXIS, yaxis=LOG_AXIS)
     whole = sum(macs for _, macs, _ in layers)
     said = (
         f"{whole / 1e6:,.4g} million MACs in {ms(timing.measured_ms)} ms: {whole / timing.measured_ms / 1e6:.1f} GMAC/s"
@@ -281,7 +281,7 @@ def _beside(timing: ModelTiming, prediction: Prediction, prefix: str) -> Plot:
                 )
             )
     figure = base_figure(traces, height=420, x="predicted (ms)", y="measured (ms)")
-    figure.update_layout(xaxis={"type": "log"}, yaxis={"type": "log"})
+    figure.update_layout(xaxis=LOG_AXIS, yaxis=LOG_AXIS)
     error = timing.measured_ms / prediction.predicted_ms - 1
     return Plot(
         name=f"{prefix}predicted",
