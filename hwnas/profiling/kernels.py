@@ -107,7 +107,7 @@ def profile_kernels(
     profiler_ms = added_by_profiler(found)
     progress("fitting kernels", 0, 1)
     rows, networks = tabulated(found, profiler_ms)
-    errors, validation = judged(rows, networks)
+    judgement = judged(rows, networks)
     return KernelTable(
         device=target.device.name,
         recipe=target.recipe.name,
@@ -121,9 +121,11 @@ def profile_kernels(
         references=references,
         rows=rows,
         networks=networks,
-        errors=errors,
+        errors=judgement.errors,
+        spreads=judgement.spreads,
+        kind_spreads=judgement.kind_spreads,
         unknown_factor=unknown_factor(rows),
-        validation=validation,
+        validation=judgement.validation,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from hwnas.errors import InvalidValue, TableCorrupt, TableError, TableMismatch
 from hwnas.latency.kernels import Kernel, KernelModel, KernelTable, kernel_of, load_kernels, parse_kernel
+from hwnas.latency.kernels.bound import fitted_bound, spread_of, spreads_of
 from hwnas.latency.kernels.model import judged, unknown_factor
 from hwnas.latency.kernels.regression import KindRegression, _broadcast, features
 from hwnas.latency.kernels.table import KernelNetwork, KernelRow, kernel_path, read_kernels, write_kernels
@@ -64,7 +66,7 @@ def rows_and_networks() -> tuple[list[KernelRow], list[KernelNetwork]]:
 @pytest.fixture(scope="module")
 def table(rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]], this: Target) -> KernelTable:
     rows, networks = rows_and_networks
-    errors, validation = judged(rows, networks)
+    judgement = judged(rows, networks)
     return KernelTable(
         device=this.device.name,
         recipe=this.recipe.name,
@@ -78,9 +80,11 @@ def table(rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]], this: 
         references={"reference 0": 1.0},
         rows=rows,
         networks=networks,
-        errors=errors,
+        errors=judgement.errors,
+        spreads=judgement.spreads,
+        kind_spreads=judgement.kind_spreads,
         unknown_factor=unknown_factor(rows),
-        validation=validation,
+        validation=judgement.validation,
     )
 
 
@@ -207,6 +211,10 @@ def test_a_rare_variant_of_a_hundredfold_cost_is_learned_from_a_few() -> None:
         ),
         ("Resize+mode=cubic 1x8x12x12;4 > 1x8x24x24", "Resize+mode=cubic 1x8x12x12;4 > 1x8x24x24"),
         ("Resize+mode=cubic 1x12x12x8;4 > 1x24x24x8", "Resize+mode=cubic-last 1x12x12x8;4 > 1x24x24x8"),
+        (
+            "Interpolate+mode=nearest,Relu 1x8x12x12;4 > 1x8x24x24",
+            "Interpolate+mode=nearest,Relu 1x8x12x12;4 > 1x8x24x24",
+        ),
         ("Resize+mode=cubic 1x8x12x12;4 > 1x8x12x12", "Resize+copy 1x8x12x12;4 > 1x8x12x12"),
         ("Cast 1x8x12x12 > 1x8x12x12", "Cast 1x8x12x12 > 1x8x12x12"),
     ],
@@ -291,7 +299,8 @@ def test_larger_kernels_than_any_measured_take_longer() -> None:
 def test_networks_are_predicted_without_their_kernels(
     rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]],
 ) -> None:
-    errors, validation = judged(*rows_and_networks)
+    found = judged(*rows_and_networks)
+    errors, validation = found.errors, found.validation
     assert len(errors) == validation.networks == 40
     assert validation.mape < 0.06
     assert validation.kendall_tau > 0.95
@@ -322,6 +331,42 @@ def test_bounds_hold_for_new_networks(table: KernelTable) -> None:
     assert below >= 80
 
 
+def test_networks_of_kernels_that_are_hard_to_predict_have_wider_bounds() -> None:
+    """Networks of exact kernels alone, and half of rough ones: each sort is below the bound as often as it says."""
+    rng = np.random.default_rng(0)
+    spreads = [0.01, 0.2] * 200
+    errors = [float(np.exp(rng.normal(0, spread)) - 1) for spread in spreads]
+    bound = fitted_bound(errors, spreads)
+    for spread in (0.01, 0.2):
+        over = bound.over(spread, 0.95)
+        assert over is not None
+        assert over == pytest.approx(math.exp(1.645 * spread), rel=0.04)
+        assert 0.92 < np.mean(np.exp(rng.normal(0, spread, 4000)) <= over) < 0.98
+
+
+def test_a_few_wild_errors_leave_the_scale_of_the_others() -> None:
+    errors = np.exp(np.random.default_rng(0).normal(0, 0.02, 78)) - 1
+    bound = fitted_bound([*errors.tolist(), 2.0, 1.5], [0.0] * 80)
+    over = bound.over(0.0, 0.9)
+    assert over == pytest.approx(math.exp(1.28 * 0.02), rel=0.015)
+
+
+def test_a_bound_is_never_below_the_prediction() -> None:
+    assert fitted_bound([-0.3] * 30, [0.0] * 30).over(0.0, 0.95) == 1.0
+    assert fitted_bound([0.0] * 30, [0.0] * 30).over(0.0, 0.95) == pytest.approx(1.0, abs=0.01)
+    assert fitted_bound([], []).over(0.0, 0.5) is None
+
+
+def test_the_spread_of_a_network() -> None:
+    one, other = Kernel("A", ((1,),), ((1,),)), Kernel("B", ((1,),), ((1,),))
+    kinds = spreads_of([one, one, other], np.array([1.0, 3.0, 1.0]), np.array([math.e, 3.0, 1.0]))
+    assert kinds == pytest.approx({"A": 0.5, "B": 0.0})  # sqrt((1 * 1 + 3 * 0) / 4)
+    assert spread_of([one, one, other], np.array([1.0, 1.0, 2.0]), kinds) == pytest.approx(0.25)  # not independent
+    unseen = Kernel("C", ((1,),), ((1,),))
+    assert spread_of([one, unseen], np.array([1.0, 1.0]), kinds) == pytest.approx(math.hypot(0.25, 0.25))
+    assert spread_of([one], np.array([1.0]), {}) == 0
+
+
 def test_an_unknown_kind_counts_and_widens_the_bound(table: KernelTable) -> None:
     model, rng = load_kernels(table), np.random.default_rng(9)
     known = network(rng, 12)
@@ -336,8 +381,13 @@ def test_an_unknown_kind_counts_and_widens_the_bound(table: KernelTable) -> None
 
 def test_too_few_networks_give_no_bound(rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]]) -> None:
     rows, _ = rows_and_networks
-    assert KernelModel(rows, errors=[0.1] * 10).network([CONV], confidence=0.95).upper_ms is None
-    assert KernelModel(rows, errors=[0.1] * 10).network([CONV], confidence=0.9).upper_ms is not None
+    assert (
+        KernelModel(rows, bound=fitted_bound([0.1] * 10, [0.0] * 10)).network([CONV], confidence=0.95).upper_ms is None
+    )
+    assert (
+        KernelModel(rows, bound=fitted_bound([0.1] * 10, [0.0] * 10)).network([CONV], confidence=0.9).upper_ms
+        is not None
+    )
 
 
 def test_a_table_is_written_and_read(table: KernelTable, this: Target, tmp_path: Path) -> None:

@@ -164,6 +164,31 @@ def test_openvino_reports_the_axes_of_a_transpose_that_it_moved(tmp_path: Path) 
     assert variants(layers, "Transpose") == ["perm=0.2.1.3"]
 
 
+def test_openvino_reports_how_it_resizes(tmp_path: Path) -> None:
+    def resized(x: str, y: str, mode: str) -> onnx.NodeProto:
+        how = {"nearest_mode": "floor"} if mode == "nearest" else {}
+        transformed = "asymmetric" if mode == "nearest" else "half_pixel"
+        return helper.make_node(
+            "Resize", [x, "", "s"], [y], mode, mode=mode, coordinate_transformation_mode=transformed, **how
+        )
+
+    path = saved(
+        tmp_path / "s.onnx",
+        [
+            resized("x", "a", "nearest"),
+            helper.make_node("Relu", ["a"], ["b"], "relu"),
+            resized("b", "c", "linear"),
+            resized("c", "y", "cubic"),
+        ],
+        [("x", TensorProto.FLOAT, [1, 8, 8, 8])],
+        [("y", TensorProto.FLOAT, [1, 8, 64, 64])],
+        {"s": np.array([1, 1, 2, 2], np.float32)},
+    )
+    x = {"x": np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype(np.float32)}
+    layers = OpenVinoProgram(path, **SETTINGS).layers(x, 1).layers
+    assert variants(layers, "Interpolate") == ["mode=nearest,Relu", "mode=linear_onnx", "mode=cubic"]
+
+
 def test_openvino_pools_regions(tmp_path: Path) -> None:
     path = saved(
         tmp_path / "r.onnx",

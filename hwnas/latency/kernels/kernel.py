@@ -78,7 +78,9 @@ class Kernel:
             mode = _MODE.search(self.variant)
             if not mode or not self.inputs or len(self.outputs) != 1 or len(self.inputs[0]) != len(self.outputs[0]):
                 return self
-            return Kernel(self.kind, self.inputs, self.outputs, _resizing(mode[1], self.inputs[0], self.outputs[0]))
+            how = _resizing(mode[1], self.inputs[0], self.outputs[0])
+            others = [trait for trait in self.traits if not trait.startswith("mode=")]
+            return Kernel(self.kind, self.inputs, self.outputs, ",".join([how, *others]))
         shape = self.inputs[0]
         places = {axis: place for place, axis in enumerate(axis for axis, size in enumerate(shape) if size != 1)}
         runs: list[list[int]] = []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from scipy.stats import kendalltau
 
+from hwnas.latency.kernels.bound import Bound, fitted_bound, spread_of, spreads_of
 from hwnas.latency.kernels.kernel import Kernel, parse_kernel
 from hwnas.latency.kernels.regression import Floats, KindRegression, of_logarithms
 from hwnas.latency.kernels.table import KernelNetwork, KernelRow, KernelTable, KernelValidation
@@ -65,20 +65,22 @@ class KernelModel:
     Args:
         rows: the kernels.
         networks: kernels and latency in milliseconds of the networks that the context is fitted on.
-        errors: as in `KernelTable`.
-        unknown_factor: as in `KernelTable`.
+        bound: of its predictions; without one, they have no upper bound.
+        kind_spreads, unknown_factor: as in `KernelTable`.
     """
 
     def __init__(
         self,
         rows: Sequence[KernelRow],
         networks: Sequence[Whole] = (),
-        errors: Sequence[float] = (),
+        *,
+        bound: Bound | None = None,
+        kind_spreads: Mapping[str, float] | None = None,
         unknown_factor: float = 1.0,
     ) -> None:
         self._kernels = [parse_kernel(row.kernel) for row in rows]
         self._known = {kernel: row.ms for kernel, row in zip(self._kernels, rows, strict=True)}
-        self._errors, self._unknown_factor = np.sort(np.abs(np.array(errors, np.float64))), unknown_factor
+        self._bound, self._kind_spreads, self._unknown_factor = bound, kind_spreads or {}, unknown_factor
         self._ms = np.array([row.ms for row in rows])
         # Long kernels decide a network's latency, and short ones are measured less exactly.
         self._weights = np.sqrt([row.count for row in rows]) * self._ms**0.5
@@ -125,11 +127,8 @@ class KernelModel:
     def network(self, kernels: Sequence[Kernel], *, confidence: float = 0.95) -> NetworkLatency:
         """The latency of a network with these kernels.
 
-        The upper bound is conformal (Vovk et al., "Algorithmic Learning in a Random World", 2005): the quantile of the
-        magnitudes of the errors of the table's networks, each predicted without its own kernels. Magnitudes, because a
-        network unlike these may err in either direction: of 32 published ones under ONNX Runtime in fp32, 30 lie below
-        this bound at a confidence of 95%, and 27 below the quantile of the signed errors. Kernels of unknown kinds
-        widen it.
+        The upper bound (`hwnas.latency.kernels.bound`) comes from the errors of the table's networks, each predicted
+        without its own kernels, and all kernels count as estimated. Kernels of unknown kinds widen it.
         """
         [found] = self.networks([kernels], confidence=confidence)
         return found
@@ -156,9 +155,9 @@ class KernelModel:
         total = sum(one.ms for one in found)
         ms = max(self._scale * total + self._each_ms * len(kernels), 0.5 * total)
         upper = None
-        place = math.ceil((len(self._errors) + 1) * confidence)
-        if 0 < place <= len(self._errors):
-            upper = ms * (1 + float(self._errors[place - 1])) + unknown_ms * max(0.0, self._unknown_factor - 1)
+        spread = spread_of(kernels, np.array([one.ms for one in found]), self._kind_spreads)
+        if self._bound is not None and (over := self._bound.over(spread, confidence)) is not None:
+            upper = ms * over + unknown_ms * max(0.0, self._unknown_factor - 1)
         return NetworkLatency(ms=ms, upper_ms=upper, kernels=tuple(found), context_ms=ms - total, confidence=confidence)
 
 
@@ -166,34 +165,60 @@ def load_kernels(table: KernelTable) -> KernelModel:
     """The model of a table."""
     kernels = [parse_kernel(row.kernel) for row in table.rows]
     networks = [([kernels[i] for i in network.kernels], network.ms) for network in table.networks]
-    return KernelModel(table.rows, networks, table.errors, table.unknown_factor)
+    bound = fitted_bound(table.errors, table.spreads or [0.0] * len(table.errors))
+    return KernelModel(
+        table.rows, networks, bound=bound, kind_spreads=table.kind_spreads, unknown_factor=table.unknown_factor
+    )
 
 
-def judged(rows: Sequence[KernelRow], networks: Sequence[KernelNetwork]) -> tuple[list[float], KernelValidation]:
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How well networks are predicted without their own kernels; as in `KernelTable`."""
+
+    errors: list[float]
+    spreads: list[float]
+    kind_spreads: dict[str, float]
+    validation: KernelValidation
+
+
+def judged(rows: Sequence[KernelRow], networks: Sequence[KernelNetwork]) -> Judgement:
     """The errors of networks that are predicted without their own kernels, in `FOLDS` folds.
 
     A kernel is left out if it occurs in a network of the fold: so it is estimated, as in a network that was never seen.
-
-    Returns:
-        ``measured / predicted - 1`` of each network, and their accuracy.
     """
     kernels = [parse_kernel(row.kernel) for row in rows]
     whole = [([kernels[i] for i in network.kernels], network.ms) for network in networks]
-    predicted = np.zeros(len(networks))
-    for fold in range(FOLDS):
-        hidden = {index for network in networks[fold::FOLDS] for index in network.kernels}
+    found: dict[int, NetworkLatency] = {}
+    for fold in range(min(FOLDS, len(networks))):
+        own = range(fold, len(networks), FOLDS)
+        hidden = {index for i in own for index in networks[i].kernels}
         kept = [row for index, row in enumerate(rows) if index not in hidden]
-        model = KernelModel(kept or rows, [one for i, one in enumerate(whole) if i % FOLDS != fold])
-        predicted[fold::FOLDS] = [one.ms for one in model.networks([kernels for kernels, _ in whole[fold::FOLDS]])]
-    measured = np.array([network.ms for network in networks])
-    errors = measured / predicted - 1
+        model = KernelModel(kept or rows, [one for i, one in enumerate(whole) if i not in own])
+        found.update(zip(own, model.networks([whole[i][0] for i in own]), strict=True))
+    answers = [found[i] for i in range(len(networks))]
+    measured, predicted = np.array([network.ms for network in networks]), np.array([one.ms for one in answers])
+    # A kernel of several folds was predicted in each of them.
+    parts = {(i % FOLDS, part.kernel): part.ms for i, one in enumerate(answers) for part in one.kernels}
+    row_ms = {kernel: row.ms for kernel, row in zip(kernels, rows, strict=True)}
+    hidden_kernels = [kernel for _, kernel in parts]
+    kind_spreads = spreads_of(
+        hidden_kernels, np.array([row_ms[kernel] for kernel in hidden_kernels]), np.array([*parts.values()])
+    )
     off = np.abs(predicted / measured - 1)
     tau = float(kendalltau(predicted, measured).statistic) if len(networks) > 1 else 1.0
-    return errors.tolist(), KernelValidation(
-        networks=len(networks),
-        mape=float(off.mean()),
-        within_10pct=float((off <= 0.1).mean()),
-        kendall_tau=tau,
+    return Judgement(
+        errors=(measured / predicted - 1).tolist(),
+        spreads=[
+            spread_of(one_kernels, np.array([part.ms for part in one.kernels]), kind_spreads)
+            for (one_kernels, _), one in zip(whole, answers, strict=True)
+        ],
+        kind_spreads=kind_spreads,
+        validation=KernelValidation(
+            networks=len(networks),
+            mape=float(off.mean()),
+            within_10pct=float((off <= 0.1).mean()),
+            kendall_tau=tau,
+        ),
     )
 
 

@@ -184,24 +184,29 @@ class KindRegression:
 
 
 def _work(kernel: Kernel) -> list[float]:
-    """A call, and in millions: multiply-accumulates, bytes, outputs of a convolution in small groups, and runs.
+    """What costs: a call; in millions, multiply-accumulates, depthwise ones, bytes, outputs in small groups, and runs.
+
+    Depthwise convolutions are of another algorithm: OpenVINO computes 7 to 20 GMAC/s of them, and in groups of 16, 32
+    and 64 channels 25, 45 and 66.
 
     Outputs in small groups are what small products cost whatever their size: in int8, ONNX Runtime computes 3 GMAC/s in
     groups of 4 channels, 10 in groups of 8, and 90 without groups. Runs are of adjacent elements that stay adjacent, or
     of those between two steps of a broadcast: adding 4 numbers to 1x196x196x4 takes 32 ns for each row of 4 in int8.
     They count twice, once for transposes of several axes alone, which ONNX Runtime copies run by run.
     """
-    weight, small, runs, several = kernel.weight, 0, 0, 0
+    weight, macs, depthwise, small, runs, several = kernel.weight, kernel.macs or 0, 0, 0, 0, 0
     given, made = kernel.inputs[0] if kernel.inputs else (), kernel.outputs[0] if kernel.outputs else ()
     if weight is not None and made:
         grouped = len(weight) - len(given)
-        channels = given[kernel.channel_axis]
-        if 1 < weight[1 + grouped] < channels or math.prod(weight[: 1 + grouped]) > channels > weight[1 + grouped]:
+        channels, filters, per_group = given[kernel.channel_axis], math.prod(weight[: 1 + grouped]), weight[1 + grouped]
+        if per_group == 1 and filters == channels:
+            macs, depthwise = 0, macs
+        elif per_group < channels:
             small = math.prod(made) * math.prod(weight[2 + grouped :])
     elif not kernel.macs:
         runs = max(math.prod(given) // max(1, _copied(kernel)), math.prod(made) // max(1, _broadcast(kernel)))
         several = runs * kernel.traits.count(SEVERAL)
-    return [1.0, *(number / 1e6 for number in (kernel.macs or 0, kernel.bytes, small, runs, several))]
+    return [1.0, *(number / 1e6 for number in (macs, depthwise, kernel.bytes, small, runs, several))]
 
 
 def _padding(kernel: Kernel) -> float:

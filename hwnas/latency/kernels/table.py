@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from hwnas.errors import InvalidValue, TableCorrupt, TableError, TableMismatch
 from hwnas.files import Spec, write_whole
@@ -79,6 +79,9 @@ class KernelTable(Spec):
         rows: the kernels.
         networks: the networks.
         errors: ``measured / predicted - 1`` of the networks, each predicted without its own kernels, in their order.
+        spreads: the relative errors that their kernels let expect of these networks
+            (`hwnas.latency.kernels.bound.spread_of`); tables of earlier versions have none.
+        kind_spreads: kind of kernels -> relative error of those that are predicted without themselves.
         unknown_factor: how much longer kernels of a kind without rows take than predicted from the other kinds, at most
             (95% quantile over the kinds of this table, each left out).
         validation: the accuracy of these predictions.
@@ -97,7 +100,9 @@ class KernelTable(Spec):
     references: dict[str, Ms]
     rows: list[KernelRow] = Field(min_length=1)
     networks: list[KernelNetwork] = Field(min_length=1)
-    errors: list[float] = Field(default=[])
+    errors: list[Annotated[float, Field(gt=-1)]] = Field(default=[])
+    spreads: list[NonNegativeFloat] = Field(default=[])
+    kind_spreads: dict[str, NonNegativeFloat] = Field(default={})
     unknown_factor: PositiveFloat = 1.0
     validation: KernelValidation | None = None
 
@@ -113,6 +118,8 @@ class KernelTable(Spec):
             raise ValueError("a kernel has two rows")
         if any(not 0 <= index < len(keys) for network in self.networks for index in network.kernels):
             raise ValueError("a network has a kernel without a row")
+        if self.spreads and len(self.spreads) != len(self.errors):
+            raise ValueError(f"it has {len(self.errors)} errors and {len(self.spreads)} spreads")
         return self
 
 
