@@ -86,13 +86,12 @@ def spread_of(kernels: Sequence[Kernel], ms: Floats, spreads: Mapping[str, float
     Args:
         kernels: of a network.
         ms: their predicted latencies, ``(kernels,)``.
-        spreads: kind -> relative error of its kernels; of a kind without one, the largest of the others counts.
+        spreads: kind -> relative error of its kernels. Kinds without one are unknown, and widen a bound on their own.
     """
     shares, total = defaultdict[Kernel, float](float), float(np.sum(ms))
     for kernel, part in zip(kernels, ms.tolist(), strict=True):
         shares[kernel] += part / total
-    most = max(spreads.values(), default=0.0)
-    return math.hypot(*(spreads.get(kernel.kind, most) * share for kernel, share in shares.items()))
+    return math.hypot(*(spreads.get(kernel.kind, 0.0) * share for kernel, share in shares.items()))
 
 
 def spreads_of(kernels: Sequence[Kernel], ms: Floats, predicted: Floats) -> dict[str, float]:
