@@ -27,6 +27,7 @@ from hwnas.models.model import open_graph
 from hwnas.profiling.kernels import written
 from hwnas.runner.program import Layer, LayerRuns
 from hwnas.targets import resolve_target
+from hwnas.targets.host import usable_cores
 from hwnas.timing import Protocol
 
 FP32 = "this/onnxruntime-cpu-fp32"
@@ -187,6 +188,7 @@ def test_labels_decide(picture: Any, quick: Protocol, tmp_path: Path) -> None:
     assert (one.refused is None) == (one.parity.deployed == 1.0)
 
 
+@pytest.mark.skipif(usable_cores() < 2, reason="the second recipe takes two cores")
 def test_a_sweep_calibrates_once_for_recipes_that_quantise_alike(
     picture: Any, quick: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
