@@ -9,6 +9,7 @@ import pytest
 
 from hwnas.files import read_spec
 from hwnas.latency.kernels import KernelModel, parse_kernel, read_kernels
+from hwnas.latency.kernels.bound import fitted_bound
 from hwnas.targets import Device, Recipe, resolve_target
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,9 @@ def test_recipes_of_two_threads_differ_in_nothing_else(path: Path) -> None:
 def test_tables_of_kernels_predict(path: Path) -> None:
     target = resolve_target(f"{path.parent.name}/{path.name.removesuffix('.kernels.json')}")
     table = read_kernels(path, target)
-    model = KernelModel(table.rows, errors=table.errors, unknown_factor=table.unknown_factor)  # a context takes 10 s
+    assert len(table.spreads) == len(table.errors) == len(table.networks)
+    bound = fitted_bound(table.errors, table.spreads)
+    model = KernelModel(table.rows, bound=bound, kind_spreads=table.kind_spreads)  # a context takes 10 s
     found = model.network([parse_kernel(row.kernel) for row in table.rows[:10]])
     assert {part.how for part in found.kernels} == {"measured"}
     assert [part.ms for part in found.kernels] == pytest.approx([row.ms for row in table.rows[:10]])
