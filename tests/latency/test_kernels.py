@@ -332,7 +332,7 @@ def test_bounds_hold_for_new_networks(table: KernelTable) -> None:
 
 
 def test_networks_of_kernels_that_are_hard_to_predict_have_wider_bounds() -> None:
-    """Networks of exact kernels alone, and half of rough ones: each sort is below the bound as often as it says."""
+    """Networks of exact kernels, and of rough ones: each sort is below the bound as often as it says."""
     rng = np.random.default_rng(0)
     spreads = [0.01, 0.2] * 200
     errors = [float(np.exp(rng.normal(0, spread)) - 1) for spread in spreads]
@@ -361,10 +361,10 @@ def test_the_spread_of_a_network() -> None:
     one, other = Kernel("A", ((1,),), ((1,),)), Kernel("B", ((1,),), ((1,),))
     kinds = spreads_of([one, one, other], np.array([1.0, 3.0, 1.0]), np.array([math.e, 3.0, 1.0]))
     assert kinds == pytest.approx({"A": 0.5, "B": 0.0})  # sqrt((1 * 1 + 3 * 0) / 4)
-    assert spread_of([one, one, other], np.array([1.0, 1.0, 2.0]), kinds) == pytest.approx(0.25)  # not independent
+    assert spread_of([one, one, other], [1.0, 1.0, 2.0], kinds) == pytest.approx(0.25)  # not independent
     unseen = Kernel("C", ((1,),), ((1,),))
-    assert spread_of([one, unseen], np.array([1.0, 1.0]), kinds) == pytest.approx(0.25)
-    assert spread_of([one], np.array([1.0]), {}) == 0
+    assert spread_of([one, unseen], [1.0, 1.0], kinds) == pytest.approx(0.25)
+    assert spread_of([one], [1.0], {}) == 0
 
 
 def test_an_unknown_kind_counts_and_widens_the_bound(table: KernelTable) -> None:
@@ -381,13 +381,9 @@ def test_an_unknown_kind_counts_and_widens_the_bound(table: KernelTable) -> None
 
 def test_too_few_networks_give_no_bound(rows_and_networks: tuple[list[KernelRow], list[KernelNetwork]]) -> None:
     rows, _ = rows_and_networks
-    assert (
-        KernelModel(rows, bound=fitted_bound([0.1] * 10, [0.0] * 10)).network([CONV], confidence=0.95).upper_ms is None
-    )
-    assert (
-        KernelModel(rows, bound=fitted_bound([0.1] * 10, [0.0] * 10)).network([CONV], confidence=0.9).upper_ms
-        is not None
-    )
+    model = KernelModel(rows, bound=fitted_bound([0.1] * 10, [0.0] * 10))
+    assert model.network([CONV], confidence=0.95).upper_ms is None
+    assert model.network([CONV], confidence=0.9).upper_ms is not None
 
 
 def test_a_table_is_written_and_read(table: KernelTable, this: Target, tmp_path: Path) -> None:

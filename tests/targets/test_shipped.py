@@ -60,7 +60,9 @@ def test_tables_of_kernels_predict(path: Path) -> None:
     table = read_kernels(path, target)
     assert len(table.spreads) == len(table.errors) == len(table.networks)
     bound = fitted_bound(table.errors, table.spreads)
-    model = KernelModel(table.rows, bound=bound, kind_spreads=table.kind_spreads)  # a context takes 10 s
+    model = KernelModel(  # without networks: a context takes 10 s
+        table.rows, bound=bound, kind_spreads=table.kind_spreads, unknown_factor=table.unknown_factor
+    )
     found = model.network([parse_kernel(row.kernel) for row in table.rows[:10]])
     assert {part.how for part in found.kernels} == {"measured"}
     assert [part.ms for part in found.kernels] == pytest.approx([row.ms for row in table.rows[:10]])

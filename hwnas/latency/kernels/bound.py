@@ -78,7 +78,7 @@ def fitted_bound(errors: Sequence[float], spreads: Sequence[float]) -> Bound:
     return Bound(common, factor, np.sort(logs / np.hypot(common, factor * known)))
 
 
-def spread_of(kernels: Sequence[Kernel], ms: Floats, spreads: Mapping[str, float]) -> float:
+def spread_of(kernels: Sequence[Kernel], ms: Sequence[float], spreads: Mapping[str, float]) -> float:
     """The relative error of a sum of kernels, if those of distinct kernels are independent.
 
     Kernels that occur several times have the same error each time.
@@ -88,8 +88,8 @@ def spread_of(kernels: Sequence[Kernel], ms: Floats, spreads: Mapping[str, float
         ms: their predicted latencies, ``(kernels,)``.
         spreads: kind -> relative error of its kernels. Kinds without one are unknown, and widen a bound on their own.
     """
-    shares, total = defaultdict[Kernel, float](float), float(np.sum(ms))
-    for kernel, part in zip(kernels, ms.tolist(), strict=True):
+    shares, total = defaultdict[Kernel, float](float), sum(ms)
+    for kernel, part in zip(kernels, ms, strict=True):
         shares[kernel] += part / total
     return math.hypot(*(spreads.get(kernel.kind, 0.0) * share for kernel, share in shares.items()))
 

@@ -155,9 +155,10 @@ class KernelModel:
         total = sum(one.ms for one in found)
         ms = max(self._scale * total + self._each_ms * len(kernels), 0.5 * total)
         upper = None
-        spread = spread_of(kernels, np.array([one.ms for one in found]), self._kind_spreads)
-        if self._bound is not None and (over := self._bound.over(spread, confidence)) is not None:
-            upper = ms * over + unknown_ms * max(0.0, self._unknown_factor - 1)
+        if self._bound is not None:
+            spread = spread_of(kernels, [one.ms for one in found], self._kind_spreads)
+            if (over := self._bound.over(spread, confidence)) is not None:
+                upper = ms * over + unknown_ms * max(0.0, self._unknown_factor - 1)
         return NetworkLatency(ms=ms, upper_ms=upper, kernels=tuple(found), context_ms=ms - total, confidence=confidence)
 
 
@@ -209,7 +210,7 @@ def judged(rows: Sequence[KernelRow], networks: Sequence[KernelNetwork]) -> Judg
     return Judgement(
         errors=(measured / predicted - 1).tolist(),
         spreads=[
-            spread_of(one_kernels, np.array([part.ms for part in one.kernels]), kind_spreads)
+            spread_of(one_kernels, [part.ms for part in one.kernels], kind_spreads)
             for (one_kernels, _), one in zip(whole, answers, strict=True)
         ],
         kind_spreads=kind_spreads,
